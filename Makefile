@@ -1,0 +1,47 @@
+# make demo: set up, then run the whole road on the embedded data
+# make test: set up with the development tools, then run the tests
+# A target that is repeated installs nothing again, unless setup.cfg, pyproject.toml or constraints.txt has changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
+CODE := lightning_modules datamodules negatives experiments tests
+
+.PHONY: demo test test-fast test-slow lint format
+
+demo: $(INSTALLED)
+	$(BIN)/itm demo --resume
+	@echo "The report lies at runs/demo/report/index.html"
+
+test: test-fast test-slow
+
+test-fast: $(INSTALLED_DEV)
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+test-slow: $(INSTALLED_DEV)
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(INSTALLED_DEV)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+
+format: $(INSTALLED_DEV)
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): $(REQUIREMENTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+# the development install holds the other one, so that `make demo` after `make test` installs nothing
+$(INSTALLED_DEV): $(REQUIREMENTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(INSTALLED) $@
