@@ -1,0 +1,170 @@
+"""Files of tables: raw reading with named places, and writing that never leaves half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+StrPath = str | os.PathLike[str]
+
+
+class InputError(ValueError):
+    """Bad input, told in one line: subject, rule, value, place, remedy."""
+
+
+def show(value: object, length: int = 60) -> str:
+    """A value as an error shows it: on one line, shortened.
+
+    >>> show("two\\nlines")
+    "'two\\\\nlines'"
+    """
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def write_table(table: pa.Table, path: StrPath) -> None:
+    """Writes a table as Parquet or JSONL, by suffix; a reader sees the old file or the whole new one.
+
+    Raises:
+        InputError: if the suffix is neither `.parquet` nor `.jsonl`.
+    """
+    suffix = _suffix(path)
+    with _beside(path) as temporary:
+        if suffix == ".parquet":
+            pq.write_table(table, temporary)
+            return
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            for row in table.to_pylist():
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def write_text(text: str, path: StrPath) -> None:
+    """Writes a UTF-8 text file; a reader sees the old file or the whole new one."""
+    with _beside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(value: object, path: StrPath) -> None:
+    """Writes plain values as indented JSON; a reader sees the old file or the whole new one.
+
+    Raises:
+        ValueError: if a number is not finite: JSON has no word for it.
+    """
+    write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+
+
+def read_jsonl(path: StrPath) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file with their 1-based line numbers; blank lines are skipped.
+
+    Raises:
+        InputError: if the file is missing, holds no object, or a line is not UTF-8 or not a JSON object.
+    """
+    rows: list[tuple[int, dict[str, Any]]] = []
+    number = 0
+    try:
+        with open(path, encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    rows.append((number, json.loads(line)))
+                    if not isinstance(rows[-1][1], dict):
+                        raise ValueError(f"got {show(rows[-1][1])}")
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}. Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"A JSONL file must be UTF-8, {path} is not. Save it as UTF-8.") from error
+    except ValueError as error:
+        raise InputError(f"A JSONL line must be one JSON object: {error} ({path}, line {number}). Mend it.") from error
+    if not rows:
+        raise InputError(f"A table must have rows, got none ({path}). Check what wrote it.")
+    return rows
+
+
+def load_table(path: StrPath, id_columns: Collection[str]) -> tuple[pa.Table, Callable[[int], str]]:
+    """Reads a table from Parquet or JSONL as it is, unchecked but for having rows.
+
+    A JSONL line that holds a list of `captions` becomes one row for each.
+
+    Args:
+        path: file to read.
+        id_columns: columns whose integers become strings before their kinds are compared.
+
+    Returns:
+        The table, and a function from a row's position to its name in an error ("line 3").
+
+    Raises:
+        InputError: if the file is missing, of another format, damaged or empty.
+    """
+    if _suffix(path) == ".jsonl":
+        rows = [(line, row) for line, record in read_jsonl(path) for row in _expanded(record, f"{path}, line {line}")]
+        return _columns([row for _, row in rows], path, id_columns), lambda row: f"line {rows[row][0]}"
+    try:
+        table = pq.ParquetFile(path).read()  # `read_table` would take columns from folders called name=value
+    except FileNotFoundError as error:
+        raise InputError(f"Cannot read {path}: no such file. Check the path.") from error
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} must be a Parquet file, and cannot be read as one. Write it again.") from error
+    if not len(table):
+        raise InputError(f"A table must have rows, got none ({path}). Check what wrote it.")
+    return table, lambda row: f"row {row + 1}"
+
+
+def _expanded(record: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
+    if "captions" not in record or "caption" in record:
+        yield record
+        return
+    captions, image = record["captions"], record.get("image")
+    if not isinstance(captions, list) or not captions or not isinstance(image, str):
+        raise InputError(
+            f"A line with `captions` needs a list of strings and an `image` path, got {show(captions)} and "
+            f"{show(image)} ({place}). Mend the line, or give one `caption` a line."
+        )
+    image_id = record.get("image_id", record.get("coco_id", Path(image).stem))
+    rest = {
+        name: value for name, value in record.items() if name not in ("captions", "caption_id", "image_id", "image")
+    }
+    for position, caption in enumerate(captions):
+        own = {"image_id": image_id, "image": image, "caption_id": f"{image_id}_{position}", "caption": caption}
+        yield own | rest
+
+
+def _columns(rows: Sequence[dict[str, Any]], path: StrPath, id_columns: Collection[str]) -> pa.Table:
+    # `Table.from_pylist` takes its columns from the first row only
+    columns: dict[str, Any] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row.get(name) for row in rows]
+        if name in id_columns:
+            values = [str(value) if type(value) is int else value for value in values]
+        try:
+            columns[name] = pa.array(values)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InputError(f"`{name}` must hold one kind of value ({path}): {show(error, 120)}. Mend it.") from error
+    return pa.table(columns)
+
+
+def _suffix(path: StrPath) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".parquet", ".jsonl"):
+        raise InputError(f"A table must end in .parquet or .jsonl, got {show(suffix)} ({path}). Rename or convert it.")
+    return suffix
+
+
+@contextmanager
+def _beside(path: StrPath) -> Iterator[Path]:
+    """A temporary path next to `path`, moved onto it on success and removed on any failure."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    except BaseException:  # KeyboardInterrupt too
+        temporary.unlink(missing_ok=True)
+        raise
