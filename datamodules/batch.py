@@ -1,0 +1,107 @@
+"""What travels from the data to a backbone: one row per image, and the batch made of such rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+
+POSITIVE, NEGATIVE, UNKNOWN = 1, 0, -1
+
+
+@dataclass(frozen=True)
+class ImageTextRow:
+    """One image with its captions: a row of a batch before it becomes tensors.
+
+    `labels` are 1 (true), 0 (false) or -1 (unknown: scoring); `negative_types` is "" for what is no negative.
+    """
+
+    image_id: str
+    image: Image.Image
+    text_ids: list[str]
+    captions: list[str]
+    labels: list[int]
+    negative_types: list[str]
+
+
+@dataclass
+class ImageTextBatch:
+    """B images with up to C texts each; every (B, C) field has the images on its first axis.
+
+    `caption_mask` alone says which cells exist. In a cell that does not, `labels` is -1 and the strings are "", but
+    nothing may rely on that.
+    """
+
+    image_ids: list[str]
+    text_ids: list[list[str]]
+    labels: torch.Tensor
+    caption_mask: torch.Tensor
+    negative_type: list[list[str]]
+    inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageTextBatch:
+        """The same batch with its tensors on `device` (Lightning calls this)."""
+        moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self.inputs.items()}
+        return replace(
+            self,
+            labels=self.labels.to(device, non_blocking=non_blocking),
+            caption_mask=self.caption_mask.to(device, non_blocking=non_blocking),
+            inputs=moved,
+        )
+
+    def pin_memory(self) -> ImageTextBatch:
+        """The same batch in page-locked memory (the loader calls this where `pin_memory` is on)."""
+        pinned = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
+        return replace(
+            self, labels=self.labels.pin_memory(), caption_mask=self.caption_mask.pin_memory(), inputs=pinned
+        )
+
+
+class Encoder(Protocol):
+    """A backbone's preprocessing: images and captions in, the tensors of `ImageTextBatch.inputs` out."""
+
+    def __call__(
+        self, images: Sequence[Image.Image], captions: Sequence[Sequence[str]], labels: Sequence[Sequence[int]]
+    ) -> dict[str, torch.Tensor]: ...
+
+
+Collator = Callable[[Sequence[ImageTextRow]], ImageTextBatch]
+
+
+def collate_rows(rows: Sequence[ImageTextRow], encoder: Encoder) -> ImageTextBatch:
+    """Pads rows to the longest one and lets the backbone's `encoder` make the tensors.
+
+    Args:
+        rows: B rows with 1..C captions each.
+        encoder: called once with the B images and the ragged captions and labels.
+
+    Returns:
+        A batch of shape (B, C), C the largest number of captions among the rows.
+    """
+    width = max(len(row.captions) for row in rows)
+    labels = torch.full((len(rows), width), UNKNOWN, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for index, row in enumerate(rows):
+        labels[index, : len(row.labels)] = torch.tensor(row.labels)
+        mask[index, : len(row.captions)] = True
+    return ImageTextBatch(
+        image_ids=[row.image_id for row in rows],
+        text_ids=[row.text_ids + [""] * (width - len(row.text_ids)) for row in rows],
+        labels=labels,
+        caption_mask=mask,
+        negative_type=[row.negative_types + [""] * (width - len(row.negative_types)) for row in rows],
+        inputs=encoder([row.image for row in rows], [row.captions for row in rows], [row.labels for row in rows]),
+    )
+
+
+def batch_summary(batch: ImageTextBatch) -> Mapping[str, Any]:
+    """Counts for progress lines and errors: images, existing cells, positives."""
+    exists = batch.caption_mask
+    return {
+        "images": len(batch.image_ids),
+        "cells": int(exists.sum()),
+        "positives": int(((batch.labels == POSITIVE) & exists).sum()),
+    }

@@ -1,0 +1,57 @@
+"""SugarCrepe (Hsieh et al., NeurIPS 2023) in its official files: one JSON object per negative type.
+
+`{"0": {"filename": "000000085329.jpg", "caption": "...", "negative_caption": "..."}, ...}`; keys may have gaps.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+
+from datamodules.benchmarks import Pairs
+from datamodules.benchmarks.tables import restrict
+from negatives.records import NEGATIVE_TYPES, InputError
+
+
+def read_sugarcrepe(
+    folder: str | Path, *, image_root: str | Path, image_ids: str | Path | None = None, only_present: bool = True
+) -> Pairs:
+    """The benchmark's items; image_id is COCO's number.
+
+    Args:
+        folder: holds `replace_obj.json` and the like; types without a file are left out.
+        image_root: folder of the COCO val2017 photos.
+        image_ids: captions table whose images are the only ones used.
+        only_present: leave out items whose photo is not in `image_root`.
+
+    Raises:
+        InputError: no annotation file, a malformed one, or nothing left.
+    """
+    root, captions, negatives = Path(image_root), [], []
+    files = [path for name in NEGATIVE_TYPES if (path := Path(folder) / f"{name}.json").is_file()]
+    if not files:
+        raise InputError(f"{folder} holds no SugarCrepe file such as replace_obj.json; give its data folder.")
+    for path in files:
+        for key, filename, caption, negative in _items(path):
+            if only_present and not (root / filename).is_file():
+                continue
+            identity = f"{path.stem}:{key}"
+            image_id = Path(filename).stem.lstrip("0") or "0"
+            captions.append({"image_id": image_id, "image": filename, "caption_id": identity, "caption": caption})
+            negatives.append(
+                {"caption_id": identity, "negative_id": identity, "caption": negative, "negative_type": path.stem}
+            )
+    if not captions:
+        raise InputError(f"{folder}: none of its photos lies in {root}; set image_root to COCO's val2017 folder.")
+    pairs = Pairs(pa.Table.from_pylist(captions), pa.Table.from_pylist(negatives), root)
+    return restrict(pairs, image_ids, str(folder))
+
+
+def _items(path: Path) -> list[tuple[str, str, str, str]]:
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))
+        return [(key, item["filename"], item["caption"], item["negative_caption"]) for key, item in items.items()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no SugarCrepe file ({error!r}); take the benchmark's official JSON.") from None

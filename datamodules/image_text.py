@@ -1,0 +1,186 @@
+"""The DataModule: kept positives with online-mixed negatives for training, whole images for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pyarrow as pa
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.batch import Collator, ImageTextBatch, ImageTextRow
+from datamodules.benchmarks import Pairs
+from datamodules.mixing import REPLACE, SWAP, UNITS, TextPool, build_pool, draw_negatives, rank_batches
+from datamodules.sources import check_images, load_image, rows_by_image
+from negatives.balance import random_subset
+from negatives.records import InputError, read_captions, read_negatives, read_verdicts, text_table
+
+
+class MixedRows(Dataset[list[ImageTextRow]]):
+    """Batches of rows: item `(epoch, anchors)` gives each anchor, a kept positive, with the negatives of that epoch."""
+
+    def __init__(
+        self,
+        texts: pa.Table,
+        pool: TextPool,
+        images: dict[str, str],
+        root: Path,
+        unit: str,
+        counts: dict[str, int],
+        seed: int,
+    ):
+        self.pool, self.images, self.root, self.unit, self.counts, self.seed = pool, images, root, unit, counts, seed
+        self.text_ids, self.image_ids = texts["text_id"].to_pylist(), texts["image_id"].to_pylist()
+        self.captions, self.labels = texts["caption"].to_pylist(), texts["label"].to_pylist()
+        self.types = texts["negative_type"].to_pylist()
+
+    def __len__(self) -> int:
+        return len(self.pool.anchors)
+
+    def __getitem__(self, item: tuple[int, Sequence[int]]) -> list[ImageTextRow]:
+        epoch, anchors = item
+        return [self.row(epoch, self.pool.anchors[anchor]) for anchor in anchors]
+
+    def row(self, epoch: int, positive: int) -> ImageTextRow:
+        """The row of one positive (a position in the text table): itself in column 0, then its negatives."""
+        image_id = self.image_ids[positive]
+        negatives = draw_negatives(
+            self.pool,
+            image_id=image_id,
+            caption_id=self.text_ids[positive].removeprefix("caption:"),
+            unit=self.unit,
+            counts=self.counts,
+            seed=self.seed,
+            epoch=epoch,
+        )
+        chosen = [positive, *negatives]
+        columns = (self.text_ids, self.captions, self.labels, self.types)
+        image = load_image(self.root, self.images[image_id])
+        return ImageTextRow(image_id, image, *([column[i] for i in chosen] for column in columns))
+
+
+class EpochBatches(Sampler[tuple[int, list[int]]]):
+    """Yields `(epoch, anchors)` for one rank; Lightning sets the epoch."""
+
+    def __init__(self, anchors: int, *, batch_size: int, seed: int, rank: int, world_size: int):
+        self.settings = {"batch_size": batch_size, "seed": seed, "rank": rank, "world_size": world_size}
+        self.anchors, self.epoch = anchors, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        for batch in rank_batches(self.anchors, epoch=self.epoch, **self.settings):
+            yield self.epoch, batch
+
+    def __len__(self) -> int:
+        return len(rank_batches(self.anchors, epoch=0, **self.settings))
+
+
+class ImageTextDataModule(L.LightningDataModule):
+    """Training rows mixed online from tables on disk, and pairs for validation.
+
+    Call `connect(module.collator())` before use: the backbone decides what a batch's `inputs` are.
+
+    Args:
+        captions, negatives: paths of the tables.
+        verdicts: path of the filter's verdicts; needed for subsets "kept" and "random".
+        subset: "all", "kept", or "random" (as many texts of each class as were kept, drawn at random).
+        image_root: folder of the images; the captions table's folder where None.
+        unit: "text" or "pair", see `draw_negatives`.
+        replace, swap: negatives of each family drawn for each positive.
+        batch_size: images in a batch on each rank.
+        validation: pairs for the learning curves.
+        seed: of the draw and of the order.
+    """
+
+    def __init__(
+        self,
+        captions: str | Path,
+        negatives: str | Path,
+        *,
+        verdicts: str | Path | None = None,
+        subset: str = "all",
+        image_root: str | Path | None = None,
+        unit: str = "text",
+        replace: int = 1,
+        swap: int = 1,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        validation: Pairs | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if unit not in UNITS:
+            raise InputError(f"data.mixing.unit must be one of {', '.join(UNITS)}, got {unit!r}.")
+        if subset != "all" and verdicts is None:
+            raise InputError(f"data.subset={subset} needs data.verdicts: run `itm filter` and give its verdicts.")
+        self.captions, self.negatives, self.verdicts, self.subset = Path(captions), Path(negatives), verdicts, subset
+        self.root = Path(image_root) if image_root is not None else self.captions.parent
+        self.unit, self.counts, self.seed = unit, {REPLACE: replace, SWAP: swap}, seed
+        self.batch_size, self.num_workers, self.validation = batch_size, num_workers, validation
+        self.collate: Collator | None = None
+        self.rows: MixedRows | None = None
+
+    def connect(self, collator: Collator) -> None:
+        """Takes the backbone's collator."""
+        self.collate = collator
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the tables, checks that all images exist and indexes the kept texts."""
+        if self.rows is not None:
+            return
+        captions = read_captions(self.captions)
+        negatives = read_negatives(self.negatives, captions)
+        texts = text_table(captions, negatives)
+        images = dict(zip(captions["image_id"].to_pylist(), captions["image"].to_pylist(), strict=True))
+        check_images(self.root, list(images.values()))
+        owners = captions["caption_id"].to_pylist() + negatives["caption_id"].to_pylist()
+        pool = build_pool(texts, owners, self._keep(texts))
+        if not pool.anchors:
+            raise InputError(f"{self.captions}: no positive is left to train on; loosen the filter.")
+        self.rows = MixedRows(texts, pool, images, self.root, self.unit, self.counts, self.seed)
+
+    def _keep(self, texts: pa.Table) -> np.ndarray | None:
+        if self.subset == "all" or self.verdicts is None:
+            return None
+        verdicts = read_verdicts(self.verdicts, texts)
+        keep = verdicts["keep"].to_numpy(zero_copy_only=False)
+        if self.subset == "kept":
+            return keep
+        return random_subset(texts["label"].to_numpy(), keep, texts["text_id"].to_pylist(), self.seed)
+
+    def train_dataloader(self) -> DataLoader[ImageTextBatch]:
+        """Mixed rows; the sampler hands whole batches to the data set, so nothing depends on the worker."""
+        if self.rows is None or self.collate is None:
+            raise RuntimeError("Call setup() and connect(module.collator()) before asking for a loader.")
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        batches = EpochBatches(
+            len(self.rows), batch_size=self.batch_size, seed=self.seed, rank=rank, world_size=world_size
+        )
+        return DataLoader(
+            self.rows,  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=batches,
+            collate_fn=self.collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[ImageTextBatch] | list[DataLoader[ImageTextBatch]]:
+        """Whole images with their positives and negatives; every rank takes every world-size-th."""
+        if self.validation is None:
+            return []
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rows = rows_by_image(self.validation.captions, self.validation.negatives, self.validation.root)
+        mine = range(rank, len(rows), world_size)
+        return DataLoader(
+            rows,  # type: ignore[arg-type]
+            batch_size=self.batch_size,
+            sampler=list(mine),
+            collate_fn=self.collate,
+            num_workers=self.num_workers,
+        )

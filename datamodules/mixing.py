@@ -1,0 +1,100 @@
+"""Online mixing: which negatives join a positive in this epoch. Pure functions of (seed, epoch, caption_id)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from negatives.randomness import generator_for
+
+UNITS = ("text", "pair")
+REPLACE, SWAP = "replace", "swap"
+
+
+@dataclass
+class TextPool:
+    """The kept texts, indexed for drawing: positions in the text table.
+
+    Attributes:
+        anchors: kept positives; an epoch is one pass over them.
+        by_image: image_id -> family ("replace", "swap", ...) -> kept negatives of any caption of the image.
+        by_caption: caption_id -> family -> kept negatives of that caption.
+    """
+
+    anchors: list[int] = field(default_factory=list)
+    by_image: dict[str, dict[str, list[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    by_caption: dict[str, dict[str, list[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+
+
+def family_of(negative_type: str) -> str:
+    """The family of a negative type.
+
+    >>> family_of("swap_att")
+    'swap'
+    """
+    return negative_type.split("_")[0]
+
+
+def build_pool(texts: pa.Table, owners: Sequence[str], keep: np.ndarray | None = None) -> TextPool:
+    """Indexes the kept texts.
+
+    Args:
+        texts: text table (`negatives.records.text_table`).
+        owners: for each text, the caption_id that it is or was made from.
+        keep: bool, for each text; all where None.
+    """
+    pool = TextPool()
+    columns = (texts[name].to_pylist() for name in ("image_id", "label", "negative_type"))
+    for index, (image_id, label, negative_type, caption_id) in enumerate(zip(*columns, owners, strict=True)):
+        if keep is not None and not keep[index]:
+            continue
+        if label == 1:
+            pool.anchors.append(index)
+        else:
+            pool.by_image[image_id][family_of(negative_type)].append(index)
+            pool.by_caption[caption_id][family_of(negative_type)].append(index)
+    return pool
+
+
+def draw_negatives(
+    pool: TextPool, *, image_id: str, caption_id: str, unit: str, counts: dict[str, int], seed: int, epoch: int
+) -> list[int]:
+    """The negatives that join a positive in an epoch, as positions in the text table.
+
+    Args:
+        pool: kept texts.
+        image_id, caption_id: of the positive.
+        unit: "text" draws from all kept negatives of the image, "pair" from the caption's own.
+        counts: how many of each family; where fewer exist, all of them.
+        seed, epoch: with `caption_id` all that the draw depends on: not rank, worker or history.
+    """
+    available = pool.by_image.get(image_id, {}) if unit == "text" else pool.by_caption.get(caption_id, {})
+    rng = generator_for(seed, epoch, caption_id)
+    drawn: list[int] = []
+    for family, count in counts.items():
+        candidates = available.get(family, [])
+        if candidates and count:
+            chosen = rng.choice(len(candidates), size=min(count, len(candidates)), replace=False)
+            drawn += [candidates[i] for i in chosen]
+    return drawn
+
+
+def rank_batches(
+    anchors: int, *, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1
+) -> list[list[int]]:
+    """One rank's batches of an epoch: the same global batches, in the same order, whatever the number of ranks.
+
+    A global batch holds `batch_size * world_size` positives and is dealt out to the ranks in turn. All ranks get the
+    same number of batches, so none waits for another; a last global batch with fewer positives than ranks is left out.
+
+    >>> [rank_batches(5, batch_size=2, seed=0, epoch=0, rank=r, world_size=2) for r in (0, 1)]
+    [[[4, 0]], [[3, 1]]]
+    """
+    order = generator_for(seed, epoch, "order").permutation(anchors).tolist()
+    size = batch_size * world_size
+    chunks = (order[start : start + size] for start in range(0, anchors, size))
+    return [chunk[rank::world_size] for chunk in chunks if len(chunk) >= world_size]

@@ -1,0 +1,124 @@
+"""Images from disk, and tables turned into rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image, UnidentifiedImageError
+
+from datamodules.batch import ImageTextRow
+from negatives.randomness import generator_for
+from negatives.records import InputError
+
+
+def image_path(root: Path, image: str) -> Path:
+    """Where an image lies; it has to stay inside `root`.
+
+    Raises:
+        InputError: the path leads out of the folder.
+    """
+    path = root / image
+    if Path(image).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"image path {image!r} must stay inside {root}; set image_root to the folder it starts from.")
+    return path
+
+
+def load_image(root: Path, image: str) -> Image.Image:
+    """An image as RGB.
+
+    Raises:
+        InputError: missing, unreadable, or outside `root`.
+    """
+    path = image_path(root, image)
+    try:
+        with Image.open(path) as opened:
+            return opened.convert("RGB")
+    except FileNotFoundError:
+        raise InputError(f"image {path} does not exist; check the captions table's `image` column.") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"image {path} cannot be read ({error}); replace it or drop its rows.") from None
+
+
+def check_images(root: Path, images: Sequence[str]) -> None:
+    """All images exist, before anything expensive starts.
+
+    Raises:
+        InputError: names how many are missing and the first of them.
+    """
+    missing = [image for image in dict.fromkeys(images) if not image_path(root, image).is_file()]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(set(images))} images do not exist, {root / missing[0]} for one; "
+            "set image_root to the folder that the table's paths start from."
+        )
+
+
+def noise_image(size: tuple[int, int], seed: int, image_id: str) -> Image.Image:
+    """Uniform RGB noise for the blind control; depends on `(seed, image_id)` and the size (width, height) only."""
+    width, height = size
+    pixels = generator_for(seed, "noise", image_id).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def rows_by_image(
+    captions: pa.Table,
+    negatives: pa.Table | None,
+    root: Path,
+    *,
+    blind_seed: int | None = None,
+    max_captions: int = 16,
+) -> RowsByImage:
+    """Rows that hold all texts of an image, positives first, split where there are more than `max_captions`.
+
+    Args:
+        captions: captions table; labelled true where `negatives` is given, unknown otherwise.
+        negatives: negatives table of these captions.
+        root: folder of the images.
+        blind_seed: replaces every image by noise of its size (the blind control).
+        max_captions: texts in a row; bounds memory.
+    """
+    return RowsByImage(captions, negatives, root, blind_seed, max_captions)
+
+
+class RowsByImage(Sequence[ImageTextRow]):
+    """See `rows_by_image`; images are read when a row is asked for."""
+
+    def __init__(
+        self, captions: pa.Table, negatives: pa.Table | None, root: Path, blind_seed: int | None, max_captions: int
+    ):
+        self.root, self.blind_seed = root, blind_seed
+        texts: dict[str, list[tuple[str, str, int, str]]] = {}
+        self._image_of: dict[str, str] = {}
+        owner: dict[str, str] = {}
+        label = -1 if negatives is None else 1
+        for image_id, image, caption_id, caption in _columns(captions, "image_id", "image", "caption_id", "caption"):
+            owner[caption_id] = image_id
+            self._image_of[image_id] = image
+            texts.setdefault(image_id, []).append((f"caption:{caption_id}", caption, label, ""))
+        if negatives is not None:
+            columns = _columns(negatives, "caption_id", "negative_id", "caption", "negative_type")
+            for caption_id, negative_id, caption, negative_type in columns:
+                texts[owner[caption_id]].append((f"negative:{negative_id}", caption, 0, negative_type))
+        self._rows = [
+            (image_id, items[start : start + max_captions])
+            for image_id, items in texts.items()
+            for start in range(0, len(items), max_captions)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> ImageTextRow:  # type: ignore[override]
+        image_id, items = self._rows[index]
+        image = load_image(self.root, self._image_of[image_id])
+        if self.blind_seed is not None:
+            image = noise_image(image.size, self.blind_seed, image_id)
+        text_ids, captions, labels, types = (list(column) for column in zip(*items, strict=True))
+        return ImageTextRow(image_id, image, text_ids, captions, labels, types)
+
+
+def _columns(table: pa.Table, *names: str) -> Iterator[tuple[str, ...]]:
+    return zip(*(table[name].to_pylist() for name in names), strict=True)
