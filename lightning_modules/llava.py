@@ -1,0 +1,237 @@
+"""LLaVA-1.5 as an image-text matching scorer: match logit = z(Yes) - z(No) at the answer position (LLaVA-score)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
+
+from datamodules.batch import NEGATIVE, POSITIVE, UNKNOWN, Collator, ImageTextBatch, collate_rows
+from lightning_modules.adapters import LoraSettings, add_lora
+from lightning_modules.base import AlignmentModule, labelled_cells
+from lightning_modules.losses import answer_lm_loss, binary_loss
+from lightning_modules.packing import PackedLlava, pack_branches, shared_prefix
+
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions."
+)
+QUESTION = "Does this image match the following caption: {caption}?\nAnswer Yes/No directly."
+LOSSES = ("lm", "binary")
+
+
+@dataclass(frozen=True)
+class YesNoPrompt:
+    """The v1 prompt around a caption; the defaults are those of LLaVA-1.5 and LLaVA-score."""
+
+    system: str = SYSTEM
+    question: str = QUESTION
+
+    def __post_init__(self) -> None:
+        if self.question.count("{caption}") != 1:
+            raise ValueError(f"model.question must hold {{caption}} exactly once, got {self.question!r}.")
+
+    def __call__(self, caption: str, image_token: str) -> str:
+        """The text up to and including "ASSISTANT:", the image first.
+
+        >>> YesNoPrompt(system="")("a dog", "<image>")
+        'USER: <image>\\nDoes this image match the following caption: a dog?\\nAnswer Yes/No directly. ASSISTANT:'
+        """
+        system = f"{self.system} " if self.system else ""
+        question = self.question.replace("{caption}", caption.replace(image_token, ""))
+        return f"{system}USER: {image_token}\n{question} ASSISTANT:"
+
+
+def pad_to_square(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """The image in the middle of a square of its longer side, as LLaVA-1.5 was trained (rounding down)."""
+    image = image.convert("RGB")
+    width, height = image.size
+    if width == height:
+        return image
+    side = max(width, height)
+    square = Image.new("RGB", (side, side), background)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+class LlavaEncoder:
+    """Images and captions to packed LLaVA inputs; picklable, runs in loader workers.
+
+    Args:
+        processor: tokenizer and image processor of the checkpoint.
+        prompt: the question around a caption.
+        answers: append the answer token to labelled captions, for the `lm` loss.
+    """
+
+    def __init__(self, processor: LlavaProcessor, prompt: YesNoPrompt, *, answers: bool):
+        self.processor, self.prompt, self.answers = processor, prompt, answers
+        self.tokenizer = processor.tokenizer
+        self.image_token = processor.image_token
+        self.yes_id, self.no_id = self._answer_id(" Yes"), self._answer_id(" No")
+        red, green, blue = processor.image_processor.image_mean
+        self.background = (int(red * 255), int(green * 255), int(blue * 255))
+        self.fixed_prefix = shared_prefix(self._prompt_ids(["a", "Z", "7"]))
+
+    def _prompt_ids(self, captions: Iterable[str]) -> list[list[int]]:
+        return self.tokenizer([self.prompt(caption, self.image_token) for caption in captions]).input_ids
+
+    def _answer_id(self, answer: str) -> int:
+        """The token that follows the prompt when `answer` is appended to it."""
+        prompt = self.prompt("a", self.image_token)
+        with_answer, alone = self.tokenizer([prompt + answer, prompt]).input_ids
+        if with_answer[: len(alone)] != alone or len(with_answer) != len(alone) + 1:
+            raise ValueError(f"The tokenizer must make {answer!r} one token behind the prompt; it made {with_answer}.")
+        return with_answer[-1]
+
+    def _image_tokens(self, pixel_values: torch.Tensor) -> int:
+        height, width = pixel_values.shape[-2:]
+        patch = self.processor.patch_size
+        dropped = self.processor.vision_feature_select_strategy == "default"
+        return (height // patch) * (width // patch) + self.processor.num_additional_image_tokens - dropped
+
+    def __call__(
+        self, images: Sequence[Image.Image], captions: Sequence[Sequence[str]], labels: Sequence[Sequence[int]]
+    ) -> dict[str, torch.Tensor]:
+        """Packed `input_ids, position_ids, segment_ids, answer_index` and `pixel_values` [B, 3, H, W]."""
+        squares = [pad_to_square(image, self.background) for image in images]
+        pixel_values = self.processor.image_processor(squares, return_tensors="pt")["pixel_values"]
+        flat = self._prompt_ids(caption for row in captions for caption in row)
+        # One prefix for the batch; a merge across the caption's first letter could shorten it.
+        length = len(shared_prefix([self.fixed_prefix, *flat]))
+        answer_token = {POSITIVE: [self.yes_id], NEGATIVE: [self.no_id], UNKNOWN: []}
+        rows, lengths, remaining = [], [], iter(flat)
+        for row_labels in labels:
+            prompts = [next(remaining)[length:] for _ in row_labels]
+            lengths.append([len(ids) for ids in prompts])
+            answers = [answer_token[label] if self.answers else [] for label in row_labels]
+            rows.append([ids + answer for ids, answer in zip(prompts, answers, strict=True)])
+        image_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
+        repeats = self._image_tokens(pixel_values)
+        prefix = [i for token in flat[0][:length] for i in ([token] * repeats if token == image_id else [token])]
+        return {**pack_branches(prefix, rows, lengths, self.tokenizer.pad_token_id), "pixel_values": pixel_values}
+
+
+class LlavaModule(AlignmentModule):
+    """LLaVA behind the contract of `AlignmentModule`.
+
+    Args:
+        llava: the Transformers model; its attention must be SDPA or eager.
+        processor: its processor.
+        prompt: the question around a caption.
+        loss: `lm` (LLaVA-score's) or `binary`.
+        train_vision: also train the vision tower.
+        lora: adapters on the language model; None trains all of its weights.
+        optim: keyword arguments of `AlignmentModule`.
+    """
+
+    network: PackedLlava
+
+    def __init__(
+        self,
+        llava: LlavaForConditionalGeneration,
+        processor: LlavaProcessor,
+        *,
+        prompt: YesNoPrompt | None = None,
+        loss: str = "lm",
+        train_vision: bool = False,
+        lora: LoraSettings | None = None,
+        gradient_checkpointing: bool = False,
+        **optim: Any,
+    ):
+        super().__init__(**optim)
+        if loss not in LOSSES:
+            raise ValueError(f"model.loss must be one of {', '.join(LOSSES)}, got {loss!r}.")
+        self.loss_name, self.processor = loss, processor
+        self.encoder = LlavaEncoder(processor, prompt or YesNoPrompt(), answers=loss == "lm")
+        self.end_id = processor.tokenizer.eos_token_id
+        llava.model.vision_tower.requires_grad_(train_vision)
+        if lora is not None:
+            llava.model.language_model.requires_grad_(False)
+            llava.lm_head.requires_grad_(False)
+            add_lora(llava, lora)
+        freeze_unreached(llava)
+        if gradient_checkpointing:
+            llava.gradient_checkpointing_enable({"use_reentrant": False})
+        self.network = PackedLlava(llava)
+
+    def collator(self) -> Collator:
+        """Rows to packed LLaVA inputs."""
+        return partial(collate_rows, encoder=self.encoder)
+
+    def logits(self, batch: ImageTextBatch) -> torch.Tensor:
+        """(B, C) float32 z(Yes) - z(No) at the answer position."""
+        return self._match_logits(self._answer_logits(batch, places=1)[:, :, 0])
+
+    def score(self, logits: torch.Tensor) -> torch.Tensor:
+        """p(Yes) / (p(Yes) + p(No)) = sigmoid of the match logit, in [0, 1]."""
+        return logits.sigmoid()
+
+    def loss(self, batch: ImageTextBatch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """The configured loss; the report holds the fraction of cells classified correctly at score 0.5."""
+        mask = labelled_cells(batch)
+        answers = self._answer_logits(batch, places=2 if self.loss_name == "lm" else 1)
+        match = self._match_logits(answers[:, :, 0])
+        if self.loss_name == "lm":
+            first = torch.where(batch.labels == POSITIVE, self.encoder.yes_id, self.encoder.no_id)
+            loss = answer_lm_loss(answers, torch.stack([first, torch.full_like(first, self.end_id)], dim=-1), mask)
+        else:
+            loss = binary_loss(match, batch.labels, mask)
+        right = ((match > 0) == (batch.labels == POSITIVE)) & mask
+        return loss, {"cells/accuracy": right.sum() / mask.sum().clamp(min=1)}
+
+    def _match_logits(self, vocabulary_logits: torch.Tensor) -> torch.Tensor:
+        return (vocabulary_logits[..., self.encoder.yes_id] - vocabulary_logits[..., self.encoder.no_id]).float()
+
+    def _answer_logits(self, batch: ImageTextBatch, places: int) -> torch.Tensor:
+        """(B, C, places, V): logits behind the prompt's last token and the `places - 1` tokens after it."""
+        inputs = batch.inputs
+        offsets = torch.arange(places, device=inputs["answer_index"].device)
+        index = (inputs["answer_index"].unsqueeze(-1) + offsets).clamp(max=inputs["input_ids"].shape[1] - 1)
+        logits = self.network(
+            pixel_values=inputs["pixel_values"],
+            input_ids=inputs["input_ids"],
+            position_ids=inputs["position_ids"],
+            segment_ids=inputs["segment_ids"],
+            logit_index=index.flatten(1),
+        )
+        return logits.view(*index.shape, -1)
+
+
+def freeze_unreached(llava: LlavaForConditionalGeneration) -> None:
+    """Freezes vision layers behind the one that is read: the loss never reaches them, and DDP insists that it does."""
+    layer = llava.config.vision_feature_layer
+    vision = llava.model.vision_tower
+    if not isinstance(layer, int) or not hasattr(vision, "encoder"):
+        return
+    layers = vision.encoder.layers
+    # hidden_states has one entry more than there are layers: the embeddings come first.
+    for unreached in layers[layer % (len(layers) + 1) :]:
+        unreached.requires_grad_(False)
+    if hasattr(vision, "post_layernorm"):
+        vision.post_layernorm.requires_grad_(False)
+
+
+def load_llava(
+    name_or_folder: str | Path, *, dtype: torch.dtype | str = "auto"
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """A published checkpoint (llava-hf/llava-1.5-7b-hf) by hub name or folder, safetensors only.
+
+    Raises:
+        OSError: there is no such checkpoint, or the hub cannot be reached.
+    """
+    llava = LlavaForConditionalGeneration.from_pretrained(
+        name_or_folder, dtype=dtype, use_safetensors=True, attn_implementation="sdpa"
+    )
+    return llava, AutoProcessor.from_pretrained(name_or_folder)
+
+
+def prompt_texts(prompt: YesNoPrompt, captions: Iterable[str]) -> list[str]:
+    """Texts that teach a tokenizer the prompt, both answers and the words of `captions`."""
+    answers = [prompt("", "") + answer for answer in (" Yes", " No")]
+    return [*answers * 100, *(prompt(caption, "") for caption in captions)]

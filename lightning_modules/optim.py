@@ -1,0 +1,62 @@
+"""AdamW with decay on matrices only, a separate projector rate, linear warm-up and cosine decay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def parameter_groups(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    *,
+    lr: float,
+    weight_decay: float,
+    projector_lr: float | None = None,
+    projector_name: str = "multi_modal_projector",
+) -> list[dict[str, object]]:
+    """Groups of trainable parameters: projector or not, decayed (two or more axes) or not.
+
+    Raises:
+        ValueError: nothing is trainable.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in named_parameters:
+        if parameter.requires_grad:
+            groups.setdefault((projector_name in name, parameter.ndim > 1), []).append(parameter)
+    if not groups:
+        raise ValueError("No parameter is trainable: nothing to optimise; check model.tune and model.adapter.targets.")
+    return [
+        {
+            "params": parameters,
+            "lr": projector_lr if is_projector and projector_lr is not None else lr,
+            "weight_decay": weight_decay if is_matrix else 0.0,
+        }
+        for (is_projector, is_matrix), parameters in sorted(groups.items())
+    ]
+
+
+def warmup_cosine(step: int, *, total_steps: int, warmup_steps: int) -> float:
+    """Factor on the learning rate at `step` (0-based): up linearly to 1, then down a half cosine to 0.
+
+    >>> [round(warmup_cosine(step, total_steps=6, warmup_steps=2), 3) for step in range(7)]
+    [0.5, 1.0, 1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def adamw_warmup_cosine(
+    groups: list[dict[str, object]], *, betas: tuple[float, float], total_steps: int, warmup_ratio: float
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """The optimiser and its schedule over `total_steps` optimiser steps."""
+    optimizer = torch.optim.AdamW(groups, betas=betas)
+    warmup_steps = math.ceil(warmup_ratio * total_steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: warmup_cosine(step, total_steps=total_steps, warmup_steps=warmup_steps)
+    )
+    return optimizer, schedule

@@ -1,0 +1,134 @@
+"""Shared-prefix packing: the captions of one image as branches of one sequence behind one image prefix.
+
+Each branch sees the prefix and itself, at the positions it would have alone, so every logit equals that of a separate
+sequence up to rounding, while the vision tower and the prefix run once per image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers import LlavaForConditionalGeneration
+
+PREFIX_SEGMENT, PADDING_SEGMENT = 0, -1
+
+
+def shared_prefix(sequences: Sequence[Sequence[int]]) -> list[int]:
+    """The ids that all sequences start with.
+
+    >>> shared_prefix([[7, 8, 1], [7, 8, 2, 3]])
+    [7, 8]
+    """
+    length = 0
+    for ids in zip(*sequences, strict=False):
+        if len(set(ids)) > 1:
+            break
+        length += 1
+    return list(sequences[0][:length])
+
+
+def pack_branches(
+    prefix: Sequence[int], rows: Sequence[Sequence[Sequence[int]]], prompt_lengths: Sequence[Sequence[int]], pad_id: int
+) -> dict[str, torch.Tensor]:
+    """Lays out B packed sequences, each a shared prefix followed by its branches.
+
+    Args:
+        prefix: token ids that every sequence of the batch starts with.
+        rows: for each image, for each caption, the ids that follow the prefix (ragged).
+        prompt_lengths: for each branch, how many of its ids belong to the prompt; ids behind them are answer tokens.
+        pad_id: id for cells behind a sequence's end; never attended to.
+
+    Returns:
+        `input_ids`, `position_ids`, `segment_ids` [B, S] (segment 0 is the prefix, 1..C the branches, -1 padding) and
+        `answer_index` (B, C): where in the sequence a branch's last prompt token lies (0 where there is no branch).
+
+    >>> packed = pack_branches([7, 8], [[[1, 2], [3]]], [[2, 1]], pad_id=0)
+    >>> packed["input_ids"].tolist(), packed["position_ids"].tolist()
+    ([[7, 8, 1, 2, 3]], [[0, 1, 2, 3, 2]])
+    >>> packed["segment_ids"].tolist(), packed["answer_index"].tolist()
+    ([[0, 0, 1, 1, 2]], [[3, 4]])
+    """
+    size = (len(rows), len(prefix) + max(sum(map(len, branches)) for branches in rows))
+    input_ids = torch.full(size, pad_id, dtype=torch.long)
+    position_ids = torch.zeros(size, dtype=torch.long)
+    segment_ids = torch.full(size, PADDING_SEGMENT, dtype=torch.long)
+    answer_index = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
+    for row, (branches, lengths) in enumerate(zip(rows, prompt_lengths, strict=True)):
+        ids, positions, segments = list(prefix), list(range(len(prefix))), [PREFIX_SEGMENT] * len(prefix)
+        for column, (branch, prompt_length) in enumerate(zip(branches, lengths, strict=True)):
+            answer_index[row, column] = len(ids) + prompt_length - 1
+            ids += branch
+            positions += range(len(prefix), len(prefix) + len(branch))
+            segments += [column + 1] * len(branch)
+        input_ids[row, : len(ids)] = torch.tensor(ids)
+        position_ids[row, : len(ids)] = torch.tensor(positions)
+        segment_ids[row, : len(ids)] = torch.tensor(segments)
+    return {
+        "input_ids": input_ids,
+        "position_ids": position_ids,
+        "segment_ids": segment_ids,
+        "answer_index": answer_index,
+    }
+
+
+def branch_attention_mask(segment_ids: torch.Tensor) -> torch.Tensor:
+    """Who may attend to whom: (B, 1, S, S) bool, True = may, from `segment_ids` [B, S].
+
+    A token sees earlier tokens of the prefix and of its own branch. Padding sees itself only, which keeps its softmax
+    finite; nothing sees padding.
+    """
+    query, key = segment_ids.unsqueeze(2), segment_ids.unsqueeze(1)
+    causal = torch.ones(segment_ids.shape[1], segment_ids.shape[1], dtype=torch.bool, device=segment_ids.device).tril()
+    related = (key == query) | (key == PREFIX_SEGMENT)
+    allowed = causal & related & (key != PADDING_SEGMENT) & (query != PADDING_SEGMENT)
+    return (allowed | torch.eye(segment_ids.shape[1], dtype=torch.bool, device=segment_ids.device)).unsqueeze(1)
+
+
+class PackedLlava(nn.Module):
+    """A LLaVA whose `forward` runs packed sequences.
+
+    It owns the Transformers model: sharded parameters (FSDP2) are gathered by the hooks of this module's forward, so
+    nothing outside calls a submodule or indexes a weight.
+    """
+
+    def __init__(self, llava: LlavaForConditionalGeneration):
+        super().__init__()
+        self.llava = llava
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        segment_ids: torch.Tensor,
+        logit_index: torch.Tensor,
+    ) -> torch.Tensor:
+        """Next-token logits at chosen places.
+
+        Args:
+            pixel_values: [B, 3, H, W], one image for each packed sequence.
+            input_ids, position_ids, segment_ids: [B, S] from `pack_branches`; image placeholders lie in the prefix.
+            logit_index: (B, N) places in the sequence.
+
+        Returns:
+            (B, N, V) logits over the vocabulary of the token that follows each place.
+        """
+        model = self.llava.model
+        embeddings = model.get_input_embeddings()(input_ids)
+        features = model.get_image_features(
+            pixel_values=pixel_values.to(embeddings.dtype),
+            vision_feature_layer=self.llava.config.vision_feature_layer,
+            vision_feature_select_strategy=self.llava.config.vision_feature_select_strategy,
+        ).pooler_output
+        placeholders = (input_ids == self.llava.config.image_token_id).unsqueeze(-1)
+        embeddings = embeddings.masked_scatter(placeholders, torch.cat(tuple(features)).to(embeddings.dtype))
+        hidden = model.language_model(
+            inputs_embeds=embeddings,
+            attention_mask=branch_attention_mask(segment_ids),
+            position_ids=position_ids,
+            use_cache=False,
+        ).last_hidden_state
+        chosen = hidden.gather(1, logit_index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+        return self.llava.lm_head(chosen)

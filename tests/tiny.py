@@ -1,0 +1,61 @@
+"""Tiny real models and data for the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from datamodules.batch import ImageTextRow
+from lightning_modules.llava import LlavaModule, YesNoPrompt, prompt_texts
+from lightning_modules.tiny import TinyShape, tiny_llava, tiny_llava_processor
+
+CAPTIONS = [
+    "a red circle left of a blue square",
+    "a blue square left of a red circle",
+    "a dog",
+    "two cats sleep on an old sofa, one of them on its back",
+    "Ünïcode 猫 and an emoji 🐈",
+]
+SHAPE = TinyShape(
+    hidden_size=32, layers=2, heads=2, vision_hidden_size=32, vision_layers=2, image_size=16, patch_size=8
+)
+
+
+def tiny_module(loss: str = "lm", seed: int = 0, **settings: object) -> LlavaModule:
+    """A two-layer LLaVA of random weights, in eval mode."""
+    prompt = YesNoPrompt()
+    torch.manual_seed(seed)
+    processor = tiny_llava_processor(SHAPE, prompt_texts(prompt, CAPTIONS))
+    llava = tiny_llava(SHAPE, processor.tokenizer)
+    # Larger weights than the initial ones, so that logits differ by more than rounding.
+    for parameter in llava.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    settings = {"lr": 1e-3, "train_vision": True, **settings}
+    return LlavaModule(llava, processor, prompt=prompt, loss=loss, **settings).eval()  # type: ignore[arg-type]
+
+
+def photo(seed: int, width: int = 24, height: int = 16) -> Image.Image:
+    """Random pixels."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def row(
+    image: int, captions: list[str], labels: list[int] | None = None, types: list[str] | None = None
+) -> ImageTextRow:
+    """A row of a random photo; the first caption is true where no labels are given."""
+    labels = labels if labels is not None else [1] + [0] * (len(captions) - 1)
+    types = types if types is not None else ["" if label == 1 else "replace_obj" for label in labels]
+    ids = [f"text-{image}-{index}" for index in range(len(captions))]
+    return ImageTextRow(f"image-{image}", photo(image), ids, captions, labels, types)
+
+
+def tiny_tables(folder: Path, images: int = 6) -> tuple[Path, Path]:
+    """Captions and negatives of the embedded scenes in `folder`: small, but with everything."""
+    from datamodules.scene_splits import write_scenes
+
+    write_scenes(folder, train=images, held_out=2, image_size=16, seed=0)
+    return folder / "train" / "captions.parquet", folder / "train" / "negatives.parquet"
