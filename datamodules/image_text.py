@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.batch import Collator, ImageTextBatch, ImageTextRow
 from datamodules.benchmarks import Pairs
-from datamodules.mixing import REPLACE, SWAP, UNITS, TextPool, build_pool, draw_negatives, rank_batches
-from datamodules.sources import check_images, load_image, rows_by_image
+from datamodules.mixing import UNITS, TextPool, build_pool, draw_negatives, rank_batches
+from datamodules.sources import check_images, load_image, read_tables, rows_by_image
 from negatives.balance import random_subset
-from negatives.records import InputError, read_captions, read_negatives, read_verdicts, text_table
+from negatives.records import InputError, StrPath, read_verdicts, text_table
 
 
 class MixedRows(Dataset[list[ImageTextRow]]):
@@ -28,10 +28,12 @@ class MixedRows(Dataset[list[ImageTextRow]]):
         images: dict[str, str],
         root: Path,
         unit: str,
-        counts: dict[str, int],
+        negatives: int,
+        swap_ratio: float,
         seed: int,
     ):
-        self.pool, self.images, self.root, self.unit, self.counts, self.seed = pool, images, root, unit, counts, seed
+        self.pool, self.images, self.root = pool, images, root
+        self.unit, self.negatives, self.swap_ratio, self.seed = unit, negatives, swap_ratio, seed
         self.text_ids, self.image_ids = texts["text_id"].to_pylist(), texts["image_id"].to_pylist()
         self.captions, self.labels = texts["caption"].to_pylist(), texts["label"].to_pylist()
         self.types = texts["negative_type"].to_pylist()
@@ -51,7 +53,8 @@ class MixedRows(Dataset[list[ImageTextRow]]):
             image_id=image_id,
             caption_id=self.text_ids[positive].removeprefix("caption:"),
             unit=self.unit,
-            counts=self.counts,
+            negatives=self.negatives,
+            swap_ratio=self.swap_ratio,
             seed=self.seed,
             epoch=epoch,
         )
@@ -86,12 +89,12 @@ class ImageTextDataModule(L.LightningDataModule):
     Call `connect(module.collator())` before use: the backbone decides what a batch's `inputs` are.
 
     Args:
-        captions, negatives: paths of the tables.
+        captions, negatives: paths of the tables, one or several of each.
         verdicts: path of the filter's verdicts; needed for subsets "kept" and "random".
         subset: "all", "kept", or "random" (as many texts of each class as were kept, drawn at random).
         image_root: folder of the images; the captions table's folder where None.
         unit: "text" or "pair", see `draw_negatives`.
-        replace, swap: negatives of each family drawn for each positive.
+        negatives_per_positive, swap_ratio: how many negatives join a positive, see `draw_negatives`.
         batch_size: images in a batch on each rank.
         validation: pairs for the learning curves.
         seed: of the draw and of the order.
@@ -99,15 +102,15 @@ class ImageTextDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        captions: str | Path,
-        negatives: str | Path,
+        captions: StrPath | list[StrPath],
+        negatives: StrPath | list[StrPath],
         *,
         verdicts: str | Path | None = None,
         subset: str = "all",
         image_root: str | Path | None = None,
         unit: str = "text",
-        replace: int = 1,
-        swap: int = 1,
+        negatives_per_positive: int = 1,
+        swap_ratio: float = 0.5,
         batch_size: int = 64,
         num_workers: int = 0,
         validation: Pairs | None = None,
@@ -118,9 +121,12 @@ class ImageTextDataModule(L.LightningDataModule):
             raise InputError(f"data.mixing.unit must be one of {', '.join(UNITS)}, got {unit!r}.")
         if subset != "all" and verdicts is None:
             raise InputError(f"data.subset={subset} needs data.verdicts: run `itm filter` and give its verdicts.")
-        self.captions, self.negatives, self.verdicts, self.subset = Path(captions), Path(negatives), verdicts, subset
-        self.root = Path(image_root) if image_root is not None else self.captions.parent
-        self.unit, self.counts, self.seed = unit, {REPLACE: replace, SWAP: swap}, seed
+        if image_root is None and isinstance(captions, list):
+            raise InputError("data.image_root must be given where data.captions lists several tables.")
+        self.captions, self.negatives, self.verdicts, self.subset = captions, negatives, verdicts, subset
+        self.root = Path(image_root) if image_root is not None else Path(captions).parent  # type: ignore[arg-type]
+        self.unit, self.seed = unit, seed
+        self.negatives_per_positive, self.swap_ratio = negatives_per_positive, swap_ratio
         self.batch_size, self.num_workers, self.validation = batch_size, num_workers, validation
         self.collate: Collator | None = None
         self.rows: MixedRows | None = None
@@ -133,8 +139,7 @@ class ImageTextDataModule(L.LightningDataModule):
         """Reads the tables, checks that all images exist and indexes the kept texts."""
         if self.rows is not None:
             return
-        captions = read_captions(self.captions)
-        negatives = read_negatives(self.negatives, captions)
+        captions, negatives = read_tables(self.captions, self.negatives)
         texts = text_table(captions, negatives)
         images = dict(zip(captions["image_id"].to_pylist(), captions["image"].to_pylist(), strict=True))
         check_images(self.root, list(images.values()))
@@ -142,7 +147,16 @@ class ImageTextDataModule(L.LightningDataModule):
         pool = build_pool(texts, owners, self._keep(texts))
         if not pool.anchors:
             raise InputError(f"{self.captions}: no positive is left to train on; loosen the filter.")
-        self.rows = MixedRows(texts, pool, images, self.root, self.unit, self.counts, self.seed)
+        self.rows = MixedRows(
+            texts,
+            pool,
+            images,
+            self.root,
+            unit=self.unit,
+            negatives=self.negatives_per_positive,
+            swap_ratio=self.swap_ratio,
+            seed=self.seed,
+        )
 
     def _keep(self, texts: pa.Table) -> np.ndarray | None:
         if self.subset == "all" or self.verdicts is None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from negatives.randomness import generator_for
 
 UNITS = ("text", "pair")
-REPLACE, SWAP = "replace", "swap"
+SWAP, OTHER = "swap", "other"
 
 
 @dataclass
@@ -21,7 +21,7 @@ class TextPool:
 
     Attributes:
         anchors: kept positives; an epoch is one pass over them.
-        by_image: image_id -> family ("replace", "swap", ...) -> kept negatives of any caption of the image.
+        by_image: image_id -> family ("swap" or "other") -> kept negatives of any caption of the image.
         by_caption: caption_id -> family -> kept negatives of that caption.
     """
 
@@ -31,12 +31,12 @@ class TextPool:
 
 
 def family_of(negative_type: str) -> str:
-    """The family of a negative type.
+    """The family of a negative type: swaps keep the caption's words, the others (replace, add) change some.
 
-    >>> family_of("swap_att")
-    'swap'
+    >>> family_of("swap_att"), family_of("replace_obj")
+    ('swap', 'other')
     """
-    return negative_type.split("_")[0]
+    return SWAP if negative_type.startswith("swap_") else OTHER
 
 
 def build_pool(texts: pa.Table, owners: Sequence[str], keep: np.ndarray | None = None) -> TextPool:
@@ -61,25 +61,34 @@ def build_pool(texts: pa.Table, owners: Sequence[str], keep: np.ndarray | None =
 
 
 def draw_negatives(
-    pool: TextPool, *, image_id: str, caption_id: str, unit: str, counts: dict[str, int], seed: int, epoch: int
+    pool: TextPool,
+    *,
+    image_id: str,
+    caption_id: str,
+    unit: str,
+    negatives: int,
+    swap_ratio: float,
+    seed: int,
+    epoch: int,
 ) -> list[int]:
-    """The negatives that join a positive in an epoch, as positions in the text table.
+    """The negatives that join a positive in an epoch, as positions in the text table, none of them twice.
 
     Args:
         pool: kept texts.
         image_id, caption_id: of the positive.
         unit: "text" draws from all kept negatives of the image, "pair" from the caption's own.
-        counts: how many of each family; where fewer exist, all of them.
+        negatives: how many; all there are where there are fewer.
+        swap_ratio: chance that a negative is a swap one; the other family fills in where one has run out.
         seed, epoch: with `caption_id` all that the draw depends on: not rank, worker or history.
     """
     available = pool.by_image.get(image_id, {}) if unit == "text" else pool.by_caption.get(caption_id, {})
     rng = generator_for(seed, epoch, caption_id)
-    drawn: list[int] = []
-    for family, count in counts.items():
-        candidates = available.get(family, [])
-        if candidates and count:
-            chosen = rng.choice(len(candidates), size=min(count, len(candidates)), replace=False)
-            drawn += [candidates[i] for i in chosen]
+    left = {family: [texts[i] for i in rng.permutation(len(texts))] for family, texts in sorted(available.items())}
+    drawn = []
+    for coin in rng.random(negatives):
+        first, second = (SWAP, OTHER) if coin < swap_ratio else (OTHER, SWAP)
+        if candidates := left.get(first) or left.get(second):
+            drawn.append(candidates.pop())
     return drawn
 
 
@@ -92,7 +101,7 @@ def rank_batches(
     same number of batches, so none waits for another; a last global batch with fewer positives than ranks is left out.
 
     >>> [rank_batches(5, batch_size=2, seed=0, epoch=0, rank=r, world_size=2) for r in (0, 1)]
-    [[[4, 0]], [[3, 1]]]
+    [[[2, 4]], [[1, 0]]]
     """
     order = generator_for(seed, epoch, "order").permutation(anchors).tolist()
     size = batch_size * world_size

@@ -11,7 +11,37 @@ from PIL import Image, UnidentifiedImageError
 
 from datamodules.batch import ImageTextRow
 from negatives.randomness import generator_for
-from negatives.records import InputError
+from negatives.records import (
+    CAPTION_COLUMNS,
+    NEGATIVE_COLUMNS,
+    InputError,
+    StrPath,
+    read_captions,
+    read_negatives,
+)
+
+
+def read_tables(captions: StrPath | list[StrPath], negatives: StrPath | list[StrPath]) -> tuple[pa.Table, pa.Table]:
+    """Captions and their negatives from one table each, or from several.
+
+    Raises:
+        InputError: an unusable table, or an id that two tables share.
+    """
+    parts = [read_captions(path).select(CAPTION_COLUMNS) for path in _listed(captions)]
+    true = pa.concat_tables(parts)
+    false = pa.concat_tables([read_negatives(path, true).select(NEGATIVE_COLUMNS) for path in _listed(negatives)])
+    for table, column, paths in ((true, "caption_id", captions), (false, "negative_id", negatives)):
+        values = table[column].to_pylist()
+        if len(set(values)) < len(values):
+            raise InputError(f"{column} must be unique over all tables of {paths}; give each table ids of its own.")
+    images = [set(part["image_id"].to_pylist()) for part in parts]
+    if sum(map(len, images)) > len(set().union(*images)):
+        raise InputError(f"image_id must be unique over all tables of {captions}; give each table ids of its own.")
+    return true, false
+
+
+def _listed(paths: StrPath | list[StrPath]) -> list[StrPath]:
+    return list(paths) if isinstance(paths, list | tuple) else [paths]
 
 
 def image_path(root: Path, image: str) -> Path:

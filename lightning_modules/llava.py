@@ -44,7 +44,9 @@ class YesNoPrompt:
         'USER: <image>\\nDoes this image match the following caption: a dog?\\nAnswer Yes/No directly. ASSISTANT:'
         """
         system = f"{self.system} " if self.system else ""
-        question = self.question.replace("{caption}", caption.replace(image_token, ""))
+        while image_token and image_token in caption:  # what is left of a removed token may make another one
+            caption = caption.replace(image_token, "")
+        question = self.question.replace("{caption}", caption)
         return f"{system}USER: {image_token}\n{question} ASSISTANT:"
 
 

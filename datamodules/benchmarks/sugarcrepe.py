@@ -52,6 +52,9 @@ def read_sugarcrepe(
 def _items(path: Path) -> list[tuple[str, str, str, str]]:
     try:
         items = json.loads(path.read_text(encoding="utf-8"))
-        return [(key, item["filename"], item["caption"], item["negative_caption"]) for key, item in items.items()]
+        rows = [(key, item["filename"], item["caption"], item["negative_caption"]) for key, item in items.items()]
+        if not all(isinstance(value, str) for row in rows for value in row):
+            raise TypeError("a filename or caption is no text")
+        return rows
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no SugarCrepe file ({error!r}); take the benchmark's official JSON.") from None
