@@ -1,0 +1,414 @@
+"""What can be configured: one dataclass for every verb, a docstring under each field.
+
+`field(metadata=...)` carries the rules that types cannot say and `experiments.config` checks: `min`, `max`, `above`
+(bounds), `choices`, and `exists` ("file" or "folder": must be there before the run starts).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+SUBSETS = ("all", "kept", "random")
+BACKBONES = ("llava",)
+
+
+@dataclass
+class MixingConfig:
+    """How negatives join positives in a row."""
+
+    unit: str = field(default="text", metadata={"choices": ("text", "pair")})
+    """text: a row is a kept positive and any kept negatives of its image. pair: it and its own kept negatives."""
+    negatives: int = field(default=1, metadata={"min": 0})
+    """Negatives drawn for each positive; 1 balances the classes."""
+    swap_ratio: float = field(default=0.5, metadata={"min": 0.0, "max": 1.0})
+    """Chance that a drawn negative is a swap one."""
+
+
+@dataclass
+class PairsConfig:
+    """Positives and negatives to evaluate on: our tables, or a benchmark in its official files."""
+
+    format: str = field(default="tables", metadata={"choices": ("tables", "sugarcrepe")})
+    """tables: `captions` and `negatives`. sugarcrepe: a folder of the benchmark's JSON files in `annotations`."""
+    captions: str | None = field(default=None, metadata={"exists": "file"})
+    """Captions table (Parquet or JSONL)."""
+    negatives: str | None = field(default=None, metadata={"exists": "file"})
+    """Negatives table of these captions (Parquet or JSONL)."""
+    annotations: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder of the benchmark's official annotation files."""
+    image_root: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder that image paths start from; the table's own folder where not given."""
+    image_ids: str | None = field(default=None, metadata={"exists": "file"})
+    """Captions table whose images are the only ones used (how a benchmark is restricted to a fold)."""
+
+
+@dataclass
+class DataConfig:
+    """Training data and how it is drawn."""
+
+    captions: Any = field(default=MISSING, metadata={"exists": "file"})
+    """Captions table (Parquet or JSONL), or a list of tables."""
+    negatives: Any = field(default=MISSING, metadata={"exists": "file"})
+    """Negatives table of these captions, or a list of tables."""
+    verdicts: str | None = field(default=None, metadata={"exists": "file"})
+    """Verdicts of `itm filter`; needed for `subset` kept and random."""
+    subset: str = field(default="all", metadata={"choices": SUBSETS})
+    """all: every text. kept: what the filter kept. random: as many texts of each class as it kept, drawn at random."""
+    image_root: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder that image paths start from; the captions table's own folder where not given."""
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    """How negatives join positives."""
+    batch_size: int = field(default=64, metadata={"min": 1})
+    """Images in a batch on each device."""
+    num_workers: int = field(default=0, metadata={"min": 0})
+    """Loader processes on each device."""
+    validation: PairsConfig | None = None
+    """Pairs scored during training for the learning curves; none where not given."""
+
+
+@dataclass
+class TinyConfig:
+    """Sizes of a model built from scratch."""
+
+    hidden_size: int = field(default=128, metadata={"min": 8})
+    """Width of the language model."""
+    layers: int = field(default=4, metadata={"min": 1})
+    """Layers of the language model."""
+    heads: int = field(default=4, metadata={"min": 1})
+    """Attention heads of the language model."""
+    vision_hidden_size: int = field(default=96, metadata={"min": 8})
+    """Width of the vision tower."""
+    vision_layers: int = field(default=3, metadata={"min": 2})
+    """Layers of the vision tower; LLaVA reads the last but one."""
+    image_size: int = field(default=32, metadata={"min": 8})
+    """Pixels of an image's side."""
+    patch_size: int = field(default=8, metadata={"min": 2})
+    """Pixels of a patch's side."""
+    vocab_size: int = field(default=1000, metadata={"min": 300})
+    """Largest number of tokens; 256 of them are bytes."""
+    initializer_range: float = field(default=0.02, metadata={"above": 0.0})
+    """Standard deviation of the language model's initial weights."""
+
+
+@dataclass
+class AdapterConfig:
+    """LoRA adapters (PEFT)."""
+
+    rank: int = field(default=128, metadata={"min": 1})
+    """Rank of the update matrices."""
+    alpha: int = field(default=256, metadata={"min": 1})
+    """Scale: updates are multiplied by alpha / rank."""
+    dropout: float = field(default=0.05, metadata={"min": 0.0, "max": 1.0})
+    """Dropout in front of the update matrices."""
+    targets: list[str] = field(default_factory=lambda: ["language_model"])
+    """Parts whose linear layers get adapters: language_model, vision_tower, multi_modal_projector."""
+
+
+@dataclass
+class ModelConfig:
+    """Which scorer, from which weights, and what of it trains."""
+
+    backbone: str = field(default="llava", metadata={"choices": BACKBONES})
+    """The scorer's family."""
+    checkpoint: str | None = None
+    """Published weights, by hub name or folder (llava-hf/llava-1.5-7b-hf). Not given: a model built from `tiny`."""
+    tiny: TinyConfig = field(default_factory=TinyConfig)
+    """Sizes of the model that is built where no checkpoint is given."""
+    loss: str = field(default="lm", metadata={"choices": ("lm", "binary")})
+    """lm: next-token loss on the answer and its end token. binary: cross entropy on z(Yes) - z(No)."""
+    tune: str = field(default="full", metadata={"choices": ("full", "lora")})
+    """full: all weights of language model and projector. lora: adapters, and the projector."""
+    train_vision: bool = False
+    """Also train the vision tower (a tiny model from scratch has to)."""
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    """Used where `tune` is lora."""
+    system: str | None = None
+    """System sentence of the prompt; the published one where not given, "" for none."""
+    question: str | None = None
+    """The question with a {caption} placeholder; LLaVA-score's where not given."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay to zero."""
+
+    lr: float = field(default=2e-5, metadata={"above": 0.0})
+    """Peak learning rate."""
+    projector_lr: float | None = field(default=None, metadata={"above": 0.0})
+    """Peak learning rate of the multi-modal projector; `lr` where not given."""
+    weight_decay: float = field(default=0.0, metadata={"min": 0.0})
+    """Decay of matrices; 1-D parameters never decay."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's averaging coefficients."""
+    warmup_ratio: float = field(default=0.03, metadata={"min": 0.0, "max": 1.0})
+    """Part of all steps spent warming up."""
+    gradient_clip: float = field(default=1.0, metadata={"min": 0.0})
+    """Largest gradient norm; 0 leaves gradients alone."""
+
+
+@dataclass
+class TrainerConfig:
+    """Passed on to Lightning's Trainer."""
+
+    accelerator: str = field(default="auto", metadata={"choices": ("auto", "cpu", "gpu", "cuda", "mps")})
+    """Hardware to train on."""
+    devices: int = field(default=1, metadata={"min": 1})
+    """Devices on each node."""
+    num_nodes: int = field(default=1, metadata={"min": 1})
+    """Nodes."""
+    strategy: str = field(default="auto", metadata={"choices": ("auto", "ddp")})
+    """How devices share the work."""
+    precision: str = field(default="32-true", metadata={"choices": ("32-true", "bf16-mixed", "bf16-true", "16-mixed")})
+    """Numeric precision, in Lightning's words."""
+    max_epochs: int = field(default=1, metadata={"min": 1})
+    """Passes over the kept positives."""
+    max_steps: int = field(default=-1, metadata={"min": -1})
+    """Optimiser steps; overrules `max_epochs` where set, repeating the data as often as needed. -1: not limited."""
+    accumulate: int = field(default=1, metadata={"min": 1})
+    """Batches whose gradients make one optimiser step."""
+    validate_every: int | None = field(default=None, metadata={"min": 1})
+    """Optimiser steps between validations; once per epoch where not given."""
+    checkpoint_every: int | None = field(default=None, metadata={"min": 1})
+    """Optimiser steps between resumable checkpoints; once per epoch where not given."""
+    log_every: int = field(default=10, metadata={"min": 1})
+    """Optimiser steps between logged losses."""
+
+
+@dataclass
+class LoggingConfig:
+    """W&B beside the CSV files that are always written."""
+
+    wandb: str = field(default="offline", metadata={"choices": ("offline", "online", "disabled")})
+    """offline: recorded in the run's folder, uploaded later by `wandb sync`."""
+    project: str = "itm-lightning"
+    """W&B project."""
+    group: str | None = None
+    """W&B group; a sweep sets its own name."""
+
+
+@dataclass
+class EvaluationConfig:
+    """Benchmarks, each with its blind control."""
+
+    sets: dict[str, PairsConfig] = field(default_factory=dict)
+    """Name -> pairs to evaluate on."""
+    batch_size: int = field(default=64, metadata={"min": 1})
+    """Images scored at a time."""
+    bootstrap: int = field(default=1000, metadata={"min": 100})
+    """Resamples of images behind each 95 % interval."""
+
+
+@dataclass
+class ExperimentConfig:
+    """`itm train`: one experiment."""
+
+    name: str = "experiment"
+    """Names the run in tables and in W&B."""
+    seed: int = field(default=0, metadata={"min": 0})
+    """Seeds weights, data order and negatives."""
+    output_dir: str = "runs/${name}"
+    """Folder of the run."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Training data."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The scorer."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser and schedule."""
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    """Hardware, length and precision."""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """Where metrics go."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """What `itm evaluate` runs the checkpoint on."""
+
+
+@dataclass
+class ScenesConfig:
+    """The embedded data set of drawn scenes."""
+
+    train: int = field(default=3000, metadata={"min": 2})
+    """Scenes to train on."""
+    held_out: int = field(default=500, metadata={"min": 2})
+    """Scenes of each held-out split, for each negative type."""
+    image_size: int = field(default=32, metadata={"min": 16})
+    """Pixels of an image's side."""
+
+
+@dataclass
+class GenerateConfig:
+    """`itm generate`: captions -> negatives."""
+
+    generator: str = field(default="rules", metadata={"choices": ("rules", "scenes", "pairs")})
+    """rules: word lists, for any captions. scenes: draws the embedded data and lets its simulated writer write.
+    pairs: takes negatives that someone wrote beforehand from a file of (caption, negative_caption) pairs."""
+    output_dir: str = MISSING
+    """Folder for the tables (and, for scenes, the images)."""
+    captions: str | None = field(default=None, metadata={"exists": "file"})
+    """Captions table (rules, pairs)."""
+    pairs: str | None = field(default=None, metadata={"exists": "file"})
+    """JSONL with `type, caption, negative_caption` and `coco_id` or `image_id` (pairs)."""
+    folds: list[int] = field(default_factory=list)
+    """Only pairs whose `image_fold` is listed; all where empty (pairs)."""
+    image_root: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder that the written captions table's image paths start from; the folder of `captions` where not given."""
+    seed: int = field(default=0, metadata={"min": 0})
+    """Seeds scenes and negatives."""
+    scenes: ScenesConfig = field(default_factory=ScenesConfig)
+    """Sizes of the embedded data set (scenes)."""
+
+
+@dataclass
+class JudgeConfig:
+    """The text-only judge: logistic regression on word n-grams, cross-fitted by image."""
+
+    folds: int = field(default=5, metadata={"min": 2})
+    """Folds, by image: no text is judged by a model that saw another text of its image."""
+    ngrams: int = field(default=2, metadata={"min": 1, "max": 5})
+    """Longest word n-gram."""
+    regularisation: float = field(default=1.0, metadata={"above": 0.0})
+    """Inverse strength of the L2 penalty (scikit-learn's C)."""
+
+
+@dataclass
+class AuditConfig:
+    """`itm audit`: how much of the label the text alone gives away."""
+
+    captions: str = field(default=MISSING, metadata={"exists": "file"})
+    """Captions table: the positives."""
+    negatives: str = field(default=MISSING, metadata={"exists": "file"})
+    """Negatives table of these captions."""
+    verdicts: str | None = field(default=None, metadata={"exists": "file"})
+    """Verdicts of `itm filter`: audits what was kept."""
+    output_dir: str = MISSING
+    """Folder for `audit.json`."""
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    """The judge."""
+    top: int = field(default=20, metadata={"min": 1})
+    """Leaking n-grams listed for each class."""
+    seed: int = field(default=0, metadata={"min": 0})
+    """Seeds folds and bootstrap."""
+    logging: LoggingConfig = field(default_factory=lambda: LoggingConfig(wandb="disabled"))
+    """Where metrics go."""
+
+
+@dataclass
+class FilterConfig:
+    """`itm filter`: keeps the texts on which text alone says nothing."""
+
+    captions: str = field(default=MISSING, metadata={"exists": "file"})
+    """Captions table: the positives."""
+    negatives: str = field(default=MISSING, metadata={"exists": "file"})
+    """Negatives table of these captions."""
+    output_dir: str = MISSING
+    """Folder for `verdicts.parquet`."""
+    top_fraction: float = field(default=0.3, metadata={"min": 0.0, "max": 0.99})
+    """Part of each class that is dropped: the texts that the judge is most confidently right about (LLaVA-score)."""
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    """The judge."""
+    seed: int = field(default=0, metadata={"min": 0})
+    """Seeds the folds."""
+
+
+@dataclass
+class EvaluateConfig:
+    """`itm evaluate`: a trained run on benchmarks, always with its blind control."""
+
+    run: str = field(default=MISSING, metadata={"exists": "folder"})
+    """Folder of a finished `itm train`."""
+    output_dir: str = "${run}/evaluation"
+    """Folder for `metrics.csv` and the scores of each set."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Sets; those of the run's own configuration where none is given."""
+    accelerator: str = field(default="auto", metadata={"choices": ("auto", "cpu", "gpu", "cuda", "mps")})
+    """Hardware to score on."""
+    seed: int = field(default=0, metadata={"min": 0})
+    """Seeds noise images and bootstrap."""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """Where metrics go."""
+
+
+@dataclass
+class CompareConfig:
+    """`itm compare`: evaluated runs side by side."""
+
+    runs: list[str] = field(default_factory=list, metadata={"exists": "folder"})
+    """Folders of evaluated runs, in the order of the tables."""
+    output_dir: str = MISSING
+    """Folder for `index.html` and the CSV files."""
+    reference: str | None = None
+    """Name of the run that the others are compared with; the first where not given."""
+    title: str = "Comparison"
+    """Heading of the page."""
+    note: str = ""
+    """A sentence under the heading: what the numbers do and do not show."""
+    audits: dict[str, str] = field(default_factory=dict, metadata={"exists": "file"})
+    """Label -> `audit.json`, shown in this order."""
+    examples: int = field(default=8, metadata={"min": 0})
+    """Images shown with their captions and scores."""
+    bootstrap: int = field(default=1000, metadata={"min": 100})
+    """Resamples of images behind each 95 % interval."""
+    seed: int = field(default=0, metadata={"min": 0})
+    """Seeds the bootstrap and the choice of examples."""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """Where metrics go."""
+
+
+@dataclass
+class ScoreConfig:
+    """`itm score`: scores a table of image-caption pairs."""
+
+    run: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder of a finished `itm train`; or give `model.checkpoint`."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Used where no run is given."""
+    captions: str = field(default=MISSING, metadata={"exists": "file"})
+    """Captions table to score."""
+    image_root: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder that image paths start from; the table's own folder where not given."""
+    output_dir: str = MISSING
+    """Folder for `scores.parquet`."""
+    batch_size: int = field(default=64, metadata={"min": 1})
+    """Images scored at a time."""
+    shard_size: int = field(default=1024, metadata={"min": 1})
+    """Images between two saved parts; a resumed run repeats at most one part."""
+    accelerator: str = field(default="auto", metadata={"choices": ("auto", "cpu", "gpu", "cuda", "mps")})
+    """Hardware to score on."""
+
+
+@dataclass
+class StepConfig:
+    """One verb run before a sweep's experiments."""
+
+    verb: str = field(default=MISSING, metadata={"choices": ("generate", "audit", "filter")})
+    """Which verb."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Its configuration."""
+
+
+@dataclass
+class SweepConfig:
+    """`itm sweep`: many experiments from one file."""
+
+    name: str = "sweep"
+    """Names the sweep; the W&B group of its runs."""
+    output_dir: str = "runs/${name}"
+    """Folder of the sweep: `manifest.json`, `data/`, `runs/` and `report/`."""
+    seed: int = field(default=0, metadata={"min": 0})
+    """Seed of the sweep, for steps and experiments to refer to as ${seed}."""
+    prepare: dict[str, StepConfig] = field(default_factory=dict)
+    """Name -> a verb run once, in order, before the experiments; it writes into `<output_dir>/<name>`."""
+    experiment: dict[str, Any] = field(default_factory=dict)
+    """What all runs share: an experiment's keys, `base: file.yaml` among them."""
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Listed runs: name -> dotted keys or nested ones that differ."""
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    """Dotted key -> values; every combination is run, for every listed run."""
+    compare: dict[str, Any] = field(default_factory=dict)
+    """How the evaluated runs are compared, in `itm compare`'s keys; the sweep fills in `runs` and `output_dir`."""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """Where the comparison's metrics go."""

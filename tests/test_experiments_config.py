@@ -1,0 +1,236 @@
+"""Laws of the configuration: every fault at once, each with its key, rule, value and place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import MISSING
+
+from experiments import schemas
+from experiments.config import ConfigError, describe, load_config, load_mapping, read_yaml, to_yaml
+
+
+@dataclass
+class Inner:
+    """A part."""
+
+    rate: float = field(default=0.1, metadata={"above": 0.0, "max": 1.0})
+    """Between 0 and 1."""
+    kind: str = field(default="a", metadata={"choices": ("a", "b")})
+    """Which kind."""
+
+
+@dataclass
+class Outer:
+    """A whole."""
+
+    name: str = "run"
+    """Its name."""
+    count: int = field(default=1, metadata={"min": 1})
+    """How many."""
+    table: str | None = field(default=None, metadata={"exists": "file"})
+    """A file."""
+    folders: list[str] = field(default_factory=list, metadata={"exists": "folder"})
+    """Some folders."""
+    files: dict[str, str] = field(default_factory=dict, metadata={"exists": "file"})
+    """Some files."""
+    output_dir: str = "runs/${name}"
+    """Where to."""
+    inner: Inner = field(default_factory=Inner)
+    """A part."""
+    spare: Inner | None = None
+    """A part that may be absent."""
+    parts: dict[str, Inner] = field(default_factory=dict)
+    """Parts by name."""
+    steps: list[Inner] = field(default_factory=list)
+    """Parts in order."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Two numbers."""
+    anything: dict[str, Any] = field(default_factory=dict)
+    """Unchecked."""
+
+
+@dataclass
+class Required:
+    """Something that must be given."""
+
+    name: str = MISSING
+    """Its name."""
+    copy: str = "${name}/copy"
+    """Follows the name."""
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def faults(schema: type, path: Path | None = None, *overrides: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(schema, path, overrides)
+    return caught.value.faults
+
+
+def test_defaults_need_no_file() -> None:
+    assert load_config(Outer, None) == Outer(output_dir="runs/run")
+
+
+def test_a_file_holds_only_differences_from_its_bases(tmp_path: Path) -> None:
+    write(tmp_path / "deep/first.yaml", "name: first\ncount: 2\ninner: {rate: 0.5, kind: b}\nfolders: []")
+    write(tmp_path / "second.yaml", "base: deep/first.yaml\ncount: 3\ninner: {rate: 0.25}")
+    third = write(tmp_path / "third.yaml", "base: second.yaml\nname: third")
+    config = load_config(Outer, third, ["inner.kind=a"])
+    assert config == Outer(name="third", count=3, inner=Inner(0.25, "a"), output_dir="runs/third")
+    assert read_yaml(third) == {"name": "third", "count": 3, "inner": {"rate": 0.25, "kind": "b"}, "folders": []}
+
+
+def test_overrides_are_yaml_and_come_last(tmp_path: Path) -> None:
+    config = load_config(
+        Outer,
+        write(tmp_path / "a.yaml", "count: 2\nsteps: [{rate: 1}, {kind: b}]"),
+        ["count=4", "inner.rate=2e-5", "betas=[0, 1]", "spare={kind: b}", "steps.1.rate=0.5", "anything.x.y=[1, a]"],
+    )
+    assert (config.count, config.inner.rate, config.betas, config.spare) == (4, 2e-5, (0.0, 1.0), Inner(kind="b"))
+    assert config.steps == [Inner(rate=1.0), Inner(rate=0.5, kind="b")]
+    assert config.anything == {"x": {"y": [1, "a"]}}
+
+
+def test_all_faults_come_in_one_error_with_their_places(tmp_path: Path) -> None:
+    base = write(tmp_path / "base.yaml", "conut: 3\ninner: {rate: 1.5}\ncount: two")
+    path = write(tmp_path / "top.yaml", "base: base.yaml\ntable: nowhere.jsonl\nparts: {p: {kind: c}}")
+    found = faults(Outer, path, "folders=[nowhere]", "files.a=nowhere", "steps=[{rte: 1}]", "name=null", "spare=3")
+    assert sorted(found) == sorted(
+        [
+            f"`conut` is no known key, did you mean `count`? ({base})",
+            f"`inner.rate` must be in (0.0, 1.0], got 1.5 ({base})",
+            f"`count` must be int, got 'two' ({base})",
+            f"`table` must be an existing file, got 'nowhere.jsonl' ({path})",
+            f"`parts.p.kind` must be one of a, b, got 'c' ({path})",
+            "`folders.0` must be an existing folder, got 'nowhere' (command line)",
+            "`files.a` must be an existing file, got 'nowhere' (command line)",
+            "`steps.0.rte` is no known key, did you mean `steps.0.rate`? (command line)",
+            "`name` must be str, got null (command line)",
+            "`spare` must be a mapping or null, got 3 (command line)",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("count=0", "`count` must be >= 1, got 0 (command line)"),
+        ("count=1.5", "`count` must be int, got 1.5 (command line)"),
+        ("count=true", "`count` must be int, got true (command line)"),
+        ("inner.rate=.nan", "`inner.rate` must be in (0.0, 1.0], got nan (command line)"),
+        ("betas=[1]", "`betas` must be tuple[float, float], got [1] (command line)"),
+        ("inner=3", "`inner` must be a mapping, got 3 (command line)"),
+        ("steps=[3]", "`steps.0` must be a mapping, got 3 (command line)"),
+        ("parts.p=3", "`parts.p` must be a mapping, got 3 (command line)"),
+        ("parts={1: {}}", "`parts.1` must be text: put quotes around the key, got 1 (command line)"),
+        ("rate=1", "`rate` is no known key, did you mean `inner.rate`? (command line)"),
+        ("inner.x=1", "`inner.x` is no known key, the keys here are rate, kind (command line)"),
+        ("count", "an override must be written key=value, got 'count' (command line)"),
+        ("steps.2.rate=1", "`steps` must be list[a mapping], got {'2': {'rate': 1}} (command line)"),
+    ],
+)
+def test_a_fault_names_key_rule_value_and_place(override: str, message: str) -> None:
+    assert faults(Outer, None, override) == (message,)
+
+
+def test_an_override_cannot_lengthen_a_list(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "steps: [{rate: 1}]")
+    (message,) = faults(Outer, path, "steps.1.rate=1")
+    assert message == "`steps.1.rate` must name one of 1 list entries by 0 ... 0 (command line)"
+
+
+def test_missing_values_are_told_once_with_the_remedy(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "{}")
+    assert faults(Required) == ("`name` must be given: add name=... on the command line",)
+    assert faults(Required, path) == (f"`name` must be given: add it to {path} or name=... on the command line",)
+
+
+def test_an_unset_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ITM_NOWHERE", raising=False)
+    (message,) = faults(Outer, None, "table=${oc.env:ITM_NOWHERE}/a.jsonl")
+    assert "`table` needs the environment variable ITM_NOWHERE, which is not set: export ITM_NOWHERE=..." in message
+
+
+@pytest.mark.parametrize("value", ["${nowhere}", "${count", "${oc.nothing:x}", "${name}"])
+def test_an_interpolation_that_does_not_resolve_is_a_fault_of_its_key(value: str) -> None:
+    messages = faults(Outer, None, f"name={value}")
+    assert messages[0].startswith("`name` must ")
+    assert value in messages[0]
+
+
+def test_interpolated_values_are_checked_like_written_ones() -> None:
+    assert "`count` must resolve" in faults(Outer, None, "count=${name}")[0]
+    assert faults(Outer, None, "anything.n=0", "count=${anything.n}") == ("`count` must be >= 1, got 0 (command line)",)
+    config = load_config(Outer, None, ["parts.p.rate=0.5", "spare=${parts.p}"])
+    assert config.spare == Inner(rate=0.5)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1", "a: 1\na: 2", "a: ${b"])
+def test_a_file_that_is_no_mapping_is_one_line_that_names_it(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path / "a.yaml", text)
+    (message,) = faults(Outer, path)
+    assert message.startswith(f"{path} must ")
+    assert "\n" not in message
+
+
+def test_a_missing_file_or_base_is_one_line_that_names_it(tmp_path: Path) -> None:
+    assert "nowhere.yaml' does not exist" in faults(Outer, tmp_path / "nowhere.yaml")[0]
+    path = write(tmp_path / "a.yaml", "base: nowhere.yaml")
+    (message,) = faults(Outer, path)
+    assert message == f"`base` must be an existing file, got {str(tmp_path / 'nowhere.yaml')!r} ({path})"
+
+
+def test_bases_that_lead_back_are_an_error(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.yaml", "base: b.yaml")
+    second = write(tmp_path / "b.yaml", "base: a.yaml")
+    (message,) = faults(Outer, first)
+    assert f"{first} -> {second} -> {first}" in message
+
+
+def test_an_empty_file_is_a_file_without_differences(tmp_path: Path) -> None:
+    assert load_config(Outer, write(tmp_path / "a.yaml", "")) == load_config(Outer, None)
+
+
+def test_files_may_be_left_unchecked() -> None:
+    config = load_mapping(Outer, {"table": "later.jsonl"}, "step 1", ["count=2"], check_files=False)
+    assert (config.table, config.count) == ("later.jsonl", 2)
+    with pytest.raises(ConfigError, match=r"`table` must be an existing file, got 'later.jsonl' \(step 1\)"):
+        load_mapping(Outer, {"table": "later.jsonl"}, "step 1")
+
+
+def test_loading_leaves_the_mapping_alone() -> None:
+    mapping = {"inner": {"rate": 0.5}, "steps": [{"rate": 0.5}]}
+    load_mapping(Outer, mapping, "here", ["inner.rate=1", "steps.0.rate=1"])
+    assert mapping == {"inner": {"rate": 0.5}, "steps": [{"rate": 0.5}]}
+
+
+def test_yaml_of_a_configuration_reads_back_as_itself(tmp_path: Path) -> None:
+    config = load_config(Outer, None, ["name=x", "parts.p.rate=1", "steps=[{kind: b}]", "anything.a={b: [1]}"])
+    assert "${" not in to_yaml(config)
+    assert load_config(Outer, write(tmp_path / "a.yaml", to_yaml(config))) == config
+
+
+VERB_SCHEMAS = [value for name, value in vars(schemas).items() if name.endswith("Config")]
+
+
+@pytest.mark.parametrize("schema", VERB_SCHEMAS, ids=lambda schema: schema.__name__)
+def test_every_key_is_documented(schema: type) -> None:
+    keys = describe(schema)
+    assert keys
+    assert [key.name for key in keys if not key.doc] == []
+
+
+def test_description_shows_type_default_rule_and_nesting() -> None:
+    keys = {key.name: key for key in describe(Outer)}
+    assert keys["inner.rate"][1:] == ("float", "0.1", "Between 0 and 1.", "in (0.0, 1.0]")
+    assert keys["table"][1:] == ("str or null", "null", "A file.", "an existing file")
+    assert {"spare.rate", "parts.NAME.kind", "steps.N.kind"} <= set(keys)
+    assert {key.name: key.default for key in describe(Required)}["name"] == "required"

@@ -1,0 +1,184 @@
+"""Laws of the command line: what it runs, what it says, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from experiments import config, schemas
+from experiments.__main__ import VERBS, main
+from experiments.provenance import git_state, prepare_output, save_provenance
+from negatives.records import InputError
+
+
+class Fake(types.ModuleType):
+    """Stands in for a verb's module and remembers how it was called."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.calls: list[tuple[str, Any, dict[str, bool]]] = []
+        self.raises: BaseException | None = None
+
+    def run(self, settings: Any, **flags: bool) -> None:
+        self.calls.append(("run", settings, flags))
+        if self.raises is not None:
+            raise self.raises
+
+    def status(self, settings: Any) -> None:
+        self.calls.append(("status", settings, {}))
+
+    def load(self, path: str, overrides: list[str]) -> schemas.SweepConfig:
+        mapping = config.read_yaml(path) if Path(path).is_file() else {}
+        self.path = path
+        return config.load_mapping(
+            schemas.SweepConfig, mapping | {"compare": {"output_dir": "report"}}, path, overrides, check_files=False
+        )
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Fake:
+    """The module of the verb `request.param`, train where not given."""
+    module = Fake(VERBS[getattr(request, "param", "train")].module)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> list[str]:
+    """Overrides that name tables which exist."""
+    for name in ("captions", "negatives"):
+        (tmp_path / f"{name}.jsonl").write_text("{}")
+    return [f"data.{name}={tmp_path / name}.jsonl" for name in ("captions", "negatives")]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_help_names_every_verb(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text and verb.summary in text for name, verb in VERBS.items())
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_help_of_a_verb_teaches_it_and_lists_its_keys(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert VERBS[name].example in text
+    keys = config.describe(getattr(schemas, VERBS[name].schema))
+    assert all(f"  {key.name} " in text for key in keys)
+
+
+def test_a_verb_runs_with_its_file_overrides_and_flags(fake: Fake, data: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("name: a\nseed: 1")
+    assert main(["train", str(path), "--overwrite", "seed=2", *data]) == 0
+    ((_, settings, flags),) = fake.calls
+    assert (settings.name, settings.seed, flags) == ("a", 2, {"resume": False, "overwrite": True})
+
+
+def test_dry_run_prints_the_resolved_configuration_and_runs_nothing(
+    fake: Fake, data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "name=x", *data, "--dry-run"]) == 0
+    assert OmegaConf.create(capsys.readouterr().out).output_dir == "runs/x"
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize("fake", ["evaluate"], indirect=True)
+def test_a_bare_word_is_the_run_to_evaluate(fake: Fake, tmp_path: Path) -> None:
+    run = tmp_path / "a run: 1"
+    run.mkdir()
+    assert main(["evaluate", str(run), "--resume"]) == 0
+    assert fake.calls[0][1].output_dir == f"{run}/evaluation"
+
+
+@pytest.mark.parametrize("fake", ["compare"], indirect=True)
+def test_bare_words_are_the_runs_to_compare(fake: Fake, tmp_path: Path) -> None:
+    runs = [str(tmp_path / name) for name in "ab"]
+    for run in runs:
+        Path(run).mkdir()
+    assert main(["compare", *runs, "output_dir=x"]) == 0
+    assert fake.calls[0][1].runs == runs
+
+
+@pytest.mark.parametrize("fake", ["sweep"], indirect=True)
+def test_the_demo_is_the_sweep_that_is_shipped(fake: Fake) -> None:
+    assert main(["demo", "name=tiny", "--status"]) == 0
+    assert Path(fake.path).parts[-3:] == ("experiments", "sweeps", "demo.yaml")
+    assert [(kind, settings.name) for kind, settings, _ in fake.calls] == [("status", "tiny")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "Did you mean train?"),
+        (["train", "--dryrun"], "unrecognized arguments: --dryrun; see itm train --help"),
+        (["train", "--resume", "--overwrite"], "not allowed with argument"),
+        (["train", "a.yaml", "b.yaml"], "itm train takes one YAML file, got a.yaml, b.yaml"),
+        (["train", "run"], "'run' is neither a .yaml file nor key=value"),
+        (["train", "nowhere.yaml"], "configuration file 'nowhere.yaml' does not exist"),
+        (["evaluate", "a", "b"], "itm evaluate takes one run, got a, b"),
+        (["demo", "a.yaml"], "itm sweep a.yaml"),
+        (["sweep"], "itm sweep needs a YAML file"),
+        (["train", "seed=-1"], "`seed` must be >= 0, got -1 (command line)"),
+    ],
+)
+def test_bad_input_is_an_error_on_stderr_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("itm: error: ")
+    assert message in captured.err
+
+
+def test_exit_codes_tell_bad_input_interruption_and_bugs_apart(
+    fake: Fake, data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.raises = InputError("row 3 is empty.")
+    assert main(["train", *data]) == 2
+    assert capsys.readouterr().err == "itm: error: row 3 is empty.\n"
+    fake.raises = KeyboardInterrupt()
+    assert main(["train", *data]) == 130
+    assert capsys.readouterr().err == "itm: interrupted\n"
+    fake.raises = ValueError("a bug")
+    with pytest.raises(ValueError, match="a bug"):
+        main(["train", *data])
+
+
+def test_an_output_folder_that_holds_something_needs_a_flag(tmp_path: Path) -> None:
+    prepare_output(tmp_path / "new", resume=False, overwrite=False)
+    assert not (tmp_path / "new").exists()
+    save_provenance(tmp_path / "run", "name: x\n")
+    with pytest.raises(InputError, match=r"--resume.*--overwrite"):
+        prepare_output(tmp_path / "run", resume=False, overwrite=False)
+    prepare_output(tmp_path / "run", resume=True, overwrite=False)
+    assert (tmp_path / "run/config.yaml").read_text() == "name: x\n"
+    prepare_output(tmp_path / "run", resume=False, overwrite=True)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_overwrite_never_deletes_what_itm_did_not_write(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/holiday.png").touch()
+    with pytest.raises(InputError, match=r"photos has no provenance.json"):
+        prepare_output(tmp_path / "photos", resume=False, overwrite=True)
+    with pytest.raises(InputError, match="is a file"):
+        prepare_output(tmp_path / "photos/holiday.png", resume=True, overwrite=False)
+    assert (tmp_path / "photos/holiday.png").exists()
+
+
+def test_provenance_names_versions_and_never_fails_without_git(tmp_path: Path) -> None:
+    save_provenance(tmp_path, "{}\n")
+    saved = json.loads((tmp_path / "provenance.json").read_text())
+    assert saved["packages"]["omegaconf"] is not None
+    assert set(saved) == {"argv", "git", "packages", "python", "platform"}
+    assert git_state(tmp_path) is None
+    (tmp_path / ".git").mkdir()
+    assert git_state(tmp_path) is None

@@ -1,0 +1,97 @@
+"""Laws of the package: which way imports go, what a wheel holds, and how soon the command answers."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("lightning_modules", "datamodules", "negatives", "experiments")
+ALLOWED = {
+    "experiments": PACKAGES,
+    "datamodules": ("datamodules", "negatives"),
+    "lightning_modules": ("lightning_modules", "datamodules.batch"),
+    "negatives": ("negatives",),
+}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Dotted names of everything a module imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_go_one_way(package: str) -> None:
+    assert modules(package)
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(package)
+        for name in imported(path)
+        if name.split(".")[0] in (*PACKAGES, "tests")
+        and not any(f"{name}.".startswith(f"{allowed}.") for allowed in ALLOWED[package])
+    ]
+    assert wrong == []
+
+
+def test_negatives_import_no_torch() -> None:
+    # transformer_judge.py is the one module that needs it, and is imported where it is used
+    stems = [path.stem for path in modules("negatives") if path.stem not in ("__init__", "transformer_judge")]
+    imports = "".join(f"import negatives.{stem}\n" for stem in stems)
+    code = f"import sys\n{imports}assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    folders = {path.parent for package in PACKAGES for path in modules(package)}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+def test_help_answers_in_under_half_a_second() -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "experiments", "--help"], cwd=ROOT, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
+
+
+def test_the_command_tells_the_version_of_setup_cfg() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    command = [sys.executable, "-m", "experiments", "--version"]
+    told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert told.split() == ["itm", setup["metadata"]["version"]]
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_packages_with_their_yaml_and_no_tests(tmp_path: Path) -> None:
+    # a copy, so that the build leaves nothing in the checkout and takes nothing from an older build
+    source = tmp_path / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "*.egg-info", "build", "dist", "runs", "wandb"))
+    options = ["--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(source)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("itm_lightning-*.whl")
+    held = zipfile.ZipFile(wheel).namelist()
+    shipped = [path for package in PACKAGES for path in modules(package)]
+    for pattern in ("*.yaml", "*.j2", "*.html", "*.css"):
+        shipped += (ROOT / "experiments").rglob(pattern)
+    assert {str(path.relative_to(ROOT)) for path in shipped} <= set(held)
+    assert {name.split("/")[0] for name in held if ".dist-info/" not in name} == set(PACKAGES)
+    assert any(name.endswith("licenses/LICENSE") for name in held)
