@@ -59,3 +59,18 @@ def tiny_tables(folder: Path, images: int = 6) -> tuple[Path, Path]:
 
     write_scenes(folder, train=images, held_out=2, image_size=16, seed=0)
     return folder / "train" / "captions.parquet", folder / "train" / "negatives.parquet"
+
+
+TINY_OVERRIDES = [
+    *("model.tiny.hidden_size=32", "model.tiny.heads=2", "model.tiny.layers=2"),
+    *("model.tiny.vision_hidden_size=32", "model.tiny.image_size=16", "data.batch_size=4"),
+    *("trainer.max_steps=1", "trainer.accelerator=cpu"),
+]
+"""Overrides that make any experiment small."""
+
+
+def save_published(folder: Path) -> None:
+    """A tiny LLaVA in the format of published checkpoints: safetensors, configuration, tokenizer, image processor."""
+    module = tiny_module()
+    module.network.llava.save_pretrained(folder)
+    module.processor.save_pretrained(folder)

@@ -1,0 +1,235 @@
+"""Where configuration stops: resolved schemas in, objects made of plain keyword arguments out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.schemas import (
+    DataConfig,
+    ExperimentConfig,
+    LoggingConfig,
+    ModelConfig,
+    OptimConfig,
+    PairsConfig,
+)
+from negatives.records import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from datamodules.benchmarks import Pairs
+    from datamodules.image_text import ImageTextDataModule
+    from lightning_modules.base import AlignmentModule
+
+PROCESSOR_FOLDER = "processor"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+def build_pairs(config: PairsConfig, place: str) -> Pairs:
+    """The evaluation pairs that `config` names; `place` is its key, for errors."""
+    from datamodules.benchmarks.sugarcrepe import read_sugarcrepe
+    from datamodules.benchmarks.tables import read_pairs
+
+    if config.format == "sugarcrepe":
+        if config.annotations is None or config.image_root is None:
+            raise InputError(f"{place} with format=sugarcrepe needs annotations and image_root.")
+        return read_sugarcrepe(config.annotations, image_root=config.image_root, image_ids=config.image_ids)
+    if config.captions is None or config.negatives is None:
+        raise InputError(f"{place} needs captions and negatives.")
+    return read_pairs(config.captions, config.negatives, image_root=config.image_root, image_ids=config.image_ids)
+
+
+def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
+    """The data module; call `connect` on it."""
+    from datamodules.image_text import ImageTextDataModule
+
+    return ImageTextDataModule(
+        config.captions,
+        config.negatives,
+        verdicts=config.verdicts,
+        subset=config.subset,
+        image_root=config.image_root,
+        unit=config.mixing.unit,
+        negatives_per_positive=config.mixing.negatives,
+        swap_ratio=config.mixing.swap_ratio,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+        validation=build_pairs(config.validation, "data.validation") if config.validation else None,
+        seed=seed,
+    )
+
+
+def training_captions(config: DataConfig) -> list[str]:
+    """All texts of the training tables, for a tokenizer trained on the spot."""
+    from datamodules.sources import read_tables
+
+    captions, negatives = read_tables(config.captions, config.negatives)
+    return captions["caption"].to_pylist() + negatives["caption"].to_pylist()
+
+
+def build_module(
+    model: ModelConfig,
+    optim: OptimConfig | None = None,
+    *,
+    captions: Iterable[str] = (),
+    processor_folder: Path | None = None,
+    dtype: torch.dtype | None = None,
+) -> AlignmentModule:
+    """A scorer, from published weights or built tiny.
+
+    Args:
+        model: which one.
+        optim: how to train it; defaults where it only scores.
+        captions: words for a tiny model's tokenizer.
+        processor_folder: a saved processor to use instead of training a tokenizer.
+        dtype: of published weights; as saved where None.
+
+    Raises:
+        InputError: the checkpoint cannot be loaded, or the settings contradict each other.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    from lightning_modules.adapters import LoraSettings
+    from lightning_modules.llava import LlavaModule, YesNoPrompt
+
+    texts = {key: value for key in ("system", "question") if (value := getattr(model, key)) is not None}
+    try:
+        prompt = YesNoPrompt(**texts)
+        llava, processor = _load_or_make(model, prompt, captions, processor_folder, dtype)
+        adapter = dataclasses.asdict(model.adapter)
+        lora = LoraSettings(**{**adapter, "targets": tuple(adapter["targets"])}) if model.tune == "lora" else None
+        return LlavaModule(
+            llava,
+            processor,
+            prompt=prompt,
+            loss=model.loss,
+            train_vision=model.train_vision,
+            lora=lora,
+            gradient_checkpointing=model.gradient_checkpointing,
+            **_optim_arguments(optim or OptimConfig()),
+        )
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise InputError(f"model: {' '.join(str(error).split())}") from error
+
+
+def _load_or_make(
+    model: ModelConfig, prompt: Any, captions: Iterable[str], processor_folder: Path | None, dtype: torch.dtype | None
+) -> tuple[Any, Any]:
+    from transformers import AutoProcessor
+
+    from lightning_modules.llava import load_llava, prompt_texts
+    from lightning_modules.tiny import TinyShape, tiny_llava, tiny_llava_processor
+
+    if model.checkpoint is not None:
+        return load_llava(model.checkpoint, dtype=dtype or "auto")
+    shape = TinyShape(**dataclasses.asdict(model.tiny))
+    if processor_folder is not None:
+        processor = AutoProcessor.from_pretrained(processor_folder, local_files_only=True)
+    else:
+        processor = tiny_llava_processor(shape, prompt_texts(prompt, captions))
+    return tiny_llava(shape, processor.tokenizer), processor
+
+
+def _optim_arguments(config: OptimConfig) -> dict[str, Any]:
+    arguments = dataclasses.asdict(config)
+    arguments.pop("gradient_clip")
+    return {**arguments, "betas": tuple(arguments["betas"])}
+
+
+def weights_dtype(precision: str) -> torch.dtype:
+    """The type that published weights are loaded in: half only where all computation is, whatever they were saved in.
+
+    Args:
+        precision: in Lightning's words.
+    """
+    import torch
+
+    return torch.bfloat16 if precision == "bf16-true" else torch.float32
+
+
+def load_run(folder: Path) -> tuple[AlignmentModule, ExperimentConfig]:
+    """The trained scorer of a run's folder, in eval mode, and the run's configuration.
+
+    Raises:
+        InputError: the folder is no finished run, or its weights do not fit its configuration.
+    """
+    from experiments.config import load_config
+    from lightning_modules.checkpoint import load_weights
+
+    weights = folder / WEIGHTS_FILE
+    if not weights.is_file():
+        raise InputError(f"{folder} is no finished run (no {WEIGHTS_FILE}); finish it with `itm train --resume`.")
+    config = load_config(ExperimentConfig, folder / "config.yaml", [], check_files=False)
+    dtype = weights_dtype(config.trainer.precision)
+    module = build_module(config.model, config.optim, processor_folder=folder / PROCESSOR_FOLDER, dtype=dtype)
+    try:
+        load_weights(module.network, weights, trainable_only=config.model.checkpoint is not None)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return module.eval(), config
+
+
+def resolve_device(accelerator: str) -> torch.device:
+    """The device that an accelerator's name stands for.
+
+    Raises:
+        InputError: the machine has none.
+    """
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if accelerator == "auto":
+        return torch.device(next(name for name, there in available.items() if there))
+    if accelerator == "gpu":
+        accelerator = "mps" if available["mps"] and not available["cuda"] else "cuda"
+    if not available[accelerator]:
+        raise InputError(
+            f"accelerator={accelerator} needs a GPU and this machine has none; use accelerator=cpu or auto."
+        )
+    return torch.device(accelerator)
+
+
+def wandb_logger(config: LoggingConfig, *, folder: Path, name: str, job_type: str, settings: Any) -> Any | None:
+    """Lightning's WandbLogger as configured, or None where W&B is disabled."""
+    if config.wandb == "disabled":
+        return None
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return WandbLogger(
+        name=name,
+        save_dir=str(folder),
+        offline=config.wandb == "offline",
+        project=config.project,
+        group=config.group,
+        job_type=job_type,
+        config=dataclasses.asdict(settings),
+        settings=wandb.Settings(console="off", silent=config.wandb == "offline"),
+    )
+
+
+def fingerprint(run: Path | None, model: ModelConfig) -> dict[str, str]:
+    """What a score depends on: hashes of weights and processor, the prompt and the versions."""
+    result = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    for key in ("checkpoint", "system", "question"):
+        result[key] = str(getattr(model, key))
+    if run is not None:
+        result["weights"] = _hash([run / WEIGHTS_FILE])
+        result["processor"] = _hash(sorted((run / PROCESSOR_FOLDER).rglob("*.json")))
+    return result
+
+
+def _hash(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,174 @@
+"""`itm evaluate`: a trained run on benchmarks, always with its blind control.
+
+Writes `summary.json`, `metrics.csv` and, for each set, `pairs.parquet` (one row for every positive and negative, with
+the logits on the image and on noise) and `scores.parquet`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from experiments.build import build_pairs, fingerprint, load_run, resolve_device, wandb_logger
+from experiments.config import to_yaml
+from experiments.intervals import Interval
+from experiments.progress import say
+from experiments.provenance import prepare_output, save_provenance
+from experiments.schemas import EvaluateConfig
+from negatives.records import InputError, write_json, write_table, write_text
+
+
+def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Scores every set on its images and on noise, and writes accuracies with 95 % intervals over images.
+
+    Raises:
+        InputError: the run is unfinished, has no sets, or a set cannot be read.
+    """
+    folder = Path(config.output_dir)
+    if resume and (folder / "summary.json").is_file():
+        say(f"{folder} is finished; nothing to resume.")
+        return
+    device = resolve_device(config.accelerator)
+    module, experiment = load_run(Path(config.run))
+    evaluation = config.evaluation if config.evaluation.sets else experiment.evaluation
+    if not evaluation.sets:
+        raise InputError(
+            f"{config.run}: no set to evaluate on; give evaluation.sets, in the run's or in this configuration."
+        )
+    sets = {name: build_pairs(pairs, f"evaluation.sets.{name}") for name, pairs in evaluation.sets.items()}
+    prepare_output(folder, resume=resume, overwrite=overwrite)
+    save_provenance(folder, to_yaml(config))
+    scorer = fingerprint(Path(config.run), experiment.model)
+    metrics: list[dict[str, Any]] = []
+    summary: dict[str, Any] = {"run": experiment.name, "sets": {}, "scorer": scorer}
+    for name, pairs in sets.items():
+        table = score_pairs(module, pairs, folder / name, scorer, evaluation.batch_size, device, config.seed)
+        metrics += set_metrics(name, table, evaluation.bootstrap, config.seed)
+        images = len(set(table["image_id"].to_pylist()))
+        summary["sets"][name] = {"image_root": str(pairs.root.resolve()), "pairs": len(table), "images": images}
+    write_text(_csv(metrics), folder / "metrics.csv")
+    _log(config, experiment.name, folder, metrics)
+    write_json(summary, folder / "summary.json")
+    _print(experiment.name, metrics)
+
+
+def score_pairs(
+    module: Any, pairs: Any, folder: Path, scorer: dict[str, str], batch_size: int, device: Any, seed: int
+) -> pa.Table:
+    """Scores one set on its images and on noise; writes and returns its pairs."""
+    from datamodules.sources import rows_by_image
+    from experiments.scoring import score_rows
+
+    logits, scores = {}, {}
+    for blind in (False, True):
+        rows = rows_by_image(pairs.captions, pairs.negatives, pairs.root, blind_seed=seed if blind else None)
+        label = f"{folder.name}{' blind' if blind else ''}"
+        scored = list(score_rows(module, rows, batch_size=batch_size, device=device, label=label))
+        logits[blind] = {item.text_id: item.logit for item in scored}
+        if not blind:
+            scores = {item.text_id: item.score for item in scored}
+            scores_table = pa.Table.from_pylist([asdict(item) for item in scored])
+            write_table(scores_table.replace_schema_metadata(scorer), folder / "scores.parquet")
+    table = _pair_table(pairs, logits, scores)
+    write_table(table, folder / "pairs.parquet")
+    return table
+
+
+def _pair_table(pairs: Any, logits: dict[bool, dict[str, float]], scores: dict[str, float]) -> pa.Table:
+    captions = {row["caption_id"]: row for row in pairs.captions.to_pylist()}
+    rows = []
+    for negative in pairs.negatives.to_pylist():
+        positive = captions[negative["caption_id"]]
+        true, false = f"caption:{positive['caption_id']}", f"negative:{negative['negative_id']}"
+        rows.append(
+            {
+                **{key: positive[key] for key in ("image_id", "image", "caption_id", "caption")},
+                "negative_id": negative["negative_id"],
+                "negative_type": negative["negative_type"],
+                "negative_caption": negative["caption"],
+                "positive_logit": logits[False][true],
+                "negative_logit": logits[False][false],
+                "positive_score": scores[true],
+                "negative_score": scores[false],
+                "blind_positive_logit": logits[True][true],
+                "blind_negative_logit": logits[True][false],
+            }
+        )
+    return pa.Table.from_pylist(rows)
+
+
+def set_metrics(name: str, table: pa.Table, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Accuracy and blind accuracy of a set, per negative type and as their unweighted mean, with intervals."""
+    from experiments.intervals import type_intervals
+
+    images, types = table["image_id"].to_pylist(), table["negative_type"].to_pylist()
+    seen = {
+        prefix: type_intervals(
+            np.asarray(table[f"{prefix}positive_logit"]) > np.asarray(table[f"{prefix}negative_logit"]),
+            images,
+            types,
+            resamples=resamples,
+            seed=seed,
+        )
+        for prefix in ("", "blind_")
+    }
+    return [
+        {
+            "set": name,
+            "negative_type": negative_type,
+            **_named(interval, "accuracy", ""),
+            **_named(seen["blind_"][negative_type], "blind_accuracy", "blind_"),
+            "pairs": len(types) if negative_type == "mean" else types.count(negative_type),
+        }
+        for negative_type, interval in seen[""].items()
+    ]
+
+
+def _named(interval: Interval, value: str, prefix: str) -> dict[str, float]:
+    return {value: interval.value, f"{prefix}low": interval.low, f"{prefix}high": interval.high}
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _log(config: EvaluateConfig, name: str, folder: Path, metrics: list[dict[str, Any]]) -> None:
+    logger = wandb_logger(config.logging, folder=folder, name=name, job_type="evaluate", settings=config)
+    if logger is None:
+        return
+    logger.log_metrics(
+        {
+            f"evaluate/{row['set']}/{row['negative_type']}_{key}": row[key]
+            for row in metrics
+            for key in ("accuracy", "blind_accuracy")
+        }
+    )
+    logger.experiment.finish()
+
+
+def _print(name: str, metrics: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{name}: accuracy [95 % interval], and on noise images")
+    for heading in ("set", "negative type", "accuracy", "blind", "pairs"):
+        table.add_column(heading, justify="right" if heading in ("accuracy", "blind", "pairs") else "left")
+    for row in metrics:
+        table.add_row(
+            row["set"],
+            row["negative_type"],
+            f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+            f"{row['blind_accuracy']:.3f} [{row['blind_low']:.3f}, {row['blind_high']:.3f}]",
+            str(row["pairs"]),
+        )
+    Console().print(table)

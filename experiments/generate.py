@@ -1,0 +1,101 @@
+"""`itm generate`: captions -> negatives, by word lists, by the embedded scenes' writer, or written beforehand.
+
+Writes `negatives.parquet` and `captions.parquet`: the captions of all images that have a negative.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from experiments.config import to_yaml
+from experiments.progress import say, tracker
+from experiments.provenance import prepare_output, save_provenance
+from experiments.schemas import GenerateConfig
+from negatives.records import InputError, read_captions, write_table
+
+
+def run(config: GenerateConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Writes `negatives.parquet`, or the splits of the embedded data set.
+
+    Raises:
+        InputError: a generator lacks its input, or its input is unusable.
+    """
+    folder = Path(config.output_dir)
+    if resume and (folder / "config.yaml").is_file():
+        say(f"{folder} is finished; nothing to resume.")
+        return
+    captions = _captions(config) if config.generator != "scenes" else None
+    prepare_output(folder, resume=resume, overwrite=overwrite)
+    if captions is None:
+        _write_scenes(config, folder)
+    else:
+        negatives = _negatives(config, captions)
+        used = with_negatives(captions, negatives)
+        write_table(_rooted(used, config), folder / "captions.parquet")
+        write_table(negatives, folder / "negatives.parquet")
+        say(f"Wrote {len(negatives)} negatives of {len(captions)} captions: {folder / 'negatives.parquet'}")
+    # Last: a folder with a configuration is a finished one.
+    save_provenance(folder, to_yaml(config))
+
+
+def _captions(config: GenerateConfig) -> Any:
+    if config.captions is None:
+        raise InputError(f"captions must be given where generator={config.generator}.")
+    return read_captions(config.captions)
+
+
+def _negatives(config: GenerateConfig, captions: Any) -> Any:
+    from negatives.generate import join_pairs, write_negatives
+    from negatives.rules import RuleWriter
+
+    if config.generator == "rules":
+        return write_negatives(captions, RuleWriter(), config.seed, progress=tracker("rules"))
+    if config.pairs is None:
+        raise InputError("pairs must be given where generator=pairs.")
+    return join_pairs(captions, config.pairs, config.folds)
+
+
+def with_negatives(captions: pa.Table, negatives: pa.Table) -> pa.Table:
+    """The captions, true ones, of all images of which some caption has a negative."""
+    import pyarrow.compute as pc
+
+    own = captions.filter(pc.is_in(captions["caption_id"], value_set=pc.unique(negatives["caption_id"])))
+    return captions.filter(pc.is_in(captions["image_id"], value_set=pc.unique(own["image_id"])))
+
+
+def _rooted(captions: pa.Table, config: GenerateConfig) -> pa.Table:
+    """The table with its image paths told from `image_root`."""
+    if config.image_root is None:
+        return captions
+    folder, root = Path(config.captions or "").parent.resolve(), Path(config.image_root).resolve()
+    if not folder.is_relative_to(root):
+        raise InputError(f"image_root {root} must hold the folder of the captions table, {folder}.")
+    prefix = folder.relative_to(root).as_posix()
+    images = [f"{prefix}/{image}" for image in captions["image"].to_pylist()]
+    return captions.set_column(captions.schema.get_field_index("image"), "image", pa.array(images))
+
+
+def _write_scenes(config: GenerateConfig, folder: Path) -> None:
+    from datamodules.scene_splits import write_scenes
+
+    sizes = config.scenes
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        write_scenes(
+            beside,
+            train=sizes.train,
+            held_out=sizes.held_out,
+            image_size=sizes.image_size,
+            seed=config.seed,
+            progress=tracker("scenes"),
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.replace(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    say(f"Drew {sizes.train} scenes to train on, and the splits balanced and biased: {folder}")

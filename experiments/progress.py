@@ -1,0 +1,47 @@
+"""Progress of long work: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def is_terminal() -> bool:
+    """Whether bars can be drawn."""
+    return sys.stderr.isatty()
+
+
+def say(line: str) -> None:
+    """Prints one line at once, so that logs of killed jobs are complete."""
+    print(line, flush=True)
+
+
+def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """Yields `items` under a progress bar, or with a plain line now and then where the output is no terminal."""
+    total = total if total is not None else _length(items)
+    if is_terminal():
+        from rich.console import Console
+        from rich.progress import track as rich_track
+
+        yield from rich_track(items, label, total=total, console=Console(stderr=True), transient=True)
+        return
+    start = last = time.monotonic()
+    for count, item in enumerate(items):
+        if time.monotonic() - last > SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            say(f"{label}: {count}{f' of {total}' if total else ''} in {last - start:.0f} s")
+        yield item
+
+
+def tracker(label: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    """`track` with its label filled in, for functions that take a progress wrapper."""
+    return lambda items: track(items, label)
+
+
+def _length(items: Iterable[Any]) -> int | None:
+    return len(items) if isinstance(items, Sized) else None

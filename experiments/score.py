@@ -1,0 +1,91 @@
+"""`itm score`: scores a table of image-caption pairs, resumable.
+
+Finished shards lie in `parts/` as Parquet; at the end they become `scores.parquet`. Scores of another scorer are never
+mixed in: the folder's fingerprint has to be that of the run.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from experiments.build import build_module, fingerprint, load_run, resolve_device
+from experiments.config import to_yaml
+from experiments.progress import say
+from experiments.provenance import prepare_output, save_provenance
+from experiments.schemas import ScoreConfig
+from negatives.records import InputError, read_captions, write_json, write_table
+
+SCORES_FILE, SCORER_FILE = "scores.parquet", "scorer.json"
+
+
+def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Scores every caption on its image and writes `scores.parquet`: image_id, text_id, logit, score.
+
+    Raises:
+        InputError: neither a run nor a checkpoint is given, an image is missing, or the folder holds other scores.
+    """
+    from datamodules.sources import check_images, rows_by_image
+
+    folder = Path(config.output_dir)
+    if config.run is None and config.model.checkpoint is None:
+        raise InputError("run or model.checkpoint must be given: what is to score?")
+    device = resolve_device(config.accelerator)
+    captions = read_captions(config.captions)
+    root = Path(config.image_root) if config.image_root else Path(config.captions).parent
+    check_images(root, captions["image"].to_pylist())
+    prepare_output(folder, resume=resume, overwrite=overwrite)
+    module, model = _scorer(config)
+    scorer = {**fingerprint(Path(config.run) if config.run else None, model), "precision": str(module.dtype)}
+    _check_same_scorer(folder, scorer)
+    save_provenance(folder, to_yaml(config))
+    write_json(scorer, folder / SCORER_FILE)
+    rows = rows_by_image(captions, None, root)
+    parts = _score_shards(config, module, rows, folder / "parts", device)
+    table = pa.concat_tables([pq.read_table(part) for part in parts]).replace_schema_metadata(scorer)
+    write_table(table, folder / SCORES_FILE)
+    shutil.rmtree(folder / "parts")
+    say(f"Scored {len(table)} captions: {folder / SCORES_FILE}")
+
+
+def _scorer(config: ScoreConfig) -> tuple[Any, Any]:
+    if config.run is not None:
+        module, experiment = load_run(Path(config.run))
+        return module, experiment.model
+    return build_module(config.model), config.model
+
+
+def _check_same_scorer(folder: Path, scorer: dict[str, str]) -> None:
+    file = folder / SCORER_FILE
+    if not file.is_file():
+        return
+    before = json.loads(file.read_text(encoding="utf-8"))
+    if different := sorted(key for key in scorer if scorer[key] != before.get(key)):
+        raise InputError(f"{folder} holds scores of another scorer ({', '.join(different)} differ); use --overwrite.")
+
+
+def _score_shards(config: ScoreConfig, module: Any, rows: Sequence[Any], parts: Path, device: Any) -> list[Path]:
+    """Scores what no saved part holds yet; returns all parts in order."""
+    from torch.utils.data import Subset
+
+    from experiments.scoring import score_rows
+
+    paths = []
+    for start in range(0, len(rows), config.shard_size):
+        stop = min(start + config.shard_size, len(rows))
+        path = parts / f"{start:09d}-{stop:09d}.parquet"
+        paths.append(path)
+        if path.is_file():
+            continue
+        shard: Any = Subset(rows, range(start, stop))  # type: ignore[arg-type]
+        label = f"images {start} to {stop} of {len(rows)}"
+        scored = score_rows(module, shard, batch_size=config.batch_size, device=device, label=label)
+        write_table(pa.Table.from_pylist([asdict(item) for item in scored]), path)
+    return paths

@@ -1,0 +1,49 @@
+"""Scores rows with a trained module: the loop behind `itm evaluate` and `itm score`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader
+
+from datamodules.batch import ImageTextBatch, ImageTextRow
+from experiments.progress import track
+from lightning_modules.base import AlignmentModule
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """One text's match logit and score."""
+
+    image_id: str
+    text_id: str
+    logit: float
+    score: float
+
+
+def score_rows(
+    module: AlignmentModule, rows: Sequence[ImageTextRow], *, batch_size: int, device: torch.device, label: str
+) -> Iterator[TextScore]:
+    """Scores every text of every row, in order.
+
+    Args:
+        module: a trained scorer; put into eval mode on `device`.
+        rows: images with their captions.
+        batch_size: rows at a time.
+        device: where to compute.
+        label: of the progress bar.
+    """
+    module.eval().to(device)
+    # shuffle=False and no sampler: rows come back in the order they went in.
+    loader: DataLoader[ImageTextBatch] = DataLoader(rows, batch_size=batch_size, collate_fn=module.collator())  # type: ignore[arg-type]
+    for batch in track(loader, label):
+        with torch.inference_mode():
+            logits = module.logits(batch.to(device))
+            scores = module.score(logits)
+        for row, image_id in enumerate(batch.image_ids):
+            for column in batch.caption_mask[row].nonzero().flatten().tolist():
+                yield TextScore(
+                    image_id, batch.text_ids[row][column], float(logits[row, column]), float(scores[row, column])
+                )

@@ -1,0 +1,217 @@
+"""`itm sweep`: many experiments from one file, each in a process of its own, resumable.
+
+The steps under `prepare` run first, in order; then every run is trained and evaluated; then the evaluated runs are
+compared. A run that fails does not stop the others. What is finished is never run again.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import importlib
+import itertools
+import multiprocessing
+import re
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from experiments.config import load_config, load_mapping, to_yaml
+from experiments.layers import ConfigError, find_yaml, nested, read_yaml
+from experiments.manifest import FINISHED, Manifest, Task, read_states, sweep_lock
+from experiments.progress import say
+from experiments.provenance import prepare_output, save_provenance
+from experiments.schemas import (
+    AuditConfig,
+    CompareConfig,
+    EvaluateConfig,
+    ExperimentConfig,
+    FilterConfig,
+    GenerateConfig,
+    SweepConfig,
+)
+from negatives.records import InputError, write_text
+
+STEP_SCHEMAS = {"generate": GenerateConfig, "audit": AuditConfig, "filter": FilterConfig}
+MANIFEST_FILE = "manifest.json"
+PR_SET_PDEATHSIG = 1
+INTERRUPTED = 130
+# A forked child shares the parent's imports. The parent computes nothing, so no thread or CUDA context is forked.
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+
+
+def load(path: str | Path | None, overrides: Sequence[str]) -> SweepConfig:
+    """The sweep's configuration; `base` inside `experiment` is relative to the sweep's file.
+
+    Raises:
+        ConfigError: all faults of the sweep and of every run that it describes, in one error.
+    """
+    config = load_config(SweepConfig, path, overrides)
+    base = config.experiment.pop("base", None)
+    if base is not None and path is not None:
+        config.experiment = _merged(read_yaml(find_yaml(path).parent / base), config.experiment)
+    plan(config)
+    return config
+
+
+def run(config: SweepConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Runs what is not finished yet.
+
+    Raises:
+        InputError: the folder exists, is in use or holds another sweep; or a step or a run failed.
+    """
+    folder = Path(config.output_dir)
+    tasks = plan(config)
+    prepare_output(folder, resume=resume, overwrite=overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    with sweep_lock(folder):
+        manifest = Manifest(folder / MANIFEST_FILE, tasks)
+        save_provenance(folder, to_yaml(config))
+        manifest.save()
+        if any(task.state != FINISHED for task in tasks):
+            _import_libraries()
+        for number, task in enumerate(tasks, start=1):
+            if task.state == FINISHED:
+                continue
+            if _blocked(task, tasks):
+                continue
+            say(f"[{number}/{len(tasks)}] {task.name}")
+            _run_task(task, manifest, folder)
+    failed = [task.name for task in tasks if task.state != FINISHED]
+    if failed:
+        raise InputError(
+            f"{len(failed)} of {len(tasks)} tasks did not finish: {', '.join(failed)}. See above; go on with --resume."
+        )
+    say(f"Report: {(folder / 'report' / 'index.html').resolve()}")
+
+
+def status(config: SweepConfig) -> None:
+    """Prints what is finished, running, failed and pending."""
+    from rich.console import Console
+    from rich.table import Table
+
+    states = read_states(Path(config.output_dir) / MANIFEST_FILE)
+    table = Table(title=f"{config.name}: {config.output_dir}")
+    for heading in ("task", "state", "seconds"):
+        table.add_column(heading, justify="right" if heading == "seconds" else "left")
+    for task in plan(config):
+        record = states.get(task.name, {})
+        table.add_row(task.name, str(record.get("state", "pending")), str(record.get("seconds") or ""))
+    Console().print(table)
+
+
+def plan(config: SweepConfig) -> list[Task]:
+    """All tasks of a sweep, in order.
+
+    Raises:
+        ConfigError: all faults of all tasks, in one error.
+    """
+    folder = Path(config.output_dir)
+    tasks: list[Task] = []
+    faults: list[str] = []
+
+    def add(name: str, verb: str, schema: type, mapping: Mapping[str, Any], needs: str | None = None) -> None:
+        try:
+            resolved: Any = load_mapping(schema, mapping, name, check_files=False)
+            tasks.append(Task(name, verb, to_yaml(resolved), needs))
+        except ConfigError as error:
+            faults.extend(fault for fault in error.faults if fault not in faults)
+
+    for name, step in config.prepare.items():
+        add(f"prepare/{name}", step.verb, STEP_SCHEMAS[step.verb], {"output_dir": str(folder / name), **step.config})
+    runs = list(run_settings(config))
+    for name, settings in runs:
+        add(f"train/{name}", "train", ExperimentConfig, settings)
+        evaluation = {"run": settings["output_dir"], "logging": settings.get("logging", {}), "seed": config.seed}
+        add(f"evaluate/{name}", "evaluate", EvaluateConfig, evaluation, needs=f"train/{name}")
+    if runs:
+        filled = {"runs": [settings["output_dir"] for _, settings in runs], "output_dir": str(folder / "report")}
+        logging = {"logging": {**_plain(config.logging), "group": config.name}}
+        add("compare", "compare", CompareConfig, {**logging, **config.compare, **filled})
+    if faults:
+        raise ConfigError(*faults)
+    return tasks
+
+
+def run_settings(config: SweepConfig) -> list[tuple[str, dict[str, Any]]]:
+    """Every listed run combined with every point of the grid: (name, the experiment's settings)."""
+    points = [dict(zip(config.grid, values, strict=True)) for values in itertools.product(*config.grid.values())]
+    result = []
+    for run_name, changes in (config.runs or {"": {}}).items():
+        for point in points:
+            if not config.runs and not config.grid and not config.experiment:
+                continue
+            parts = [run_name, *(f"{key.split('.')[-1]}={value}" for key, value in point.items())]
+            name = re.sub(r"[^\w.=+-]", "_", "-".join(part for part in parts if part)) or config.name
+            fixed = {"name": name, "output_dir": str(Path(config.output_dir) / "runs" / name)}
+            settings = _merged(config.experiment, nested(changes), nested(point), fixed)
+            settings.setdefault("seed", config.seed)
+            settings["logging"] = {**_plain(config.logging), "group": config.name, **settings.get("logging", {})}
+            result.append((name, settings))
+    return result
+
+
+def _merged(*mappings: Mapping[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for mapping in mappings:
+        for key, value in mapping.items():
+            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+            merged[key] = _merged(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return dict(OmegaConf.to_container(OmegaConf.structured(config)))  # type: ignore[arg-type]
+
+
+def _blocked(task: Task, tasks: list[Task]) -> bool:
+    """Whether a task has to be left out because of what did not finish."""
+    unfinished = [other.name for other in tasks if other.state != FINISHED]
+    if task.verb == "compare":
+        return any(name.startswith(("prepare/", "evaluate/")) for name in unfinished)
+    if task.name.startswith("prepare/"):
+        before = [other.name for other in tasks[: tasks.index(task)]]
+        return any(name in before for name in unfinished)
+    return task.needs in unfinished or any(name.startswith("prepare/") for name in unfinished)
+
+
+def _run_task(task: Task, manifest: Manifest, folder: Path) -> None:
+    config_file = folder / "tasks" / f"{task.name.replace('/', '-')}.yaml"
+    write_text(task.config, config_file)
+    child = multiprocessing.get_context(START_METHOD).Process(  # type: ignore[attr-defined]
+        target=_work, args=([sys.argv[0], task.verb, str(config_file), "--resume"],)
+    )
+    try:
+        with manifest.running(task):
+            child.start()
+            child.join()
+            if child.exitcode in (INTERRUPTED, -signal.SIGINT):
+                raise KeyboardInterrupt
+            if child.exitcode != 0:
+                raise ChildProcessError(f"{task.name} failed with exit code {child.exitcode}")
+    except ChildProcessError as error:
+        say(str(error))
+    finally:
+        child.join()
+
+
+def _work(argv: list[str]) -> None:
+    """A child's life: one verb, as if started from the command line (DDP starts its other ranks from sys.argv)."""
+    from experiments.__main__ import main
+
+    if sys.platform == "linux":
+        # A killed sweep takes its run along; elsewhere the run goes on to its end.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    sys.argv = argv
+    sys.exit(main(argv[1:]))
+
+
+def _import_libraries() -> None:
+    """Imports what every task needs once, before the first fork: seconds saved for each task."""
+    if START_METHOD == "fork":
+        for library in ("lightning", "transformers", "peft", "sklearn.linear_model"):
+            importlib.import_module(library)

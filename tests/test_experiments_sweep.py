@@ -1,0 +1,166 @@
+"""Sweeps: what they plan, what they survive, what they never do twice."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import sweep
+from experiments.__main__ import main
+from experiments.config import ConfigError
+from experiments.manifest import FINISHED, Manifest, Task, read_states, sweep_lock
+from negatives.records import InputError
+from tests.tiny import TINY_OVERRIDES
+
+TINY_DEMO = [
+    *("prepare.scenes.config.scenes.train=12", "prepare.scenes.config.scenes.held_out=2"),
+    *("prepare.scenes.config.scenes.image_size=16", "logging.wandb=disabled"),
+    *(f"experiment.{word}" for word in TINY_OVERRIDES),
+    *("experiment.trainer.validate_every=1", "experiment.evaluation.bootstrap=100", "compare.bootstrap=100"),
+]
+
+
+def test_the_grid_is_run_for_every_listed_run() -> None:
+    config = sweep.load("experiments/sweeps/demo.yaml", ["grid={optim.lr: [0.1, 0.2], seed: [3]}"])
+    names = [name for name, _ in sweep.run_settings(config)]
+    assert len(names) == len(set(names)) == 6
+    assert "filtered-lr=0.2-seed=3" in names
+    settings = dict(sweep.run_settings(config))["filtered-lr=0.2-seed=3"]
+    assert (settings["optim"]["lr"], settings["seed"], settings["data"]["subset"]) == (0.2, 3, "kept")
+
+
+def test_runs_are_grouped_under_the_sweep_and_seeded_by_it() -> None:
+    config = sweep.load("experiments/sweeps/demo.yaml", ["name=other", "seed=5"])
+    for name, settings in sweep.run_settings(config):
+        assert settings["logging"]["group"] == "other"
+        assert settings["seed"] == 5
+        assert settings["output_dir"] == f"runs/other/runs/{name}"
+
+
+def test_faults_of_all_runs_and_steps_are_one_error() -> None:
+    words = ["experiment.optim.lr=-1", "prepare.filter.config.top_fraction=2", "runs.filtered.data.subset=best"]
+    with pytest.raises(ConfigError) as caught:
+        sweep.load("experiments/sweeps/demo.yaml", words)
+    for text in ("optim.lr", "top_fraction", "data.subset"):
+        assert text in str(caught.value)
+
+
+def test_a_manifest_survives_and_finished_tasks_stay_finished(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    manifest = Manifest(path, [Task("train/a", "train", "x: 1"), Task("train/b", "train", "x: 2")])
+    with manifest.running(manifest.tasks[0]):
+        assert read_states(path)["train/a"]["state"] == "running"
+    with pytest.raises(RuntimeError), manifest.running(manifest.tasks[1]):
+        raise RuntimeError
+    again = Manifest(path, [Task("train/a", "train", "x: 1"), Task("train/b", "train", "x: 2")])
+    assert [task.state for task in again.tasks] == [FINISHED, "pending"]
+
+
+def test_a_finished_task_with_another_configuration_is_refused(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path / "manifest.json", [Task("train/a", "train", "x: 1")])
+    with manifest.running(manifest.tasks[0]):
+        pass
+    with pytest.raises(InputError, match=r"another configuration.*--overwrite"):
+        Manifest(tmp_path / "manifest.json", [Task("train/a", "train", "x: 2")])
+
+
+def test_a_broken_manifest_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"tasks": [{')
+    with pytest.raises(InputError, match="no sweep manifest"):
+        read_states(tmp_path / "manifest.json")
+
+
+def test_two_sweeps_do_not_share_a_folder(tmp_path: Path) -> None:
+    with sweep_lock(tmp_path), pytest.raises(InputError, match="in use"), sweep_lock(tmp_path):
+        pass
+
+
+def start_demo(output: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Starts the demo at tiny size; what it prints goes to a file, since nobody would empty a pipe."""
+    command = [sys.executable, "-m", "experiments", "demo", f"output_dir={output}", *TINY_DEMO, *words]
+    with output.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+
+def wait_for(task: str, output: Path, process: subprocess.Popen[bytes]) -> None:
+    """Returns once the task has been started."""
+    deadline = time.monotonic() + 240
+    while read_states(output / "manifest.json").get(task, {}).get("state", "pending") == "pending":
+        assert process.poll() is None, output.with_suffix(".log").read_text()
+        assert time.monotonic() < deadline, f"{task} did not start"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo at tiny size, killed twice on its way: in the middle of a training and between tasks."""
+    output = tmp_path_factory.mktemp("demo") / "demo"
+    for started in ("train/unfiltered", "evaluate/random_subset"):
+        process = start_demo(output, "--resume")
+        wait_for(started, output, process)
+        process.kill()
+        process.wait()
+    times = {path: path.stat().st_mtime_ns for path in output.glob("runs/*/weights.safetensors")}
+    assert times
+    process = start_demo(output, "--resume")
+    assert process.wait(timeout=400) == 0, output.with_suffix(".log").read_text()
+    assert all(path.stat().st_mtime_ns == before for path, before in times.items()), "finished runs ran again"
+    return output
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twice_ends_in_a_report(finished: Path) -> None:
+    states = read_states(finished / "manifest.json")
+    assert {record["state"] for record in states.values()} == {FINISHED}
+    assert len(states) == 11
+    page = (finished / "report/index.html").read_text()
+    for text in ("unfiltered", "random_subset", "filtered", "balanced", "biased", "strikingly vibrant"):
+        assert text in page
+
+
+@pytest.mark.slow
+def test_a_finished_sweep_runs_nothing_and_needs_a_flag(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "report/index.html").stat().st_mtime_ns
+    words = ["demo", f"output_dir={finished}", *TINY_DEMO]
+    assert main(words) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
+    assert "Report:" in capsys.readouterr().out
+    assert (finished / "report/index.html").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_status_lists_every_task(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", f"output_dir={finished}", *TINY_DEMO, "--status"]) == 0
+    printed = capsys.readouterr().out
+    for task in json.loads((finished / "manifest.json").read_text())["tasks"]:
+        assert task["name"] in printed
+    assert printed.count(FINISHED) == 11
+
+
+@pytest.mark.slow
+def test_a_failing_run_does_not_stop_the_others(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = "runs={bad: {model.checkpoint: nowhere}, good: {data.subset: kept}}"
+    output = finished.parent / "failing"
+    assert main(["demo", f"output_dir={output}", *TINY_DEMO, "compare={}", broken]) == 2
+    states = {name: record["state"] for name, record in read_states(output / "manifest.json").items()}
+    assert states["train/bad"] == "failed"
+    assert states["evaluate/good"] == FINISHED
+    assert "train/bad" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_sweep_in_one_line_and_it_goes_on(tmp_path: Path) -> None:
+    output = tmp_path / "demo"
+    process = start_demo(output)
+    wait_for("train/unfiltered", output, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert output.with_suffix(".log").read_text().strip().splitlines()[-1] == "itm: interrupted"
+    assert read_states(output / "manifest.json")["train/unfiltered"]["state"] == "failed"

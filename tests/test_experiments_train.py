@@ -1,0 +1,205 @@
+"""From tables to a trained, evaluated and scored run, through the command line, and every way to refuse bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from experiments.__main__ import main
+from negatives.records import read_jsonl, write_table
+from tests.tiny import TINY_OVERRIDES, tiny_tables
+from tests.wandb_log import read_wandb
+
+
+def train_words(tables: Path, output: Path, *words: str) -> list[str]:
+    data = [f"data.{name}={tables / 'train' / f'{name}.parquet'}" for name in ("captions", "negatives")]
+    base = ["train", "experiments/configs/llava_tiny_scenes.yaml", *data, f"output_dir={output}"]
+    return [*base, *TINY_OVERRIDES, "logging.wandb=disabled", *words]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    tiny_tables(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps, logged to W&B and evaluated."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    held_out = {name: tables / "balanced" / f"{name}.parquet" for name in ("captions", "negatives")}
+    words = [f"data.validation.{name}={path}" for name, path in held_out.items()]
+    words += [f"evaluation.sets.balanced.{name}={path}" for name, path in held_out.items()]
+    words += ["logging.wandb=offline", "logging.group=group", "trainer.max_steps=2", "trainer.validate_every=1"]
+    words += ["trainer.log_every=1", "name=tiny"]
+    assert main(train_words(tables, run, *words)) == 0
+    assert main(["evaluate", str(run), "logging.group=group"]) == 0
+    return run
+
+
+def test_a_run_says_how_to_make_it_again(trained: Path) -> None:
+    provenance = json.loads((trained / "provenance.json").read_text())
+    assert {"git", "packages", "python"} <= provenance.keys()
+    assert "transformers" in provenance["packages"]
+    assert "tiny" in (trained / "config.yaml").read_text()
+
+
+def test_metrics_go_to_csv_and_wandb_under_stage_set_name(trained: Path) -> None:
+    (csv,) = (trained / "logs").glob("version_*/metrics.csv")
+    header = csv.read_text().splitlines()[0].split(",")
+    logged = read_wandb(trained)
+    assert (logged.group, logged.job_type, logged.name) == ("group", "train", "tiny")
+    assert logged.config["trainer"]["max_steps"] == 2
+    for key in ("train/loss/value", "val/swap_obj/accuracy", "val/replace_att/accuracy", "val/mean/accuracy"):
+        assert key in header
+        assert key in logged.values
+        assert len(key.split("/")) == 3
+
+
+def test_evaluation_has_a_blind_control_and_an_interval_beside_every_number(trained: Path) -> None:
+    rows = [line.split(",") for line in (trained / "evaluation/metrics.csv").read_text().splitlines()]
+    intervals = ["accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high"]
+    assert rows[0][:8] == ["set", "negative_type", *intervals]
+    assert {row[1] for row in rows[1:]} == {"replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "mean"}
+    assert all(float(row[3]) <= float(row[2]) <= float(row[4]) for row in rows[1:])
+    logged = read_wandb(trained / "evaluation")
+    assert (logged.group, logged.job_type) == ("group", "evaluate")
+    assert logged.values["evaluate/balanced/swap_att_accuracy"] == pytest.approx(
+        next(float(row[2]) for row in rows if row[1] == "swap_att")
+    )
+    assert "evaluate/balanced/mean_blind_accuracy" in logged.values
+
+
+def test_scores_carry_the_fingerprint_of_their_scorer(trained: Path) -> None:
+    schema = pq.read_schema(trained / "evaluation/balanced/scores.parquet")
+    assert schema.names == ["image_id", "text_id", "logit", "score"]
+    assert {b"weights", b"processor", b"transformers"} <= schema.metadata.keys()
+
+
+def test_a_loaded_run_scores_as_the_trained_one(trained: Path, tables: Path, tmp_path: Path) -> None:
+    words = [f"captions={tables / 'balanced/captions.parquet'}", f"output_dir={tmp_path / 'scores'}"]
+    assert main(["score", f"run={trained}", *words]) == 0
+    pairs = pq.read_table(trained / "evaluation/balanced/pairs.parquet").to_pylist()
+    logits = {row["text_id"]: row["logit"] for row in pq.read_table(tmp_path / "scores/scores.parquet").to_pylist()}
+    for pair in pairs:
+        assert logits[f"caption:{pair['caption_id']}"] == pytest.approx(pair["positive_logit"], abs=1e-5)
+
+
+def test_a_finished_run_is_not_trained_again(trained: Path, tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (trained / "weights.safetensors").stat().st_mtime_ns
+    assert main(train_words(tables, trained, "--resume")) == 0
+    assert "nothing to resume" in capsys.readouterr().out
+    assert main(train_words(tables, trained)) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (trained / "weights.safetensors").stat().st_mtime_ns == before
+
+
+def test_training_goes_on_from_the_last_checkpoint(tables: Path, tmp_path: Path) -> None:
+    words = ["trainer.max_steps=4", "trainer.checkpoint_every=2"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(train_words(tables, whole, *words)) == 0
+    assert main(train_words(tables, parts, *words)) == 0
+    (parts / "weights.safetensors").unlink()
+    import torch
+
+    assert torch.load(parts / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+    assert main(train_words(tables, parts, *words, "--resume")) == 0
+    assert (whole / "weights.safetensors").read_bytes() == (parts / "weights.safetensors").read_bytes()
+
+
+def test_the_same_seed_trains_the_same_weights(tables: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert main(train_words(tables, tmp_path / name, "trainer.max_steps=2")) == 0
+    one, two = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_scoring_goes_on_where_it_stopped(trained: Path, tables: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores"
+    words = ["score", f"run={trained}", f"captions={tables / 'balanced/captions.parquet'}", f"output_dir={output}"]
+    assert main([*words, "shard_size=5"]) == 0
+    whole = pq.read_table(output / "scores.parquet")
+    (output / "scores.parquet").unlink()
+    # A part that says something else proves that it is taken as it is.
+    part = whole.slice(0, 5).set_column(2, "logit", [[7.0] * 5])
+    write_table(part, output / "parts/000000000-000000005.parquet")
+    assert main([*words, "shard_size=5", "--resume"]) == 0
+    again = pq.read_table(output / "scores.parquet")
+    assert again["logit"].to_pylist() == [7.0] * 5 + whole["logit"].to_pylist()[5:]
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """Scenes of their own as JSONL, for a test to break."""
+    tiny_tables(tmp_path)
+    for name in ("captions", "negatives"):
+        write_table(pq.read_table(tmp_path / f"train/{name}.parquet"), tmp_path / f"train/{name}.jsonl")
+    return tmp_path
+
+
+def edit(path: Path, line: int, **changes: str) -> None:
+    rows = [row for _, row in read_jsonl(path)]
+    rows[line] |= changes
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+BAD_INPUT = {
+    "missing image": (lambda t: (t / "train/images/train-0.png").unlink(), [], ["train-0.png", "image_root"]),
+    "unreadable image": (
+        lambda t: (t / "train/images/train-0.png").write_bytes(b"no image"),
+        [],
+        ["train-0.png", "replace it"],
+    ),
+    "escaping image": (
+        lambda t: edit(t / "train/captions.jsonl", 0, image_id="other", image="../../secret.png"),
+        [],
+        ["../../secret.png", "image_root"],
+    ),
+    "empty caption": (lambda t: edit(t / "train/captions.jsonl", 1, caption=" "), [], ["captions.jsonl", "caption"]),
+    "duplicate ids": (
+        lambda t: edit(t / "train/captions.jsonl", 1, caption_id="train-0-a"),
+        [],
+        ["train-0-a", "captions.jsonl"],
+    ),
+    "negatives of other captions": (
+        lambda t: edit(t / "train/negatives.jsonl", 0, caption_id="stranger"),
+        [],
+        ["stranger", "negatives.jsonl"],
+    ),
+    "unknown format": (
+        lambda t: (t / "train/captions.jsonl").rename(t / "train/captions.xlsx"),
+        ["data.captions={tables}/train/captions.xlsx"],
+        ["captions.xlsx", ".parquet"],
+    ),
+    "a GPU where there is none": (lambda t: None, ["trainer.accelerator=gpu"], ["accelerator", "cpu"]),
+    "a checkpoint that is not there": (
+        lambda t: None,
+        ["model.checkpoint={tables}/nothing"],
+        ["nothing", "model"],
+    ),
+    "more heads than width": (lambda t: None, ["model.tiny.heads=7"], ["model"]),
+    "a question without a caption": (lambda t: None, ["model.question=why"], ["question", "{caption}"]),
+    "an unknown key": (lambda t: None, ["optim.learning_rate=1"], ["learning_rate", "lr"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    case: str, broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    spoil, words, expected = BAD_INPUT[case]
+    spoil(broken)
+    data = [f"data.{name}={broken / 'train' / f'{name}.jsonl'}" for name in ("captions", "negatives")]
+    words = [word.format(tables=broken) if "{tables}" in word else word for word in words]
+    output = tmp_path / "run"
+    assert main(train_words(broken, output, *data, *words)) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("itm: error: ")
+    for text in expected:
+        assert text in line
+    assert not (output / "weights.safetensors").exists()

@@ -1,0 +1,72 @@
+"""Every YAML file that is shipped resolves, builds tiny and runs for one step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiments import sweep
+from experiments.__main__ import main
+from experiments.config import load_config
+from experiments.layers import read_yaml
+from experiments.schemas import ExperimentConfig
+from tests.tiny import TINY_OVERRIDES, save_published, tiny_tables
+
+FOLDER = Path(sweep.__file__).parent
+FILES = sorted(path.relative_to(FOLDER.parent).as_posix() for path in FOLDER.rglob("*.yaml"))
+SWEEPS = [name for name in FILES if "runs" in read_yaml(FOLDER.parent / name)]
+EXPERIMENTS = [name for name in FILES if name not in SWEEPS]
+
+
+def test_every_yaml_is_found() -> None:
+    assert len(FILES) == 5
+    assert len(SWEEPS) == 2
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    tiny_tables(folder)
+    words = [f"{name}={folder / 'train' / f'{name}.parquet'}" for name in ("captions", "negatives")]
+    assert main(["filter", *words, f"output_dir={folder / 'filter'}", "judge.folds=2"]) == 0
+    save_published(folder / "published")
+    return folder
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_trains_tiny_for_a_step(name: str, tables: Path, tmp_path: Path) -> None:
+    words = [f"data.{key}={tables / 'train' / f'{key}.parquet'}" for key in ("captions", "negatives")]
+    words += [f"data.verdicts={tables / 'filter/verdicts.parquet'}", f"output_dir={tmp_path / 'run'}"]
+    words += [*TINY_OVERRIDES, "trainer.devices=1", "trainer.strategy=auto", "data.num_workers=0"]
+    words += ["trainer.accumulate=1", "logging.wandb=disabled"]
+    if load_config(ExperimentConfig, name, words, check_files=False).model.checkpoint is not None:
+        words += [f"model.checkpoint={tables / 'published'}"]
+    assert main(["train", name, *words]) == 0
+    assert (tmp_path / "run/weights.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sweep_resolves_without_faults(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ITM_SHARED", "somewhere")
+    assert sweep.plan(sweep.load(name, []))
+
+
+@pytest.mark.slow
+def test_the_coco_sample_ends_in_a_page_with_its_photos(shared: Path, tmp_path: Path) -> None:
+    output = tmp_path / "coco"
+    words = [f"output_dir={output}", "experiment.trainer.max_steps=2", "experiment.trainer.validate_every=2"]
+    words += ["logging.wandb=disabled", "experiment.data.batch_size=4"]
+    assert main(["sweep", "experiments/configs/coco_sample.yaml", *words]) == 0
+    page = (output / "report/index.html").read_text()
+    assert page.count("data:image/") >= 5
+    assert "plumbing" in page
+    assert "sugarcrepe" in page
+
+
+def test_the_coco_sample_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ITM_SHARED", raising=False)
+    assert main(["sweep", "experiments/configs/coco_sample.yaml"]) == 2
+    assert "ITM_SHARED" in capsys.readouterr().err
