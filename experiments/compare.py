@@ -1,0 +1,172 @@
+"""`itm compare`: evaluated runs side by side, in tables, plots and one self-contained page.
+
+Writes `index.html`, `comparison.csv`, `differences.csv`, `learning_curves.csv` and `audits.csv`. They are built in a
+folder beside the output folder and moved when all are there.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from experiments.config import to_yaml
+from experiments.progress import say
+from experiments.provenance import prepare_output, save_provenance
+from experiments.report.audits import AUDIT_COLUMNS, read_audits
+from experiments.report.examples import choose_examples
+from experiments.report.page import Comparison, render_page
+from experiments.report.runs import common_sets, read_runs
+from experiments.report.tables import (
+    COMPARISON_COLUMNS,
+    CURVE_COLUMNS,
+    DIFFERENCE_COLUMNS,
+    Row,
+    comparison_rows,
+    curve_rows,
+    difference_rows,
+    find_reference,
+    types_in_order,
+)
+from experiments.schemas import CompareConfig
+from negatives.records import InputError, write_text
+
+PAGE = "index.html"
+
+
+def run(config: CompareConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Compares the runs and writes the report; with `resume` an older report is replaced by a new one.
+
+    Raises:
+        InputError: an existing folder, runs that are not evaluated or cannot be compared, an unknown reference, or a
+            damaged audit.
+    """
+    folder = Path(config.output_dir)
+    _check_output(config, folder)
+    if not overwrite:
+        prepare_output(folder, resume=resume, overwrite=False)
+    comparison = compare(config)
+    with _built_beside(folder) as temporary:
+        save_provenance(temporary, to_yaml(config))
+        write_tables(comparison, temporary)
+        write_text(render_page(comparison), temporary / PAGE)
+        if overwrite:
+            prepare_output(folder, resume=False, overwrite=True)
+        _move(temporary, folder)
+    _log(config, comparison, folder)
+    _print(comparison)
+    say(f"Report: {folder / PAGE}")
+
+
+def compare(config: CompareConfig) -> Comparison:
+    """All that the report shows, measured.
+
+    Raises:
+        InputError: runs that are not evaluated or cannot be compared, an unknown reference, or a damaged audit.
+    """
+    runs = read_runs(config.runs)
+    reference, audits = find_reference(runs, config.reference), read_audits(config.audits)
+    examples_set = common_sets(runs)[0]
+    return Comparison(
+        title=config.title,
+        note=config.note,
+        runs=runs,
+        reference=reference.name,
+        rows=comparison_rows(runs, resamples=config.bootstrap, seed=config.seed),
+        differences=difference_rows(runs, reference, resamples=config.bootstrap, seed=config.seed),
+        audits=audits,
+        examples_set=examples_set,
+        examples=choose_examples(runs, examples_set, config.examples, config.seed),
+    )
+
+
+def write_tables(comparison: Comparison, folder: Path) -> None:
+    """Writes the comparison's CSV files, each with its head even where it has no rows."""
+    _write_csv(folder / "comparison.csv", COMPARISON_COLUMNS, comparison.rows)
+    _write_csv(folder / "differences.csv", DIFFERENCE_COLUMNS, comparison.differences)
+    _write_csv(folder / "learning_curves.csv", CURVE_COLUMNS, curve_rows(comparison.runs))
+    _write_csv(folder / "audits.csv", AUDIT_COLUMNS, [row for audit in comparison.audits for row in audit.rows()])
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _check_output(config: CompareConfig, folder: Path) -> None:
+    for path in (*config.runs, *config.audits.values()):
+        if Path(path).resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"`output_dir` must not hold what is compared, {folder} holds {path}. Give another folder."
+            )
+
+
+@contextmanager
+def _built_beside(folder: Path) -> Iterator[Path]:
+    """A new folder next to `folder`, gone at the end whatever happens."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move(temporary: Path, folder: Path) -> None:
+    if not folder.exists() or not any(folder.iterdir()):
+        os.replace(temporary, folder)
+        return
+    # an older report of --resume: what else lies there, such as W&B's records, stays
+    for path in sorted(temporary.iterdir(), key=lambda path: path.name == PAGE):
+        os.replace(path, folder / path.name)
+
+
+def _log(config: CompareConfig, comparison: Comparison, folder: Path) -> None:
+    if config.logging.wandb == "disabled":
+        return
+    import wandb
+
+    from experiments.build import wandb_logger
+
+    logger = wandb_logger(config.logging, folder=folder, name=config.title, job_type="compare", settings=config)
+    assert logger is not None
+    rows = [[row[column] for column in COMPARISON_COLUMNS] for row in comparison.rows]
+    logger.experiment.log({"compare/comparison/table": wandb.Table(columns=list(COMPARISON_COLUMNS), data=rows)})
+    logger.experiment.summary.update(
+        {
+            f"compare/{row['set']}/{row['run']}.{row['negative_type']}_{key}": row[key]
+            for row in comparison.rows
+            for key in ("accuracy", "blind_accuracy")
+        }
+    )
+    logger.experiment.finish()
+
+
+def _print(comparison: Comparison) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    kinds = types_in_order([row["negative_type"] for row in comparison.rows])
+    for name in dict.fromkeys(row["set"] for row in comparison.rows):
+        table = Table(title=Text(f"{name}: accuracy [95 % interval], and blind, on noise images"), box=SIMPLE)
+        for heading in ("negative type", "run", "accuracy", "blind"):
+            table.add_column(heading, justify="right" if heading in ("accuracy", "blind") else "left")
+        for kind in (*kinds[-1:], *kinds[:-1]):
+            rows = [row for row in comparison.rows if (row["set"], row["negative_type"]) == (name, kind)]
+            for first, row in zip([True] + [False] * len(rows), rows, strict=False):
+                cells = (kind if first else "", row["run"], _shown(row, ""), _shown(row, "blind_"))
+                table.add_row(*map(Text, cells))
+        Console().print(table)
+
+
+def _shown(row: Row, prefix: str) -> str:
+    return f"{row[f'{prefix}accuracy']:.3f} [{row[f'{prefix}low']:.3f}, {row[f'{prefix}high']:.3f}]"

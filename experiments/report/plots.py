@@ -1,0 +1,157 @@
+"""Plots as inline SVG: no file, no script, no request, colours that follow the page's light or dark scheme."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.report.audits import LabelledAudit
+from experiments.report.runs import EvaluatedRun
+from experiments.report.tables import Row, types_in_order
+
+INK = "#0a0b0c"  # becomes `currentColor`, so that it must not be a colour that anything else uses
+# Okabe and Ito, Color Universal Design, 2008; without yellow and black, which a light or a dark page swallows
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#8a8a8a")
+MARKERS = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"), ("P", "✚"), ("X", "✖"), ("*", "★"))
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "itm",
+    "font.size": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.parse_math": False,  # a $ in a name is a dollar
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+}
+POINTS = 400  # of a learning curve, at most
+ROW_WIDTH, PANEL_HEIGHT = 10.5, 2.6
+
+
+class Look(NamedTuple):
+    """How a run is drawn: colour, matplotlib's marker, and the same shape as a character for legends in the page."""
+
+    colour: str
+    marker: str
+    glyph: str
+
+
+def look(position: int) -> Look:
+    """The look of the run at a position; colour and shape together repeat after 64 runs."""
+    turn = len(COLOURS)
+    return Look(COLOURS[(position + position // turn) % turn], *MARKERS[position % turn])
+
+
+def accuracy_plot(rows: Sequence[Row], looks: Mapping[str, Look]) -> Markup:
+    """Accuracy of each run by negative type, filled, beside its blind control, hollow, with 95 % intervals.
+
+    Args:
+        rows: Comparison rows of one set.
+        looks: Run -> look, for every run of the comparison.
+    """
+    kinds, names = types_in_order([row["negative_type"] for row in rows]), list(looks)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(ROW_WIDTH, 3.6), layout="constrained")
+        axes = figure.subplots()
+        step = min(0.13, 0.8 / len(names))
+        for row in rows:
+            position = names.index(row["run"])
+            x = kinds.index(row["negative_type"]) + (position - (len(names) - 1) / 2) * step
+            _point(axes, x - step * 0.14, row, "blind_", looks[row["run"]])
+            _point(axes, x + step * 0.14, row, "", looks[row["run"]])
+        axes.set_xticks(range(len(kinds)), labels=kinds)
+        axes.set_xlim(-0.5, len(kinds) - 0.5)
+        axes.set_ylabel("accuracy")
+        lowest = min(min(row["low"], row["blind_low"]) for row in rows)
+        axes.set_ylim(max(-0.02, min(0.38, lowest - 0.04)), 1.03)
+        _chance(axes)
+        return _svg(figure)
+
+
+def curves_plot(runs: Sequence[EvaluatedRun], looks: Mapping[str, Look]) -> Markup | None:
+    """Training loss and validation accuracies against the step, a panel for each; None where nothing was logged."""
+    logged = dict.fromkeys(metric for run in runs for metric in run.curves)
+    losses = [metric for metric in logged if metric == "train/loss/value"]
+    kinds = types_in_order([m.split("/")[1] for m in logged if re.fullmatch(r"val/[^/]+/accuracy", m)])
+    metrics = losses + [f"val/{kind}/accuracy" for kind in (*kinds[-1:], *kinds[:-1])]  # the mean before its parts
+    if not metrics:
+        return None
+    columns = min(3, len(metrics))
+    rows = -(-len(metrics) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(ROW_WIDTH, PANEL_HEIGHT * rows), layout="constrained")
+        panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axes, metric in zip(panels, metrics, strict=False):
+            for run in runs:
+                _curve(axes, run.curves.get(metric, {}), looks[run.name])
+            axes.set_title(metric, fontsize=10.5)
+            axes.set_xlabel("step")
+            if metric.endswith("accuracy"):
+                _chance(axes)
+        for axes in panels[len(metrics) :]:
+            axes.set_axis_off()
+        return _svg(figure)
+
+
+def audits_plot(audits: Sequence[LabelledAudit]) -> Markup:
+    """AUC of a text-only judge for each audit, and how often it picks the positive of a pair, with intervals."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(ROW_WIDTH, 1.0 + 0.62 * len(audits)), layout="constrained")
+        axes = figure.subplots()
+        for position, audit in enumerate(audits):
+            measured = [(audit.auc, -0.16, 0.85), *([(audit.paired, 0.16, 0.4)] if audit.paired else [])]
+            for interval, offset, alpha in measured:
+                y, error = position + offset, [[interval.value - interval.low], [interval.high - interval.value]]
+                axes.barh(y, interval.value, height=0.28, color=COLOURS[0], alpha=alpha)
+                axes.errorbar(interval.value, y, xerr=error, color=INK, linewidth=1.2, capsize=2.5)
+                axes.text(interval.high + 0.012, y, f"{interval.value:.3f}", va="center", fontsize=9.5)
+        axes.set_yticks(range(len(audits)), labels=[audit.label for audit in audits])
+        axes.set_ylim(len(audits) - 0.5, -0.5)
+        axes.set_xlim(0, 1.08)
+        axes.axvline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)), alpha=0.6)
+        axes.set_xlabel("upper bar: AUC of single texts; lower bar: accuracy on pairs; dashed: chance")
+        return _svg(figure)
+
+
+def _point(axes: Axes, x: float, row: Row, prefix: str, style: Look) -> None:
+    value, low, high = row[f"{prefix}accuracy"], row[f"{prefix}low"], row[f"{prefix}high"]
+    axes.errorbar(
+        x,
+        value,
+        yerr=[[max(0.0, value - low)], [max(0.0, high - value)]],
+        fmt=style.marker,
+        color=style.colour,
+        markerfacecolor="none" if prefix else style.colour,
+        markersize=5.5,
+        linewidth=0.9 if prefix else 1.6,
+        alpha=0.85 if prefix else 1.0,
+    )
+
+
+def _curve(axes: Axes, points: Mapping[int, float], style: Look) -> None:
+    every = max(1, len(points) // POINTS)
+    steps, values = list(points)[::every], list(points.values())[::every]
+    marks = max(1, len(steps) // 8)
+    axes.plot(steps, values, style.marker, ls="-", color=style.colour, linewidth=1.4, markersize=3.5, markevery=marks)
+
+
+def _chance(axes: Axes) -> None:
+    axes.axhline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)), alpha=0.6)
+    axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _svg(figure: Figure) -> Markup:
+    """The figure without what belongs to files: prologue, metadata, fixed size, and ids that would repeat in a page."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.getvalue()[text.getvalue().index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'^<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", svg)
+    return Markup(svg.replace(INK, "currentColor"))  # matplotlib has escaped the names in it

@@ -1,0 +1,330 @@
+"""`itm compare` on small evaluated runs that the tests write themselves."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.compare import run as compare
+from experiments.report.examples import thumbnail
+from experiments.report.runs import read_curves
+from experiments.schemas import CompareConfig, LoggingConfig
+from negatives.records import InputError, write_json, write_table, write_text
+from tests.wandb_log import read_wandb
+
+HOSTILE = "<script>alert('$x$')</script>"
+QUIET = LoggingConfig(wandb="disabled")
+
+
+def pair_rows(images: int = 12, skill: float = 2.0, seed: int = 0, hostile: bool = False) -> list[dict[str, Any]]:
+    generator = np.random.default_rng(seed)
+    rows = []
+    for image, kind in ((i, kind) for i in range(images) for kind in ("swap_att", "replace_att")):
+        caption = HOSTILE if hostile and image == 0 else f"a red disc left of a blue square {image}"
+        logits = generator.normal([skill, 0, 0, 0])
+        rows.append(
+            {
+                "image_id": f"i{image}",
+                "image": f"images/{image}.png",
+                "caption_id": f"c{image}",
+                "negative_id": f"n{image}_{kind}",
+                "negative_type": kind,
+                "caption": caption,
+                "negative_caption": f"a blue disc left of a red square {image}",
+                "positive_logit": logits[0],
+                "negative_logit": logits[1],
+                "positive_score": 1 / (1 + np.exp(-logits[0])),
+                "negative_score": 1 / (1 + np.exp(-logits[1])),
+                "blind_positive_logit": logits[2],
+                "blind_negative_logit": logits[3],
+            }
+        )
+    return rows
+
+
+def write_run(folder: Path, name: str, sets: dict[str, list[dict[str, Any]]], data: Path | None = None) -> str:
+    import pyarrow as pa
+
+    root = data or folder.parent
+    entries = {}
+    for set_name, rows in sets.items():
+        write_table(pa.Table.from_pylist(rows), folder / "evaluation" / set_name / "pairs.parquet")
+        entries[set_name] = {"image_root": str(root), "pairs": len(rows), "images": len({r["image_id"] for r in rows})}
+    write_json({"run": name, "sets": entries, "scorer": {}}, folder / "evaluation" / "summary.json")
+    lines = ["epoch,step,train/loss/value,val/swap_att/accuracy,val/mean/accuracy"]
+    lines += [f"0,{step},{2 / (1 + step / 10)},," for step in range(0, 60, 10)] + ["0,59,,0.7,0.8"]
+    write_text("\n".join(lines) + "\n", folder / "logs" / "version_0" / "metrics.csv")
+    return str(folder)
+
+
+def write_images(folder: Path, count: int = 12) -> None:
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for image in range(count):
+        Image.new("RGB", (32, 32), (20 * image, 80, 160)).save(folder / "images" / f"{image}.png")
+
+
+def audit_file(path: Path, ngram: str = "elephant") -> str:
+    word = {"ngram": ngram, "positives": 3, "negatives": 41, "z": 5.5}
+    kinds = {"swap_att": {"negatives": 40, "auc": 0.7, "pairs": 40, "paired_accuracy": None}}
+    content = {
+        **{"positives": 50, "negatives": 80, "images": 50, "auc": 0.75, "auc_interval": [0.7, 0.8], "pairs": 80},
+        **{"paired_accuracy": 0.8, "paired_accuracy_interval": [0.75, 0.85], "types": kinds},
+        "leaking": {"positive": [], "negative": [word]},
+    }
+    write_json(content, path)
+    return str(path)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> CompareConfig:
+    """Three runs on one set."""
+    write_images(tmp_path)
+    skills = {"unfiltered": 0.5, "random": 0.6, "filtered": 2.5}
+    runs = [
+        write_run(tmp_path / name, name, {"balanced": pair_rows(skill=skill, seed=position)})
+        for position, (name, skill) in enumerate(skills.items())
+    ]
+    return CompareConfig(runs=runs, output_dir=str(tmp_path / "report"), bootstrap=100, logging=QUIET)
+
+
+def rows_of(config: CompareConfig, name: str) -> list[dict[str, str]]:
+    with (Path(config.output_dir) / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def page_of(config: CompareConfig) -> str:
+    return (Path(config.output_dir) / "index.html").read_text(encoding="utf-8")
+
+
+def only(rows: Sequence[dict[str, str]], **wanted: str) -> dict[str, str]:
+    (row,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return row
+
+
+def test_tables_hold_accuracies_worked_by_hand_with_ties_wrong(tmp_path: Path, config: CompareConfig):
+    rows = pair_rows(images=2)
+    logits = [(2.0, 1.0), (1.0, 1.0), (0.0, 1.0), (5.0, 1.0)]  # swap, replace, swap, replace: 1, tie, 0, 1
+    for row, (positive, negative) in zip(rows, logits, strict=True):
+        row |= {"positive_logit": positive, "negative_logit": negative}
+        row |= {"blind_positive_logit": 1.0, "blind_negative_logit": 1.0}
+    right = [{**row, "positive_logit": 9.0} for row in rows]
+    runs = [write_run(tmp_path / "a", "a", {"s": rows}), write_run(tmp_path / "b", "b", {"s": right})]
+    compare(replace(config, runs=runs))
+    found = rows_of(config, "comparison.csv")
+    for kind in ("swap_att", "replace_att", "mean"):
+        row = only(found, run="a", set="s", negative_type=kind)
+        assert (float(row["accuracy"]), float(row["blind_accuracy"])) == (0.5, 0.0)
+        assert (row["pairs"], row["images"]) == (("4", "2") if kind == "mean" else ("2", "2"))
+        difference = only(rows_of(config, "differences.csv"), run="b", reference="a", negative_type=kind)
+        assert float(difference["difference"]) == 0.5
+
+
+def test_report_is_complete_and_ends_with_its_path(config: CompareConfig, capsys: pytest.CaptureFixture[str]):
+    config = replace(config, title="Three arms", note="Plumbing only.", reference="random")
+    audits = {"before": audit_file(Path(config.output_dir).with_name("audit.json"))}
+    compare(replace(config, audits=audits))
+    written = {path.name for path in Path(config.output_dir).iterdir()}
+    tables = {"comparison.csv", "differences.csv", "learning_curves.csv", "audits.csv"}
+    assert written == {"index.html", "config.yaml", "provenance.json", *tables}
+    assert capsys.readouterr().out.splitlines()[-1] == f"Report: {config.output_dir}/index.html"
+    assert {row["run"] for row in rows_of(config, "differences.csv")} == {"unfiltered", "filtered"}
+    curve = [row for row in rows_of(config, "learning_curves.csv") if row["run"] == "filtered"]
+    assert only(curve, metric="val/mean/accuracy") == {
+        "run": "filtered", "step": "59", "metric": "val/mean/accuracy", "value": "0.8"
+    }  # fmt: skip
+    assert only(rows_of(config, "audits.csv"), negative_type="all")["auc"] == "0.75"
+    page = page_of(config)
+    for text in ("Three arms", "Plumbing only.", "Differences to random", "Favourite words", "elephant", "swap_att"):
+        assert text in page
+    assert page.count("<figure") == page.count("<svg") == 3
+    assert page.count("✓ right") + page.count("✗ wrong") == 8 * 2 * 3
+
+
+def test_page_asks_nothing_of_the_network(config: CompareConfig):
+    compare(config)
+    page = page_of(config)
+    links = re.findall(r"""(?:src|href|xlink:href|action|data)=["']([^"']*)""", page)
+    assert links
+    assert all(link.startswith(("#", "data:image/")) for link in links)
+    assert not re.findall(r"<script|@import|<link|<iframe|<object", page)
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)", page))
+    outside = {url for url in re.findall(r"""https?://[^"'<> ]+""", page) if "www.w3.org" not in url}
+    assert not outside
+
+
+def test_markup_in_names_captions_and_ngrams_is_shown_not_run(tmp_path: Path, config: CompareConfig):
+    runs = [
+        write_run(
+            tmp_path / folder, name, {"balanced": pair_rows(hostile=True), HOSTILE.replace("/", "|"): pair_rows()}
+        )
+        for folder, name in (("one", HOSTILE), ("two", "_$broken {{ 7 * 7 }} [red]"))
+    ]
+    audits = {HOSTILE: audit_file(tmp_path / "audit.json", ngram=HOSTILE)}
+    config = replace(config, runs=runs, audits=audits, title=HOSTILE, note=HOSTILE, examples=12)
+    compare(config)
+    page = page_of(config)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(&#39;$x$&#39;)&lt;/script&gt;" in page
+    assert "_$broken {{ 7 * 7 }} [red]" in page
+
+
+def test_examples_carry_their_pictures_or_say_that_they_cannot(tmp_path: Path, config: CompareConfig):
+    (tmp_path / "images" / "3.png").write_bytes(b"no image")
+    (tmp_path / "images" / "4.png").unlink()
+    compare(replace(config, examples=12))
+    page = page_of(config)
+    assert page.count("data:image/png;base64,") == 10
+    assert page.count("cannot be shown") == 2
+    encoded = re.findall(r"data:image/png;base64,([^\"]+)", page)[0]
+    assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (32, 32)
+
+
+def test_thumbnails_stay_inside_the_image_root_and_carry_only_pixels(tmp_path: Path):
+    root = tmp_path / "root"
+    write_images(root, 1)
+    Image.new("RGB", (800, 400)).save(root / "large.jpg", exif=_exif("secret place"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "outside.png")
+    (root / "link.png").symlink_to(tmp_path / "outside.png")
+    for path in ("../outside.png", str(tmp_path / "outside.png"), "link.png", "images", "nul\0.png"):
+        assert thumbnail(root, path) == (None, False)
+    data, small = thumbnail(root, "large.jpg")
+    assert data is not None
+    assert not small
+    encoded = base64.b64decode(data.partition(",")[2])
+    assert Image.open(io.BytesIO(encoded)).size == (320, 160)
+    assert b"secret" not in encoded
+
+
+def _exif(text: str) -> Image.Exif:
+    exif = Image.Exif()
+    exif[270] = text
+    return exif
+
+
+def test_examples_and_intervals_depend_on_the_seed_only(config: CompareConfig):
+    compare(config)
+    first = page_of(config)
+    compare(config, resume=True)
+    assert page_of(config) == first
+    compare(replace(config, seed=1), overwrite=True)
+    assert page_of(config) != first
+
+
+def test_resumed_curves_replace_what_was_logged_twice(tmp_path: Path):
+    write_text("epoch,step,train/loss/value\n0,10,3.0\n0,20,2.0\n0,30", tmp_path / "version_9" / "metrics.csv")
+    write_text("epoch,step,train/loss/value\n0,20,1.5\n0,30,1.0\n0,40,nan\n", tmp_path / "version_10" / "metrics.csv")
+    assert read_curves(tmp_path) == {"train/loss/value": {10: 3.0, 20: 1.5, 30: 1.0}}
+
+
+def test_one_run_without_logs_or_audits_makes_a_page(tmp_path: Path, config: CompareConfig):
+    (tmp_path / "filtered" / "logs" / "version_0" / "metrics.csv").unlink()
+    compare(replace(config, runs=config.runs[2:], examples=0))
+    page = page_of(config)
+    assert not any(text in page for text in ("Learning curves", "Differences to", "Favourite words", "Examples"))
+    assert rows_of(config, "differences.csv") == []
+
+
+def test_runs_of_one_name_are_called_by_their_folders(tmp_path: Path, config: CompareConfig):
+    runs = [write_run(tmp_path / folder, "same", {"balanced": pair_rows()}) for folder in ("one", "two")]
+    compare(replace(config, runs=runs))
+    assert {row["run"] for row in rows_of(config, "comparison.csv")} == set(runs)
+
+
+def test_runs_may_have_sets_of_their_own_beside_a_common_one(tmp_path: Path, config: CompareConfig):
+    both = {"own": pair_rows(images=3), "balanced": pair_rows()}
+    compare(replace(config, runs=[*config.runs, write_run(tmp_path / "more", "more", both)]))
+    assert {row["run"] for row in rows_of(config, "comparison.csv") if row["set"] == "own"} == {"more"}
+    assert {row["set"] for row in rows_of(config, "differences.csv")} == {"balanced"}
+
+
+def refusal(config: CompareConfig, **flags: bool) -> str:
+    with pytest.raises(InputError) as error:
+        compare(config, **flags)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_bad_input_is_named_with_its_remedy_and_leaves_nothing(tmp_path: Path, config: CompareConfig):
+    (tmp_path / "bare").mkdir()
+    other = write_run(tmp_path / "other", "other", {"elsewhere": pair_rows()})
+    fewer = write_run(tmp_path / "fewer", "fewer", {"balanced": pair_rows(images=11)})
+    reworded = [{**row, "negative_caption": "another"} for row in pair_rows()]
+    changed = write_run(tmp_path / "changed", "changed", {"balanced": reworded})
+    doubled = write_run(tmp_path / "doubled", "doubled", {"balanced": pair_rows() + pair_rows()})
+    before = sorted(tmp_path.iterdir())
+    bare = str(tmp_path / "bare")
+    assert "at least one evaluated run" in refusal(replace(config, runs=[]))
+    assert f"run `itm evaluate {bare}`" in refusal(replace(config, runs=[*config.runs, bare]))
+    assert "other: elsewhere" in refusal(replace(config, runs=[*config.runs, other]))
+    assert "24 in" in (message := refusal(replace(config, runs=[config.runs[0], fewer])))
+    assert "22 in" in message
+    assert "same pairs" in message
+    assert "same tables" in refusal(replace(config, runs=[config.runs[0], changed]))
+    assert "A pair can be there once" in refusal(replace(config, runs=[doubled]))
+    assert "listed more often" in refusal(replace(config, runs=[config.runs[0]] * 2))
+    assert "(unfiltered, random, filtered), got 'raw'" in refusal(replace(config, reference="raw"))
+    assert "audit.json of `itm audit`" in refusal(replace(config, audits={"x": f"{fewer}/evaluation/summary.json"}))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_damaged_runs_are_named(tmp_path: Path, config: CompareConfig):
+    evaluation = tmp_path / "random" / "evaluation"
+    (evaluation / "balanced" / "pairs.parquet").write_bytes(b"PAR1 and no more")
+    assert "pairs.parquet must be a Parquet file" in refusal(config)
+    write_run(tmp_path / "random", "random", {"balanced": [{"image_id": "a"}]})
+    assert "need column `caption_id`" in refusal(config)
+    (evaluation / "summary.json").write_text("{}")
+    assert "summary.json must be what `itm evaluate` writes" in refusal(config)
+
+
+def test_an_existing_report_needs_a_flag_and_runs_are_never_overwritten(tmp_path: Path, config: CompareConfig):
+    folder = Path(config.output_dir)
+    folder.mkdir()
+    (folder / "mine.txt").write_text("kept")
+    assert "must be new or empty" in refusal(config)
+    assert "deletes only what itm wrote" in refusal(config, overwrite=True)
+    compare(config, resume=True)
+    assert (folder / "mine.txt").read_text() == "kept"
+    assert "must not hold what is compared" in refusal(replace(config, output_dir=str(tmp_path)), overwrite=True)
+    assert "must not hold what is compared" in refusal(replace(config, output_dir=config.runs[0]), overwrite=True)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_interrupted_comparison_leaves_the_older_report(config: CompareConfig, monkeypatch: pytest.MonkeyPatch):
+    compare(config)
+    older = page_of(config)
+
+    def interrupt(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.compare.render_page", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        compare(replace(config, title="newer"), overwrite=True)
+    assert page_of(config) == older
+    assert not list(Path(config.output_dir).parent.glob(".*"))
+
+
+def test_comparison_reaches_wandb_offline(config: CompareConfig):
+    config = replace(config, logging=LoggingConfig(wandb="offline", group="arms"))
+    compare(config)
+    (recorded,) = Path(config.output_dir).glob("wandb/offline-run-*")
+    (table,) = (recorded / "files" / "media" / "table" / "compare" / "comparison").glob("table_*.table.json")
+    content = json.loads(table.read_text())
+    assert content["columns"][:4] == ["run", "set", "negative_type", "accuracy"]
+    assert len(content["data"]) == 9
+    logged = read_wandb(Path(config.output_dir))
+    assert (logged.group, logged.job_type) == ("arms", "compare")
+    accuracy = only(rows_of(config, "comparison.csv"), run="filtered", negative_type="swap_att")["accuracy"]
+    assert logged.values["compare/balanced/filtered.swap_att_accuracy"] == pytest.approx(float(accuracy))
+    assert logged.values["compare/comparison/table/path"].endswith(table.name)
