@@ -190,6 +190,8 @@ class ImageTextDataModule(L.LightningDataModule):
             return []
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         rows = rows_by_image(self.validation.captions, self.validation.negatives, self.validation.root)
+        if len(rows) < world_size:  # Lightning refuses an empty loader on one rank while the others wait for it
+            raise InputError(f"data.validation has {len(rows)} images for {world_size} ranks; give each rank one.")
         mine = range(rank, len(rows), world_size)
         return DataLoader(
             rows,  # type: ignore[arg-type]

@@ -119,8 +119,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if not isinstance(error, InputError):
             raise
-        print(f"itm: error: {error}", file=sys.stderr)
+        print(f"itm: error: {_without_worker_traceback(str(error))}", file=sys.stderr)
         return 2
+
+
+def _without_worker_traceback(message: str) -> str:
+    """What a loader worker's error says: PyTorch hands it over inside the text of its traceback."""
+    return message.rsplit("InputError: ", 1)[-1].strip() if "Original Traceback" in message else message
 
 
 def _main(argv: list[str]) -> int:

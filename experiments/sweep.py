@@ -40,6 +40,7 @@ STEP_SCHEMAS = {"generate": GenerateConfig, "audit": AuditConfig, "filter": Filt
 MANIFEST_FILE = "manifest.json"
 PR_SET_PDEATHSIG = 1
 INTERRUPTED = 130
+SECONDS_TO_CLOSE = 10  # for a run that Ctrl-C reaches too, to close its logs
 # A forked child shares the parent's imports. The parent computes nothing, so no thread or CUDA context is forked.
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
@@ -187,7 +188,7 @@ def _run_task(task: Task, manifest: Manifest, folder: Path) -> None:
     )
     try:
         with manifest.running(task):
-            child.start()
+            _start(child)
             child.join()
             if child.exitcode in (INTERRUPTED, -signal.SIGINT):
                 raise KeyboardInterrupt
@@ -196,7 +197,18 @@ def _run_task(task: Task, manifest: Manifest, folder: Path) -> None:
     except ChildProcessError as error:
         say(str(error))
     finally:
-        child.join()
+        if child.pid is not None:
+            child.join(SECONDS_TO_CLOSE)
+            child.terminate()
+
+
+def _start(child: Any) -> None:
+    """Starts a child with Ctrl-C held back: one that came during the fork would be lost."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        child.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _work(argv: list[str]) -> None:
@@ -206,6 +218,7 @@ def _work(argv: list[str]) -> None:
     if sys.platform == "linux":
         # A killed sweep takes its run along; elsewhere the run goes on to its end.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     sys.argv = argv
     sys.exit(main(argv[1:]))
 

@@ -64,7 +64,7 @@ class AlignmentModule(L.LightningModule):
         """The summed loss of the batch's cells; `on_before_optimizer_step` divides by how many there were."""
         loss, report = self.loss(batch)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"The loss is {float(loss)} at step {self.global_step}, images {batch.image_ids}.")
+            raise FloatingPointError(f"The loss is {loss.item()} at step {self.global_step}, images {batch.image_ids}.")
         cells = int(labelled_cells(batch).sum())
         self._cells_in_step += cells
         metrics = {"train/loss/value": loss, **{f"train/{name}": value for name, value in report.items()}}

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,9 @@ def start_demo(output: Path, *words: str) -> subprocess.Popen[bytes]:
     """Starts the demo at tiny size; what it prints goes to a file, since nobody would empty a pipe."""
     command = [sys.executable, "-m", "experiments", "demo", f"output_dir={output}", *TINY_DEMO, *words]
     with output.with_suffix(".log").open("wb") as log:
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        # A shell that runs the tests in the background has them ignore Ctrl-C.
+        hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=hear)
 
 
 def wait_for(task: str, output: Path, process: subprocess.Popen[bytes]) -> None:

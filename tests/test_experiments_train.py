@@ -154,6 +154,11 @@ BAD_INPUT = {
         [],
         ["train-0.png", "replace it"],
     ),
+    "unreadable image in a loader worker": (
+        lambda t: (t / "train/images/train-0.png").write_bytes(b"no image"),
+        ["data.num_workers=1"],
+        ["train-0.png", "replace it"],
+    ),
     "escaping image": (
         lambda t: edit(t / "train/captions.jsonl", 0, image_id="other", image="../../secret.png"),
         [],

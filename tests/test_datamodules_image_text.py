@@ -1,0 +1,247 @@
+"""The data module: an epoch is one pass over what was kept, whatever the number of workers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from datamodules.batch import ImageTextRow, batch_summary, collate_rows
+from datamodules.benchmarks.tables import read_pairs
+from datamodules.image_text import ImageTextDataModule
+from negatives.records import VERDICT_SCHEMA, InputError, read_captions, read_negatives, text_table, write_table
+from tests.tiny import photo, row, tiny_tables
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables of six scenes, and verdicts that drop about a third."""
+    folder = tmp_path_factory.mktemp("tables")
+    captions, negatives = tiny_tables(folder)
+    true = read_captions(captions)
+    texts = text_table(true, read_negatives(negatives, true))
+    keep = np.random.default_rng(0).random(len(texts)) < 0.65
+    columns = (texts["text_id"], texts["label"], [0] * len(keep), [0.5] * len(keep), keep.astype(float), keep)
+    verdicts = pa.table(dict(zip(VERDICT_SCHEMA.names, columns, strict=True)), schema=VERDICT_SCHEMA)
+    # in another order than the texts
+    write_table(verdicts.take(np.random.default_rng(1).permutation(len(keep))), folder / "verdicts.parquet")
+    return folder
+
+
+def data(folder: Path, **settings: Any) -> ImageTextDataModule:
+    """A data module whose batches are lists of rows."""
+    train = folder / "train"
+    settings = {"batch_size": 5, "verdicts": folder / "verdicts.parquet", **settings}
+    module = ImageTextDataModule(train / "captions.parquet", train / "negatives.parquet", **settings)
+    module.connect(list)  # type: ignore[arg-type]
+    module.setup()
+    return module
+
+
+def epoch_of(module: ImageTextDataModule, epoch: int = 0) -> list[list[ImageTextRow]]:
+    loader = module.train_dataloader()
+    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+    return list(loader)  # type: ignore[arg-type]
+
+
+def plain(batches: Iterable[Iterable[ImageTextRow]]) -> list[list[tuple[Any, ...]]]:
+    """Batches as values that can be compared, pixels included."""
+    return [
+        [(r.image_id, r.image.tobytes(), r.text_ids, r.captions, r.labels, r.negative_types) for r in batch]
+        for batch in batches
+    ]
+
+
+def kept(folder: Path, label: int) -> set[str]:
+    from pyarrow import parquet
+
+    rows = parquet.read_table(folder / "verdicts.parquet").to_pylist()
+    return {row["text_id"] for row in rows if row["keep"] and row["label"] == label}
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("unit", ["text", "pair"])
+def test_an_epoch_is_one_pass_over_the_kept_positives(folder: Path, unit: str, epoch: int) -> None:
+    batches = epoch_of(data(folder, subset="kept", unit=unit), epoch)
+    anchors = [row.text_ids[0] for batch in batches for row in batch]
+    assert sorted(anchors) == sorted(kept(folder, 1))
+    assert [len(batch) for batch in batches] == [5] * (len(anchors) // 5) + [len(anchors) % 5] * (len(anchors) % 5 > 0)
+
+
+@pytest.mark.parametrize("unit", ["text", "pair"])
+def test_rows_hold_the_positive_and_then_kept_negatives_of_its_image(folder: Path, unit: str) -> None:
+    module = data(folder, subset="kept", unit=unit, negatives_per_positive=3)
+    texts = {row["text_id"]: row for row in text_table(*tables_of(folder)).to_pylist()}
+    for item in (item for batch in epoch_of(module) for item in batch):
+        assert item.labels == [1] + [0] * (len(item.labels) - 1)
+        assert set(item.text_ids[1:]) <= kept(folder, 0)
+        for text_id, caption, kind in zip(item.text_ids, item.captions, item.negative_types, strict=True):
+            assert (caption, kind) == (texts[text_id]["caption"], texts[text_id]["negative_type"])
+            assert texts[text_id]["image_id"] == item.image_id
+            if unit == "pair":
+                own = item.text_ids[0].removeprefix("caption:")
+                assert text_id in (item.text_ids[0], f"negative:{own}:{kind}")
+        owner = item.text_ids[0].removeprefix("caption:") if unit == "pair" else item.image_id
+        available = sum(text_id.startswith(f"negative:{owner}") for text_id in kept(folder, 0))
+        assert len(item.text_ids) - 1 == min(3, available)
+
+
+def tables_of(folder: Path) -> tuple[pa.Table, pa.Table]:
+    captions = read_captions(folder / "train" / "captions.parquet")
+    return captions, read_negatives(folder / "train" / "negatives.parquet", captions)
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(folder: Path) -> None:
+    one, two = (plain(epoch_of(data(folder, num_workers=workers), epoch=1)) for workers in (0, 2))
+    assert one == two
+
+
+def test_an_epoch_is_the_same_whenever_it_is_asked_for(folder: Path) -> None:
+    module = data(folder)
+    first = plain(epoch_of(module, 3))
+    assert plain(epoch_of(module, 4)) != first
+    assert plain(epoch_of(module, 3)) == plain(epoch_of(data(folder), 3)) == first
+
+
+def test_rows_do_not_depend_on_the_number_of_ranks(folder: Path) -> None:
+    alone = {row.text_ids[0]: row.text_ids for batch in epoch_of(data(folder)) for row in batch}
+    assert len(alone) == 12
+    for world_size in (2, 3):
+        seen = []
+        for rank in range(world_size):
+            module = data(folder, batch_size=2)
+            module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)  # type: ignore[assignment]
+            seen += [row for batch in epoch_of(module) for row in batch]
+        assert {row.text_ids[0]: row.text_ids for row in seen} == alone
+        assert len(seen) == len(alone)
+
+
+def pool_sizes(module: ImageTextDataModule) -> tuple[int, int]:
+    assert module.rows is not None
+    pool = module.rows.pool
+    return len(pool.anchors), sum(len(texts) for families in pool.by_image.values() for texts in families.values())
+
+
+def test_a_subset_has_the_size_that_it_says(folder: Path) -> None:
+    texts = text_table(*tables_of(folder))
+    positives, negatives = len(kept(folder, 1)), len(kept(folder, 0))
+    assert pool_sizes(data(folder, subset="all")) == (12, len(texts) - 12)
+    assert pool_sizes(data(folder, subset="kept")) == (positives, negatives)
+    assert pool_sizes(data(folder, subset="random")) == (positives, negatives), "as many of each class as were kept"
+
+
+def test_the_random_subset_depends_on_the_seed_and_differs_from_the_kept(folder: Path) -> None:
+    def texts(**settings: Any) -> list[str]:
+        return sorted(row.text_ids[0] for batch in epoch_of(data(folder, **settings)) for row in batch)
+
+    assert texts(subset="random", seed=0) == texts(subset="random", seed=0)
+    assert texts(subset="random", seed=0) != texts(subset="random", seed=1)
+    assert texts(subset="random", seed=0) != texts(subset="kept")
+
+
+@pytest.mark.parametrize("subset", ["kept", "random"])
+def test_a_subset_without_verdicts_is_an_error(folder: Path, subset: str) -> None:
+    with pytest.raises(InputError, match=rf"data\.subset={subset} needs data\.verdicts: run `itm filter`"):
+        data(folder, subset=subset, verdicts=None)
+
+
+def test_several_tables_train_as_one(folder: Path, tmp_path: Path) -> None:
+    splits = [folder / split for split in ("train", "biased")]
+    for split in splits:
+        shutil.copytree(split / "images", tmp_path / "images", dirs_exist_ok=True)
+    captions, negatives = ([split / f"{name}.parquet" for split in splits] for name in ("captions", "negatives"))
+    module = ImageTextDataModule(captions, negatives, image_root=tmp_path)
+    module.connect(list)  # type: ignore[arg-type]
+    module.setup()
+    anchors = {row.text_ids[0] for batch in epoch_of(module) for row in batch}
+    assert anchors == {f"caption:train-{i}-{side}" for i in range(6) for side in "ab"} | {
+        f"caption:biased-{i}-a" for i in range(2)
+    }
+
+
+def test_several_tables_need_the_folder_of_their_images(folder: Path) -> None:
+    tables = ([folder / split / f"{name}.parquet" for split in ("train",)] for name in ("captions", "negatives"))
+    with pytest.raises(InputError, match=r"data\.image_root must be given where data\.captions lists several"):
+        ImageTextDataModule(*tables)
+
+
+def test_an_unknown_unit_is_an_error(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.mixing\.unit must be one of text, pair, got 'image'"):
+        data(folder, unit="image")
+
+
+def test_a_filter_that_leaves_no_positive_is_an_error(folder: Path, tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    verdicts = parquet.read_table(folder / "verdicts.parquet")
+    rows = [{**row, "keep": row["label"] == 0} for row in verdicts.to_pylist()]
+    write_table(pa.Table.from_pylist(rows, schema=VERDICT_SCHEMA), tmp_path / "verdicts.parquet")
+    with pytest.raises(InputError, match="no positive is left to train on"):
+        data(folder, subset="kept", verdicts=tmp_path / "verdicts.parquet")
+
+
+def test_missing_images_are_found_before_training(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="6 of 6 images do not exist"):
+        data(folder, image_root=tmp_path)
+
+
+def test_a_loader_before_connect_and_setup_is_an_error(folder: Path) -> None:
+    train = folder / "train"
+    module = ImageTextDataModule(train / "captions.parquet", train / "negatives.parquet")
+    with pytest.raises(RuntimeError, match=r"setup\(\) and connect"):
+        module.train_dataloader()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_validation_counts_every_text_once_over_all_ranks(folder: Path, world_size: int) -> None:
+    held_out = folder / "balanced"
+    pairs = read_pairs(held_out / "captions.parquet", held_out / "negatives.parquet")
+    expected = sorted(text_table(pairs.captions, pairs.negatives)["text_id"].to_pylist())
+    seen, images = [], []
+    for rank in range(world_size):
+        module = data(folder, validation=pairs)
+        module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)  # type: ignore[assignment]
+        rows = [row for batch in module.val_dataloader() for row in batch]
+        seen += [text_id for row in rows for text_id in row.text_ids]
+        images.append(len(rows))
+    assert sorted(seen) == expected
+    assert max(images) - min(images) <= 1
+
+
+def test_fewer_validation_images_than_ranks_is_an_error_on_every_rank(folder: Path) -> None:
+    """A rank without a batch would stop while the others wait for it."""
+    held_out = folder / "biased"
+    pairs = read_pairs(held_out / "captions.parquet", held_out / "negatives.parquet")
+    for rank in range(3):
+        module = data(folder, validation=pairs)
+        module.trainer = SimpleNamespace(global_rank=rank, world_size=3)  # type: ignore[assignment]
+        with pytest.raises(InputError, match=r"data\.validation has 2 images for 3 ranks; give each rank one"):
+            module.val_dataloader()
+
+
+def test_without_validation_there_is_nothing_to_validate(folder: Path) -> None:
+    assert data(folder).val_dataloader() == []
+
+
+def test_a_batch_says_which_cells_exist_in_the_mask() -> None:
+    rows = [row(0, ["a", "b", "c"]), row(1, ["d"]), row(2, ["e", "f"], [-1, -1])]
+    seen: list[Any] = []
+
+    def encoder(*arguments: Any) -> dict[str, Any]:
+        seen.extend(arguments)
+        return {}
+
+    batch = collate_rows(rows, encoder)
+    assert batch.caption_mask.tolist() == [[True] * 3, [True, False, False], [True, True, False]]
+    assert batch.labels.tolist() == [[1, 0, 0], [1, -1, -1], [-1, -1, -1]]
+    assert batch.text_ids[1] == ["text-1-0", "", ""]
+    assert batch.negative_type[0] == ["", "replace_obj", "replace_obj"]
+    assert batch_summary(batch) == {"images": 3, "cells": 6, "positives": 2}
+    assert seen[0][1].tobytes() == photo(1).tobytes()
+    assert seen[1:] == [[["a", "b", "c"], ["d"], ["e", "f"]], [[1, 0, 0], [1], [-1, -1]]]

@@ -1,0 +1,233 @@
+"""Mixing: draws are functions of (seed, epoch, caption_id), and an epoch is dealt out evenly to the ranks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from datamodules.mixing import UNITS, TextPool, build_pool, draw_negatives, rank_batches
+from negatives.records import text_table
+
+TYPES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
+
+
+def tables(images: int = 6, captions: int = 2) -> tuple[pa.Table, list[str]]:
+    """The texts of a few images, one negative of each type for every caption, and whose text each one is."""
+    true = [
+        {"image_id": f"{i}", "image": f"{i}.png", "caption_id": f"{i}_{c}", "caption": f"true {i} {c}"}
+        for i in range(images)
+        for c in range(captions)
+    ]
+    false = [
+        {
+            "caption_id": row["caption_id"],
+            "negative_id": f"{row['caption_id']}:{name}",
+            "caption": f"{name} of {row['caption']}",
+            "negative_type": name,
+        }
+        for row in true
+        for name in TYPES
+    ]
+    texts = text_table(pa.Table.from_pylist(true), pa.Table.from_pylist(false))
+    return texts, [row["caption_id"] for row in true + false]
+
+
+TEXTS, OWNERS = tables()
+ROWS = TEXTS.to_pylist()
+
+
+def pool_without(*dropped: str) -> TextPool:
+    """The pool of all texts but those with these ids."""
+    return build_pool(TEXTS, OWNERS, np.array([row["text_id"] not in dropped for row in ROWS]))
+
+
+def draw(pool: TextPool, caption_id: str, unit: str = "text", **settings: Any) -> list[str]:
+    """The text ids that join a positive."""
+    settings = {"negatives": 3, "swap_ratio": 0.5, "seed": 0, "epoch": 0, **settings}
+    drawn = draw_negatives(pool, image_id=caption_id.split("_")[0], caption_id=caption_id, unit=unit, **settings)
+    return [ROWS[index]["text_id"] for index in drawn]
+
+
+def swaps(names: list[str]) -> int:
+    return sum(":swap_" in name for name in names)
+
+
+CAPTION_IDS = [owner for owner, row in zip(OWNERS, ROWS, strict=True) if row["label"] == 1]
+
+
+def test_draw_is_independent_of_world_size() -> None:
+    pool = pool_without()
+    alone = {caption_id: draw(pool, caption_id) for caption_id in CAPTION_IDS}
+    for world_size in (1, 2, 3):
+        for rank in range(world_size):
+            batches = rank_batches(len(pool.anchors), batch_size=2, seed=0, epoch=0, rank=rank, world_size=world_size)
+            for anchor in (anchor for batch in batches for anchor in batch):
+                caption_id = OWNERS[pool.anchors[anchor]]
+                assert draw(pool, caption_id) == alone[caption_id]
+
+
+def test_draw_is_independent_of_what_was_drawn_before() -> None:
+    pool = pool_without()
+    forward = {caption_id: draw(pool, caption_id) for caption_id in CAPTION_IDS}
+    backward = {caption_id: draw(pool, caption_id) for caption_id in reversed(CAPTION_IDS)}
+    assert forward == backward
+
+
+def test_draw_is_the_same_in_another_process() -> None:
+    code = "from tests.test_datamodules_mixing import *; print([draw(pool_without(), c) for c in CAPTION_IDS])"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )
+    assert result.stdout.strip() == str([draw(pool_without(), caption_id) for caption_id in CAPTION_IDS])
+
+
+def test_draw_is_independent_of_other_images() -> None:
+    foreign = [row["text_id"] for row in ROWS if row["image_id"] != "3"]
+    assert draw(pool_without(*foreign), "3_1") == draw(pool_without(), "3_1")
+
+
+@pytest.mark.parametrize("changed", ["seed", "epoch"])
+@pytest.mark.parametrize("unit", UNITS)
+def test_draws_differ_between_epochs_and_seeds(unit: str, changed: str) -> None:
+    pool = pool_without()
+    draws = [[draw(pool, name, unit, **{changed: value}) for name in CAPTION_IDS] for value in range(4)]
+    assert all(one != two for i, one in enumerate(draws) for two in draws[:i])
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_draws_reach_every_negative_of_a_family_equally_often(unit: str) -> None:
+    counts = Counter(
+        draw(pool_without(), "0_0", unit, negatives=1, swap_ratio=0.4, epoch=epoch)[0] for epoch in range(2000)
+    )
+    captions = 2 if unit == "text" else 1
+    assert len(counts) == 5 * captions
+    for name, count in counts.items():
+        # of 2,000 draws 40 % are one of two swaps and 60 % one of three replacements for each caption
+        assert count == pytest.approx(2000 * 0.2 / captions, abs=72), name  # 4 standard deviations
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("negatives", [0, 1, 3, 5])
+def test_draw_has_as_many_negatives_as_asked_for_and_repeats_none(unit: str, negatives: int) -> None:
+    for caption_id in CAPTION_IDS:
+        names = draw(pool_without(), caption_id, unit, negatives=negatives)
+        assert len(names) == len(set(names)) == negatives
+
+
+@pytest.mark.parametrize(("unit", "available"), [("text", 9), ("pair", 4)])
+def test_draw_takes_all_where_fewer_exist(unit: str, available: int) -> None:
+    names = draw(pool_without("negative:2_0:swap_obj"), "2_0", unit, negatives=20)
+    assert len(names) == len(set(names)) == available
+    assert "negative:2_0:swap_obj" not in names
+
+
+@pytest.mark.parametrize(("swap_ratio", "expected"), [(0.0, 0), (0.25, 500), (0.5, 1000), (1.0, 2000)])
+def test_swap_ratio_is_the_part_of_swaps(swap_ratio: float, expected: int) -> None:
+    drawn = [draw(pool_without(), "0_0", negatives=2, swap_ratio=swap_ratio, epoch=epoch) for epoch in range(1000)]
+    assert sum(map(swaps, drawn)) == pytest.approx(expected, abs=90)  # 4 standard deviations
+    assert sum(map(swaps, drawn)) in ({expected} if swap_ratio in (0, 1) else range(2000))
+
+
+@pytest.mark.parametrize(("swap_ratio", "expected"), [(1.0, 2), (0.0, 1)])
+def test_the_other_family_fills_in_where_one_has_run_out(swap_ratio: float, expected: int) -> None:
+    names = draw(pool_without(), "0_0", "pair", negatives=4, swap_ratio=swap_ratio)
+    assert len(names) == 4
+    assert swaps(names) == expected  # of two swaps and three replacements
+
+
+def test_draw_is_empty_where_no_negative_is_left() -> None:
+    gone = [row["text_id"] for row in ROWS if row["image_id"] == "2" and row["label"] == 0]
+    assert draw(pool_without(*gone), "2_0") == []
+
+
+def test_unit_pair_draws_own_negatives_only() -> None:
+    for caption_id in CAPTION_IDS:
+        assert all(name.startswith(f"negative:{caption_id}:") for name in draw(pool_without(), caption_id, "pair"))
+
+
+def test_unit_text_draws_negatives_of_all_captions_of_the_image_and_of_no_other() -> None:
+    names = {name for epoch in range(30) for name in draw(pool_without(), "2_0", "text", epoch=epoch)}
+    assert {name.split(":")[1] for name in names} == {"2_0", "2_1"}
+
+
+def test_unit_text_keeps_a_negative_whose_positive_was_removed() -> None:
+    pool = pool_without("caption:2_0")
+    assert "2_0" not in [OWNERS[anchor] for anchor in pool.anchors]
+    names = draw(pool, "2_1", "text", negatives=20)
+    assert sorted(names) == sorted(f"negative:{owner}:{name}" for owner in ("2_0", "2_1") for name in TYPES)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_dropped_texts_are_never_drawn(unit: str) -> None:
+    rng = np.random.default_rng(0)
+    dropped = {row["text_id"] for row in ROWS if rng.random() < 0.4}
+    pool = pool_without(*dropped)
+    assert {ROWS[anchor]["text_id"] for anchor in pool.anchors} == {f"caption:{c}" for c in CAPTION_IDS} - dropped
+    for epoch in range(20):
+        for caption_id in CAPTION_IDS:
+            assert not dropped & set(draw(pool, caption_id, unit, epoch=epoch))
+
+
+SIZES = [(n, b, w) for n in (1, 2, 5, 8, 13, 64, 101) for b in (1, 2, 3, 8, 200) for w in (1, 2, 3, 4, 8)]
+
+
+def ranks(n: int, batch_size: int, world_size: int, epoch: int = 0) -> list[list[list[int]]]:
+    return [
+        rank_batches(n, batch_size=batch_size, seed=0, epoch=epoch, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+
+
+def test_all_ranks_get_the_same_number_of_batches_and_none_is_empty() -> None:
+    for n, batch_size, world_size in SIZES:
+        dealt = ranks(n, batch_size, world_size)
+        assert len({len(batches) for batches in dealt}) == 1, (n, batch_size, world_size)
+        assert all(1 <= len(batch) <= batch_size for batches in dealt for batch in batches)
+
+
+def test_an_epoch_is_one_pass_but_for_fewer_anchors_than_ranks() -> None:
+    for n, batch_size, world_size in SIZES:
+        seen = [anchor for batches in ranks(n, batch_size, world_size) for batch in batches for anchor in batch]
+        assert len(set(seen)) == len(seen)
+        assert set(seen) <= set(range(n))
+        assert n - len(seen) < world_size, (n, batch_size, world_size)
+
+
+def test_one_rank_leaves_nothing_out() -> None:
+    for n, batch_size, _ in SIZES:
+        (batches,) = ranks(n, batch_size, 1)
+        assert sorted(anchor for batch in batches for anchor in batch) == list(range(n))
+
+
+def test_what_an_epoch_leaves_out_changes_with_the_epoch() -> None:
+    left_out = set()
+    for epoch in range(40):
+        left_out |= set(range(5)) - {
+            anchor for batches in ranks(5, 2, 2, epoch) for batch in batches for anchor in batch
+        }
+    assert left_out == set(range(5))
+
+
+@pytest.mark.parametrize("n", [8, 13, 30, 31])
+def test_two_ranks_take_the_global_batches_of_one_rank_with_double_batch_size(n: int) -> None:
+    (one,), two = ranks(n, 6, 1), ranks(n, 3, 2)
+    together = [sorted(first + second) for first, second in zip(*two, strict=True)]
+    assert together == [sorted(batch) for batch in one if len(batch) >= 2]
+
+
+def test_order_differs_between_epochs() -> None:
+    orders = [rank_batches(20, batch_size=20, seed=0, epoch=epoch)[0] for epoch in range(3)]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
