@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from datamodules.batch import Collator, ImageTextBatch, ImageTextRow
 from datamodules.benchmarks import Pairs
 from datamodules.mixing import UNITS, TextPool, build_pool, draw_negatives, rank_batches
-from datamodules.sources import check_images, load_image, read_tables, rows_by_image
+from datamodules.sources import ImageRows, check_images, load_image, read_tables
 from negatives.balance import random_subset
 from negatives.records import InputError, StrPath, read_verdicts, text_table
 
@@ -185,13 +185,13 @@ class ImageTextDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[ImageTextBatch] | list[DataLoader[ImageTextBatch]]:
-        """Whole images with their positives and negatives; every rank takes every world-size-th."""
+        """A row for each positive with its own negatives; every rank takes every world-size-th row."""
         if self.validation is None:
             return []
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        rows = rows_by_image(self.validation.captions, self.validation.negatives, self.validation.root)
+        rows = ImageRows(self.validation.captions, self.validation.negatives, self.validation.root, pairs=True)
         if len(rows) < world_size:  # Lightning refuses an empty loader on one rank while the others wait for it
-            raise InputError(f"data.validation has {len(rows)} images for {world_size} ranks; give each rank one.")
+            raise InputError(f"data.validation has {len(rows)} captions for {world_size} ranks; give each rank one.")
         mine = range(rank, len(rows), world_size)
         return DataLoader(
             rows,  # type: ignore[arg-type]

@@ -93,57 +93,54 @@ def noise_image(size: tuple[int, int], seed: int, image_id: str) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def rows_by_image(
-    captions: pa.Table,
-    negatives: pa.Table | None,
-    root: Path,
-    *,
-    blind_seed: int | None = None,
-    max_captions: int = 16,
-) -> RowsByImage:
-    """Rows that hold all texts of an image, positives first, split where there are more than `max_captions`.
+class ImageRows(Sequence[ImageTextRow]):
+    """Rows that hold all texts of an image, positives first; images are read when a row is asked for.
 
     Args:
         captions: captions table; labelled true where `negatives` is given, unknown otherwise.
         negatives: negatives table of these captions.
         root: folder of the images.
         blind_seed: replaces every image by noise of its size (the blind control).
-        max_captions: texts in a row; bounds memory.
+        max_captions: texts in a row, which bounds memory; images with more texts take several rows.
+        pairs: a row for each caption, with its own negatives only and all of them, instead.
     """
-    return RowsByImage(captions, negatives, root, blind_seed, max_captions)
-
-
-class RowsByImage(Sequence[ImageTextRow]):
-    """See `rows_by_image`; images are read when a row is asked for."""
 
     def __init__(
-        self, captions: pa.Table, negatives: pa.Table | None, root: Path, blind_seed: int | None, max_captions: int
+        self,
+        captions: pa.Table,
+        negatives: pa.Table | None,
+        root: Path,
+        *,
+        blind_seed: int | None = None,
+        max_captions: int = 16,
+        pairs: bool = False,
     ):
         self.root, self.blind_seed = root, blind_seed
         texts: dict[str, list[tuple[str, str, int, str]]] = {}
-        self._image_of: dict[str, str] = {}
+        images: dict[str, tuple[str, str]] = {}
         owner: dict[str, str] = {}
         label = -1 if negatives is None else 1
         for image_id, image, caption_id, caption in _columns(captions, "image_id", "image", "caption_id", "caption"):
-            owner[caption_id] = image_id
-            self._image_of[image_id] = image
-            texts.setdefault(image_id, []).append((f"caption:{caption_id}", caption, label, ""))
+            owner[caption_id] = key = caption_id if pairs else image_id
+            images[key] = (image_id, image)
+            texts.setdefault(key, []).append((f"caption:{caption_id}", caption, label, ""))
         if negatives is not None:
             columns = _columns(negatives, "caption_id", "negative_id", "caption", "negative_type")
             for caption_id, negative_id, caption, negative_type in columns:
                 texts[owner[caption_id]].append((f"negative:{negative_id}", caption, 0, negative_type))
         self._rows = [
-            (image_id, items[start : start + max_captions])
-            for image_id, items in texts.items()
-            for start in range(0, len(items), max_captions)
+            (*images[key], items[start : start + width])
+            for key, items in texts.items()
+            for width in [len(items) if pairs else max_captions]
+            for start in range(0, len(items), width)
         ]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> ImageTextRow:  # type: ignore[override]
-        image_id, items = self._rows[index]
-        image = load_image(self.root, self._image_of[image_id])
+        image_id, path, items = self._rows[index]
+        image = load_image(self.root, path)
         if self.blind_seed is not None:
             image = noise_image(image.size, self.blind_seed, image_id)
         text_ids, captions, labels, types = (list(column) for column in zip(*items, strict=True))

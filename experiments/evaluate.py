@@ -62,12 +62,12 @@ def score_pairs(
     module: Any, pairs: Any, folder: Path, scorer: dict[str, str], batch_size: int, device: Any, seed: int
 ) -> pa.Table:
     """Scores one set on its images and on noise; writes and returns its pairs."""
-    from datamodules.sources import rows_by_image
+    from datamodules.sources import ImageRows
     from experiments.scoring import score_rows
 
     logits, scores = {}, {}
     for blind in (False, True):
-        rows = rows_by_image(pairs.captions, pairs.negatives, pairs.root, blind_seed=seed if blind else None)
+        rows = ImageRows(pairs.captions, pairs.negatives, pairs.root, blind_seed=seed if blind else None)
         label = f"{folder.name}{' blind' if blind else ''}"
         scored = list(score_rows(module, rows, batch_size=batch_size, device=device, label=label))
         logits[blind] = {item.text_id: item.logit for item in scored}

@@ -32,7 +32,7 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
     Raises:
         InputError: neither a run nor a checkpoint is given, an image is missing, or the folder holds other scores.
     """
-    from datamodules.sources import check_images, rows_by_image
+    from datamodules.sources import ImageRows, check_images
 
     folder = Path(config.output_dir)
     if config.run is None and config.model.checkpoint is None:
@@ -47,7 +47,7 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
     _check_same_scorer(folder, scorer)
     save_provenance(folder, to_yaml(config))
     write_json(scorer, folder / SCORER_FILE)
-    rows = rows_by_image(captions, None, root)
+    rows = ImageRows(captions, None, root)
     parts = _score_shards(config, module, rows, folder / "parts", device)
     table = pa.concat_tables([pq.read_table(part) for part in parts]).replace_schema_metadata(scorer)
     write_table(table, folder / SCORES_FILE)

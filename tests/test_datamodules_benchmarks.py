@@ -12,7 +12,7 @@ from PIL import Image
 from datamodules.benchmarks import Pairs
 from datamodules.benchmarks.sugarcrepe import read_sugarcrepe
 from datamodules.benchmarks.tables import read_pairs
-from datamodules.sources import check_images, rows_by_image
+from datamodules.sources import ImageRows, check_images
 from negatives.records import InputError, read_captions, text_table
 from tests.tiny import tiny_tables
 
@@ -61,7 +61,7 @@ def test_sugarcrepe_items_become_captions_and_negatives(tmp_path: Path, photos: 
 
 def test_items_of_one_photo_share_its_row(tmp_path: Path, photos: Path) -> None:
     pairs = read_sugarcrepe(write(tmp_path / "data"), image_root=photos)
-    rows = {row.image_id: row.captions for row in rows_by_image(pairs.captions, pairs.negatives, pairs.root)}
+    rows = {row.image_id: row.captions for row in ImageRows(pairs.captions, pairs.negatives, pairs.root)}
     assert sorted(rows["7"]) == ["a black cat", "a cat on a mat", "a mat on a cat", "a white cat"]
     assert sorted(rows["70"]) == ["a box in a dog", "a dog in a box"]
 
@@ -140,7 +140,7 @@ def test_real_sugarcrepe_is_read_on_real_photos(shared: Path) -> None:
     assert set(pairs.negatives["negative_type"].to_pylist()) >= {"replace_obj", "swap_att", "add_obj"}
     assert len(text_table(pairs.captions, pairs.negatives)) == 2 * len(pairs.captions)
     check_images(pairs.root, pairs.captions["image"].to_pylist())
-    row = rows_by_image(pairs.captions, pairs.negatives, pairs.root)[0]
+    row = ImageRows(pairs.captions, pairs.negatives, pairs.root)[0]
     assert min(row.image.size) > 100
     # the ids are those of COCO's own caption table
     known = set(read_captions(shared / "data" / "coco_val2017" / "captions.jsonl")["image_id"].to_pylist())

@@ -214,14 +214,14 @@ def test_validation_counts_every_text_once_over_all_ranks(folder: Path, world_si
     assert max(images) - min(images) <= 1
 
 
-def test_fewer_validation_images_than_ranks_is_an_error_on_every_rank(folder: Path) -> None:
+def test_fewer_validation_captions_than_ranks_is_an_error_on_every_rank(folder: Path) -> None:
     """A rank without a batch would stop while the others wait for it."""
     held_out = folder / "biased"
     pairs = read_pairs(held_out / "captions.parquet", held_out / "negatives.parquet")
     for rank in range(3):
         module = data(folder, validation=pairs)
         module.trainer = SimpleNamespace(global_rank=rank, world_size=3)  # type: ignore[assignment]
-        with pytest.raises(InputError, match=r"data\.validation has 2 images for 3 ranks; give each rank one"):
+        with pytest.raises(InputError, match=r"data\.validation has 2 captions for 3 ranks; give each rank one"):
             module.val_dataloader()
 
 

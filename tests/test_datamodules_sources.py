@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from datamodules.batch import ImageTextRow
-from datamodules.sources import check_images, image_path, load_image, noise_image, read_tables, rows_by_image
+from datamodules.sources import ImageRows, check_images, image_path, load_image, noise_image, read_tables
 from negatives.records import InputError, write_table
 
 
@@ -158,7 +158,7 @@ def texts_of(rows: list[ImageTextRow]) -> list[tuple[str, str, str, int, str]]:
 @pytest.mark.parametrize("max_captions", [1, 2, 4, 16])
 def test_rows_keep_every_text_of_an_image_once(photos: Path, max_captions: int) -> None:
     captions, negatives = tables(3, 1, 2)
-    rows = list(rows_by_image(captions, negatives, photos, max_captions=max_captions))
+    rows = list(ImageRows(captions, negatives, photos, max_captions=max_captions))
     image_of = {row["caption_id"]: row["image_id"] for row in captions.to_pylist()}
     expected = [
         (row["image_id"], f"caption:{row['caption_id']}", row["caption"], 1, "") for row in captions.to_pylist()
@@ -173,23 +173,23 @@ def test_rows_keep_every_text_of_an_image_once(photos: Path, max_captions: int) 
 
 def test_an_image_is_split_only_where_it_has_to_be(photos: Path) -> None:
     captions, negatives = tables(3, 1, 2)  # 9, 3 and 6 texts
-    widths = [len(row.captions) for row in rows_by_image(captions, negatives, photos, max_captions=4)]
+    widths = [len(row.captions) for row in ImageRows(captions, negatives, photos, max_captions=4)]
     assert widths == [4, 4, 1, 3, 4, 2]
 
 
 def test_positives_come_first(photos: Path) -> None:
-    for row in rows_by_image(*tables(3, 1, 2), photos):
+    for row in ImageRows(*tables(3, 1, 2), photos):
         assert row.labels == sorted(row.labels, reverse=True)
 
 
 def test_captions_without_negatives_have_no_known_label(photos: Path) -> None:
-    rows = list(rows_by_image(tables(3, 1, 2)[0], None, photos))
+    rows = list(ImageRows(tables(3, 1, 2)[0], None, photos))
     assert [row.labels for row in rows] == [[-1] * 3, [-1], [-1] * 2]
 
 
 def test_the_blind_control_replaces_pixels_and_nothing_else(photos: Path) -> None:
     tables_of = tables(3, 1, 2)
-    seeing, blind = (list(rows_by_image(*tables_of, photos, blind_seed=seed, max_captions=4)) for seed in (None, 5))
+    seeing, blind = (list(ImageRows(*tables_of, photos, blind_seed=seed, max_captions=4)) for seed in (None, 5))
     assert texts_of(seeing) == texts_of(blind)
     for one, two in zip(seeing, blind, strict=True):
         assert one.image.size == two.image.size

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import configparser
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.test_experiments_sweep import TINY_DEMO
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("lightning_modules", "datamodules", "negatives", "experiments")
@@ -80,14 +84,21 @@ def test_the_command_tells_the_version_of_setup_cfg() -> None:
     assert told.split() == ["itm", setup["metadata"]["version"]]
 
 
-@pytest.mark.slow
-def test_a_wheel_holds_the_packages_with_their_yaml_and_no_tests(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from the tree."""
+    tmp_path = tmp_path_factory.mktemp("wheel")
     # a copy, so that the build leaves nothing in the checkout and takes nothing from an older build
     source = tmp_path / "source"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "*.egg-info", "build", "dist", "runs", "wandb"))
     options = ["--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(source)], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("itm_lightning-*.whl")
+    (built,) = tmp_path.glob("itm_lightning-*.whl")
+    return built
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_packages_with_their_yaml_and_no_tests(wheel: Path) -> None:
     held = zipfile.ZipFile(wheel).namelist()
     shipped = [path for package in PACKAGES for path in modules(package)]
     for pattern in ("*.yaml", "*.j2", "*.html", "*.css"):
@@ -95,3 +106,16 @@ def test_a_wheel_holds_the_packages_with_their_yaml_and_no_tests(tmp_path: Path)
     assert {str(path.relative_to(ROOT)) for path in shipped} <= set(held)
     assert {name.split("/")[0] for name in held if ".dist-info/" not in name} == set(PACKAGES)
     assert any(name.endswith("licenses/LICENSE") for name in held)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_runs_the_demo_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    site, cwd = tmp_path / "site", tmp_path / "elsewhere"
+    cwd.mkdir()
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    command = [sys.executable, "-P", "-m", "experiments", "demo", *TINY_DEMO]
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    subprocess.run(command, cwd=cwd, env=environment, check=True, capture_output=True)
+    assert (cwd / "runs/demo/report/index.html").is_file()
+    assert json.loads((cwd / "runs/demo/provenance.json").read_text())["git"] is None, "the checkout was run"

@@ -1,0 +1,75 @@
+"""The README's commands run, at tiny size, in the order in which they stand."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from experiments.__main__ import VERBS, main
+from experiments.config import load_config
+from experiments.schemas import ExperimentConfig
+from tests.test_experiments_sweep import TINY_DEMO
+from tests.tiny import TINY_OVERRIDES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TINY = {
+    "generate": ["scenes.train=12", "scenes.held_out=2", "scenes.image_size=16"],
+    "train": [*TINY_OVERRIDES, "logging.wandb=disabled"],
+    "evaluate": ["logging.wandb=disabled", "evaluation.bootstrap=100"],
+    "compare": ["logging.wandb=disabled", "bootstrap=100"],
+    "sweep": TINY_DEMO,
+}
+
+
+def commands(language: str) -> list[list[str]]:
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.slow
+def test_the_road_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = commands("bash")
+    assert [line[1] for line in lines] == [
+        *("generate", "audit", "filter", "train", "evaluate", "compare", "score", "sweep", "sweep")
+    ]
+    for itm, verb, *words in lines:
+        assert itm == "itm"
+        assert main([verb, *words, *TINY.get(verb, [])]) == 0, [verb, *words]
+    for made in ("runs/audit/audit.json", "runs/comparison/index.html", "runs/scores/scores.parquet"):
+        assert (tmp_path / made).is_file()
+
+
+def test_commands_for_larger_machines_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ITM_SHARED", "somewhere")
+    lines = commands("console")
+    assert [line[1] for line in lines] == ["train", "sweep"]
+    for _, verb, file, *words in lines:
+        if verb == "train":
+            assert load_config(ExperimentConfig, file, words, check_files=False).model.tune == "lora"
+        else:
+            assert main([verb, file, *words, "--dry-run"]) == 0
+
+
+def test_every_verb_is_explained() -> None:
+    for verb in VERBS:
+        assert f"`itm {verb}`" in README
+
+
+def test_every_file_that_the_readme_names_exists() -> None:
+    for name in re.findall(r"`((?:experiments|datamodules|lightning_modules|negatives|tests)/[\w/.]+\.\w+)`", README):
+        assert (ROOT / name).is_file(), name
+
+
+def test_the_picture_of_the_layout_is_true() -> None:
+    picture = README[README.index("## Layout") :].split("```")[1].replace("\n   ", " ")
+    for package in ("lightning_modules", "datamodules", "negatives", "experiments"):
+        line = next(line for line in picture.splitlines() if line.startswith(package))
+        named = set(re.findall(r"[\w/]+\.py", line))
+        present = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}
+        verbs = {f"{verb}.py" for verb in VERBS}
+        assert named == present - verbs if package == "experiments" else named == present
