@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from PIL import Image
@@ -95,13 +95,3 @@ def collate_rows(rows: Sequence[ImageTextRow], encoder: Encoder) -> ImageTextBat
         negative_type=[row.negative_types + [""] * (width - len(row.negative_types)) for row in rows],
         inputs=encoder([row.image for row in rows], [row.captions for row in rows], [row.labels for row in rows]),
     )
-
-
-def batch_summary(batch: ImageTextBatch) -> Mapping[str, Any]:
-    """Counts for progress lines and errors: images, existing cells, positives."""
-    exists = batch.caption_mask
-    return {
-        "images": len(batch.image_ids),
-        "cells": int(exists.sum()),
-        "positives": int(((batch.labels == POSITIVE) & exists).sum()),
-    }

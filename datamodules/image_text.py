@@ -12,14 +12,22 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.batch import Collator, ImageTextBatch, ImageTextRow
 from datamodules.benchmarks import Pairs
-from datamodules.mixing import UNITS, TextPool, build_pool, draw_negatives, rank_batches
+from datamodules.mixing import UNITS, TextPool, build_pool, draw_negatives, group_anchors, rank_batches
 from datamodules.sources import ImageRows, check_images, load_image, read_tables
 from negatives.balance import random_subset
 from negatives.records import InputError, StrPath, read_verdicts, text_table
 
 
 class MixedRows(Dataset[list[ImageTextRow]]):
-    """Batches of rows: item `(epoch, anchors)` gives each anchor, a kept positive, with the negatives of that epoch."""
+    """Batches of rows: item `(epoch, rows)` gives rows of kept positives with the negatives of that epoch.
+
+    Args:
+        texts: text table.
+        pool: its kept texts.
+        images: image_id -> path inside `root`.
+        unit, negatives, swap_ratio, seed: see `draw_negatives`.
+        positives: kept positives of an image in a row; with unit "pair" a row has one.
+    """
 
     def __init__(
         self,
@@ -28,6 +36,7 @@ class MixedRows(Dataset[list[ImageTextRow]]):
         images: dict[str, str],
         root: Path,
         unit: str,
+        positives: int,
         negatives: int,
         swap_ratio: float,
         seed: int,
@@ -37,50 +46,53 @@ class MixedRows(Dataset[list[ImageTextRow]]):
         self.text_ids, self.image_ids = texts["text_id"].to_pylist(), texts["image_id"].to_pylist()
         self.captions, self.labels = texts["caption"].to_pylist(), texts["label"].to_pylist()
         self.types = texts["negative_type"].to_pylist()
+        self.positives = group_anchors(pool.anchors, self.image_ids, positives if unit == "text" else 1)
 
     def __len__(self) -> int:
-        return len(self.pool.anchors)
+        return len(self.positives)
 
     def __getitem__(self, item: tuple[int, Sequence[int]]) -> list[ImageTextRow]:
-        epoch, anchors = item
-        return [self.row(epoch, self.pool.anchors[anchor]) for anchor in anchors]
+        epoch, rows = item
+        return [self.row(epoch, self.positives[row]) for row in rows]
 
-    def row(self, epoch: int, positive: int) -> ImageTextRow:
-        """The row of one positive (a position in the text table): itself in column 0, then its negatives."""
-        image_id = self.image_ids[positive]
-        negatives = draw_negatives(
-            self.pool,
-            image_id=image_id,
-            caption_id=self.text_ids[positive].removeprefix("caption:"),
-            unit=self.unit,
-            negatives=self.negatives,
-            swap_ratio=self.swap_ratio,
-            seed=self.seed,
-            epoch=epoch,
-        )
-        chosen = [positive, *negatives]
+    def row(self, epoch: int, positives: Sequence[int]) -> ImageTextRow:
+        """The row of an image's positives (positions in the text table): these first, then their negatives."""
+        image_id = self.image_ids[positives[0]]
+        negatives: list[int] = []
+        for positive in positives:
+            negatives += draw_negatives(
+                self.pool,
+                image_id=image_id,
+                caption_id=self.text_ids[positive].removeprefix("caption:"),
+                unit=self.unit,
+                negatives=self.negatives,
+                swap_ratio=self.swap_ratio,
+                seed=self.seed,
+                epoch=epoch,
+                taken=negatives,
+            )
         columns = (self.text_ids, self.captions, self.labels, self.types)
         image = load_image(self.root, self.images[image_id])
-        return ImageTextRow(image_id, image, *([column[i] for i in chosen] for column in columns))
+        return ImageTextRow(image_id, image, *([column[i] for i in (*positives, *negatives)] for column in columns))
 
 
 class EpochBatches(Sampler[tuple[int, list[int]]]):
-    """Yields `(epoch, anchors)` for one rank; Lightning sets the epoch."""
+    """Yields `(epoch, rows)` for one rank; Lightning sets the epoch."""
 
-    def __init__(self, anchors: int, *, batch_size: int, seed: int, rank: int, world_size: int):
+    def __init__(self, rows: int, *, batch_size: int, seed: int, rank: int, world_size: int):
         self.settings = {"batch_size": batch_size, "seed": seed, "rank": rank, "world_size": world_size}
-        self.anchors, self.epoch = anchors, 0
+        self.rows, self.epoch = rows, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        for batch in rank_batches(self.anchors, epoch=self.epoch, **self.settings):
+        for batch in rank_batches(self.rows, epoch=self.epoch, **self.settings):
             yield self.epoch, batch
 
     def __len__(self) -> int:
-        return len(rank_batches(self.anchors, epoch=0, **self.settings))
+        return len(rank_batches(self.rows, epoch=0, **self.settings))
 
 
 class ImageTextDataModule(L.LightningDataModule):
@@ -94,10 +106,15 @@ class ImageTextDataModule(L.LightningDataModule):
         subset: "all", "kept", or "random" (as many texts of each class as were kept, drawn at random).
         image_root: folder of the images; the captions table's folder where None.
         unit: "text" or "pair", see `draw_negatives`.
+        positives_per_row: kept positives of an image in a row, where the unit is "text".
         negatives_per_positive, swap_ratio: how many negatives join a positive, see `draw_negatives`.
-        batch_size: images in a batch on each rank.
+        batch_size: rows, each of one image, in a batch on each rank.
+        num_workers: loader processes on each rank.
         validation: pairs for the learning curves.
         seed: of the draw and of the order.
+
+    Raises:
+        InputError: settings that contradict each other; in `setup`, unusable tables; in the loaders, too few rows.
     """
 
     def __init__(
@@ -109,6 +126,7 @@ class ImageTextDataModule(L.LightningDataModule):
         subset: str = "all",
         image_root: str | Path | None = None,
         unit: str = "text",
+        positives_per_row: int = 1,
         negatives_per_positive: int = 1,
         swap_ratio: float = 0.5,
         batch_size: int = 64,
@@ -126,7 +144,8 @@ class ImageTextDataModule(L.LightningDataModule):
         self.captions, self.negatives, self.verdicts, self.subset = captions, negatives, verdicts, subset
         self.root = Path(image_root) if image_root is not None else Path(captions).parent  # type: ignore[arg-type]
         self.unit, self.seed = unit, seed
-        self.negatives_per_positive, self.swap_ratio = negatives_per_positive, swap_ratio
+        self.positives_per_row, self.negatives_per_positive = positives_per_row, negatives_per_positive
+        self.swap_ratio = swap_ratio
         self.batch_size, self.num_workers, self.validation = batch_size, num_workers, validation
         self.collate: Collator | None = None
         self.rows: MixedRows | None = None
@@ -153,6 +172,7 @@ class ImageTextDataModule(L.LightningDataModule):
             images,
             self.root,
             unit=self.unit,
+            positives=self.positives_per_row,
             negatives=self.negatives_per_positive,
             swap_ratio=self.swap_ratio,
             seed=self.seed,
@@ -175,6 +195,8 @@ class ImageTextDataModule(L.LightningDataModule):
         batches = EpochBatches(
             len(self.rows), batch_size=self.batch_size, seed=self.seed, rank=rank, world_size=world_size
         )
+        if not len(batches):
+            raise InputError(f"data has {len(self.rows)} rows for {world_size} ranks; give each rank one.")
         return DataLoader(
             self.rows,  # type: ignore[arg-type]
             batch_size=None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,6 +70,7 @@ def draw_negatives(
     swap_ratio: float,
     seed: int,
     epoch: int,
+    taken: Collection[int] = (),
 ) -> list[int]:
     """The negatives that join a positive in an epoch, as positions in the text table, none of them twice.
 
@@ -80,10 +81,12 @@ def draw_negatives(
         negatives: how many; all there are where there are fewer.
         swap_ratio: chance that a negative is a swap one; the other family fills in where one has run out.
         seed, epoch: with `caption_id` all that the draw depends on: not rank, worker or history.
+        taken: texts that other positives of the row have drawn.
     """
     available = pool.by_image.get(image_id, {}) if unit == "text" else pool.by_caption.get(caption_id, {})
     rng = generator_for(seed, epoch, caption_id)
-    left = {family: [texts[i] for i in rng.permutation(len(texts))] for family, texts in sorted(available.items())}
+    shuffled = {family: [texts[i] for i in rng.permutation(len(texts))] for family, texts in sorted(available.items())}
+    left = {family: [text for text in texts if text not in taken] for family, texts in shuffled.items()}
     drawn = []
     for coin in rng.random(negatives):
         first, second = (SWAP, OTHER) if coin < swap_ratio else (OTHER, SWAP)
@@ -92,18 +95,30 @@ def draw_negatives(
     return drawn
 
 
+def group_anchors(anchors: Sequence[int], image_ids: Sequence[str], size: int) -> list[list[int]]:
+    """The anchors of each image in groups of at most `size`: the positives of one row, which share its image.
+
+    >>> group_anchors([0, 1, 2, 3], ["x", "y", "x", "x"], size=2)
+    [[0, 2], [3], [1]]
+    """
+    by_image: dict[str, list[int]] = defaultdict(list)
+    for anchor in anchors:
+        by_image[image_ids[anchor]].append(anchor)
+    return [group[start : start + size] for group in by_image.values() for start in range(0, len(group), size)]
+
+
 def rank_batches(
-    anchors: int, *, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1
+    rows: int, *, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1
 ) -> list[list[int]]:
     """One rank's batches of an epoch: the same global batches, in the same order, whatever the number of ranks.
 
-    A global batch holds `batch_size * world_size` positives and is dealt out to the ranks in turn. All ranks get the
-    same number of batches, so none waits for another; a last global batch with fewer positives than ranks is left out.
+    A global batch holds `batch_size * world_size` rows and is dealt out to the ranks in turn. All ranks get the same
+    number of batches, so none waits for another; a last global batch with fewer rows than ranks is left out.
 
     >>> [rank_batches(5, batch_size=2, seed=0, epoch=0, rank=r, world_size=2) for r in (0, 1)]
     [[[2, 4]], [[1, 0]]]
     """
-    order = generator_for(seed, epoch, "order").permutation(anchors).tolist()
+    order = generator_for(seed, epoch, "order").permutation(rows).tolist()
     size = batch_size * world_size
-    chunks = (order[start : start + size] for start in range(0, anchors, size))
+    chunks = (order[start : start + size] for start in range(0, rows, size))
     return [chunk[rank::world_size] for chunk in chunks if len(chunk) >= world_size]

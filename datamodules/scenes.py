@@ -14,12 +14,12 @@ from PIL import Image, ImageDraw
 
 SHAPES = ("circle", "square", "triangle", "cross", "bar")
 COLOURS = {
-    "red": (220, 40, 40),
-    "green": (40, 170, 60),
-    "blue": (50, 80, 230),
-    "yellow": (240, 220, 50),
-    "purple": (150, 50, 190),
-    "white": (245, 245, 245),
+    "red": (230, 20, 20),
+    "green": (20, 200, 20),
+    "blue": (20, 20, 230),
+    "yellow": (240, 240, 20),
+    "white": (250, 250, 250),
+    "black": (5, 5, 5),
 }
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 CONVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
@@ -71,7 +71,7 @@ def draw_scene(scene: Scene, rng: np.random.Generator, size: int = 32) -> Image.
     """Renders a scene as an RGB image of `size` x `size` pixels, with jittered places, sizes and background."""
     scale = 4  # drawn large and shrunk, so that shapes keep smooth edges at 32 pixels
     canvas = size * scale
-    grey = int(rng.integers(60, 120))
+    grey = int(rng.integers(100, 150))
     image = Image.new("RGB", (canvas, canvas), (grey, grey, grey))
     pen = ImageDraw.Draw(image)
     step = np.array(RELATIONS[scene.relation]) * canvas * 0.24

@@ -114,6 +114,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"itm: error: {error}", file=sys.stderr)
         return 2
+    except FloatingPointError as error:
+        print(f"itm: error: {error} Try a lower optim.lr.", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"itm: error: {error.filename}: {error.strerror}; check the path and its permissions.", file=sys.stderr)
+        return 2
     except ValueError as error:
         from negatives.records import InputError
 

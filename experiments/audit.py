@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.build import wandb_logger
-from experiments.config import to_yaml
+from experiments.outputs import OutputFolder
 from experiments.progress import say
-from experiments.provenance import prepare_output, save_provenance
 from experiments.schemas import AuditConfig
 from negatives.records import read_captions, read_negatives, read_verdicts, text_table, write_json
 
@@ -19,9 +18,9 @@ def run(config: AuditConfig, *, resume: bool = False, overwrite: bool = False) -
     """Audits the texts, all or those kept by a filter, prints the result and writes `audit.json`."""
     from negatives.audit import audit_texts
 
-    folder = Path(config.output_dir)
-    if resume and (folder / REPORT_FILE).is_file():
-        say(f"{folder} is finished; nothing to resume.")
+    output = OutputFolder(config, verb="audit", result=REPORT_FILE, resume=resume, overwrite=overwrite)
+    if output.finished:
+        say(f"{output.path} is finished; nothing to resume.")
         return
     captions = read_captions(config.captions)
     negatives = read_negatives(config.negatives, captions)
@@ -39,8 +38,7 @@ def run(config: AuditConfig, *, resume: bool = False, overwrite: bool = False) -
         top=config.top,
         seed=config.seed,
     )
-    prepare_output(folder, resume=resume, overwrite=overwrite)
-    save_provenance(folder, to_yaml(config))
+    folder = output.claim()
     _print(audit)
     _log(config, audit, folder)
     write_json(audit.to_json(), folder / REPORT_FILE)

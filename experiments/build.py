@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
         subset=config.subset,
         image_root=config.image_root,
         unit=config.mixing.unit,
+        positives_per_row=config.mixing.positives,
         negatives_per_positive=config.mixing.negatives,
         swap_ratio=config.mixing.swap_ratio,
         batch_size=config.batch_size,
@@ -94,30 +96,43 @@ def build_module(
     """
     from huggingface_hub.errors import StrictDataclassError
 
-    from lightning_modules.adapters import LoraSettings
-    from lightning_modules.llava import LlavaModule, YesNoPrompt
-
-    texts = {key: value for key in ("system", "question") if (value := getattr(model, key)) is not None}
     try:
-        prompt = YesNoPrompt(**texts)
-        llava, processor = _load_or_make(model, prompt, captions, processor_folder, dtype)
-        adapter = dataclasses.asdict(model.adapter)
-        lora = LoraSettings(**{**adapter, "targets": tuple(adapter["targets"])}) if model.tune == "lora" else None
-        return LlavaModule(
-            llava,
-            processor,
-            prompt=prompt,
-            loss=model.loss,
-            train_vision=model.train_vision,
-            lora=lora,
-            gradient_checkpointing=model.gradient_checkpointing,
-            **_optim_arguments(optim or OptimConfig()),
-        )
+        return BACKBONES[model.backbone](model, optim or OptimConfig(), captions, processor_folder, dtype)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise InputError(f"model: {' '.join(str(error).split())}") from error
 
 
-def _load_or_make(
+def _build_llava(
+    model: ModelConfig,
+    optim: OptimConfig,
+    captions: Iterable[str],
+    processor_folder: Path | None,
+    dtype: torch.dtype | None,
+) -> AlignmentModule:
+    from lightning_modules.adapters import LoraSettings
+    from lightning_modules.llava import LlavaModule, YesNoPrompt
+
+    texts = {key: value for key in ("system", "question") if (value := getattr(model, key)) is not None}
+    prompt = YesNoPrompt(**texts)
+    llava, processor = _load_or_make_llava(model, prompt, captions, processor_folder, dtype)
+    adapter = dataclasses.asdict(model.adapter)
+    lora = LoraSettings(**{**adapter, "targets": tuple(adapter["targets"])}) if model.tune == "lora" else None
+    return LlavaModule(
+        llava,
+        processor,
+        prompt=prompt,
+        loss=model.loss,
+        train_vision=model.train_vision,
+        lora=lora,
+        gradient_checkpointing=model.gradient_checkpointing,
+        **_optim_arguments(optim),
+    )
+
+
+BACKBONES: dict[str, Callable[..., AlignmentModule]] = {"llava": _build_llava}
+
+
+def _load_or_make_llava(
     model: ModelConfig, prompt: Any, captions: Iterable[str], processor_folder: Path | None, dtype: torch.dtype | None
 ) -> tuple[Any, Any]:
     from transformers import AutoProcessor
@@ -214,18 +229,19 @@ def wandb_logger(config: LoggingConfig, *, folder: Path, name: str, job_type: st
     )
 
 
-def fingerprint(run: Path | None, model: ModelConfig) -> dict[str, str]:
-    """What a score depends on: hashes of weights and processor, the prompt and the versions."""
-    result = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-    for key in ("checkpoint", "system", "question"):
-        result[key] = str(getattr(model, key))
+def fingerprint(module: AlignmentModule, model: ModelConfig, run: Path | None) -> dict[str, str]:
+    """What a score depends on: the model's configuration, hashes of weights and processor, precision and versions."""
+    result = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
+    result["precision"] = str(next(module.network.parameters()).dtype)
+    result["model"] = json.dumps(dataclasses.asdict(model), sort_keys=True)
     if run is not None:
-        result["weights"] = _hash([run / WEIGHTS_FILE])
-        result["processor"] = _hash(sorted((run / PROCESSOR_FOLDER).rglob("*.json")))
+        result["weights"] = file_hash([run / WEIGHTS_FILE])
+        result["processor"] = file_hash(sorted((run / PROCESSOR_FOLDER).rglob("*.json")))
     return result
 
 
-def _hash(files: Sequence[Path]) -> str:
+def file_hash(files: Sequence[Path]) -> str:
+    """A hash of the files' names and contents, 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.name.encode())

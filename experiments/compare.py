@@ -14,9 +14,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiments.config import to_yaml
+from experiments.outputs import OutputFolder
 from experiments.progress import say
-from experiments.provenance import prepare_output, save_provenance
 from experiments.report.audits import AUDIT_COLUMNS, read_audits
 from experiments.report.examples import choose_examples
 from experiments.report.page import Comparison, render_page
@@ -33,7 +32,7 @@ from experiments.report.tables import (
     types_in_order,
 )
 from experiments.schemas import CompareConfig
-from negatives.records import InputError, write_text
+from negatives.records import write_text
 
 PAGE = "index.html"
 
@@ -45,18 +44,14 @@ def run(config: CompareConfig, *, resume: bool = False, overwrite: bool = False)
         InputError: an existing folder, runs that are not evaluated or cannot be compared, an unknown reference, or a
             damaged audit.
     """
-    folder = Path(config.output_dir)
-    _check_output(config, folder)
-    if not overwrite:
-        prepare_output(folder, resume=resume, overwrite=False)
+    output = OutputFolder(config, verb="compare", result=PAGE, resume=resume, overwrite=overwrite)
     comparison = compare(config)
-    with _built_beside(folder) as temporary:
-        save_provenance(temporary, to_yaml(config))
+    with _built_beside(output.path.absolute()) as temporary:
         write_tables(comparison, temporary)
         write_text(render_page(comparison), temporary / PAGE)
-        if overwrite:
-            prepare_output(folder, resume=False, overwrite=True)
-        _move(temporary, folder)
+        folder = output.claim()
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == PAGE):
+            os.replace(path, folder / path.name)
     _log(config, comparison, folder)
     _print(comparison)
     say(f"Report: {folder / PAGE}")
@@ -99,14 +94,6 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
         writer.writerows(rows)
 
 
-def _check_output(config: CompareConfig, folder: Path) -> None:
-    for path in (*config.runs, *config.audits.values()):
-        if Path(path).resolve().is_relative_to(folder.resolve()):
-            raise InputError(
-                f"`output_dir` must not hold what is compared, {folder} holds {path}. Give another folder."
-            )
-
-
 @contextmanager
 def _built_beside(folder: Path) -> Iterator[Path]:
     """A new folder next to `folder`, gone at the end whatever happens."""
@@ -117,15 +104,6 @@ def _built_beside(folder: Path) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _move(temporary: Path, folder: Path) -> None:
-    if not folder.exists() or not any(folder.iterdir()):
-        os.replace(temporary, folder)
-        return
-    # an older report of --resume: what else lies there, such as W&B's records, stays
-    for path in sorted(temporary.iterdir(), key=lambda path: path.name == PAGE):
-        os.replace(path, folder / path.name)
 
 
 def _log(config: CompareConfig, comparison: Comparison, folder: Path) -> None:

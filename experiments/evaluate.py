@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ import numpy as np
 import pyarrow as pa
 
 from experiments.build import build_pairs, fingerprint, load_run, resolve_device, wandb_logger
-from experiments.config import to_yaml
 from experiments.intervals import Interval
+from experiments.outputs import OutputFolder
 from experiments.progress import say
-from experiments.provenance import prepare_output, save_provenance
 from experiments.schemas import EvaluateConfig
 from negatives.records import InputError, write_json, write_table, write_text
+
+SUMMARY_FILE = "summary.json"
 
 
 def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -30,31 +31,33 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
     Raises:
         InputError: the run is unfinished, has no sets, or a set cannot be read.
     """
-    folder = Path(config.output_dir)
-    if resume and (folder / "summary.json").is_file():
-        say(f"{folder} is finished; nothing to resume.")
+    output = OutputFolder(config, verb="evaluate", result=SUMMARY_FILE, resume=resume, overwrite=overwrite)
+    if output.finished:
+        say(f"{output.path} is finished; nothing to resume.")
         return
     device = resolve_device(config.accelerator)
     module, experiment = load_run(Path(config.run))
-    evaluation = config.evaluation if config.evaluation.sets else experiment.evaluation
+    evaluation = replace(config.evaluation, sets=config.evaluation.sets or experiment.evaluation.sets)
     if not evaluation.sets:
         raise InputError(
             f"{config.run}: no set to evaluate on; give evaluation.sets, in the run's or in this configuration."
         )
     sets = {name: build_pairs(pairs, f"evaluation.sets.{name}") for name, pairs in evaluation.sets.items()}
-    prepare_output(folder, resume=resume, overwrite=overwrite)
-    save_provenance(folder, to_yaml(config))
-    scorer = fingerprint(Path(config.run), experiment.model)
+    folder = output.claim()
+    scorer = fingerprint(module, experiment.model, Path(config.run))
     metrics: list[dict[str, Any]] = []
     summary: dict[str, Any] = {"run": experiment.name, "sets": {}, "scorer": scorer}
     for name, pairs in sets.items():
         table = score_pairs(module, pairs, folder / name, scorer, evaluation.batch_size, device, config.seed)
         metrics += set_metrics(name, table, evaluation.bootstrap, config.seed)
         images = len(set(table["image_id"].to_pylist()))
+        if pairs.left_out:
+            say(f"{name}: {pairs.left_out} items of the benchmark are left out, since their images are not there")
         summary["sets"][name] = {"image_root": str(pairs.root.resolve()), "pairs": len(table), "images": images}
+        summary["sets"][name]["left_out"] = pairs.left_out
     write_text(_csv(metrics), folder / "metrics.csv")
     _log(config, experiment.name, folder, metrics)
-    write_json(summary, folder / "summary.json")
+    write_json(summary, folder / SUMMARY_FILE)
     _print(experiment.name, metrics)
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from experiments.config import to_yaml
+from experiments.outputs import OutputFolder
 from experiments.progress import say
-from experiments.provenance import prepare_output, save_provenance
 from experiments.schemas import FilterConfig
 from negatives.records import read_captions, read_negatives, text_table, write_table
 
@@ -19,9 +16,9 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
     """Judges every text by a model that saw no other text of its image, drops the most telling, writes verdicts."""
     from negatives.balance import filter_texts
 
-    folder = Path(config.output_dir)
-    if resume and (folder / VERDICTS_FILE).is_file():
-        say(f"{folder} is finished; nothing to resume.")
+    output = OutputFolder(config, verb="filter", result=VERDICTS_FILE, resume=resume, overwrite=overwrite)
+    if output.finished:
+        say(f"{output.path} is finished; nothing to resume.")
         return
     captions = read_captions(config.captions)
     texts = text_table(captions, read_negatives(config.negatives, captions))
@@ -33,8 +30,7 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
         regularisation=config.judge.regularisation,
         seed=config.seed,
     )
-    prepare_output(folder, resume=resume, overwrite=overwrite)
-    save_provenance(folder, to_yaml(config))
+    folder = output.claim()
     write_table(verdicts, folder / VERDICTS_FILE)
     label, keep = np.asarray(verdicts["label"]), np.asarray(verdicts["keep"])
     kept = [f"{int(keep[label == value].sum())} of {int((label == value).sum())}" for value in (1, 0)]

@@ -1,21 +1,23 @@
 """`itm generate`: captions -> negatives, by word lists, by the embedded scenes' writer, or written beforehand.
 
-Writes `negatives.parquet` and `captions.parquet`: the captions of all images that have a negative.
+Writes `negatives.parquet` and, where `image_root` is given, `captions.parquet`: the captions of all images that have a
+negative, with their paths told from that folder.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from experiments.config import to_yaml
+from experiments.outputs import OutputFolder
 from experiments.progress import say, tracker
-from experiments.provenance import prepare_output, save_provenance
 from experiments.schemas import GenerateConfig
 from negatives.records import InputError, read_captions, write_table
+
+NEGATIVES_FILE = "negatives.parquet"
+LAST_OF_SCENES = "balanced/negatives.parquet"
 
 
 def run(config: GenerateConfig, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -24,22 +26,22 @@ def run(config: GenerateConfig, *, resume: bool = False, overwrite: bool = False
     Raises:
         InputError: a generator lacks its input, or its input is unusable.
     """
-    folder = Path(config.output_dir)
-    if resume and (folder / "config.yaml").is_file():
-        say(f"{folder} is finished; nothing to resume.")
+    scenes = config.generator == "scenes"
+    result = LAST_OF_SCENES if scenes else NEGATIVES_FILE
+    output = OutputFolder(config, verb="generate", result=result, resume=resume, overwrite=overwrite)
+    if output.finished:
+        say(f"{output.path} is finished; nothing to resume.")
         return
-    captions = _captions(config) if config.generator != "scenes" else None
-    prepare_output(folder, resume=resume, overwrite=overwrite)
-    if captions is None:
-        _write_scenes(config, folder)
-    else:
-        negatives = _negatives(config, captions)
-        used = with_negatives(captions, negatives)
-        write_table(_rooted(used, config), folder / "captions.parquet")
-        write_table(negatives, folder / "negatives.parquet")
-        say(f"Wrote {len(negatives)} negatives of {len(captions)} captions: {folder / 'negatives.parquet'}")
-    # Last: a folder with a configuration is a finished one.
-    save_provenance(folder, to_yaml(config))
+    if scenes:
+        _write_scenes(config, output.claim())
+        return
+    captions = _captions(config)
+    negatives = _negatives(config, captions)
+    folder = output.claim()
+    if config.image_root is not None:
+        write_table(_rooted(with_negatives(captions, negatives), config), folder / "captions.parquet")
+    write_table(negatives, folder / NEGATIVES_FILE)
+    say(f"Wrote {len(negatives)} negatives for {len(captions)} captions: {folder / NEGATIVES_FILE}")
 
 
 def _captions(config: GenerateConfig) -> Any:
@@ -69,9 +71,7 @@ def with_negatives(captions: pa.Table, negatives: pa.Table) -> pa.Table:
 
 def _rooted(captions: pa.Table, config: GenerateConfig) -> pa.Table:
     """The table with its image paths told from `image_root`."""
-    if config.image_root is None:
-        return captions
-    folder, root = Path(config.captions or "").parent.resolve(), Path(config.image_root).resolve()
+    folder, root = Path(config.captions or "").parent.resolve(), Path(config.image_root or "").resolve()
     if not folder.is_relative_to(root):
         raise InputError(f"image_root {root} must hold the folder of the captions table, {folder}.")
     prefix = folder.relative_to(root).as_posix()
@@ -83,19 +83,12 @@ def _write_scenes(config: GenerateConfig, folder: Path) -> None:
     from datamodules.scene_splits import write_scenes
 
     sizes = config.scenes
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        write_scenes(
-            beside,
-            train=sizes.train,
-            held_out=sizes.held_out,
-            image_size=sizes.image_size,
-            seed=config.seed,
-            progress=tracker("scenes"),
-        )
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.replace(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    write_scenes(
+        folder,
+        train=sizes.train,
+        held_out=sizes.held_out,
+        image_size=sizes.image_size,
+        seed=config.seed,
+        progress=tracker("scenes"),
+    )
     say(f"Drew {sizes.train} scenes to train on, and the splits balanced and biased: {folder}")

@@ -56,6 +56,7 @@ class Manifest:
     def __init__(self, path: Path, tasks: list[Task]):
         self.path, self.tasks = path, tasks
         recorded = read_states(path)
+        self._others = [record for name, record in recorded.items() if name not in {task.name for task in tasks}]
         for task in tasks:
             record = recorded.get(task.name)
             if record is None or record["state"] != FINISHED:
@@ -70,7 +71,8 @@ class Manifest:
     def save(self) -> None:
         """Writes the manifest whole."""
         records = [{key: value for key, value in asdict(task).items() if key != "config"} for task in self.tasks]
-        write_json({"tasks": records}, self.path)
+        # Tasks that the file no longer asks for keep their record: if they come back, it must be as they were.
+        write_json({"tasks": [*records, *self._others]}, self.path)
 
     @contextmanager
     def running(self, task: Task) -> Iterator[None]:
@@ -103,6 +105,15 @@ def read_states(path: Path) -> dict[str, dict[str, Any]]:
         raise InputError(f"{path} is no sweep manifest ({error!r}); start anew with --overwrite.") from None
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a sweep works in the folder."""
+    try:
+        with sweep_lock(folder):
+            return False
+    except InputError:
+        return True
+
+
 @contextmanager
 def sweep_lock(folder: Path) -> Iterator[None]:
     """Holds the sweep's folder; forked children hold it too, until the last of them has ended.
@@ -110,11 +121,14 @@ def sweep_lock(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another sweep, or a run that outlived its sweep, works in the folder.
     """
-    with (folder / ".lock").open("w") as file:
+    # Beside the folder, so that emptying the folder does not take the lock away.
+    path = folder.absolute().with_name(f".{folder.absolute().name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"{folder} is in use by a sweep that is still running; wait for it or stop it (`fuser {folder}/.lock`)."
+                f"{folder} is in use by a sweep that is still running; wait for it or stop it (`fuser {path}`)."
             ) from None
         yield

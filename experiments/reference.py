@@ -28,8 +28,8 @@ def describe(schema: type) -> list[Key]:
     """Every dotted key of a configuration dataclass, in the order of its source.
 
     >>> from experiments.schemas import MixingConfig
-    >>> describe(MixingConfig)[1]
-    Key(name='replace', type='int', default='1', doc='Replace negatives drawn for each positive.', rule='>= 0')
+    >>> describe(MixingConfig)[2]
+    Key(name='negatives', type='int', default='1', doc='Negatives drawn for each positive.', rule='>= 0')
     """
     return list(_walk(schema(), ""))
 

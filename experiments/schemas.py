@@ -20,9 +20,11 @@ class MixingConfig:
     """How negatives join positives in a row."""
 
     unit: str = field(default="text", metadata={"choices": ("text", "pair")})
-    """text: a row is a kept positive and any kept negatives of its image. pair: it and its own kept negatives."""
+    """text: a row is kept positives and any kept negatives of their image. pair: one and its own kept negatives."""
+    positives: int = field(default=1, metadata={"min": 1})
+    """Kept positives of an image in a row (unit: text); they share its vision pass and prefix."""
     negatives: int = field(default=1, metadata={"min": 0})
-    """Negatives drawn for each positive; 1 balances the classes."""
+    """Negatives drawn for each positive."""
     swap_ratio: float = field(default=0.5, metadata={"min": 0.0, "max": 1.0})
     """Chance that a drawn negative is a swap one."""
 
@@ -62,7 +64,7 @@ class DataConfig:
     mixing: MixingConfig = field(default_factory=MixingConfig)
     """How negatives join positives."""
     batch_size: int = field(default=64, metadata={"min": 1})
-    """Images in a batch on each device."""
+    """Rows, each of one image, in a batch on each device."""
     num_workers: int = field(default=0, metadata={"min": 0})
     """Loader processes on each device."""
     validation: PairsConfig | None = None
@@ -255,7 +257,7 @@ class GenerateConfig:
     folds: list[int] = field(default_factory=list)
     """Only pairs whose `image_fold` is listed; all where empty (pairs)."""
     image_root: str | None = field(default=None, metadata={"exists": "folder"})
-    """Folder that the written captions table's image paths start from; the folder of `captions` where not given."""
+    """Writes `captions.parquet` too, its image paths told from this folder, which has to hold that of `captions`."""
     seed: int = field(default=0, metadata={"min": 0})
     """Seeds scenes and negatives."""
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
@@ -292,7 +294,7 @@ class AuditConfig:
     """Leaking n-grams listed for each class."""
     seed: int = field(default=0, metadata={"min": 0})
     """Seeds folds and bootstrap."""
-    logging: LoggingConfig = field(default_factory=lambda: LoggingConfig(wandb="disabled"))
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Where metrics go."""
 
 

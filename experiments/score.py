@@ -16,10 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from experiments.build import build_module, fingerprint, load_run, resolve_device
-from experiments.config import to_yaml
+from experiments.build import build_module, file_hash, fingerprint, load_run, resolve_device
+from experiments.outputs import OutputFolder
 from experiments.progress import say
-from experiments.provenance import prepare_output, save_provenance
 from experiments.schemas import ScoreConfig
 from negatives.records import InputError, read_captions, write_json, write_table
 
@@ -34,22 +33,27 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
     """
     from datamodules.sources import ImageRows, check_images
 
-    folder = Path(config.output_dir)
+    output = OutputFolder(config, verb="score", result=SCORES_FILE, resume=resume, overwrite=overwrite)
+    if output.finished:
+        say(f"{output.path} is finished; nothing to resume.")
+        return
     if config.run is None and config.model.checkpoint is None:
         raise InputError("run or model.checkpoint must be given: what is to score?")
     device = resolve_device(config.accelerator)
     captions = read_captions(config.captions)
     root = Path(config.image_root) if config.image_root else Path(config.captions).parent
     check_images(root, captions["image"].to_pylist())
-    prepare_output(folder, resume=resume, overwrite=overwrite)
     module, model = _scorer(config)
-    scorer = {**fingerprint(Path(config.run) if config.run else None, model), "precision": str(module.dtype)}
-    _check_same_scorer(folder, scorer)
-    save_provenance(folder, to_yaml(config))
-    write_json(scorer, folder / SCORER_FILE)
+    scorer = fingerprint(module, model, Path(config.run) if config.run else None)
+    # A resumed run must not mix scores of two scorers or two tables.
+    made_from = {**scorer, "captions": file_hash([Path(config.captions)])}
+    if not overwrite:
+        _check_same(output.path / SCORER_FILE, made_from)
+    folder = output.claim()
+    write_json(made_from, folder / SCORER_FILE)
     rows = ImageRows(captions, None, root)
     parts = _score_shards(config, module, rows, folder / "parts", device)
-    table = pa.concat_tables([pq.read_table(part) for part in parts]).replace_schema_metadata(scorer)
+    table = pa.concat_tables([pq.ParquetFile(part).read() for part in parts]).replace_schema_metadata(scorer)
     write_table(table, folder / SCORES_FILE)
     shutil.rmtree(folder / "parts")
     say(f"Scored {len(table)} captions: {folder / SCORES_FILE}")
@@ -62,13 +66,12 @@ def _scorer(config: ScoreConfig) -> tuple[Any, Any]:
     return build_module(config.model), config.model
 
 
-def _check_same_scorer(folder: Path, scorer: dict[str, str]) -> None:
-    file = folder / SCORER_FILE
+def _check_same(file: Path, made_from: dict[str, str]) -> None:
     if not file.is_file():
         return
     before = json.loads(file.read_text(encoding="utf-8"))
-    if different := sorted(key for key in scorer if scorer[key] != before.get(key)):
-        raise InputError(f"{folder} holds scores of another scorer ({', '.join(different)} differ); use --overwrite.")
+    if different := sorted(key for key in made_from if made_from[key] != before.get(key)):
+        raise InputError(f"{file.parent} holds scores made from another {', '.join(different)}; use --overwrite.")
 
 
 def _score_shards(config: ScoreConfig, module: Any, rows: Sequence[Any], parts: Path, device: Any) -> list[Path]:

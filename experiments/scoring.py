@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from datamodules.batch import ImageTextBatch, ImageTextRow
 from experiments.progress import track
 from lightning_modules.base import AlignmentModule
+from negatives.records import InputError
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ def score_rows(
         with torch.inference_mode():
             logits = module.logits(batch.to(device))
             scores = module.score(logits)
+        if not bool(torch.isfinite(logits.cpu()[batch.caption_mask.cpu()]).all()):
+            raise InputError(f"A logit is not finite, images {batch.image_ids}; check the weights and the precision.")
         for row, image_id in enumerate(batch.image_ids):
             for column in batch.caption_mask[row].nonzero().flatten().tolist():
                 yield TextScore(

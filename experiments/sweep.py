@@ -22,9 +22,9 @@ from omegaconf import OmegaConf
 
 from experiments.config import load_config, load_mapping, to_yaml
 from experiments.layers import ConfigError, find_yaml, nested, read_yaml
-from experiments.manifest import FINISHED, Manifest, Task, read_states, sweep_lock
+from experiments.manifest import FINISHED, PENDING, RUNNING, Manifest, Task, is_locked, read_states, sweep_lock
+from experiments.outputs import OutputFolder
 from experiments.progress import say
-from experiments.provenance import prepare_output, save_provenance
 from experiments.schemas import (
     AuditConfig,
     CompareConfig,
@@ -37,6 +37,7 @@ from experiments.schemas import (
 from negatives.records import InputError, write_text
 
 STEP_SCHEMAS = {"generate": GenerateConfig, "audit": AuditConfig, "filter": FilterConfig}
+NAME = r"[A-Za-z0-9][\w.=+-]*"
 MANIFEST_FILE = "manifest.json"
 PR_SET_PDEATHSIG = 1
 INTERRUPTED = 130
@@ -67,11 +68,10 @@ def run(config: SweepConfig, *, resume: bool = False, overwrite: bool = False) -
     """
     folder = Path(config.output_dir)
     tasks = plan(config)
-    prepare_output(folder, resume=resume, overwrite=overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
     with sweep_lock(folder):
+        output = OutputFolder(config, verb="sweep", result=MANIFEST_FILE, resume=resume, overwrite=overwrite)
+        output.claim()
         manifest = Manifest(folder / MANIFEST_FILE, tasks)
-        save_provenance(folder, to_yaml(config))
         manifest.save()
         if any(task.state != FINISHED for task in tasks):
             _import_libraries()
@@ -87,7 +87,6 @@ def run(config: SweepConfig, *, resume: bool = False, overwrite: bool = False) -
         raise InputError(
             f"{len(failed)} of {len(tasks)} tasks did not finish: {', '.join(failed)}. See above; go on with --resume."
         )
-    say(f"Report: {(folder / 'report' / 'index.html').resolve()}")
 
 
 def status(config: SweepConfig) -> None:
@@ -96,12 +95,14 @@ def status(config: SweepConfig) -> None:
     from rich.table import Table
 
     states = read_states(Path(config.output_dir) / MANIFEST_FILE)
+    running = is_locked(Path(config.output_dir))
     table = Table(title=f"{config.name}: {config.output_dir}")
     for heading in ("task", "state", "seconds"):
         table.add_column(heading, justify="right" if heading == "seconds" else "left")
     for task in plan(config):
         record = states.get(task.name, {})
-        table.add_row(task.name, str(record.get("state", "pending")), str(record.get("seconds") or ""))
+        state = str(record.get("state", PENDING))
+        table.add_row(task.name, state if running or state != RUNNING else "killed", str(record.get("seconds") or ""))
     Console().print(table)
 
 
@@ -113,7 +114,7 @@ def plan(config: SweepConfig) -> list[Task]:
     """
     folder = Path(config.output_dir)
     tasks: list[Task] = []
-    faults: list[str] = []
+    faults: list[str] = _name_faults(config)
 
     def add(name: str, verb: str, schema: type, mapping: Mapping[str, Any], needs: str | None = None) -> None:
         try:
@@ -123,11 +124,16 @@ def plan(config: SweepConfig) -> list[Task]:
             faults.extend(fault for fault in error.faults if fault not in faults)
 
     for name, step in config.prepare.items():
-        add(f"prepare/{name}", step.verb, STEP_SCHEMAS[step.verb], {"output_dir": str(folder / name), **step.config})
+        fixed: dict[str, Any] = {"output_dir": str(folder / name)}
+        if step.verb == "audit":
+            fixed["logging"] = {**_plain(config.logging), "group": config.name}
+        add(f"prepare/{name}", step.verb, STEP_SCHEMAS[step.verb], {**fixed, **step.config})
     runs = list(run_settings(config))
     for name, settings in runs:
         add(f"train/{name}", "train", ExperimentConfig, settings)
-        evaluation = {"run": settings["output_dir"], "logging": settings.get("logging", {}), "seed": config.seed}
+        evaluation = {"run": settings["output_dir"], "seed": config.seed, "logging": settings["logging"]}
+        evaluation["evaluation"] = settings.get("evaluation", {})
+        evaluation["accelerator"] = settings.get("trainer", {}).get("accelerator", "auto")
         add(f"evaluate/{name}", "evaluate", EvaluateConfig, evaluation, needs=f"train/{name}")
     if runs:
         filled = {"runs": [settings["output_dir"] for _, settings in runs], "output_dir": str(folder / "report")}
@@ -136,6 +142,21 @@ def plan(config: SweepConfig) -> list[Task]:
     if faults:
         raise ConfigError(*faults)
     return tasks
+
+
+def _name_faults(config: SweepConfig) -> list[str]:
+    """Names that could not be folders, and runs that would share one."""
+    sets = config.experiment.get("evaluation", {}).get("sets", {})
+    given = [("prepare", config.prepare), ("runs", config.runs), ("experiment.evaluation.sets", sets)]
+    faults = [
+        f"`{place}` names must be letters, digits and . = + - _, starting with a letter or digit, got {name!r}"
+        for place, names in given
+        for name in names
+        if not re.fullmatch(NAME, str(name))
+    ]
+    names = [name for name, _ in run_settings(config)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return faults + [f"run names must differ, got {name!r} twice; check `runs` and `grid`" for name in twice]
 
 
 def run_settings(config: SweepConfig) -> list[tuple[str, dict[str, Any]]]:

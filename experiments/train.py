@@ -7,6 +7,7 @@ The run's folder holds `config.yaml` and `provenance.json`, `logs/` (CSV, always
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,9 +23,8 @@ from experiments.build import (
     wandb_logger,
     weights_dtype,
 )
-from experiments.config import to_yaml
+from experiments.outputs import OutputFolder
 from experiments.progress import is_terminal, say
-from experiments.provenance import prepare_output, save_provenance
 from experiments.schemas import ExperimentConfig
 from negatives.records import InputError
 
@@ -39,12 +39,17 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
         InputError: an existing folder, missing hardware, unusable tables, or a model that cannot be loaded.
     """
     folder = Path(config.output_dir)
-    if resume and (folder / WEIGHTS_FILE).is_file():
-        say(f"{folder} is finished; nothing to resume.")
+    if resume and (folder / WEIGHTS_FILE).is_file() and not is_main_process():
         return
+    output = None
+    if is_main_process():
+        output = OutputFolder(config, verb="train", result=WEIGHTS_FILE, resume=resume, overwrite=overwrite)
+        if output.finished:
+            say(f"{folder} is finished; nothing to resume.")
+            return
     resolve_device(config.trainer.accelerator)
     import lightning as L
-    from lightning.pytorch.utilities import rank_zero_only
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     _quiet()
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -54,20 +59,36 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
     dtype = weights_dtype(config.trainer.precision)
     module = build_module(config.model, config.optim, captions=words, dtype=dtype)
     datamodule.connect(module.collator())
-    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        prepare_output(folder, resume=resume, overwrite=overwrite)
-        save_provenance(folder, to_yaml(config))
-    trainer = build_trainer(config, folder)
-    last = folder / "checkpoints" / "last.ckpt"
     try:
-        trainer.fit(module, datamodule, ckpt_path=last if resume and last.is_file() else None, weights_only=True)
+        trainer = build_trainer(config, folder)
+    except MisconfigurationException as error:
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+    if output is not None:
+        output.claim()
+    fit(trainer, module, datamodule, folder / "checkpoints" / "last.ckpt" if resume else None)
+    if trainer.is_global_zero:
+        save_run(module, folder, trainable_only=config.model.checkpoint is not None)
+        say(f"Trained {config.name}: {folder / WEIGHTS_FILE}")
+
+
+def is_main_process() -> bool:
+    """Whether this is the one process of a job that prepares the folder, by the launchers' environment variables."""
+    ranks = ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
+    return all(int(os.environ.get(name, 0)) == 0 for name in ranks)
+
+
+def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDataModule, last: Path | None) -> None:
+    """Fits, from the checkpoint `last` where there is one, and closes W&B's run whatever happens.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C.
+    """
+    try:
+        trainer.fit(module, datamodule, ckpt_path=last if last and last.is_file() else None, weights_only=True)
     except SystemExit:
         raise KeyboardInterrupt from None  # how Lightning ends on Ctrl-C
     finally:
         finish_logging(trainer.loggers)
-    if trainer.is_global_zero:
-        save_run(module, folder, trainable_only=config.model.checkpoint is not None)
-        say(f"Trained {config.name}: {folder / WEIGHTS_FILE}")
 
 
 def finish_logging(loggers: Iterable[Any]) -> None:
@@ -75,7 +96,7 @@ def finish_logging(loggers: Iterable[Any]) -> None:
     from lightning.pytorch.loggers import WandbLogger
 
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
+        if isinstance(logger, WandbLogger) and logger._experiment is not None:
             logger.experiment.finish()
 
 
@@ -103,7 +124,7 @@ def build_trainer(config: ExperimentConfig, folder: Path) -> L.Trainer:
         folder: of the run.
     """
     import lightning as L
-    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+    from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger
 
     from experiments.plain_progress import PlainProgress
@@ -118,9 +139,10 @@ def build_trainer(config: ExperimentConfig, folder: Path) -> L.Trainer:
         filename="last",
         every_n_train_steps=settings.checkpoint_every,
         every_n_epochs=None if settings.checkpoint_every else 1,
+        save_on_train_epoch_end=None if settings.checkpoint_every else True,
         enable_version_counter=False,
     )
-    callbacks: list[L.Callback] = [saved, LearningRateMonitor("step")]
+    callbacks: list[L.Callback] = [saved]
     if not is_terminal():
         callbacks.append(PlainProgress())
     validate = settings.validate_every

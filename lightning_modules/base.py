@@ -68,6 +68,7 @@ class AlignmentModule(L.LightningModule):
         cells = int(labelled_cells(batch).sum())
         self._cells_in_step += cells
         metrics = {"train/loss/value": loss, **{f"train/{name}": value for name, value in report.items()}}
+        metrics["train/optim/lr"] = self.trainer.optimizers[0].param_groups[-1]["lr"]
         self.log_dict(metrics, batch_size=max(1, cells), prog_bar=False, sync_dist=True)
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=max(1, cells))
         return loss * cells * self.trainer.accumulate_grad_batches

@@ -188,7 +188,8 @@ class LlavaModule(AlignmentModule):
         return loss, {"cells/accuracy": right.sum() / mask.sum().clamp(min=1)}
 
     def _match_logits(self, vocabulary_logits: torch.Tensor) -> torch.Tensor:
-        return (vocabulary_logits[..., self.encoder.yes_id] - vocabulary_logits[..., self.encoder.no_id]).float()
+        # float32 before the difference: in half precision many captions would tie.
+        return vocabulary_logits[..., self.encoder.yes_id].float() - vocabulary_logits[..., self.encoder.no_id].float()
 
     def _answer_logits(self, batch: ImageTextBatch, places: int) -> torch.Tensor:
         """(B, C, places, V): logits behind the prompt's last token and the `places - 1` tokens after it."""

@@ -66,12 +66,12 @@ def test_items_of_one_photo_share_its_row(tmp_path: Path, photos: Path) -> None:
     assert sorted(rows["70"]) == ["a box in a dog", "a dog in a box"]
 
 
-def test_items_whose_photo_is_absent_are_left_out_only_where_that_is_asked(tmp_path: Path, photos: Path) -> None:
+def test_items_whose_photo_is_absent_are_left_out_and_counted(tmp_path: Path, photos: Path) -> None:
     folder = write(tmp_path / "data")
     (photos / "000000000070.jpg").unlink()
-    assert read_sugarcrepe(folder, image_root=photos).captions["image_id"].to_pylist() == ["7", "7"]
-    with pytest.raises(InputError, match=r"1 of 2 images do not exist, .*000000000070\.jpg for one"):
-        read_sugarcrepe(folder, image_root=photos, only_present=False)
+    pairs = read_sugarcrepe(folder, image_root=photos)
+    assert pairs.captions["image_id"].to_pylist() == ["7", "7"]
+    assert pairs.left_out == 1
 
 
 def test_image_ids_restrict_a_benchmark_to_images_of_another_table(tmp_path: Path, photos: Path) -> None:

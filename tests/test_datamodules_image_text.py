@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datamodules.batch import ImageTextRow, batch_summary, collate_rows
+from datamodules.batch import ImageTextRow, collate_rows
 from datamodules.benchmarks.tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
 from negatives.records import VERDICT_SCHEMA, InputError, read_captions, read_negatives, text_table, write_table
@@ -242,6 +242,5 @@ def test_a_batch_says_which_cells_exist_in_the_mask() -> None:
     assert batch.labels.tolist() == [[1, 0, 0], [1, -1, -1], [-1, -1, -1]]
     assert batch.text_ids[1] == ["text-1-0", "", ""]
     assert batch.negative_type[0] == ["", "replace_obj", "replace_obj"]
-    assert batch_summary(batch) == {"images": 3, "cells": 6, "positives": 2}
     assert seen[0][1].tobytes() == photo(1).tobytes()
     assert seen[1:] == [[["a", "b", "c"], ["d"], ["e", "f"]], [[1, 0, 0], [1], [-1, -1]]]

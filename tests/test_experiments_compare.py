@@ -289,15 +289,14 @@ def test_damaged_runs_are_named(tmp_path: Path, config: CompareConfig):
 
 
 def test_an_existing_report_needs_a_flag_and_runs_are_never_overwritten(tmp_path: Path, config: CompareConfig):
+    compare(config)
     folder = Path(config.output_dir)
-    folder.mkdir()
     (folder / "mine.txt").write_text("kept")
-    assert "must be new or empty" in refusal(config)
-    assert "deletes only what itm wrote" in refusal(config, overwrite=True)
+    assert "--resume" in refusal(config)
     compare(config, resume=True)
     assert (folder / "mine.txt").read_text() == "kept"
-    assert "must not hold what is compared" in refusal(replace(config, output_dir=str(tmp_path)), overwrite=True)
-    assert "must not hold what is compared" in refusal(replace(config, output_dir=config.runs[0]), overwrite=True)
+    assert "needs a folder of `itm compare`" in refusal(replace(config, output_dir=str(tmp_path)), overwrite=True)
+    assert "needs a folder of `itm compare`" in refusal(replace(config, output_dir=config.runs[0]), overwrite=True)
     assert not list(tmp_path.glob(".*"))
 
 

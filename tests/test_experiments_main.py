@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 
 from experiments import config, schemas
 from experiments.__main__ import VERBS, main
-from experiments.provenance import git_state, prepare_output, save_provenance
+from experiments.outputs import OutputFolder, git_state
 from negatives.records import InputError
 
 
@@ -152,33 +153,69 @@ def test_exit_codes_tell_bad_input_interruption_and_bugs_apart(
         main(["train", *data])
 
 
+@dataclass
+class Settings:
+    """A configuration with the one key that every verb has."""
+
+    output_dir: str
+    reads: str = ""
+    lr: float = 0.1
+    logging: dict[str, str] = field(default_factory=dict)
+
+
+def output(
+    folder: Path, *, verb: str = "train", resume: bool = False, overwrite: bool = False, **keys: Any
+) -> OutputFolder:
+    config = Settings(str(folder), **keys)
+    return OutputFolder(config, verb=verb, result="result", resume=resume, overwrite=overwrite)
+
+
 def test_an_output_folder_that_holds_something_needs_a_flag(tmp_path: Path) -> None:
-    prepare_output(tmp_path / "new", resume=False, overwrite=False)
-    assert not (tmp_path / "new").exists()
-    save_provenance(tmp_path / "run", "name: x\n")
+    run = tmp_path / "run"
+    made = output(run)
+    assert not run.exists(), "looking at a folder does not make it"
+    made.claim()
     with pytest.raises(InputError, match=r"--resume.*--overwrite"):
-        prepare_output(tmp_path / "run", resume=False, overwrite=False)
-    prepare_output(tmp_path / "run", resume=True, overwrite=False)
-    assert (tmp_path / "run/config.yaml").read_text() == "name: x\n"
-    prepare_output(tmp_path / "run", resume=False, overwrite=True)
-    assert list((tmp_path / "run").iterdir()) == []
+        output(run)
+    assert not output(run, resume=True).finished
+    (run / "result").touch()
+    assert output(run, resume=True).finished
+    output(run, overwrite=True).claim()
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "provenance.json"}
 
 
-def test_overwrite_never_deletes_what_itm_did_not_write(tmp_path: Path) -> None:
+def test_flags_never_touch_what_another_verb_or_person_made(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/holiday.png").touch()
-    with pytest.raises(InputError, match=r"photos has no provenance.json"):
-        prepare_output(tmp_path / "photos", resume=False, overwrite=True)
+    output(tmp_path / "sweep", verb="sweep").claim()
+    for flag in ("resume", "overwrite"):
+        for folder in ("photos", "sweep"):
+            with pytest.raises(InputError, match=f"--{flag} needs a folder of `itm train`"):
+                output(tmp_path / folder, **{flag: True})
     with pytest.raises(InputError, match="is a file"):
-        prepare_output(tmp_path / "photos/holiday.png", resume=True, overwrite=False)
+        output(tmp_path / "photos/holiday.png", resume=True)
     assert (tmp_path / "photos/holiday.png").exists()
 
 
+def test_overwrite_never_deletes_what_the_run_reads(tmp_path: Path) -> None:
+    run = output(tmp_path / "run").claim()
+    (run / "table.parquet").touch()
+    with pytest.raises(InputError, match="would delete"):
+        output(run, overwrite=True, reads=str(run / "table.parquet"))
+
+
+def test_resume_needs_the_same_configuration_but_for_logging(tmp_path: Path) -> None:
+    run = output(tmp_path / "run").claim()
+    assert output(run, resume=True, logging={"wandb": "online"})
+    with pytest.raises(InputError, match=r"another `lr`.*--overwrite"):
+        output(run, resume=True, lr=0.2)
+
+
 def test_provenance_names_versions_and_never_fails_without_git(tmp_path: Path) -> None:
-    save_provenance(tmp_path, "{}\n")
-    saved = json.loads((tmp_path / "provenance.json").read_text())
+    output(tmp_path / "run").claim()
+    saved = json.loads((tmp_path / "run/provenance.json").read_text())
     assert saved["packages"]["omegaconf"] is not None
-    assert set(saved) == {"argv", "git", "packages", "python", "platform"}
+    assert set(saved) == {"verb", "argv", "git", "packages", "python", "platform"}
     assert git_state(tmp_path) is None
     (tmp_path / ".git").mkdir()
     assert git_state(tmp_path) is None

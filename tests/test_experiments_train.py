@@ -89,12 +89,15 @@ def test_a_loaded_run_scores_as_the_trained_one(trained: Path, tables: Path, tmp
         assert logits[f"caption:{pair['caption_id']}"] == pytest.approx(pair["positive_logit"], abs=1e-5)
 
 
-def test_a_finished_run_is_not_trained_again(trained: Path, tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_not_trained_again(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (trained / "weights.safetensors").stat().st_mtime_ns
-    assert main(train_words(tables, trained, "--resume")) == 0
+    again = ["train", str(trained / "config.yaml")]
+    assert main([*again, "--resume"]) == 0
     assert "nothing to resume" in capsys.readouterr().out
-    assert main(train_words(tables, trained)) == 2
+    assert main(again) == 2
     assert "--resume" in capsys.readouterr().err
+    assert main([*again, "--resume", "optim.lr=0.5"]) == 2
+    assert "another `optim.lr`" in capsys.readouterr().err
     assert (trained / "weights.safetensors").stat().st_mtime_ns == before
 
 

@@ -10,8 +10,12 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Pairs:
-    """True captions of images, false ones made from them, and where the images lie."""
+    """True captions of images, false ones made from them, and where the images lie.
+
+    `left_out` counts items of the benchmark whose image is not there.
+    """
 
     captions: pa.Table
     negatives: pa.Table
     root: Path
+    left_out: int = 0

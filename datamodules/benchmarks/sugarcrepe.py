@@ -12,30 +12,29 @@ import pyarrow as pa
 
 from datamodules.benchmarks import Pairs
 from datamodules.benchmarks.tables import restrict
+from datamodules.sources import image_path
 from negatives.records import NEGATIVE_TYPES, InputError
 
 
-def read_sugarcrepe(
-    folder: str | Path, *, image_root: str | Path, image_ids: str | Path | None = None, only_present: bool = True
-) -> Pairs:
-    """The benchmark's items; image_id is COCO's number.
+def read_sugarcrepe(folder: str | Path, *, image_root: str | Path, image_ids: str | Path | None = None) -> Pairs:
+    """The benchmark's items whose photo is there; image_id is COCO's number. The others are counted in `left_out`.
 
     Args:
         folder: holds `replace_obj.json` and the like; types without a file are left out.
         image_root: folder of the COCO val2017 photos.
         image_ids: captions table whose images are the only ones used.
-        only_present: leave out items whose photo is not in `image_root`.
 
     Raises:
         InputError: no annotation file, a malformed one, or nothing left.
     """
-    root, captions, negatives = Path(image_root), [], []
+    root, captions, negatives, left_out = Path(image_root), [], [], 0
     files = [path for name in NEGATIVE_TYPES if (path := Path(folder) / f"{name}.json").is_file()]
     if not files:
         raise InputError(f"{folder} holds no SugarCrepe file such as replace_obj.json; give its data folder.")
     for path in files:
         for key, filename, caption, negative in _items(path):
-            if only_present and not (root / filename).is_file():
+            if not image_path(root, filename).is_file():
+                left_out += 1
                 continue
             identity = f"{path.stem}:{key}"
             image_id = Path(filename).stem.lstrip("0") or "0"
@@ -45,7 +44,7 @@ def read_sugarcrepe(
             )
     if not captions:
         raise InputError(f"{folder}: none of its photos lies in {root}; set image_root to COCO's val2017 folder.")
-    pairs = Pairs(pa.Table.from_pylist(captions), pa.Table.from_pylist(negatives), root)
+    pairs = Pairs(pa.Table.from_pylist(captions), pa.Table.from_pylist(negatives), root, left_out)
     return restrict(pairs, image_ids, str(folder))
 
 

@@ -49,4 +49,4 @@ def restrict(pairs: Pairs, image_ids: str | Path | None, source: str) -> Pairs:
     if not negatives.num_rows:
         raise InputError(f"{source}: no pair is left to evaluate on; check `image_ids` and the tables.")
     check_images(pairs.root, captions["image"].to_pylist())
-    return Pairs(captions, negatives, pairs.root)
+    return Pairs(captions, negatives, pairs.root, pairs.left_out)

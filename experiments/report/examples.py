@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from experiments.report.runs import EvaluatedRun
 
@@ -87,7 +87,7 @@ def thumbnail(root: Path, image: str) -> tuple[str | None, bool]:
         with Image.open(path) as opened:
             small = max(opened.size) <= SMALL
             opened.draft("RGB", (SIDE, SIDE))
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
+            picture = opened.convert("RGB")  # as the model sees it, whatever EXIF says of its orientation
         picture.thumbnail((SIDE, SIDE))
     except Exception:  # decoders raise whatever they like, and a page is worth more than a picture in it
         return None, False
