@@ -31,17 +31,17 @@ PROCESSOR_FOLDER = "processor"
 WEIGHTS_FILE = "weights.safetensors"
 
 
-def build_pairs(config: PairsConfig, place: str) -> Pairs:
-    """The evaluation pairs that `config` names; `place` is its key, for errors."""
+def build_pairs(config: PairsConfig) -> Pairs:
+    """The evaluation pairs that `config` names."""
     from datamodules.benchmarks.sugarcrepe import read_sugarcrepe
     from datamodules.benchmarks.tables import read_pairs
 
     if config.format == "sugarcrepe":
-        if config.annotations is None or config.image_root is None:
-            raise InputError(f"{place} with format=sugarcrepe needs annotations and image_root.")
+        assert config.annotations is not None
+        assert config.image_root is not None
         return read_sugarcrepe(config.annotations, image_root=config.image_root, image_ids=config.image_ids)
-    if config.captions is None or config.negatives is None:
-        raise InputError(f"{place} needs captions and negatives.")
+    assert config.captions is not None
+    assert config.negatives is not None
     return read_pairs(config.captions, config.negatives, image_root=config.image_root, image_ids=config.image_ids)
 
 
@@ -61,7 +61,7 @@ def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
         swap_ratio=config.mixing.swap_ratio,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
-        validation=build_pairs(config.validation, "data.validation") if config.validation else None,
+        validation=build_pairs(config.validation) if config.validation else None,
         seed=seed,
     )
 

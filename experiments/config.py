@@ -46,13 +46,18 @@ def load_config(
     return _load(schema, layers, overrides, check_files)
 
 
-def load_mapping(
-    schema: type[T], mapping: Mapping[str, Any], origin: str, overrides: Sequence[str] = (), *, check_files: bool = True
-) -> T:
-    """As `load_config`, from a dictionary; `origin` is what errors name in place of a file."""
+def load_mapping(schema: type[T], mapping: Mapping[str, Any], origin: str, *, made_in: Path | None = None) -> T:
+    """As `load_config`, from a dictionary.
+
+    Args:
+        schema: Dataclass to fill.
+        mapping: Its keys and values.
+        origin: What errors name in place of a file.
+        made_in: Folder whose files need not be there yet.
+    """
     layers = Layers()
     layers.add(mapping, origin)
-    return _load(schema, layers, overrides, check_files)
+    return _load(schema, layers, (), True, made_in)
 
 
 def to_yaml(config: Any) -> str:
@@ -60,30 +65,46 @@ def to_yaml(config: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
 
 
-def _load(schema: type[T], layers: Layers, overrides: Sequence[str], check_files: bool) -> T:
+def _load(
+    schema: type[T], layers: Layers, overrides: Sequence[str], check_files: bool, made_in: Path | None = None
+) -> T:
     faults: list[str] = []
     for text in overrides:
         try:
             layers.override(text)
         except ConfigError as error:
             faults.extend(error.faults)
-    check = _Check(schema, layers, check_files)
+    check = _Check(schema, layers, check_files, made_in)
     root = OmegaConf.structured(schema)
     check.fill(root, schema, layers.tree, ())
     check.values(root, {}, ())
     faults.extend(check.faults.values())
     if faults:
         raise ConfigError(*faults)
-    return cast(T, OmegaConf.to_object(root))
+    config = cast(T, OmegaConf.to_object(root))
+    if faults := [f"{fault} ({layers.last_file or COMMAND_LINE})" for fault in _faults_between_keys(config, "")]:
+        raise ConfigError(*faults)
+    return config
+
+
+def _faults_between_keys(config: Any, place: str) -> Iterator[str]:
+    """What the dataclasses' own `faults(place)` say, from the outermost to the innermost."""
+    if hasattr(config, "faults"):
+        yield from config.faults(place)
+    held = config if isinstance(config, dict) else {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    for name, value in held.items():
+        if dataclasses.is_dataclass(value) or isinstance(value, dict):
+            yield from _faults_between_keys(value, f"{place}{name}.")
 
 
 class _Check:
     """Fills a structured config leaf by leaf and collects what is wrong, one fault for each key."""
 
-    def __init__(self, schema: type, layers: Layers, check_files: bool) -> None:
+    def __init__(self, schema: type, layers: Layers, check_files: bool, made_in: Path | None) -> None:
         self.schema = schema
         self.layers = layers
         self.check_files = check_files
+        self.made_in = made_in
         self.faults: dict[Place, str] = {}
 
     def fill(self, node: DictConfig, schema: type, mapping: Mapping[Any, Any], place: Place) -> None:
@@ -155,17 +176,23 @@ class _Check:
     def _bounds(self, value: Any, rules: Mapping[str, Any], place: Place) -> None:
         if value is None or not rules:
             return
-        path = Path(value) if "exists" in rules else Path()
-        held = (
+        there = self._is_there(value, rules["exists"]) if "exists" in rules else True
+        held = there and (
             value in rules.get("choices", (value,))
             and ("min" not in rules or value >= rules["min"])
             and ("max" not in rules or value <= rules["max"])
             and ("above" not in rules or value > rules["above"])
-            and (not self.check_files or rules.get("exists") != "file" or path.is_file())
-            and (not self.check_files or rules.get("exists") != "folder" or path.is_dir())
         )
         if not held:
             self._fault(place, f"must be {rule_text(rules)}", value)
+
+    def _is_there(self, value: Any, kind: str) -> bool:
+        if not isinstance(value, str) or "\0" in value:
+            return False
+        path = Path(value)
+        if self.made_in is not None and path.absolute().is_relative_to(self.made_in.absolute()):
+            return True
+        return not self.check_files or (path.is_file() if kind == "file" else path.is_dir())
 
     def _missing(self, place: Place) -> None:
         key, file = ".".join(place), self.layers.origin(place) or self.layers.last_file

@@ -42,7 +42,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
         raise InputError(
             f"{config.run}: no set to evaluate on; give evaluation.sets, in the run's or in this configuration."
         )
-    sets = {name: build_pairs(pairs, f"evaluation.sets.{name}") for name, pairs in evaluation.sets.items()}
+    sets = {name: build_pairs(pairs) for name, pairs in evaluation.sets.items()}
     folder = output.claim()
     scorer = fingerprint(module, experiment.model, Path(config.run))
     metrics: list[dict[str, Any]] = []

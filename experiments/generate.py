@@ -45,8 +45,7 @@ def run(config: GenerateConfig, *, resume: bool = False, overwrite: bool = False
 
 
 def _captions(config: GenerateConfig) -> Any:
-    if config.captions is None:
-        raise InputError(f"captions must be given where generator={config.generator}.")
+    assert config.captions is not None
     return read_captions(config.captions)
 
 
@@ -56,8 +55,7 @@ def _negatives(config: GenerateConfig, captions: Any) -> Any:
 
     if config.generator == "rules":
         return write_negatives(captions, RuleWriter(), config.seed, progress=tracker("rules"))
-    if config.pairs is None:
-        raise InputError("pairs must be given where generator=pairs.")
+    assert config.pairs is not None
     return join_pairs(captions, config.pairs, config.folds)
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +47,13 @@ class PairsConfig:
     image_ids: str | None = field(default=None, metadata={"exists": "file"})
     """Captions table whose images are the only ones used (how a benchmark is restricted to a fold)."""
 
+    def faults(self, place: str) -> Iterator[str]:
+        """Keys that the format needs and that are not given."""
+        needed = ("captions", "negatives") if self.format == "tables" else ("annotations", "image_root")
+        for key in needed:
+            if getattr(self, key) is None:
+                yield f"`{place}{key}` must be given where `{place}format` is {self.format}"
+
 
 @dataclass
 class DataConfig:
@@ -69,6 +77,13 @@ class DataConfig:
     """Loader processes on each device."""
     validation: PairsConfig | None = None
     """Pairs scored during training for the learning curves; none where not given."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """A subset without verdicts, and several tables without a folder that their images start from."""
+        if self.subset != "all" and self.verdicts is None:
+            yield f"`{place}verdicts` must be given where `{place}subset` is {self.subset}: run `itm filter`"
+        if isinstance(self.captions, list) and self.image_root is None:
+            yield f"`{place}image_root` must be given where `{place}captions` lists several tables"
 
 
 @dataclass
@@ -134,6 +149,11 @@ class ModelConfig:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 
+    def faults(self, place: str) -> Iterator[str]:
+        """A question without its caption."""
+        if self.question is not None and self.question.count("{caption}") != 1:
+            yield f"`{place}question` must hold {{caption}} exactly once, got {self.question!r}"
+
 
 @dataclass
 class OptimConfig:
@@ -179,6 +199,11 @@ class TrainerConfig:
     """Optimiser steps between resumable checkpoints; once per epoch where not given."""
     log_every: int = field(default=10, metadata={"min": 1})
     """Optimiser steps between logged losses."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Several devices without a way to share the work."""
+        if self.devices * self.num_nodes > 1 and self.strategy == "auto":
+            yield f"`{place}strategy` must be ddp where there is more than one device, got auto"
 
 
 @dataclass
@@ -262,6 +287,13 @@ class GenerateConfig:
     """Seeds scenes and negatives."""
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
     """Sizes of the embedded data set (scenes)."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Inputs that the generator needs and that are not given."""
+        needed = {"rules": ("captions",), "pairs": ("captions", "pairs"), "scenes": ()}[self.generator]
+        for key in needed:
+            if getattr(self, key) is None:
+                yield f"`{place}{key}` must be given where `{place}generator` is {self.generator}"
 
 
 @dataclass
@@ -378,6 +410,12 @@ class ScoreConfig:
     """Images scored at a time."""
     shard_size: int = field(default=1024, metadata={"min": 1})
     """Images between two saved parts; a resumed run repeats at most one part."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Nothing that could score."""
+        if self.run is None and self.model.checkpoint is None:
+            yield f"`{place}run` or `{place}model.checkpoint` must be given: what is to score?"
+
     accelerator: str = field(default="auto", metadata={"choices": ("auto", "cpu", "gpu", "cuda", "mps")})
     """Hardware to score on."""
 

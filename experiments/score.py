@@ -37,8 +37,6 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
         return
-    if config.run is None and config.model.checkpoint is None:
-        raise InputError("run or model.checkpoint must be given: what is to score?")
     device = resolve_device(config.accelerator)
     captions = read_captions(config.captions)
     root = Path(config.image_root) if config.image_root else Path(config.captions).parent

@@ -118,7 +118,7 @@ def plan(config: SweepConfig) -> list[Task]:
 
     def add(name: str, verb: str, schema: type, mapping: Mapping[str, Any], needs: str | None = None) -> None:
         try:
-            resolved: Any = load_mapping(schema, mapping, name, check_files=False)
+            resolved: Any = load_mapping(schema, mapping, name, made_in=folder)
             tasks.append(Task(name, verb, to_yaml(resolved), needs))
         except ConfigError as error:
             faults.extend(fault for fault in error.faults if fault not in faults)

@@ -130,8 +130,6 @@ def build_trainer(config: ExperimentConfig, folder: Path) -> L.Trainer:
     from experiments.plain_progress import PlainProgress
 
     settings = config.trainer
-    if settings.devices * settings.num_nodes > 1 and settings.strategy == "auto":
-        raise InputError("trainer.strategy must be ddp where there is more than one device, got auto.")
     wandb = wandb_logger(config.logging, folder=folder, name=config.name, job_type="train", settings=config)
     loggers = [CSVLogger(save_dir=folder, name="logs"), *([wandb] if wandb else [])]
     saved = ModelCheckpoint(

@@ -199,17 +199,21 @@ def test_an_empty_file_is_a_file_without_differences(tmp_path: Path) -> None:
     assert load_config(Outer, write(tmp_path / "a.yaml", "")) == load_config(Outer, None)
 
 
-def test_files_may_be_left_unchecked() -> None:
-    config = load_mapping(Outer, {"table": "later.jsonl"}, "step 1", ["count=2"], check_files=False)
-    assert (config.table, config.count) == ("later.jsonl", 2)
-    with pytest.raises(ConfigError, match=r"`table` must be an existing file, got 'later.jsonl' \(step 1\)"):
-        load_mapping(Outer, {"table": "later.jsonl"}, "step 1")
+def test_files_that_are_still_to_be_made_are_not_missed(tmp_path: Path) -> None:
+    later = str(tmp_path / "made/later.jsonl")
+    assert load_mapping(Outer, {"table": later}, "step 1", made_in=tmp_path / "made").table == later
+    assert load_config(Outer, None, [f"table={later}"], check_files=False).table == later
+    for elsewhere in (None, tmp_path / "other"):
+        with pytest.raises(ConfigError, match=r"`table` must be an existing file, got '.*later.jsonl' \(step 1\)"):
+            load_mapping(Outer, {"table": later}, "step 1", made_in=elsewhere)
 
 
-def test_loading_leaves_the_mapping_alone() -> None:
-    mapping = {"inner": {"rate": 0.5}, "steps": [{"rate": 0.5}]}
-    load_mapping(Outer, mapping, "here", ["inner.rate=1", "steps.0.rate=1"])
-    assert mapping == {"inner": {"rate": 0.5}, "steps": [{"rate": 0.5}]}
+def test_rules_between_keys_are_reported_together() -> None:
+    words = ["data.subset=kept", "data.captions=[a, b]", "data.negatives=c", "trainer.devices=2", "model.question=why"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(schemas.ExperimentConfig, None, words, check_files=False)
+    for key in ("data.verdicts", "data.image_root", "trainer.strategy", "model.question"):
+        assert f"`{key}` must" in str(caught.value)
 
 
 def test_yaml_of_a_configuration_reads_back_as_itself(tmp_path: Path) -> None:

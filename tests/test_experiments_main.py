@@ -35,11 +35,9 @@ class Fake(types.ModuleType):
         self.calls.append(("status", settings, {}))
 
     def load(self, path: str, overrides: list[str]) -> schemas.SweepConfig:
-        mapping = config.read_yaml(path) if Path(path).is_file() else {}
         self.path = path
-        return config.load_mapping(
-            schemas.SweepConfig, mapping | {"compare": {"output_dir": "report"}}, path, overrides, check_files=False
-        )
+        given = path if Path(path).is_file() else None
+        return config.load_config(schemas.SweepConfig, given, overrides, check_files=False)
 
 
 @pytest.fixture

@@ -46,10 +46,8 @@ def test_every_experiment_trains_tiny_for_a_step(name: str, tables: Path, tmp_pa
     assert (tmp_path / "run/weights.safetensors").is_file()
 
 
-@pytest.mark.parametrize("name", SWEEPS)
-def test_every_sweep_resolves_without_faults(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ITM_SHARED", "somewhere")
-    assert sweep.plan(sweep.load(name, []))
+def test_the_demo_resolves_without_faults() -> None:
+    assert len(sweep.plan(sweep.load("experiments/sweeps/demo.yaml", []))) == 11
 
 
 @pytest.mark.slow

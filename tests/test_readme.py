@@ -44,15 +44,17 @@ def test_the_road_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert (tmp_path / made).is_file()
 
 
-def test_commands_for_larger_machines_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ITM_SHARED", "somewhere")
-    lines = commands("console")
-    assert [line[1] for line in lines] == ["train", "sweep"]
-    for _, verb, file, *words in lines:
-        if verb == "train":
-            assert load_config(ExperimentConfig, file, words, check_files=False).model.tune == "lora"
-        else:
-            assert main([verb, file, *words, "--dry-run"]) == 0
+def test_the_command_for_larger_machines_resolves() -> None:
+    (itm, verb, file, *words), _ = commands("console")
+    assert (itm, verb) == ("itm", "train")
+    assert load_config(ExperimentConfig, file, words, check_files=False).model.tune == "lora"
+
+
+def test_the_command_for_real_photos_resolves(shared: Path) -> None:
+    assert shared.is_dir()
+    _, (itm, *words) = commands("console")
+    assert itm == "itm"
+    assert main([*words, "--dry-run"]) == 0
 
 
 def test_every_verb_is_explained() -> None:
