@@ -172,6 +172,11 @@ class OptimConfig:
     gradient_clip: float = field(default=1.0, metadata={"min": 0.0})
     """Largest gradient norm; 0 leaves gradients alone."""
 
+    def faults(self, place: str) -> Iterator[str]:
+        """Averaging coefficients that do not average."""
+        if not all(0 <= beta < 1 for beta in self.betas):
+            yield f"`{place}betas` must be in [0, 1), got {list(self.betas)}"
+
 
 @dataclass
 class TrainerConfig:

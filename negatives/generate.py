@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,7 +53,8 @@ def write_negatives(captions: pa.Table, writer: Writer, seed: int, progress: Pro
         progress: wraps the iteration over captions to show how far it is.
 
     Returns:
-        A negatives table with `negative_id` = `<caption_id>:<negative_type>`.
+        A negatives table with `negative_id` = `<caption_id>:<negative_type>`, and a column `seed`: with the writer's
+        name and version all that it takes to make a row again.
 
     Raises:
         InputError: if the writer has no negative for any caption.
@@ -69,7 +71,7 @@ def write_negatives(captions: pa.Table, writer: Writer, seed: int, progress: Pro
             f"The writer `{writer.name}` must know words of the captions, and knows none of {len(captions)} captions, "
             f"such as {show(strings(captions, 'caption')[:1])}. Use another generator for these captions."
         )
-    return _negatives_table(rows)
+    return _negatives_table(rows).append_column("seed", pa.array([seed] * len(rows), pa.int64()))
 
 
 def join_pairs(captions: pa.Table, pairs_path: StrPath, folds: Sequence[int] = ()) -> pa.Table:
@@ -84,7 +86,8 @@ def join_pairs(captions: pa.Table, pairs_path: StrPath, folds: Sequence[int] = (
         folds: only pairs whose `image_fold` is listed; all where empty.
 
     Returns:
-        A negatives table with `negative_id` = `<caption_id>:<type>:<k>`, k counting in the file's order.
+        A negatives table with `negative_id` = `<caption_id>:<type>:<k>`, k counting in the file's order, and a column
+        `source`: the file's name.
 
     Raises:
         InputError: if the file is unreadable, a line lacks a key, a type is unknown, or no pair joins.
@@ -109,7 +112,7 @@ def join_pairs(captions: pa.Table, pairs_path: StrPath, folds: Sequence[int] = (
             f"Pairs must join captions by image and text, and none of {total} pairs{listed} does ({pairs_path}). "
             "Give the captions that these pairs were written for, or other folds."
         )
-    return _negatives_table(rows)
+    return _negatives_table(rows).append_column("source", pa.array([Path(pairs_path).name] * len(rows), pa.string()))
 
 
 def bare_words(text: str) -> str:

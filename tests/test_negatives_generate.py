@@ -230,3 +230,13 @@ def test_real_pairs_join_real_captions() -> None:
     said = dict(zip(strings(captions, "caption_id"), strings(captions, "caption"), strict=True))
     names = zip(strings(table, "caption_id"), strings(table, "caption"), strict=True)
     assert all(bare_words(said[caption_id]) != bare_words(text) for caption_id, text in names)
+
+
+def test_a_row_can_be_made_again_from_its_columns() -> None:
+    captions = pa.table(
+        {"image_id": ["1"], "image": ["1.jpg"], "caption_id": ["1_0"], "caption": ["a red cat on a blue table"]}
+    )
+    for row in write_negatives(captions, RuleWriter(), seed=7).to_pylist():
+        assert (row["generator"], row["prompt_version"]) == (RuleWriter.name, RuleWriter.version)
+        rng = generator_for(row["seed"], row["generator"], row["caption_id"])
+        assert (row["negative_type"], row["caption"]) in RuleWriter().write("a red cat on a blue table", rng)
