@@ -14,7 +14,6 @@ CODE := lightning_modules datamodules negatives experiments tests
 
 demo: $(INSTALLED)
 	$(BIN)/itm demo --resume
-	@echo "The report lies at runs/demo/report/index.html"
 
 test: test-fast test-slow
 

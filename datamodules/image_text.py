@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from datamodules.batch import Collator, ImageTextBatch, ImageTextRow
 from datamodules.benchmarks import Pairs
 from datamodules.mixing import UNITS, TextPool, build_pool, draw_negatives, group_anchors, rank_batches
-from datamodules.sources import ImageRows, check_images, load_image, read_tables
+from datamodules.sources import ImageRows, check_images, load_image, noise_image, read_tables
 from negatives.balance import random_subset
+from negatives.randomness import generator_for
 from negatives.records import InputError, StrPath, read_verdicts, text_table
 
 
@@ -27,6 +28,7 @@ class MixedRows(Dataset[list[ImageTextRow]]):
         images: image_id -> path inside `root`.
         unit, negatives, swap_ratio, seed: see `draw_negatives`.
         positives: kept positives of an image in a row; with unit "pair" a row has one.
+        image_dropout: chance that a row's image is replaced by noise in an epoch.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class MixedRows(Dataset[list[ImageTextRow]]):
         positives: int,
         negatives: int,
         swap_ratio: float,
+        image_dropout: float,
         seed: int,
     ):
         self.pool, self.images, self.root = pool, images, root
         self.unit, self.negatives, self.swap_ratio, self.seed = unit, negatives, swap_ratio, seed
+        self.image_dropout = image_dropout
         self.text_ids, self.image_ids = texts["text_id"].to_pylist(), texts["image_id"].to_pylist()
         self.captions, self.labels = texts["caption"].to_pylist(), texts["label"].to_pylist()
         self.types = texts["negative_type"].to_pylist()
@@ -73,6 +77,9 @@ class MixedRows(Dataset[list[ImageTextRow]]):
             )
         columns = (self.text_ids, self.captions, self.labels, self.types)
         image = load_image(self.root, self.images[image_id])
+        key = self.text_ids[positives[0]]
+        if generator_for(self.seed, epoch, key, "image_dropout").random() < self.image_dropout:
+            image = noise_image(image.size, self.seed, f"{epoch} {key}")
         return ImageTextRow(image_id, image, *([column[i] for i in (*positives, *negatives)] for column in columns))
 
 
@@ -108,6 +115,7 @@ class ImageTextDataModule(L.LightningDataModule):
         unit: "text" or "pair", see `draw_negatives`.
         positives_per_row: kept positives of an image in a row, where the unit is "text".
         negatives_per_positive, swap_ratio: how many negatives join a positive, see `draw_negatives`.
+        image_dropout: chance that a row's image is replaced by noise, so that the blind control is no surprise to it.
         batch_size: rows, each of one image, in a batch on each rank.
         num_workers: loader processes on each rank.
         validation: pairs for the learning curves.
@@ -129,6 +137,7 @@ class ImageTextDataModule(L.LightningDataModule):
         positives_per_row: int = 1,
         negatives_per_positive: int = 1,
         swap_ratio: float = 0.5,
+        image_dropout: float = 0.0,
         batch_size: int = 64,
         num_workers: int = 0,
         validation: Pairs | None = None,
@@ -145,7 +154,7 @@ class ImageTextDataModule(L.LightningDataModule):
         self.root = Path(image_root) if image_root is not None else Path(captions).parent  # type: ignore[arg-type]
         self.unit, self.seed = unit, seed
         self.positives_per_row, self.negatives_per_positive = positives_per_row, negatives_per_positive
-        self.swap_ratio = swap_ratio
+        self.swap_ratio, self.image_dropout = swap_ratio, image_dropout
         self.batch_size, self.num_workers, self.validation = batch_size, num_workers, validation
         self.collate: Collator | None = None
         self.rows: MixedRows | None = None
@@ -175,6 +184,7 @@ class ImageTextDataModule(L.LightningDataModule):
             positives=self.positives_per_row,
             negatives=self.negatives_per_positive,
             swap_ratio=self.swap_ratio,
+            image_dropout=self.image_dropout,
             seed=self.seed,
         )
 

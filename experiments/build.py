@@ -59,6 +59,7 @@ def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
         positives_per_row=config.mixing.positives,
         negatives_per_positive=config.mixing.negatives,
         swap_ratio=config.mixing.swap_ratio,
+        image_dropout=config.mixing.image_dropout,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
         validation=build_pairs(config.validation) if config.validation else None,

@@ -28,6 +28,7 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
         folds=config.judge.folds,
         ngrams=config.judge.ngrams,
         regularisation=config.judge.regularisation,
+        score_step=config.score_step,
         seed=config.seed,
     )
     folder = output.claim()

@@ -28,6 +28,9 @@ class MixingConfig:
     """Negatives drawn for each positive."""
     swap_ratio: float = field(default=0.5, metadata={"min": 0.0, "max": 1.0})
     """Chance that a drawn negative is a swap one."""
+    image_dropout: float = field(default=0.0, metadata={"min": 0.0, "max": 1.0})
+    """Chance that a row's image is replaced by noise: the scorer learns what the text alone is worth, which is what the
+    blind control then reads off (as the condition is dropped for classifier-free guidance)."""
 
 
 @dataclass
@@ -347,6 +350,9 @@ class FilterConfig:
     """Folder for `verdicts.parquet`."""
     top_fraction: float = field(default=0.3, metadata={"min": 0.0, "max": 0.99})
     """Part of each class that is dropped: the texts that the judge is most confidently right about (LLaVA-score)."""
+    score_step: float = field(default=0.0, metadata={"min": 0.0, "max": 0.5})
+    """Scores that round to the same multiple of it are ties, dropped at random: what differs by less than the judge's
+    sampling error should not decide. 0 ranks scores as they are."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     """The judge."""
     seed: int = field(default=0, metadata={"min": 0})

@@ -87,6 +87,8 @@ def run(config: SweepConfig, *, resume: bool = False, overwrite: bool = False) -
         raise InputError(
             f"{len(failed)} of {len(tasks)} tasks did not finish: {', '.join(failed)}. See above; go on with --resume."
         )
+    if any(task.verb == "compare" for task in tasks):
+        say(f"Report: {folder / 'report' / 'index.html'}")
 
 
 def status(config: SweepConfig) -> None:

@@ -69,6 +69,7 @@ def filter_texts(
     folds: int = 5,
     ngrams: int = 2,
     regularisation: float = 1.0,
+    score_step: float = 0.0,
     seed: int = 0,
 ) -> pa.Table:
     """Judges all texts out-of-fold and drops the top fraction of each class.
@@ -79,6 +80,8 @@ def filter_texts(
         folds: folds of the judge, by image.
         ngrams: longest word n-gram of the judge.
         regularisation: inverse strength of the judge's L2 penalty.
+        score_step: scores are rounded to multiples of it before they are ranked, so that differences below the judge's
+            sampling error are ties, dropped at random; 0 ranks them as they are.
         seed: seeds the folds.
 
     Returns:
@@ -97,7 +100,8 @@ def filter_texts(
         ngrams=ngrams,
         regularisation=regularisation,
     )
-    keep = _drop_top(score, labels, text_ids, top_fraction)
+    ranked = np.round(score / score_step) if score_step else score
+    keep = _drop_top(ranked, labels, text_ids, top_fraction)
     columns = (text_ids, labels, fold, score, keep.astype(np.float64), keep)
     return pa.table(dict(zip(VERDICT_SCHEMA.names, columns, strict=True)), schema=VERDICT_SCHEMA)
 

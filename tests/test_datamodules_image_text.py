@@ -244,3 +244,16 @@ def test_a_batch_says_which_cells_exist_in_the_mask() -> None:
     assert batch.negative_type[0] == ["", "replace_obj", "replace_obj"]
     assert seen[0][1].tobytes() == photo(1).tobytes()
     assert seen[1:] == [[["a", "b", "c"], ["d"], ["e", "f"]], [[1, 0, 0], [1], [-1, -1]]]
+
+
+def test_image_dropout_replaces_images_by_noise_at_its_rate_and_nothing_else(folder: Path) -> None:
+    plain, dropped, all_noise = (epoch_of(data(folder, image_dropout=rate)) for rate in (0.0, 0.5, 1.0))
+    shown, changed = 0, 0
+    for seen, other, noise in zip(
+        *([r for batch in epoch for r in batch] for epoch in (plain, dropped, all_noise)), strict=True
+    ):
+        assert seen.text_ids == other.text_ids == noise.text_ids
+        assert seen.image.tobytes() != noise.image.tobytes()
+        assert other.image.tobytes() in (seen.image.tobytes(), noise.image.tobytes())
+        shown, changed = shown + 1, changed + (other.image.tobytes() == noise.image.tobytes())
+    assert 0.2 < changed / shown < 0.8

@@ -218,3 +218,23 @@ def test_z_scores_follow_the_formula_of_monroe_et_al() -> None:
     assert [item.ngram for item in found["positive"]] == ["dog"]
     assert found["positive"][0].z == pytest.approx(dog / math.sqrt(1 / 4 + 1 / 2))
     assert [item.ngram for item in found["negative"]] == ["bus", "cat"]
+
+
+def test_scores_within_a_step_are_ties_that_are_dropped_at_random() -> None:
+    """Half of the negatives hold the cue; which of them go must not depend on the words around it."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for image in range(400):
+        colour = str(rng.choice(["red", "blue"]))
+        rows.append((f"caption:{image}", str(image), f"a {colour} cat", 1))
+        rows.append((f"negative:{image}", str(image), f"a {colour} cat" + " indeed" * int(image % 2), 0))
+    names = ("text_id", "image_id", "caption", "label")
+    texts = pa.table({name: [row[i] for row in rows] for i, name in enumerate(names)})
+    shares = {}
+    for step in (0.0, 0.1):
+        keep = filter_texts(texts, top_fraction=0.25, ngrams=1, score_step=step)["keep"].to_pylist()
+        cued = [(caption, kept) for (_, _, caption, _), kept in zip(rows, keep, strict=True) if "indeed" in caption]
+        kept_of = [[kept for caption, kept in cued if colour in caption] for colour in ("red", "blue")]
+        shares[step] = [sum(kept) / len(kept) for kept in kept_of]
+    assert all(0.35 < share < 0.65 for share in shares[0.1])
+    assert abs(shares[0.0][0] - shares[0.0][1]) > 0.3
