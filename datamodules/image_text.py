@@ -197,10 +197,14 @@ class ImageTextDataModule(L.LightningDataModule):
             return keep
         return random_subset(texts["label"].to_numpy(), keep, texts["text_id"].to_pylist(), self.seed)
 
-    def train_dataloader(self) -> DataLoader[ImageTextBatch]:
-        """Mixed rows; the sampler hands whole batches to the data set, so nothing depends on the worker."""
+    def _check_connected(self) -> None:
         if self.rows is None or self.collate is None:
             raise RuntimeError("Call setup() and connect(module.collator()) before asking for a loader.")
+
+    def train_dataloader(self) -> DataLoader[ImageTextBatch]:
+        """Mixed rows; the sampler hands whole batches to the data set, so nothing depends on the worker."""
+        self._check_connected()
+        assert self.rows is not None
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         batches = EpochBatches(
             len(self.rows), batch_size=self.batch_size, seed=self.seed, rank=rank, world_size=world_size
@@ -220,6 +224,7 @@ class ImageTextDataModule(L.LightningDataModule):
         """A row for each positive with its own negatives; every rank takes every world-size-th row."""
         if self.validation is None:
             return []
+        self._check_connected()
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         rows = ImageRows(self.validation.captions, self.validation.negatives, self.validation.root, pairs=True)
         if len(rows) < world_size:  # Lightning refuses an empty loader on one rank while the others wait for it

@@ -55,7 +55,7 @@ def load(path: str | Path | None, overrides: Sequence[str]) -> SweepConfig:
     config = load_config(SweepConfig, path, overrides)
     base = config.experiment.pop("base", None)
     if base is not None and path is not None:
-        config.experiment = _merged(read_yaml(find_yaml(path).parent / base), config.experiment)
+        config.experiment = _merged(read_yaml(find_yaml(path).parent / str(base)), config.experiment)
     plan(config)
     return config
 

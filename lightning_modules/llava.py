@@ -129,7 +129,11 @@ class LlavaModule(AlignmentModule):
         loss: `lm` (LLaVA-score's) or `binary`.
         train_vision: also train the vision tower.
         lora: adapters on the language model; None trains all of its weights.
+        gradient_checkpointing: recompute activations in the backward pass.
         optim: keyword arguments of `AlignmentModule`.
+
+    Raises:
+        ValueError: an unknown loss, an answer that is no single token, or adapters that match nothing.
     """
 
     network: PackedLlava
