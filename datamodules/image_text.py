@@ -188,6 +188,12 @@ class ImageTextDataModule(L.LightningDataModule):
             seed=self.seed,
         )
 
+    def captions_to_train_on(self) -> list[str]:
+        """All texts of the training tables, kept or not: the words that a tokenizer has to know."""
+        if self.rows is None:
+            raise RuntimeError("Call setup() before asking for captions.")
+        return self.rows.captions
+
     def _keep(self, texts: pa.Table) -> np.ndarray | None:
         if self.subset == "all" or self.verdicts is None:
             return None

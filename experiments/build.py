@@ -67,14 +67,6 @@ def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
     )
 
 
-def training_captions(config: DataConfig) -> list[str]:
-    """All texts of the training tables, for a tokenizer trained on the spot."""
-    from datamodules.sources import read_tables
-
-    captions, negatives = read_tables(config.captions, config.negatives)
-    return captions["caption"].to_pylist() + negatives["caption"].to_pylist()
-
-
 def build_module(
     model: ModelConfig,
     optim: OptimConfig | None = None,

@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from experiments.build import build_pairs, fingerprint, load_run, resolve_device, wandb_logger
@@ -108,12 +107,12 @@ def _pair_table(pairs: Any, logits: dict[bool, dict[str, float]], scores: dict[s
 
 def set_metrics(name: str, table: pa.Table, resamples: int, seed: int) -> list[dict[str, Any]]:
     """Accuracy and blind accuracy of a set, per negative type and as their unweighted mean, with intervals."""
-    from experiments.intervals import type_intervals
+    from experiments.intervals import is_right, type_intervals
 
     images, types = table["image_id"].to_pylist(), table["negative_type"].to_pylist()
     seen = {
         prefix: type_intervals(
-            np.asarray(table[f"{prefix}positive_logit"]) > np.asarray(table[f"{prefix}negative_logit"]),
+            is_right(table[f"{prefix}positive_logit"], table[f"{prefix}negative_logit"]),
             images,
             types,
             resamples=resamples,

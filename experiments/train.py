@@ -19,7 +19,6 @@ from experiments.build import (
     build_datamodule,
     build_module,
     resolve_device,
-    training_captions,
     wandb_logger,
     weights_dtype,
 )
@@ -55,7 +54,7 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
     L.seed_everything(config.seed, workers=True, verbose=False)
     datamodule = build_datamodule(config.data, config.seed)
     datamodule.setup()
-    words = training_captions(config.data) if config.model.checkpoint is None else []
+    words = datamodule.captions_to_train_on()
     dtype = weights_dtype(config.trainer.precision)
     module = build_module(config.model, config.optim, captions=words, dtype=dtype)
     datamodule.connect(module.collator())
