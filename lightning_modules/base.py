@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 
@@ -18,11 +19,22 @@ from lightning_modules.optim import adamw_warmup_cosine, parameter_groups
 class AlignmentModule(L.LightningModule):
     """An image-text matching scorer that Lightning can train.
 
-    A backbone implements `collator`, `logits`, `score` and `loss`. Losses are means over the existing labelled cells of
-    a batch; here they are weighted back by their number of cells, and gradients divided by the cells of all ranks and
-    accumulated batches, so that a step does not depend on how its cells were spread.
+    A backbone implements `collator`, `logits`, `score` and `loss`, and owns one `network`, whose `forward` is all that
+    it calls. Losses are means over the terms of a batch (`loss_terms`); here they are weighted back by their number,
+    and gradients divided by the terms of all ranks and accumulated batches, so that a step does not depend on how its
+    terms were spread.
+
+    Args:
+        lr: peak learning rate.
+        projector_lr: peak learning rate of the projector; `lr` where None.
+        weight_decay: of parameters with two or more axes.
+        betas: AdamW's averaging coefficients.
+        warmup_ratio: part of all steps spent warming up.
+        seed: what dropout draws in a batch depends on it, the epoch, the batch's number and the rank, and on nothing
+            else.
     """
 
+    backbone: str
     network: nn.Module
 
     def __init__(
@@ -33,12 +45,14 @@ class AlignmentModule(L.LightningModule):
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
         warmup_ratio: float = 0.03,
+        seed: int = 0,
     ):
         super().__init__()
         self.lr, self.projector_lr, self.weight_decay = lr, projector_lr, weight_decay
-        self.betas, self.warmup_ratio = betas, warmup_ratio
+        self.betas, self.warmup_ratio, self.seed = betas, warmup_ratio, seed
         self.validation_accuracy = PairedAccuracy()
-        self._cells_in_step = 0.0
+        self.captions_cut = 0
+        self._terms_in_step = 0.0
 
     @abstractmethod
     def collator(self) -> Collator:
@@ -54,35 +68,50 @@ class AlignmentModule(L.LightningModule):
 
     @abstractmethod
     def loss(self, batch: ImageTextBatch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """The mean loss over existing labelled cells, and a report that is only logged."""
+        """The mean over this rank's `loss_terms`, and a report that is only logged."""
+
+    def loss_terms(self, batch: ImageTextBatch) -> int:
+        """How many terms of this rank `loss` is the mean of; its existing labelled cells where not overridden."""
+        return int(labelled_cells(batch).sum())
+
+    def count_cut(self, batch: ImageTextBatch) -> None:
+        """Adds the batch's cut captions, `inputs["cut"]` [B], to `captions_cut`; warns at the first one."""
+        cut = int(batch.inputs["cut"].sum()) if "cut" in batch.inputs else 0
+        if cut and not self.captions_cut:
+            rank_zero_warn("Captions longer than the text limit are cut (model.long_captions=truncate); counting them.")
+        self.captions_cut += cut
 
     def on_fit_start(self) -> None:
         """Train mode for all: Lightning leaves modules from `from_pretrained` in eval mode."""
         self.network.train()
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> torch.Tensor:
-        """The summed loss of the batch's cells; `on_before_optimizer_step` divides by how many there were."""
+        """The summed loss of the batch's terms; `on_before_optimizer_step` divides by how many there were."""
         loss, report = self.loss(batch)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"The loss is {loss.item()} at step {self.global_step}, images {batch.image_ids}.")
-        cells = int(labelled_cells(batch).sum())
-        self._cells_in_step += cells
+        self.count_cut(batch)
+        terms = self.loss_terms(batch)
+        self._terms_in_step += terms
         metrics = {"train/loss/value": loss, **{f"train/{name}": value for name, value in report.items()}}
         metrics["train/optim/lr"] = self.trainer.optimizers[0].param_groups[-1]["lr"]
-        self.log_dict(metrics, batch_size=max(1, cells), prog_bar=False, sync_dist=True)
-        self.log("loss", loss, prog_bar=True, logger=False, batch_size=max(1, cells))
-        return loss * cells * self.trainer.accumulate_grad_batches
+        self.log_dict(metrics, batch_size=max(1, terms), prog_bar=False, sync_dist=True)
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=max(1, terms))
+        return loss * terms * self.trainer.accumulate_grad_batches
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Turns gradients of sums into gradients of the mean over the cells of all ranks and accumulated batches."""
-        cells = self.trainer.strategy.reduce(torch.tensor(self._cells_in_step, device=self.device), reduce_op="mean")
-        self._cells_in_step = 0.0
+        """Turns gradients of sums into gradients of the mean over the terms of all ranks and accumulated batches."""
+        terms = self.trainer.strategy.reduce(torch.tensor(self._terms_in_step, device=self.device), reduce_op="mean")
+        self._terms_in_step = 0.0
+        # a plain number, since a sharded gradient (DTensor) and a tensor do not mix
+        divisor = max(1.0, terms.item())
         for parameter in self.parameters():
             if parameter.grad is not None:
-                parameter.grad.div_(cells.clamp(min=1.0))
+                parameter.grad.div_(divisor)
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
         """Collects paired accuracy per negative type."""
+        self.count_cut(batch)
         self.validation_accuracy.update(self.logits(batch), batch)
 
     def on_validation_epoch_end(self) -> None:

@@ -24,6 +24,12 @@ SYSTEM = (
 )
 QUESTION = "Does this image match the following caption: {caption}?\nAnswer Yes/No directly."
 LOSSES = ("lm", "binary")
+PARTS = {
+    "language_model": ("language_model",),
+    "vision": ("vision_tower",),
+    "projector": ("multi_modal_projector",),
+}
+"""What LoRA can be put on; the language model where nothing is said (LLaVA-1.5's own setting)."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,7 @@ class LlavaModule(AlignmentModule):
         ValueError: an unknown loss, an answer that is no single token, or adapters that match nothing.
     """
 
+    backbone = "llava"
     network: PackedLlava
 
     def __init__(
@@ -160,7 +167,7 @@ class LlavaModule(AlignmentModule):
         if lora is not None:
             llava.model.language_model.requires_grad_(False)
             llava.lm_head.requires_grad_(False)
-            add_lora(llava, lora)
+            add_lora(llava, lora, PARTS)
         freeze_unreached(llava)
         if gradient_checkpointing:
             llava.gradient_checkpointing_enable({"use_reentrant": False})

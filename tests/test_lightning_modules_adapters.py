@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lightning_modules.adapters import LoraSettings, add_lora
+from lightning_modules.llava import PARTS as LLAVA_PARTS
 from lightning_modules.llava import LlavaModule
 from tests.tiny import CAPTIONS, row, tiny_module
 
@@ -37,7 +38,7 @@ def test_a_target_that_matches_no_linear_layer_is_an_error(targets: tuple[str, .
 def test_a_refused_target_adapts_nothing() -> None:
     llava = tiny_module().network.llava
     with pytest.raises(ValueError, match="nowhere"):
-        add_lora(llava, LoraSettings(targets=("language_model", "nowhere")))
+        add_lora(llava, LoraSettings(targets=("language_model", "nowhere")), LLAVA_PARTS)
     assert not any("lora_" in name for name, _ in llava.named_parameters())
 
 
@@ -55,7 +56,7 @@ def test_every_linear_layer_of_the_language_model_is_adapted_but_the_head() -> N
     linear = {name for name, module in llava.named_modules() if isinstance(module, nn.Linear)}
     expected = {name for name in linear if name.startswith("model.language_model.")}
     assert len(expected) == 2 * 7  # q, k, v, o, gate, up and down in both layers
-    assert set(add_lora(llava, LoraSettings(rank=2))) == expected
+    assert set(add_lora(llava, LoraSettings(rank=2), LLAVA_PARTS)) == expected
     assert not has_adapter(llava, "lm_head")
 
 
@@ -101,7 +102,7 @@ def test_alpha_over_rank_scales_an_adapter() -> None:
     layer.add_module("part", nn.Sequential(nn.Linear(3, 2)))
     x = torch.randn(1, 3)
     before = layer(x)
-    add_lora(layer, LoraSettings(rank=4, alpha=8, dropout=0.0, targets=("part",)))
+    add_lora(layer, LoraSettings(rank=4, alpha=8, dropout=0.0, targets=("part",)), parts={})
     weights = {name.split(".")[-3]: p for name, p in layer.named_parameters() if "lora_" in name}
     weights["lora_B"].normal_()
     expected = before + 8 / 4 * x @ weights["lora_A"].T @ weights["lora_B"].T
