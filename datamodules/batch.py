@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from PIL import Image
 
+from negatives.records import InputError
+
 POSITIVE, NEGATIVE, UNKNOWN = 1, 0, -1
 
 
@@ -57,6 +59,19 @@ class ImageTextBatch:
         pinned = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
         return replace(
             self, labels=self.labels.pin_memory(), caption_mask=self.caption_mask.pin_memory(), inputs=pinned
+        )
+
+
+class CaptionTooLongError(InputError):
+    """A caption has more tokens than its scorer reads, where that is an error (model.long_captions)."""
+
+    @classmethod
+    def of(cls, caption: str, tokens: int, limit: int) -> CaptionTooLongError:
+        """The error about a caption; made from its message alone, since loader workers hand errors over as text."""
+        shown = caption if len(caption) <= 60 else f"{caption[:60]}..."
+        return cls(
+            f"The caption {shown!r} has {tokens} tokens, the scorer reads {limit}; shorten it, or set "
+            "model.long_captions=truncate."
         )
 
 

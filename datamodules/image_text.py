@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
 import numpy as np
 import pyarrow as pa
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import Collator, ImageTextBatch, ImageTextRow
 from datamodules.benchmarks import Pairs
-from datamodules.mixing import UNITS, TextPool, build_pool, draw_negatives, group_anchors, rank_batches
+from datamodules.loaders import CountedRows, EpochBatches, LateLoader
+from datamodules.mixing import UNITS, TextPool, build_pool, draw_negatives, group_anchors, rank_rows
 from datamodules.sources import ImageRows, check_images, load_image, noise_image, read_tables
 from negatives.balance import random_subset
 from negatives.randomness import generator_for
@@ -81,25 +82,6 @@ class MixedRows(Dataset[list[ImageTextRow]]):
         if generator_for(self.seed, epoch, key, "image_dropout").random() < self.image_dropout:
             image = noise_image(image.size, self.seed, f"{epoch} {key}")
         return ImageTextRow(image_id, image, *([column[i] for i in (*positives, *negatives)] for column in columns))
-
-
-class EpochBatches(Sampler[tuple[int, list[int]]]):
-    """Yields `(epoch, rows)` for one rank; Lightning sets the epoch."""
-
-    def __init__(self, rows: int, *, batch_size: int, seed: int, rank: int, world_size: int):
-        self.settings = {"batch_size": batch_size, "seed": seed, "rank": rank, "world_size": world_size}
-        self.rows, self.epoch = rows, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        for batch in rank_batches(self.rows, epoch=self.epoch, **self.settings):
-            yield self.epoch, batch
-
-    def __len__(self) -> int:
-        return len(rank_batches(self.rows, epoch=0, **self.settings))
 
 
 class ImageTextDataModule(L.LightningDataModule):
@@ -211,13 +193,18 @@ class ImageTextDataModule(L.LightningDataModule):
         """Mixed rows; the sampler hands whole batches to the data set, so nothing depends on the worker."""
         self._check_connected()
         assert self.rows is not None
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world_size = self._rank()
         batches = EpochBatches(
-            len(self.rows), batch_size=self.batch_size, seed=self.seed, rank=rank, world_size=world_size
+            len(self.rows),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            done=self._batches_done,
         )
         if not len(batches):
             raise InputError(f"data has {len(self.rows)} rows for {world_size} ranks; give each rank one.")
-        return DataLoader(
+        return LateLoader(
             self.rows,  # type: ignore[arg-type]
             batch_size=None,
             sampler=batches,
@@ -227,19 +214,44 @@ class ImageTextDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[ImageTextBatch] | list[DataLoader[ImageTextBatch]]:
-        """A row for each positive with its own negatives; every rank takes every world-size-th row."""
+        """A row for each positive with its own negatives, dealt out to the ranks in equally many batches."""
         if self.validation is None:
             return []
         self._check_connected()
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world_size = self._rank()
         rows = ImageRows(self.validation.captions, self.validation.negatives, self.validation.root, pairs=True)
-        if len(rows) < world_size:  # Lightning refuses an empty loader on one rank while the others wait for it
-            raise InputError(f"data.validation has {len(rows)} captions for {world_size} ranks; give each rank one.")
-        mine = range(rank, len(rows), world_size)
+        if not len(rows):
+            raise InputError("data.validation has no captions; check its tables and image_ids.")
         return DataLoader(
-            rows,  # type: ignore[arg-type]
+            CountedRows(rows),  # type: ignore[arg-type]
             batch_size=self.batch_size,
-            sampler=list(mine),
+            sampler=rank_rows(len(rows), rank=rank, world_size=world_size),
             collate_fn=self.collate,
             num_workers=self.num_workers,
         )
+
+    def state_dict(self) -> dict[str, int]:
+        """What a position in the data is one of; the position itself is Lightning's count of batches."""
+        assert self.rows is not None
+        return {"rows": len(self.rows)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Checks that the data is what it was when the checkpoint was written.
+
+        Raises:
+            InputError: it has another number of rows.
+        """
+        rows = 0 if self.rows is None else len(self.rows)
+        if rows != state_dict["rows"]:
+            raise InputError(
+                f"data has {rows} rows and had {state_dict['rows']} when the checkpoint was written; restore the "
+                "tables, or start anew with --overwrite."
+            )
+
+    def _batches_done(self) -> int:
+        """How many batches of its epoch a run has trained on: Lightning's count, which checkpoints restore."""
+        return self.trainer.fit_loop.batch_idx + 1 if self.trainer and self.trainer.training else 0
+
+    def _rank(self) -> tuple[int, int]:
+        """This process's rank, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -122,3 +122,26 @@ def rank_batches(
     size = batch_size * world_size
     chunks = (order[start : start + size] for start in range(0, rows, size))
     return [chunk[rank::world_size] for chunk in chunks if len(chunk) >= world_size]
+
+
+def batches_in_epoch(rows: int, *, batch_size: int, world_size: int = 1) -> int:
+    """How many batches `rank_batches` gives to each rank; counting needs no order.
+
+    >>> batches_in_epoch(5, batch_size=2, world_size=2), batches_in_epoch(6, batch_size=2, world_size=2)
+    (1, 2)
+    """
+    whole, rest = divmod(rows, batch_size * world_size)
+    return whole + (rest >= world_size)
+
+
+def rank_rows(rows: int, *, rank: int = 0, world_size: int = 1) -> list[tuple[int, bool]]:
+    """One rank's rows for validation, as (row, whether it counts): every row counts on exactly one rank.
+
+    All ranks get the same number, since a sharded model needs all of them for every batch: a rank that has no row left
+    repeats one without counting it.
+
+    >>> [rank_rows(3, rank=r, world_size=2) for r in (0, 1)]
+    [[(0, True), (2, True)], [(1, True), (0, False)]]
+    """
+    turns = range(rank, -(-rows // world_size) * world_size, world_size)
+    return [(turn % rows, turn < rows) for turn in turns]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 DEMO = Path(__file__).parent / "sweeps/demo.yaml"
+DEMO_FULL = DEMO.with_name("demo_full.yaml")
 
 
 class Verb(NamedTuple):
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _without_worker_traceback(message: str) -> str:
     """What a loader worker's error says: PyTorch hands it over inside the text of its traceback."""
-    return message.rsplit("InputError: ", 1)[-1].strip() if "Original Traceback" in message else message
+    return re.split(r"\w+Error: ", message)[-1].strip() if "Original Traceback" in message else message
 
 
 def _main(argv: list[str]) -> int:
@@ -155,7 +156,7 @@ def _main(argv: list[str]) -> int:
 
 
 def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
-    config = _configure(name, verb, arguments.words)
+    config = _configure(name, verb, arguments.words, full=name == "demo" and arguments.full)
     if arguments.dry_run:
         from experiments.config import to_yaml
 
@@ -169,13 +170,13 @@ def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _configure(name: str, verb: Verb, words: Sequence[str]) -> Any:
+def _configure(name: str, verb: Verb, words: Sequence[str], *, full: bool = False) -> Any:
     """The checked configuration that the words after the verb ask for."""
     path, overrides = _sort_words(name, verb, words)
     if name == "demo":
         if path is not None:
             raise UsageError(f"itm demo brings its own configuration, got {path}; run it by: itm sweep {path}")
-        path = str(DEMO)
+        path = str(DEMO_FULL if full else DEMO)
     if verb.is_sweep:
         if path is None:
             raise UsageError("itm sweep needs a YAML file: itm sweep CONFIG.yaml")
@@ -207,7 +208,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
-    words = "[key=value ...]" if name == "demo" else "[CONFIG.yaml] [key=value ...]"
+    words = "[--full] [key=value ...]" if name == "demo" else "[CONFIG.yaml] [key=value ...]"
     bare = {"run": "[RUN] ", "runs": "[RUN ...] "}.get(verb.bare or "", "")
     flags = "[--dry-run] [--resume | --overwrite]" + (" [--status]" if verb.is_sweep else "")
     usage = f"itm {name} {bare}{words} {flags}"
@@ -219,6 +220,8 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     folder = parser.add_mutually_exclusive_group()
     folder.add_argument("--resume", action="store_true", help="go on in an output folder that exists")
     folder.add_argument("--overwrite", action="store_true", help="replace an output folder that itm wrote")
+    if name == "demo":
+        parser.add_argument("--full", action="store_true", help="train BLIP-2 and CLIP too (some minutes more)")
     if verb.is_sweep:
         parser.add_argument("--status", action="store_true", help="say which runs are done and stop")
     return parser

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,7 @@ def build_module(
     captions: Iterable[str] = (),
     processor_folder: Path | None = None,
     dtype: torch.dtype | None = None,
+    seed: int = 0,
 ) -> AlignmentModule:
     """A scorer, from published weights or built tiny.
 
@@ -83,64 +84,23 @@ def build_module(
         captions: words for a tiny model's tokenizer.
         processor_folder: a saved processor to use instead of training a tokenizer.
         dtype: of published weights; as saved where None.
+        seed: of what dropout draws.
 
     Raises:
         InputError: the checkpoint cannot be loaded, or the settings contradict each other.
     """
     from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
 
+    from experiments.backbones import Source, build_backbone
+
+    source = Source(captions, processor_folder, dtype or "auto")
     try:
-        return BACKBONES[model.backbone](model, optim or OptimConfig(), captions, processor_folder, dtype)
-    except (OSError, ValueError, StrictDataclassError) as error:
+        return build_backbone(model, source, {**_optim_arguments(optim or OptimConfig()), "seed": seed})
+    except InputError:
+        raise
+    except (OSError, ValueError, StrictDataclassError, SafetensorError) as error:
         raise InputError(f"model: {' '.join(str(error).split())}") from error
-
-
-def _build_llava(
-    model: ModelConfig,
-    optim: OptimConfig,
-    captions: Iterable[str],
-    processor_folder: Path | None,
-    dtype: torch.dtype | None,
-) -> AlignmentModule:
-    from lightning_modules.adapters import LoraSettings
-    from lightning_modules.llava import LlavaModule, YesNoPrompt
-
-    texts = {key: value for key in ("system", "question") if (value := getattr(model, key)) is not None}
-    prompt = YesNoPrompt(**texts)
-    llava, processor = _load_or_make_llava(model, prompt, captions, processor_folder, dtype)
-    adapter = dataclasses.asdict(model.adapter)
-    lora = LoraSettings(**{**adapter, "targets": tuple(adapter["targets"])}) if model.tune == "lora" else None
-    return LlavaModule(
-        llava,
-        processor,
-        prompt=prompt,
-        loss=model.loss,
-        train_vision=model.train_vision,
-        lora=lora,
-        gradient_checkpointing=model.gradient_checkpointing,
-        **_optim_arguments(optim),
-    )
-
-
-BACKBONES: dict[str, Callable[..., AlignmentModule]] = {"llava": _build_llava}
-
-
-def _load_or_make_llava(
-    model: ModelConfig, prompt: Any, captions: Iterable[str], processor_folder: Path | None, dtype: torch.dtype | None
-) -> tuple[Any, Any]:
-    from transformers import AutoProcessor
-
-    from lightning_modules.llava import load_llava, prompt_texts
-    from lightning_modules.tiny import TinyShape, tiny_llava, tiny_llava_processor
-
-    if model.checkpoint is not None:
-        return load_llava(model.checkpoint, dtype=dtype or "auto")
-    shape = TinyShape(**dataclasses.asdict(model.tiny))
-    if processor_folder is not None:
-        processor = AutoProcessor.from_pretrained(processor_folder, local_files_only=True)
-    else:
-        processor = tiny_llava_processor(shape, prompt_texts(prompt, captions))
-    return tiny_llava(shape, processor.tokenizer), processor
 
 
 def _optim_arguments(config: OptimConfig) -> dict[str, Any]:
@@ -160,8 +120,12 @@ def weights_dtype(precision: str) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16-true" else torch.float32
 
 
-def load_run(folder: Path) -> tuple[AlignmentModule, ExperimentConfig]:
+def load_run(folder: Path, *, score: str | None = None) -> tuple[AlignmentModule, ExperimentConfig]:
     """The trained scorer of a run's folder, in eval mode, and the run's configuration.
+
+    Args:
+        folder: of the run.
+        score: overrules `model.score` of the run: which of the scorer's named scores is the match logit.
 
     Raises:
         InputError: the folder is no finished run, or its weights do not fit its configuration.
@@ -172,7 +136,8 @@ def load_run(folder: Path) -> tuple[AlignmentModule, ExperimentConfig]:
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise InputError(f"{folder} is no finished run (no {WEIGHTS_FILE}); finish it with `itm train --resume`.")
-    config = load_config(ExperimentConfig, folder / "config.yaml", [], check_files=False)
+    overrides = [] if score is None else [f"model.score={score}"]
+    config = load_config(ExperimentConfig, folder / "config.yaml", overrides, check_files=False)
     dtype = weights_dtype(config.trainer.precision)
     module = build_module(config.model, config.optim, processor_folder=folder / PROCESSOR_FOLDER, dtype=dtype)
     try:

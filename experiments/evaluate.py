@@ -34,8 +34,10 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
         return
+    from experiments.scoring import say_cut
+
     device = resolve_device(config.accelerator)
-    module, experiment = load_run(Path(config.run))
+    module, experiment = load_run(Path(config.run), score=config.score)
     evaluation = replace(config.evaluation, sets=config.evaluation.sets or experiment.evaluation.sets)
     if not evaluation.sets:
         raise InputError(
@@ -57,6 +59,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
     write_text(_csv(metrics), folder / "metrics.csv")
     _log(config, experiment.name, folder, metrics)
     write_json(summary, folder / SUMMARY_FILE)
+    say_cut(module)
     _print(experiment.name, metrics)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from omegaconf import MISSING
 
 SUBSETS = ("all", "kept", "random")
-BACKBONES = ("llava",)
+LOSSES = {"llava": ("lm", "binary"), "blip2": ("itm",), "clip": ("itc",)}
+"""Backbone -> its losses, the default first."""
 
 
 @dataclass
@@ -94,11 +95,11 @@ class TinyConfig:
     """Sizes of a model built from scratch."""
 
     hidden_size: int = field(default=128, metadata={"min": 8})
-    """Width of the language model."""
+    """Width of the language model, text tower or Q-Former."""
     layers: int = field(default=4, metadata={"min": 1})
-    """Layers of the language model."""
+    """Layers of the language model, text tower or Q-Former."""
     heads: int = field(default=4, metadata={"min": 1})
-    """Attention heads of the language model."""
+    """Attention heads of the language model, text tower or Q-Former."""
     vision_hidden_size: int = field(default=96, metadata={"min": 8})
     """Width of the vision tower."""
     vision_layers: int = field(default=3, metadata={"min": 2})
@@ -107,10 +108,12 @@ class TinyConfig:
     """Pixels of an image's side."""
     patch_size: int = field(default=8, metadata={"min": 2})
     """Pixels of a patch's side."""
+    queries: int = field(default=8, metadata={"min": 1})
+    """Query tokens of BLIP-2's Q-Former."""
     vocab_size: int = field(default=1000, metadata={"min": 300})
     """Largest number of tokens; 256 of them are bytes."""
     initializer_range: float = field(default=0.02, metadata={"above": 0.0})
-    """Standard deviation of the language model's initial weights."""
+    """Standard deviation of initial weights."""
 
 
 @dataclass
@@ -123,37 +126,57 @@ class AdapterConfig:
     """Scale: updates are multiplied by alpha / rank."""
     dropout: float = field(default=0.05, metadata={"min": 0.0, "max": 1.0})
     """Dropout in front of the update matrices."""
-    targets: list[str] = field(default_factory=lambda: ["language_model"])
-    """Parts whose linear layers get adapters: language_model, vision_tower, multi_modal_projector."""
+    targets: list[str] = field(default_factory=list)
+    """Parts whose linear layers get adapters: language_model, vision, projector (llava); qformer, vision, projector
+    (blip2); towers, language_model, vision, projector (clip); or names of modules. Empty: the first of them."""
 
 
 @dataclass
 class ModelConfig:
     """Which scorer, from which weights, and what of it trains."""
 
-    backbone: str = field(default="llava", metadata={"choices": BACKBONES})
-    """The scorer's family."""
+    backbone: str = field(default="llava", metadata={"choices": tuple(LOSSES)})
+    """The scorer's family: LLaVA-1.5, BLIP-2 ITM or CLIP."""
     checkpoint: str | None = None
-    """Published weights, by hub name or folder (llava-hf/llava-1.5-7b-hf). Not given: a model built from `tiny`."""
+    """Published weights, by hub name or folder (llava-hf/llava-1.5-7b-hf, Salesforce/blip2-itm-vit-g,
+    openai/clip-vit-base-patch32). Not given: a model built from `tiny`."""
     tiny: TinyConfig = field(default_factory=TinyConfig)
     """Sizes of the model that is built where no checkpoint is given."""
-    loss: str = field(default="lm", metadata={"choices": ("lm", "binary")})
-    """lm: next-token loss on the answer and its end token. binary: cross entropy on z(Yes) - z(No)."""
+    loss: str | None = field(default=None, metadata={"choices": ("lm", "binary", "itm", "itc")})
+    """llava: lm (next-token loss on the answer and its end token; default) or binary (cross entropy on z(Yes) - z(No)).
+    blip2: itm (cross entropy of the matching head). clip: itc (contrastive, hard negatives among the texts)."""
     tune: str = field(default="full", metadata={"choices": ("full", "lora")})
-    """full: all weights of language model and projector. lora: adapters, and the projector."""
-    train_vision: bool = False
-    """Also train the vision tower (a tiny model from scratch has to)."""
+    """full: all weights, of the vision tower too where `train_vision` says so. lora: adapters, and the projector
+    (llava), the query tokens and the matching head (blip2), or the projections and the logit scale (clip)."""
+    train_vision: bool | None = None
+    """Also train the vision tower (a tiny model from scratch has to). Not given: clip does, llava and blip2 do not."""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     """Used where `tune` is lora."""
+    score: str | None = field(default=None, metadata={"choices": ("itm", "itc", "itm_itc")})
+    """blip2's match logit: itm (the matching head's; default), itc (similarity of the unfused features), or itm_itc
+    (their sum, as in BLIP-2's retrieval evaluation)."""
+    max_text_tokens: int | None = field(default=None, metadata={"min": 8})
+    """Most tokens of a caption with its special tokens (blip2: 32, clip: 77), or of prompt and image together (llava:
+    its context), where not given."""
+    long_captions: str = field(default="truncate", metadata={"choices": ("truncate", "error")})
+    """truncate: longer captions are cut, and how many is said. error: the first one stops the run."""
     system: str | None = None
-    """System sentence of the prompt; the published one where not given, "" for none."""
+    """llava: system sentence of the prompt; the published one where not given, "" for none."""
     question: str | None = None
-    """The question with a {caption} placeholder; LLaVA-score's where not given."""
+    """llava: the question with a {caption} placeholder; LLaVA-score's where not given."""
+    activation: str | None = field(default=None, metadata={"choices": ("quick_gelu", "gelu")})
+    """clip: overrules the activation in the checkpoint's configuration; OpenAI's weights need quick_gelu."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """A question without its caption."""
+        """Keys of another backbone, and a question without its caption."""
+        if self.loss is not None and self.loss not in LOSSES.get(self.backbone, (self.loss,)):
+            choices = ", ".join(LOSSES[self.backbone])
+            yield f"`{place}loss` must be one of {choices} where `{place}backbone` is {self.backbone}, got {self.loss}"
+        for key, owner in {"score": "blip2", "system": "llava", "question": "llava", "activation": "clip"}.items():
+            if getattr(self, key) is not None and self.backbone != owner:
+                yield f"`{place}{key}` belongs to {owner}, and `{place}backbone` is {self.backbone}: leave it out"
         if self.question is not None and self.question.count("{caption}") != 1:
             yield f"`{place}question` must hold {{caption}} exactly once, got {self.question!r}"
 
@@ -165,11 +188,13 @@ class OptimConfig:
     lr: float = field(default=2e-5, metadata={"above": 0.0})
     """Peak learning rate."""
     projector_lr: float | None = field(default=None, metadata={"above": 0.0})
-    """Peak learning rate of the multi-modal projector; `lr` where not given."""
+    """Peak learning rate of the projector (llava), heads (blip2) or projections (clip); `lr` where not given."""
     weight_decay: float = field(default=0.0, metadata={"min": 0.0})
     """Decay of matrices; 1-D parameters never decay."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's averaging coefficients."""
+    eps: float = field(default=1e-8, metadata={"above": 0.0})
+    """AdamW's term against division by zero."""
     warmup_ratio: float = field(default=0.03, metadata={"min": 0.0, "max": 1.0})
     """Part of all steps spent warming up."""
     gradient_clip: float = field(default=1.0, metadata={"min": 0.0})
@@ -191,8 +216,9 @@ class TrainerConfig:
     """Devices on each node."""
     num_nodes: int = field(default=1, metadata={"min": 1})
     """Nodes."""
-    strategy: str = field(default="auto", metadata={"choices": ("auto", "ddp")})
-    """How devices share the work."""
+    strategy: str = field(default="auto", metadata={"choices": ("auto", "ddp", "fsdp")})
+    """How devices share the work. auto: ddp where there are several. fsdp: weights, gradients and optimiser states are
+    sharded too (FSDP2)."""
     precision: str = field(default="32-true", metadata={"choices": ("32-true", "bf16-mixed", "bf16-true", "16-mixed")})
     """Numeric precision, in Lightning's words."""
     max_epochs: int = field(default=1, metadata={"min": 1})
@@ -209,9 +235,9 @@ class TrainerConfig:
     """Optimiser steps between logged losses."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """Several devices without a way to share the work."""
-        if self.devices * self.num_nodes > 1 and self.strategy == "auto":
-            yield f"`{place}strategy` must be ddp where there is more than one device, got auto"
+        """A precision that sharding does not know."""
+        if self.strategy == "fsdp" and self.precision == "16-mixed":
+            yield f"`{place}precision` must not be 16-mixed where `{place}strategy` is fsdp; use bf16-mixed"
 
 
 @dataclass
@@ -260,6 +286,14 @@ class ExperimentConfig:
     """Where metrics go."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """What `itm evaluate` runs the checkpoint on."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Noise images for a loss that would take their captions for true."""
+        if self.model.backbone == "clip" and self.data.mixing.image_dropout > 0:
+            yield (
+                f"`{place}data.mixing.image_dropout` must be 0 where `{place}model.backbone` is clip: its loss would "
+                "match noise with its caption"
+            )
 
 
 @dataclass
@@ -367,6 +401,8 @@ class EvaluateConfig:
     """Folder of a finished `itm train`."""
     output_dir: str = "${run}/evaluation"
     """Folder for `metrics.csv` and the scores of each set."""
+    score: str | None = field(default=None, metadata={"choices": ("itm", "itc", "itm_itc")})
+    """Overrules `model.score` of a blip2 run; give such an evaluation an `output_dir` of its own."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Sets; those of the run's own configuration where none is given."""
     accelerator: str = field(default="auto", metadata={"choices": ("auto", "cpu", "gpu", "cuda", "mps")})
@@ -417,6 +453,8 @@ class ScoreConfig:
     """Folder that image paths start from; the table's own folder where not given."""
     output_dir: str = MISSING
     """Folder for `scores.parquet`."""
+    score: str | None = field(default=None, metadata={"choices": ("itm", "itc", "itm_itc")})
+    """Overrules `model.score` of a blip2 run."""
     batch_size: int = field(default=64, metadata={"min": 1})
     """Images scored at a time."""
     shard_size: int = field(default=1024, metadata={"min": 1})
@@ -456,7 +494,7 @@ class SweepConfig:
     experiment: dict[str, Any] = field(default_factory=dict)
     """What all runs share: an experiment's keys, `base: file.yaml` among them."""
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Listed runs: name -> dotted keys or nested ones that differ."""
+    """Listed runs: name -> dotted keys or nested ones that differ; `base: file.yaml` instead of the shared one."""
     grid: dict[str, list[Any]] = field(default_factory=dict)
     """Dotted key -> values; every combination is run, for every listed run."""
     compare: dict[str, Any] = field(default_factory=dict)

@@ -32,6 +32,7 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
         InputError: neither a run nor a checkpoint is given, an image is missing, or the folder holds other scores.
     """
     from datamodules.sources import ImageRows, check_images
+    from experiments.scoring import say_cut
 
     output = OutputFolder(config, verb="score", result=SCORES_FILE, resume=resume, overwrite=overwrite)
     if output.finished:
@@ -54,12 +55,13 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
     table = pa.concat_tables([pq.ParquetFile(part).read() for part in parts]).replace_schema_metadata(scorer)
     write_table(table, folder / SCORES_FILE)
     shutil.rmtree(folder / "parts")
+    say_cut(module)
     say(f"Scored {len(table)} captions: {folder / SCORES_FILE}")
 
 
 def _scorer(config: ScoreConfig) -> tuple[Any, Any]:
     if config.run is not None:
-        module, experiment = load_run(Path(config.run))
+        module, experiment = load_run(Path(config.run), score=config.score)
         return module, experiment.model
     return build_module(config.model), config.model
 

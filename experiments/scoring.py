@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules.batch import ImageTextBatch, ImageTextRow
-from experiments.progress import track
+from experiments.progress import say, track
 from lightning_modules.base import AlignmentModule
 from negatives.records import InputError
 
@@ -22,6 +22,15 @@ class TextScore:
     text_id: str
     logit: float
     score: float
+
+
+def say_cut(module: AlignmentModule) -> None:
+    """Says how many captions have been cut since the module was made, where any were."""
+    if module.captions_cut:
+        say(
+            f"{module.captions_cut} captions had more tokens than the scorer reads and were cut, counted at each use "
+            "(model.long_captions=error refuses them)."
+        )
 
 
 def score_rows(
@@ -40,6 +49,7 @@ def score_rows(
     # shuffle=False and no sampler: rows come back in the order they went in.
     loader: DataLoader[ImageTextBatch] = DataLoader(rows, batch_size=batch_size, collate_fn=module.collator())  # type: ignore[arg-type]
     for batch in track(loader, label):
+        module.count_cut(batch)
         with torch.inference_mode():
             logits = module.logits(batch.to(device))
             scores = module.score(logits)

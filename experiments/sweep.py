@@ -47,15 +47,23 @@ START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 
 def load(path: str | Path | None, overrides: Sequence[str]) -> SweepConfig:
-    """The sweep's configuration; `base` inside `experiment` is relative to the sweep's file.
+    """The sweep's configuration; `base` inside `experiment`, or instead of it inside a run, is relative to the sweep.
 
     Raises:
         ConfigError: all faults of the sweep and of every run that it describes, in one error.
     """
     config = load_config(SweepConfig, path, overrides)
-    base = config.experiment.pop("base", None)
-    if base is not None and path is not None:
-        config.experiment = _merged(read_yaml(find_yaml(path).parent / str(base)), config.experiment)
+    folder = Path() if path is None else find_yaml(path).parent
+
+    def laid_over_base(base: Any, *mappings: Mapping[str, Any]) -> dict[str, Any]:
+        return _merged({} if base is None else read_yaml(folder / str(base)), *mappings)
+
+    shared_base = config.experiment.pop("base", None)
+    for name, changes in config.runs.items():
+        base = changes.pop("base", shared_base)
+        config.runs[name] = laid_over_base(base, config.experiment, nested(changes))
+    if not config.runs:
+        config.experiment = laid_over_base(shared_base, config.experiment)
     plan(config)
     return config
 

@@ -24,11 +24,15 @@ from experiments.build import (
 )
 from experiments.outputs import OutputFolder
 from experiments.progress import is_terminal, say
-from experiments.schemas import ExperimentConfig
+from experiments.schemas import ExperimentConfig, TrainerConfig
 from negatives.records import InputError
 
 if TYPE_CHECKING:
     import lightning as L
+
+    from lightning_modules.base import AlignmentModule
+
+LAST_FILE = "last.ckpt"
 
 
 def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -56,17 +60,23 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
     datamodule.setup()
     words = datamodule.captions_to_train_on()
     dtype = weights_dtype(config.trainer.precision)
-    module = build_module(config.model, config.optim, captions=words, dtype=dtype)
+    module = build_module(config.model, config.optim, captions=words, dtype=dtype, seed=config.seed)
+    module.trainable_only = config.model.checkpoint is not None
     datamodule.connect(module.collator())
+    last = folder / "checkpoints" / LAST_FILE
+    goes_on = resume and last.is_file()
+    if goes_on and output is not None:
+        check_last(last, module)
     try:
         trainer = build_trainer(config, folder)
     except MisconfigurationException as error:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
     if output is not None:
         output.claim()
-    fit(trainer, module, datamodule, folder / "checkpoints" / "last.ckpt" if resume else None)
+        remove_partial(folder)
+    fit(trainer, module, datamodule, last if goes_on else None)
+    save_run(module, folder, write=trainer.is_global_zero)
     if trainer.is_global_zero:
-        save_run(module, folder, trainable_only=config.model.checkpoint is not None)
         say(f"Trained {config.name}: {folder / WEIGHTS_FILE}")
 
 
@@ -76,6 +86,28 @@ def is_main_process() -> bool:
     return all(int(os.environ.get(name, 0)) == 0 for name in ranks)
 
 
+def check_last(last: Path, module: AlignmentModule) -> None:
+    """Refuses a checkpoint that training cannot go on from, before anything is written.
+
+    Raises:
+        InputError: it is damaged, unsafe, or of another model.
+    """
+    from lightning_modules.resume import check_resumable
+
+    try:
+        check_resumable(last, module)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def remove_partial(folder: Path) -> None:
+    """Removes what a run that was killed while it wrote has left behind."""
+    from lightning_modules.checkpoint import partial_path
+
+    for path in (folder / WEIGHTS_FILE, folder / "checkpoints" / LAST_FILE):
+        partial_path(path).unlink(missing_ok=True)
+
+
 def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDataModule, last: Path | None) -> None:
     """Fits, from the checkpoint `last` where there is one, and closes W&B's run whatever happens.
 
@@ -83,7 +115,7 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
         KeyboardInterrupt: on Ctrl-C.
     """
     try:
-        trainer.fit(module, datamodule, ckpt_path=last if last and last.is_file() else None, weights_only=True)
+        trainer.fit(module, datamodule, ckpt_path=last, weights_only=True)
     except SystemExit:
         raise KeyboardInterrupt from None  # how Lightning ends on Ctrl-C
     finally:
@@ -105,14 +137,39 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # the accuracy is computed over all ranks already
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*accumulate the metric across devices.*")
+    # Lightning looks for a state of the loader; ours asks Lightning how far it has come
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
 
 
-def save_run(module: Any, folder: Path, *, trainable_only: bool) -> None:
-    """Saves the processor, then the weights: a folder with weights is a finished run."""
-    from lightning_modules.checkpoint import save_weights
+def save_run(module: Any, folder: Path, *, write: bool) -> None:
+    """Saves the processor, then the weights: a folder with weights is a finished run.
 
-    module.processor.save_pretrained(folder / PROCESSOR_FOLDER)
-    save_weights(module.network, folder / WEIGHTS_FILE, trainable_only=trainable_only)
+    Args:
+        module: what was trained; to be called on all ranks, since they may have to gather its weights.
+        folder: of the run.
+        write: whether this is the rank that writes.
+    """
+    from lightning_modules.checkpoint import full_state_dict, write_weights
+
+    tensors = full_state_dict(module.network, trainable_only=module.trainable_only)
+    if write:
+        module.processor.save_pretrained(folder / PROCESSOR_FOLDER)
+        write_weights(tensors, folder / WEIGHTS_FILE, backbone=module.backbone)
+
+
+def build_strategy(settings: TrainerConfig) -> Any:
+    """Lightning's name or object for `trainer.strategy`; auto is ddp where there is more than one device."""
+    world_size = settings.devices * settings.num_nodes
+    if settings.strategy != "fsdp":
+        return "ddp" if settings.strategy == "auto" and world_size > 1 else settings.strategy
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    # One file that any number of ranks can resume from and that is replaced as a whole.
+    return ModelParallelStrategy(
+        data_parallel_size=world_size, tensor_parallel_size=1, save_distributed_checkpoint=False
+    )
 
 
 def build_trainer(config: ExperimentConfig, folder: Path) -> L.Trainer:
@@ -123,23 +180,16 @@ def build_trainer(config: ExperimentConfig, folder: Path) -> L.Trainer:
         folder: of the run.
     """
     import lightning as L
-    from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger
 
     from experiments.plain_progress import PlainProgress
+    from lightning_modules.resume import LastCheckpoint, WholeFiles
 
     settings = config.trainer
     wandb = wandb_logger(config.logging, folder=folder, name=config.name, job_type="train", settings=config)
-    loggers = [CSVLogger(save_dir=folder, name="logs"), *([wandb] if wandb else [])]
-    saved = ModelCheckpoint(
-        dirpath=folder / "checkpoints",
-        filename="last",
-        every_n_train_steps=settings.checkpoint_every,
-        every_n_epochs=None if settings.checkpoint_every else 1,
-        save_on_train_epoch_end=None if settings.checkpoint_every else True,
-        enable_version_counter=False,
-    )
-    callbacks: list[L.Callback] = [saved]
+    # every row is written when it is logged: what a killed run has logged before its last checkpoint, nobody logs again
+    csv = CSVLogger(save_dir=folder, name="logs", flush_logs_every_n_steps=1)
+    callbacks: list[L.Callback] = [LastCheckpoint(folder / "checkpoints" / LAST_FILE, settings.checkpoint_every)]
     if not is_terminal():
         callbacks.append(PlainProgress())
     validate = settings.validate_every
@@ -147,7 +197,7 @@ def build_trainer(config: ExperimentConfig, folder: Path) -> L.Trainer:
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
+        strategy=build_strategy(settings),
         precision=settings.precision,  # type: ignore[arg-type]
         max_epochs=-1 if settings.max_steps > 0 else settings.max_epochs,
         max_steps=settings.max_steps if settings.max_steps > 0 else -1,
@@ -158,8 +208,9 @@ def build_trainer(config: ExperimentConfig, folder: Path) -> L.Trainer:
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if config.data.validation else 0,
         log_every_n_steps=settings.log_every,
-        logger=loggers,
+        logger=[csv, *([wandb] if wandb else [])],
         callbacks=callbacks,
+        plugins=[WholeFiles()],
         use_distributed_sampler=False,
         enable_progress_bar=is_terminal(),
         enable_model_summary=is_terminal(),

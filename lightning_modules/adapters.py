@@ -79,17 +79,18 @@ class TrainableRow:
     dtype: str
 
 
-def trainable_rows(network: nn.Module, depth: int = 3) -> list[TrainableRow]:
-    """What trains, one row for each module `depth` names deep, weights and adapters apart.
+def trainable_rows(network: nn.Module) -> list[TrainableRow]:
+    """What trains, one row for each part of the model inside the network, weights and adapters apart.
 
-    >>> layers = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(3, 1).requires_grad_(False)})
-    >>> [(row.module, row.trainable, row.total) for row in trainable_rows(layers)]
-    [('a', 9, 9), ('b', 0, 4)]
+    >>> parts = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(3, 1).requires_grad_(False)})
+    >>> [(row.module, row.trainable, row.total) for row in trainable_rows(nn.ModuleDict({"clip": parts}))]
+    [('clip.a', 9, 9), ('clip.b', 0, 4)]
     """
     found: dict[tuple[str, str], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         kind = "adapter" if "lora_" in name else "weights"
-        found.setdefault((".".join(name.split(".")[:-1][:depth]) or name, kind), []).append(parameter)
+        part = ".".join([word for word in name.split(".") if word != "model"][:2])
+        found.setdefault((part, kind), []).append(parameter)
     return [
         TrainableRow(
             module,

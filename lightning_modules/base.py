@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
+from transformers import PreTrainedModel
 
 from datamodules.batch import NEGATIVE, POSITIVE, Collator, ImageTextBatch
+from lightning_modules.adapters import Parts
+from lightning_modules.checkpoint import saved_names
 from lightning_modules.metrics import PairedAccuracy
 from lightning_modules.optim import adamw_warmup_cosine, parameter_groups
+from lightning_modules.resume import check_fit
+from lightning_modules.sharding import shard_network
 
 
 class AlignmentModule(L.LightningModule):
     """An image-text matching scorer that Lightning can train.
 
-    A backbone implements `collator`, `logits`, `score` and `loss`, and owns one `network`, whose `forward` is all that
-    it calls. Losses are means over the terms of a batch (`loss_terms`); here they are weighted back by their number,
-    and gradients divided by the terms of all ranks and accumulated batches, so that a step does not depend on how its
+    A backbone implements `collator`, `logits`, `score` and `loss`. It owns one `network`, whose `forward` is all that
+    it calls; `parts` names the modules of its `projector` and of what else adapters can be put on.
+
+    Losses are means over the terms of a batch (`loss_terms`); here they are weighted back by their number, and
+    gradients divided by the terms of all ranks and accumulated batches, so that a step does not depend on how its
     terms were spread.
 
     Args:
         lr: peak learning rate.
         projector_lr: peak learning rate of the projector; `lr` where None.
         weight_decay: of parameters with two or more axes.
-        betas: AdamW's averaging coefficients.
+        betas, eps: AdamW's averaging coefficients, and its term against division by zero.
         warmup_ratio: part of all steps spent warming up.
         seed: what dropout draws in a batch depends on it, the epoch, the batch's number and the rank, and on nothing
             else.
+
+    Attributes:
+        trainable_only: checkpoints leave out what does not train, since a published checkpoint brings it along.
     """
 
     backbone: str
+    parts: ClassVar[Parts] = {}
     network: nn.Module
+    trainable_only = False
 
     def __init__(
         self,
@@ -44,12 +57,13 @@ class AlignmentModule(L.LightningModule):
         projector_lr: float | None = None,
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
         warmup_ratio: float = 0.03,
         seed: int = 0,
     ):
         super().__init__()
         self.lr, self.projector_lr, self.weight_decay = lr, projector_lr, weight_decay
-        self.betas, self.warmup_ratio, self.seed = betas, warmup_ratio, seed
+        self.betas, self.eps, self.warmup_ratio, self.seed = betas, eps, warmup_ratio, seed
         self.validation_accuracy = PairedAccuracy()
         self.captions_cut = 0
         self._terms_in_step = 0.0
@@ -75,15 +89,26 @@ class AlignmentModule(L.LightningModule):
         return int(labelled_cells(batch).sum())
 
     def count_cut(self, batch: ImageTextBatch) -> None:
-        """Adds the batch's cut captions, `inputs["cut"]` [B], to `captions_cut`; warns at the first one."""
-        cut = int(batch.inputs["cut"].sum()) if "cut" in batch.inputs else 0
-        if cut and not self.captions_cut:
-            rank_zero_warn("Captions longer than the text limit are cut (model.long_captions=truncate); counting them.")
-        self.captions_cut += cut
+        """Adds the batch's captions that were longer than the text limit, `inputs["cut"]` [B], to `captions_cut`."""
+        if "cut" in batch.inputs:
+            self.captions_cut += int(batch.inputs["cut"].sum())
+
+    def configure_model(self) -> None:
+        """Shards the network where the strategy is `fsdp`; may be called again."""
+        if self.device_mesh is not None:
+            mixed = self.trainer.precision == "bf16-mixed"
+            shard_network(
+                self.network, self.device_mesh["data_parallel"], compute_dtype=torch.bfloat16 if mixed else None
+            )
 
     def on_fit_start(self) -> None:
         """Train mode for all: Lightning leaves modules from `from_pretrained` in eval mode."""
         self.network.train()
+
+    def on_train_batch_start(self, batch: ImageTextBatch, batch_idx: int) -> None:
+        """Seeds dropout from where the batch stands, so that no generator's state is part of going on."""
+        key = f"{self.seed} {self.trainer.current_epoch} {batch_idx} {self.trainer.global_rank}"
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big"))
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> torch.Tensor:
         """The summed loss of the batch's terms; `on_before_optimizer_step` divides by how many there were."""
@@ -93,21 +118,34 @@ class AlignmentModule(L.LightningModule):
         self.count_cut(batch)
         terms = self.loss_terms(batch)
         self._terms_in_step += terms
-        metrics = {"train/loss/value": loss, **{f"train/{name}": value for name, value in report.items()}}
+        means = self._means_over_ranks({"loss/value": loss, **report}, terms)
+        metrics = {f"train/{name}": value for name, value in means.items()}
         metrics["train/optim/lr"] = self.trainer.optimizers[0].param_groups[-1]["lr"]
-        self.log_dict(metrics, batch_size=max(1, terms), prog_bar=False, sync_dist=True)
-        self.log("loss", loss, prog_bar=True, logger=False, batch_size=max(1, terms))
+        self.log_dict(metrics, batch_size=max(1, terms), prog_bar=False)
+        self.log("loss", means["loss/value"], prog_bar=True, logger=False, batch_size=max(1, terms))
         return loss * terms * self.trainer.accumulate_grad_batches
+
+    def _means_over_ranks(self, values: Mapping[str, torch.Tensor], terms: int) -> dict[str, torch.Tensor]:
+        """Means over the terms of all ranks, of means over this rank's; same names."""
+        sums = torch.stack([value.detach().float() * terms for value in values.values()])
+        sums = torch.cat([sums, sums.new_tensor([terms])])
+        *totals, count = self.trainer.strategy.reduce(sums, reduce_op="mean")
+        return {name: total / count.clamp(min=1e-9) for name, total in zip(values, totals, strict=True)}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turns gradients of sums into gradients of the mean over the terms of all ranks and accumulated batches."""
         terms = self.trainer.strategy.reduce(torch.tensor(self._terms_in_step, device=self.device), reduce_op="mean")
         self._terms_in_step = 0.0
         # a plain number, since a sharded gradient (DTensor) and a tensor do not mix
-        divisor = max(1.0, terms.item())
+        divisor = terms.item() or 1.0
         for parameter in self.parameters():
             if parameter.grad is not None:
                 parameter.grad.div_(divisor)
+
+    def on_train_end(self) -> None:
+        """Sums the counts of cut captions over the ranks."""
+        cut = torch.tensor(float(self.captions_cut), device=self.device)
+        self.captions_cut = int(self.trainer.strategy.reduce(cut, reduce_op="sum"))
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
         """Collects paired accuracy per negative type."""
@@ -120,14 +158,45 @@ class AlignmentModule(L.LightningModule):
             self.log(f"val/{name}/accuracy", value, prog_bar=name == "mean", rank_zero_only=True)
         self.validation_accuracy.reset()
 
+    def checkpoint_names(self) -> set[str]:
+        """Names of the tensors in Lightning's checkpoints."""
+        if not self.trainable_only:
+            return set(self.state_dict())
+        return {f"network.{name}" for name in saved_names(self.network, trainable_only=True)}
+
+    @property  # type: ignore[misc]  # the property of Lightning can be set
+    def strict_loading(self) -> bool:
+        """Whether Lightning insists on all tensors; `on_load_checkpoint` insists on those that were saved."""
+        return not self.trainable_only
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves out what does not train, and says whose weights these are; sharded, all are on rank 0."""
+        names, state = self.checkpoint_names(), checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: tensor for name, tensor in state.items() if name in names}
+        checkpoint["backbone"] = self.backbone
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks that exactly the tensors that were saved are there; sharded, Lightning has loaded them already.
+
+        Raises:
+            ValueError: names what does not fit.
+        """
+        if "state_dict" in checkpoint:
+            check_fit(checkpoint, self)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, warm-up and cosine over all of the trainer's steps."""
         groups = parameter_groups(
-            self.named_parameters(), lr=self.lr, weight_decay=self.weight_decay, projector_lr=self.projector_lr
+            self.named_parameters(),
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            projector_lr=self.projector_lr,
+            projector=self.parts.get("projector", ()),
         )
         optimizer, schedule = adamw_warmup_cosine(
             groups,
             betas=self.betas,
+            eps=self.eps,
             total_steps=int(self.trainer.estimated_stepping_batches),
             warmup_ratio=self.warmup_ratio,
         )
@@ -137,3 +206,10 @@ class AlignmentModule(L.LightningModule):
 def labelled_cells(batch: ImageTextBatch) -> torch.Tensor:
     """(B, C) bool: the cells that exist and are known to be true or false."""
     return batch.caption_mask & ((batch.labels == POSITIVE) | (batch.labels == NEGATIVE))
+
+
+def recompute_activations(model: PreTrainedModel) -> None:
+    """Recomputes a Transformers model's activations in the backward pass: less memory, more time."""
+    # The old name warns in Transformers 5.23, where the new one exists; 5.10 has the old one only.
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    enable({"use_reentrant": False})

@@ -1,15 +1,21 @@
-"""Weights of a trained network in safetensors, with every mismatch named."""
+"""Weights of a trained network in safetensors: written whole or not at all, every mismatch named when read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
+
+Shapes = Mapping[str, Iterable[int]]
 
 
 def saved_names(network: nn.Module, *, trainable_only: bool) -> list[str]:
@@ -19,55 +25,133 @@ def saved_names(network: nn.Module, *, trainable_only: bool) -> list[str]:
     return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
 
 
-def save_weights(network: nn.Module, path: Path, *, trainable_only: bool) -> None:
-    """Saves a network's weights; a reader sees the old file or the whole new one.
+def full_state_dict(network: nn.Module, *, trainable_only: bool) -> dict[str, torch.Tensor]:
+    """The tensors that a checkpoint of this network holds, whole.
+
+    To be called on all ranks: sharded tensors are gathered, and then only rank 0 gets any.
+
+    Args:
+        network: what was trained.
+        trainable_only: leave out what a published checkpoint brings along.
+    """
+    names = saved_names(network, trainable_only=trainable_only)
+    if any(isinstance(parameter, DTensor) for parameter in network.parameters()):
+        # a frozen tensor that is not saved need not be gathered either
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trainable_only)
+        gathered: dict[str, Any] = get_model_state_dict(network, options=options)
+        return {name: gathered[name] for name in names if name in gathered}
+    state = network.state_dict()
+    return {name: state[name] for name in names}
+
+
+def save_weights(network: nn.Module, path: Path, *, trainable_only: bool, backbone: str = "") -> None:
+    """Saves a network's weights, to be called where there is one process; see `write_weights`.
 
     Args:
         network: what was trained.
         path: of the safetensors file.
         trainable_only: leave out what a published checkpoint brings along.
+        backbone: the scorer's family.
+    """
+    write_weights(full_state_dict(network, trainable_only=trainable_only), path, backbone=backbone)
+
+
+def write_weights(tensors: Mapping[str, torch.Tensor], path: Path, *, backbone: str) -> None:
+    """Writes a safetensors file that names the backbone; a reader sees the old file or the whole new one.
+
+    The same weights make the same bytes, by which runs are compared and scores are marked. (That is why the metadata
+    has one entry: safetensors writes several in any order.)
+    """
+    with replaced(path) as beside:
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(plain, beside, metadata={"backbone": backbone})
+
+
+def load_weights(network: nn.Module, path: Path, *, trainable_only: bool, backbone: str = "") -> None:
+    """Loads what `save_weights` saved into a network built from the same configuration.
+
+    Args:
+        network: takes the weights; stays as it is where the file does not fit.
+        path: of the safetensors file.
+        trainable_only: the file leaves out what a published checkpoint brings along.
+        backbone: the network's family; a file of another one is refused.
+
+    Raises:
+        ValueError: the file is no safetensors file, is of another backbone, or names and shapes are not exactly those
+            that are expected.
     """
     state = network.state_dict()
-    tensors = {
-        name: state[name].detach().cpu().contiguous() for name in saved_names(network, trainable_only=trainable_only)
-    }
-    beside = path.with_name(f".{path.name}.partial")
     try:
-        save_file(tensors, beside)
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (no mapping)
+            expected = {name: state[name].shape for name in saved_names(network, trainable_only=trainable_only)}
+            found = (file.metadata() or {}).get("backbone", "")
+            if fault := misfit(shapes, expected, backbone=(found, backbone)):
+                raise ValueError(f"{path} does not fit the model: {fault}. Load it with the run's own configuration.")
+            with torch.no_grad():
+                for name in shapes:
+                    state[name].copy_(file.get_tensor(name))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no readable safetensors file ({error}); train again or copy it anew.") from None
+
+
+def misfit(found: Shapes, expected: Shapes, *, backbone: tuple[str, str] = ("", "")) -> str:
+    """Why saved tensors are not those of a model; empty where they are.
+
+    Args:
+        found, expected: name -> shape.
+        backbone: names of the families that the tensors are of and that the model is of; "" where nobody says.
+
+    >>> misfit({"a": [2], "b": [1]}, {"a": [3], "c": [1]})
+    'missing c; unexpected b; a has shape (2,), the model (3,)'
+    >>> misfit({"a": [2]}, {"c": [3]}, backbone=("clip", "llava"))
+    'it is of the backbone clip, the model is a llava'
+    """
+    if all(backbone) and backbone[0] != backbone[1]:
+        return f"it is of the backbone {backbone[0]}, the model is a {backbone[1]}"
+    both = sorted(found.keys() & expected.keys())
+    shapes = [(name, tuple(found[name]), tuple(expected[name])) for name in both]
+    differing = [f"{name} has shape {one}, the model {other}" for name, one, other in shapes if one != other]
+    missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
+    faults = [*_listed("missing ", missing), *_listed("unexpected ", unexpected), *_listed("", differing, "; ")]
+    return "; ".join(faults)
+
+
+def _listed(kind: str, items: Iterable[str], separator: str = ", ") -> list[str]:
+    ordered = sorted(items)
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return [f"{kind}{separator.join(ordered[:3])}{more}"] if ordered else []
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to, which takes its place when the block ends, or is removed where it fails.
+
+    Whatever happens, kill -9 and a power cut included, `path` is the old file or the whole new one: the new one is on
+    the disk before it is renamed, and the two are on one file system.
+    """
+    beside = partial_path(path)
+    try:
+        beside.touch()
+        mode = beside.stat().st_mode
+        yield beside
+        beside.chmod(mode)  # safetensors makes files that nobody but their owner can read
+        _flush(beside)
         os.replace(beside, path)
+        _flush(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def load_weights(network: nn.Module, path: Path, *, trainable_only: bool) -> None:
-    """Loads what `save_weights` saved into a network built from the same configuration.
+def partial_path(path: Path) -> Path:
+    """Where a file is while it is written; after kill -9 it may be left behind."""
+    return path.with_name(f".{path.name}.partial")
 
-    Raises:
-        ValueError: the file is no safetensors file, or names and shapes are not exactly those that are expected.
-    """
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or which files are in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no readable safetensors file ({error}); train again or copy it anew.") from None
-    state = network.state_dict()
-    expected = set(saved_names(network, trainable_only=trainable_only))
-    shapes = [
-        f"{name} has shape {tuple(tensors[name].shape)}, the model {tuple(state[name].shape)}"
-        for name in sorted(expected & tensors.keys())
-        if tensors[name].shape != state[name].shape
-    ]
-    missing, unexpected = expected - tensors.keys(), tensors.keys() - expected
-    faults = [*_named("missing", missing), *_named("unexpected", unexpected), *shapes[:3]]
-    if faults:
-        raise ValueError(
-            f"{path} does not fit the model: {'; '.join(faults)}. Load it with the run's own configuration."
-        )
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            state[name].copy_(tensor)
-
-
-def _named(kind: str, names: Iterable[str]) -> list[str]:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
-    return [f"{kind} {', '.join(ordered[:3])}{more}"] if ordered else []
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -12,11 +12,20 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
-from datamodules.batch import NEGATIVE, POSITIVE, UNKNOWN, Collator, ImageTextBatch, collate_rows
+from datamodules.batch import (
+    NEGATIVE,
+    POSITIVE,
+    UNKNOWN,
+    CaptionTooLongError,
+    Collator,
+    ImageTextBatch,
+    collate_rows,
+)
 from lightning_modules.adapters import LoraSettings, add_lora
-from lightning_modules.base import AlignmentModule, labelled_cells
+from lightning_modules.base import AlignmentModule, labelled_cells, recompute_activations
 from lightning_modules.losses import answer_lm_loss, binary_loss
 from lightning_modules.packing import PackedLlava, pack_branches, shared_prefix
+from lightning_modules.published import load_published
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
@@ -75,10 +84,21 @@ class LlavaEncoder:
         processor: tokenizer and image processor of the checkpoint.
         prompt: the question around a caption.
         answers: append the answer token to labelled captions, for the `lm` loss.
+        max_text_tokens: most tokens of a caption's sequence: image, prompt and answer; no limit where None.
+        long_captions: `truncate` cuts words off captions that are longer, `error` refuses them.
     """
 
-    def __init__(self, processor: LlavaProcessor, prompt: YesNoPrompt, *, answers: bool):
+    def __init__(
+        self,
+        processor: LlavaProcessor,
+        prompt: YesNoPrompt,
+        *,
+        answers: bool,
+        max_text_tokens: int | None = None,
+        long_captions: str = "truncate",
+    ):
         self.processor, self.prompt, self.answers = processor, prompt, answers
+        self.max_text_tokens, self.long_captions = max_text_tokens, long_captions
         self.tokenizer = processor.tokenizer
         self.image_token = processor.image_token
         self.yes_id, self.no_id = self._answer_id(" Yes"), self._answer_id(" No")
@@ -106,23 +126,50 @@ class LlavaEncoder:
     def __call__(
         self, images: Sequence[Image.Image], captions: Sequence[Sequence[str]], labels: Sequence[Sequence[int]]
     ) -> dict[str, torch.Tensor]:
-        """Packed `input_ids, position_ids, segment_ids, answer_index` and `pixel_values` [B, 3, H, W]."""
+        """Packed `input_ids, position_ids, segment_ids, answer_index`, `pixel_values` [B, 3, H, W] and `cut` [B].
+
+        Raises:
+            CaptionTooLongError: a caption does not fit, and `long_captions` is `error`.
+        """
         squares = [pad_to_square(image, self.background) for image in images]
         pixel_values = self.processor.image_processor(squares, return_tensors="pt")["pixel_values"]
-        flat = self._prompt_ids(caption for row in captions for caption in row)
+        image_tokens = self._image_tokens(pixel_values)
+        flat, flat_cut = self._fitting_prompts([caption for row in captions for caption in row], image_tokens)
         # One prefix for the batch; a merge across the caption's first letter could shorten it.
         length = len(shared_prefix([self.fixed_prefix, *flat]))
         answer_token = {POSITIVE: [self.yes_id], NEGATIVE: [self.no_id], UNKNOWN: []}
-        rows, lengths, remaining = [], [], iter(flat)
+        rows, lengths, cut = [], [], []
+        remaining = iter(zip(flat, flat_cut, strict=True))
         for row_labels in labels:
-            prompts = [next(remaining)[length:] for _ in row_labels]
-            lengths.append([len(ids) for ids in prompts])
+            prompts, row_cut = zip(*(next(remaining) for _ in row_labels), strict=True)
+            branches = [ids[length:] for ids in prompts]
+            lengths.append([len(ids) for ids in branches])
             answers = [answer_token[label] if self.answers else [] for label in row_labels]
-            rows.append([ids + answer for ids, answer in zip(prompts, answers, strict=True)])
+            rows.append([ids + answer for ids, answer in zip(branches, answers, strict=True)])
+            cut.append(sum(row_cut))
         image_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
-        repeats = self._image_tokens(pixel_values)
-        prefix = [i for token in flat[0][:length] for i in ([token] * repeats if token == image_id else [token])]
-        return {**pack_branches(prefix, rows, lengths, self.tokenizer.pad_token_id), "pixel_values": pixel_values}
+        prefix = [i for token in flat[0][:length] for i in ([token] * image_tokens if token == image_id else [token])]
+        packed = pack_branches(prefix, rows, lengths, self.tokenizer.pad_token_id)
+        return {**packed, "pixel_values": pixel_values, "cut": torch.tensor(cut)}
+
+    def _fitting_prompts(self, captions: Sequence[str], image_tokens: int) -> tuple[list[list[int]], list[bool]]:
+        """The prompts' ids, one id for the image, of captions cut until all fits; and which ones were cut."""
+        prompts = self._prompt_ids(captions)
+        if self.max_text_tokens is None:
+            return prompts, [False] * len(prompts)
+        room = self.max_text_tokens - (image_tokens - 1) - self.answers
+        cut = [len(ids) > room for ids in prompts]
+        for index in (index for index, is_long in enumerate(cut) if is_long):
+            if self.long_captions == "error":
+                beyond = self.max_text_tokens - room
+                raise CaptionTooLongError.of(captions[index], len(prompts[index]) + beyond, self.max_text_tokens)
+            ids = self.tokenizer(captions[index], add_special_tokens=False).input_ids
+            while ids and (excess := len(prompts[index]) - room) > 0:
+                ids = ids[:-excess] if excess < len(ids) else []
+                prompts[index] = self._prompt_ids([self.tokenizer.decode(ids)])[0]
+            if len(prompts[index]) > room:
+                raise CaptionTooLongError.of(captions[index], len(prompts[index]), room)
+        return prompts, cut
 
 
 class LlavaModule(AlignmentModule):
@@ -136,6 +183,8 @@ class LlavaModule(AlignmentModule):
         train_vision: also train the vision tower.
         lora: adapters on the language model; None trains all of its weights.
         gradient_checkpointing: recompute activations in the backward pass.
+        max_text_tokens: see `LlavaEncoder`; the language model's context where None.
+        long_captions: see `LlavaEncoder`.
         optim: keyword arguments of `AlignmentModule`.
 
     Raises:
@@ -143,6 +192,7 @@ class LlavaModule(AlignmentModule):
     """
 
     backbone = "llava"
+    parts = PARTS
     network: PackedLlava
 
     def __init__(
@@ -155,13 +205,21 @@ class LlavaModule(AlignmentModule):
         train_vision: bool = False,
         lora: LoraSettings | None = None,
         gradient_checkpointing: bool = False,
+        max_text_tokens: int | None = None,
+        long_captions: str = "truncate",
         **optim: Any,
     ):
         super().__init__(**optim)
         if loss not in LOSSES:
             raise ValueError(f"model.loss must be one of {', '.join(LOSSES)}, got {loss!r}.")
         self.loss_name, self.processor = loss, processor
-        self.encoder = LlavaEncoder(processor, prompt or YesNoPrompt(), answers=loss == "lm")
+        self.encoder = LlavaEncoder(
+            processor,
+            prompt or YesNoPrompt(),
+            answers=loss == "lm",
+            max_text_tokens=max_text_tokens or llava.model.language_model.config.max_position_embeddings,
+            long_captions=long_captions,
+        )
         self.end_id = processor.tokenizer.eos_token_id
         llava.model.vision_tower.requires_grad_(train_vision)
         if lora is not None:
@@ -170,7 +228,7 @@ class LlavaModule(AlignmentModule):
             add_lora(llava, lora, PARTS)
         freeze_unreached(llava)
         if gradient_checkpointing:
-            llava.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute_activations(llava)
         self.network = PackedLlava(llava)
 
     def collator(self) -> Collator:
@@ -238,10 +296,9 @@ def load_llava(
 
     Raises:
         OSError: there is no such checkpoint, or the hub cannot be reached.
+        ValueError: it is of another kind, or incomplete.
     """
-    llava = LlavaForConditionalGeneration.from_pretrained(
-        name_or_folder, dtype=dtype, use_safetensors=True, attn_implementation="sdpa"
-    )
+    llava = load_published(LlavaForConditionalGeneration, name_or_folder, dtype=dtype)
     return llava, AutoProcessor.from_pretrained(name_or_folder)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import nn
@@ -15,17 +15,25 @@ def parameter_groups(
     lr: float,
     weight_decay: float,
     projector_lr: float | None = None,
-    projector_name: str = "multi_modal_projector",
+    projector: Collection[str] = ("multi_modal_projector",),
 ) -> list[dict[str, object]]:
     """Groups of trainable parameters: projector or not, decayed (two or more axes) or not.
+
+    Args:
+        named_parameters: of the module; those that do not train are left out.
+        lr, weight_decay: of all groups, but 1-D parameters do not decay.
+        projector_lr: of the projector; `lr` where None.
+        projector: names of the modules that make it up.
 
     Raises:
         ValueError: nothing is trainable.
     """
+    projector_names = set(projector)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in named_parameters:
         if parameter.requires_grad:
-            groups.setdefault((projector_name in name, parameter.ndim > 1), []).append(parameter)
+            is_projector = not projector_names.isdisjoint(name.split("."))
+            groups.setdefault((is_projector, parameter.ndim > 1), []).append(parameter)
     if not groups:
         raise ValueError("No parameter is trainable: nothing to optimise; check model.tune and model.adapter.targets.")
     return [
@@ -51,10 +59,15 @@ def warmup_cosine(step: int, *, total_steps: int, warmup_steps: int) -> float:
 
 
 def adamw_warmup_cosine(
-    groups: list[dict[str, object]], *, betas: tuple[float, float], total_steps: int, warmup_ratio: float
+    groups: list[dict[str, object]],
+    *,
+    betas: tuple[float, float],
+    eps: float = 1e-8,
+    total_steps: int,
+    warmup_ratio: float,
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """The optimiser and its schedule over `total_steps` optimiser steps."""
-    optimizer = torch.optim.AdamW(groups, betas=betas)
+    optimizer = torch.optim.AdamW(groups, betas=betas, eps=eps)
     warmup_steps = math.ceil(warmup_ratio * total_steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warmup_cosine(step, total_steps=total_steps, warmup_steps=warmup_steps)

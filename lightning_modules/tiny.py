@@ -23,7 +23,7 @@ IMAGE_TOKEN = "<image>"
 
 @dataclass(frozen=True)
 class TinyShape:
-    """Sizes of a tiny model: widths and layers of both towers, pixels of the image and of a patch, words."""
+    """Sizes of a tiny model: widths and layers of both towers, pixels of the image and of a patch, queries, words."""
 
     hidden_size: int = 128
     layers: int = 4
@@ -32,6 +32,7 @@ class TinyShape:
     vision_layers: int = 3
     image_size: int = 32
     patch_size: int = 8
+    queries: int = 8
     vocab_size: int = 1000
     initializer_range: float = 0.02
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +49,14 @@ def epoch_of(module: ImageTextDataModule, epoch: int = 0) -> list[list[ImageText
     loader = module.train_dataloader()
     loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
     return list(loader)  # type: ignore[arg-type]
+
+
+def ranked(module: ImageTextDataModule, rank: int, world_size: int) -> ImageTextDataModule:
+    """The data module as one of several ranks at the start of training."""
+    trainer = SimpleNamespace(global_rank=rank, world_size=world_size, training=True)
+    trainer.fit_loop = SimpleNamespace(batch_idx=-1)
+    module.trainer = trainer  # type: ignore[assignment]
+    return module
 
 
 def plain(batches: Iterable[Iterable[ImageTextRow]]) -> list[list[tuple[Any, ...]]]:
@@ -102,6 +111,23 @@ def test_batches_do_not_depend_on_the_number_of_workers(folder: Path) -> None:
     assert one == two
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_an_epoch_goes_on_behind_what_was_trained_on(folder: Path, world_size: int, workers: int) -> None:
+    """Also where the iterator was asked for before Lightning knew epoch and batch."""
+    for rank in range(world_size):
+        whole = plain(epoch_of(ranked(data(folder, batch_size=2), rank, world_size), epoch=1))
+        module = ranked(data(folder, batch_size=2, num_workers=workers), rank, world_size)
+        loader = module.train_dataloader()
+        iterator = iter(loader)
+        loader.sampler.set_epoch(1)  # type: ignore[attr-defined]
+        module.trainer.fit_loop.batch_idx = 1  # type: ignore[union-attr, misc]
+        assert plain(iterator) == whole[2:]  # type: ignore[arg-type]
+        assert len(loader) == len(whole) > 2, "the length is that of a whole epoch"
+        module.trainer.training = False  # type: ignore[union-attr, misc]
+        assert plain(loader) == whole  # type: ignore[arg-type]
+
+
 def test_an_epoch_is_the_same_whenever_it_is_asked_for(folder: Path) -> None:
     module = data(folder)
     first = plain(epoch_of(module, 3))
@@ -115,8 +141,7 @@ def test_rows_do_not_depend_on_the_number_of_ranks(folder: Path) -> None:
     for world_size in (2, 3):
         seen = []
         for rank in range(world_size):
-            module = data(folder, batch_size=2)
-            module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)  # type: ignore[assignment]
+            module = ranked(data(folder, batch_size=2), rank, world_size)
             seen += [row for batch in epoch_of(module) for row in batch]
         assert {row.text_ids[0]: row.text_ids for row in seen} == alone
         assert len(seen) == len(alone)
@@ -198,31 +223,28 @@ def test_a_loader_before_connect_and_setup_is_an_error(folder: Path) -> None:
         module.train_dataloader()
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_validation_counts_every_text_once_over_all_ranks(folder: Path, world_size: int) -> None:
     held_out = folder / "balanced"
     pairs = read_pairs(held_out / "captions.parquet", held_out / "negatives.parquet")
     expected = sorted(text_table(pairs.captions, pairs.negatives)["text_id"].to_pylist())
-    seen, images = [], []
+    seen, batches = [], []
     for rank in range(world_size):
-        module = data(folder, validation=pairs)
-        module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)  # type: ignore[assignment]
-        rows = [row for batch in module.val_dataloader() for row in batch]
-        seen += [text_id for row in rows for text_id in row.text_ids]
-        images.append(len(rows))
+        dealt = list(ranked(data(folder, validation=pairs, batch_size=2), rank, world_size).val_dataloader())
+        rows = [row for batch in dealt for row in batch]
+        assert all(set(row.labels) == {-1} or row.labels[0] == 1 for row in rows)
+        seen += [text_id for row in rows if row.labels[0] == 1 for text_id in row.text_ids]
+        batches.append([len(batch) for batch in dealt])
     assert sorted(seen) == expected
-    assert max(images) - min(images) <= 1
+    assert all(sizes == batches[0] for sizes in batches), "a sharded model needs all ranks for every batch"
 
 
-def test_fewer_validation_captions_than_ranks_is_an_error_on_every_rank(folder: Path) -> None:
-    """A rank without a batch would stop while the others wait for it."""
+def test_validation_without_captions_is_an_error(folder: Path) -> None:
     held_out = folder / "biased"
     pairs = read_pairs(held_out / "captions.parquet", held_out / "negatives.parquet")
-    for rank in range(3):
-        module = data(folder, validation=pairs)
-        module.trainer = SimpleNamespace(global_rank=rank, world_size=3)  # type: ignore[assignment]
-        with pytest.raises(InputError, match=r"data\.validation has 2 captions for 3 ranks; give each rank one"):
-            module.val_dataloader()
+    empty = replace(pairs, captions=pairs.captions[:0], negatives=pairs.negatives[:0])
+    with pytest.raises(InputError, match=r"data\.validation has no captions; check its tables and image_ids"):
+        data(folder, validation=empty).val_dataloader()
 
 
 def test_without_validation_there_is_nothing_to_validate(folder: Path) -> None:

@@ -13,7 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datamodules.mixing import UNITS, TextPool, build_pool, draw_negatives, rank_batches
+from datamodules.mixing import (
+    UNITS,
+    TextPool,
+    batches_in_epoch,
+    build_pool,
+    draw_negatives,
+    rank_batches,
+    rank_rows,
+)
 from negatives.records import text_table
 
 TYPES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
@@ -198,6 +206,12 @@ def test_all_ranks_get_the_same_number_of_batches_and_none_is_empty() -> None:
         assert all(1 <= len(batch) <= batch_size for batches in dealt for batch in batches)
 
 
+def test_batches_are_counted_without_drawing_them() -> None:
+    for n, batch_size, world_size in SIZES:
+        drawn = len(ranks(n, batch_size, world_size)[0])
+        assert batches_in_epoch(n, batch_size=batch_size, world_size=world_size) == drawn
+
+
 def test_an_epoch_is_one_pass_but_for_fewer_anchors_than_ranks() -> None:
     for n, batch_size, world_size in SIZES:
         seen = [anchor for batches in ranks(n, batch_size, world_size) for batch in batches for anchor in batch]
@@ -231,3 +245,12 @@ def test_two_ranks_take_the_global_batches_of_one_rank_with_double_batch_size(n:
 def test_order_differs_between_epochs() -> None:
     orders = [rank_batches(20, batch_size=20, seed=0, epoch=epoch)[0] for epoch in range(3)]
     assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 8, 13])
+def test_every_validation_row_counts_once_and_all_ranks_have_equally_many(n: int, world_size: int) -> None:
+    dealt = [rank_rows(n, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert sorted(row for rows in dealt for row, counts in rows if counts) == list(range(n))
+    assert {len(rows) for rows in dealt} == {-(-n // world_size)}
+    assert all(row in range(n) for rows in dealt for row, _ in rows)

@@ -208,11 +208,18 @@ def test_files_that_are_still_to_be_made_are_not_missed(tmp_path: Path) -> None:
             load_mapping(Outer, {"table": later}, "step 1", made_in=elsewhere)
 
 
+def test_noise_images_are_not_for_a_contrastive_loss() -> None:
+    words = ["data.captions=a", "data.negatives=b", "model.backbone=clip", "data.mixing.image_dropout=0.1"]
+    with pytest.raises(ConfigError, match=r"`data\.mixing\.image_dropout` must be 0 where `model\.backbone` is clip"):
+        load_config(schemas.ExperimentConfig, None, words, check_files=False)
+
+
 def test_rules_between_keys_are_reported_together() -> None:
-    words = ["data.subset=kept", "data.captions=[a, b]", "data.negatives=c", "trainer.devices=2", "model.question=why"]
+    words = ["data.subset=kept", "data.captions=[a, b]", "data.negatives=c", "model.question=why"]
+    words += ["trainer.strategy=fsdp", "trainer.precision=16-mixed", "model.loss=itc", "model.backbone=llava"]
     with pytest.raises(ConfigError) as caught:
         load_config(schemas.ExperimentConfig, None, words, check_files=False)
-    for key in ("data.verdicts", "data.image_root", "trainer.strategy", "model.question"):
+    for key in ("data.verdicts", "data.image_root", "trainer.precision", "model.question", "model.loss"):
         assert f"`{key}` must" in str(caught.value)
 
 

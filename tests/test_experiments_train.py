@@ -162,6 +162,17 @@ BAD_INPUT = {
         ["data.num_workers=1"],
         ["train-0.png", "replace it"],
     ),
+    "a caption longer than the limit in a loader worker": (
+        lambda t: edit(t / "train/captions.jsonl", 0, caption="red " * 3000),
+        ["data.num_workers=1", "model.long_captions=error", "data.batch_size=64"],
+        ["'red red", "2048", "long_captions=truncate"],
+    ),
+    "a loss of another backbone": (lambda t: None, ["model.loss=itc"], ["model.loss", "lm, binary", "llava"]),
+    "adapters on a part that is not there": (
+        lambda t: None,
+        ["model.tune=lora", "model.adapter.targets=[qformer]"],
+        ["qformer", "language_model, ", "projector"],
+    ),
     "escaping image": (
         lambda t: edit(t / "train/captions.jsonl", 0, image_id="other", image="../../secret.png"),
         [],

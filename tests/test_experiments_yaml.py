@@ -11,7 +11,8 @@ from experiments.__main__ import main
 from experiments.config import load_config
 from experiments.layers import read_yaml
 from experiments.schemas import ExperimentConfig
-from tests.tiny import TINY_OVERRIDES, save_published, tiny_tables
+from tests.backbones import BACKBONES, save_published
+from tests.tiny import TINY_OVERRIDES, tiny_tables
 
 FOLDER = Path(sweep.__file__).parent
 FILES = sorted(path.relative_to(FOLDER.parent).as_posix() for path in FOLDER.rglob("*.yaml"))
@@ -20,8 +21,8 @@ EXPERIMENTS = [name for name in FILES if name not in SWEEPS]
 
 
 def test_every_yaml_is_found() -> None:
-    assert len(FILES) == 5
-    assert len(SWEEPS) == 2
+    assert len(FILES) == 10
+    assert len(SWEEPS) == 3
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_tables(folder)
     words = [f"{name}={folder / 'train' / f'{name}.parquet'}" for name in ("captions", "negatives")]
     assert main(["filter", *words, f"output_dir={folder / 'filter'}", "judge.folds=2"]) == 0
-    save_published(folder / "published")
+    for name, backbone in BACKBONES.items():
+        save_published(backbone.build(), folder / "published" / name)
     return folder
 
 
@@ -39,15 +41,21 @@ def test_every_experiment_trains_tiny_for_a_step(name: str, tables: Path, tmp_pa
     words = [f"data.{key}={tables / 'train' / f'{key}.parquet'}" for key in ("captions", "negatives")]
     words += [f"data.verdicts={tables / 'filter/verdicts.parquet'}", f"output_dir={tmp_path / 'run'}"]
     words += [*TINY_OVERRIDES, "trainer.devices=1", "trainer.strategy=auto", "data.num_workers=0"]
-    words += ["trainer.accumulate=1", "logging.wandb=disabled"]
-    if load_config(ExperimentConfig, name, words, check_files=False).model.checkpoint is not None:
-        words += [f"model.checkpoint={tables / 'published'}"]
+    words += ["trainer.accumulate=1", "trainer.precision=32-true", "logging.wandb=disabled"]
+    model = load_config(ExperimentConfig, name, words, check_files=False).model
+    if model.checkpoint is not None:
+        words += [f"model.checkpoint={tables / 'published' / model.backbone}"]
     assert main(["train", name, *words]) == 0
     assert (tmp_path / "run/weights.safetensors").is_file()
 
 
-def test_the_demo_resolves_without_faults() -> None:
+def test_the_demos_resolve_without_faults() -> None:
     assert len(sweep.plan(sweep.load("experiments/sweeps/demo.yaml", []))) == 11
+    full = sweep.load("experiments/sweeps/demo_full.yaml", [])
+    assert len(sweep.plan(full)) == 15
+    settings = dict(sweep.run_settings(full))
+    assert [settings[name]["model"].get("backbone", "llava") for name in settings] == [*["llava"] * 3, "blip2", "clip"]
+    assert "system" not in settings["clip_filtered"]["model"], "a run's own base takes the place of the shared one"
 
 
 @pytest.mark.slow

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import lightning as L
-import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from datamodules.batch import ImageTextBatch, ImageTextRow
-from datamodules.benchmarks.tables import read_pairs
-from datamodules.image_text import ImageTextDataModule
-from datamodules.scene_splits import write_scenes
 from lightning_modules.base import labelled_cells
-from lightning_modules.checkpoint import save_weights
 from lightning_modules.llava import LlavaModule
-from negatives.records import VERDICT_SCHEMA, read_captions, read_negatives, text_table, write_table
 from tests.tiny import CAPTIONS, row, tiny_module
 
 pytestmark = [
@@ -148,68 +136,3 @@ def test_validation_logs_the_accuracy_of_every_type_and_their_mean() -> None:
     expected = {"val/swap_obj/accuracy": swap, "val/replace_att/accuracy": float(first[0] > first[2])}
     mean = sum(expected.values()) / 2
     assert logged == pytest.approx({**expected, "val/mean/accuracy": mean})
-
-
-def write_data(folder: Path) -> None:
-    """Eleven kept captions with uneven numbers of kept negatives, and validation that does not divide evenly."""
-    write_scenes(folder, train=6, held_out=3, image_size=16, seed=0)
-    captions = read_captions(folder / "train" / "captions.parquet")
-    texts = text_table(captions, read_negatives(folder / "train" / "negatives.parquet", captions))
-    keep = np.random.default_rng(0).random(len(texts)) < 0.3
-    keep[: len(captions)] = np.arange(len(captions)) != 5
-    columns = (texts["text_id"], texts["label"], [0] * len(keep), [0.5] * len(keep), keep.astype(float), keep)
-    verdicts = dict(zip(VERDICT_SCHEMA.names, columns, strict=True))
-    write_table(pa.table(verdicts, schema=VERDICT_SCHEMA), folder / "verdicts.parquet")
-
-
-def train_on_scenes(folder: Path, output: Path, *, batch_size: int, strategy: str = "auto", devices: int = 1) -> None:
-    """Three steps on `write_data`'s tables; saves the weights and the validation accuracy."""
-    train, held_out = folder / "train", folder / "biased"
-    data = ImageTextDataModule(
-        train / "captions.parquet",
-        train / "negatives.parquet",
-        verdicts=folder / "verdicts.parquet",
-        subset="kept",
-        negatives_per_positive=3,
-        batch_size=batch_size,
-        validation=read_pairs(held_out / "captions.parquet", held_out / "negatives.parquet"),
-    )
-    module = tiny_module(warmup_ratio=0.0)
-    data.connect(module.collator())
-    run = trainer(strategy=strategy, devices=devices)
-    run.fit(module, data)
-    assert run.global_step == 3, "eleven anchors are three batches of four, the last one of three"
-    if run.is_global_zero:
-        save_weights(module.network, output, trainable_only=False)
-        accuracy = {name: float(value) for name, value in run.callback_metrics.items() if name.startswith("val/")}
-        output.with_suffix(".txt").write_text(repr(sorted(accuracy.items())), encoding="utf-8")
-
-
-SCRIPT = """
-from pathlib import Path
-from tests.test_lightning_modules_base import train_on_scenes
-train_on_scenes(Path({folder!r}), Path({output!r}), batch_size=2, strategy="ddp", devices=2)
-"""
-
-
-@pytest.mark.slow
-def test_two_ranks_equal_one_process_with_double_batch_size(tmp_path: Path) -> None:
-    write_data(tmp_path)
-    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
-    train_on_scenes(tmp_path, one, batch_size=4)
-    script = tmp_path / "two_ranks.py"
-    script.write_text(SCRIPT.format(folder=str(tmp_path), output=str(two)), encoding="utf-8")
-    root = Path(__file__).parent.parent
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(launcher, capture_output=True, text=True, cwd=root, env=environment, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
-    # The true gradient of a key's bias is zero; Adam makes a step of its rounding error.
-    single, double = (
-        {name: tensor for name, tensor in load_file(path).items() if not name.endswith("k_proj.bias")}
-        for path in (one, two)
-    )
-    assert_same_weights(single, double)
-    accuracy = one.with_suffix(".txt").read_text(encoding="utf-8")
-    assert "val/mean/accuracy" in accuracy
-    assert accuracy == two.with_suffix(".txt").read_text(encoding="utf-8")

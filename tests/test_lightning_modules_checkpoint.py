@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import lightning_modules.checkpoint as checkpoint
 from lightning_modules.adapters import LoraSettings
-from lightning_modules.checkpoint import load_weights, save_weights, saved_names
+from lightning_modules.checkpoint import full_state_dict, load_weights, save_weights, saved_names
 from tests.tiny import CAPTIONS, row, tiny_module
 
 
@@ -84,6 +85,36 @@ def test_a_shape_that_does_not_fit_is_named_with_both_shapes(tmp_path: Path) -> 
         load_weights(network(width=3), tmp_path / "w.safetensors", trainable_only=False)
 
 
+def test_a_file_of_another_backbone_is_named_before_its_tensors(tmp_path: Path) -> None:
+    save_weights(network(width=4), tmp_path / "w.safetensors", trainable_only=False, backbone="clip")
+    told = r"does not fit the model: it is of the backbone clip, the model is a llava\."
+    with pytest.raises(ValueError, match=told):
+        load_weights(network(), tmp_path / "w.safetensors", trainable_only=False, backbone="llava")
+    load_weights(network(width=4), tmp_path / "w.safetensors", trainable_only=False, backbone="clip")
+
+
+def test_a_file_says_whose_weights_it_holds_and_has_the_same_bytes_every_time(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.safetensors" for number in range(8)]
+    for path in paths:
+        save_weights(network(), path, trainable_only=False, backbone="llava")
+    with safe_open(paths[0], framework="pt") as file:
+        assert file.metadata() == {"backbone": "llava"}
+    assert len({path.read_bytes() for path in paths}) == 1
+
+
+def test_others_can_read_the_file_where_they_can_read_files(tmp_path: Path) -> None:
+    save_weights(network(), tmp_path / "w.safetensors", trainable_only=False)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("trainable_only", [True, False])
+def test_full_state_is_what_is_saved(trainable_only: bool) -> None:
+    state = full_state_dict(network(), trainable_only=trainable_only)
+    assert list(state) == saved_names(network(), trainable_only=trainable_only)
+    assert all(torch.equal(tensor, network().state_dict()[name]) for name, tensor in state.items())
+
+
 def test_a_refused_file_changes_no_weight(tmp_path: Path) -> None:
     tensors = {**network(1).state_dict(), "1.weight": torch.zeros(9, 9)}
     save_file(tensors, tmp_path / "w.safetensors")
@@ -116,7 +147,7 @@ def test_a_failure_while_saving_leaves_the_old_file(
     save_weights(network(0), path, trainable_only=False)
     old = path.read_bytes()
 
-    def fail(tensors: dict[str, torch.Tensor], filename: Path) -> None:
+    def fail(tensors: dict[str, torch.Tensor], filename: Path, metadata: dict[str, str]) -> None:
         Path(filename).write_bytes(b"half")
         raise failure
 

@@ -1,44 +1,30 @@
-"""The contract that every backbone keeps; a backbone joins by a line in BACKBONES."""
+"""The contract that every backbone keeps; a backbone joins by a line in BACKBONES of tests/backbones.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional
 
 from datamodules.batch import ImageTextRow
 from lightning_modules.base import AlignmentModule
-from tests.tiny import CAPTIONS, row, tiny_module
-
-
-def llava_pair_logit(module: AlignmentModule, item: ImageTextRow) -> torch.Tensor:
-    """One pair through the plain Transformers model and processor, on a padded image."""
-    encoder = module.encoder
-    image = encoder.processor.image_processor
-    from lightning_modules.llava import pad_to_square
-
-    square = pad_to_square(item.image, encoder.background)
-    inputs = encoder.processor(
-        images=square, text=encoder.prompt(item.captions[0], encoder.image_token), return_tensors="pt"
-    )
-    assert image.do_center_crop
-    logits = module.network.llava(**inputs).logits[0, -1]
-    return logits[encoder.yes_id] - logits[encoder.no_id]
-
-
-PairLogit = Callable[[AlignmentModule, ImageTextRow], torch.Tensor]
-BACKBONES: dict[str, tuple[Callable[[], AlignmentModule], PairLogit]] = {
-    "llava-lm": (lambda: tiny_module("lm"), llava_pair_logit),
-    "llava-binary": (lambda: tiny_module("binary"), llava_pair_logit),
-}
+from lightning_modules.losses import binary_loss
+from lightning_modules.optim import parameter_groups
+from tests.backbones import BACKBONES, TinyBackbone
+from tests.tiny import CAPTIONS, row
 
 
 @pytest.fixture(params=BACKBONES, scope="module")
-def backbone(request: pytest.FixtureRequest) -> tuple[AlignmentModule, PairLogit]:
-    build, pair_logit = BACKBONES[request.param]
-    return build(), pair_logit
+def backbone(request: pytest.FixtureRequest) -> TinyBackbone:
+    return BACKBONES[request.param]
+
+
+@pytest.fixture(scope="module")
+def module(backbone: TinyBackbone) -> AlignmentModule:
+    return backbone.build()
 
 
 def single(item: ImageTextRow, column: int) -> ImageTextRow:
@@ -65,18 +51,14 @@ def logits_of(module: AlignmentModule, rows: list[ImageTextRow]) -> list[list[fl
 
 
 @torch.no_grad()
-def test_logits_equal_a_plain_forward_of_each_pair(backbone: tuple[AlignmentModule, PairLogit]) -> None:
-    module, pair_logit = backbone
+def test_logits_equal_a_plain_forward_of_each_pair(backbone: TinyBackbone, module: AlignmentModule) -> None:
     for item, packed in zip(ROWS, logits_of(module, ROWS), strict=True):
-        plain = [float(pair_logit(module, single(item, column))) for column in range(len(item.captions))]
+        plain = [float(backbone.pair_logit(module, single(item, column))) for column in range(len(item.captions))]
         assert packed == pytest.approx(plain, abs=1e-5)
         assert len({round(value, 3) for value in plain}) == len(plain), "the captions must differ for this to tell"
 
 
-def test_logits_do_not_depend_on_batch_size_order_or_number_of_captions(
-    backbone: tuple[AlignmentModule, PairLogit],
-) -> None:
-    module, _ = backbone
+def test_logits_do_not_depend_on_batch_size_order_or_number_of_captions(module: AlignmentModule) -> None:
     together = logits_of(module, ROWS)
     assert logits_of(module, ROWS[::-1])[::-1] == [pytest.approx(values, abs=1e-5) for values in together]
     for item, values in zip(ROWS, together, strict=True):
@@ -84,14 +66,27 @@ def test_logits_do_not_depend_on_batch_size_order_or_number_of_captions(
         assert alone == pytest.approx(values, abs=1e-5)
 
 
-def test_scores_rise_with_logits(backbone: tuple[AlignmentModule, PairLogit]) -> None:
-    module, _ = backbone
+def test_logits_do_not_depend_on_the_tokenizers_padding_side(backbone: TinyBackbone, module: AlignmentModule) -> None:
+    expected = logits_of(module, ROWS)
+    for side in ("left", "right"):
+        other = backbone.build()
+        other.processor.tokenizer.padding_side = side
+        assert logits_of(other, ROWS) == expected
+
+
+def test_logits_do_not_depend_on_the_number_of_captions_of_an_image(module: AlignmentModule) -> None:
+    together = logits_of(module, ROWS)
+    more = [row(index, [*item.captions, *CAPTIONS]) for index, item in enumerate(ROWS)]
+    for values, item, seen in zip(together, ROWS, logits_of(module, more), strict=True):
+        assert seen[: len(item.captions)] == pytest.approx(values, abs=1e-5)
+
+
+def test_scores_rise_with_logits(module: AlignmentModule) -> None:
     scores = module.score(torch.linspace(-5, 5, 11))
     assert bool((scores.diff() > 0).all())
 
 
-def test_masked_cells_change_neither_loss_nor_gradient(backbone: tuple[AlignmentModule, PairLogit]) -> None:
-    module, _ = backbone
+def test_masked_cells_change_neither_loss_nor_gradient(module: AlignmentModule) -> None:
     batch = module.collator()(ROWS)
     assert not bool(batch.caption_mask.all())
     results = []
@@ -105,42 +100,78 @@ def test_masked_cells_change_neither_loss_nor_gradient(backbone: tuple[Alignment
         assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
 
 
-def test_cells_of_unknown_label_do_not_enter_the_loss(backbone: tuple[AlignmentModule, PairLogit]) -> None:
-    module, _ = backbone
+def test_cells_of_unknown_label_do_not_enter_the_loss(module: AlignmentModule) -> None:
     known = module.collator()([row(0, CAPTIONS[:2], [1, 0])])
     some = module.collator()([row(0, CAPTIONS[:3], [1, 0, -1])])
     assert module.loss(known)[0].item() == pytest.approx(module.loss(some)[0].item(), abs=1e-6)
 
 
-def test_packed_gradients_equal_those_of_single_pairs(backbone: tuple[AlignmentModule, PairLogit]) -> None:
-    module, _ = backbone
+def assert_same_gradients(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == two.keys()
+    assert any(gradient.abs().max() > 1e-3 for gradient in one.values())
+    for name, gradient in one.items():
+        torch.testing.assert_close(gradient, two[name], atol=1e-5, rtol=1e-4, msg=name)
 
-    def gradients(batches: list[list[ImageTextRow]]) -> dict[str, torch.Tensor]:
-        module.zero_grad()
-        cells = sum(len(item.captions) for rows in batches for item in rows)
+
+def gradients_of(module: AlignmentModule, values: Iterator[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Gradients of the sum of `values`."""
+    module.zero_grad()
+    for value in values:
+        value.backward()
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def test_packed_gradients_equal_those_of_plain_forwards_of_each_pair(
+    backbone: TinyBackbone, module: AlignmentModule
+) -> None:
+    def packed() -> Iterator[torch.Tensor]:
+        batch = module.collator()(ROWS)
+        yield binary_loss(module.logits(batch), batch.labels, batch.caption_mask) * batch.caption_mask.sum()
+
+    def pairs() -> Iterator[torch.Tensor]:
+        for item in ROWS:
+            for column, label in enumerate(item.labels):
+                logit = backbone.pair_logit(module, single(item, column))
+                yield functional.binary_cross_entropy_with_logits(logit, torch.tensor(float(label)))
+
+    assert_same_gradients(gradients_of(module, packed()), gradients_of(module, pairs()))
+
+
+def test_the_loss_of_packed_captions_has_the_gradients_of_single_pairs(
+    backbone: TinyBackbone, module: AlignmentModule
+) -> None:
+    if not backbone.sums_over_pairs:
+        pytest.skip("a contrastive loss has no pairs to be split into; tests/test_lightning_modules_contrastive.py")
+
+    def losses(batches: list[list[ImageTextRow]]) -> Iterator[torch.Tensor]:
         for rows in batches:
             batch = module.collator()(rows)
-            (module.loss(batch)[0] * batch.caption_mask.sum() / cells).backward()
-        return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+            yield module.loss(batch)[0] * batch.caption_mask.sum()
 
-    packed = gradients([ROWS])
-    pairs = gradients([[single(item, column)] for item in ROWS for column in range(len(item.captions))])
-    assert packed.keys() == pairs.keys()
-    for name, gradient in packed.items():
-        torch.testing.assert_close(gradient, pairs[name], atol=1e-5, rtol=1e-4, msg=name)
+    pairs = [[single(item, column)] for item in ROWS for column in range(len(item.captions))]
+    assert_same_gradients(gradients_of(module, losses([ROWS])), gradients_of(module, losses(pairs)))
 
 
-def test_every_trainable_parameter_gets_a_gradient(backbone: tuple[AlignmentModule, PairLogit]) -> None:
-    module, _ = backbone
+def test_every_trainable_parameter_gets_a_gradient(module: AlignmentModule) -> None:
     module.zero_grad()
     module.loss(module.collator()(ROWS))[0].backward()
     unreached = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
     assert unreached == [], "DDP fails on parameters that the loss never reaches"
 
 
-def test_the_collator_travels_to_loader_workers(backbone: tuple[AlignmentModule, PairLogit]) -> None:
+def test_the_collator_travels_to_loader_workers(module: AlignmentModule) -> None:
     import pickle
 
-    module, _ = backbone
     collator = pickle.loads(pickle.dumps(module.collator()))
     torch.testing.assert_close(collator(ROWS).inputs, module.collator()(ROWS).inputs)
+
+
+def test_the_projector_has_a_learning_rate_of_its_own(backbone: TinyBackbone) -> None:
+    module = backbone.build(projector_lr=0.5)
+    groups = parameter_groups(
+        module.named_parameters(), lr=1.0, weight_decay=0.0, projector_lr=0.5, projector=module.parts["projector"]
+    )
+    slow = {id(parameter) for group in groups if group["lr"] == 0.5 for parameter in group["params"]}
+    names = {name for name, parameter in module.named_parameters() if id(parameter) in slow}
+    assert names
+    assert all(any(part in name.split(".") for part in module.parts["projector"]) for name in names)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+from datamodules.batch import CaptionTooLongError
 from lightning_modules.llava import LlavaModule, YesNoPrompt, load_llava, pad_to_square
 from tests.tiny import CAPTIONS, photo, row, tiny_module
 
@@ -247,3 +248,40 @@ def test_the_vision_tower_is_frozen_unless_asked_for(module: LlavaModule) -> Non
     assert not any(parameter.requires_grad for parameter in llava.model.vision_tower.parameters())
     for part in (llava.model.multi_modal_projector, llava.model.language_model, llava.lm_head):
         assert all(parameter.requires_grad for parameter in part.parameters())
+
+
+LONG = "a red circle left of a blue square and " * 12
+
+
+def test_a_caption_beyond_the_context_is_cut_and_counted() -> None:
+    module = tiny_module(max_text_tokens=90)
+    items = [row(0, ["a dog", LONG, LONG + "a dog"]), row(1, ["a dog"])]
+    batch = module.collator()(items)
+    assert batch.inputs["cut"].tolist() == [2, 0]
+    assert int(batch.inputs["position_ids"].max()) + 1 <= 90
+    assert torch.isfinite(module.logits(batch)).all()
+    module.count_cut(batch)
+    assert module.captions_cut == 2
+    short = tiny_module().collator()([row(1, ["a dog"])])
+    assert torch.equal(short.inputs["input_ids"], module.collator()(items[1:]).inputs["input_ids"])
+
+
+def test_a_cut_caption_is_a_beginning_of_the_caption_in_a_whole_prompt() -> None:
+    module = tiny_module(max_text_tokens=90)
+    encoder = module.encoder
+    (ids,), cut = encoder._fitting_prompts([LONG], image_tokens=4)
+    before, after = encoder.prompt("\0", encoder.image_token).split("\0")
+    text = encoder.tokenizer.decode(ids, skip_special_tokens=False)
+    caption = text[text.index("caption:") + len("caption:") : text.index(after[:5], text.index("caption:"))]
+    assert cut == [True]
+    assert text.endswith("ASSISTANT:")
+    assert LONG.startswith(caption.strip())
+    assert len(ids) + 3 + 1 > 90 - 4, "no more is cut than has to be"
+    assert before[:20] in text
+
+
+def test_a_caption_beyond_the_context_is_an_error_where_asked_for() -> None:
+    module = tiny_module(max_text_tokens=90, long_captions="error")
+    with pytest.raises(CaptionTooLongError, match=r"'a red circle.* tokens, the scorer reads 90; shorten it"):
+        module.collator()([row(0, ["a dog", LONG])])
+    module.collator()([row(0, ["a dog"])])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser
 
 from experiments.__main__ import VERBS, main
 from experiments.config import load_config
@@ -55,6 +58,40 @@ def test_the_command_for_real_photos_resolves(shared: Path) -> None:
     _, (itm, *words) = commands("console")
     assert itm == "itm"
     assert main([*words, "--dry-run"]) == 0
+
+
+def resolved(words: Sequence[str]) -> ExperimentConfig:
+    """The configuration of `train FILE key=value ...`; raises on what is no such command."""
+    verb, file, *overrides = words
+    assert verb == "train"
+    return load_config(ExperimentConfig, file, overrides, check_files=False)
+
+
+def test_launches_by_torchrun_start_as_many_ranks_as_the_trainer_expects() -> None:
+    launches = [words for name, *words in commands("sh") if name == "torchrun"]
+    assert len(launches) == 2
+    for words in launches:
+        launcher = get_args_parser().parse_args(words)
+        assert launcher.module
+        assert launcher.training_script == "experiments"
+        trainer = resolved(launcher.training_script_args).trainer
+        assert int(launcher.nproc_per_node) == trainer.devices
+        assert int(launcher.nnodes.split(":")[-1]) == trainer.num_nodes
+
+
+def test_the_slurm_launch_starts_as_many_ranks_as_the_trainer_expects() -> None:
+    ((_, *words),) = [words for words in commands("sh") if words[0] == "sbatch"]
+    parser = argparse.ArgumentParser()
+    for flag in ("--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task"):
+        parser.add_argument(flag, type=int, required=True)
+    parser.add_argument("--wrap", required=True)
+    job = parser.parse_args(words)
+    srun, itm, *rest = shlex.split(job.wrap)
+    assert (srun, itm) == ("srun", "itm")
+    config = resolved(rest)
+    assert (job.ntasks_per_node, job.nodes) == (config.trainer.devices, config.trainer.num_nodes)
+    assert job.gpus_per_node == config.trainer.devices
+    assert job.cpus_per_task > config.data.num_workers
 
 
 def test_every_verb_is_explained() -> None:

@@ -67,10 +67,3 @@ TINY_OVERRIDES = [
     *("trainer.max_steps=1", "trainer.accelerator=cpu"),
 ]
 """Overrides that make any experiment small."""
-
-
-def save_published(folder: Path) -> None:
-    """A tiny LLaVA in the format of published checkpoints: safetensors, configuration, tokenizer, image processor."""
-    module = tiny_module()
-    module.network.llava.save_pretrained(folder)
-    module.processor.save_pretrained(folder)

@@ -1,0 +1,74 @@
+"""What the loaders hand out: training that goes on in the middle of an epoch, and validation even on all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.batch import UNKNOWN, ImageTextBatch, ImageTextRow
+from datamodules.mixing import batches_in_epoch, rank_batches
+
+
+class EpochBatches(Sampler[tuple[int, list[int]]]):
+    """Yields `(epoch, rows)` for one rank; Lightning sets the epoch.
+
+    Args:
+        rows: how many there are.
+        batch_size, seed, rank, world_size: see `rank_batches`.
+        done: how many batches of the epoch were trained on already, asked when a pass begins; it leaves them out.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        done: Callable[[], int] = lambda: 0,
+    ):
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.done, self.epoch = done, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch, also of one that goes on."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        sizes = {"batch_size": self.batch_size, "rank": self.rank, "world_size": self.world_size}
+        for batch in rank_batches(self.rows, seed=self.seed, epoch=self.epoch, **sizes)[self.done() :]:
+            yield self.epoch, batch
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, by which Lightning knows the last one."""
+        return batches_in_epoch(self.rows, batch_size=self.batch_size, world_size=self.world_size)
+
+
+class LateLoader(DataLoader[ImageTextBatch]):
+    """A loader that turns to its sampler when it is asked for the first batch, not for its iterator.
+
+    Lightning asks for the iterator of a resumed run before it knows epoch and batch, and workers would be sent off with
+    the beginning of the first epoch.
+    """
+
+    def __iter__(self) -> Iterator[ImageTextBatch]:  # type: ignore[override]
+        yield from super().__iter__()
+
+
+class CountedRows(Dataset[ImageTextRow]):
+    """Rows for validation: item `(row, counts)`; all labels are unknown where the row does not count."""
+
+    def __init__(self, rows: Sequence[ImageTextRow]):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, item: tuple[int, bool]) -> ImageTextRow:
+        index, counts = item
+        row = self.rows[index]
+        return row if counts else replace(row, labels=[UNKNOWN] * len(row.labels))

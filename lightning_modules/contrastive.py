@@ -1,0 +1,128 @@
+"""Image-text contrast (ITC) with hard negatives over the global batch, and the gather over ranks that it needs.
+
+Each rank computes the rows of its own images against the texts and images of all ranks; with the gradients of
+`gather_rows`, which are sums over ranks, the rows of all ranks add up to the loss of one large batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch.nn import functional as F
+
+from datamodules.batch import POSITIVE, UNKNOWN
+
+
+def identity_hashes(ids: Iterable[str]) -> torch.Tensor:
+    """[B] long: a 63-bit hash of each string, the same on every rank; equal where the strings are.
+
+    >>> one, two, again = identity_hashes(["a", "b", "a"]).tolist()
+    >>> one == again != two
+    True
+    """
+    digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids]
+    return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests], dtype=torch.long)
+
+
+def itc_loss(
+    image_features: torch.Tensor,
+    text_features: torch.Tensor,
+    scale: torch.Tensor,
+    *,
+    anchor_images: torch.Tensor,
+    anchor_texts: torch.Tensor,
+    image_ids: torch.Tensor,
+    text_image_ids: torch.Tensor,
+    text_labels: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of image-to-text and text-to-image cross entropy: the ITC with hard negatives of NegCLIP and CE-CLIP.
+
+    An anchor is an image with one true text. The image asks all texts of the batch, the hard negatives of every image
+    among them; the text asks all images; a negative never asks. Unlike the published code, denominators leave out what
+    is also true (other true texts of the image, other copies of the image) and texts that do not exist.
+
+    Args:
+        image_features: [G, D] of all ranks, of length 1.
+        text_features: [T, D] of all ranks, of length 1.
+        scale: [1], what cosines are multiplied by.
+        anchor_images: [A] places in G: the images whose rows this rank computes.
+        anchor_texts: [A] places in T: the text of each anchor.
+        image_ids: [G] long, equal where two images are the same.
+        text_image_ids: [T] long, the id of each text's image.
+        text_labels: [T], 1 true and 0 false of its image; others are left out.
+
+    Returns:
+        The mean over anchors (0 where there is none), and [A] bool: whether no other text beats the anchor's own.
+    """
+    asked = image_ids[anchor_images].unsqueeze(1)
+    also_true = (text_image_ids == asked) & (text_labels == POSITIVE)
+    left_out = also_true | (text_labels == UNKNOWN)
+    left_out.scatter_(1, anchor_texts.unsqueeze(1), False)
+    same_image = (image_ids == asked).scatter_(1, anchor_images.unsqueeze(1), False)
+    # autocast would round cosines to half precision, and hard negatives to ties
+    with torch.autocast(image_features.device.type, enabled=False):
+        image_to_text = scale * image_features[anchor_images] @ text_features.T
+        text_to_image = scale * text_features[anchor_texts] @ image_features.T
+    image_to_text = image_to_text.masked_fill(left_out, -torch.inf)
+    text_to_image = text_to_image.masked_fill(same_image, -torch.inf)
+    losses = F.cross_entropy(image_to_text, anchor_texts, reduction="none") + F.cross_entropy(
+        text_to_image, anchor_images, reduction="none"
+    )
+    return losses.sum() / (2 * max(1, len(losses))), image_to_text.detach().argmax(1) == anchor_texts
+
+
+def rank_sizes(*sizes: int, device: torch.device | str = "cpu") -> list[list[int]]:
+    """How many rows every rank has of several tensors: one list over ranks for each of `sizes`.
+
+    >>> rank_sizes(2, 5)
+    [[2], [5]]
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        return [[size] for size in sizes]
+    own = torch.tensor(sizes, device=device)
+    every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(every, own)
+    return torch.stack(every, dim=1).tolist()
+
+
+def own_rows(sizes: Sequence[int]) -> slice:
+    """Where this rank's rows lie in what `gather_rows` returns."""
+    rank = dist.get_rank() if len(sizes) > 1 else 0
+    return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+
+
+def gather_rows(tensor: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """The rows of all ranks, rank by rank, with gradient; the tensor itself where there is one rank.
+
+    The gradient of a row is the sum of what all ranks ask of it. DDP's mean over ranks is turned into a global mean by
+    `AlignmentModule`, as for any other loss.
+
+    Args:
+        tensor: [n, ...], n and nothing else may differ between ranks.
+        sizes: n of every rank, see `rank_sizes`.
+    """
+    if len(sizes) == 1:
+        return tensor
+    padded = torch.cat([tensor, tensor.new_zeros(max(sizes) - len(tensor), *tensor.shape[1:])])
+    gathered = _AllGather.apply(padded)
+    return torch.cat([rows[:size] for rows, size in zip(gathered, sizes, strict=True)])
+
+
+class _AllGather(torch.autograd.Function):
+    """[n, ...] of every rank -> [ranks, n, ...]; gradients are summed over ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        every = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(every, tensor.contiguous())
+        return torch.stack(every)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[dist.get_rank()]

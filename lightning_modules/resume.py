@@ -1,0 +1,175 @@
+"""Lightning's checkpoint to go on from: written whole, when Lightning can resume it exactly, and checked before use."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+
+from lightning_modules.checkpoint import misfit, replaced
+
+if TYPE_CHECKING:
+    from lightning_modules.base import AlignmentModule
+
+PARTS = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": list, "loops": dict}
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes checkpoints such that kill -9 leaves the one before.
+
+    Lightning's own writes into the folder for temporary files and moves the file from there. Where that is another file
+    system, moving is copying, over the only good checkpoint. It also holds the whole file in memory first.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Saves a checkpoint; a reader sees the old file or the whole new one."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(path) as beside:
+            torch.save(checkpoint, beside)
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps one checkpoint to go on from.
+
+    It is written after an optimiser step, since gradients that are being accumulated are not part of it, and after the
+    validation that belongs to the step, since Lightning takes that for done when it resumes.
+
+    Args:
+        path: of the file.
+        every: optimiser steps between checkpoints; one at the end of each epoch where None.
+    """
+
+    def __init__(self, path: Path, every: int | None = None):
+        self.path, self.every = path, every
+        self._hook = ""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Decides whether a checkpoint is due after this batch, and in which hook."""
+        last = batch_idx + 1 == trainer.num_training_batches
+        stepped = last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        due = last if self.every is None else trainer.global_step % self.every == 0
+        self._hook = saving_hook(trainer, batch_idx) if stepped and due else ""
+        self._save_in("on_train_batch_end", trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves where the checkpoint had to wait for the validation."""
+        self._save_in("on_validation_end", trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves where the checkpoint had to wait for the epoch's end."""
+        self._save_in("on_train_epoch_end", trainer)
+
+    def _save_in(self, hook: str, trainer: L.Trainer) -> None:
+        if hook == self._hook:
+            trainer.save_checkpoint(self.path)
+            self._hook = ""
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Puts the loops' progress into words that Lightning resumes exactly."""
+        if self._hook:
+            settle_progress(checkpoint["loops"]["fit_loop"], epoch_ended=self._hook == "on_train_epoch_end")
+
+
+def saving_hook(trainer: L.Trainer, batch_idx: int) -> str:
+    """The last hook that belongs to a batch: its own, that of the validation after it, or that of the epoch's end."""
+    if batch_idx + 1 == trainer.num_training_batches:
+        return "on_train_epoch_end"
+    if not trainer.enable_validation or not trainer.val_check_batch:
+        return "on_train_batch_end"
+    batches = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
+    return "on_validation_end" if (batches + 1) % trainer.val_check_batch == 0 else "on_train_batch_end"
+
+
+def settle_progress(progress: dict[str, Any], *, epoch_ended: bool) -> None:
+    """Rewrites the fit loop's progress to "in an epoch, in the hook after its k-th batch", k = 0 for a new epoch.
+
+    Lightning (2.6) resumes exactly from there and not from elsewhere: from the end of an epoch, and where `max_steps`
+    is set, it runs that end twice or does not count the next epoch as started.
+
+    Args:
+        progress: the fit loop's state in a checkpoint; changed in place.
+        epoch_ended: whether the epoch is over, and all of its hooks have run.
+    """
+    batches, epochs = progress["epoch_loop.batch_progress"], progress["epoch_progress"]
+    epoch = epochs["current"]["processed"]
+    for part in ("total", "current"):
+        epochs[part] = {"ready": epoch + 1, "started": epoch + 1, "processed": epoch, "completed": epoch}
+        done = 0 if epoch_ended and part == "current" else batches[part]["ready"]
+        # the hook after the batch belongs to it, so the batch is not complete
+        batches[part] = {"ready": done, "started": done, "processed": done, "completed": done - 1}
+    batches["is_last_batch"] = False
+    if epoch_ended:
+        # Lightning counts the step that the batch made when it resumes
+        progress["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        optimizer = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+        per_epoch = [progress["epoch_loop.scheduler_progress"], optimizer["step"], optimizer["zero_grad"]]
+        for counts in (
+            *(counter["current"] for counter in per_epoch),
+            progress["epoch_loop.val_loop.batch_progress"]["total"],
+        ):
+            counts.update(dict.fromkeys(counts, 0))
+
+
+def check_resumable(path: Path, module: AlignmentModule) -> None:
+    """Refuses a checkpoint that training cannot go on from, before anything is changed; runs nothing that is in it.
+
+    Raises:
+        ValueError: it is damaged, would run code, is no checkpoint of a training, or is one of another model.
+    """
+    try:
+        checkpoint = _read_checked(path)
+        check_fit(checkpoint, module)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}; copy it anew, or start anew with --overwrite.") from None
+
+
+def _read_checked(path: Path) -> dict[str, Any]:
+    """A checkpoint whose checksums are right and that holds the parts of one; its tensors stay on the disk."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except Exception as error:  # a damaged file leads its reader to anything
+        raise ValueError(f"is damaged or no checkpoint ({_first_line(error)})") from None
+    if damaged is not None:
+        raise ValueError(f"is damaged (wrong checksum of {damaged})")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({found[1]})" if found else ""
+        raise ValueError(f"holds more than tensors and plain values{what}, nothing of which was run") from None
+    except Exception as error:
+        raise ValueError(f"is damaged or no checkpoint ({_first_line(error)})") from None
+    parts = checkpoint if isinstance(checkpoint, dict) else {}
+    lacking = [part for part, kind in PARTS.items() if not isinstance(parts.get(part), kind)]
+    if lacking:
+        raise ValueError(f"is no checkpoint of a training (no {', '.join(lacking)})")
+    return parts
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")[:200] or type(error).__name__
+
+
+def check_fit(checkpoint: Mapping[str, Any], module: AlignmentModule) -> None:
+    """Whether a loaded checkpoint holds exactly the tensors that `module` saves.
+
+    Raises:
+        ValueError: names what does not fit.
+    """
+    state = module.state_dict()
+    expected = {name: state[name].shape for name in module.checkpoint_names()}
+    found = {name: getattr(tensor, "shape", ()) for name, tensor in checkpoint["state_dict"].items()}
+    if fault := misfit(found, expected, backbone=(checkpoint.get("backbone", ""), module.backbone)):
+        raise ValueError(f"does not fit the model: {fault}")

@@ -1,0 +1,84 @@
+"""Published checkpoints: what does not fit is refused by name, whatever the backbone."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from experiments.build import build_module
+from experiments.schemas import ModelConfig
+from negatives.records import InputError
+from tests.backbones import BACKBONES, save_published
+from tests.tiny import CAPTIONS, row
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published")
+    for name, backbone in BACKBONES.items():
+        save_published(backbone.build(), folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@torch.no_grad()
+def test_a_published_checkpoint_scores_as_the_model_it_was_saved_from(backbone: str, published: Path) -> None:
+    module, saved = build_module(ModelConfig(backbone, str(published / backbone))), BACKBONES[backbone].build()
+    rows = [row(0, CAPTIONS), row(1, CAPTIONS[:2])]
+    expected = saved.logits(saved.collator()(rows))
+    torch.testing.assert_close(module.eval().logits(module.collator()(rows)), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("backbone", "other"), list(itertools.permutations(BACKBONES, 2)))
+def test_a_checkpoint_of_another_backbone_is_refused(backbone: str, other: str, published: Path) -> None:
+    with pytest.raises(InputError, match=r"is a checkpoint of type '.*choose the model\.backbone"):
+        build_module(ModelConfig(backbone, str(published / other)))
+
+
+def spoilt(published: Path, folder: Path, backbone: str) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A copy of a published checkpoint without its weights, and the weights."""
+    copy = folder / "copy"
+    copy.mkdir()
+    for path in (published / backbone).iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    return copy, load_file(copy / "model.safetensors")
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_missing_and_misshapen_weights_are_named(backbone: str, published: Path, tmp_path: Path) -> None:
+    copy, weights = spoilt(published, tmp_path, backbone)
+    # sorted by size, so that they are no biases, which a configuration may do without
+    short, gone = sorted((name for name, tensor in weights.items() if tensor.ndim == 2), key=lambda n: (-len(n), n))[:2]
+    weights[short] = weights[short][:-1].clone()
+    del weights[gone]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="does not fit its own configuration") as caught:
+        build_module(ModelConfig(backbone, str(copy)))
+    stem = gone.removeprefix("model.").removeprefix("language_model.")
+    assert stem.split(".", 1)[-1] in str(caught.value)
+    assert "has shape" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_folder_with_pickled_weights_is_refused(backbone: str, published: Path, tmp_path: Path) -> None:
+    copy, weights = spoilt(published, tmp_path, backbone)
+    (copy / "model.safetensors").unlink()
+    torch.save(weights, copy / "pytorch_model.bin")
+    with pytest.raises(InputError, match="safetensors"):
+        build_module(ModelConfig(backbone, str(copy)))
+
+
+def test_a_truncated_file_is_one_line(published: Path, tmp_path: Path) -> None:
+    copy, _ = spoilt(published, tmp_path, "llava")
+    content = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError) as caught:
+        build_module(ModelConfig("llava", str(copy)))
+    assert "\n" not in str(caught.value)
+    assert json.loads((copy / "config.json").read_text())["model_type"] == "llava"

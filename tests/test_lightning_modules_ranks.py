@@ -1,0 +1,168 @@
+"""Two ranks equal one process, under DDP and FSDP2, for every backbone; and sharding leaves a network as it was."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from datamodules.benchmarks.tables import read_pairs
+from datamodules.image_text import ImageTextDataModule
+from datamodules.scene_splits import write_scenes
+from experiments.schemas import TrainerConfig
+from experiments.train import build_strategy
+from lightning_modules.base import AlignmentModule
+from lightning_modules.checkpoint import full_state_dict, load_weights, write_weights
+from negatives.records import VERDICT_SCHEMA, read_captions, read_negatives, text_table, write_table
+from tests.backbones import BACKBONES
+from tests.tiny import CAPTIONS, row
+
+STEPS = 5
+
+
+def write_data(folder: Path) -> None:
+    """Eleven kept captions with uneven numbers of kept negatives, and validation that does not divide evenly."""
+    write_scenes(folder, train=6, held_out=3, image_size=16, seed=0)
+    captions = read_captions(folder / "train" / "captions.parquet")
+    texts = text_table(captions, read_negatives(folder / "train" / "negatives.parquet", captions))
+    keep = np.random.default_rng(0).random(len(texts)) < 0.3
+    keep[: len(captions)] = np.arange(len(captions)) != 5
+    columns = (texts["text_id"], texts["label"], [0] * len(keep), [0.5] * len(keep), keep.astype(float), keep)
+    verdicts = dict(zip(VERDICT_SCHEMA.names, columns, strict=True))
+    write_table(pa.table(verdicts, schema=VERDICT_SCHEMA), folder / "verdicts.parquet")
+
+
+class Losses(L.Callback):
+    """Keeps the logged loss of every step."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        self.values.append(float(trainer.callback_metrics["train/loss/value"]))
+
+
+def train(folder: Path, backbone: str, *, strategy: str, devices: int) -> None:
+    """Five steps on `write_data`'s tables, four rows a step over all ranks, three in the last one of an epoch.
+
+    Saves the weights, the losses and the validation accuracy under the names of backbone and strategy.
+    """
+    tables, held_out = folder / "train", folder / "biased"
+    data = ImageTextDataModule(
+        tables / "captions.parquet",
+        tables / "negatives.parquet",
+        verdicts=folder / "verdicts.parquet",
+        subset="kept",
+        negatives_per_positive=3,
+        batch_size=4 // devices,
+        validation=read_pairs(held_out / "captions.parquet", held_out / "negatives.parquet"),
+    )
+    module = BACKBONES[backbone].build(warmup_ratio=0.0)
+    data.connect(module.collator())
+    losses = Losses()
+    run = L.Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy=build_strategy(TrainerConfig(strategy=strategy, devices=devices)),
+        max_steps=STEPS,
+        max_epochs=-1,
+        gradient_clip_val=1.0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        callbacks=[losses],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    run.fit(module, data)
+    with torch.no_grad():
+        logits = logits_of(module)
+    weights = full_state_dict(module.network, trainable_only=False)
+    if run.is_global_zero:
+        stem = f"{backbone}-{strategy}"
+        write_weights(weights, folder / f"{stem}.safetensors", backbone=backbone)
+        accuracy = {name: float(value) for name, value in run.callback_metrics.items() if name.startswith("val/")}
+        torch.save({"losses": losses.values, "accuracy": accuracy, "logits": logits}, folder / f"{stem}.pt")
+
+
+def logits_of(module: AlignmentModule) -> torch.Tensor:
+    return module.eval().logits(module.collator()([row(0, CAPTIONS), row(1, CAPTIONS[:2])]))
+
+
+def train_all(folder: Path, strategies: list[str], devices: int) -> None:
+    for backbone in BACKBONES:
+        for strategy in strategies:
+            train(folder, backbone, strategy=strategy, devices=devices)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what one process and two ranks, under both strategies, made of every backbone."""
+    folder = tmp_path_factory.mktemp("ranks")
+    write_data(folder)
+    train_all(folder, ["auto"], devices=1)
+    script = folder / "two_ranks.py"
+    script.write_text(
+        "from pathlib import Path\nfrom tests.test_lightning_modules_ranks import train_all\n"
+        f"train_all(Path({str(folder)!r}), ['ddp', 'fsdp'], devices=2)\n",
+        encoding="utf-8",
+    )
+    root = Path(__file__).parent.parent
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(launcher, capture_output=True, text=True, cwd=root, env=environment, timeout=500)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder
+
+
+def read(folder: Path, backbone: str, strategy: str) -> tuple[dict[str, torch.Tensor], list[float], dict[str, float]]:
+    seen = torch.load(folder / f"{backbone}-{strategy}.pt", weights_only=True)
+    return load_file(folder / f"{backbone}-{strategy}.safetensors"), seen["losses"], seen["accuracy"]
+
+
+def without_key_bias(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Without the bias of an attention's keys: its true gradient is zero; Adam makes a step of its rounding error."""
+    if name.endswith("qkv.bias"):  # BLIP-2's vision tower has queries, keys and values in one
+        query, _, value = tensor.chunk(3)
+        return torch.cat([query, value])
+    return tensor[:0] if name.endswith(("k_proj.bias", "key.bias")) else tensor
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_two_ranks_equal_one_process_with_double_batch_size(backbone: str, strategy: str, results: Path) -> None:
+    one, losses, accuracy = read(results, backbone, "auto")
+    two, losses_of_two, accuracy_of_two = read(results, backbone, strategy)
+    assert len(losses) == STEPS
+    assert losses_of_two == pytest.approx(losses, abs=1e-5)
+    assert len(set(losses)) == STEPS
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(
+            without_key_bias(name, two[name]), without_key_bias(name, tensor), atol=1e-5, rtol=0, msg=name
+        )
+    assert "val/mean/accuracy" in accuracy
+    assert accuracy_of_two == accuracy, "every sample is counted once"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+@torch.no_grad()
+def test_weights_trained_by_two_sharded_ranks_score_the_same_in_one_process(backbone: str, results: Path) -> None:
+    module = BACKBONES[backbone].build(seed=1)
+    before = logits_of(module)
+    path = results / f"{backbone}-fsdp.safetensors"
+    load_weights(module.network, path, trainable_only=False, backbone=backbone)
+    sharded = torch.load(results / f"{backbone}-fsdp.pt", weights_only=True)["logits"]
+    torch.testing.assert_close(logits_of(module), sharded, atol=1e-6, rtol=0)
+    assert not torch.allclose(before, sharded, atol=1e-2)
