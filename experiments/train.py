@@ -53,6 +53,10 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
     resolve_device(config.trainer.accelerator)
     import lightning as L
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
+    from rich.console import Console
+
+    from experiments.report.trainable import trainable_table
+    from experiments.scoring import say_cut
 
     _quiet()
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -74,9 +78,11 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
     if output is not None:
         output.claim()
         remove_partial(folder)
+        Console().print(trainable_table(module.network))
     fit(trainer, module, datamodule, last if goes_on else None)
     save_run(module, folder, write=trainer.is_global_zero)
     if trainer.is_global_zero:
+        say_cut(module)
         say(f"Trained {config.name}: {folder / WEIGHTS_FILE}")
 
 

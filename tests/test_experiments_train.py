@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file
 
 from experiments.__main__ import main
 from negatives.records import read_jsonl, write_table
@@ -112,6 +114,24 @@ def test_training_goes_on_from_the_last_checkpoint(tables: Path, tmp_path: Path)
     assert torch.load(parts / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
     assert main(train_words(tables, parts, *words, "--resume")) == 0
     assert (whole / "weights.safetensors").read_bytes() == (parts / "weights.safetensors").read_bytes()
+
+
+def test_a_training_says_what_trains_and_what_it_cut(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["model.tune=lora", "model.train_vision=false", "model.max_text_tokens=10"]
+    assert main(train_words(tables, tmp_path / "run", *words)) == 0
+    printed = capsys.readouterr().out
+    (title,) = re.findall(r"What trains: ([\d,]+) of ([\d,]+) parameters", printed)
+    weights = load_file(tmp_path / "run/weights.safetensors")
+    total = sum(tensor.numel() for tensor in weights.values())
+    assert int(title[1].replace(",", "")) == total
+    adapters = sum(tensor.numel() for name, tensor in weights.items() if "lora_" in name)
+    projector = sum(tensor.numel() for name, tensor in weights.items() if "multi_modal_projector" in name)
+    assert int(title[0].replace(",", "")) == adapters + projector
+    cut = re.search(r"(\d+) captions had more tokens than the scorer reads", printed)
+    assert cut is not None
+    assert int(cut[1]) > 0
 
 
 def test_the_same_seed_trains_the_same_weights(tables: Path, tmp_path: Path) -> None:
