@@ -26,8 +26,8 @@ class TextPool:
     """
 
     anchors: list[int] = field(default_factory=list)
-    by_image: dict[str, dict[str, list[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
-    by_caption: dict[str, dict[str, list[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    by_image: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    by_caption: dict[str, dict[str, list[int]]] = field(default_factory=dict)
 
 
 def family_of(negative_type: str) -> str:
@@ -55,8 +55,9 @@ def build_pool(texts: pa.Table, owners: Sequence[str], keep: np.ndarray | None =
         if label == 1:
             pool.anchors.append(index)
         else:
-            pool.by_image[image_id][family_of(negative_type)].append(index)
-            pool.by_caption[caption_id][family_of(negative_type)].append(index)
+            family = family_of(negative_type)
+            for families in (pool.by_image.setdefault(image_id, {}), pool.by_caption.setdefault(caption_id, {})):
+                families.setdefault(family, []).append(index)
     return pool
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
@@ -279,3 +280,11 @@ def test_image_dropout_replaces_images_by_noise_at_its_rate_and_nothing_else(fol
         assert other.image.tobytes() in (seen.image.tobytes(), noise.image.tobytes())
         shown, changed = shown + 1, changed + (other.image.tobytes() == noise.image.tobytes())
     assert 0.2 < changed / shown < 0.8
+
+
+def test_rows_travel_to_workers_that_are_not_forked(folder: Path) -> None:
+    """macOS and Windows start loader workers anew, and hand the rows over pickled."""
+    rows = data(folder, subset="kept").rows
+    assert rows is not None
+    travelled = pickle.loads(pickle.dumps(rows))
+    assert plain([travelled[(1, range(3))]]) == plain([rows[(1, range(3))]])

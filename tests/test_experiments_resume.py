@@ -234,10 +234,12 @@ def test_a_run_that_is_killed_at_random_moments_equals_the_unbroken_one(tables: 
     """SIGKILL, with a checkpoint after every step, dropout, accumulated batches, a loader worker and validation."""
     words = [*DROPOUT, *validation(tables), "data.batch_size=2", "data.num_workers=1", "trainer.accumulate=2"]
     words += ["trainer.max_steps=40", "trainer.checkpoint_every=1", "trainer.validate_every=15", "trainer.log_every=1"]
-    last, process = tmp_path / "parts/checkpoints/last.ckpt", multiprocessing.get_context("fork")
+    last = tmp_path / "parts/checkpoints/last.ckpt"
+    # forked from a process that has the imports and has computed nothing: a fork of this one could wait for its threads
+    process = multiprocessing.get_context("forkserver")
+    process.set_forkserver_preload(["lightning", "transformers", "peft"])
     for flags in ([], ["--resume"], ["--resume"]):
         before = last.stat().st_ino if last.exists() else None
-        # a child that has the imports already, as those of a sweep
         child = process.Process(target=main, args=(train_words(tables, tmp_path / "parts", *words, *flags),))
         child.start()
         while not last.exists() or last.stat().st_ino == before:
