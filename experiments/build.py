@@ -141,7 +141,12 @@ def load_run(folder: Path, *, score: str | None = None) -> tuple[AlignmentModule
     dtype = weights_dtype(config.trainer.precision)
     module = build_module(config.model, config.optim, processor_folder=folder / PROCESSOR_FOLDER, dtype=dtype)
     try:
-        load_weights(module.network, weights, trainable_only=config.model.checkpoint is not None)
+        load_weights(
+            module.network,
+            weights,
+            trainable_only=config.model.checkpoint is not None,
+            backbone=module.backbone,
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
     return module.eval(), config
@@ -167,8 +172,10 @@ def resolve_device(accelerator: str) -> torch.device:
     return torch.device(accelerator)
 
 
-def wandb_logger(config: LoggingConfig, *, folder: Path, name: str, job_type: str, settings: Any) -> Any | None:
-    """Lightning's WandbLogger as configured, or None where W&B is disabled."""
+def wandb_logger(
+    config: LoggingConfig, *, folder: Path, name: str, job_type: str, settings: Any, run_id: str | None = None
+) -> Any | None:
+    """Lightning's WandbLogger as configured, or None where W&B is disabled; `run_id` of a run to go on in."""
     if config.wandb == "disabled":
         return None
     import wandb
@@ -177,6 +184,7 @@ def wandb_logger(config: LoggingConfig, *, folder: Path, name: str, job_type: st
     folder.mkdir(parents=True, exist_ok=True)
     return WandbLogger(
         name=name,
+        id=run_id,
         save_dir=str(folder),
         offline=config.wandb == "offline",
         project=config.project,

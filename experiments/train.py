@@ -72,7 +72,7 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
     if goes_on and output is not None:
         check_last(last, module)
     try:
-        trainer = build_trainer(config, folder)
+        trainer = build_trainer(config, folder, last_wandb_run(folder) if goes_on else None)
     except MisconfigurationException as error:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
     if output is not None:
@@ -178,12 +178,19 @@ def build_strategy(settings: TrainerConfig) -> Any:
     )
 
 
-def build_trainer(config: ExperimentConfig, folder: Path) -> L.Trainer:
+def last_wandb_run(folder: Path) -> str | None:
+    """The id of the W&B run that a run's folder records already, for a resumed run to go on in."""
+    recorded = sorted((folder / "wandb").glob("*run-*_*-*"), key=lambda path: path.name.removeprefix("offline-"))
+    return recorded[-1].name.rsplit("-", 1)[-1] if recorded else None
+
+
+def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None = None) -> L.Trainer:
     """Lightning's Trainer, with CSV and W&B logs, resumable checkpoints and progress.
 
     Args:
         config: the experiment.
         folder: of the run.
+        wandb_run: id of the W&B run to go on in; a new one where None.
     """
     import lightning as L
     from lightning.pytorch.loggers import CSVLogger
@@ -192,7 +199,9 @@ def build_trainer(config: ExperimentConfig, folder: Path) -> L.Trainer:
     from lightning_modules.resume import LastCheckpoint, WholeFiles
 
     settings = config.trainer
-    wandb = wandb_logger(config.logging, folder=folder, name=config.name, job_type="train", settings=config)
+    wandb = wandb_logger(
+        config.logging, folder=folder, name=config.name, job_type="train", settings=config, run_id=wandb_run
+    )
     # every row is written when it is logged: what a killed run has logged before its last checkpoint, nobody logs again
     csv = CSVLogger(save_dir=folder, name="logs", flush_logs_every_n_steps=1)
     callbacks: list[L.Callback] = [LastCheckpoint(folder / "checkpoints" / LAST_FILE, settings.checkpoint_every)]

@@ -192,6 +192,8 @@ def spoil_weights(kind: str, weights: Path, made: Path) -> None:
         save_file({name: tensor[:1].clone() for name, tensor in tensors.items()}, weights)
     elif kind == "names":
         save_file({"other": torch.zeros(1)}, weights)
+    elif kind == "backbone":
+        save_file({"other": torch.zeros(1)}, weights, metadata={"backbone": "clip"})
 
 
 WEIGHTS = {
@@ -200,6 +202,7 @@ WEIGHTS = {
     "truncated": ["is no readable safetensors file"],
     "size": ["does not fit the model", "has shape (1,", "the model (", " more"],
     "names": ["missing ", " more", "unexpected other"],
+    "backbone": ["of the backbone clip, the model is a llava"],
 }
 
 
@@ -227,6 +230,17 @@ def test_what_a_killed_write_has_left_behind_is_removed_by_the_next_run(interrup
     assert main(train_words(tables, interrupted, "trainer.max_steps=2", "trainer.checkpoint_every=1", "--resume")) == 0
     assert not any(path.exists() for path in left)
     assert (interrupted / "weights.safetensors").is_file()
+
+
+def test_a_resumed_run_goes_on_in_its_wandb_run(interrupted: Path, tables: Path) -> None:
+    words = ["trainer.max_steps=2", "trainer.checkpoint_every=1", "logging.wandb=offline"]
+    (interrupted / "wandb/offline-run-20260102_030405-older").mkdir(parents=True)
+    (interrupted / "wandb/run-20260102_030406-latest").mkdir()
+    config = (interrupted / "config.yaml").read_text()
+    (interrupted / "config.yaml").write_text(config.replace("wandb: disabled", "wandb: offline"))
+    assert main(train_words(tables, interrupted, *words, "--resume")) == 0
+    (recorded,) = (path for path in (interrupted / "wandb").glob("offline-run-*") if not path.name.endswith("older"))
+    assert recorded.name.endswith("-latest")
 
 
 @pytest.mark.slow

@@ -345,6 +345,7 @@ def test_a_checkpoint_that_cannot_be_trusted_is_refused_and_runs_nothing(kind: s
 
 def write_forever(path: Path) -> None:
     """Replaces a checkpoint of 8 MB by the next one, again and again."""
+    torch.set_num_threads(1)  # a fork has none of its parent's threads
     for number in range(1, 1_000_000):
         WholeFiles().save_checkpoint({"numbers": [torch.full((250_000,), number) for _ in range(4)]}, path)
 
