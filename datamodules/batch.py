@@ -54,13 +54,6 @@ class ImageTextBatch:
             inputs=moved,
         )
 
-    def pin_memory(self) -> ImageTextBatch:
-        """The same batch in page-locked memory (the loader calls this where `pin_memory` is on)."""
-        pinned = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
-        return replace(
-            self, labels=self.labels.pin_memory(), caption_mask=self.caption_mask.pin_memory(), inputs=pinned
-        )
-
 
 class CaptionTooLongError(InputError):
     """A caption has more tokens than its scorer reads, where that is an error (model.long_captions)."""

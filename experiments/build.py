@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.progress import is_terminal
 from experiments.schemas import (
     DataConfig,
     ExperimentConfig,
@@ -91,16 +92,21 @@ def build_module(
     """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
+    from transformers.utils import logging as transformers_logging
 
     from experiments.backbones import Source, build_backbone
 
     source = Source(captions, processor_folder, dtype or "auto")
+    if not is_terminal():
+        transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         return build_backbone(model, source, {**_optim_arguments(optim or OptimConfig()), "seed": seed})
     except InputError:
         raise
     except (OSError, ValueError, StrictDataclassError, SafetensorError) as error:
-        raise InputError(f"model: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).split())
+        raise InputError(text if text.startswith("model.") else f"model: {text}") from error
 
 
 def _optim_arguments(config: OptimConfig) -> dict[str, Any]:
@@ -137,6 +143,8 @@ def load_run(folder: Path, *, score: str | None = None) -> tuple[AlignmentModule
     if not weights.is_file():
         raise InputError(f"{folder} is no finished run (no {WEIGHTS_FILE}); finish it with `itm train --resume`.")
     overrides = [] if score is None else [f"model.score={score}"]
+    if not (folder / PROCESSOR_FOLDER).is_dir():
+        raise InputError(f"{folder} lacks its {PROCESSOR_FOLDER}/; copy the whole folder, or train again.")
     config = load_config(ExperimentConfig, folder / "config.yaml", overrides, check_files=False)
     dtype = weights_dtype(config.trainer.precision)
     module = build_module(config.model, config.optim, processor_folder=folder / PROCESSOR_FOLDER, dtype=dtype)
@@ -163,13 +171,14 @@ def resolve_device(accelerator: str) -> torch.device:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if accelerator == "auto":
         return torch.device(next(name for name, there in available.items() if there))
+    name = accelerator
     if accelerator == "gpu":
-        accelerator = "mps" if available["mps"] and not available["cuda"] else "cuda"
-    if not available[accelerator]:
+        name = "mps" if available["mps"] and not available["cuda"] else "cuda"
+    if not available[name]:
         raise InputError(
             f"accelerator={accelerator} needs a GPU and this machine has none; use accelerator=cpu or auto."
         )
-    return torch.device(accelerator)
+    return torch.device(name)
 
 
 def wandb_logger(

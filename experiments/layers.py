@@ -153,7 +153,7 @@ def read_chain(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
         mapping = _read_one(current)
         base = mapping.pop("base", None)
         chain.insert(0, (str(current), mapping))
-        current = None if base is None else _find_base(base, current)
+        current = None if base is None else find_base(base, current)
     return chain
 
 
@@ -169,14 +169,19 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return layers.tree
 
 
-def _find_base(base: Any, file: Path) -> Path:
+def find_base(base: Any, file: Path, key: str = "base") -> Path:
+    """The file that `base` in `file` names: beside that file, or where `find_yaml` looks.
+
+    Raises:
+        ConfigError: where there is none; names `key`.
+    """
     if not isinstance(base, str):
-        raise ConfigError(f"`base` must be the path of a YAML file, got {base!r} ({file})")
+        raise ConfigError(f"`{key}` must be the path of a YAML file, got {base!r} ({file})")
     beside = Path(os.path.normpath(file.parent / base))
     try:
         return beside if beside.is_file() else find_yaml(base)
     except ConfigError as error:
-        raise ConfigError(f"`base` must be an existing file, got {str(beside)!r} ({file})") from error
+        raise ConfigError(f"`{key}` must be an existing file, got {str(beside)!r} ({file})") from error
 
 
 def _read_one(path: Path) -> dict[str, Any]:

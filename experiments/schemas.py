@@ -115,6 +115,15 @@ class TinyConfig:
     initializer_range: float = field(default=0.02, metadata={"above": 0.0})
     """Standard deviation of initial weights."""
 
+    def faults(self, place: str) -> Iterator[str]:
+        """Sizes that do not divide."""
+        for whole, part in (("hidden_size", "heads"), ("image_size", "patch_size")):
+            if getattr(self, whole) % getattr(self, part):
+                yield (
+                    f"`{place}{part}` must divide `{place}{whole}`, got {getattr(self, part)} and "
+                    f"{getattr(self, whole)}"
+                )
+
 
 @dataclass
 class AdapterConfig:
@@ -177,6 +186,10 @@ class ModelConfig:
         for key, owner in {"score": "blip2", "system": "llava", "question": "llava", "activation": "clip"}.items():
             if getattr(self, key) is not None and self.backbone != owner:
                 yield f"`{place}{key}` belongs to {owner}, and `{place}backbone` is {self.backbone}: leave it out"
+        if self.backbone == "blip2" and self.score in ("itc", "itm_itc") and self.checkpoint is None:
+            yield f"`{place}score` must be itm without `{place}checkpoint`: no loss trains a tiny model's ITC heads"
+        if self.backbone == "clip" and self.tune == "lora" and self.train_vision:
+            yield f"`{place}train_vision` must not be true where `{place}tune` is lora for clip: its adapters train"
         if self.question is not None and self.question.count("{caption}") != 1:
             yield f"`{place}question` must hold {{caption}} exactly once, got {self.question!r}"
 
@@ -228,7 +241,7 @@ class TrainerConfig:
     accumulate: int = field(default=1, metadata={"min": 1})
     """Batches whose gradients make one optimiser step."""
     validate_every: int | None = field(default=None, metadata={"min": 1})
-    """Optimiser steps between validations; once per epoch where not given."""
+    """Optimiser steps, of `accumulate` batches each, between validations; once per epoch where not given."""
     checkpoint_every: int | None = field(default=None, metadata={"min": 1})
     """Optimiser steps between resumable checkpoints; once per epoch where not given."""
     log_every: int = field(default=10, metadata={"min": 1})
@@ -288,7 +301,12 @@ class ExperimentConfig:
     """What `itm evaluate` runs the checkpoint on."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """Noise images for a loss that would take their captions for true."""
+        """What a contrastive loss and its scale do not go with."""
+        if self.model.backbone == "clip" and (self.trainer.strategy, self.trainer.precision) == ("fsdp", "bf16-mixed"):
+            yield (
+                f"`{place}trainer.strategy` must not be fsdp where `{place}model.backbone` is clip and "
+                f"`{place}trainer.precision` is bf16-mixed: it would round the logit scale; use ddp"
+            )
         if self.model.backbone == "clip" and self.data.mixing.image_dropout > 0:
             yield (
                 f"`{place}data.mixing.image_dropout` must be 0 where `{place}model.backbone` is clip: its loss would "

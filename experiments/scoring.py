@@ -29,7 +29,7 @@ def say_cut(module: AlignmentModule) -> None:
     if module.captions_cut:
         say(
             f"{module.captions_cut} captions had more tokens than the scorer reads and were cut, counted at each use "
-            "(model.long_captions=error refuses them)."
+            "since this start (model.long_captions=error refuses them)."
         )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.config import load_config, load_mapping, to_yaml
-from experiments.layers import ConfigError, find_yaml, nested, read_yaml
+from experiments.layers import ConfigError, find_base, find_yaml, nested, read_yaml
 from experiments.manifest import FINISHED, PENDING, RUNNING, Manifest, Task, is_locked, read_states, sweep_lock
 from experiments.outputs import OutputFolder
 from experiments.progress import say
@@ -53,17 +53,18 @@ def load(path: str | Path | None, overrides: Sequence[str]) -> SweepConfig:
         ConfigError: all faults of the sweep and of every run that it describes, in one error.
     """
     config = load_config(SweepConfig, path, overrides)
-    folder = Path() if path is None else find_yaml(path).parent
+    file = Path() if path is None else find_yaml(path)
 
-    def laid_over_base(base: Any, *mappings: Mapping[str, Any]) -> dict[str, Any]:
-        return _merged({} if base is None else read_yaml(folder / str(base)), *mappings)
+    def read_base(base: Any, key: str) -> dict[str, Any]:
+        return {} if base is None else read_yaml(find_base(base, file, key))
 
     shared_base = config.experiment.pop("base", None)
+    shared = read_base(shared_base, "experiment.base")
     for name, changes in config.runs.items():
-        base = changes.pop("base", shared_base)
-        config.runs[name] = laid_over_base(base, config.experiment, nested(changes))
+        own = read_base(changes.pop("base"), f"runs.{name}.base") if "base" in changes else shared
+        config.runs[name] = _merged(own, config.experiment, nested(changes))
     if not config.runs:
-        config.experiment = laid_over_base(shared_base, config.experiment)
+        config.experiment = _merged(shared, config.experiment)
     plan(config)
     return config
 

@@ -6,10 +6,13 @@ The run's folder holds `config.yaml` and `provenance.json`, `logs/` (CSV, always
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +25,10 @@ from experiments.build import (
     wandb_logger,
     weights_dtype,
 )
+from experiments.config import to_yaml
 from experiments.outputs import OutputFolder
 from experiments.progress import is_terminal, say
-from experiments.schemas import ExperimentConfig, TrainerConfig
+from experiments.schemas import ExperimentConfig, LoggingConfig, TrainerConfig
 from negatives.records import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +55,9 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
             say(f"{folder} is finished; nothing to resume.")
             return
     resolve_device(config.trainer.accelerator)
+    check_launched(config.trainer)
     import lightning as L
+    import torch
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
     from rich.console import Console
 
@@ -69,8 +75,9 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
     datamodule.connect(module.collator())
     last = folder / "checkpoints" / LAST_FILE
     goes_on = resume and last.is_file()
-    if goes_on and output is not None:
-        check_last(last, module)
+    if resume and output is not None:
+        step = check_last(last, module, made_by(config)) if goes_on else 0
+        say(f"{folder} goes on from step {step}." if goes_on else f"{folder} has no checkpoint yet; from step 0.")
     try:
         trainer = build_trainer(config, folder, last_wandb_run(folder) if goes_on else None)
     except MisconfigurationException as error:
@@ -81,6 +88,8 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
         Console().print(trainable_table(module.network))
     fit(trainer, module, datamodule, last if goes_on else None)
     save_run(module, folder, write=trainer.is_global_zero)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # before a rank exits while another one still listens
     if trainer.is_global_zero:
         say_cut(module)
         say(f"Trained {config.name}: {folder / WEIGHTS_FILE}")
@@ -92,8 +101,28 @@ def is_main_process() -> bool:
     return all(int(os.environ.get(name, 0)) == 0 for name in ranks)
 
 
-def check_last(last: Path, module: AlignmentModule) -> None:
-    """Refuses a checkpoint that training cannot go on from, before anything is written.
+def check_launched(settings: TrainerConfig) -> None:
+    """Refuses a number of processes other than the configured one: alone, each would train a copy of its own.
+
+    Raises:
+        InputError: torchrun started another number.
+    """
+    expected, launched = settings.devices * settings.num_nodes, int(os.environ.get("WORLD_SIZE", 1))
+    if "TORCHELASTIC_RUN_ID" in os.environ and launched != expected:
+        raise InputError(
+            f"torchrun started {launched} processes, and trainer.devices x trainer.num_nodes is {expected}; "
+            "give both the same number."
+        )
+
+
+def made_by(config: ExperimentConfig) -> str:
+    """A hash of the configuration, `logging` aside: a checkpoint of another one is not gone on from."""
+    settings = to_yaml(replace(config, logging=LoggingConfig()))
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+def check_last(last: Path, module: AlignmentModule, made_by: str) -> int:
+    """Refuses a checkpoint that training cannot go on from, before anything is written; returns its step.
 
     Raises:
         InputError: it is damaged, unsafe, or of another model.
@@ -101,7 +130,7 @@ def check_last(last: Path, module: AlignmentModule) -> None:
     from lightning_modules.resume import check_resumable
 
     try:
-        check_resumable(last, module)
+        return check_resumable(last, module, made_by)
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -139,7 +168,8 @@ def finish_logging(loggers: Iterable[Any]) -> None:
 
 def _quiet() -> None:
     """Silences Lightning's advertisements and warnings about itself; errors still show."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
@@ -173,8 +203,12 @@ def build_strategy(settings: TrainerConfig) -> Any:
     from lightning.pytorch.strategies import ModelParallelStrategy
 
     # One file that any number of ranks can resume from and that is replaced as a whole.
+    # The others wait for rank 0 to write it, which takes a while where it holds 100 GB.
     return ModelParallelStrategy(
-        data_parallel_size=world_size, tensor_parallel_size=1, save_distributed_checkpoint=False
+        data_parallel_size=world_size,
+        tensor_parallel_size=1,
+        save_distributed_checkpoint=False,
+        timeout=timedelta(hours=2),
     )
 
 
@@ -204,7 +238,9 @@ def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None 
     )
     # every row is written when it is logged: what a killed run has logged before its last checkpoint, nobody logs again
     csv = CSVLogger(save_dir=folder, name="logs", flush_logs_every_n_steps=1)
-    callbacks: list[L.Callback] = [LastCheckpoint(folder / "checkpoints" / LAST_FILE, settings.checkpoint_every)]
+    callbacks: list[L.Callback] = [
+        LastCheckpoint(folder / "checkpoints" / LAST_FILE, settings.checkpoint_every, made_by(config))
+    ]
     if not is_terminal():
         callbacks.append(PlainProgress())
     validate = settings.validate_every
@@ -227,6 +263,8 @@ def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None 
         callbacks=callbacks,
         plugins=[WholeFiles()],
         use_distributed_sampler=False,
+        # sharded parameters that were gathered in inference mode cannot be trained afterwards
+        inference_mode=False,
         enable_progress_bar=is_terminal(),
         enable_model_summary=is_terminal(),
         default_root_dir=folder,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import lightning as L
@@ -13,7 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from transformers import PreTrainedModel
 
-from datamodules.batch import NEGATIVE, POSITIVE, Collator, ImageTextBatch
+from datamodules.batch import NEGATIVE, POSITIVE, Collator, ImageTextBatch, collate_rows
 from lightning_modules.adapters import Parts
 from lightning_modules.checkpoint import saved_names
 from lightning_modules.metrics import PairedAccuracy
@@ -21,12 +22,14 @@ from lightning_modules.optim import adamw_warmup_cosine, parameter_groups
 from lightning_modules.resume import check_fit
 from lightning_modules.sharding import shard_network
 
+LONG_CAPTIONS = ("truncate", "error")
+
 
 class AlignmentModule(L.LightningModule):
     """An image-text matching scorer that Lightning can train.
 
-    A backbone implements `collator`, `logits`, `score` and `loss`. It owns one `network`, whose `forward` is all that
-    it calls; `parts` names the modules of its `projector` and of what else adapters can be put on.
+    A backbone implements `logits`, `score` and `loss`. Its `encoder` makes a batch's `inputs`; its `network` is what it
+    calls, by `forward` alone; its `parts` name the modules of its `projector` and of what else can get adapters.
 
     Losses are means over the terms of a batch (`loss_terms`); here they are weighted back by their number, and
     gradients divided by the terms of all ranks and accumulated batches, so that a step does not depend on how its
@@ -47,6 +50,7 @@ class AlignmentModule(L.LightningModule):
 
     backbone: str
     parts: ClassVar[Parts] = {}
+    encoder: Any
     network: nn.Module
     trainable_only = False
 
@@ -68,9 +72,9 @@ class AlignmentModule(L.LightningModule):
         self.captions_cut = 0
         self._terms_in_step = 0.0
 
-    @abstractmethod
     def collator(self) -> Collator:
         """A picklable function from rows to a batch with this backbone's `inputs`; runs in loader workers."""
+        return partial(collate_rows, encoder=self.encoder)
 
     @abstractmethod
     def logits(self, batch: ImageTextBatch) -> torch.Tensor:
@@ -206,6 +210,12 @@ class AlignmentModule(L.LightningModule):
 def labelled_cells(batch: ImageTextBatch) -> torch.Tensor:
     """(B, C) bool: the cells that exist and are known to be true or false."""
     return batch.caption_mask & ((batch.labels == POSITIVE) | (batch.labels == NEGATIVE))
+
+
+def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    """Raises ValueError where `value` of `model.<key>` is none of `choices`."""
+    if value not in choices:
+        raise ValueError(f"model.{key} must be one of {', '.join(choices)}, got {value!r}.")
 
 
 def recompute_activations(model: PreTrainedModel) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,15 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoProcessor, Blip2ForImageTextRetrieval, Blip2Processor, Blip2QFormerConfig
 
-from datamodules.batch import POSITIVE, CaptionTooLongError, Collator, ImageTextBatch, collate_rows
+from datamodules.batch import POSITIVE, CaptionTooLongError, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
-from lightning_modules.base import AlignmentModule, labelled_cells, recompute_activations
+from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, labelled_cells, recompute_activations
 from lightning_modules.losses import binary_loss
+from lightning_modules.precision import linear_in_float32
 from lightning_modules.published import load_published
 
 LOSSES = ("itm",)
 SCORES = ("itm", "itc", "itm_itc")
-LONG_CAPTIONS = ("truncate", "error")
 MAX_WORDS = 50
 NO_MATCH, MATCH = 0, 1
 PARTS = {
@@ -156,8 +155,7 @@ class Blip2Network(nn.Module):
             attention_mask=F.pad(attention_mask, (length, 0), value=1),
             encoder_hidden_states=image_embeds,
         ).last_hidden_state[:, :length]
-        head = self.blip2.itm_head
-        return head(hidden.to(head.weight.dtype)).float().mean(1)
+        return linear_in_float32(self.blip2.itm_head, hidden).float().mean(1)
 
     def _image_features(self, image_embeds: torch.Tensor) -> torch.Tensor:
         """(B, queries, D) unit vectors: the queries without text."""
@@ -215,9 +213,9 @@ class Blip2ItmModule(AlignmentModule):
         **optim: Any,
     ):
         super().__init__(**optim)
-        _check_choice("loss", loss, LOSSES)
-        _check_choice("score", score, SCORES)
-        _check_choice("long_captions", long_captions, LONG_CAPTIONS)
+        check_choice("loss", loss, LOSSES)
+        check_choice("score", score, SCORES)
+        check_choice("long_captions", long_captions, LONG_CAPTIONS)
         qformer: Blip2QFormerConfig = blip2.config.qformer_config  # type: ignore[assignment]
         if not 3 <= max_text_tokens <= qformer.max_position_embeddings:
             raise ValueError(
@@ -240,10 +238,6 @@ class Blip2ItmModule(AlignmentModule):
         if gradient_checkpointing:
             recompute_activations(blip2)
         self.network = Blip2Network(blip2)
-
-    def collator(self) -> Collator:
-        """Rows to BLIP-2 inputs."""
-        return partial(collate_rows, encoder=self.encoder)
 
     def logits(self, batch: ImageTextBatch) -> torch.Tensor:
         """(B, C) float32: `itm_logits`, `itc_similarity` or `itm_itc`, as `score` says."""
@@ -291,11 +285,6 @@ def _to_cells(values: torch.Tensor, batch: ImageTextBatch) -> torch.Tensor:
     """(B, C) from one value for each existing cell."""
     cells = values.new_zeros(batch.caption_mask.numel())
     return cells.index_copy(0, batch.inputs["cell_index"], values).view(batch.caption_mask.shape)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"model.{name} must be one of {', '.join(choices)}, got {value!r}.")
 
 
 def freeze_unreached(blip2: Blip2ForImageTextRetrieval) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from datamodules.batch import POSITIVE, UNKNOWN, CaptionTooLongError, Collator, ImageTextBatch, collate_rows
+from datamodules.batch import POSITIVE, UNKNOWN, CaptionTooLongError, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
-from lightning_modules.base import AlignmentModule, recompute_activations
+from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, recompute_activations
 from lightning_modules.contrastive import gather_rows, identity_hashes, itc_loss, own_rows, rank_sizes
+from lightning_modules.precision import at_least_float32
 from lightning_modules.published import load_published, published_config
 
 LOSSES = ("itc",)
-LONG_CAPTIONS = ("truncate", "error")
 ACTIVATIONS = ("quick_gelu", "gelu")
 PARTS = {
     "towers": ("text_model", "vision_model"),
@@ -130,9 +129,9 @@ class ClipNetwork(nn.Module):
         image_features = self.clip.get_image_features(pixel_values=pixel_values).pooler_output
         text_features = self.clip.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
         return (
-            F.normalize(_at_least_float32(image_features), dim=-1),
-            F.normalize(_at_least_float32(text_features), dim=-1),
-            _at_least_float32(self.clip.logit_scale).exp(),
+            F.normalize(at_least_float32(image_features), dim=-1),
+            F.normalize(at_least_float32(text_features), dim=-1),
+            at_least_float32(self.clip.logit_scale).exp(),
         )
 
 
@@ -176,9 +175,8 @@ class ClipModule(AlignmentModule):
         **optim: Any,
     ):
         super().__init__(**optim)
-        for key, value, known in (("loss", loss, LOSSES), ("long_captions", long_captions, LONG_CAPTIONS)):
-            if value not in known:
-                raise ValueError(f"model.{key} must be one of {', '.join(known)} for CLIP, got {value!r}.")
+        check_choice("loss", loss, LOSSES)
+        check_choice("long_captions", long_captions, LONG_CAPTIONS)
         text_config = clip.text_model.config
         context = text_config.max_position_embeddings
         limit = context if max_text_tokens is None else max_text_tokens
@@ -196,10 +194,6 @@ class ClipModule(AlignmentModule):
             recompute_activations(clip)
         self.network = ClipNetwork(clip)
 
-    def collator(self) -> Collator:
-        """Rows to CLIP's inputs."""
-        return partial(collate_rows, encoder=self.encoder)
-
     def logits(self, batch: ImageTextBatch) -> torch.Tensor:
         """(B, C) float32 scale x cosine of each image and its own captions; 0 in cells that do not exist."""
         image_features, text_features, scale = self._features(batch)
@@ -211,7 +205,7 @@ class ClipModule(AlignmentModule):
 
     def score(self, logits: torch.Tensor) -> torch.Tensor:
         """The cosine, in [-1, 1]."""
-        return logits / _at_least_float32(self.network.clip.logit_scale.detach()).exp()
+        return logits / at_least_float32(self.network.clip.logit_scale.detach()).exp()
 
     def loss_terms(self, batch: ImageTextBatch) -> int:
         """How many of this rank's images have an anchor: a positive in column 0."""
@@ -334,7 +328,3 @@ def load_clip(
     )
     clip = load_published(CLIPModel, name, dtype=dtype, config=config)
     return clip, AutoProcessor.from_pretrained(name)
-
-
-def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

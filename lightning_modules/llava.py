@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ from datamodules.batch import (
     POSITIVE,
     UNKNOWN,
     CaptionTooLongError,
-    Collator,
     ImageTextBatch,
-    collate_rows,
 )
 from lightning_modules.adapters import LoraSettings, add_lora
-from lightning_modules.base import AlignmentModule, labelled_cells, recompute_activations
+from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, labelled_cells, recompute_activations
 from lightning_modules.losses import answer_lm_loss, binary_loss
 from lightning_modules.packing import PackedLlava, pack_branches, shared_prefix
 from lightning_modules.published import load_published
@@ -168,7 +165,11 @@ class LlavaEncoder:
                 ids = ids[:-excess] if excess < len(ids) else []
                 prompts[index] = self._prompt_ids([self.tokenizer.decode(ids)])[0]
             if len(prompts[index]) > room:
-                raise CaptionTooLongError.of(captions[index], len(prompts[index]), room)
+                needed = self.max_text_tokens - room + len(prompts[index])
+                raise CaptionTooLongError(
+                    f"model.max_text_tokens must be more than {needed}, which prompt and image take without a caption, "
+                    f"got {self.max_text_tokens}; raise it."
+                )
         return prompts, cut
 
 
@@ -210,8 +211,8 @@ class LlavaModule(AlignmentModule):
         **optim: Any,
     ):
         super().__init__(**optim)
-        if loss not in LOSSES:
-            raise ValueError(f"model.loss must be one of {', '.join(LOSSES)}, got {loss!r}.")
+        check_choice("loss", loss, LOSSES)
+        check_choice("long_captions", long_captions, LONG_CAPTIONS)
         self.loss_name, self.processor = loss, processor
         self.encoder = LlavaEncoder(
             processor,
@@ -230,10 +231,6 @@ class LlavaModule(AlignmentModule):
         if gradient_checkpointing:
             recompute_activations(llava)
         self.network = PackedLlava(llava)
-
-    def collator(self) -> Collator:
-        """Rows to packed LLaVA inputs."""
-        return partial(collate_rows, encoder=self.encoder)
 
     def logits(self, batch: ImageTextBatch) -> torch.Tensor:
         """(B, C) float32 z(Yes) - z(No) at the answer position."""

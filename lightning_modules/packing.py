@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
+from lightning_modules.precision import linear_in_float32
+
 PREFIX_SEGMENT, PADDING_SEGMENT = 0, -1
 
 
@@ -113,7 +115,7 @@ class PackedLlava(nn.Module):
             logit_index: (B, N) places in the sequence.
 
         Returns:
-            (B, N, V) logits over the vocabulary of the token that follows each place.
+            (B, N, V) logits, in float32 at least, over the vocabulary of the token that follows each place.
         """
         model = self.llava.model
         embeddings = model.get_input_embeddings()(input_ids)
@@ -131,4 +133,4 @@ class PackedLlava(nn.Module):
             use_cache=False,
         ).last_hidden_state
         chosen = hidden.gather(1, logit_index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-        return self.llava.lm_head(chosen)
+        return linear_in_float32(self.llava.lm_head, chosen)

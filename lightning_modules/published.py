@@ -19,7 +19,11 @@ def published_config(model_class: type[PreTrainedModel], name_or_folder: str | P
         ValueError: the checkpoint is of another kind of model.
     """
     config_class: Any = model_class.config_class
-    saved, _ = config_class.get_config_dict(name_or_folder)
+    try:
+        saved, _ = config_class.get_config_dict(name_or_folder)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(f"there is no folder {name_or_folder}, and no such model on the hub ({reason})") from error
     if not saved:
         raise OSError(f"{name_or_folder} holds no config.json; give a folder made by save_pretrained, or a hub name.")
     if saved.get("model_type") != config_class.model_type:

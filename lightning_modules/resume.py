@@ -40,16 +40,18 @@ class WholeFiles(TorchCheckpointIO):
 class LastCheckpoint(Checkpoint):
     """Keeps one checkpoint to go on from.
 
-    It is written after an optimiser step, since gradients that are being accumulated are not part of it, and after the
-    validation that belongs to the step, since Lightning takes that for done when it resumes.
+    It is written every so often and at the end: after an optimiser step, since gradients that are being accumulated are
+    not part of it, and after the validation that belongs to the step, since Lightning takes that for done when it
+    resumes.
 
     Args:
         path: of the file.
         every: optimiser steps between checkpoints; one at the end of each epoch where None.
+        made_by: says whose checkpoints these are, for `check_resumable`.
     """
 
-    def __init__(self, path: Path, every: int | None = None):
-        self.path, self.every = path, every
+    def __init__(self, path: Path, every: int | None = None, made_by: str = ""):
+        self.path, self.every, self.made_by = path, every, made_by
         self._hook = ""
 
     def on_train_batch_end(
@@ -59,6 +61,7 @@ class LastCheckpoint(Checkpoint):
         last = batch_idx + 1 == trainer.num_training_batches
         stepped = last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         due = last if self.every is None else trainer.global_step % self.every == 0
+        due = due or trainer.global_step >= trainer.estimated_stepping_batches
         self._hook = saving_hook(trainer, batch_idx) if stepped and due else ""
         self._save_in("on_train_batch_end", trainer)
 
@@ -76,7 +79,8 @@ class LastCheckpoint(Checkpoint):
             self._hook = ""
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Puts the loops' progress into words that Lightning resumes exactly."""
+        """Says whose this is, and puts the loops' progress into words that Lightning resumes exactly."""
+        checkpoint["made_by"] = self.made_by
         if self._hook:
             settle_progress(checkpoint["loops"]["fit_loop"], epoch_ended=self._hook == "on_train_epoch_end")
 
@@ -121,15 +125,22 @@ def settle_progress(progress: dict[str, Any], *, epoch_ended: bool) -> None:
             counts.update(dict.fromkeys(counts, 0))
 
 
-def check_resumable(path: Path, module: AlignmentModule) -> None:
+def check_resumable(path: Path, module: AlignmentModule, made_by: str = "") -> int:
     """Refuses a checkpoint that training cannot go on from, before anything is changed; runs nothing that is in it.
 
+    Returns:
+        The optimiser steps made so far.
+
     Raises:
-        ValueError: it is damaged, would run code, is no checkpoint of a training, or is one of another model.
+        ValueError: it is damaged, would run code, is no checkpoint of a training, or is one of another model or, by
+            `made_by`, of another run.
     """
     try:
         checkpoint = _read_checked(path)
         check_fit(checkpoint, module)
+        if checkpoint.get("made_by", "") != made_by:
+            raise ValueError("is the checkpoint of a run with another configuration")
+        return int(checkpoint.get("global_step", 0))
     except ValueError as error:
         raise ValueError(f"{path} {error}; copy it anew, or start anew with --overwrite.") from None
 

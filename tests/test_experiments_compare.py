@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -327,3 +328,14 @@ def test_comparison_reaches_wandb_offline(config: CompareConfig):
     accuracy = only(rows_of(config, "comparison.csv"), run="filtered", negative_type="swap_att")["accuracy"]
     assert logged.values["compare/balanced/filtered.swap_att_accuracy"] == pytest.approx(float(accuracy))
     assert logged.values["compare/comparison/table/path"].endswith(table.name)
+
+
+def test_an_evaluation_with_another_score_is_compared_beside_the_run(tmp_path: Path, config: CompareConfig) -> None:
+    run = Path(config.runs[0])
+    other = run / "evaluation_itc"
+    shutil.copytree(run / "evaluation", other)
+    compared = replace(config, runs=[str(run), str(other)])
+    compare(compared)
+    rows = rows_of(compared, "comparison.csv")
+    assert {row["run"] for row in rows} == {"unfiltered", "unfiltered (evaluation_itc)"}
+    assert len({row["accuracy"] for row in rows if row["negative_type"] == "mean"}) == 1

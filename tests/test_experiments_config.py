@@ -214,6 +214,15 @@ def test_noise_images_are_not_for_a_contrastive_loss() -> None:
         load_config(schemas.ExperimentConfig, None, words, check_files=False)
 
 
+def test_what_does_not_go_with_clip_is_a_fault() -> None:
+    words = ["data.captions=a", "data.negatives=b", "model.backbone=clip", "model.tune=lora", "model.train_vision=true"]
+    words += ["trainer.strategy=fsdp", "trainer.precision=bf16-mixed"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(schemas.ExperimentConfig, None, words, check_files=False)
+    for key in ("model.train_vision", "trainer.strategy"):
+        assert f"`{key}` must not be" in str(caught.value)
+
+
 def test_rules_between_keys_are_reported_together() -> None:
     words = ["data.subset=kept", "data.captions=[a, b]", "data.negatives=c", "model.question=why"]
     words += ["trainer.strategy=fsdp", "trainer.precision=16-mixed", "model.loss=itc", "model.backbone=llava"]

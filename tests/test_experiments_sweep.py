@@ -44,6 +44,18 @@ def test_runs_are_grouped_under_the_sweep_and_seeded_by_it() -> None:
         assert settings["output_dir"] == f"runs/other/runs/{name}"
 
 
+def test_a_shipped_sweep_can_be_copied_anywhere(tmp_path: Path) -> None:
+    copy = tmp_path / "mine.yaml"
+    copy.write_bytes(Path("experiments/sweeps/demo.yaml").read_bytes())
+    own = dict(sweep.run_settings(sweep.load(copy, [])))
+    assert own == dict(sweep.run_settings(sweep.load("experiments/sweeps/demo.yaml", [])))
+
+
+def test_a_missing_base_is_told_with_its_run() -> None:
+    with pytest.raises(ConfigError, match=r"`runs\.filtered\.base` must be an existing file, got '.*nowhere\.yaml'"):
+        sweep.load("experiments/sweeps/demo.yaml", ["runs.filtered.base=nowhere.yaml"])
+
+
 def test_faults_of_all_runs_and_steps_are_one_error() -> None:
     words = ["experiment.optim.lr=-1", "prepare.filter.config.top_fraction=2", "runs.filtered.data.subset=best"]
     with pytest.raises(ConfigError) as caught:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from experiments.__main__ import main
@@ -109,11 +110,42 @@ def test_training_goes_on_from_the_last_checkpoint(tables: Path, tmp_path: Path)
     assert main(train_words(tables, whole, *words)) == 0
     assert main(train_words(tables, parts, *words)) == 0
     (parts / "weights.safetensors").unlink()
-    import torch
-
     assert torch.load(parts / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
     assert main(train_words(tables, parts, *words, "--resume")) == 0
     assert (whole / "weights.safetensors").read_bytes() == (parts / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("words", [[], ["trainer.checkpoint_every=2"]], ids=["by epochs", "by steps"])
+def test_the_end_of_a_training_is_in_its_last_checkpoint(words: list[str], tables: Path, tmp_path: Path) -> None:
+    """What is lost while the weights are gathered and written can be taken up from there."""
+    whole = tmp_path / "run"
+    assert main(train_words(tables, whole, "trainer.max_steps=3", *words)) == 0
+    assert torch.load(whole / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+    weights = (whole / "weights.safetensors").read_bytes()
+    (whole / "weights.safetensors").unlink()
+    assert main(train_words(tables, whole, "trainer.max_steps=3", *words, "--resume")) == 0
+    assert (whole / "weights.safetensors").read_bytes() == weights
+
+
+def test_a_checkpoint_of_a_run_with_another_configuration_is_not_gone_on_from(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for run, seed in ((one, 0), (two, 1)):
+        assert main(train_words(tables, run, f"seed={seed}")) == 0
+    (two / "weights.safetensors").unlink()
+    last = two / "checkpoints/last.ckpt"
+    own = last.read_bytes()
+    last.write_bytes((one / "checkpoints/last.ckpt").read_bytes())
+    assert main(train_words(tables, two, "seed=1", "--resume")) == 2
+    assert "is the checkpoint of a run with another configuration" in capsys.readouterr().err
+    last.write_bytes(own)
+    assert main(train_words(tables, two, "seed=1", "--resume")) == 0
+    assert f"{two} goes on from step 1." in capsys.readouterr().out
+    (two / "weights.safetensors").unlink()
+    last.unlink()
+    assert main(train_words(tables, two, "seed=1", "--resume")) == 0
+    assert f"{two} has no checkpoint yet; from step 0." in capsys.readouterr().out
 
 
 def test_a_training_says_what_trains_and_what_it_cut(
@@ -193,6 +225,17 @@ BAD_INPUT = {
         ["model.tune=lora", "model.adapter.targets=[qformer]"],
         ["qformer", "language_model, ", "projector"],
     ),
+    "fewer processes than torchrun started": (lambda t: None, [], ["torchrun started 2", "is 1"]),
+    "a patch that does not divide the image": (
+        lambda t: None,
+        ["model.tiny.patch_size=7"],
+        ["`model.tiny.patch_size` must divide"],
+    ),
+    "no room for a caption": (
+        lambda t: None,
+        ["model.max_text_tokens=8", "model.tiny.patch_size=4"],
+        ["model.max_text_tokens must be more than", "got 8; raise it"],
+    ),
     "escaping image": (
         lambda t: edit(t / "train/captions.jsonl", 0, image_id="other", image="../../secret.png"),
         [],
@@ -231,6 +274,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     case: str, broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    if "torchrun" in case:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+        monkeypatch.setenv("WORLD_SIZE", "2")
     spoil, words, expected = BAD_INPUT[case]
     spoil(broken)
     data = [f"data.{name}={broken / 'train' / f'{name}.jsonl'}" for name in ("captions", "negatives")]

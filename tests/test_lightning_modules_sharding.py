@@ -78,3 +78,39 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(mesh: De
     assert {parameter.dtype for parameter in module.network.parameters()} == {torch.float32}
     assert {p.grad.dtype for p in module.network.parameters() if p.grad is not None} == {torch.float32}
     torch.testing.assert_close(logits, expected, atol=0.5, rtol=0.1)
+
+
+@pytest.mark.parametrize("backbone", ["llava", "blip2"])
+def test_half_precision_does_not_round_match_logits(backbone: str) -> None:
+    """Rounded to 8 bits, similar captions would tie, and ties count as wrong."""
+    module = BACKBONES[backbone].build()
+    batch = module.collator()([row(0, CAPTIONS), row(1, CAPTIONS)])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = module.logits(batch)
+    assert not torch.equal(logits, logits.bfloat16().float())
+
+
+@pytest.mark.parametrize("backbone", ["llava", "blip2"])
+def test_a_sharded_network_trains_after_it_was_validated(backbone: str, mesh: DeviceMesh) -> None:
+    """With all that a large model is trained with: half precision and recomputed activations."""
+    plain, sharded = (BACKBONES[backbone].build(gradient_checkpointing=True).train() for _ in range(2))
+    shard_network(sharded.network, mesh, compute_dtype=torch.bfloat16)
+    batch = plain.collator()([row(0, CAPTIONS), row(1, CAPTIONS[:2])])
+    losses = []
+    for module in (plain, sharded):
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                module.logits(batch)
+            loss, _ = module.loss(batch)
+        loss.backward()
+        losses.append(float(loss.detach()))
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    gradients = dict(plain.network.named_parameters())
+    moved = 0
+    for name, parameter in sharded.network.named_parameters():
+        if parameter.grad is not None:
+            expected = gradients[name].grad
+            assert expected is not None
+            error = (parameter.grad.full_tensor() - expected).norm() / expected.norm().clamp(min=1e-2)
+            moved += bool(error < 0.2)
+    assert moved > 30

@@ -86,8 +86,8 @@ def test_the_slurm_launch_starts_as_many_ranks_as_the_trainer_expects() -> None:
         parser.add_argument(flag, type=int, required=True)
     parser.add_argument("--wrap", required=True)
     job = parser.parse_args(words)
-    srun, itm, *rest = shlex.split(job.wrap)
-    assert (srun, itm) == ("srun", "itm")
+    srun, kill, itm, *rest = shlex.split(job.wrap)
+    assert (srun, kill, itm) == ("srun", "--kill-on-bad-exit=1", "itm")
     config = resolved(rest)
     assert (job.ntasks_per_node, job.nodes) == (config.trainer.devices, config.trainer.num_nodes)
     assert job.gpus_per_node == config.trainer.devices

@@ -80,19 +80,20 @@ def read_run(folder: Path) -> EvaluatedRun:
     Raises:
         InputError: If the folder is not evaluated, or a file in it is damaged.
     """
-    path = folder / "evaluation" / "summary.json"
+    is_evaluation = (folder / "summary.json").is_file()  # one beside a run's own, with another score
+    path = folder / "summary.json" if is_evaluation else folder / "evaluation" / "summary.json"
     if not path.is_file():
         raise InputError(
             f"A run must be evaluated before it is compared, {folder} is not: run `itm evaluate {folder}`."
         )
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        name = str(summary["run"])
+        name = f"{summary['run']} ({folder.name})" if is_evaluation else str(summary["run"])
         roots = {str(key): Path(entry["image_root"]) for key, entry in summary["sets"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} must be what `itm evaluate` writes, and is not: evaluate the run again.") from error
     read = {key: EvaluatedSet(root, _read_pairs(path.parent / key / "pairs.parquet")) for key, root in roots.items()}
-    return EvaluatedRun(name, folder, read, read_curves(folder / "logs"))
+    return EvaluatedRun(name, folder, read, read_curves(path.parent.parent / "logs"))
 
 
 def common_sets(runs: Sequence[EvaluatedRun]) -> list[str]:

@@ -1,0 +1,29 @@
+"""What is computed in float32 whatever the precision: in half precision the scores of similar captions would tie."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in float32, or as it is where it is wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def linear_in_float32(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """A linear layer whose products are summed and kept in float32 at least, also under autocast.
+
+    Args:
+        layer: `nn.Linear`; another module (one with adapters) runs in its own precision.
+        inputs: (..., in).
+
+    Returns:
+        (..., out).
+    """
+    if type(layer) is not nn.Linear:
+        return at_least_float32(layer(inputs))
+    bias = None if layer.bias is None else at_least_float32(layer.bias)
+    with torch.autocast(inputs.device.type, enabled=False):
+        return F.linear(at_least_float32(inputs), at_least_float32(layer.weight), bias)
