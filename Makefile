@@ -1,5 +1,6 @@
 # make demo: set up, then run the whole road on the embedded data
 # make test: set up with the development tools, then run the tests
+# make bench: set up, then time the packed scorers against the plain Transformers model (BENCHMARKS.md)
 # A target that is repeated installs nothing again, unless setup.cfg, pyproject.toml or constraints.txt has changed.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 CODE := lightning_modules datamodules negatives experiments tests
 
-.PHONY: demo test test-fast test-slow lint format
+.PHONY: demo test test-fast test-slow lint format bench
 
 demo: $(INSTALLED)
 	$(BIN)/itm demo --resume
@@ -31,6 +32,9 @@ lint: $(INSTALLED_DEV)
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+bench: $(INSTALLED)
+	$(BIN)/python -m experiments.bench --threads 2 --json runs/bench.json
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=python3.11")'

@@ -75,9 +75,10 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
     datamodule.connect(module.collator())
     last = folder / "checkpoints" / LAST_FILE
     goes_on = resume and last.is_file()
-    if resume and output is not None:
-        step = check_last(last, module, made_by(config)) if goes_on else 0
-        say(f"{folder} goes on from step {step}." if goes_on else f"{folder} has no checkpoint yet; from step 0.")
+    if goes_on and output is not None:
+        say(f"{folder} goes on from step {check_last(last, module, made_by(config))}.")
+    elif resume and output is not None and folder.exists():
+        say(f"{folder} has no checkpoint yet; it starts from step 0.")
     try:
         trainer = build_trainer(config, folder, last_wandb_run(folder) if goes_on else None)
     except MisconfigurationException as error:

@@ -283,12 +283,13 @@ def start_ranks(words: list[str], count: int) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
-def test_two_ranks_that_go_on_equal_two_that_were_not_interrupted(tables: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_that_go_on_equal_two_that_were_not_interrupted(strategy: str, tables: Path, tmp_path: Path) -> None:
     """To 1e-6; from a checkpoint that was there in the middle of an epoch, which is all that a kill leaves."""
     run, whole = tmp_path / "run", tmp_path / "whole"
     words = [*DROPOUT, *validation(tables), "data.batch_size=1", "trainer.accumulate=2", "trainer.max_steps=8"]
     words += ["trainer.checkpoint_every=1", "trainer.validate_every=3", "trainer.log_every=1"]
-    words += ["trainer.devices=2", "trainer.strategy=ddp"]
+    words += ["trainer.devices=2", f"trainer.strategy={strategy}"]
     last, kept = run / "checkpoints/last.ckpt", tmp_path / "kept.ckpt"
     unbroken = start_ranks(train_words(tables, run, *words), 2)
     while not last.exists():

@@ -145,7 +145,7 @@ def test_a_checkpoint_of_a_run_with_another_configuration_is_not_gone_on_from(
     (two / "weights.safetensors").unlink()
     last.unlink()
     assert main(train_words(tables, two, "seed=1", "--resume")) == 0
-    assert f"{two} has no checkpoint yet; from step 0." in capsys.readouterr().out
+    assert f"{two} has no checkpoint yet; it starts from step 0." in capsys.readouterr().out
 
 
 def test_a_training_says_what_trains_and_what_it_cut(

@@ -1,0 +1,1 @@
+"""Times packed scorers against the plain Transformers model."""

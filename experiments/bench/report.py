@@ -1,0 +1,100 @@
+"""What `experiments.bench` shows of its measurements: tables on the terminal and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+LABELS = {"llava": "LLaVA", "blip2": "BLIP-2 ITM"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one way of computing took.
+
+    Attributes:
+        seconds: of each repetition.
+        ratios: seconds over those of the packed way, in each repetition.
+        operations: floating-point operations of one step.
+        operations_ratio: operations over those of the packed way: what `ratios` would be if only arithmetic took time.
+        peak_bytes: on a CPU, how far a step raises the process's peak memory; on a GPU, the most that is allocated,
+            the model included; None where it was not measured.
+        utilisation: operations per second over the peak of the device; None where that is not known.
+        largest_difference: between match logits of this case's ways, in float32, before anything was timed.
+    """
+
+    backbone: str
+    work: str
+    tune: str
+    images: int
+    captions: int
+    way: str
+    seconds: list[float]
+    median_seconds: float
+    pairs_per_second: float
+    ratios: list[float]
+    median_ratio: float
+    operations: int
+    operations_ratio: float
+    peak_bytes: int | None
+    utilisation: float | None
+    largest_difference: float
+
+
+def cells(result: Result) -> dict[str, str]:
+    """What the tables show of a result, by column; "" where nothing was measured."""
+    memory, utilisation, ratios = result.peak_bytes, result.utilisation, result.ratios
+    return {
+        "way": result.way,
+        "seconds": f"{result.median_seconds:.3f}",
+        "pairs/s": f"{result.pairs_per_second:.2f}",
+        "packed is faster": f"{result.median_ratio:.2f} [{min(ratios):.2f}, {max(ratios):.2f}]",
+        "by operations": f"{result.operations_ratio:.2f}",
+        "peak memory": f"{memory / 2**20:,.0f} MiB" if memory is not None else "",
+        "MFU": f"{utilisation:.1%}" if utilisation is not None else "",
+    }
+
+
+def heading(backbone: str, work: str, tune: str, captions: int) -> str:
+    """What was run, in words.
+
+    >>> heading("llava", "train", "lora", 4)
+    'LLaVA, training step (LoRA), 4 captions'
+    """
+    kind = {("train", "full"): "training step", ("train", "lora"): "training step (LoRA)"}.get((work, tune), "scoring")
+    return f"{LABELS[backbone]}, {kind}, {captions} captions"
+
+
+def tables(results: Iterable[Result]) -> dict[str, list[dict[str, str]]]:
+    """The tables' rows by heading, without columns in which no row says anything."""
+    rows = [(heading(result.backbone, result.work, result.tune, result.captions), cells(result)) for result in results]
+    used = [column for column in rows[0][1] if any(row[column] for _, row in rows)]
+    made: dict[str, list[dict[str, str]]] = {}
+    for title, row in rows:
+        made.setdefault(title, []).append({column: row[column] for column in used})
+    return made
+
+
+def markdown(results: Iterable[Result]) -> list[str]:
+    """All rows as one table in Markdown, line by line."""
+    rows = [{"what": title, **row} for title, table in tables(results).items() for row in table]
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def show(results: Iterable[Result], about: dict[str, Any]) -> None:
+    """A table for each case on the terminal, and the conditions."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for title, rows in tables(results).items():
+        table = Table(*rows[0], title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for row in rows:
+            table.add_row(*row.values())
+        console.print(table)
+    for key, value in about.items():
+        lines = value.values() if isinstance(value, dict) else [f"{key}: {value}"]
+        console.print(*lines, sep="\n", highlight=False, soft_wrap=True)
