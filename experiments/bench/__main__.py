@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add("--images", type=positive, help="in a batch (default: the preset's)")
     add("--captions-trained", nargs="+", type=positive, default=[4], metavar="N", help="per image (default: 4)")
     add("--captions-scored", nargs="+", type=positive, default=[4, 10], metavar="N", help="per image (default: 4 10)")
-    add("--repetitions", type=positive, default=5, help="of every step; medians are shown (default: 5)")
+    add("--repetitions", type=positive, default=7, help="of every step; medians are shown (default: 7)")
     add("--threads", type=positive, help="of PyTorch (default: its own choice)")
     add("--no-memory", action="store_true", help="leave out peak memory: on a CPU it takes a process for every way")
     add("--peak-tflops", type=float, help="of the device in --dtype, for MFU, where its name does not tell")

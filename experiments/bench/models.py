@@ -109,7 +109,7 @@ PRESETS = {
     "small": Preset(
         llava=LlavaSizes(384, 1024, 8, 6, 128, 512, 4, 2, vocab_size=8000),
         blip2=Blip2Sizes(384, 1536, 12, 6, 192, 768, 4, 3, vocab_size=8000),
-        images={"llava": 1, "blip2": 4},
+        images={"llava": 1, "blip2": 2},
         dtype=torch.float32,
         tunes=(FULL,),
     ),
