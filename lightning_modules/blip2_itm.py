@@ -15,6 +15,7 @@ from transformers import AutoProcessor, Blip2ForImageTextRetrieval, Blip2Process
 from datamodules.batch import POSITIVE, CaptionTooLongError, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, labelled_cells, recompute_activations
+from lightning_modules.cells import flat_captions, to_cells
 from lightning_modules.losses import binary_loss
 from lightning_modules.precision import linear_in_float32
 from lightning_modules.published import load_published
@@ -77,28 +78,16 @@ class Blip2Encoder:
         """The tensors of a batch; N is the number of captions in it.
 
         Returns:
-            `pixel_values` [B, 3, S, S]; `input_ids`, `attention_mask` [N, T], padded on the right; `cell_index` [N],
-            the place b * C + c of a caption in (B, C); `cut` [B], how many captions of a row were cut.
+            `pixel_values` [B, 3, S, S], and what `flat_captions` gives.
 
         Raises:
             CaptionTooLongError: a caption would be cut, and `long_captions` is `error`.
         """
         pixels = self.image_processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
         ids, cut = self._text_ids([caption for row in captions for caption in row])
-        width = max(map(len, captions))
-        cells = [row * width + column for row, texts in enumerate(captions) for column in range(len(texts))]
-        cell_index = torch.tensor(cells)
-        # Padded here, since `padding_side` may be left, and positions count from the first token.
-        length = max(map(len, ids))
-        pad = self.tokenizer.pad_token_id
         return {
             "pixel_values": pixels,
-            "input_ids": torch.tensor([tokens + [pad] * (length - len(tokens)) for tokens in ids]),
-            "attention_mask": torch.tensor([[1] * len(tokens) + [0] * (length - len(tokens)) for tokens in ids]),
-            "cell_index": cell_index,
-            "cut": torch.zeros(len(captions), dtype=torch.long).index_add(
-                0, cell_index // width, torch.tensor(cut).long()
-            ),
+            **flat_captions(captions, ids, cut, pad_id=self.tokenizer.pad_token_id),
         }
 
 
@@ -246,16 +235,16 @@ class Blip2ItmModule(AlignmentModule):
     def itm_logits(self, batch: ImageTextBatch) -> torch.Tensor:
         """(B, C) float32 match - no-match logit of the ITM head; 0 where there is no caption."""
         itm = self._heads(batch, ("itm",))["itm"]
-        return _to_cells(itm[:, MATCH] - itm[:, NO_MATCH], batch)
+        return to_cells(itm[:, MATCH] - itm[:, NO_MATCH], batch)
 
     def itc_similarity(self, batch: ImageTextBatch) -> torch.Tensor:
         """(B, C) float32 cosine in [-1, 1] of text and image, the largest over the queries; 0 where no caption is."""
-        return _to_cells(self._heads(batch, ("itc",))["itc"], batch)
+        return to_cells(self._heads(batch, ("itc",))["itc"], batch)
 
     def itm_itc(self, batch: ImageTextBatch) -> torch.Tensor:
         """(B, C) float32 raw match logit + ITC similarity, by which LAVIS ranks retrieved candidates; 0 elsewhere."""
         heads = self._heads(batch, ("itm", "itc"))
-        return _to_cells(heads["itm"][:, MATCH] + heads["itc"], batch)
+        return to_cells(heads["itm"][:, MATCH] + heads["itc"], batch)
 
     def score(self, logits: torch.Tensor) -> torch.Tensor:
         """`itm`: p(match), the sigmoid, in [0, 1]; `itc`: the cosine itself, in [-1, 1]; `itm_itc`: the sum itself."""
@@ -279,12 +268,6 @@ class Blip2ItmModule(AlignmentModule):
             image_index=inputs["cell_index"] // batch.caption_mask.shape[1],
             heads=heads,
         )
-
-
-def _to_cells(values: torch.Tensor, batch: ImageTextBatch) -> torch.Tensor:
-    """(B, C) from one value for each existing cell."""
-    cells = values.new_zeros(batch.caption_mask.numel())
-    return cells.index_copy(0, batch.inputs["cell_index"], values).view(batch.caption_mask.shape)
 
 
 def freeze_unreached(blip2: Blip2ForImageTextRetrieval) -> None:

@@ -26,6 +26,7 @@ from transformers import (
 from datamodules.batch import POSITIVE, UNKNOWN, CaptionTooLongError, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, recompute_activations
+from lightning_modules.cells import flat_captions, to_cells
 from lightning_modules.contrastive import gather_rows, identity_hashes, itc_loss, own_rows, rank_sizes
 from lightning_modules.precision import at_least_float32
 from lightning_modules.published import load_published, published_config
@@ -70,33 +71,20 @@ class ClipEncoder:
     def __call__(
         self, images: Sequence[Image.Image], captions: Sequence[Sequence[str]], labels: Sequence[Sequence[int]]
     ) -> dict[str, torch.Tensor]:
-        """`pixel_values` [B, 3, H, W], and the N captions as `input_ids` and `attention_mask` [N, T], row by row.
-
-        `cell_index` [N] is a caption's place in the flattened (B, C); `cut` [B] counts the captions that were cut.
+        """`pixel_values` [B, 3, H, W], and what `flat_captions` gives.
 
         Raises:
             CaptionTooLongError: a caption is too long, and `long_captions` is `error`.
         """
-        width = max(map(len, captions))
-        cells = [row * width + column for row, texts in enumerate(captions) for column in range(len(texts))]
         flat = [caption for texts in captions for caption in texts]
         # An end token that a caption spells stays text: it would hide what follows it.
         whole = self.tokenizer(flat, split_special_tokens=True, verbose=False).input_ids
-        rows = [self._shortened(ids, caption) for ids, caption in zip(whole, flat, strict=True)]
-        cell_index = torch.tensor(cells)
-        too_long = torch.tensor([len(ids) > self.max_text_tokens for ids in whole], dtype=torch.long)
-        # On the right and with the end token: the text model reads the first end token (or the first highest id).
-        input_ids = torch.full((len(rows), max(map(len, rows))), self.tokenizer.eos_token_id)
-        attention_mask = torch.zeros_like(input_ids)
-        for index, ids in enumerate(rows):
-            input_ids[index, : len(ids)] = torch.tensor(ids)
-            attention_mask[index, : len(ids)] = 1
+        ids = [self._shortened(tokens, caption) for tokens, caption in zip(whole, flat, strict=True)]
+        cut = [len(tokens) > self.max_text_tokens for tokens in whole]
+        # Padded with the end token: the text model reads the first end token (or the first highest id).
         return {
             "pixel_values": self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"],
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "cell_index": cell_index,
-            "cut": torch.zeros(len(captions), dtype=torch.long).index_add_(0, cell_index // width, too_long),
+            **flat_captions(captions, ids, cut, pad_id=self.tokenizer.eos_token_id),
         }
 
 
@@ -197,11 +185,9 @@ class ClipModule(AlignmentModule):
     def logits(self, batch: ImageTextBatch) -> torch.Tensor:
         """(B, C) float32 scale x cosine of each image and its own captions; 0 in cells that do not exist."""
         image_features, text_features, scale = self._features(batch)
-        cell_index = batch.inputs["cell_index"]
-        own_image = image_features[cell_index // batch.labels.shape[1]]
+        own_image = image_features[batch.inputs["cell_index"] // batch.labels.shape[1]]
         # a sum of products, since a matrix product would round under autocast
-        logits = (scale * (own_image * text_features).sum(-1)).float()
-        return logits.new_zeros(batch.labels.numel()).index_copy(0, cell_index, logits).view(batch.labels.shape)
+        return to_cells((scale * (own_image * text_features).sum(-1)).float(), batch)
 
     def score(self, logits: torch.Tensor) -> torch.Tensor:
         """The cosine, in [-1, 1]."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import ImageTextBatch, ImageTextRow
 from lightning_modules.contrastive import gather_rows, identity_hashes, itc_loss, own_rows, rank_sizes
+from tests.launch import run_on_two_ranks
 from tests.tiny import CAPTIONS, row
 from tests.tiny_clip import tiny_clip_module
 
@@ -225,17 +224,7 @@ def save_steps_of_this_rank(folder: str) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*(does not have many workers|LeafSpec|val_dataloader|in eval mode at the start)")
 def test_gradients_of_two_ranks_equal_those_of_one_process(tmp_path: Path) -> None:
-    script = tmp_path / "two_ranks.py"
-    script.write_text(
-        "from tests.test_lightning_modules_contrastive import save_steps_of_this_rank\n"
-        f"save_steps_of_this_rank({str(tmp_path)!r})\n",
-        encoding="utf-8",
-    )
-    root = Path(__file__).parent.parent
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(launcher, capture_output=True, text=True, cwd=root, env=environment, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_on_two_ranks(tmp_path, __name__, f"save_steps_of_this_rank({str(tmp_path)!r})")
     for index, rows in enumerate(ROWS.values()):
         expected = step([item for rank in rows() for item in rank], devices=1)
         for rank in range(2):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning as L
@@ -23,6 +20,7 @@ from lightning_modules.base import AlignmentModule
 from lightning_modules.checkpoint import full_state_dict, load_weights, write_weights
 from negatives.records import VERDICT_SCHEMA, read_captions, read_negatives, text_table, write_table
 from tests.backbones import BACKBONES
+from tests.launch import run_on_two_ranks
 from tests.tiny import CAPTIONS, row
 
 STEPS = 5
@@ -110,17 +108,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     write_data(folder)
     train_all(folder, ["auto"], devices=1)
-    script = folder / "two_ranks.py"
-    script.write_text(
-        "from pathlib import Path\nfrom tests.test_lightning_modules_ranks import train_all\n"
-        f"train_all(Path({str(folder)!r}), ['ddp', 'fsdp'], devices=2)\n",
-        encoding="utf-8",
-    )
-    root = Path(__file__).parent.parent
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(launcher, capture_output=True, text=True, cwd=root, env=environment, timeout=500)
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_on_two_ranks(folder, __name__, f"train_all(Path({str(folder)!r}), ['ddp', 'fsdp'], devices=2)", timeout=500)
     return folder
 
 
