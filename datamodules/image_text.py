@@ -13,11 +13,29 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.batch import Collator, ImageTextBatch, ImageTextRow
 from datamodules.benchmarks import Pairs
 from datamodules.loaders import CountedRows, EpochBatches, LateLoader
-from datamodules.mixing import UNITS, TextPool, build_pool, draw_negatives, group_anchors, rank_rows
+from datamodules.mixing import (
+    UNITS,
+    TextPool,
+    build_pool,
+    draw_negatives,
+    group_anchors,
+    rank_rows,
+    texts_of_pairs,
+)
 from datamodules.sources import ImageRows, check_images, load_image, noise_image, read_tables
 from negatives.balance import random_subset
+from negatives.harmonise import harmonise_table
 from negatives.randomness import generator_for
-from negatives.records import InputError, StrPath, read_verdicts, text_table
+from negatives.records import (
+    PAIR_VERDICTS_FILE,
+    InputError,
+    StrPath,
+    is_harmonised,
+    pair_table,
+    read_pair_verdicts,
+    read_verdicts,
+    text_table,
+)
 
 
 class MixedRows(Dataset[list[ImageTextRow]]):
@@ -91,8 +109,12 @@ class ImageTextDataModule(L.LightningDataModule):
 
     Args:
         captions, negatives: paths of the tables, one or several of each.
-        verdicts: path of the filter's verdicts; needed for subsets "kept" and "random".
-        subset: "all", "kept", or "random" (as many texts of each class as were kept, drawn at random).
+        verdicts: path of the filter's verdicts; needed for subsets "kept" and "random". Where the filter judged pairs,
+            its verdicts on them lie beside this file, and decide where `unit` is "pair".
+        subset: "all", "kept", or "random" (as many texts of each class, or pairs of each type, as were kept, drawn at
+            random).
+        harmonise: each negative takes its positive's casing, final punctuation and white space, as `itm filter` judged
+            them by default; verdicts on texts of the other kind are refused.
         image_root: folder of the images; the captions table's folder where None.
         unit: "text" or "pair", see `draw_negatives`.
         positives_per_row: kept positives of an image in a row, where the unit is "text".
@@ -114,6 +136,7 @@ class ImageTextDataModule(L.LightningDataModule):
         *,
         verdicts: str | Path | None = None,
         subset: str = "all",
+        harmonise: bool = True,
         image_root: str | Path | None = None,
         unit: str = "text",
         positives_per_row: int = 1,
@@ -133,6 +156,7 @@ class ImageTextDataModule(L.LightningDataModule):
         if image_root is None and isinstance(captions, list):
             raise InputError("data.image_root must be given where data.captions lists several tables.")
         self.captions, self.negatives, self.verdicts, self.subset = captions, negatives, verdicts, subset
+        self.harmonise = harmonise
         self.root = Path(image_root) if image_root is not None else Path(captions).parent  # type: ignore[arg-type]
         self.unit, self.seed = unit, seed
         self.positives_per_row, self.negatives_per_positive = positives_per_row, negatives_per_positive
@@ -150,11 +174,12 @@ class ImageTextDataModule(L.LightningDataModule):
         if self.rows is not None:
             return
         captions, negatives = read_tables(self.captions, self.negatives)
-        texts = text_table(captions, negatives)
+        if self.harmonise:
+            negatives = harmonise_table(captions, negatives)
+        texts, pairs = text_table(captions, negatives), pair_table(captions, negatives)
         images = dict(zip(captions["image_id"].to_pylist(), captions["image"].to_pylist(), strict=True))
         check_images(self.root, list(images.values()))
-        owners = captions["caption_id"].to_pylist() + negatives["caption_id"].to_pylist()
-        pool = build_pool(texts, owners, self._keep(texts))
+        pool = build_pool(texts, pairs, *self._keep(texts, pairs))
         if not pool.anchors:
             raise InputError(f"{self.captions}: no positive is left to train on; loosen the filter.")
         self.rows = MixedRows(
@@ -176,14 +201,32 @@ class ImageTextDataModule(L.LightningDataModule):
             raise RuntimeError("Call setup() before asking for captions.")
         return self.rows.captions
 
-    def _keep(self, texts: pa.Table) -> np.ndarray | None:
+    def _keep(self, texts: pa.Table, pairs: pa.Table) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Which texts and which pairs to train on, where not all (see `build_pool`)."""
         if self.subset == "all" or self.verdicts is None:
-            return None
-        verdicts = read_verdicts(self.verdicts, texts)
-        keep = verdicts["keep"].to_numpy(zero_copy_only=False)
-        if self.subset == "kept":
-            return keep
-        return random_subset(texts["label"].to_numpy(), keep, texts["text_id"].to_pylist(), self.seed)
+            return None, None
+        self._check_harmonised(self.verdicts)
+        beside = Path(self.verdicts).with_name(PAIR_VERDICTS_FILE)
+        if self.unit == "pair" and beside.is_file():
+            keep_pairs = _flags(read_pair_verdicts(beside, pairs))
+            if self.subset == "random":
+                types, *ids = (pairs[name].to_pylist() for name in ("negative_type", "caption_id", "negative_id"))
+                names = ["/".join(couple) for couple in zip(*ids, strict=True)]
+                keep_pairs = random_subset(np.array(types), keep_pairs, names, self.seed)
+            return texts_of_pairs(texts, pairs, keep_pairs), keep_pairs
+        keep = _flags(read_verdicts(self.verdicts, texts))
+        if self.subset == "random":
+            keep = random_subset(texts["label"].to_numpy(), keep, texts["text_id"].to_pylist(), self.seed)
+        return keep, None
+
+    def _check_harmonised(self, verdicts: StrPath) -> None:
+        judged = is_harmonised(verdicts)
+        if judged not in (None, self.harmonise):
+            raise InputError(
+                f"data.harmonise must be as in the verdicts' filter, {str(judged).lower()}, got "
+                f"{str(self.harmonise).lower()} ({verdicts}): other texts were judged. Set "
+                f"data.harmonise={str(judged).lower()}, or run `itm filter` again."
+            )
 
     def _check_connected(self) -> None:
         if self.rows is None or self.collate is None:
@@ -255,3 +298,8 @@ class ImageTextDataModule(L.LightningDataModule):
     def _rank(self) -> tuple[int, int]:
         """This process's rank, and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def _flags(verdicts: pa.Table) -> np.ndarray:
+    keep: np.ndarray = verdicts["keep"].to_numpy(zero_copy_only=False)
+    return keep

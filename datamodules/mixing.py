@@ -22,7 +22,7 @@ class TextPool:
     Attributes:
         anchors: kept positives; an epoch is one pass over them.
         by_image: image_id -> family ("swap" or "other") -> kept negatives of any caption of the image.
-        by_caption: caption_id -> family -> kept negatives of that caption.
+        by_caption: caption_id -> family -> negatives of the kept pairs with that caption.
     """
 
     anchors: list[int] = field(default_factory=list)
@@ -39,26 +39,48 @@ def family_of(negative_type: str) -> str:
     return SWAP if negative_type.startswith("swap_") else OTHER
 
 
-def build_pool(texts: pa.Table, owners: Sequence[str], keep: np.ndarray | None = None) -> TextPool:
+def build_pool(
+    texts: pa.Table, pairs: pa.Table, keep: np.ndarray | None = None, keep_pairs: np.ndarray | None = None
+) -> TextPool:
     """Indexes the kept texts.
 
     Args:
         texts: text table (`negatives.records.text_table`).
-        owners: for each text, the caption_id that it is or was made from.
+        pairs: its pairs (`negatives.records.pair_table`).
         keep: bool, for each text; all where None.
+        keep_pairs: bool, for each pair; those of kept texts where None.
     """
     pool = TextPool()
+    keep = np.ones(len(texts), dtype=bool) if keep is None else keep
     columns = (texts[name].to_pylist() for name in ("image_id", "label", "negative_type"))
-    for index, (image_id, label, negative_type, caption_id) in enumerate(zip(*columns, owners, strict=True)):
-        if keep is not None and not keep[index]:
-            continue
-        if label == 1:
+    for index, (image_id, label, negative_type) in enumerate(zip(*columns, strict=True)):
+        if keep[index] and label == 1:
             pool.anchors.append(index)
-        else:
-            family = family_of(negative_type)
-            for families in (pool.by_image.setdefault(image_id, {}), pool.by_caption.setdefault(caption_id, {})):
-                families.setdefault(family, []).append(index)
+        elif keep[index]:
+            pool.by_image.setdefault(image_id, {}).setdefault(family_of(negative_type), []).append(index)
+    positives, negatives = positions(texts, pairs)
+    keep_pairs = keep[positives] & keep[negatives] if keep_pairs is None else keep_pairs
+    columns = (pairs[name].to_pylist() for name in ("caption_id", "negative_type"))
+    for kept, index, caption_id, negative_type in zip(keep_pairs, negatives.tolist(), *columns, strict=True):
+        if kept:
+            pool.by_caption.setdefault(caption_id, {}).setdefault(family_of(negative_type), []).append(index)
     return pool
+
+
+def positions(texts: pa.Table, pairs: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """The positions in the text table of each pair's positive and of its negative."""
+    place = {text_id: index for index, text_id in enumerate(texts["text_id"].to_pylist())}
+    positives = [place[f"caption:{name}"] for name in pairs["caption_id"].to_pylist()]
+    negatives = [place[f"negative:{name}"] for name in pairs["negative_id"].to_pylist()]
+    return np.array(positives, dtype=np.int64), np.array(negatives, dtype=np.int64)
+
+
+def texts_of_pairs(texts: pa.Table, pairs: pa.Table, keep_pairs: np.ndarray) -> np.ndarray:
+    """Bool, for each text: whether a kept pair has it."""
+    keep = np.zeros(len(texts), dtype=bool)
+    for ends in positions(texts, pairs):
+        keep[ends[keep_pairs]] = True
+    return keep
 
 
 def draw_negatives(

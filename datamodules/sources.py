@@ -18,26 +18,56 @@ from negatives.records import (
     StrPath,
     read_captions,
     read_negatives,
+    show,
 )
+
+SOURCE = "source_caption_id"
 
 
 def read_tables(captions: StrPath | list[StrPath], negatives: StrPath | list[StrPath]) -> tuple[pa.Table, pa.Table]:
     """Captions and their negatives from one table each, or from several.
 
+    A table of paraphrases (hard positives) is one of captions that names the caption behind each, `source_caption_id`.
+
+    Returns:
+        The captions, with `source_caption_id` if a table has it, null where there is none; and the negatives.
+
     Raises:
-        InputError: an unusable table, or an id that two tables share.
+        InputError: an unusable table, an id that two tables share (paraphrases may be of the others' images), an image
+            id with two images, or a paraphrase of a caption that is not there or is of another image.
     """
-    parts = [read_captions(path).select(CAPTION_COLUMNS) for path in _listed(captions)]
-    true = pa.concat_tables(parts)
+    parts = [_caption_part(read_captions(path)) for path in _listed(captions)]
+    true = pa.concat_tables(parts, promote_options="default")
     false = pa.concat_tables([read_negatives(path, true).select(NEGATIVE_COLUMNS) for path in _listed(negatives)])
     for table, column, paths in ((true, "caption_id", captions), (false, "negative_id", negatives)):
         values = table[column].to_pylist()
         if len(set(values)) < len(values):
             raise InputError(f"{column} must be unique over all tables of {paths}; give each table ids of its own.")
-    images = [set(part["image_id"].to_pylist()) for part in parts]
-    if sum(map(len, images)) > len(set().union(*images)):
+    images = [set(part["image_id"].to_pylist()) for part in parts if SOURCE not in part.column_names]
+    pairs = set(_columns(true, "image_id", "image"))
+    if sum(map(len, images)) > len(set().union(*images)) or len(pairs) > len({image_id for image_id, _ in pairs}):
         raise InputError(f"image_id must be unique over all tables of {captions}; give each table ids of its own.")
+    if SOURCE in true.column_names:
+        _check_sources(true, captions)
     return true, false
+
+
+def _caption_part(table: pa.Table) -> pa.Table:
+    if SOURCE not in table.column_names:
+        return table.select(CAPTION_COLUMNS)
+    # JSONL may have numbers as ids, and "" where there is no source
+    sources = [None if value in (None, "") else str(value) for value in table[SOURCE].to_pylist()]
+    return table.select(CAPTION_COLUMNS).append_column(SOURCE, pa.array(sources, pa.string()))
+
+
+def _check_sources(captions: pa.Table, paths: StrPath | list[StrPath]) -> None:
+    image_of = dict(zip(captions["caption_id"].to_pylist(), captions["image_id"].to_pylist(), strict=True))
+    for caption_id, image_id, source in _columns(captions, "caption_id", "image_id", SOURCE):
+        if source is not None and image_of.get(source) != image_id:
+            raise InputError(
+                f"{SOURCE} must name a caption of the same image, got {show(source)} for caption {show(caption_id)} of "
+                f"image {show(image_id)} ({paths}); list the table that has it, or drop the paraphrase."
+            )
 
 
 def _listed(paths: StrPath | list[StrPath]) -> list[StrPath]:

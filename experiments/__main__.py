@@ -106,7 +106,7 @@ class UsageError(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code: 0 done, 2 bad input, 130 interrupted."""
+    """Runs the command line and returns its exit code: 0 done, 1 not balanced, 2 bad input, 130 interrupted."""
     try:
         return _main(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
@@ -165,9 +165,8 @@ def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
     module = importlib.import_module(verb.module)
     if verb.is_sweep and arguments.status:
         module.status(config)
-    else:
-        module.run(config, resume=arguments.resume, overwrite=arguments.overwrite)
-    return 0
+        return 0
+    return module.run(config, resume=arguments.resume, overwrite=arguments.overwrite) or 0
 
 
 def _configure(name: str, verb: Verb, words: Sequence[str], *, full: bool = False) -> Any:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from experiments.progress import is_terminal
 from experiments.schemas import (
     DataConfig,
     ExperimentConfig,
+    JudgeConfig,
     LoggingConfig,
     ModelConfig,
     OptimConfig,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from datamodules.benchmarks import Pairs
     from datamodules.image_text import ImageTextDataModule
     from lightning_modules.base import AlignmentModule
+    from negatives.judges import Judge
 
 PROCESSOR_FOLDER = "processor"
 WEIGHTS_FILE = "weights.safetensors"
@@ -46,6 +48,25 @@ def build_pairs(config: PairsConfig) -> Pairs:
     return read_pairs(config.captions, config.negatives, image_root=config.image_root, image_ids=config.image_ids)
 
 
+def build_judges(names: Sequence[str], config: JudgeConfig) -> list[Judge]:
+    """The text-only judges of these names."""
+    from negatives.judges import bayes_judge, char_judge, surface_judge, word_judge
+
+    def transformer() -> Judge:
+        from negatives.transformer_judge import TransformerJudge
+
+        return TransformerJudge(**dataclasses.asdict(config.transformer))
+
+    makers: dict[str, Callable[[], Judge]] = {
+        "word": lambda: word_judge(config.word_ngrams),
+        "char": lambda: char_judge(config.char_ngrams),
+        "surface": surface_judge,
+        "bayes": bayes_judge,
+        "transformer": transformer,
+    }
+    return [makers[name]() for name in names]
+
+
 def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
     """The data module; call `connect` on it."""
     from datamodules.image_text import ImageTextDataModule
@@ -55,6 +76,7 @@ def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
         config.negatives,
         verdicts=config.verdicts,
         subset=config.subset,
+        harmonise=config.harmonise,
         image_root=config.image_root,
         unit=config.mixing.unit,
         positives_per_row=config.mixing.positives,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -36,6 +37,30 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
             last = time.monotonic()
             say(f"{label}: {count}{f' of {total}' if total else ''} in {last - start:.0f} s")
         yield item
+
+
+@contextmanager
+def counter(label: str, total: int) -> Iterator[Callable[[], None]]:
+    """Shows the progress of work that reports by calling back after each of its `total` parts, from any thread."""
+    if is_terminal():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(label, total=total)
+            yield lambda: progress.advance(task)
+        return
+    start = last = time.monotonic()
+    done = 0
+
+    def advance() -> None:
+        nonlocal done, last
+        done += 1
+        if time.monotonic() - last > SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            say(f"{label}: {done} of {total} in {last - start:.0f} s")
+
+    yield advance
 
 
 def tracker(label: str) -> Callable[[Iterable[Any]], Iterable[Any]]:

@@ -71,6 +71,8 @@ class DataConfig:
     """Verdicts of `itm filter`; needed for `subset` kept and random."""
     subset: str = field(default="all", metadata={"choices": SUBSETS})
     """all: every text. kept: what the filter kept. random: as many texts of each class as it kept, drawn at random."""
+    harmonise: bool = True
+    """Each negative takes its positive's casing, final punctuation and white space, as `itm filter` judged them."""
     image_root: str | None = field(default=None, metadata={"exists": "folder"})
     """Folder that image paths start from; the captions table's own folder where not given."""
     mixing: MixingConfig = field(default_factory=MixingConfig)
@@ -356,59 +358,165 @@ class GenerateConfig:
                 yield f"`{place}{key}` must be given where `{place}generator` is {self.generator}"
 
 
+JUDGES = ("word", "char", "surface", "bayes", "transformer")
+
+
+@dataclass
+class TransformerConfig:
+    """The transformer judge: a sequence classifier, fine-tuned for each fold."""
+
+    checkpoint: str | None = "distilbert-base-uncased"
+    """Weights to start from, by hub name or folder; null: from scratch, at the sizes below."""
+    hidden_size: int = field(default=64, metadata={"min": 8})
+    """Width of a model from scratch."""
+    layers: int = field(default=2, metadata={"min": 1})
+    """Layers of a model from scratch."""
+    heads: int = field(default=4, metadata={"min": 1})
+    """Attention heads of a model from scratch."""
+    epochs: int = field(default=3, metadata={"min": 1})
+    """Passes over the texts or pairs; a model from scratch needs about twice as many as fine-tuning."""
+    lr: float = field(default=5e-5, metadata={"above": 0.0})
+    """Peak learning rate; from scratch 1e-3."""
+    batch_size: int = field(default=64, metadata={"min": 1})
+    """Texts or pairs in a batch."""
+    max_tokens: int = field(default=64, metadata={"min": 8})
+    """Tokens of a text; longer ones are cut."""
+    accelerator: str = field(default="auto", metadata={"choices": ("auto", "cpu", "gpu", "cuda", "mps")})
+    """Hardware to fit on."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Sizes that do not divide."""
+        if self.hidden_size % self.heads:
+            yield f"`{place}heads` must divide `{place}hidden_size`, got {self.heads} and {self.hidden_size}"
+
+
 @dataclass
 class JudgeConfig:
-    """The text-only judge: logistic regression on word n-grams, cross-fitted by image."""
+    """The text-only judges, cross-fitted by image and combined on out-of-fold scores."""
 
-    folds: int = field(default=5, metadata={"min": 2})
-    """Folds, by image: no text is judged by a model that saw another text of its image."""
-    ngrams: int = field(default=2, metadata={"min": 1, "max": 5})
+    judges: list[str] = field(default_factory=lambda: ["word", "char", "surface"])
+    """word, char: logistic regression on n-grams. surface: on length, punctuation, casing, repetition. bayes: naive
+    Bayes on word n-grams. transformer: a sequence classifier. Several are combined."""
+    folds: int = field(default=5, metadata={"min": 3})
+    """Folds, by image: no text is judged by a model that saw another text of its image. With K of them, each of
+    K (K - 1) / 2 fits sees all but two: 10 are worth their time where pairs are few."""
+    word_ngrams: int = field(default=2, metadata={"min": 1, "max": 5})
     """Longest word n-gram."""
-    regularisation: float = field(default=1.0, metadata={"above": 0.0})
-    """Inverse strength of the L2 penalty (scikit-learn's C)."""
+    char_ngrams: int = field(default=5, metadata={"min": 2, "max": 8})
+    """Longest character n-gram."""
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    """The transformer judge, where it is one of `judges`."""
+    workers: int = field(default=2, metadata={"min": 1})
+    """Threads that fit judges; results do not depend on them."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Judges that are unknown, named twice, or missing."""
+        unknown = [name for name in self.judges if name not in JUDGES]
+        if unknown or not self.judges or len(set(self.judges)) < len(self.judges):
+            yield f"`{place}judges` must list some of {', '.join(JUDGES)}, each once, got {self.judges}"
+
+
+@dataclass
+class CertificateConfig:
+    """What has to hold of the kept texts before they are called balanced."""
+
+    probes: list[str] = field(default_factory=lambda: ["word", "char", "surface", "bayes"])
+    """Judges, fitted anew on what was kept, with new folds; at least one of them should not be among the filter's."""
+    tolerance: float = field(default=0.02, metadata={"above": 0.0, "max": 0.5})
+    """Every probe has to be at 0.5, give or take this. Below is a miss too: an over-corrected set is not balanced."""
+    transformer_tolerance: float = field(default=0.03, metadata={"above": 0.0, "max": 0.5})
+    """The same for the transformer probe, whose estimates vary more."""
+    seeds: int = field(default=3, metadata={"min": 1})
+    """Fold seeds that each probe's estimate is the mean of."""
+    folds: int = field(default=5, metadata={"min": 3})
+    """Folds of each."""
+    bootstrap: int = field(default=200, metadata={"min": 20})
+    """Resamples of images behind each 95 % interval."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Probes that are unknown, named twice, or missing."""
+        unknown = [name for name in self.probes if name not in JUDGES]
+        if unknown or not self.probes or len(set(self.probes)) < len(self.probes):
+            yield f"`{place}probes` must list some of {', '.join(JUDGES)}, each once, got {self.probes}"
 
 
 @dataclass
 class AuditConfig:
     """`itm audit`: how much of the label the text alone gives away."""
 
-    captions: str = field(default=MISSING, metadata={"exists": "file"})
-    """Captions table: the positives."""
-    negatives: str = field(default=MISSING, metadata={"exists": "file"})
-    """Negatives table of these captions."""
+    format: str = field(default="tables", metadata={"choices": ("tables", "sugarcrepe", "valse")})
+    """tables: `captions` and `negatives`. sugarcrepe, valse: a benchmark's official files in `annotations`."""
+    captions: str | None = field(default=None, metadata={"exists": "file"})
+    """Captions table: the positives (tables)."""
+    negatives: str | None = field(default=None, metadata={"exists": "file"})
+    """Negatives table of these captions (tables)."""
+    paraphrases: str | None = field(default=None, metadata={"exists": "file"})
+    """Hard positives: a captions table with `source_caption_id` (tables)."""
+    annotations: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder of the benchmark's official annotation files; no images are needed."""
     verdicts: str | None = field(default=None, metadata={"exists": "file"})
-    """Verdicts of `itm filter`: audits what was kept."""
+    """Verdicts of `itm filter`: audits what was kept beside everything."""
+    harmonise: bool | None = None
+    """Whether negatives take their positives' style first; not given: as the filter did, without verdicts not."""
     output_dir: str = MISSING
-    """Folder for `audit.json`."""
+    """Folder for `audit.json` and `index.html`."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
-    """The judge."""
+    """The judges."""
+    bootstrap: int = field(default=200, metadata={"min": 20})
+    """Resamples of images behind each 95 % interval."""
     top: int = field(default=20, metadata={"min": 1})
-    """Leaking n-grams listed for each class."""
+    """Leaking n-grams, and texts most given away, listed for each class."""
     seed: int = field(default=0, metadata={"min": 0})
     """Seeds folds and bootstrap."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Where metrics go."""
 
+    def faults(self, place: str) -> Iterator[str]:
+        """Keys that the format needs and that are not given."""
+        needed = ("captions", "negatives") if self.format == "tables" else ("annotations",)
+        for key in needed:
+            if getattr(self, key) is None:
+                yield f"`{place}{key}` must be given where `{place}format` is {self.format}"
+
 
 @dataclass
 class FilterConfig:
-    """`itm filter`: keeps the texts on which text alone says nothing."""
+    """`itm filter`: keeps the texts or pairs on which text alone says nothing."""
 
     captions: str = field(default=MISSING, metadata={"exists": "file"})
     """Captions table: the positives."""
     negatives: str = field(default=MISSING, metadata={"exists": "file"})
     """Negatives table of these captions."""
+    paraphrases: str | None = field(default=None, metadata={"exists": "file"})
+    """Hard positives: a captions table with `source_caption_id`; they join the positives."""
     output_dir: str = MISSING
-    """Folder for `verdicts.parquet`."""
+    """Folder for `verdicts.parquet`, `pair_verdicts.parquet` and `certificate.json`."""
+    harmonise: bool = True
+    """Each negative takes its positive's casing, final punctuation and white space before it is judged."""
+    unit: str = field(default="text", metadata={"choices": ("text", "pair", "both")})
+    """text: judges single texts, for losses that do (lm, binary, itm). pair: judges a positive beside its negative,
+    for losses and benchmarks that compare. both: satisfies the two."""
+    rule: str = field(default="overlap", metadata={"choices": ("overlap", "top_fraction", "aflite")})
+    """overlap: keeps with probability proportional to the odds of the other class. top_fraction: drops the most
+    confidently judged (LLaVA-score). aflite: drops, again and again, what a linear judge predicts (AFLite)."""
+    constant: float | None = field(default=None, metadata={"above": 0.0})
+    """overlap: the factor of the odds; not given: the one that keeps most while probes stay within `target`."""
+    target: float = field(default=0.512, metadata={"min": 0.5, "max": 1.0})
+    """overlap: the largest AUC or paired accuracy that probes may reach while the constant is searched."""
     top_fraction: float = field(default=0.3, metadata={"min": 0.0, "max": 0.99})
-    """Part of each class that is dropped: the texts that the judge is most confidently right about (LLaVA-score)."""
-    score_step: float = field(default=0.0, metadata={"min": 0.0, "max": 0.5})
-    """Scores that round to the same multiple of it are ties, dropped at random: what differs by less than the judge's
-    sampling error should not decide. 0 ranks scores as they are."""
+    """top_fraction, aflite: part of each class (or of the pairs) that is dropped."""
+    per_type: bool = False
+    """Keep the same share of every negative type, so that none starves; types then are no longer balanced alike."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
-    """The judge."""
+    """The judges."""
+    certify: bool = True
+    """Measure what is left with fresh probes; exit code 1 where it is not balanced."""
+    certificate: CertificateConfig = field(default_factory=CertificateConfig)
+    """The probes and what they may reach."""
     seed: int = field(default=0, metadata={"min": 0})
-    """Seeds the folds."""
+    """Seeds folds and draws."""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """Where the certificate's metrics go."""
 
 
 @dataclass

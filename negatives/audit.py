@@ -1,232 +1,264 @@
-"""The audit: how much of the label the text alone gives away, and which words do it.
-
-0.5 is what a text-blind coin would reach, for the AUC of single texts as for the paired accuracy.
-"""
+"""The audit: how much of the label the text alone gives away, and what in the texts does it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from negatives.judges import cross_fit, word_counter
-from negatives.randomness import generator_for
-from negatives.records import strings
-
-
-@dataclass(frozen=True)
-class TypeAudit:
-    """One negative type: its negatives against all positives, and each against its own positive."""
-
-    negatives: int
-    auc: float
-    pairs: int
-    paired_accuracy: float | None
+from negatives.corpus import Corpus
+from negatives.crossfit import fold_of_texts
+from negatives.cues import Cue, LeakingNgram, leaking_ngrams, style_cues
+from negatives.estimands import ALL, ESTIMANDS, STACKED, TIE, Estimate, encode, estimates, probe
+from negatives.judges import Judge
 
 
 @dataclass(frozen=True)
-class LeakingNgram:
-    """An n-gram that one class uses more: in how many positives and negatives it is, and its z-score (> 0)."""
+class Duplicates:
+    """Texts that are there more than once, letter for letter.
 
-    ngram: str
-    positives: int
-    negatives: int
-    z: float
+    Attributes:
+        both_classes: different texts that are a positive somewhere and a negative somewhere.
+        repeated_positives, repeated_negatives: texts beyond the first of their wording in their class.
+        equal_pairs: pairs whose negative equals its positive.
+        merged_rows: rows of the tables that repeat a text of their image, class and type and count as one with it; None
+            where only a part of the tables is audited.
+    """
+
+    both_classes: int
+    repeated_positives: int
+    repeated_negatives: int
+    equal_pairs: int
+    merged_rows: int | None
+
+
+@dataclass(frozen=True)
+class GivenText:
+    """A text that gives itself away; the logit is positive for positives, negative for negatives."""
+
+    image_id: str
+    caption: str
+    negative_type: str
+    logit: float
+
+
+@dataclass(frozen=True)
+class GivenPair:
+    """A pair that gives itself away: the larger the logit, the surer the judge is which one is the positive."""
+
+    image_id: str
+    caption: str
+    negative_caption: str
+    negative_type: str
+    logit: float
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What a text-only judge reaches; intervals are 95 % percentile bootstrap intervals over images.
+    """What the texts give away to judges that never saw an image; counts are of different texts, see `Corpus`.
 
-    Pair fields are None where there is no pair whose both texts are kept.
+    Attributes:
+        positives, negatives, images, pairs: how many there are.
+        judges: names of the judges.
+        judge: the one behind `given_*` and the headline: "stacked", or the only judge.
+        estimates: both estimands of each judge over all negatives and for each type.
+        ngrams: "positive" and "negative": the n-grams used more in that class, largest z first.
+        cues: habits of style.
+        duplicates: texts that repeat.
+        given_positives, given_negatives, given_pairs: most confidently right first, each wording once.
     """
 
     positives: int
     negatives: int
     images: int
-    auc: float
-    auc_interval: tuple[float, float]
     pairs: int
-    paired_accuracy: float | None
-    paired_accuracy_interval: tuple[float, float] | None
-    types: dict[str, TypeAudit] = field(default_factory=dict)
-    leaking: dict[str, list[LeakingNgram]] = field(default_factory=dict)
+    judges: list[str]
+    judge: str
+    estimates: list[Estimate]
+    ngrams: dict[str, list[LeakingNgram]]
+    cues: list[Cue]
+    duplicates: Duplicates
+    given_positives: list[GivenText]
+    given_negatives: list[GivenText]
+    given_pairs: list[GivenPair]
+
+    def find(self, estimand: str, negative_type: str = ALL, judge: str | None = None) -> Estimate | None:
+        """One estimate, the headline judge's where none is named; None where it was not measured."""
+        wanted = (estimand, judge or self.judge, negative_type)
+        return next((e for e in self.estimates if (e.estimand, e.judge, e.negative_type) == wanted), None)
+
+    @property
+    def types(self) -> list[str]:
+        """The negative types, "all" first, as estimates list them."""
+        return list(dict.fromkeys(estimate.negative_type for estimate in self.estimates))
 
     def to_json(self) -> dict[str, Any]:
-        """The audit as plain dicts, lists, numbers and strings."""
-        plain = asdict(self)
-        for name in ("auc_interval", "paired_accuracy_interval"):
-            plain[name] = None if plain[name] is None else list(plain[name])
+        """The audit as plain dicts, lists, strings and finite numbers, named as the attributes; NaN is None."""
+        plain: dict[str, Any] = _finite(asdict(self))
         return plain
 
 
-def audit_texts(
-    texts: pa.Table,
-    negatives: pa.Table | None = None,
-    keep: Sequence[bool] | np.ndarray | None = None,
+def audit_corpus(
+    corpus: Corpus,
+    judges: Sequence[Judge],
+    encoded: Mapping[str, Any] | None = None,
     *,
     folds: int = 5,
     ngrams: int = 2,
-    regularisation: float = 1.0,
     top: int = 20,
-    seed: int = 0,
     bootstrap: int = 200,
+    seed: int = 0,
+    workers: int = 1,
+    advance: Callable[[], None] | None = None,
 ) -> Audit:
-    """Fits a fresh judge on the kept texts, cross-fitted by image, and measures what it reaches.
+    """Fits fresh judges, cross-fitted by image, and says what they reach and what they go by.
 
     Args:
-        texts: columns `text_id, image_id, caption, label, negative_type` (see `records.text_table`).
-        negatives: the negatives table, which says what negative belongs to what positive; no pairs without it.
-        keep: [N] which texts to audit; all where not given.
-        folds: folds of the judge, by image.
-        ngrams: longest word n-gram of the judge and of the leaking ones.
-        regularisation: inverse strength of the judge's L2 penalty.
-        top: leaking n-grams listed for each class.
-        seed: seeds folds and bootstrap.
+        corpus: texts and pairs; too few pairs to fit on are told nothing about.
+        judges: to fit; several are also combined as "stacked".
+        encoded: judge -> its features of the corpus; made here where not given.
+        folds: of the judges, by image; at least 3.
+        ngrams: longest leaking word n-gram.
+        top: n-grams, texts and pairs listed, of each kind.
         bootstrap: resamples of images behind each interval.
+        seed: of folds and bootstrap.
+        workers: threads that fit.
+        advance: called after each fit.
 
     Raises:
-        InputError: if the texts cannot be judged (see `judges.cross_fit`).
+        InputError: if the texts cannot be judged (see `crossfit.fold_of_texts`).
     """
-    if keep is not None:
-        texts = texts.filter(pa.array(np.asarray(keep, dtype=bool)))
-    captions, image_ids, labels = strings(texts, "caption"), strings(texts, "image_id"), texts["label"].to_numpy()
-    _, score = cross_fit(
-        captions,
-        labels,
-        image_ids,
+    names = [judge.name for judge in judges]
+    own_seed = f"audit {seed}"  # not the filter's folds at the same seed: the judges are fresh to what the filter kept
+    probed = probe(
+        corpus,
+        judges,
+        encode(judges, corpus) if encoded is None else encoded,
         folds=folds,
-        seed=f"audit {seed}",  # not the filter's folds at the same seed: the judge is fresh to what the filter kept
-        ngrams=ngrams,
-        regularisation=regularisation,
+        seed=own_seed,
+        stacked=names,
+        estimands=measurable(corpus, folds, seed),
+        workers=workers,
+        advance=advance,
     )
-    images, image = np.unique(np.array(image_ids), return_inverse=True)
-    rows, wins, pair_types = _pairs(texts, negatives, score)
-    pair_image = image[rows]
-
-    def interval(statistic: Callable[[np.ndarray], float]) -> tuple[float, float]:
-        return image_interval(statistic, len(images), bootstrap, seed)
-
+    headline = STACKED if STACKED in probed.texts else names[0]
+    positives, negatives = _given_texts(corpus, probed.texts[headline], top)
     return Audit(
-        positives=int((labels == 1).sum()),
-        negatives=int((labels == 0).sum()),
-        images=len(images),
-        auc=auc(score, labels),
-        auc_interval=interval(lambda weight: auc(score, labels, weight[image])),
-        pairs=len(wins),
-        paired_accuracy=float(wins.mean()) if len(wins) else None,
-        paired_accuracy_interval=interval(lambda weight: _mean(wins, weight[pair_image])) if len(wins) else None,
-        types=_types(score, labels, np.array(strings(texts, "negative_type")), wins, pair_types),
-        leaking=leaking_ngrams(captions, labels, ngrams=ngrams, top=top),
+        positives=int((corpus.labels == 1).sum()),
+        negatives=int((corpus.labels == 0).sum()),
+        images=len(corpus.image_ids),
+        pairs=len(corpus.pairs),
+        judges=names,
+        judge=headline,
+        estimates=estimates(corpus, probed, bootstrap=bootstrap, seed=own_seed),
+        ngrams=leaking_ngrams(corpus.captions, corpus.labels, ngrams=ngrams, top=top),
+        cues=style_cues(corpus.captions, corpus.labels),
+        duplicates=count_duplicates(corpus),
+        given_positives=positives,
+        given_negatives=negatives,
+        given_pairs=_given_pairs(corpus, probed.pairs[headline], top) if headline in probed.pairs else [],
     )
 
 
-def auc(score: np.ndarray, labels: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """Chance that a positive scores above a negative, ties one half; NaN where a class has no weight.
+def measurable(corpus: Corpus, folds: int, seed: int) -> tuple[str, ...]:
+    """The estimands that `audit_corpus` can measure: no paired accuracy where two folds may hold all pairs but one.
 
-    Args:
-        score: [N] higher = more likely positive.
-        labels: [N] 1 or 0.
-        weight: [N] how often each row counts; once where not given.
-
-    >>> auc(np.array([0.9, 0.4, 0.4, 0.1]), np.array([1, 1, 0, 0]))
-    0.875
+    Raises:
+        InputError: if the texts cannot be judged (see `crossfit.fold_of_texts`).
     """
-    weight = np.ones(len(score)) if weight is None else weight
-    _, rank = np.unique(score, return_inverse=True)
-    positive = np.bincount(rank, weight * (labels == 1))
-    negative = np.bincount(rank, weight * (labels == 0))
-    below = np.cumsum(negative) - negative
-    total = positive.sum() * negative.sum()
-    return float((positive * (below + negative / 2)).sum() / total) if total else float("nan")
+    fold = fold_of_texts(corpus, folds, f"audit {seed}")
+    pairs = np.sort(np.bincount(fold[corpus.pairs[:, 0]], minlength=folds))
+    return ESTIMANDS if pairs[:-2].sum() >= 2 else ESTIMANDS[:1]
 
 
-def image_interval(
-    statistic: Callable[[np.ndarray], float], images: int, resamples: int, seed: int
-) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of a statistic, with images drawn with replacement.
+def keep_of(
+    corpus: Corpus, keep: Sequence[bool] | np.ndarray, keep_pairs: Sequence[bool] | np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Verdicts on rows of the tables as verdicts on texts and pairs: kept where one of their rows is.
 
     Args:
-        statistic: of the [images] weights, how often each image was drawn; NaN results are left out.
-        images: number of images.
-        resamples: number of draws.
-        seed: seeds the draws.
-    """
-    weights = generator_for("image_interval", seed).multinomial(images, np.full(images, 1 / images), resamples)
-    low, high = np.nanpercentile([statistic(weight.astype(np.float64)) for weight in weights], [2.5, 97.5])
-    return float(low), float(high)
-
-
-def leaking_ngrams(
-    texts: Sequence[str], labels: np.ndarray, *, ngrams: int = 2, top: int = 20, prior: float = 500.0
-) -> dict[str, list[LeakingNgram]]:
-    """The n-grams that tell the classes apart best: log-odds ratio with an informative Dirichlet prior, as z-scores.
-
-    Monroe, Colaresi and Quinn 2008, "Fightin' Words"; an n-gram counts once in a text, as for the judge.
-
-    Args:
-        texts: N texts.
-        labels: [N] 1 or 0.
-        ngrams: longest word n-gram.
-        top: n-grams listed for each class at most.
-        prior: pseudo-counts of the prior, spread over the n-grams like the counts of both classes together.
+        corpus: of the tables.
+        keep: [N] of the rows of the text table.
+        keep_pairs: [R] of the rows of the pair table; all where not given.
 
     Returns:
-        "positive" and "negative": the n-grams used more in that class, largest z first.
+        [U] and [P], bool; a pair also needs its texts, which `Corpus.subset` sees to.
     """
-    counter = word_counter(ngrams)
-    matrix = counter.fit_transform(texts)
-    count = np.stack([np.asarray(matrix[np.flatnonzero(labels == c)].sum(axis=0)).ravel() for c in (1, 0)])
-    alpha = prior * count.sum(axis=0) / count.sum()
-    smooth = count + alpha
-    rest = count.sum(axis=1, keepdims=True) + prior - smooth
-    with np.errstate(divide="ignore", invalid="ignore"):  # a vocabulary of one n-gram leaves no rest
-        log_odds = np.log(smooth) - np.log(rest)
-        z = (log_odds[0] - log_odds[1]) / np.sqrt((1 / smooth).sum(axis=0))
-    words = counter.get_feature_names_out()
-    return {"positive": _top(words, count, z, top), "negative": _top(words, count, -z, top)}
+    texts = np.zeros(len(corpus.captions), dtype=bool)
+    texts[corpus.text_of[np.asarray(keep, dtype=bool)]] = True
+    pairs = np.full(len(corpus.pairs), keep_pairs is None)
+    if keep_pairs is not None:
+        pairs[corpus.pair_of[np.asarray(keep_pairs, dtype=bool)]] = True
+    return texts, pairs
 
 
-def _top(words: np.ndarray, count: np.ndarray, z: np.ndarray, top: int) -> list[LeakingNgram]:
-    # rounded: equal counts can differ in the last digit, and ties go by the alphabet
-    order = [i for i in np.lexsort((words, -z.round(9)))[:top] if z[i] > 0]
-    return [LeakingNgram(str(words[i]), int(count[0, i]), int(count[1, i]), float(z[i])) for i in order]
+def count_duplicates(corpus: Corpus) -> Duplicates:
+    """How often texts repeat, letter for letter."""
+    by_class = [Counter(corpus.captions[row] for row in np.flatnonzero(corpus.labels == label)) for label in (1, 0)]
+    positives, negatives = (count.total() - len(count) for count in by_class)
+    return Duplicates(
+        both_classes=len(by_class[0].keys() & by_class[1].keys()),
+        repeated_positives=positives,
+        repeated_negatives=negatives,
+        equal_pairs=sum(corpus.captions[a] == corpus.captions[b] for a, b in corpus.pairs.tolist()),
+        merged_rows=len(corpus.text_of) - len(corpus.captions) if len(corpus.text_of) else None,
+    )
 
 
-def _pairs(texts: pa.Table, negatives: pa.Table | None, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every kept pair: the positive's row, 1 / 0.5 / 0 for won / tied / lost, and the negative's type."""
-    row_of = {text_id: row for row, text_id in enumerate(strings(texts, "text_id"))}
+def _given_texts(corpus: Corpus, logits: np.ndarray, top: int) -> tuple[list[GivenText], list[GivenText]]:
+    """The positives and the negatives that the judge is most sure of, and right."""
     found = []
-    if negatives is not None:
-        names = (strings(negatives, name) for name in ("caption_id", "negative_id", "negative_type"))
-        for caption_id, negative_id, negative_type in zip(*names, strict=True):
-            pair = row_of.get(f"caption:{caption_id}"), row_of.get(f"negative:{negative_id}")
-            if None not in pair:
-                found.append((*pair, negative_type))
-    positive = np.array([pair[0] for pair in found], dtype=np.int64)
-    negative = np.array([pair[1] for pair in found], dtype=np.int64)
-    wins = (np.sign(score[positive] - score[negative]) + 1) / 2
-    return positive, wins, np.array([pair[2] for pair in found], dtype=str)
-
-
-def _types(
-    score: np.ndarray, labels: np.ndarray, types: np.ndarray, wins: np.ndarray, pair_types: np.ndarray
-) -> dict[str, TypeAudit]:
-    audits = {}
-    for name in sorted(set(types[labels == 0].tolist())):
-        rows = (labels == 1) | (types == name)
-        own = wins[pair_types == name]
-        audits[name] = TypeAudit(
-            negatives=int((types == name).sum()),
-            auc=auc(score[rows], labels[rows]),
-            pairs=len(own),
-            paired_accuracy=float(own.mean()) if len(own) else None,
+    for label, sign in ((1, 1), (0, -1)):
+        rows = np.flatnonzero(corpus.labels == label)
+        order = rows[_descending(sign * logits[rows])]
+        chosen = _first_of_each(order.tolist(), lambda row: corpus.captions[row], top)
+        found.append(
+            [
+                GivenText(corpus.image_ids[corpus.images[row]], corpus.captions[row], str(corpus.types[row]), logit)
+                for row, logit in ((row, float(logits[row])) for row in chosen)
+            ]
         )
-    return audits
+    return found[0], found[1]
 
 
-def _mean(values: np.ndarray, weight: np.ndarray) -> float:
-    return float((values * weight).sum() / weight.sum()) if weight.sum() else float("nan")
+def _given_pairs(corpus: Corpus, logits: np.ndarray, top: int) -> list[GivenPair]:
+    def wording(pair: int) -> tuple[str, str]:
+        first, second = corpus.pairs[pair]
+        return corpus.captions[first], corpus.captions[second]
+
+    return [
+        GivenPair(
+            corpus.image_ids[corpus.pair_images[pair]],
+            *wording(pair),
+            str(corpus.types[corpus.pairs[pair, 1]]),
+            float(logits[pair]),
+        )
+        for pair in _first_of_each(_descending(logits).tolist(), wording, top)
+    ]
+
+
+def _descending(confidence: np.ndarray) -> np.ndarray:
+    """Positions by falling confidence, those that are right only; ties stay in the order of the corpus."""
+    order = np.argsort(-confidence.round(9), kind="stable")
+    return order[confidence[order] > TIE]
+
+
+def _first_of_each(positions: Iterable[int], key: Callable[[int], Any], top: int) -> list[int]:
+    found: dict[Any, int] = {}
+    for position in positions:
+        if len(found) == top:
+            break
+        found.setdefault(key(position), position)
+    return list(found.values())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value

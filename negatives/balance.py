@@ -1,51 +1,144 @@
-"""Filters: which texts to keep, so that the text alone says less about the label."""
+"""Rules: out-of-fold scores in, what to keep out. Pure functions of their arguments."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import pyarrow as pa
 
-from negatives.judges import cross_fit
 from negatives.randomness import hash_of
-from negatives.records import VERDICT_SCHEMA, strings
+
+RULES = ("overlap", "top_fraction", "aflite")
 
 
-def top_fraction(oof_score: np.ndarray, labels: np.ndarray, text_ids: Sequence[str], fraction: float) -> np.ndarray:
-    """Keeps all but the texts that the judge is most confidently right about (LLaVA-score, arXiv 2410.00905).
+def overlap(oof_score: np.ndarray, labels: np.ndarray, constant: float | np.ndarray = 1.0) -> np.ndarray:
+    """Keep probability proportional to the odds of the other class: min(1, constant * p(other) / p(own)).
 
-    Within each class, floor(fraction * n) of its n texts are dropped: positives with the highest score, negatives with
-    the lowest. Ties are broken by a hash of the text's id: at random, and always in the same way.
+    Where the scores are calibrated (both classes weighing the same) and the constant is 1, the kept positives and the
+    kept negatives both have the density min(f1, f0), the overlap of the two: no judge can tell them apart, and nothing
+    that keeps more has this property. Judges that learn from finite data cannot either at constants somewhat above 1.
+
+    Args:
+        oof_score: [N] probability that the label is 1. For pairs, that the first text is the positive.
+        labels: [N] 1 or 0; 1 for all pairs.
+        constant: factor of the odds, one or [N].
+
+    Returns:
+        [N] in [0, 1].
+
+    >>> overlap(np.array([0.8, 0.5, 0.8, 0.2]), np.array([1, 1, 0, 0])).round(2).tolist()
+    [0.25, 1.0, 1.0, 0.25]
+    """
+    own = np.where(np.asarray(labels) == 1, oof_score, 1.0 - np.asarray(oof_score))
+    return np.minimum(1.0, constant * (1.0 - own) / np.maximum(own, np.finfo(float).tiny))
+
+
+def constants_for_shares(oof_score: np.ndarray, labels: np.ndarray, groups: Sequence[str], share: float) -> np.ndarray:
+    """[N] for each group the constant of `overlap` with which that share of the group is kept on average.
+
+    Args:
+        oof_score, labels: see `overlap`.
+        groups: N names of groups.
+        share: in (0, 1].
+    """
+    names = np.asarray(groups, dtype=object)
+    constants = np.empty(len(names))
+    for name in sorted(set(groups)):
+        rows = np.flatnonzero(names == name)
+        low, high = -30.0, 30.0  # of the logarithm
+        for _ in range(60):
+            middle = (low + high) / 2
+            kept = overlap(oof_score[rows], labels[rows], math.exp(middle)).mean()
+            low, high = (middle, high) if kept < share else (low, middle)
+        constants[rows] = math.exp(high)
+    return constants
+
+
+def draw(keep_probability: np.ndarray, keys: Sequence[str], seed: int | str) -> np.ndarray:
+    """[N] bool: keeps each row with its probability. A row's draw depends on the seed and its key alone."""
+    uniform = _hashes(f"draw {seed}", keys) / 2.0**64
+    return uniform < keep_probability
+
+
+def top_fraction(
+    oof_score: np.ndarray, groups: Sequence[str], labels: np.ndarray, keys: Sequence[str], fraction: float
+) -> np.ndarray:
+    """Keeps all but the rows that the judge is most confidently right about (LLaVA-score, arXiv 2410.00905).
+
+    Within each group, floor(fraction * n) of its n rows are dropped: positives with the highest score, negatives with
+    the lowest. Ties are broken by a hash of the row's key: at random, and always in the same way.
 
     Args:
         oof_score: [N] probability that the label is 1.
-        labels: [N] 1 or 0.
-        text_ids: N ids.
-        fraction: part of each class to drop, in [0, 1).
+        groups: N names; the paper's are the two classes.
+        labels: [N] 1 or 0; 1 for all pairs.
+        keys: N names of rows.
+        fraction: part of each group to drop, in [0, 1).
 
     Returns:
         [N] bool, True = kept.
 
-    >>> top_fraction(np.array([0.9, 0.6, 0.2, 0.8]), np.array([1, 1, 0, 0]), ["a", "b", "c", "d"], 0.5).tolist()
+    >>> score, labels = np.array([0.9, 0.6, 0.2, 0.8]), np.array([1, 1, 0, 0])
+    >>> top_fraction(score, ["+", "+", "-", "-"], labels, ["a", "b", "c", "d"], 0.5).tolist()
     [False, True, False, True]
     """
-    labels = np.asarray(labels)
+    names = np.asarray(groups, dtype=object)
     # -score, not 1 - score: rounding would tie the scores nearest to zero
-    confidence = np.where(labels == 1, oof_score, -np.asarray(oof_score))
-    ties = _hashes("top_fraction", text_ids)
-    keep = np.ones(len(labels), dtype=bool)
-    for label in (0, 1):
-        rows = np.flatnonzero(labels == label)
+    confidence = np.where(np.asarray(labels) == 1, oof_score, -np.asarray(oof_score))
+    ties = _hashes("top_fraction", keys)
+    keep = np.ones(len(names), dtype=bool)
+    for name in set(groups):
+        rows = np.flatnonzero(names == name)
         dropped = math.floor(fraction * len(rows) + 1e-9)  # 0.29 * 100 is 28.999999999999996
         ranked = rows[np.lexsort((ties[rows], -confidence[rows]))]
         keep[ranked[:dropped]] = False
     return keep
 
 
+def aflite(
+    predictability: Callable[[np.ndarray, int], np.ndarray],
+    groups: Sequence[str],
+    keys: Sequence[str],
+    *,
+    fraction: float,
+    slice_fraction: float = 0.05,
+    threshold: float = 0.75,
+) -> np.ndarray:
+    """Drops, round after round, the rows that linear judges predict most often (AFLite, Le Bras et al. 2020, alg. 1).
+
+    Args:
+        predictability: (rows kept so far [N] bool, round) -> [N] share of the judges fitted on random parts of the
+            kept rows that were right about each row they had not seen.
+        groups: N names; rows are dropped within each group, so that the groups shrink alike.
+        keys: N names of rows; ties are broken by their hash.
+        fraction: most of each group that is dropped, in [0, 1).
+        slice_fraction: part of each group dropped in a round at most.
+        threshold: rows predicted less often than this stay.
+
+    Returns:
+        [N] bool, True = kept.
+    """
+    names, ties = np.asarray(groups, dtype=object), _hashes("aflite", keys)
+    members = [np.flatnonzero(names == name) for name in sorted(set(groups))]
+    keep = np.ones(len(names), dtype=bool)
+    for number in range(math.ceil(1 / slice_fraction)):
+        scores = predictability(keep, number)
+        dropped = 0
+        for rows in members:
+            room = math.floor(fraction * len(rows) + 1e-9) - int((~keep[rows]).sum())
+            size = min(room, max(1, math.floor(slice_fraction * len(rows))))
+            candidates = rows[keep[rows] & (scores[rows] >= threshold)]
+            ranked = candidates[np.lexsort((ties[candidates], -scores[candidates]))][: max(0, size)]
+            keep[ranked] = False
+            dropped += len(ranked)
+        if not dropped:
+            break
+    return keep
+
+
 def random_subset(labels: np.ndarray, keep: np.ndarray, text_ids: Sequence[str], seed: int) -> np.ndarray:
-    """The control of a filter: as many texts of each class as `keep` keeps, drawn at random.
+    """The control of a filter: as many rows of each class (or group) as `keep` keeps, drawn at random.
 
     Returns:
         [N] bool, True = kept; a function of the seed, the ids and the numbers kept, not of the rows' order.
@@ -53,58 +146,11 @@ def random_subset(labels: np.ndarray, keep: np.ndarray, text_ids: Sequence[str],
     labels, keep = np.asarray(labels), np.asarray(keep, dtype=bool)
     draws = _hashes(f"random_subset {seed}", text_ids)
     chosen = np.zeros(len(labels), dtype=bool)
-    for label in (0, 1):
+    for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         chosen[rows[np.argsort(draws[rows], kind="stable")][: keep[rows].sum()]] = True
     return chosen
 
 
-_drop_top = top_fraction  # `filter_texts` has an argument of the rule's name
-
-
-def filter_texts(
-    texts: pa.Table,
-    *,
-    top_fraction: float = 0.3,
-    folds: int = 5,
-    ngrams: int = 2,
-    regularisation: float = 1.0,
-    score_step: float = 0.0,
-    seed: int = 0,
-) -> pa.Table:
-    """Judges all texts out-of-fold and drops the top fraction of each class.
-
-    Args:
-        texts: columns `text_id, image_id, caption, label` (see `records.text_table`).
-        top_fraction: part of each class to drop, in [0, 1).
-        folds: folds of the judge, by image.
-        ngrams: longest word n-gram of the judge.
-        regularisation: inverse strength of the judge's L2 penalty.
-        score_step: scores are rounded to multiples of it before they are ranked, so that differences below the judge's
-            sampling error are ties, dropped at random; 0 ranks them as they are.
-        seed: seeds the folds.
-
-    Returns:
-        Verdicts, row i for row i of `texts`; `keep_probability` is 1 where kept and 0 elsewhere.
-
-    Raises:
-        InputError: if the texts cannot be judged (see `judges.cross_fit`).
-    """
-    labels, text_ids = texts["label"].to_numpy(), strings(texts, "text_id")
-    fold, score = cross_fit(
-        strings(texts, "caption"),
-        labels,
-        strings(texts, "image_id"),
-        folds=folds,
-        seed=seed,
-        ngrams=ngrams,
-        regularisation=regularisation,
-    )
-    ranked = np.round(score / score_step) if score_step else score
-    keep = _drop_top(ranked, labels, text_ids, top_fraction)
-    columns = (text_ids, labels, fold, score, keep.astype(np.float64), keep)
-    return pa.table(dict(zip(VERDICT_SCHEMA.names, columns, strict=True)), schema=VERDICT_SCHEMA)
-
-
-def _hashes(purpose: str, text_ids: Sequence[str]) -> np.ndarray:
-    return np.array([hash_of(purpose, text_id) for text_id in text_ids], dtype=np.uint64)
+def _hashes(purpose: str, keys: Sequence[str]) -> np.ndarray:
+    return np.array([hash_of(purpose, key) for key in keys], dtype=np.uint64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from negatives.files import InputError, StrPath, load_table, read_jsonl, show, write_json, write_table, write_text
 
@@ -15,17 +16,23 @@ __all__ = [
     "CAPTION_COLUMNS",
     "NEGATIVE_COLUMNS",
     "NEGATIVE_TYPES",
+    "PAIR_VERDICTS_FILE",
+    "PAIR_VERDICT_SCHEMA",
     "VERDICT_SCHEMA",
     "InputError",
     "StrPath",
     "check_negative_type",
+    "is_harmonised",
+    "pair_table",
     "read_captions",
     "read_jsonl",
     "read_negatives",
+    "read_pair_verdicts",
     "read_verdicts",
     "show",
     "strings",
     "text_table",
+    "with_paraphrases",
     "write_json",
     "write_table",
     "write_text",
@@ -36,10 +43,22 @@ CAPTION_COLUMNS = ("image_id", "image", "caption_id", "caption")
 PROVENANCE_COLUMNS = ("generator", "model", "prompt_version")
 NEGATIVE_COLUMNS = ("caption_id", "negative_id", "caption", "negative_type", *PROVENANCE_COLUMNS)
 ID_COLUMNS = ("image_id", "caption_id", "negative_id", "text_id")
+PAIR_VERDICTS_FILE = "pair_verdicts.parquet"  # beside the verdicts, where pairs were judged
 VERDICT_SCHEMA = pa.schema(
     {
         "text_id": pa.string(),
         "label": pa.int64(),
+        "fold": pa.int64(),
+        "oof_score": pa.float64(),
+        "keep_probability": pa.float64(),
+        "keep": pa.bool_(),
+    }
+)
+
+PAIR_VERDICT_SCHEMA = pa.schema(
+    {
+        "caption_id": pa.string(),
+        "negative_id": pa.string(),
         "fold": pa.int64(),
         "oof_score": pa.float64(),
         "keep_probability": pa.float64(),
@@ -135,6 +154,32 @@ def text_table(captions: pa.Table, negatives: pa.Table) -> pa.Table:
     )
 
 
+def pair_table(captions: pa.Table, negatives: pa.Table) -> pa.Table:
+    """One row for every positive with every negative made from it, or from the caption that it paraphrases.
+
+    Returns:
+        Columns `caption_id, negative_id, negative_type`, in the order of the negatives; a negative's own caption first.
+    """
+    positives: dict[str, list[str]] = {caption_id: [caption_id] for caption_id in strings(captions, "caption_id")}
+    if "source_caption_id" in captions.column_names:
+        for caption_id, source in zip(
+            strings(captions, "caption_id"), strings(captions, "source_caption_id"), strict=True
+        ):
+            if source is not None and source in positives and source != caption_id:
+                positives[source].append(caption_id)
+    names = (strings(negatives, name) for name in ("caption_id", "negative_id", "negative_type"))
+    rows = [
+        (own, negative, kind)
+        for caption_id, negative, kind in zip(*names, strict=True)
+        for own in positives[caption_id]
+    ]
+    columns = zip(*rows, strict=True) if rows else ((), (), ())
+    names_out = ("caption_id", "negative_id", "negative_type")
+    return pa.table(
+        {name: pa.array(list(column), pa.string()) for name, column in zip(names_out, columns, strict=True)}
+    )
+
+
 def read_verdicts(path: StrPath, texts: pa.Table) -> pa.Table:
     """Reads verdicts from Parquet or JSONL and puts them in the order of `texts`.
 
@@ -148,7 +193,7 @@ def read_verdicts(path: StrPath, texts: pa.Table) -> pa.Table:
     table, places = load_table(path, ID_COLUMNS)
     table = _with_strings(table, places, path, filled=("text_id",), present=VERDICT_SCHEMA.names)
     _check_unique(table, "text_id", places, path)
-    table = _as_verdicts(table, places, path)
+    table = _as_schema(table, VERDICT_SCHEMA, places, path)
     remedy = "Run `itm filter` again on these captions and negatives."
     rows = {text_id: row for row, text_id in enumerate(strings(table, "text_id"))}
     wanted = strings(texts, "text_id")
@@ -161,6 +206,83 @@ def read_verdicts(path: StrPath, texts: pa.Table) -> pa.Table:
     ]
     _check_none(differ, len(wanted), "verdicts have another label than their text", path, remedy)
     return table
+
+
+def read_pair_verdicts(path: StrPath, pairs: pa.Table) -> pa.Table:
+    """Reads the verdicts of pairs from Parquet or JSONL and puts them in the order of `pairs`.
+
+    Returns:
+        Columns `caption_id, negative_id, fold, oof_score, keep_probability, keep`; row i judges row i of `pairs` (see
+        `pair_table`).
+
+    Raises:
+        InputError: if the file is unreadable or empty, a column is missing or of the wrong kind, or the verdicts are
+            not exactly those of `pairs`.
+    """
+    table, places = load_table(path, ID_COLUMNS)
+    table = _with_strings(table, places, path, filled=("caption_id", "negative_id"), present=PAIR_VERDICT_SCHEMA.names)
+    table = _as_schema(table, PAIR_VERDICT_SCHEMA, places, path)
+    remedy = "Run `itm filter` again on these captions and negatives."
+    rows: dict[tuple[str, str], int] = {}
+    for row, pair in enumerate(zip(strings(table, "caption_id"), strings(table, "negative_id"), strict=True)):
+        if rows.setdefault(pair, row) != row:
+            raise InputError(f"A pair must not repeat, got {show(pair)} twice ({path}, {places(row)}). {remedy}")
+    wanted = list(zip(strings(pairs, "caption_id"), strings(pairs, "negative_id"), strict=True))
+    _check_none([str(pair) for pair in wanted if pair not in rows], len(wanted), "pairs have no verdict", path, remedy)
+    extra = sorted(set(rows) - set(wanted))
+    _check_none([str(pair) for pair in extra], len(rows), "verdicts judge a pair that is not there", path, remedy)
+    return table.take([rows[pair] for pair in wanted])
+
+
+def is_harmonised(path: StrPath) -> bool | None:
+    """Whether verdicts were made of harmonised negatives; None where the file does not say so."""
+    if not str(path).lower().endswith(".parquet"):
+        return None
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowException):
+        return None  # reading the table tells what is wrong
+    return {b"true": True, b"false": False}.get(metadata.get(b"harmonised", b""))
+
+
+def with_paraphrases(captions: pa.Table, path: StrPath) -> pa.Table:
+    """The captions with the hard positives of a paraphrases table after them.
+
+    Args:
+        captions: captions table.
+        path: a captions table with `source_caption_id`, the caption that each paraphrases.
+
+    Returns:
+        Columns `image_id, image, caption_id, caption, source_caption_id`; the last is null for captions.
+
+    Raises:
+        InputError: if the file cannot be read, a source is unknown, or a `caption_id` is one of the captions'.
+    """
+    table, places = load_table(path, ID_COLUMNS)
+    filled = (*CAPTION_COLUMNS, "source_caption_id")
+    table = _with_strings(table, places, path, filled=filled)
+    known = dict(zip(strings(captions, "caption_id"), strings(captions, "image_id"), strict=True))
+    images = dict(zip(strings(captions, "image_id"), strings(captions, "image"), strict=True))
+    columns = (strings(table, name) for name in ("caption_id", "source_caption_id", "image_id", "image"))
+    for row, (caption_id, source, image_id, image) in enumerate(zip(*columns, strict=True)):
+        if known.get(source) != image_id:
+            raise InputError(
+                f"`source_caption_id` must name a caption of the same image, got {show(source)} "
+                f"({path}, {places(row)}). Give the captions that these were written for."
+            )
+        if images[image_id] != image:
+            raise InputError(
+                f"image_id {show(image_id)} must name one image, got {show(images[image_id])} and {show(image)} "
+                f"({path}, {places(row)}). Give each image an id of its own."
+            )
+        if caption_id in known:
+            raise InputError(
+                f"`caption_id` {show(caption_id)} is a caption's already ({path}, {places(row)}). Rename it."
+            )
+    _check_unique(table, "caption_id", places, path)
+    plain = captions.select(CAPTION_COLUMNS)
+    none = pa.nulls(len(plain), pa.string())
+    return pa.concat_tables([plain.append_column("source_caption_id", none), table.select(filled)])
 
 
 def strings(table: pa.Table, column: str) -> list[str]:
@@ -213,8 +335,8 @@ def _check_none(offenders: Sequence[str], total: int, what: str, path: StrPath, 
         raise InputError(f"{len(offenders)} of {total} {what}, such as {show(offenders[0])} ({path}). {remedy}")
 
 
-def _as_verdicts(table: pa.Table, places: Callable[[int], str], path: StrPath) -> pa.Table:
-    for field in VERDICT_SCHEMA:
+def _as_schema(table: pa.Table, schema: pa.Schema, places: Callable[[int], str], path: StrPath) -> pa.Table:
+    for field in schema:
         try:
             column = table[field.name].cast(field.type)
         except pa.ArrowException as error:
@@ -223,4 +345,4 @@ def _as_verdicts(table: pa.Table, places: Callable[[int], str], path: StrPath) -
             row = column.to_pylist().index(None)
             raise InputError(f"`{field.name}` must be given, got null ({path}, {places(row)}). Run `itm filter` again.")
         table = table.set_column(table.column_names.index(field.name), field, column)
-    return table.select(VERDICT_SCHEMA.names)
+    return table.select(schema.names)

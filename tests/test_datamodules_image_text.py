@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,16 @@ import pytest
 from datamodules.batch import ImageTextRow, collate_rows
 from datamodules.benchmarks.tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
-from negatives.records import VERDICT_SCHEMA, InputError, read_captions, read_negatives, text_table, write_table
+from negatives.harmonise import harmonise_table
+from negatives.records import (
+    VERDICT_SCHEMA,
+    InputError,
+    pair_table,
+    read_captions,
+    read_negatives,
+    text_table,
+    write_table,
+)
 from tests.tiny import photo, row, tiny_tables
 
 
@@ -175,6 +185,142 @@ def test_the_random_subset_depends_on_the_seed_and_differs_from_the_kept(folder:
 def test_a_subset_without_verdicts_is_an_error(folder: Path, subset: str) -> None:
     with pytest.raises(InputError, match=rf"data\.subset={subset} needs data\.verdicts: run `itm filter`"):
         data(folder, subset=subset, verdicts=None)
+
+
+def pair_verdicts(folder: Path, target: Path) -> tuple[Path, dict[tuple[str, str, str], bool]]:
+    """The folder's verdicts beside some on pairs, and whether each (caption_id, negative_id, type) is kept."""
+    pairs = pair_table(*tables_of(folder))
+    keep = np.random.default_rng(2).random(len(pairs)) < 0.4
+    judged = pairs.drop_columns(["negative_type"])
+    for name, column in (("fold", [0] * len(keep)), ("oof_score", [0.5] * len(keep)), ("keep_probability", keep * 1.0)):
+        judged = judged.append_column(name, pa.array(column))
+    judged = judged.append_column("keep", pa.array(keep)).take(np.random.default_rng(3).permutation(len(keep)))
+    write_table(judged, target / "pair_verdicts.parquet")
+    shutil.copy(folder / "verdicts.parquet", target)
+    names = [tuple(row.values()) for row in pairs.to_pylist()]
+    return target / "verdicts.parquet", dict(zip(names, keep.tolist(), strict=True))  # type: ignore[arg-type]
+
+
+def pairs_of(module: ImageTextDataModule) -> list[tuple[str, str, str]]:
+    """(caption_id, negative_id, type) of an epoch with all negatives, sorted."""
+    rows = (row for batch in epoch_of(module) for row in batch)
+    return sorted(
+        (row.text_ids[0].removeprefix("caption:"), text_id.removeprefix("negative:"), kind)
+        for row in rows
+        for text_id, kind in zip(row.text_ids[1:], row.negative_types[1:], strict=True)
+    )
+
+
+def anchors_of(module: ImageTextDataModule) -> set[str]:
+    return {row.text_ids[0].removeprefix("caption:") for batch in epoch_of(module) for row in batch}
+
+
+def test_unit_pair_trains_on_the_kept_pairs_where_pairs_were_judged(folder: Path, tmp_path: Path) -> None:
+    verdicts, keep = pair_verdicts(folder, tmp_path)
+    module = data(folder, verdicts=verdicts, subset="kept", unit="pair", negatives_per_positive=20)
+    kept = sorted(pair for pair, yes in keep.items() if yes)
+    assert pairs_of(module) == kept
+    assert anchors_of(module) == {caption_id for caption_id, _, _ in kept}
+
+
+def test_unit_text_goes_by_the_verdicts_on_texts_also_where_pairs_were_judged(folder: Path, tmp_path: Path) -> None:
+    verdicts, _ = pair_verdicts(folder, tmp_path)
+    for subset in ("kept", "random"):
+        one, two = (epoch_of(data(folder, verdicts=path, subset=subset)) for path in (verdicts, folder / verdicts.name))
+        assert plain(one) == plain(two)
+
+
+def test_the_random_subset_of_pairs_has_as_many_of_each_type_and_differs(folder: Path, tmp_path: Path) -> None:
+    verdicts, keep = pair_verdicts(folder, tmp_path)
+    kept = sorted(pair for pair, yes in keep.items() if yes)
+
+    def drawn(seed: int) -> list[tuple[str, str, str]]:
+        settings: dict[str, Any] = {"subset": "random", "unit": "pair", "negatives_per_positive": 20, "seed": seed}
+        module = data(folder, verdicts=verdicts, **settings)
+        assert anchors_of(module) == {caption_id for caption_id, _, _ in pairs_of(module)}
+        return pairs_of(module)
+
+    assert Counter(kind for *_, kind in drawn(0)) == Counter(kind for *_, kind in kept)
+    assert set(drawn(0)) <= set(keep)
+    assert drawn(0) == drawn(0)
+    assert drawn(0) != drawn(1)
+    assert drawn(0) != kept
+
+
+def restyled(folder: Path, target: Path) -> Path:
+    """The folder's tables and verdicts with negatives that are written otherwise than their positives."""
+    shutil.copytree(folder / "train", target / "train")
+    shutil.copy(folder / "verdicts.parquet", target)
+    negatives = tables_of(folder)[1]
+    captions = [caption.upper() + " ." for caption in negatives["caption"].to_pylist()]
+    place = negatives.column_names.index("caption")
+    write_table(negatives.set_column(place, "caption", pa.array(captions)), target / "train" / "negatives.parquet")
+    return target
+
+
+@pytest.mark.parametrize("harmonise", [True, False])
+def test_negatives_take_their_positives_style_before_they_are_trained_on(
+    folder: Path, tmp_path: Path, harmonise: bool
+) -> None:
+    module = data(restyled(folder, tmp_path), harmonise=harmonise)
+    captions, negatives = tables_of(tmp_path)
+    expected = text_table(captions, harmonise_table(captions, negatives) if harmonise else negatives)
+    assert module.captions_to_train_on() == expected["caption"].to_pylist()
+    assert any(caption.endswith(" .") for caption in module.captions_to_train_on()) is not harmonise
+
+
+@pytest.mark.parametrize("harmonise", [True, False])
+def test_the_configuration_says_whether_negatives_are_harmonised(folder: Path, harmonise: bool) -> None:
+    from experiments.build import build_datamodule
+    from experiments.schemas import DataConfig
+
+    tables = (str(folder / "train" / f"{name}.parquet") for name in ("captions", "negatives"))
+    assert DataConfig().harmonise
+    assert build_datamodule(DataConfig(*tables, harmonise=harmonise), seed=0).harmonise is harmonise
+
+
+@pytest.mark.parametrize("judged", [True, False, None])
+@pytest.mark.parametrize("harmonise", [True, False])
+def test_verdicts_on_texts_in_another_style_are_an_error(
+    folder: Path, tmp_path: Path, harmonise: bool, judged: bool | None
+) -> None:
+    from pyarrow import parquet
+
+    metadata = None if judged is None else {b"harmonised": str(judged).lower().encode()}
+    path = tmp_path / "verdicts.parquet"
+    write_table(parquet.read_table(folder / "verdicts.parquet").replace_schema_metadata(metadata), path)
+    data(folder, verdicts=path, harmonise=harmonise)  # subset all asks for no verdict
+    if judged in (None, harmonise):
+        data(folder, verdicts=path, subset="kept", harmonise=harmonise)
+        return
+    with pytest.raises(InputError, match=rf"data\.harmonise={str(judged).lower()}, or run `itm filter` again") as error:
+        data(folder, verdicts=path, subset="kept", harmonise=harmonise)
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("unit", ["text", "pair"])
+def test_a_paraphrase_is_a_positive_of_its_own(folder: Path, tmp_path: Path, unit: str) -> None:
+    captions, _ = tables_of(folder)
+    source = captions.to_pylist()[0]
+    row = {name: source[name] for name in ("image_id", "image")}
+    row |= {"caption_id": "p", "caption": "said otherwise", "source_caption_id": source["caption_id"]}
+    write_table(pa.Table.from_pylist([row]), tmp_path / "paraphrases.parquet")
+    train = folder / "train"
+    module = ImageTextDataModule(
+        [train / "captions.parquet", tmp_path / "paraphrases.parquet"],
+        train / "negatives.parquet",
+        image_root=train,
+        unit=unit,
+        negatives_per_positive=20,
+    )
+    module.connect(list)  # type: ignore[arg-type]
+    module.setup()
+    rows = {row.text_ids[0]: row for batch in epoch_of(module) for row in batch}
+    assert len(rows) == len(captions) + 1
+    paraphrase, original = rows["caption:p"], rows[f"caption:{source['caption_id']}"]
+    assert sorted(paraphrase.text_ids[1:]) == sorted(original.text_ids[1:])
+    assert paraphrase.captions[0] == "said otherwise"
 
 
 def test_several_tables_train_as_one(folder: Path, tmp_path: Path) -> None:

@@ -21,14 +21,15 @@ from datamodules.mixing import (
     draw_negatives,
     rank_batches,
     rank_rows,
+    texts_of_pairs,
 )
-from negatives.records import text_table
+from negatives.records import pair_table, text_table
 
 TYPES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
 
 
-def tables(images: int = 6, captions: int = 2) -> tuple[pa.Table, list[str]]:
-    """The texts of a few images, one negative of each type for every caption, and whose text each one is."""
+def tables(images: int = 6, captions: int = 2) -> tuple[pa.Table, pa.Table]:
+    """Captions of a few images, and one negative of each type for every caption."""
     true = [
         {"image_id": f"{i}", "image": f"{i}.png", "caption_id": f"{i}_{c}", "caption": f"true {i} {c}"}
         for i in range(images)
@@ -44,17 +45,18 @@ def tables(images: int = 6, captions: int = 2) -> tuple[pa.Table, list[str]]:
         for row in true
         for name in TYPES
     ]
-    texts = text_table(pa.Table.from_pylist(true), pa.Table.from_pylist(false))
-    return texts, [row["caption_id"] for row in true + false]
+    return pa.Table.from_pylist(true), pa.Table.from_pylist(false)
 
 
-TEXTS, OWNERS = tables()
+CAPTIONS, NEGATIVES = tables()
+TEXTS, PAIRS = text_table(CAPTIONS, NEGATIVES), pair_table(CAPTIONS, NEGATIVES)
+OWNERS = CAPTIONS["caption_id"].to_pylist() + NEGATIVES["caption_id"].to_pylist()
 ROWS = TEXTS.to_pylist()
 
 
 def pool_without(*dropped: str) -> TextPool:
     """The pool of all texts but those with these ids."""
-    return build_pool(TEXTS, OWNERS, np.array([row["text_id"] not in dropped for row in ROWS]))
+    return build_pool(TEXTS, PAIRS, np.array([row["text_id"] not in dropped for row in ROWS]))
 
 
 def draw(pool: TextPool, caption_id: str, unit: str = "text", **settings: Any) -> list[str]:
@@ -187,6 +189,39 @@ def test_dropped_texts_are_never_drawn(unit: str) -> None:
     for epoch in range(20):
         for caption_id in CAPTION_IDS:
             assert not dropped & set(draw(pool, caption_id, unit, epoch=epoch))
+
+
+def test_unit_pair_draws_negatives_of_kept_pairs_only_and_all_of_them() -> None:
+    keep_pairs = np.random.default_rng(0).random(len(PAIRS)) < 0.4
+    kept = {
+        (row["caption_id"], f"negative:{row['negative_id']}")
+        for row, keep in zip(PAIRS.to_pylist(), keep_pairs, strict=True)
+        if keep
+    }
+    keep = texts_of_pairs(TEXTS, PAIRS, keep_pairs)
+    pool = build_pool(TEXTS, PAIRS, keep, keep_pairs)
+    anchors = [OWNERS[anchor] for anchor in pool.anchors]
+    assert sorted(anchors) == sorted({caption_id for caption_id, _ in kept})
+    drawn = {(name, text_id) for name in CAPTION_IDS for text_id in draw(pool, name, "pair", negatives=20)}
+    assert drawn == kept
+    assert {row["text_id"] for row, yes in zip(ROWS, keep, strict=True) if yes} == {
+        text_id for caption_id, negative in kept for text_id in (f"caption:{caption_id}", negative)
+    }
+
+
+def test_a_paraphrase_draws_the_negatives_of_its_source() -> None:
+    captions = CAPTIONS.append_column("source_caption_id", pa.nulls(len(CAPTIONS), pa.string()))
+    paraphrase = {"image_id": "2", "image": "2.png", "caption_id": "p", "caption": "so", "source_caption_id": "2_0"}
+    captions = pa.concat_tables([captions, pa.Table.from_pylist([paraphrase], schema=captions.schema)])
+    texts = text_table(captions, NEGATIVES)
+    text_ids = texts["text_id"].to_pylist()
+    pool = build_pool(texts, pair_table(captions, NEGATIVES))
+    assert text_ids.index("caption:p") in pool.anchors
+    arguments: dict[str, Any] = {"unit": "pair", "negatives": 20, "swap_ratio": 0.5, "seed": 0, "epoch": 0}
+    own, source = (
+        {text_ids[i] for i in draw_negatives(pool, image_id="2", caption_id=name, **arguments)} for name in ("p", "2_0")
+    )
+    assert own == source == {f"negative:2_0:{name}" for name in TYPES}
 
 
 SIZES = [(n, b, w) for n in (1, 2, 5, 8, 13, 64, 101) for b in (1, 2, 3, 8, 200) for w in (1, 2, 3, 4, 8)]

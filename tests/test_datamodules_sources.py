@@ -223,3 +223,44 @@ def test_several_tables_must_not_share_an_id(tmp_path: Path) -> None:
         read_tables(captions, negatives)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="negative_id must be unique over all tables"):
         read_tables(captions[0], [negatives[0], negatives[0]])
+
+
+def paraphrases(path: Path, **changes: object) -> Path:
+    """A table with one paraphrase, of caption 1_0."""
+    row = {"image_id": "1", "image": "in/1.png", "caption_id": "p", "caption": "so to say", "source_caption_id": "1_0"}
+    write_table(pa.Table.from_pylist([{**row, **changes}]), path)
+    return path
+
+
+def test_paraphrases_may_be_of_the_images_of_other_tables(tmp_path: Path) -> None:
+    paths, negatives = split_tables(tmp_path, slice(0, 2), slice(2, 3))
+    plain, _ = read_tables(paths, negatives)  # type: ignore[arg-type]
+    assert "source_caption_id" not in plain.column_names
+    captions, _ = read_tables([*paths, paraphrases(tmp_path / "p.jsonl")], negatives)  # type: ignore[arg-type]
+    assert captions["source_caption_id"].to_pylist() == [None, None, None, "1_0"]
+    assert captions.drop_columns(["source_caption_id"])[:3].equals(plain)
+
+
+def test_an_ordinary_caption_has_no_source(tmp_path: Path) -> None:
+    paths, negatives = split_tables(tmp_path, slice(0, 3))
+    ordinary = paraphrases(tmp_path / "p.jsonl", source_caption_id="")
+    captions, _ = read_tables([*paths, ordinary], negatives)  # type: ignore[arg-type]
+    assert captions["source_caption_id"].to_pylist() == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source_caption_id": "9_9"}, "source_caption_id must name a caption of the same image, got '9_9'"),
+        ({"source_caption_id": "2_0"}, "source_caption_id must name a caption of the same image, got '2_0'"),
+        ({"image": "in/2.png"}, "image_id must be unique over all tables"),
+        ({"caption_id": "1_0"}, "caption_id must be unique over all tables"),
+    ],
+)
+def test_a_paraphrase_belongs_to_a_caption_of_its_image(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    paths, negatives = split_tables(tmp_path, slice(0, 3))
+    with pytest.raises(InputError, match=message) as error:
+        read_tables([*paths, paraphrases(tmp_path / "p.jsonl", **changes)], negatives)  # type: ignore[arg-type]
+    assert one_line(error)

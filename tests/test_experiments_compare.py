@@ -76,14 +76,28 @@ def write_images(folder: Path, count: int = 12) -> None:
 
 
 def audit_file(path: Path, ngram: str = "elephant") -> str:
+    """What `itm audit` writes: everything, and what was kept, which is what a comparison shows."""
+
+    def estimates(auc: float) -> list[dict[str, Any]]:
+        values = (
+            ("auc", "word", "all", 0.9, 0.9, 0.9, 130),
+            ("auc", "stacked", "all", auc, 0.7, 0.8, 130),
+            ("auc", "stacked", "swap_att", 0.7, 0.6, 0.8, 90),
+            ("paired_accuracy", "stacked", "all", 0.8, 0.75, 0.85, 80),
+            ("paired_accuracy", "stacked", "swap_att", None, None, None, 0),
+        )
+        names = ("estimand", "judge", "negative_type", "value", "low", "high", "count")
+        return [dict(zip(names, row, strict=True)) for row in values]
+
     word = {"ngram": ngram, "positives": 3, "negatives": 41, "z": 5.5}
-    kinds = {"swap_att": {"negatives": 40, "auc": 0.7, "pairs": 40, "paired_accuracy": None}}
-    content = {
-        **{"positives": 50, "negatives": 80, "images": 50, "auc": 0.75, "auc_interval": [0.7, 0.8], "pairs": 80},
-        **{"paired_accuracy": 0.8, "paired_accuracy_interval": [0.75, 0.85], "types": kinds},
-        "leaking": {"positive": [], "negative": [word]},
-    }
-    write_json(content, path)
+    parts = [
+        {
+            **{"name": name, "positives": 50, "negatives": 80, "images": 50, "pairs": 80, "judge": "stacked"},
+            **{"estimates": estimates(auc), "ngrams": {"positive": [], "negative": [word]}},
+        }
+        for name, auc in (("all", 0.95), ("kept", 0.75))
+    ]
+    write_json({"parts": parts}, path)
     return str(path)
 
 
@@ -144,7 +158,13 @@ def test_report_is_complete_and_ends_with_its_path(config: CompareConfig, capsys
     assert only(curve, metric="val/mean/accuracy") == {
         "run": "filtered", "step": "59", "metric": "val/mean/accuracy", "value": "0.8"
     }  # fmt: skip
-    assert only(rows_of(config, "audits.csv"), negative_type="all")["auc"] == "0.75"
+    assert only(rows_of(config, "audits.csv"), negative_type="all") == {
+        **{"label": "before", "negative_type": "all", "positives": "50", "negatives": "80"},
+        **{"auc": "0.75", "low": "0.7", "high": "0.8"},
+        **{"pairs": "80", "paired_accuracy": "0.8", "paired_low": "0.75", "paired_high": "0.85"},
+    }
+    swaps = only(rows_of(config, "audits.csv"), negative_type="swap_att")
+    assert (swaps["negatives"], swaps["auc"], swaps["pairs"], swaps["paired_accuracy"]) == ("", "0.7", "0", "")
     page = page_of(config)
     for text in ("Three arms", "Plumbing only.", "Differences to random", "Favourite words", "elephant", "swap_att"):
         assert text in page

@@ -30,7 +30,12 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
     tiny_tables(folder)
     words = [f"{name}={folder / 'train' / f'{name}.parquet'}" for name in ("captions", "negatives")]
-    assert main(["filter", *words, f"output_dir={folder / 'filter'}", "judge.folds=2"]) == 0
+    assert (
+        main(
+            ["filter", *words, f"output_dir={folder / 'filter'}", "rule=top_fraction", "judge.folds=3", "certify=false"]
+        )
+        == 0
+    )
     for name, backbone in BACKBONES.items():
         save_published(backbone.build(), folder / "published" / name)
     return folder

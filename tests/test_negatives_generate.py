@@ -65,7 +65,19 @@ def test_draws_are_the_same_in_every_process() -> None:
 
 
 def test_negatives_imports_without_torch() -> None:
-    modules = ["audit", "balance", "files", "generate", "judges", "lexicon", "randomness", "records", "rules"]
+    modules = [
+        "audit",
+        "balance",
+        "certificate",
+        "corpus",
+        "crossfit",
+        "cues",
+        "estimands",
+        "files",
+        "filter",
+        "generate",
+    ]
+    modules += ["harmonise", "judges", "lexicon", "randomness", "records", "rules"]
     program = f"import sys, {', '.join(f'negatives.{name}' for name in modules)}; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert run.stdout == "False\n", run.stderr

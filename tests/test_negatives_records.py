@@ -14,11 +14,15 @@ import pytest
 import negatives.files
 from negatives.records import (
     InputError,
+    is_harmonised,
+    pair_table,
     read_captions,
     read_negatives,
+    read_pair_verdicts,
     read_verdicts,
     strings,
     text_table,
+    with_paraphrases,
     write_json,
     write_table,
     write_text,
@@ -188,6 +192,137 @@ def test_verdicts_must_be_exactly_those_of_the_texts(tmp_path: Path, rows: list[
     path = jsonl(tmp_path / "verdicts.jsonl", rows)
     with pytest.raises(InputError, match=told):
         read_verdicts(path, text_table(captions_table(), negatives_table()))
+
+
+PARAPHRASES = [
+    {"image_id": "1", "image": "a.jpg", "caption_id": "p0", "caption": "one dog", "source_caption_id": "1_0"},
+    {"image_id": "1", "image": "a.jpg", "caption_id": "p1", "caption": "some dog", "source_caption_id": "1_0"},
+    {"image_id": "2", "image": "b.jpg", "caption_id": "p2", "caption": "one cat", "source_caption_id": "2_0"},
+]
+
+
+def pairs_of(table: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(strings(table, "caption_id"), strings(table, "negative_id"), strict=True))
+
+
+def test_each_negative_is_paired_with_its_own_caption_in_its_own_order() -> None:
+    others = [{"negative_id": "n9", "caption_id": "2_0"}, {"negative_id": "n1", "negative_type": "swap_att"}]
+    negatives = pa.Table.from_pylist([NEGATIVE | other for other in others] + [NEGATIVE])
+    pairs = pair_table(captions_table(), negatives)
+    assert pairs_of(pairs) == [("2_0", "n9"), ("1_0", "n1"), ("1_0", "n0")]
+    assert strings(pairs, "negative_type") == ["replace_obj", "swap_att", "replace_obj"]
+
+
+def test_a_negative_is_paired_with_the_paraphrases_of_its_caption(tmp_path: Path) -> None:
+    captions = with_paraphrases(captions_table(), jsonl(tmp_path / "p.jsonl", PARAPHRASES))
+    other = NEGATIVE | {"negative_id": "n1", "caption_id": "1_1"}
+    pairs = pair_table(captions, pa.Table.from_pylist([NEGATIVE, other]))
+    assert pairs_of(pairs) == [("1_0", "n0"), ("p0", "n0"), ("p1", "n0"), ("1_1", "n1")]
+
+
+def test_without_negatives_there_are_no_pairs() -> None:
+    pairs = pair_table(captions_table(), negatives_table().slice(0, 0))
+    assert (len(pairs), pairs.column_names) == (0, ["caption_id", "negative_id", "negative_type"])
+    assert pairs.schema.types == [pa.string()] * 3
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_paraphrases_come_after_the_captions(tmp_path: Path, suffix: str) -> None:
+    write_table(pa.Table.from_pylist([row | {"note": "x"} for row in PARAPHRASES]), tmp_path / f"p{suffix}")
+    captions = captions_table().append_column("note", pa.array(["y"] * 3))
+    table = with_paraphrases(captions, tmp_path / f"p{suffix}")
+    assert table.column_names == ["image_id", "image", "caption_id", "caption", "source_caption_id"]
+    assert table.to_pylist() == [*(row | {"source_caption_id": None} for row in CAPTIONS), *PARAPHRASES]
+
+
+def test_whole_numbers_name_the_source_of_a_paraphrase(tmp_path: Path) -> None:
+    captions = pa.Table.from_pylist([CAPTIONS[0] | {"caption_id": "7"}])
+    path = jsonl(tmp_path / "p.jsonl", [PARAPHRASES[0] | {"source_caption_id": 7, "image_id": 1}])
+    pairs = pair_table(with_paraphrases(captions, path), pa.Table.from_pylist([NEGATIVE | {"caption_id": "7"}]))
+    assert pairs_of(pairs) == [("7", "n0"), ("p0", "n0")]
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (PARAPHRASES[0] | {"source_caption_id": "9"}, "must name a caption of the same image, got '9'.*line 2"),
+        (PARAPHRASES[0] | {"source_caption_id": "2_0"}, "must name a caption of the same image, got '2_0'.*line 2"),
+        (PARAPHRASES[0] | {"source_caption_id": "p1"}, "must name a caption of the same image, got 'p1'.*line 2"),
+        (PARAPHRASES[0] | {"caption_id": "1_1"}, "`caption_id` '1_1' is a caption's already.*line 2.*Rename"),
+        (PARAPHRASES[1], "`caption_id` must not repeat, got 'p1' twice.*line 1 and line 2"),
+        (PARAPHRASES[0] | {"caption": " "}, "`caption` must be a text that is not blank.*line 2"),
+        (PARAPHRASES[0] | {"source_caption_id": None}, "`source_caption_id` must be a text.*line 2"),
+    ],
+)
+def test_bad_paraphrases_are_refused_with_place_and_remedy(tmp_path: Path, row: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        with_paraphrases(captions_table(), jsonl(tmp_path / "p.jsonl", [PARAPHRASES[1], row]))
+    assert "p.jsonl" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_captions_without_a_source_are_no_paraphrases(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs column `source_caption_id`"):
+        with_paraphrases(captions_table(), jsonl(tmp_path / "p.jsonl", CAPTIONS))
+
+
+def test_a_paraphrase_that_gives_its_image_another_file_is_refused(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "p.jsonl", [PARAPHRASES[0] | {"image": "z.jpg"}])
+    with pytest.raises(InputError, match=r"'a\.jpg'.*'z\.jpg'"):
+        with_paraphrases(captions_table(), path)
+
+
+def pair_verdict(caption_id: str, negative_id: str) -> dict[str, Any]:
+    own = {"caption_id": caption_id, "negative_id": negative_id}
+    return own | {"fold": 0, "oof_score": 0.5, "keep_probability": 1.0, "keep": True}
+
+
+PAIRS = pa.table({"caption_id": ["a", "b", "a"], "negative_id": ["n0", "n0", "n1"]})
+PAIR_VERDICTS = [pair_verdict(*pair) for pair in (("a", "n1"), ("a", "n0"), ("b", "n0"))]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_verdicts_of_pairs_come_in_the_order_of_the_pairs(tmp_path: Path, suffix: str) -> None:
+    rows = [row | {"fold": fold, "note": "x"} for fold, row in enumerate(PAIR_VERDICTS)]
+    write_table(pa.Table.from_pylist(rows), tmp_path / f"v{suffix}")
+    table = read_pair_verdicts(tmp_path / f"v{suffix}", PAIRS)
+    assert pairs_of(table) == pairs_of(PAIRS)
+    assert table["fold"].to_pylist() == [1, 2, 0]
+    assert table.column_names == list(PAIR_VERDICTS[0])
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (PAIR_VERDICTS[:2], r"1 of 3 pairs have no verdict, such as .*'b', 'n0'"),
+        ([*PAIR_VERDICTS, pair_verdict("b", "n1")], r"1 of 4 verdicts judge a pair that is not there.*'b', 'n1'"),
+        ([*PAIR_VERDICTS, PAIR_VERDICTS[0]], r"A pair must not repeat, got \('a', 'n1'\) twice.*line 4"),
+        ([row | {"oof_score": "high"} for row in PAIR_VERDICTS], "`oof_score` must be double"),
+        ([PAIR_VERDICTS[0] | {"keep": None}, *PAIR_VERDICTS[1:]], "`keep` must be given.*line 1"),
+        ([{k: v for k, v in row.items() if k != "fold"} for row in PAIR_VERDICTS], "needs column `fold`"),
+    ],
+)
+def test_verdicts_must_be_exactly_those_of_the_pairs(tmp_path: Path, rows: list[Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        read_pair_verdicts(jsonl(tmp_path / "v.jsonl", rows), PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "harmonised"),
+    [({"harmonised": "true"}, True), ({"harmonised": "false"}, False), ({"harmonised": "1"}, None), (None, None)],
+)
+def test_verdicts_say_whether_their_negatives_were_harmonised(
+    tmp_path: Path, metadata: dict[str, str] | None, harmonised: bool | None
+) -> None:
+    write_table(captions_table().replace_schema_metadata(metadata), tmp_path / "v.parquet")
+    assert is_harmonised(tmp_path / "v.parquet") is harmonised
+
+
+@pytest.mark.parametrize("name", ["v.jsonl", "nowhere.parquet", "broken.parquet"])
+def test_files_that_cannot_say_so_do_not(tmp_path: Path, name: str) -> None:
+    if name != "nowhere.parquet":
+        (tmp_path / name).write_text("{}\n", encoding="utf-8")
+    assert is_harmonised(tmp_path / name) is None
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.jsonl"])

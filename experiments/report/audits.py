@@ -15,6 +15,8 @@ AUDIT_COLUMNS = (
     *("label", "negative_type", "positives", "negatives", "auc", "low", "high"),
     *("pairs", "paired_accuracy", "paired_low", "paired_high"),
 )
+ALL = "all"
+Measured = tuple[float | None, float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Ngram:
 
 @dataclass(frozen=True)
 class LabelledAudit:
-    """An audit under the name that the page gives it; `types` are rows of `AUDIT_COLUMNS`."""
+    """The headline judge's audit under the name that the page gives it; `types` are rows of `AUDIT_COLUMNS`."""
 
     label: str
     positives: int
@@ -42,12 +44,12 @@ class LabelledAudit:
     def rows(self) -> list[dict[str, Any]]:
         """The audit in the columns of `AUDIT_COLUMNS`: all negatives first, then each type."""
         paired = self.paired or (None, None, None)
-        whole = (self.label, "all", self.positives, self.negatives, *self.auc, self.pairs, *paired)
+        whole = (self.label, ALL, self.positives, self.negatives, *self.auc, self.pairs, *paired)
         return [dict(zip(AUDIT_COLUMNS, whole, strict=True)), *self.types]
 
 
 def read_audits(paths: Mapping[str, str]) -> list[LabelledAudit]:
-    """Label -> `audit.json`, read in this order.
+    """Label -> `audit.json`, read in this order; of a file with several parts the last counts: what was kept.
 
     Raises:
         InputError: If a file is not what `itm audit` writes.
@@ -57,32 +59,49 @@ def read_audits(paths: Mapping[str, str]) -> list[LabelledAudit]:
 
 def _read(label: str, path: Path) -> LabelledAudit:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        paired, paired_interval = content["paired_accuracy"], content["paired_accuracy_interval"]
+        part = json.loads(path.read_text(encoding="utf-8"))["parts"][-1]
+        found = {
+            (estimate["estimand"], estimate["negative_type"]): estimate
+            for estimate in part["estimates"]
+            if estimate["judge"] == part["judge"]
+        }
+        kinds = [kind for estimand, kind in found if estimand == "auc" and kind != ALL]
+        auc, paired = (_measured(found.get((estimand, ALL))) for estimand in ("auc", "paired_accuracy"))
         return LabelledAudit(
             label=label,
-            positives=int(content["positives"]),
-            negatives=int(content["negatives"]),
-            auc=_interval(content["auc"], content["auc_interval"]),
-            pairs=int(content["pairs"]),
-            paired=None if paired is None or paired_interval is None else _interval(paired, paired_interval),
-            types=[_type_row(label, content, name, entry) for name, entry in content["types"].items()],
-            leaking={name: [_ngram(entry) for entry in content["leaking"][name]] for name in ("positive", "negative")},
+            positives=int(part["positives"]),
+            negatives=int(part["negatives"]),
+            auc=Interval(*_all(auc)),
+            pairs=int(part["pairs"]),
+            paired=None if paired[0] is None else Interval(*_all(paired)),
+            types=[_type_row(label, kind, found) for kind in kinds],
+            leaking={name: [_ngram(entry) for entry in part["ngrams"][name]] for name in ("positive", "negative")},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(f"audits.{label} must be an audit.json of `itm audit`, {path} is not. Audit again.") from error
 
 
-def _type_row(label: str, content: dict[str, Any], name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    paired = None if entry["paired_accuracy"] is None else float(entry["paired_accuracy"])
-    sizes = (int(content["positives"]), int(entry["negatives"]))
-    values = (label, name, *sizes, float(entry["auc"]), None, None, int(entry["pairs"]), paired, None, None)
+def _type_row(label: str, kind: str, found: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
+    auc, paired = found["auc", kind], found.get(("paired_accuracy", kind))
+    pairs = 0 if paired is None else int(paired["count"])
+    values = (label, str(kind), None, None, *_measured(auc), pairs, *_measured(paired))
     return dict(zip(AUDIT_COLUMNS, values, strict=True))
 
 
-def _interval(value: Any, ends: Any) -> Interval:
-    low, high = ends
-    return Interval(float(value), float(low), float(high))
+def _measured(entry: Mapping[str, Any] | None) -> Measured:
+    """Value and ends of the interval; None what was not measured."""
+    if entry is None:
+        return None, None, None
+    value, low, high = (None if entry[key] is None else float(entry[key]) for key in ("value", "low", "high"))
+    return value, low, high
+
+
+def _all(measured: Measured) -> tuple[float, float, float]:
+    value, low, high = measured
+    if value is None:
+        raise ValueError("an audit without its AUC")
+    # no interval where no resample of the images could be measured
+    return value, value if low is None else low, value if high is None else high
 
 
 def _ngram(entry: dict[str, Any]) -> Ngram:

@@ -39,15 +39,8 @@ class Comparison:
 
 def render_page(comparison: Comparison) -> str:
     """The page as HTML: plots and images inside, nothing fetched from anywhere."""
-    folder = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "signed": signed, "verdict": verdict}
+    environment = template_environment()
+    environment.filters |= {"verdict": verdict}
     looks = {run.name: look(position) for position, run in enumerate(comparison.runs)}
     return environment.get_template("page.html").render(
         c=comparison,
@@ -58,6 +51,19 @@ def render_page(comparison: Comparison) -> str:
         audits_plot=audits_plot(comparison.audits) if comparison.audits else None,
         ngrams_shown=NGRAMS_SHOWN,
     )
+
+
+def template_environment() -> Environment:
+    """Templates of this folder, with everything that they show escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "signed": signed}
+    return environment
 
 
 def _set_view(name: str, comparison: Comparison) -> dict[str, Any]:

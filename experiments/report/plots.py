@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from experiments.report.audits import LabelledAudit
 from experiments.report.runs import EvaluatedRun
 from experiments.report.tables import Row, types_in_order
+from negatives.estimands import Estimate
 
 INK = "#0a0b0c"  # becomes `currentColor`, so that it must not be a colour that anything else uses
 # Okabe and Ito, Color Universal Design, 2008; without yellow and black, which a light or a dark page swallows
@@ -99,14 +101,15 @@ def curves_plot(runs: Sequence[EvaluatedRun], looks: Mapping[str, Look]) -> Mark
 
 
 def audits_plot(audits: Sequence[LabelledAudit]) -> Markup:
-    """AUC of a text-only judge for each audit, and how often it picks the positive of a pair, with intervals."""
+    """AUC of the text-only judges for each audit, and how often it picks the positive of a pair, with intervals."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(ROW_WIDTH, 1.0 + 0.62 * len(audits)), layout="constrained")
         axes = figure.subplots()
         for position, audit in enumerate(audits):
             measured = [(audit.auc, -0.16, 0.85), *([(audit.paired, 0.16, 0.4)] if audit.paired else [])]
             for interval, offset, alpha in measured:
-                y, error = position + offset, [[interval.value - interval.low], [interval.high - interval.value]]
+                y = position + offset
+                error = [[max(0.0, interval.value - interval.low)], [max(0.0, interval.high - interval.value)]]
                 axes.barh(y, interval.value, height=0.28, color=COLOURS[0], alpha=alpha)
                 axes.errorbar(interval.value, y, xerr=error, color=INK, linewidth=1.2, capsize=2.5)
                 axes.text(interval.high + 0.012, y, f"{interval.value:.3f}", va="center", fontsize=9.5)
@@ -116,6 +119,55 @@ def audits_plot(audits: Sequence[LabelledAudit]) -> Markup:
         axes.axvline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)), alpha=0.6)
         axes.set_xlabel("upper bar: AUC of single texts; lower bar: accuracy on pairs; dashed: chance")
         return _svg(figure)
+
+
+def estimates_plot(parts: Mapping[str, Sequence[Estimate]], looks: Mapping[str, Look]) -> Markup:
+    """Both estimands by judge and negative type, a panel for each, with intervals; the last part filled, others hollow.
+
+    Args:
+        parts: Part of the texts -> its estimates.
+        looks: Judge -> look.
+    """
+    every = [estimate for estimates in parts.values() for estimate in estimates]
+    kinds = list(dict.fromkeys(estimate.negative_type for estimate in every))
+    panels = {"auc": "AUC of single texts", "paired_accuracy": "accuracy on pairs"}
+    present = {name: title for name, title in panels.items() if any(e.estimand == name for e in every)}
+    rows = [(judge, part) for judge in looks for part in parts]
+    step = 0.84 / len(rows)
+    with matplotlib.rc_context(STYLE):
+        height = 0.9 + len(kinds) * max(0.5, 0.13 * len(rows))
+        figure = Figure(figsize=(ROW_WIDTH, height), layout="constrained")
+        columns = figure.subplots(1, len(present), sharey=True, squeeze=False)[0]
+        for axes, (estimand, title) in zip(columns, present.items(), strict=True):
+            for position, (judge, part) in enumerate(rows):
+                for estimate in parts[part]:
+                    if (estimate.estimand, estimate.judge) == (estimand, judge):
+                        y = kinds.index(estimate.negative_type) + (position - (len(rows) - 1) / 2) * step
+                        _estimate_point(axes, y, estimate, looks[judge], filled=part == list(parts)[-1])
+            for border in range(1, len(kinds)):
+                axes.axhline(border - 0.5, color=INK, alpha=0.12, linewidth=0.8)
+            axes.axvline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)), alpha=0.6)
+            axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.8)
+            axes.set_xlabel(title)
+        columns[0].set_yticks(range(len(kinds)), labels=kinds)
+        columns[0].set_ylim(len(kinds) - 0.5, -0.5)
+        return _svg(figure)
+
+
+def _estimate_point(axes: Axes, y: float, estimate: Estimate, style: Look, *, filled: bool) -> None:
+    if math.isnan(estimate.value):
+        return
+    low, high = (estimate.value if end is None else end for end in (estimate.low, estimate.high))
+    axes.errorbar(
+        estimate.value,
+        y,
+        xerr=[[max(0.0, estimate.value - low)], [max(0.0, high - estimate.value)]],
+        fmt=style.marker,
+        color=style.colour,
+        markerfacecolor=style.colour if filled else "none",
+        markersize=4.5,
+        linewidth=1.4 if filled else 0.9,
+    )
 
 
 def _point(axes: Axes, x: float, row: Row, prefix: str, style: Look) -> None:

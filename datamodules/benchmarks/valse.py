@@ -1,0 +1,96 @@
+"""VALSE (Parcalabescu et al., ACL 2022) in its official files: one JSON object per piece, such as `existence.json`.
+
+`{"key": {"dataset": "visual7w", "image_file": "v7w_1.jpg", "caption": "...", "foil": "...", "mturk": {"caption": 3,
+"foil": 0, "other": 0}, ...}, ...}`. Of three annotators, two have to prefer the caption for an item to be valid.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from datamodules.benchmarks import Pairs
+from datamodules.sources import image_path
+from negatives.records import InputError, show
+
+VOTES = 2  # annotators, of three, who have to prefer the caption
+
+
+class _Item(NamedTuple):
+    key: str
+    image: str
+    caption: str
+    foil: str
+    votes: int
+
+
+def read_valse(folder: str | Path) -> Pairs:
+    """The benchmark's valid items; no image has to be there, and `left_out` counts the items that are not valid.
+
+    The negative type is the piece: its file's name without the ending, such as "counting-hard". COCO's photos have
+    COCO's number as their image_id, so that pieces share them; other images the name of their file.
+
+    Args:
+        folder: holds `existence.json` and the like; all its JSON files are read.
+
+    Raises:
+        InputError: no annotation file, a malformed one, a blank text, an image outside the folder, or no valid item.
+    """
+    captions, negatives, left_out = [], [], 0
+    files = sorted(Path(folder).glob("[!.]*.json"))
+    if not files:
+        raise InputError(f"{folder} holds no VALSE file such as existence.json; give its data folder.")
+    for path in files:
+        for item in _items(path):
+            if item.votes < VOTES:
+                left_out += 1
+                continue
+            image_path(path.parent, item.image)
+            identity = f"{path.stem}:{item.key}"
+            captions.append(
+                {
+                    "image_id": _image_id(item.image),
+                    "image": item.image,
+                    "caption_id": identity,
+                    "caption": item.caption,
+                }
+            )
+            negatives.append(
+                {"caption_id": identity, "negative_id": identity, "caption": item.foil, "negative_type": path.stem}
+            )
+    if not captions:
+        raise InputError(f"{folder} holds no item whose caption {VOTES} annotators prefer; take the official files.")
+    return Pairs(pa.Table.from_pylist(captions), pa.Table.from_pylist(negatives), Path(folder), left_out)
+
+
+def _image_id(image: str) -> str:
+    """COCO's number, or the name without its ending.
+
+    >>> _image_id("COCO_val2014_000000000042.jpg"), _image_id("000000000042.jpg"), _image_id("v7w_2401245.jpg")
+    ('42', '42', 'v7w_2401245')
+    """
+    stem = Path(image).stem
+    coco = re.fullmatch(r"(?:COCO_\w+_)?(\d{12})", stem)
+    return str(int(coco[1])) if coco else stem
+
+
+def _items(path: Path) -> list[_Item]:
+    try:
+        return [_item(key, item) for key, item in json.loads(path.read_text(encoding="utf-8")).items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is no VALSE file ({error!r}); take the benchmark's official JSON.") from None
+
+
+def _item(key: str, item: dict[str, Any]) -> _Item:
+    found = _Item(key, item["image_file"], item["caption"], item["foil"], item["mturk"]["caption"])
+    for text in found[:-1]:
+        if not isinstance(text, str) or not text.strip() or "\0" in text:
+            raise TypeError(f"item {show(key)} has {show(text)} for a text")
+        text.encode()  # half a surrogate pair is JSON, and no text
+    if type(found.votes) is not int:
+        raise TypeError(f"item {show(key)} has {show(found.votes)} votes")
+    return found

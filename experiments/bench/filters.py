@@ -1,0 +1,215 @@
+"""Filters on written negatives, and what fresh probes still see: `python -m experiments.bench.filters --help`."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from experiments.build import build_judges
+from experiments.schemas import JudgeConfig, TransformerConfig
+from negatives.records import pair_table, read_jsonl, text_table, write_json
+
+if TYPE_CHECKING:
+    from negatives.certificate import Certificate
+    from negatives.corpus import Corpus
+
+FAMILIES = {
+    "replace": ("replace_obj", "replace_att", "replace_rel"),
+    "swap": ("swap_obj", "swap_att"),
+    "add": ("add_obj", "add_att"),
+}
+FROM_SCRATCH = TransformerConfig(checkpoint=None, layers=1, epochs=6, lr=1e-3, accelerator="cpu")
+ARMS = ("text", "pair", "both", "top_fraction text", "top_fraction pair")
+EXAMPLES = """\
+examples:
+  python -m experiments.bench.filters shared/data/llm_negatives/pairs.jsonl
+  python -m experiments.bench.filters pairs.jsonl --families add --seeds 0
+  python -m experiments.bench.filters pairs.jsonl --paraphrases --arms text pair
+  python -m experiments.bench.filters pairs.jsonl --transformer --arms text pair both "top_fraction text"
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        "python -m experiments.bench.filters",
+        description="Filters written negatives under several rules, and probes what is left with fresh judges.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add("pairs", help="JSONL with type, coco_id, caption, negative_caption and, for some, llm_paraphrase")
+    add("--families", nargs="+", choices=tuple(FAMILIES), default=["replace", "swap"], help="of negative types")
+    add("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="units of the overlap rule, and the paper's rule")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of folds and draws, of the filter and of its probes")
+    add("--folds", type=int, default=10, help="of the filter's judges (default: 10; 5 with --transformer)")
+    add("--fold-seeds", type=int, default=3, help="fold seeds that a probe's number is the mean of")
+    add("--raw", action="store_true", help="do not harmonise the negatives")
+    add("--paraphrases", action="store_true", help="the written paraphrases join the positives")
+    add("--transformer", action="store_true", help="a small transformer, from scratch, judges and probes too")
+    add("--workers", type=int, default=2, help="threads")
+    add("--json", help="file for all numbers")
+    return made
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm at one seed."""
+
+    arm: str
+    seed: int
+    constant: float | None
+    seconds: float
+    certificate: Certificate
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line."""
+    arguments = parser().parse_args(argv)
+    corpus = read_corpus(
+        arguments.pairs,
+        [name for family in arguments.families for name in FAMILIES[family]],
+        harmonised=not arguments.raw,
+        paraphrases=arguments.paraphrases,
+    )
+    counts = f"{len(corpus.captions)} texts ({int(corpus.labels.sum())} positives), {len(corpus.pairs)} pairs"
+    print(f"{counts}, {len(corpus.image_ids)} images", flush=True)
+    rows = []
+    for row in measure(corpus, arguments):
+        rows.append(row)
+        print(line(row), flush=True)
+    print("\n" + table(rows))
+    if arguments.json:
+        content = [vars(row) | {"certificate": row.certificate.to_json()} for row in rows]
+        write_json({"corpus": counts, "rows": content}, Path(arguments.json))
+    return 0
+
+
+def read_corpus(path: str, types: Sequence[str], *, harmonised: bool, paraphrases: bool) -> Corpus:
+    """The texts and pairs of a file of written negatives."""
+    from negatives.corpus import build_corpus
+    from negatives.harmonise import harmonise_table
+
+    captions: dict[tuple[str, str], dict[str, Any]] = {}
+    hard: dict[tuple[str, str], dict[str, Any]] = {}
+    negatives = []
+    for number, record in read_jsonl(path):
+        if record["type"] not in types:
+            continue
+        image_id = str(record["coco_id"])
+        own = {"image_id": image_id, "caption": record["caption"], "source_caption_id": None}
+        row = captions.setdefault((image_id, record["caption"]), own | {"caption_id": f"{number}"})
+        negatives.append(
+            {"caption_id": row["caption_id"], "negative_id": f"{number}", "caption": record["negative_caption"]}
+            | {"negative_type": record["type"]}
+        )
+        if paraphrases and record.get("llm_paraphrase"):
+            other = {"image_id": image_id, "caption": record["llm_paraphrase"], "caption_id": f"{number}p"}
+            hard.setdefault((image_id, other["caption"]), other | {"source_caption_id": row["caption_id"]})
+    true = pa.Table.from_pylist([*captions.values(), *hard.values()])
+    false = pa.Table.from_pylist(negatives)
+    if harmonised:
+        false = harmonise_table(true, false)
+    return build_corpus(text_table(true, false), pair_table(true, false))
+
+
+def measure(corpus: Corpus, arguments: argparse.Namespace) -> Iterator[Row]:
+    """Every arm at every seed."""
+    from negatives.certificate import certify
+    from negatives.estimands import encode
+    from negatives.filter import filter_corpus
+
+    config = JudgeConfig(transformer=FROM_SCRATCH)
+    extra = ["transformer"] if arguments.transformer else []
+    judges = build_judges(["word", "char", "surface", *extra], config)
+    probes = [*judges, *build_judges(["bayes"], config)]
+    encoded = encode(probes, corpus)
+    for seed in arguments.seeds:
+        for arm in arguments.arms:
+            start = time.monotonic()
+            *rule, unit = arm.split()
+            filtered = filter_corpus(
+                corpus,
+                judges,
+                encoded,
+                unit=unit,
+                rule=rule[0] if rule else "overlap",
+                folds=min(5, arguments.folds) if arguments.transformer else arguments.folds,
+                seed=seed,
+                workers=arguments.workers,
+            )
+            seconds = time.monotonic() - start
+            certificate = certify(
+                corpus,
+                filtered,
+                probes,
+                encoded,
+                folds=5,
+                seeds=arguments.fold_seeds,
+                bootstrap=0,
+                seed=seed,
+                workers=arguments.workers,
+            )
+            yield Row(arm, seed, filtered.constant, seconds, certificate)
+
+
+def line(row: Row) -> str:
+    """One arm at one seed, in a line."""
+    kept = " ".join(f"{name} {row.certificate.retention[name].share:.3f}" for name in ("texts", "positives", "pairs"))
+    values = " ".join(
+        f"{estimate.estimand.split('_')[0]}:{estimate.judge} {estimate.value:.3f}"
+        for estimate in row.certificate.estimates
+        if estimate.negative_type == "all"
+    )
+    constant = "" if row.constant is None else f" constant {row.constant:.2f}"
+    return f"{row.arm} seed {row.seed}{constant} ({row.seconds:.0f} s): {kept} | {values}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown: for each arm the mean over the seeds [smallest, largest]."""
+    probes = list(dict.fromkeys(e.judge for row in rows for e in row.certificate.estimates))
+    headings = [
+        "arm",
+        "texts",
+        "positives",
+        "pairs",
+        *(f"AUC {name}" for name in probes),
+        *(f"paired {name}" for name in probes),
+    ]
+    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
+    for arm in dict.fromkeys(row.arm for row in rows):
+        own = [row for row in rows if row.arm == arm]
+        shares = [
+            _spread([row.certificate.retention[name].share for row in own]) for name in ("texts", "positives", "pairs")
+        ]
+        for label, kind in ((arm, "estimates"), (f"random, as large as {arm}", "control")):
+            cells = [
+                _spread([_value(getattr(row.certificate, kind), estimand, name) for row in own])
+                for estimand in ("auc", "paired_accuracy")
+                for name in probes
+            ]
+            lines.append("| " + " | ".join([label, *shares, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _value(found: Sequence[Any], estimand: str, judge: str) -> float:
+    values = [one.value for one in found if (one.estimand, one.judge, one.negative_type) == (estimand, judge, "all")]
+    return values[0] if values else float("nan")
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = statistics.mean(values)
+    return f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} [{min(values):.3f}, {max(values):.3f}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""`itm filter` from its command to verdicts and certificate: what is written, exit codes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from experiments.__main__ import main
+from negatives.corpus import build_corpus
+from negatives.estimands import encode, paired_wins, probe
+from negatives.filter import filter_corpus
+from negatives.harmonise import harmonise_table
+from negatives.judges import word_judge
+from negatives.randomness import hash_of
+from negatives.records import (
+    is_harmonised,
+    pair_table,
+    read_pair_verdicts,
+    read_verdicts,
+    strings,
+    text_table,
+    with_paraphrases,
+    write_table,
+)
+from tests.test_negatives_corpus import Row, cued, tables
+
+QUIET = ("judge.judges=[word]", "judge.word_ngrams=1", "judge.folds=3", "judge.workers=1", "logging.wandb=disabled")
+PROBES = ("certificate.probes=[word]", "certificate.folds=3", "certificate.seeds=1", "certificate.bootstrap=20")
+QUICK = (*QUIET, *PROBES)
+FILES = {"verdicts.parquet", "certificate.json", "config.yaml", "provenance.json"}
+every_unit = pytest.mark.parametrize("unit", ["text", "pair", "both"])
+
+
+def write(folder: Path, rows: Sequence[Row]) -> tuple[list[str], pa.Table, pa.Table]:
+    """The arguments that name the tables, and the tables."""
+    captions, negatives = tables(rows)
+    for name in ("generator", "model", "prompt_version"):
+        negatives = negatives.append_column(name, pa.array(["test"] * len(negatives)))
+    write_table(captions, folder / "captions.parquet")
+    write_table(negatives, folder / "negatives.parquet")
+    return [f"captions={folder}/captions.parquet", f"negatives={folder}/negatives.parquet"], captions, negatives
+
+
+def run(folder: Path, *words: str, quick: tuple[str, ...] = QUICK) -> int:
+    return main(["filter", *words, f"output_dir={folder}", *quick])
+
+
+def kept(table: pa.Table) -> np.ndarray:
+    keep: np.ndarray = np.array(table["keep"].to_pylist())
+    return keep
+
+
+@pytest.mark.parametrize("rule", ["overlap", "top_fraction", "aflite"])
+@every_unit
+def test_what_is_written_is_read_and_says_how_it_came_to_be(tmp_path: Path, unit: str, rule: str) -> None:
+    words, captions, negatives = write(tmp_path, cued(40, 0.2, 0.5))
+    code = run(
+        tmp_path / "out", *words, f"unit={unit}", f"rule={rule}", "constant=1.2", "top_fraction=0.1",
+        "certificate.tolerance=0.5"
+    )  # fmt: skip
+    assert code == 0
+    texts, pairs = text_table(captions, negatives), pair_table(captions, negatives)
+    verdicts = read_verdicts(tmp_path / "out" / "verdicts.parquet", texts)
+    assert 0.2 < kept(verdicts).mean() < 1
+    metadata = pq.read_schema(tmp_path / "out" / "verdicts.parquet").metadata
+    wanted = {b"harmonised": b"true", b"unit": unit.encode(), b"rule": rule.encode()}
+    assert {name: metadata[name] for name in wanted} == wanted
+    assert is_harmonised(tmp_path / "out" / "verdicts.parquet") is True
+    certificate = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
+    assert (certificate["unit"], certificate["balanced"]) == (unit, True)
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    if unit == "text":
+        assert files == FILES
+        return
+    assert files == FILES | {"pair_verdicts.parquet"}
+    judged = read_pair_verdicts(tmp_path / "out" / "pair_verdicts.parquet", pairs)
+    assert is_harmonised(tmp_path / "out" / "pair_verdicts.parquet") is True
+    assert certificate["retention"]["pairs"]["kept"] == kept(judged).sum()  # no pair is there twice
+    names = zip(strings(pairs, "caption_id"), strings(pairs, "negative_id"), strict=True)
+    alive = {
+        name for ends, keep in zip(names, kept(judged), strict=True) if keep
+        for name in (f"caption:{ends[0]}", f"negative:{ends[1]}")
+    }  # fmt: skip
+    assert alive <= {name for name, keep in zip(strings(verdicts, "text_id"), kept(verdicts), strict=True) if keep}
+
+
+def test_the_verdicts_are_those_of_the_filter(tmp_path: Path) -> None:
+    words, captions, negatives = write(tmp_path, cued(40, 0.2, 0.5))
+    assert run(tmp_path / "out", *words, "unit=pair", "constant=1.2", "certify=false", "seed=3") == 0
+    pairs = pair_table(captions, negatives)
+    judged = read_pair_verdicts(tmp_path / "out" / "pair_verdicts.parquet", pairs)
+    corpus = build_corpus(text_table(captions, harmonise_table(captions, negatives)), pairs)
+    judges = [word_judge(1)]
+    found = filter_corpus(corpus, judges, encode(judges, corpus), unit="pair", constant=1.2, folds=3, seed=3)
+    assert judged["oof_score"].to_pylist() == found.pair_score[corpus.pair_of].tolist()
+    assert judged["fold"].to_pylist() == found.pair_fold[corpus.pair_of].tolist()
+    assert judged["keep"].to_pylist() == found.pair_keep[corpus.pair_of].tolist()
+
+
+def test_without_a_certificate_nothing_is_promised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words, *_ = write(tmp_path, cued(40, 0.0, 0.9))
+    assert run(tmp_path / "out", *words, "constant=1000", "certify=false") == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES - {"certificate.json"}
+    assert "Not certified" in capsys.readouterr().out
+    assert run(tmp_path / "out", *words, "constant=1000", "certify=false", "--resume") == 0
+
+
+def test_a_cue_that_is_left_is_exit_code_one_and_resume_says_so_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, *_ = write(tmp_path, cued(60, 0.1, 0.9))
+    assert run(tmp_path / "out", *words, "constant=1000") == 1
+    said = capsys.readouterr().out
+    assert "Not balanced: auc of the word probe is 0." in said
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    certificate = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
+    assert certificate["balanced"] is False
+    assert certificate["misses"][0] in said
+    assert run(tmp_path / "out", *words, "constant=1000", "--resume") == 1
+    assert "Not balanced: see" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert run(tmp_path / "out", *words, "constant=1000") == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_a_balanced_set_is_exit_code_zero_and_so_is_its_resumption(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, *_ = write(tmp_path, cued(300, 0.2, 0.6))
+    assert run(tmp_path / "out", *words, "certificate.tolerance=0.05") == 0
+    assert "Balanced: every probe is at a coin's level" in capsys.readouterr().out
+    certificate = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
+    assert certificate["known"]["auc"] > 0.5
+    shares = {name: part["kept"] / part["of"] for name, part in certificate["retention"].items()}
+    assert 0.4 < shares["texts"] < 0.95
+    (control,) = [
+        one["value"] for one in certificate["control"] if (one["estimand"], one["negative_type"]) == ("auc", "all")
+    ]
+    assert control > 0.6
+    assert run(tmp_path / "out", *words, "certificate.tolerance=0.05", "--resume") == 0
+
+
+@pytest.mark.parametrize("harmonise", [True, False])
+def test_style_is_judged_only_where_negatives_are_not_harmonised(tmp_path: Path, harmonise: bool) -> None:
+    """Four negatives of five end in a full stop: harmonised, they do not, and nothing is left to tell."""
+    rows = [(image, a, b + "." * (row % 5 > 0), kind) for row, (image, a, b, kind) in enumerate(cued(60, 0.3, 0.3))]
+    words, captions, negatives = write(tmp_path, rows)
+    quick = (*QUICK, "judge.judges=[surface]")
+    words += [f"harmonise={str(harmonise).lower()}", "constant=1", "certify=false"]
+    assert run(tmp_path / "out", *words, quick=quick) == 0
+    assert is_harmonised(tmp_path / "out" / "verdicts.parquet") is harmonise
+    verdicts = read_verdicts(tmp_path / "out" / "verdicts.parquet", text_table(captions, negatives))
+    share = float(np.mean(verdicts["keep_probability"].to_pylist()))
+    assert share > 0.8 if harmonise else share < 0.4
+
+
+@every_unit
+def test_types_kept_apart_keep_the_same_share(tmp_path: Path, unit: str) -> None:
+    rows = [
+        (image, positive, negative + " indeed" * (kind == "swap_obj" and number % 4 < 3), kind)
+        for number, (image, positive, negative, kind) in enumerate(cued(200, 0.1, 0.1))
+    ]
+    words, captions, negatives = write(tmp_path, rows)
+    wanted = text_table(captions, negatives) if unit == "text" else pair_table(captions, negatives)
+    kinds = np.array(strings(wanted, "negative_type"))
+    differences = {}
+    for apart in ("true", "false"):
+        out = tmp_path / apart
+        assert run(out, *words, f"unit={unit}", "constant=1", f"per_type={apart}", "certify=false") == 0
+        if unit == "text":
+            table = read_verdicts(out / "verdicts.parquet", wanted)
+        else:
+            table = read_pair_verdicts(out / "pair_verdicts.parquet", wanted)
+        chance = np.array(table["keep_probability"].to_pylist())
+        differences[apart] = chance[kinds == "replace_rel"].mean() - chance[kinds == "swap_obj"].mean()
+    assert abs(differences["true"]) < 0.03
+    assert differences["false"] > 0.2
+
+
+def test_hard_positives_join_the_positives_and_their_pairs(tmp_path: Path) -> None:
+    words, captions, negatives = write(tmp_path, cued(40, 0.2, 0.5))
+    ids, images = strings(captions, "caption_id"), strings(captions, "image_id")
+    half = range(0, len(ids), 2)
+    paraphrases = pa.table(
+        {
+            "image_id": [images[row] for row in half],
+            "image": [images[row] for row in half],
+            "caption_id": [f"{ids[row]} again" for row in half],
+            "caption": [f"near something, {row}" for row in half],
+            "source_caption_id": [ids[row] for row in half],
+        }
+    )
+    write_table(paraphrases, tmp_path / "paraphrases.parquet")
+    more = (*words, f"paraphrases={tmp_path}/paraphrases.parquet")
+    assert run(tmp_path / "out", *more, "unit=pair", "constant=1.2", "certify=false") == 0
+    joined = with_paraphrases(captions, tmp_path / "paraphrases.parquet")
+    pairs = pair_table(joined, negatives)
+    assert len(pairs) == len(negatives) + len(half)
+    judged = read_pair_verdicts(tmp_path / "out" / "pair_verdicts.parquet", pairs)
+    found = set(zip(strings(judged, "caption_id"), strings(judged, "negative_id"), strict=True))
+    assert found >= {(f"{name} again", name) for name in ids[::2]} | {(name, name) for name in ids}
+    verdicts = read_verdicts(tmp_path / "out" / "verdicts.parquet", text_table(joined, negatives))
+    assert sum(verdicts["label"].to_pylist()) == len(captions) + len(half)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "told"),
+    [
+        ([("1", "a dog", "a cat", "swap_obj"), ("1", "a bus", "a bed", "swap_obj")], [], "got 1 images for 3 folds"),
+        ([("1", "a dog", "a cat", "swap_obj"), ("2", "a bus", "a bed", "swap_obj")], [], "got 2 images for 3 folds"),
+        ([(str(image), "a dog", "a dog", "swap_obj") for image in range(9)], [], "got 18 times 'a dog'"),
+        ([(str(image), "a dog", "a dog", "swap_obj") for image in range(9)], ["unit=pair"], "texts that differ"),
+        (cued(9, 0.2, 0.5), ["constant=1e-300"], "Nothing would be kept"),
+        (cued(9, 0.2, 0.5), ["constant=-1"], "`constant` must be"),
+        (cued(9, 0.2, 0.5), ["judge.folds=2"], "`judge.folds` must be"),
+        (cued(9, 0.2, 0.5), ["judge.judges=[]"], "`judge.judges` must list"),
+        (cued(9, 0.2, 0.5), ["certificate.probes=[oracle]"], "`certificate.probes` must list"),
+        (cued(9, 0.2, 0.5), ["unit=image"], "`unit` must be"),
+    ],
+    ids=["one image", "fewer images than folds", "all texts equal", "all pairs equal", "nothing kept", "constant",
+         "folds", "no judge", "unknown probe", "unknown unit"],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_two(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[Row], words: list[str], told: str
+) -> None:
+    named, *_ = write(tmp_path, rows)
+    assert main(["filter", *named, f"output_dir={tmp_path}/out", *QUICK, *words]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("itm: error:")]
+    assert len(errors) == 1
+    assert told in errors[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_strange_captions_go_through(tmp_path: Path) -> None:
+    strange = [".", "🐶", "一只狗坐在床上", "كلب يجلس على السرير", "a dog " * 1667, "a\u2028b", "'\"<b>"]
+    rows: list[Row] = [
+        *cued(30, 0.2, 0.5),
+        *((f"s{i}", text, f"{text} not", "swap_obj") for i, text in enumerate(strange)),
+    ]
+    words, captions, negatives = write(tmp_path, rows)
+    for unit in ("text", "both"):
+        assert run(tmp_path / unit, *words, f"unit={unit}", "constant=2", "certificate.tolerance=0.5") == 0
+        verdicts = read_verdicts(tmp_path / unit / "verdicts.parquet", text_table(captions, negatives))
+        assert np.isfinite(verdicts["oof_score"].to_pylist()).all()
+
+
+def test_a_seed_decides_the_certificate(tmp_path: Path) -> None:
+    words, *_ = write(tmp_path, cued(40, 0.2, 0.5))
+    content: dict[str, Any] = {}
+    for seed in (0, 0, 1):
+        out = tmp_path / f"{seed} {len(content)}"
+        run(out, *words, "constant=1.2", f"seed={seed}")
+        content[out.name] = (out / "certificate.json").read_text(encoding="utf-8")
+    first, again, other = content.values()
+    assert first == again
+    assert first != other
+
+
+@pytest.fixture(scope="module")
+def real_pairs(shared: Path) -> tuple[pa.Table, pa.Table]:
+    """800 pairs that a language model wrote for COCO captions, harmonised."""
+    path = shared / "data" / "llm_negatives" / "pairs.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if row["type"] in ("replace_rel", "swap_obj")]
+    rows = sorted(rows, key=lambda row: hash_of("smoke", json.dumps(row, sort_keys=True)))[:800]
+    captions, negatives = tables(
+        [(str(row["coco_id"]), row["caption"], row["negative_caption"], row["type"]) for row in rows]
+    )
+    return captions, harmonise_table(captions, negatives)
+
+
+def test_of_real_pairs_most_replaced_relations_go_and_most_swaps_stay(real_pairs: tuple[pa.Table, pa.Table]) -> None:
+    corpus = build_corpus(text_table(*real_pairs), pair_table(*real_pairs))
+    judges = [word_judge(1)]
+    found = filter_corpus(corpus, judges, encode(judges, corpus), unit="pair", constant=1.5, folds=4)
+    share = {kind: found.pair_keep[corpus.pair_types == kind].mean() for kind in ("replace_rel", "swap_obj")}
+    assert share["replace_rel"] < 0.6 < 0.85 < share["swap_obj"]
+    accuracy = []
+    for part in (corpus, corpus.subset(found.keep, found.pair_keep)):
+        said = probe(part, judges, encode(judges, part), folds=4, seed="fresh", estimands=("paired_accuracy",))
+        accuracy.append(paired_wins(said.pairs["word"]).mean())
+    assert accuracy[0] > 0.65
+    assert accuracy[1] < accuracy[0] - 0.1
