@@ -13,7 +13,7 @@ import numpy as np
 from negatives.corpus import Corpus
 from negatives.crossfit import fold_of_texts
 from negatives.cues import Cue, LeakingNgram, leaking_ngrams, style_cues
-from negatives.estimands import ALL, ESTIMANDS, STACKED, TIE, Estimate, encode, estimates, probe
+from negatives.estimands import ALL, ESTIMANDS, STACKED, TIE, Estimate, encode, enough_pairs, estimates, probe
 from negatives.judges import Judge
 
 
@@ -141,7 +141,6 @@ def audit_corpus(
         folds=folds,
         seed=own_seed,
         stacked=names,
-        estimands=measurable(corpus, folds, seed),
         workers=workers,
         advance=advance,
     )
@@ -171,8 +170,7 @@ def measurable(corpus: Corpus, folds: int, seed: int) -> tuple[str, ...]:
         InputError: if the texts cannot be judged (see `crossfit.fold_of_texts`).
     """
     fold = fold_of_texts(corpus, folds, f"audit {seed}")
-    pairs = np.sort(np.bincount(fold[corpus.pairs[:, 0]], minlength=folds))
-    return ESTIMANDS if pairs[:-2].sum() >= 2 else ESTIMANDS[:1]
+    return ESTIMANDS if enough_pairs(corpus, fold) else ESTIMANDS[:1]
 
 
 def keep_of(

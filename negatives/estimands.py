@@ -79,7 +79,7 @@ def probe(
     """Fits fresh judges and asks them about texts and pairs.
 
     Args:
-        corpus: texts and pairs; without pairs nothing is said about them.
+        corpus: texts and pairs; with too few pairs nothing is said about them (see `enough_pairs`).
         judges: to fit.
         encoded: judge -> its features of the corpus.
         folds: at least 3.
@@ -96,7 +96,7 @@ def probe(
     found = Probed({}, {})
     for estimand in estimands:
         unit = UNIT_OF[estimand]
-        if unit == "pair" and not len(corpus.pairs):
+        if unit == "pair" and not enough_pairs(corpus, fold):
             continue
         arguments: dict[str, Any] = {"unit": unit, "fold": fold, "workers": workers, "advance": advance}
         columns: list[HeldOut] = []
@@ -115,6 +115,17 @@ def probe(
         elif columns:
             found.pairs[STACKED] = combine_pairs(columns, corpus.pairs, fold)
     return found
+
+
+def enough_pairs(corpus: Corpus, fold: np.ndarray) -> bool:
+    """Whether two pairs or more lie outside any two folds, which is what fits on pairs need.
+
+    Args:
+        corpus: texts and pairs.
+        fold: [U] fold of each text.
+    """
+    counts = np.sort(np.bincount(fold[corpus.pairs[:, 0]], minlength=int(fold.max()) + 1))
+    return bool(counts[:-2].sum() >= 2)
 
 
 def fits(judges: int, folds: int, estimands: int = 2, *, stacked: bool = True) -> int:

@@ -22,6 +22,8 @@ from tests.tiny import TINY_OVERRIDES
 TINY_DEMO = [
     *("prepare.scenes.config.scenes.train=12", "prepare.scenes.config.scenes.held_out=2"),
     *("prepare.scenes.config.scenes.image_size=16", "logging.wandb=disabled"),
+    *("prepare.filter.config.rule=top_fraction", "prepare.filter.config.certify=false"),
+    *(f"prepare.{step}.config.judge.folds=3" for step in ("audit_before", "filter", "audit_after")),
     *(f"experiment.{word}" for word in TINY_OVERRIDES),
     *("experiment.trainer.validate_every=1", "experiment.evaluation.bootstrap=100", "compare.bootstrap=100"),
 ]
@@ -127,6 +129,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert process.wait(timeout=400) == 0, output.with_suffix(".log").read_text()
     assert all(path.stat().st_mtime_ns == before for path, before in times.items()), "finished runs ran again"
     return output
+
+
+def test_a_certificate_that_misses_stops_no_sweep(tmp_path: Path) -> None:
+    filtering, training = Task("prepare/filter", "filter", ""), Task("train/filter", "train", "")
+    assert not sweep._missed(filtering, 1, tmp_path)  # it failed before it wrote anything
+    (tmp_path / "filter").mkdir()
+    (tmp_path / "filter" / "verdicts.parquet").touch()
+    assert sweep._missed(filtering, 1, tmp_path)
+    assert not sweep._missed(filtering, 2, tmp_path)
+    assert not sweep._missed(training, 1, tmp_path)
 
 
 @pytest.mark.slow

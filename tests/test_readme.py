@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TINY = {
     "generate": ["scenes.train=12", "scenes.held_out=2", "scenes.image_size=16"],
+    "audit": ["judge.folds=3", "logging.wandb=disabled"],
+    "filter": ["rule=top_fraction", "judge.folds=3", "certify=false"],
     "train": [*TINY_OVERRIDES, "logging.wandb=disabled"],
     "evaluate": ["logging.wandb=disabled", "evaluation.bootstrap=100"],
     "compare": ["logging.wandb=disabled", "bootstrap=100"],
