@@ -27,11 +27,11 @@ from negatives.balance import random_subset
 from negatives.harmonise import harmonise_table
 from negatives.randomness import generator_for
 from negatives.records import (
-    PAIR_VERDICTS_FILE,
     InputError,
     StrPath,
     is_harmonised,
     pair_table,
+    pair_verdicts_beside,
     read_pair_verdicts,
     read_verdicts,
     text_table,
@@ -206,8 +206,8 @@ class ImageTextDataModule(L.LightningDataModule):
         if self.subset == "all" or self.verdicts is None:
             return None, None
         self._check_harmonised(self.verdicts)
-        beside = Path(self.verdicts).with_name(PAIR_VERDICTS_FILE)
-        if self.unit == "pair" and beside.is_file():
+        beside = pair_verdicts_beside(self.verdicts) if self.unit == "pair" else None
+        if beside is not None:
             keep_pairs = _flags(read_pair_verdicts(beside, pairs))
             if self.subset == "random":
                 types, *ids = (pairs[name].to_pylist() for name in ("negative_type", "caption_id", "negative_id"))

@@ -19,9 +19,9 @@ from experiments.outputs import OutputFolder
 from experiments.progress import counter, say, tracker
 from experiments.schemas import AuditConfig
 from negatives.records import (
-    PAIR_VERDICTS_FILE,
     is_harmonised,
     pair_table,
+    pair_verdicts_beside,
     read_captions,
     read_negatives,
     read_pair_verdicts,
@@ -152,8 +152,8 @@ def _kept(corpus: Corpus, path: Path, texts: pa.Table, pairs: pa.Table) -> tuple
     from negatives.audit import keep_of
 
     keep = read_verdicts(path, texts)["keep"].to_numpy(zero_copy_only=False)
-    beside = path.with_name(PAIR_VERDICTS_FILE)
-    if not beside.exists():
+    beside = pair_verdicts_beside(path)
+    if beside is None:
         return keep_of(corpus, keep)
     return keep_of(corpus, keep, read_pair_verdicts(beside, pairs)["keep"].to_numpy(zero_copy_only=False))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,9 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
 
     Returns:
         The exit code: 1 where fresh probes still tell the classes apart, or tell them apart the wrong way round.
+
+    Raises:
+        InputError: the folder is in use, an input is unusable, or nothing would be kept.
     """
     from negatives.corpus import build_corpus
     from negatives.harmonise import harmonise_table
@@ -60,10 +64,13 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
     filtered, certificate = _filter(config, corpus)
     folder = output.claim()
     metadata = {"harmonised": "true" if config.harmonise else "false", "unit": config.unit, "rule": config.rule}
+    metadata["constant"] = str(filtered.constant)
     if config.unit != "text":
         write_table(_pair_verdicts(corpus, filtered, pairs, metadata), folder / PAIR_VERDICTS_FILE)
     if certificate is not None:
-        write_json(certificate.to_json(), folder / CERTIFICATE_FILE)
+        found = filtered.constant is not None and math.isfinite(filtered.constant)
+        content = {"rule": config.rule, "constant": filtered.constant if found else None} | certificate.to_json()
+        write_json(content, folder / CERTIFICATE_FILE)
         _log(config, certificate, folder)
     write_table(_verdicts(corpus, filtered, texts, metadata), folder / VERDICTS_FILE)
     return _report(config, corpus, filtered, certificate, folder)
@@ -86,7 +93,8 @@ def _filter(config: FilterConfig, corpus: Corpus) -> tuple[Filtered, Certificate
     judges = build_judges(config.judge.judges, config.judge)
     encoded = encode(judges, corpus)
     searched = config.rule == "overlap" and config.constant is None
-    total = filter_fits(len(judges), config.judge.folds, config.unit, searched=searched)
+    quick = sum(judge.threads for judge in judges) or len(judges)
+    total = filter_fits(len(judges), config.judge.folds, config.unit, searching=quick if searched else 0)
     with counter("filter: fits of judges", total) as advance:
         filtered = filter_corpus(
             corpus,
@@ -150,7 +158,8 @@ def _report(
 
     parts = [
         f"{kept.kept} of {kept.of} {name} ({kept.share:.1%})" if kept.of else f"0 {name}"
-        for name, kept in list(retention(corpus, filtered).items())[:4]
+        for name, kept in retention(corpus, filtered).items()
+        if name in ("pairs", "texts", "positives", "negatives")
     ]
     constant = "" if filtered.constant is None else f", constant {filtered.constant:.3g}"
     say(f"Kept {', '.join(parts)} by {config.rule}{constant}: {folder / VERDICTS_FILE}")

@@ -498,8 +498,8 @@ class FilterConfig:
     for losses and benchmarks that compare. both: satisfies the two."""
     rule: str = field(default="overlap", metadata={"choices": ("overlap", "top_fraction", "aflite")})
     """overlap: keeps with probability proportional to the odds of the other class. top_fraction: drops the most
-    confidently judged (LLaVA-score). aflite: drops, again and again, what a linear judge predicts (AFLite)."""
-    constant: float | None = field(default=None, metadata={"above": 0.0})
+    confidently judged (LLaVA-score). aflite: drops, again and again, what the first judge predicts (AFLite)."""
+    constant: float | None = field(default=None, metadata={"above": 0.0, "max": 1e6})
     """overlap: the factor of the odds; not given: the one that keeps most while probes stay within `target`."""
     target: float = field(default=0.512, metadata={"min": 0.5, "max": 1.0})
     """overlap: the largest AUC or paired accuracy that probes may reach while the constant is searched."""
@@ -517,6 +517,16 @@ class FilterConfig:
     """Seeds folds and draws."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Where the certificate's metrics go."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """A certificate by the filter's own families alone, and a rule that satisfies one unit."""
+        if self.certify and set(self.certificate.probes) <= set(self.judge.judges):
+            yield (
+                f"`{place}certificate.probes` must hold a judge that is not among `{place}judge.judges`, got "
+                f"{self.certificate.probes}: what the filter is blind to, only another family sees"
+            )
+        if self.rule == "aflite" and self.unit == "both":
+            yield f"`{place}unit` must be text or pair where `{place}rule` is aflite, got both"
 
 
 @dataclass

@@ -11,7 +11,8 @@ import numpy as np
 
 from negatives.balance import random_subset
 from negatives.corpus import Corpus
-from negatives.estimands import ALL, UNIT_OF, Estimate, Probed, auc, estimates, fits, paired_wins, probe
+from negatives.estimands import ALL, Estimate, Probed, auc, estimates, fits, paired_wins, probe
+from negatives.files import InputError
 from negatives.filter import UNITS, Filtered
 from negatives.judges import Judge
 
@@ -42,8 +43,8 @@ class Certificate:
         retention: "pairs", "texts", "positives", "negatives" and each negative type's pairs -> kept, of how many.
         estimates: of fresh probes on what was kept.
         control: the same on equally many texts (or pairs) drawn at random.
-        known: what the filter's own judges, fitted on everything, reach on what was kept ("auc" or "paired_accuracy"):
-            above 0.5 for as long as text that is balanced now was telling before.
+        known: what the filter's out-of-fold scores, from judges fitted before anything was dropped, reach on what was
+            kept ("auc" or "paired_accuracy"): who has learnt the writer's habits elsewhere still knows some of them.
     """
 
     unit: str
@@ -106,8 +107,7 @@ def certify(
         workers: threads.
         advance: called after each fit.
 
-    Raises:
-        InputError: if too little is kept to fit probes on.
+    Too little to fit probes on is a miss.
     """
     stacked = [judge.name for judge in probes if judge.name != TRANSFORMER]
 
@@ -120,9 +120,15 @@ def certify(
         ]
         return estimates(part, *probed, bootstrap=bootstrap, seed=f"certificate {seed}")
 
-    found = measure(filtered.keep, filtered.pair_keep, [f"certificate {seed} {i}" for i in range(seeds)])
-    control = measure(*_control(corpus, filtered, seed), [f"control {seed}"])
-    misses = [
+    misses: list[str] = []
+    found: list[Estimate] = []
+    control: list[Estimate] = []
+    try:
+        found = measure(filtered.keep, filtered.pair_keep, [f"certificate {seed} {i}" for i in range(seeds)])
+        control = measure(*_control(corpus, filtered, seed), [f"control {seed}"])
+    except InputError as error:  # too little is left to measure: a miss, and no reason to lose the verdicts
+        misses.append(f"What was kept cannot be probed. {error}")
+    misses += [
         f"{estimate.estimand} of the {estimate.judge} probe is {estimate.value:.3f}, not 0.5 +- {allowed:g}"
         for estimate in found
         if estimate.negative_type == ALL and estimate.estimand in UNITS[filtered.unit]
@@ -152,7 +158,7 @@ def retention(corpus: Corpus, filtered: Filtered) -> dict[str, Kept]:
 
 def _control(corpus: Corpus, filtered: Filtered, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """As many texts of each class, or as many pairs of each type, drawn at random."""
-    if UNIT_OF["auc"] == filtered.unit:
+    if filtered.unit == "text":
         keys = [corpus.key(text) for text in range(len(corpus.captions))]
         keep = random_subset(corpus.labels, filtered.keep, keys, seed)
         return keep, keep[corpus.pairs].all(axis=1)

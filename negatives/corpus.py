@@ -139,8 +139,8 @@ def fold_of(image_ids: Sequence[str], folds: int, seed: int | str) -> np.ndarray
     """
     if len(image_ids) < folds:
         raise InputError(
-            f"The judge needs an image for each fold, got {len(image_ids)} images for {folds} folds "
-            "(`judge.folds`). Give more images, or ask for fewer folds."
+            f"Cross-fitting needs an image for each fold, got {len(image_ids)} images for {folds} folds. "
+            "Give or keep more images, or ask for fewer folds."
         )
     order = sorted(range(len(image_ids)), key=lambda i: (hash_of("fold", seed, image_ids[i]), image_ids[i]))
     fold = np.empty(len(image_ids), dtype=np.int64)

@@ -20,7 +20,7 @@ UNITS = {"text": ("auc",), "pair": ("paired_accuracy",), "both": ("auc", "paired
 """Unit -> what has to be at a coin's level."""
 LARGEST_CONSTANT = 8.0
 SEARCH_STEPS = 5
-SEARCH_FOLDS = 5
+MOST_SEARCH_FOLDS = 5
 MIN_SLOPE = 0.01  # of what a judge reaches against log(constant); less is noise
 AFLITE_PARTITIONS = 10
 
@@ -71,11 +71,11 @@ class Filtered:
     pair_keep: np.ndarray
 
 
-def filter_fits(judges: int, folds: int, unit: str, *, searched: bool) -> int:
-    """How many fits `filter_corpus` makes, those of rule aflite aside."""
+def filter_fits(judges: int, folds: int, unit: str, *, searching: int) -> int:
+    """How many fits `filter_corpus` makes, those of rule aflite aside; `searching` judges look for the constant."""
     kinds = {"text": 1, "pair": 1, "both": 2}[unit]
-    search = (SEARCH_STEPS + 1) * fits(judges, SEARCH_FOLDS, len(UNITS[unit]), stacked=False) if searched else 0
-    return fits(judges, folds, kinds) + search
+    once = fits(searching, min(MOST_SEARCH_FOLDS, folds), len(UNITS[unit]), stacked=False)
+    return fits(judges, folds, kinds) + (SEARCH_STEPS + 1) * once
 
 
 def judge_texts(
@@ -157,7 +157,11 @@ def search_constant(
 
     Returns:
         In [1, LARGEST_CONSTANT], or infinity where everything can be kept.
+
+    Raises:
+        InputError: if there are too few texts, pairs or images to probe even with everything kept.
     """
+    folds = min(MOST_SEARCH_FOLDS, int(judged.fold.max()) + 1)
     # a fit of the others takes a hundred times as long, and what they add to the search is little
     quick = [judge for judge in judges if judge.threads] or list(judges)
 
@@ -168,13 +172,13 @@ def search_constant(
         part = corpus.subset(keep, keep_pairs)
         rows = np.flatnonzero(keep)
         own = {judge.name: encoded[judge.name][rows] for judge in quick}
-        arguments: dict[str, Any] = {"folds": SEARCH_FOLDS, "seed": f"search {seed} {step}", "workers": workers}
-        try:
-            found = probe(part, quick, own, estimands=UNITS[unit], advance=advance, **arguments)
-        except InputError:  # too little is kept for a probe to learn from
-            return [0.5] * (len(quick) * len(UNITS[unit]))
-        aucs = [auc(scores, part.labels) for scores in found.texts.values()]
-        return [*aucs, *(float(paired_wins(logits).mean()) for logits in found.pairs.values())]
+        arguments: dict[str, Any] = {"folds": folds, "seed": f"search {seed} {step}", "workers": workers}
+        found = probe(part, quick, own, estimands=UNITS[unit], advance=advance, **arguments)
+        values = [auc(scores, part.labels) for scores in found.texts.values()]
+        values += [float(paired_wins(logits).mean()) for logits in found.pairs.values()]
+        if len(values) < len(quick) * len(UNITS[unit]):
+            raise InputError(f"Too few pairs to probe: {len(part.pairs)} of {len(corpus.pairs)}. Give more of them.")
+        return values
 
     if max(reached(math.inf, 0)) <= target:
         return math.inf
@@ -182,9 +186,15 @@ def search_constant(
     tried: list[tuple[float, list[float]]] = []
     for step in range(1, SEARCH_STEPS + 1):
         place = (low + high) / 2
-        tried.append((place, reached(math.exp(place), step)))
-        low, high = (place, high) if max(tried[-1][1]) <= target else (low, place)
-    return math.exp(_crossing(tried[1:], target))
+        try:
+            values = reached(math.exp(place), step)
+        except InputError:  # too little is kept for a probe to learn from
+            low = place
+            continue
+        tried.append((place, values))
+        low, high = (place, high) if max(values) <= target else (low, place)
+    # the first one lies in the middle of everything, the others near the crossing
+    return math.exp(_crossing(tried[1:], target) if len(tried) > 2 else low)
 
 
 def _crossing(tried: Sequence[tuple[float, list[float]]], target: float) -> float:
@@ -328,7 +338,7 @@ def _predictability(
                 part = replace(corpus, labels=np.where(kept, corpus.labels, -1))
                 scorer = fit_judge(judge, encoded, part, "text", fold == 0)
                 rows = np.flatnonzero(fold == 1)
-                right[rows] += (scorer(rows) > 0) == (corpus.labels[rows] == 1)
+                right[rows] += paired_wins(scorer(rows) * np.where(corpus.labels[rows] == 1, 1, -1))
             else:
                 part = replace(corpus, pairs=corpus.pairs[kept])
                 scorer = fit_judge(judge, encoded, part, "pair", fold == 0)

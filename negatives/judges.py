@@ -168,7 +168,7 @@ class BayesJudge:
 
     Args:
         features: texts -> 0 or 1 for each n-gram.
-        smoothing: count added to each n-gram in each class.
+        smoothing: count that is spread over both classes for each n-gram, at the same rate in each.
         name: names the judge.
     """
 
@@ -190,11 +190,12 @@ class BayesJudge:
         return self._scorer(encoded, pairs[:, 0], pairs[:, 1])
 
     def _scorer(self, encoded: Any, positives: np.ndarray, negatives: np.ndarray) -> Scorer:
-        share = [
-            np.log((np.asarray(encoded[rows].sum(axis=0)).ravel() + self.smoothing) / (len(rows) + 2 * self.smoothing))
+        # rates are smoothed alike in both classes: what neither has weighs nothing, whatever their sizes
+        smoothed = [
+            np.asarray(encoded[rows].mean(axis=0)).ravel() + self.smoothing / (len(positives) + len(negatives))
             for rows in (positives, negatives)
         ]
-        weights = share[0] - share[1]
+        weights = np.log(smoothed[0]) - np.log(smoothed[1])
         return lambda rows: np.asarray(encoded[rows] @ weights, dtype=np.float64)
 
 

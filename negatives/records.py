@@ -6,6 +6,7 @@ Reading checks every rule that later steps rely on, and names file, line and rem
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ __all__ = [
     "check_negative_type",
     "is_harmonised",
     "pair_table",
+    "pair_verdicts_beside",
     "read_captions",
     "read_jsonl",
     "read_negatives",
@@ -236,13 +238,30 @@ def read_pair_verdicts(path: StrPath, pairs: pa.Table) -> pa.Table:
 
 def is_harmonised(path: StrPath) -> bool | None:
     """Whether verdicts were made of harmonised negatives; None where the file does not say so."""
+    return {b"true": True, b"false": False}.get(_metadata(path).get(b"harmonised", b""))
+
+
+def _metadata(path: StrPath) -> dict[bytes, bytes]:
     if not str(path).lower().endswith(".parquet"):
-        return None
+        return {}
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        return pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException):
-        return None  # reading the table tells what is wrong
-    return {b"true": True, b"false": False}.get(metadata.get(b"harmonised", b""))
+        return {}  # reading the table tells what is wrong
+
+
+def pair_verdicts_beside(path: StrPath) -> Path | None:
+    """The file with the verdicts on pairs that belongs to verdicts on texts; None where single texts were judged.
+
+    Raises:
+        InputError: if the verdicts say that pairs were judged, and the file is not there.
+    """
+    beside = Path(path).with_name(PAIR_VERDICTS_FILE)
+    if beside.is_file():
+        return beside
+    if _metadata(path).get(b"unit", b"text") != b"text":
+        raise InputError(f"{path} judges pairs, and needs {PAIR_VERDICTS_FILE} beside it. Copy that file too.")
+    return None
 
 
 def with_paraphrases(captions: pa.Table, path: StrPath) -> pa.Table:

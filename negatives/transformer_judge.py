@@ -20,6 +20,7 @@ import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -147,7 +148,15 @@ class TransformerJudge:
         with _quiet(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
             module = JudgeModule(self._network(encoded), self.lr, len(order), self.checkpoint is None)
-            trainer = lightning.Trainer(
+            trainer = self._trainer()
+            trainer.fit(module, batches)
+            device = trainer.strategy.root_device
+        network = module.network.to(device).eval()
+        return lambda rows: score(network, encoded[rows], device)
+
+    def _trainer(self) -> lightning.Trainer:
+        try:
+            return lightning.Trainer(
                 max_epochs=1,  # the schedule holds all epochs
                 accelerator=self.accelerator,
                 devices=1,
@@ -157,10 +166,10 @@ class TransformerJudge:
                 enable_model_summary=False,
                 gradient_clip_val=CLIPPED,
             )
-            trainer.fit(module, batches)
-            device = trainer.strategy.root_device
-        network = module.network.to(device).eval()
-        return lambda rows: score(network, encoded[rows], device)
+        except MisconfigurationException as error:
+            raise InputError(
+                f"`judge.transformer.accelerator` is {self.accelerator}, and this machine has none. Use auto."
+            ) from error
 
     def _network(self, encoded: TokenIds) -> nn.Module:
         if self.checkpoint is not None:

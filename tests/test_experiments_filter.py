@@ -32,7 +32,7 @@ from negatives.records import (
 from tests.test_negatives_corpus import Row, cued, tables
 
 QUIET = ("judge.judges=[word]", "judge.word_ngrams=1", "judge.folds=3", "judge.workers=1", "logging.wandb=disabled")
-PROBES = ("certificate.probes=[word]", "certificate.folds=3", "certificate.seeds=1", "certificate.bootstrap=20")
+PROBES = ("certificate.probes=[word,bayes]", "certificate.folds=3", "certificate.seeds=1", "certificate.bootstrap=20")
 QUICK = (*QUIET, *PROBES)
 FILES = {"verdicts.parquet", "certificate.json", "config.yaml", "provenance.json"}
 every_unit = pytest.mark.parametrize("unit", ["text", "pair", "both"])
@@ -57,8 +57,15 @@ def kept(table: pa.Table) -> np.ndarray:
     return keep
 
 
-@pytest.mark.parametrize("rule", ["overlap", "top_fraction", "aflite"])
-@every_unit
+UNITS_AND_RULES = [
+    (unit, rule)
+    for unit in ("text", "pair", "both")
+    for rule in ("overlap", "top_fraction", "aflite")
+    if (unit, rule) != ("both", "aflite")
+]
+
+
+@pytest.mark.parametrize(("unit", "rule"), UNITS_AND_RULES)
 def test_what_is_written_is_read_and_says_how_it_came_to_be(tmp_path: Path, unit: str, rule: str) -> None:
     words, captions, negatives = write(tmp_path, cued(40, 0.2, 0.5))
     code = run(
@@ -141,7 +148,9 @@ def test_a_balanced_set_is_exit_code_zero_and_so_is_its_resumption(
     shares = {name: part["kept"] / part["of"] for name, part in certificate["retention"].items()}
     assert 0.4 < shares["texts"] < 0.95
     (control,) = [
-        one["value"] for one in certificate["control"] if (one["estimand"], one["negative_type"]) == ("auc", "all")
+        one["value"]
+        for one in certificate["control"]
+        if (one["estimand"], one["judge"], one["negative_type"]) == ("auc", "word", "all")
     ]
     assert control > 0.6
     assert run(tmp_path / "out", *words, "certificate.tolerance=0.05", "--resume") == 0
@@ -223,9 +232,11 @@ def test_hard_positives_join_the_positives_and_their_pairs(tmp_path: Path) -> No
         (cued(9, 0.2, 0.5), ["judge.judges=[]"], "`judge.judges` must list"),
         (cued(9, 0.2, 0.5), ["certificate.probes=[oracle]"], "`certificate.probes` must list"),
         (cued(9, 0.2, 0.5), ["unit=image"], "`unit` must be"),
+        (cued(9, 0.2, 0.5), ["unit=both", "rule=aflite"], "`unit` must be text or pair where `rule` is aflite"),
+        (cued(9, 0.2, 0.5), ["certificate.probes=[word]"], "must hold a judge that is not among `judge.judges`"),
     ],
     ids=["one image", "fewer images than folds", "all texts equal", "all pairs equal", "nothing kept", "constant",
-         "folds", "no judge", "unknown probe", "unknown unit"],
+         "folds", "no judge", "unknown probe", "unknown unit", "aflite of both", "no fresh family"],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_exit_code_two(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[Row], words: list[str], told: str

@@ -114,9 +114,9 @@ def test_each_filter_makes_as_many_fits_as_it_announces(unit: str) -> None:
     for arguments, searched in (({"constant": 1.0}, False), ({}, True)):
         told: list[int] = []
         filtered(CORPUS, unit=unit, advance=lambda told=told: told.append(1), **arguments)
-        assert len(told) == filter_fits(2, 3, unit, searched=searched)
+        assert len(told) == filter_fits(2, 3, unit, searching=2 if searched else 0)
     kinds = {"text": 1, "pair": 1, "both": 2}[unit]
-    assert filter_fits(2, 3, unit, searched=False) == 2 * 3 * kinds
+    assert filter_fits(2, 3, unit, searching=0) == 2 * 3 * kinds
 
 
 def test_pairs_get_the_verdict_of_both_texts_where_texts_are_judged() -> None:

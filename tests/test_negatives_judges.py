@@ -133,14 +133,13 @@ def test_naive_bayes_by_hand() -> None:
     texts = ["dog", "dog", "cat", "cat", "dog", "fish"]
     encoded = judge.encode(texts)
     scores = judge.fit(encoded, np.arange(5), np.array([1, 1, 1, 0, 0]))(np.arange(6))
-    # positives: 2 of 3 dog, 1 of 3 cat; negatives: 1 of 2 each; fish in none
-    dog = math.log((2.5 / 4) / (1.5 / 3))
-    cat = math.log((1.5 / 4) / (1.5 / 3))
-    fish = math.log((0.5 / 4) / (0.5 / 3))
-    np.testing.assert_allclose(scores, [dog, dog, cat, cat, dog, fish], rtol=1e-5)
+    # positives: 2 of 3 dog, 1 of 3 cat; negatives: 1 of 2 each; fish in none; smoothed by 0.5 in 5 texts
+    dog = math.log((2 / 3 + 0.1) / (1 / 2 + 0.1))
+    cat = math.log((1 / 3 + 0.1) / (1 / 2 + 0.1))
+    np.testing.assert_allclose(scores, [dog, dog, cat, cat, dog, 0.0], rtol=1e-5, atol=1e-9)
     pairs = judge.fit_pairs(encoded, np.array([[0, 3], [1, 4]]))(np.array([0, 3]))
     # first of each pair: dog, dog; second: cat, dog
-    np.testing.assert_allclose(pairs, [math.log(2.5 / 1.5), math.log(0.5 / 1.5)], rtol=1e-5)
+    np.testing.assert_allclose(pairs, [math.log(1.125 / 0.625), math.log(0.125 / 0.625)], rtol=1e-5)
 
 
 @every_judge
@@ -198,3 +197,15 @@ def test_encoding_sees_no_label_and_judges_have_different_names() -> None:
     judges = [maker() for maker in MAKERS.values()]
     assert [judge.name for judge in judges] == list(MAKERS)
     assert all(isinstance(judge, LinearJudge | BayesJudge) and judge.threads for judge in judges)
+
+
+def test_an_ngram_that_neither_class_has_weighs_nothing_for_bayes_whatever_the_sizes() -> None:
+    """With counts smoothed alike, every unseen n-gram would vote for the smaller class."""
+    texts = [
+        *("red dog", "blue dog"),
+        *(f"{colour} cat" for colour in ("red", "blue") for _ in range(5)),
+        "a lone word",
+    ]
+    judge = bayes_judge(1)
+    scorer = judge.fit(judge.encode(texts), np.arange(12), np.array([1, 1, *[0] * 10]))
+    assert scorer(np.array([12])).tolist() == [0.0]
