@@ -311,8 +311,12 @@ def _filtered(
     count = np.bincount(ends, minlength=texts)
     mean = np.where(count > 0, np.bincount(ends, chances, minlength=texts) / np.maximum(count, 1), 0.5)
     with np.errstate(divide="ignore"):
-        none = np.exp(np.bincount(ends, np.tile(np.log1p(-probability), 2), minlength=texts))
-    return Filtered(unit, constant, fold, mean, 1 - none, keep, judged.fold, judged.oof_score, probability, keep_pairs)
+        chance = 1 - np.exp(np.bincount(ends, np.tile(np.log1p(-probability), 2), minlength=texts))
+    if unit == "both":  # the pairs of a positive share one draw
+        most = np.zeros(texts)
+        np.maximum.at(most, first, probability)
+        chance = np.where(corpus.labels == 1, most, chance)
+    return Filtered(unit, constant, fold, mean, chance, keep, judged.fold, judged.oof_score, probability, keep_pairs)
 
 
 def _kept(corpus: Corpus, unit: str, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
