@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from negatives.corpus import Corpus
 from negatives.crossfit import fold_of_texts
 from negatives.cues import Cue, LeakingNgram, leaking_ngrams, style_cues
 from negatives.estimands import ALL, ESTIMANDS, STACKED, TIE, Estimate, encode, enough_pairs, estimates, probe
+from negatives.files import finite
 from negatives.judges import Judge
 
 
@@ -98,7 +98,7 @@ class Audit:
 
     def to_json(self) -> dict[str, Any]:
         """The audit as plain dicts, lists, strings and finite numbers, named as the attributes; NaN is None."""
-        plain: dict[str, Any] = _finite(asdict(self))
+        plain: dict[str, Any] = finite(asdict(self))
         return plain
 
 
@@ -252,11 +252,3 @@ def _first_of_each(positions: Iterable[int], key: Callable[[int], Any], top: int
             break
         found.setdefault(key(position), position)
     return list(found.values())
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value

@@ -12,8 +12,8 @@ import numpy as np
 from negatives.balance import random_subset
 from negatives.corpus import Corpus
 from negatives.estimands import ALL, Estimate, Probed, auc, estimates, fits, paired_wins, probe
-from negatives.files import InputError
-from negatives.filter import UNITS, Filtered
+from negatives.files import InputError, finite
+from negatives.filter import UNITS, Filtered, texts_and_pairs
 from negatives.judges import Judge
 
 TRANSFORMER = "transformer"
@@ -57,15 +57,7 @@ class Certificate:
 
     def to_json(self) -> dict[str, Any]:
         """The certificate as plain dicts, lists, numbers and strings; what could not be measured is None."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, Mapping):
-                return {key: plain(item) for key, item in value.items()}
-            if isinstance(value, list):
-                return [plain(item) for item in value]
-            return None if isinstance(value, float) and not math.isfinite(value) else value
-
-        content: dict[str, Any] = plain(asdict(self))
+        content: dict[str, Any] = finite(asdict(self))
         return content
 
 
@@ -160,13 +152,11 @@ def _control(corpus: Corpus, filtered: Filtered, seed: int) -> tuple[np.ndarray,
     """As many texts of each class, or as many pairs of each type, drawn at random."""
     if filtered.unit == "text":
         keys = [corpus.key(text) for text in range(len(corpus.captions))]
-        keep = random_subset(corpus.labels, filtered.keep, keys, seed)
-        return keep, keep[corpus.pairs].all(axis=1)
-    keys = [f"{first} {second}" for first, second in corpus.pairs]
-    kept = random_subset(corpus.pair_types.astype(str), filtered.pair_keep, keys, seed)
-    keep = np.zeros(len(corpus.captions), dtype=bool)
-    keep[corpus.pairs[kept].ravel()] = True
-    return keep, kept
+        chosen = random_subset(corpus.labels, filtered.keep, keys, seed)
+    else:
+        keys = [f"{first} {second}" for first, second in corpus.pairs]
+        chosen = random_subset(corpus.pair_types.astype(str), filtered.pair_keep, keys, seed)
+    return texts_and_pairs(corpus, filtered.unit, chosen)
 
 
 def _known(corpus: Corpus, filtered: Filtered) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -59,6 +60,19 @@ def write_json(value: object, path: StrPath) -> None:
         ValueError: if a number is not finite: JSON has no word for it.
     """
     write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+
+
+def finite(value: Any) -> Any:
+    """Plain values with None for numbers that are not finite: what `write_json` takes.
+
+    >>> finite({"a": [0.5, float("nan")], "b": float("inf")})
+    {'a': [0.5, None], 'b': None}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list) else value
 
 
 def read_jsonl(path: StrPath) -> list[tuple[int, dict[str, Any]]]:

@@ -32,7 +32,7 @@ class Judged:
     """What is filtered: the texts (unit text) or the pairs, with what the judges say of them.
 
     Attributes:
-        fold: [N] fold of each.
+        fold: [U] fold of each text of the corpus; a pair has that of its texts.
         oof_score: [N] chance that a text is a positive, or that the first of a pair is.
         labels: [N] 1 or 0; 1 for all pairs.
         groups: N names of class and type: what shrinks alike where types are kept apart.
@@ -126,7 +126,7 @@ def judge_texts(
     parts = corpus.pairs[:, :1] if unit == "both" else corpus.pairs
     keys = ["\n".join(corpus.key(text) for text in texts) for texts in parts]
     ones = np.ones(len(corpus.pairs), dtype=np.int64)
-    return Judged(fold[corpus.pairs[:, 0]], _chance(logits), ones, [str(kind) for kind in corpus.pair_types], keys)
+    return Judged(fold, _chance(logits), ones, [str(kind) for kind in corpus.pair_types], keys)
 
 
 def search_constant(
@@ -168,7 +168,7 @@ def search_constant(
     def reached(constant: float, step: int) -> list[float]:
         # other folds and draws at each step, so that their noise averages out in the lines below
         kept = draw(keep_probabilities(judged, constant, per_type), judged.keys, f"search {seed} {step}")
-        keep, keep_pairs = _kept(corpus, unit, kept)
+        keep, keep_pairs = texts_and_pairs(corpus, unit, kept)
         part = corpus.subset(keep, keep_pairs)
         rows = np.flatnonzero(keep)
         own = {judge.name: encoded[judge.name][rows] for judge in quick}
@@ -280,22 +280,14 @@ def filter_corpus(
         raise InputError(
             "Nothing would be kept: the judges tell the classes apart on every text. Write other negatives."
         )
-    return _filtered(
-        corpus, unit, judged, probability, kept, constant, fold_of(corpus.image_ids, folds, f"filter {seed}")
-    )
+    return _filtered(corpus, unit, judged, probability, kept, constant)
 
 
 def _filtered(
-    corpus: Corpus,
-    unit: str,
-    judged: Judged,
-    probability: np.ndarray,
-    kept: np.ndarray,
-    constant: float | None,
-    image_fold: np.ndarray,
+    corpus: Corpus, unit: str, judged: Judged, probability: np.ndarray, kept: np.ndarray, constant: float | None
 ) -> Filtered:
-    keep, keep_pairs = _kept(corpus, unit, kept)
-    fold = image_fold[corpus.images]
+    keep, keep_pairs = texts_and_pairs(corpus, unit, kept)
+    fold = judged.fold
     first, second = corpus.pairs[:, 0], corpus.pairs[:, 1]
     if unit == "text":
         both = probability[first] * probability[second]
@@ -316,10 +308,10 @@ def _filtered(
         most = np.zeros(texts)
         np.maximum.at(most, first, probability)
         chance = np.where(corpus.labels == 1, most, chance)
-    return Filtered(unit, constant, fold, mean, chance, keep, judged.fold, judged.oof_score, probability, keep_pairs)
+    return Filtered(unit, constant, fold, mean, chance, keep, fold[first], judged.oof_score, probability, keep_pairs)
 
 
-def _kept(corpus: Corpus, unit: str, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def texts_and_pairs(corpus: Corpus, unit: str, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Kept texts [U] and pairs [P]: a pair needs both texts, and where pairs are judged a text needs a pair."""
     if unit == "text":
         return kept, kept[corpus.pairs].all(axis=1)

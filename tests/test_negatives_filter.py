@@ -143,7 +143,7 @@ def test_texts_get_the_verdicts_of_their_pairs_where_pairs_are_judged(unit: str)
         assert found.oof_score[text] == pytest.approx(np.mean(scores) if own else 0.5)
         probabilities = found.pair_keep_probability[own]
         shared = unit == "both" and corpus.labels[text] == 1  # one draw for all pairs of a positive
-        chance = probabilities.max() if shared else 1 - math.prod(1 - probabilities)
+        chance = probabilities.max(initial=0) if shared else 1 - math.prod(1 - probabilities)
         assert found.keep_probability[text] == pytest.approx(chance)
         assert found.keep[text] == any(found.pair_keep[pair] for pair in own)
     lone = corpus.captions.index("!")
