@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import pyarrow as pa
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import Collator, ImageTextBatch, ImageTextRow
@@ -30,6 +31,7 @@ from negatives.records import (
     InputError,
     StrPath,
     is_harmonised,
+    judged_unit,
     pair_table,
     pair_verdicts_beside,
     read_pair_verdicts,
@@ -206,6 +208,11 @@ class ImageTextDataModule(L.LightningDataModule):
         if self.subset == "all" or self.verdicts is None:
             return None, None
         self._check_harmonised(self.verdicts)
+        if self.unit == "text" and judged_unit(self.verdicts) == "pair":
+            rank_zero_warn(
+                f"data.mixing.unit: text draws single texts, and {self.verdicts} promises nothing of those: pairs were "
+                "judged. Filter with unit: text or both, or set data.mixing.unit=pair."
+            )
         beside = pair_verdicts_beside(self.verdicts) if self.unit == "pair" else None
         if beside is not None:
             keep_pairs = _flags(read_pair_verdicts(beside, pairs))

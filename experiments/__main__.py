@@ -24,7 +24,7 @@ class Verb(NamedTuple):
 
     Attributes:
         module: Module with `run(config, *, resume, overwrite)`; sweeps also `load(path, overrides)`, `status(config)`.
-        schema: Its dataclass in `experiments.schemas`.
+        schema: Its dataclass in `experiments.schemas` or `experiments.text_schemas`.
         summary: One line of `itm --help`.
         example: A command that teaches the verb.
         bare: Key that takes the arguments which are neither a file of configuration nor `key=value`.
@@ -180,9 +180,17 @@ def _configure(name: str, verb: Verb, words: Sequence[str], *, full: bool = Fals
         if path is None:
             raise UsageError("itm sweep needs a YAML file: itm sweep CONFIG.yaml")
         return importlib.import_module(verb.module).load(path, overrides)
-    from experiments import config, schemas
+    from experiments import config
 
-    return config.load_config(getattr(schemas, verb.schema), path, overrides)
+    return config.load_config(_schema(verb), path, overrides)
+
+
+def _schema(verb: Verb) -> type[Any]:
+    from experiments import schemas, text_schemas
+
+    home = schemas if hasattr(schemas, verb.schema) else text_schemas
+    schema: type[Any] = getattr(home, verb.schema)
+    return schema
 
 
 def _sort_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -228,9 +236,9 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
 
 def _verb_page(verb: Verb, parser: argparse.ArgumentParser) -> str:
     """What `itm VERB --help` prints: options, an example, and every key of the configuration."""
-    from experiments import reference, schemas
+    from experiments import reference
 
-    keys = reference.key_table(getattr(schemas, verb.schema))
+    keys = reference.key_table(_schema(verb))
     return f"{parser.format_help()}\nexample:\n  {verb.example}\n\nkeys (type, default, rule):\n{keys}"
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from experiments.build import build_judges, wandb_logger
 from experiments.outputs import OutputFolder
 from experiments.progress import counter, say, tracker
-from experiments.schemas import AuditConfig
+from experiments.text_schemas import AuditConfig
 from negatives.records import (
     is_harmonised,
     pair_table,

@@ -14,12 +14,12 @@ from experiments.progress import is_terminal
 from experiments.schemas import (
     DataConfig,
     ExperimentConfig,
-    JudgeConfig,
     LoggingConfig,
     ModelConfig,
     OptimConfig,
     PairsConfig,
 )
+from experiments.text_schemas import JudgeConfig
 from negatives.records import InputError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from experiments.build import build_judges, wandb_logger
 from experiments.outputs import OutputFolder
 from experiments.progress import counter, say
-from experiments.schemas import FilterConfig
+from experiments.text_schemas import FilterConfig
 from negatives.records import (
     PAIR_VERDICT_SCHEMA,
     PAIR_VERDICTS_FILE,
@@ -94,7 +94,13 @@ def _filter(config: FilterConfig, corpus: Corpus) -> tuple[Filtered, Certificate
     encoded = encode(judges, corpus)
     searched = config.rule == "overlap" and config.constant is None
     quick = sum(judge.threads for judge in judges) or len(judges)
-    total = filter_fits(len(judges), config.judge.folds, config.unit, searching=quick if searched else 0)
+    total = filter_fits(
+        len(judges),
+        config.judge.folds,
+        config.unit,
+        searching=quick if searched else 0,
+        aflite_fraction=config.top_fraction if config.rule == "aflite" else 0.0,
+    )
     with counter("filter: fits of judges", total) as advance:
         filtered = filter_corpus(
             corpus,

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from experiments.outputs import OutputFolder
 from experiments.progress import say, tracker
-from experiments.schemas import GenerateConfig
+from experiments.text_schemas import GenerateConfig
 from negatives.records import InputError, read_captions, write_table
 
 NEGATIVES_FILE = "negatives.parquet"

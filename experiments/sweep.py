@@ -25,15 +25,8 @@ from experiments.layers import ConfigError, find_base, find_yaml, nested, read_y
 from experiments.manifest import FINISHED, PENDING, RUNNING, Manifest, Task, is_locked, read_states, sweep_lock
 from experiments.outputs import OutputFolder
 from experiments.progress import say
-from experiments.schemas import (
-    AuditConfig,
-    CompareConfig,
-    EvaluateConfig,
-    ExperimentConfig,
-    FilterConfig,
-    GenerateConfig,
-    SweepConfig,
-)
+from experiments.schemas import CompareConfig, EvaluateConfig, ExperimentConfig, SweepConfig
+from experiments.text_schemas import AuditConfig, FilterConfig, GenerateConfig
 from negatives.records import InputError, write_text
 
 STEP_SCHEMAS = {"generate": GenerateConfig, "audit": AuditConfig, "filter": FilterConfig}

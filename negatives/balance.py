@@ -103,7 +103,7 @@ def aflite(
     *,
     fraction: float,
     slice_fraction: float = 0.05,
-    threshold: float = 0.75,
+    drop_threshold: float = 0.75,
 ) -> np.ndarray:
     """Drops, round after round, the rows that linear judges predict most often (AFLite, Le Bras et al. 2020, alg. 1).
 
@@ -114,7 +114,7 @@ def aflite(
         keys: N names of rows; ties are broken by their hash.
         fraction: most of each group that is dropped, in [0, 1).
         slice_fraction: part of each group dropped in a round at most.
-        threshold: rows predicted less often than this stay.
+        drop_threshold: rows predicted less often than this stay.
 
     Returns:
         [N] bool, True = kept.
@@ -128,13 +128,22 @@ def aflite(
         for rows in members:
             room = math.floor(fraction * len(rows) + 1e-9) - int((~keep[rows]).sum())
             size = min(room, max(1, math.floor(slice_fraction * len(rows))))
-            candidates = rows[keep[rows] & (scores[rows] >= threshold)]
+            candidates = rows[keep[rows] & (scores[rows] >= drop_threshold)]
             ranked = candidates[np.lexsort((ties[candidates], -scores[candidates]))][: max(0, size)]
             keep[ranked] = False
             dropped += len(ranked)
         if not dropped:
             break
     return keep
+
+
+def aflite_rounds(fraction: float, slice_fraction: float = 0.05) -> int:
+    """How many rounds `aflite` takes at most, with one that finds nothing more to drop.
+
+    >>> aflite_rounds(0.3)
+    7
+    """
+    return min(math.ceil(1 / slice_fraction), math.ceil(fraction / slice_fraction - 1e-9) + 1)
 
 
 def random_subset(labels: np.ndarray, keep: np.ndarray, text_ids: Sequence[str], seed: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from negatives.balance import aflite, constants_for_shares, draw, overlap, top_fraction
+from negatives.balance import aflite, aflite_rounds, constants_for_shares, draw, overlap, top_fraction
 from negatives.corpus import Corpus, fold_of
 from negatives.crossfit import HeldOut, combine_pairs, combine_texts, fit_judge, fold_of_texts, held_out_scores
 from negatives.estimands import auc, fits, paired_wins, probe
@@ -71,11 +71,12 @@ class Filtered:
     pair_keep: np.ndarray
 
 
-def filter_fits(judges: int, folds: int, unit: str, *, searching: int) -> int:
-    """How many fits `filter_corpus` makes, those of rule aflite aside; `searching` judges look for the constant."""
+def filter_fits(judges: int, folds: int, unit: str, *, searching: int = 0, aflite_fraction: float = 0.0) -> int:
+    """How many fits `filter_corpus` makes at most; `searching` judges look for the constant of rule overlap."""
     kinds = {"text": 1, "pair": 1, "both": 2}[unit]
     once = fits(searching, min(MOST_SEARCH_FOLDS, folds), len(UNITS[unit]), stacked=False)
-    return fits(judges, folds, kinds) + (SEARCH_STEPS + 1) * once
+    rounds = aflite_rounds(aflite_fraction) if aflite_fraction else 0
+    return fits(judges, folds, kinds) + (SEARCH_STEPS + 1) * once + AFLITE_PARTITIONS * rounds
 
 
 def judge_texts(
@@ -273,7 +274,7 @@ def filter_corpus(
         if rule == "top_fraction":
             kept = top_fraction(judged.oof_score, groups, judged.labels, judged.keys, fraction)
         else:
-            predict = _predictability(corpus, judges[0], encoded[judges[0].name], unit, seed)
+            predict = _predictability(corpus, judges[0], encoded[judges[0].name], unit, seed, advance)
             kept = aflite(predict, groups, judged.keys, fraction=fraction)
         probability = kept.astype(np.float64)
     if not kept.any():
@@ -321,7 +322,7 @@ def texts_and_pairs(corpus: Corpus, unit: str, kept: np.ndarray) -> tuple[np.nda
 
 
 def _predictability(
-    corpus: Corpus, judge: Judge, encoded: Any, unit: str, seed: int
+    corpus: Corpus, judge: Judge, encoded: Any, unit: str, seed: int, advance: Advance | None
 ) -> Callable[[np.ndarray, int], np.ndarray]:
     """How often judges that were fitted on random halves of the images are right about the other half."""
 
@@ -342,6 +343,8 @@ def _predictability(
                 ends = corpus.pairs[rows]
                 right[rows] += paired_wins(scorer(ends[:, 0]) - scorer(ends[:, 1]))
             asked[rows] += 1
+            if advance is not None:
+                advance()
         return right / np.maximum(asked, 1)
 
     return measure

@@ -24,6 +24,7 @@ __all__ = [
     "StrPath",
     "check_negative_type",
     "is_harmonised",
+    "judged_unit",
     "pair_table",
     "pair_verdicts_beside",
     "read_captions",
@@ -241,6 +242,11 @@ def is_harmonised(path: StrPath) -> bool | None:
     return {b"true": True, b"false": False}.get(_metadata(path).get(b"harmonised", b""))
 
 
+def judged_unit(path: StrPath) -> str:
+    """The unit of the filter that made verdicts: "text", "pair" or "both"; "text" where the file does not say so."""
+    return _metadata(path).get(b"unit", b"text").decode()
+
+
 def _metadata(path: StrPath) -> dict[bytes, bytes]:
     if not str(path).lower().endswith(".parquet"):
         return {}
@@ -259,7 +265,7 @@ def pair_verdicts_beside(path: StrPath) -> Path | None:
     beside = Path(path).with_name(PAIR_VERDICTS_FILE)
     if beside.is_file():
         return beside
-    if _metadata(path).get(b"unit", b"text") != b"text":
+    if judged_unit(path) != "text":
         raise InputError(f"{path} judges pairs, and needs {PAIR_VERDICTS_FILE} beside it. Copy that file too.")
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from datamodules.batch import ImageTextRow, collate_rows
@@ -228,6 +230,18 @@ def test_unit_text_goes_by_the_verdicts_on_texts_also_where_pairs_were_judged(fo
     for subset in ("kept", "random"):
         one, two = (epoch_of(data(folder, verdicts=path, subset=subset)) for path in (verdicts, folder / verdicts.name))
         assert plain(one) == plain(two)
+
+
+@pytest.mark.parametrize(("judged", "drawn", "warns"), [("pair", "text", 1), ("pair", "pair", 0), ("both", "text", 0)])
+def test_single_texts_of_judged_pairs_are_drawn_with_a_warning(
+    folder: Path, tmp_path: Path, judged: str, drawn: str, warns: int
+) -> None:
+    verdicts, _ = pair_verdicts(folder, tmp_path)
+    write_table(pq.read_table(verdicts).replace_schema_metadata({"harmonised": "true", "unit": judged}), verdicts)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        epoch_of(data(folder, verdicts=verdicts, subset="kept", unit=drawn))
+    assert sum("promises nothing" in str(one.message) for one in caught) == warns
 
 
 def test_the_random_subset_of_pairs_has_as_many_of_each_type_and_differs(folder: Path, tmp_path: Path) -> None:

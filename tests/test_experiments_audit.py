@@ -15,7 +15,7 @@ from experiments.__main__ import main
 from experiments.audit import read_audited
 from experiments.config import load_config
 from experiments.report.audits import read_audits
-from experiments.schemas import AuditConfig
+from experiments.text_schemas import AuditConfig
 from negatives.audit import Audit
 from negatives.corpus import build_corpus
 from negatives.harmonise import harmonise_table

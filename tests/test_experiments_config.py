@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import MISSING
 
-from experiments import schemas
+from experiments import schemas, text_schemas
 from experiments.config import ConfigError, describe, load_config, load_mapping, read_yaml, to_yaml
 
 
@@ -238,7 +238,7 @@ def test_yaml_of_a_configuration_reads_back_as_itself(tmp_path: Path) -> None:
     assert load_config(Outer, write(tmp_path / "a.yaml", to_yaml(config))) == config
 
 
-VERB_SCHEMAS = [value for name, value in vars(schemas).items() if name.endswith("Config")]
+VERB_SCHEMAS = [v for name, v in (vars(schemas) | vars(text_schemas)).items() if name.endswith("Config")]
 
 
 @pytest.mark.parametrize("schema", VERB_SCHEMAS, ids=lambda schema: schema.__name__)

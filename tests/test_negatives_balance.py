@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp, norm
 
-from negatives.balance import aflite, constants_for_shares, draw, overlap, random_subset, top_fraction
+from negatives.balance import aflite, aflite_rounds, constants_for_shares, draw, overlap, random_subset, top_fraction
 from negatives.estimands import auc
 
 SHIFT = 0.5  # positives are N(SHIFT, 1), negatives N(-SHIFT, 1): log odds are 2 * SHIFT * x
@@ -162,6 +162,18 @@ def test_ties_are_broken_by_the_key_and_not_by_the_row(rule: Callable[[list[str]
     assert kept not in (set(keys[:20]), set(keys[20:]))
 
 
+@pytest.mark.parametrize("fraction", [0.05, 0.3, 0.31, 0.9])
+def test_aflite_takes_at_most_the_rounds_that_its_bar_shows(fraction: float) -> None:
+    rounds = []
+
+    def predictability(keep: np.ndarray, number: int) -> np.ndarray:
+        rounds.append(number)
+        return np.ones(len(keep))
+
+    aflite(predictability, ["a"] * 200, names(200), fraction=fraction)
+    assert len(rounds) == aflite_rounds(fraction)
+
+
 def test_aflite_drops_a_slice_of_the_most_predictable_each_round() -> None:
     seen: list[tuple[int, list[bool]]] = []
 
@@ -190,8 +202,9 @@ def test_aflite_stops_when_nothing_reaches_the_threshold() -> None:
     keep = aflite(predictability, ["+"] * 100, names(100), fraction=0.9)
     assert keep.tolist() == [False] * 7 + [True] * 93
     assert calls == [0, 1, 2]  # 5 go, 2 go, none does
-    assert aflite(lambda keep, _: np.full(100, 0.74), ["+"] * 100, names(100), fraction=0.9).all()
-    assert not aflite(lambda keep, _: np.full(100, 0.74), ["+"] * 100, names(100), fraction=0.9, threshold=0.7).all()
+    arguments = (lambda keep, _: np.full(100, 0.74), ["+"] * 100, names(100))
+    assert aflite(*arguments, fraction=0.9).all()
+    assert not aflite(*arguments, fraction=0.9, drop_threshold=0.7).all()
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.13, 0.5, 0.99])

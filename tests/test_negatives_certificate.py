@@ -250,7 +250,7 @@ def test_a_certificate_does_not_depend_on_workers() -> None:
 def test_rules_are_those_of_the_configuration() -> None:
     from dataclasses import fields
 
-    from experiments.schemas import FilterConfig
+    from experiments.text_schemas import FilterConfig
 
     (rule,) = [field for field in fields(FilterConfig) if field.name == "rule"]
     assert rule.metadata["choices"] == RULES

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from experiments.build import build_judges
-from experiments.schemas import JudgeConfig
+from experiments.text_schemas import JudgeConfig
 from negatives.files import read_jsonl
 from negatives.randomness import generator_for
 

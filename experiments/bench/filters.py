@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from experiments.build import build_judges
-from experiments.schemas import JudgeConfig, TransformerConfig
+from experiments.text_schemas import JudgeConfig, TransformerConfig
 from negatives.records import pair_table, read_jsonl, text_table, write_json
 
 if TYPE_CHECKING:
