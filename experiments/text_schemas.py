@@ -195,8 +195,9 @@ class FilterConfig:
     confidently judged (LLaVA-score). aflite: drops, again and again, what the first judge predicts (AFLite)."""
     constant: float | None = field(default=None, metadata={"above": 0.0, "max": 1e6})
     """overlap: the factor of the odds; not given: the one that keeps most while probes stay within `target`."""
-    target: float = field(default=0.512, metadata={"min": 0.5, "max": 1.0})
-    """overlap: the largest AUC or paired accuracy that probes may reach while the constant is searched."""
+    target: float | None = field(default=None, metadata={"min": 0.5, "max": 1.0})
+    """overlap: the largest AUC or paired accuracy that probes may reach while the constant is searched; not given:
+    0.505 for unit text, 0.512 for pairs."""
     top_fraction: float = field(default=0.3, metadata={"min": 0.0, "max": 0.99})
     """top_fraction, aflite: part of each class (or of the pairs) that is dropped."""
     per_type: bool = False

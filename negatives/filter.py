@@ -19,6 +19,10 @@ from negatives.judges import Judge
 UNITS = {"text": ("auc",), "pair": ("paired_accuracy",), "both": ("auc", "paired_accuracy")}
 """Unit -> what has to be at a coin's level."""
 LARGEST_CONSTANT = 8.0
+TARGETS = {"text": 0.505, "pair": 0.512, "both": 0.512}
+"""Unit -> what a probe may reach in the search. Probes of other families, and several together, see somewhat more than
+those which search, and more so on single texts."""
+
 SEARCH_STEPS = 5
 MOST_SEARCH_FOLDS = 3  # probes learn from two thirds then; those of a certificate, being combined, from three fifths
 MIN_SLOPE = 0.01  # of what a judge reaches against log(constant); less is noise
@@ -233,7 +237,7 @@ def filter_corpus(
     unit: str = "text",
     rule: str = "overlap",
     constant: float | None = None,
-    target: float = 0.512,
+    target: float | None = None,
     fraction: float = 0.3,
     per_type: bool = False,
     folds: int = 5,
@@ -250,7 +254,7 @@ def filter_corpus(
         unit: "text", "pair" or "both".
         rule: one of `balance.RULES`.
         constant: of `overlap`; searched for where not given (`search_constant`).
-        target: of the search.
+        target: of the search; not given: that of `TARGETS`.
         fraction: of `top_fraction` and `aflite`.
         per_type: keep the same share of each negative type.
         folds: at least 3.
@@ -266,7 +270,8 @@ def filter_corpus(
     groups = judged.groups if per_type else [str(label) for label in judged.labels]
     if rule == "overlap":
         if constant is None:
-            constant = search_constant(corpus, judged, judges, encoded, target=target, per_type=per_type, **arguments)
+            goal = TARGETS[unit] if target is None else target
+            constant = search_constant(corpus, judged, judges, encoded, target=goal, per_type=per_type, **arguments)
         probability = keep_probabilities(judged, constant, per_type)
         kept = draw(probability, judged.keys, seed)
     else:

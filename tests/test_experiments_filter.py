@@ -141,7 +141,7 @@ def test_a_balanced_set_is_exit_code_zero_and_so_is_its_resumption(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words, *_ = write(tmp_path, cued(300, 0.2, 0.6))
-    assert run(tmp_path / "out", *words, "certificate.tolerance=0.05") == 0
+    assert run(tmp_path / "out", *words, "target=0.512", "certificate.tolerance=0.05") == 0
     assert "Balanced: every probe is at a coin's level" in capsys.readouterr().out
     certificate = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
     assert certificate["known"]["auc"] > 0.5
@@ -153,7 +153,7 @@ def test_a_balanced_set_is_exit_code_zero_and_so_is_its_resumption(
         if (one["estimand"], one["judge"], one["negative_type"]) == ("auc", "word", "all")
     ]
     assert control > 0.6
-    assert run(tmp_path / "out", *words, "certificate.tolerance=0.05", "--resume") == 0
+    assert run(tmp_path / "out", *words, "target=0.512", "certificate.tolerance=0.05", "--resume") == 0
 
 
 @pytest.mark.parametrize("harmonise", [True, False])
