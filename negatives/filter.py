@@ -157,7 +157,7 @@ def search_constant(
         corpus, judges, encoded, unit, workers, advance: see `judge_texts`.
         judged: what the judges said.
         target: in [0.5, 1].
-        seed: of folds and draws.
+        seed: of folds, and of the draw that is searched for.
         per_type: see `keep_probabilities`.
 
     Returns:
@@ -171,8 +171,9 @@ def search_constant(
     quick = [judge for judge in judges if judge.threads] or list(judges)
 
     def reached(constant: float, step: int) -> list[float]:
-        # other folds and draws at each step, so that their noise averages out in the lines below
-        kept = draw(keep_probabilities(judged, constant, per_type), judged.keys, f"search {seed} {step}")
+        # the draw that will be kept, since what it happens to hold counts; other folds at each step, so that their
+        # noise averages out in the lines below
+        kept = draw(keep_probabilities(judged, constant, per_type), judged.keys, seed)
         keep, keep_pairs = texts_and_pairs(corpus, unit, kept)
         part = corpus.subset(keep, keep_pairs)
         rows = np.flatnonzero(keep)
