@@ -23,7 +23,8 @@ class Verb(NamedTuple):
     """A verb of the command line.
 
     Attributes:
-        module: Module with `run(config, *, resume, overwrite)`; sweeps also `load(path, overrides)`, `status(config)`.
+        module: Module with `run(config, *, resume, overwrite)`; sweeps also `load(path, overrides)`, `status(config)`;
+            where there is something to tell before a run, `estimate(config)`, printed by --dry-run.
         schema: Its dataclass in `experiments.schemas` or `experiments.text_schemas`.
         summary: One line of `itm --help`.
         example: A command that teaches the verb.
@@ -51,7 +52,7 @@ VERBS = {
     "generate": Verb(
         "experiments.generate",
         "GenerateConfig",
-        "captions -> negatives, by rules, by the scenes' writer, or from written pairs",
+        "captions -> negatives, by a GPT model, its batch API, offline generators, or from written pairs",
         "itm generate generator=rules captions=captions.jsonl output_dir=negatives",
     ),
     "audit": Verb(
@@ -161,6 +162,8 @@ def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
         from experiments.config import to_yaml
 
         _show(to_yaml(config).rstrip())
+        if estimate := getattr(importlib.import_module(verb.module), "estimate", None):
+            estimate(config)
         return 0
     module = importlib.import_module(verb.module)
     if verb.is_sweep and arguments.status:

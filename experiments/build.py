@@ -19,7 +19,7 @@ from experiments.schemas import (
     OptimConfig,
     PairsConfig,
 )
-from experiments.text_schemas import JudgeConfig
+from experiments.text_schemas import GenerateConfig, JudgeConfig
 from negatives.records import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from datamodules.benchmarks import Pairs
     from datamodules.image_text import ImageTextDataModule
     from lightning_modules.base import AlignmentModule
+    from negatives.generate import BatchWriter, Writer
     from negatives.judges import Judge
 
 PROCESSOR_FOLDER = "processor"
@@ -46,6 +47,24 @@ def build_pairs(config: PairsConfig) -> Pairs:
     assert config.captions is not None
     assert config.negatives is not None
     return read_pairs(config.captions, config.negatives, image_root=config.image_root, image_ids=config.image_ids)
+
+
+def build_writer(config: GenerateConfig) -> Writer | BatchWriter:
+    """The offline writer that `config` names."""
+    if config.generator == "rules":
+        from negatives.rules import RuleWriter
+
+        return RuleWriter(config.per_type)
+    from negatives.ce_clip import CeClipWriter
+    from negatives.masked_lm import MaskedLm
+    from negatives.negclip import NegClipWriter
+    from negatives.tagging import Tagger
+
+    tagged, own = config.spacy, config.ce_clip
+    if config.generator == "negclip":
+        return NegClipWriter(Tagger(tagged.pipeline, noun_chunks=True, batch_size=tagged.batch_size))
+    masked_lm = MaskedLm(own.masked_lm, batch_size=own.batch_size, device=own.device)
+    return CeClipWriter(Tagger(tagged.pipeline, batch_size=tagged.batch_size), masked_lm, own.mode)
 
 
 def build_judges(names: Sequence[str], config: JudgeConfig) -> list[Judge]:

@@ -1,11 +1,13 @@
-"""`itm generate`: captions -> negatives, by word lists, by the embedded scenes' writer, or written beforehand.
+"""`itm generate`: captions -> negatives, by rules, a GPT model, the papers' generators, or written beforehand.
 
-Writes `negatives.parquet` and, where `image_root` is given, `captions.parquet`: the captions of all images that have a
-negative, with their paths told from that folder.
+Writes `negatives.parquet`, `summary.json` and, where a generator says so, `paraphrases.parquet` (hard positives) and
+`unwritten.parquet` (what has no text, and why). With `image_root` it writes `captions.parquet` too: the captions of all
+images that have a negative, with their paths told from that folder.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +16,113 @@ import pyarrow as pa
 from experiments.outputs import OutputFolder
 from experiments.progress import say, tracker
 from experiments.text_schemas import GenerateConfig
-from negatives.records import InputError, read_captions, write_table
+from negatives.records import InputError, read_negatives, write_json, write_table
 
-NEGATIVES_FILE = "negatives.parquet"
+NEGATIVES_FILE, UNWRITTEN_FILE, SUMMARY_FILE = "negatives.parquet", "unwritten.parquet", "summary.json"
 LAST_OF_SCENES = "balanced/negatives.parquet"
 
 
-def run(config: GenerateConfig, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Writes `negatives.parquet`, or the splits of the embedded data set.
+def run(config: GenerateConfig, *, resume: bool = False, overwrite: bool = False) -> int:
+    """Writes the tables, or the splits of the embedded data set.
+
+    Returns:
+        The exit code: 1 where a GPT run is not complete yet.
 
     Raises:
         InputError: a generator lacks its input, or its input is unusable.
     """
+    if config.generator == "gpt":
+        from experiments.gpt import run_gpt
+
+        return run_gpt(config, resume=resume, overwrite=overwrite)
     scenes = config.generator == "scenes"
-    result = LAST_OF_SCENES if scenes else NEGATIVES_FILE
+    result = LAST_OF_SCENES if scenes else SUMMARY_FILE
     output = OutputFolder(config, verb="generate", result=result, resume=resume, overwrite=overwrite)
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
-        return
-    if scenes:
+    elif scenes:
         _write_scenes(config, output.claim())
-        return
-    captions = _captions(config)
-    negatives = _negatives(config, captions)
-    folder = output.claim()
+    else:
+        _write_negatives(config, output)
+    return 0
+
+
+def estimate(config: GenerateConfig) -> None:
+    """What a GPT run would take, printed; nothing is asked or written."""
+    if config.generator == "gpt":
+        from experiments.gpt import print_estimate
+
+        print_estimate(config)
+
+
+def read_source(config: GenerateConfig) -> pa.Table:
+    """The configured captions.
+
+    Raises:
+        InputError: the file is unusable.
+    """
+    from negatives.caption_files import read_caption_source
+
+    assert config.captions is not None
+    return read_caption_source(config.captions, config.format, columns=config.columns, splits=config.splits)
+
+
+def write_rooted_captions(config: GenerateConfig, captions: pa.Table, folder: Path) -> None:
+    """Where `image_root` is given, writes `captions.parquet` beside the negatives in `folder`."""
     if config.image_root is not None:
+        negatives = read_negatives(folder / NEGATIVES_FILE, captions)
         write_table(_rooted(with_negatives(captions, negatives), config), folder / "captions.parquet")
+
+
+def _write_negatives(config: GenerateConfig, output: OutputFolder) -> None:
+    captions = read_source(config)
+    negatives, unwritten = _negatives(config, captions)
+    folder = output.claim()
+    if len(unwritten):
+        write_table(unwritten, folder / UNWRITTEN_FILE)
     write_table(negatives, folder / NEGATIVES_FILE)
+    write_rooted_captions(config, captions, folder)
+    rows = zip(negatives["negative_type"].to_pylist(), negatives["rejected"].to_pylist(), strict=True)
+    types = _counts(list(rows))
+    summary = {"generator": config.generator, "captions": len(captions), "seed": config.seed, "types": types}
+    print_types(types)
+    write_json(summary, folder / SUMMARY_FILE)  # last: it says that the folder is finished
     say(f"Wrote {len(negatives)} negatives for {len(captions)} captions: {folder / NEGATIVES_FILE}")
 
 
-def _captions(config: GenerateConfig) -> Any:
-    assert config.captions is not None
-    return read_captions(config.captions)
+def _negatives(config: GenerateConfig, captions: pa.Table) -> tuple[pa.Table, pa.Table]:
+    from experiments.build import build_writer
+    from negatives.generate import UNWRITTEN_SCHEMA, join_pairs, write_negatives
+
+    if config.generator == "pairs":
+        assert config.pairs is not None
+        return join_pairs(captions, config.pairs, config.folds), UNWRITTEN_SCHEMA.empty_table()
+    return write_negatives(captions, build_writer(config), config.seed, progress=tracker(config.generator))
 
 
-def _negatives(config: GenerateConfig, captions: Any) -> Any:
-    from negatives.generate import join_pairs, write_negatives
-    from negatives.rules import RuleWriter
+def _counts(rows: list[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+    """Type -> written, valid, and rejected by reason."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind in sorted({kind for kind, _ in rows}):
+        reasons = Counter(reason for own, reason in rows if own == kind)
+        valid = reasons.pop("", 0)
+        found[kind] = {"written": valid + reasons.total(), "valid": valid, "rejected": dict(reasons.most_common())}
+    return found
 
-    if config.generator == "rules":
-        return write_negatives(captions, RuleWriter(), config.seed, progress=tracker("rules"))
-    assert config.pairs is not None
-    return join_pairs(captions, config.pairs, config.folds)
+
+def print_types(types: dict[str, dict[str, Any]]) -> None:
+    """A table of what was written of each type, how much of it is valid, and why not the others."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Written texts and their validation")
+    for heading in ("type", "written", "valid", "rejected, without text"):
+        table.add_column(heading, justify="left" if heading in ("type", "rejected, without text") else "right")
+    for kind, counts in types.items():
+        others = {**counts["rejected"], **counts.get("unwritten", {})}
+        reasons = ", ".join(f"{name} {number}" for name, number in others.items())
+        table.add_row(kind, str(counts["written"]), str(counts["valid"]), reasons or "none")
+    Console().print(table)
 
 
 def with_negatives(captions: pa.Table, negatives: pa.Table) -> pa.Table:

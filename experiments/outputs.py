@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class OutputFolder:
         result: the file that is written last; a folder that holds it is finished.
         resume: go on in an existing folder, which has to have the same configuration (`logging` aside).
         overwrite: empty an existing folder, which must not hold what the configuration reads.
+        may_differ: dotted keys that may have another value when a run goes on, with all below them.
 
     Attributes:
         path: the folder.
@@ -44,7 +45,16 @@ class OutputFolder:
         InputError: the folder exists and neither flag is set, or it is not this verb's, or a flag's condition fails.
     """
 
-    def __init__(self, config: Any, *, verb: str, result: str, resume: bool, overwrite: bool):
+    def __init__(
+        self,
+        config: Any,
+        *,
+        verb: str,
+        result: str,
+        resume: bool,
+        overwrite: bool,
+        may_differ: Collection[str] = (),
+    ):
         self.path, self.verb, self.yaml = Path(config.output_dir), verb, to_yaml(config)
         self._empties = False
         self.finished = resume and (self.path / result).is_file()
@@ -56,7 +66,7 @@ class OutputFolder:
             raise InputError(f"{self.path} exists: go on with it by --resume, replace it by --overwrite, {ELSEWHERE}.")
         self._check_owner("--resume" if resume else "--overwrite")
         if resume and verb != "sweep":  # a sweep may grow; its manifest checks each task
-            self._check_same_configuration()
+            self._check_same_configuration(may_differ)
         if overwrite:
             self._check_no_input_inside(config)
             self._empties = True
@@ -77,13 +87,14 @@ class OutputFolder:
         if owner != self.verb:
             raise InputError(f"{flag} needs a folder of `itm {self.verb}`, {self.path} is of {owner}; {ELSEWHERE[3:]}.")
 
-    def _check_same_configuration(self) -> None:
+    def _check_same_configuration(self, may_differ: Collection[str]) -> None:
         try:
             before = OmegaConf.to_container(OmegaConf.load(self.path / CONFIG_FILE))
         except Exception:  # an interrupted claim; whatever the file holds, it says nothing
             return
         now = OmegaConf.to_container(OmegaConf.create(self.yaml))
-        if keys := sorted(set(_differences(before, now))):
+        free = tuple(f"{key}." for key in may_differ)
+        if keys := sorted({key for key in _differences(before, now) if not f"{key}.".startswith(free)}):
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             listed = ", ".join(f"`{key}`" for key in keys[:3])
             raise InputError(

@@ -47,6 +47,13 @@ def write_table(table: pa.Table, path: StrPath) -> None:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
+@contextmanager
+def table_writer(path: StrPath, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """Writes a Parquet file batch by batch; a reader sees the old file or, once all are written, the whole new one."""
+    with _beside(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        yield writer.write_batch
+
+
 def write_text(text: str, path: StrPath) -> None:
     """Writes a UTF-8 text file; a reader sees the old file or the whole new one."""
     with _beside(path) as temporary:

@@ -1,12 +1,17 @@
-"""Captions -> negatives: by a writer, or from pairs that someone wrote beforehand."""
+"""Captions -> negatives: by an offline writer, or from pairs that someone wrote beforehand.
+
+Every row is validated, whatever wrote it: `rejected` is "" or the reason of `negatives.validate.rejection`, and those
+who read the table skip the rows that have one.
+"""
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +26,29 @@ from negatives.records import (
     show,
     strings,
 )
+from negatives.validate import bare_words, rejection
 
+CHUNK = 1000  # captions that a model reads at once
+UNWRITTEN_SCHEMA = pa.schema([(name, pa.string()) for name in ("caption_id", "negative_type", "outcome", "detail")])
+"""One row for each caption and type without any text, and why there is none."""
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One negative that a writer wrote, or why it could not.
+
+    Attributes:
+        field: the writer's own name of what it did: a CE-CLIP field, a NegCLIP kind of phrase.
+        negative_type: one of `records.NEGATIVE_TYPES`.
+        text: the negative; "" where there is none.
+        detail: why there is none; "" where there is one.
+    """
+
+    field: str
+    negative_type: str
+    text: str
+    detail: str = ""
 
 
 class Writer(Protocol):
@@ -32,19 +58,48 @@ class Writer(Protocol):
     version: str
 
     def write(self, caption: str, rng: np.random.Generator) -> list[tuple[str, str]]:
-        """Negatives as (negative_type, negative caption), at most one for each type."""
+        """Negatives as (negative_type, negative caption)."""
         ...
+
+
+class BatchWriter(Protocol):
+    """Writes negatives of many captions at once, by the models that `model` names."""
+
+    name: str
+    version: str
+
+    @property
+    def model(self) -> str:
+        """The models and their versions."""
+        ...
+
+    def attempts(self, captions: Sequence[tuple[str, str]], seed: int) -> list[list[Attempt]]:
+        """For each (caption_id, caption) what was written and what could not be; independent of the others."""
+        ...
+
+
+class Written(NamedTuple):
+    """What a writer made of captions.
+
+    Attributes:
+        negatives: a negatives table with `field`, `seed` and `rejected`.
+        unwritten: see `UNWRITTEN_SCHEMA`; only writers that read many captions say what they could not write.
+    """
+
+    negatives: pa.Table
+    unwritten: pa.Table
 
 
 def _plain(items: Iterable[Any]) -> Iterable[Any]:
     return items
 
 
-def write_negatives(captions: pa.Table, writer: Writer, seed: int, progress: Progress = _plain) -> pa.Table:
+def write_negatives(
+    captions: pa.Table, writer: Writer | BatchWriter, seed: int, progress: Progress = _plain
+) -> Written:
     """Lets `writer` write negatives of every caption.
 
     What is written for a caption depends on the seed, the writer and the caption's row alone, not on the row's place.
-    A negative that says what a caption of its image says (case, punctuation and spaces aside) is dropped.
 
     Args:
         captions: a captions table.
@@ -53,32 +108,59 @@ def write_negatives(captions: pa.Table, writer: Writer, seed: int, progress: Pro
         progress: wraps the iteration over captions to show how far it is.
 
     Returns:
-        A negatives table with `negative_id` = `<caption_id>:<negative_type>`, and a column `seed`: with the writer's
-        name and version all that it takes to make a row again.
+        Rows with `negative_id` = `<caption_id>:<negative_type>:<k>`; with the seed and the writer's name and version
+        they can be made again.
 
     Raises:
         InputError: if the writer has no negative for any caption.
     """
     said = _said(captions)
-    rows = []
-    for image_id, caption_id, caption in progress(list(_caption_rows(captions))):
-        for negative_type, negative in writer.write(caption, generator_for(seed, writer.name, caption_id)):
-            if bare_words(negative) not in said[image_id]:
-                negative_id = f"{caption_id}:{negative_type}"
-                rows.append((caption_id, negative_id, negative, negative_type, writer.name, "", writer.version))
-    if not rows:
+    columns: dict[str, list[Any]] = {name: [] for name in (*NEGATIVE_COLUMNS, "field", "seed", "rejected")}
+    unwritten = []
+    model = getattr(writer, "model", "")
+    for (image_id, caption_id, caption), attempts in _attempts(captions, writer, seed, progress):
+        counts = Counter[str]()
+        for attempt in attempts:
+            kind, text = attempt.negative_type, attempt.text
+            if not text:
+                unwritten.append((caption_id, kind, "nothing_to_write", attempt.detail))
+                continue
+            negative_id = f"{caption_id}:{kind}:{counts[kind]}"
+            counts[kind] += 1
+            reason = rejection(text, caption, kind, said[image_id])
+            row = (caption_id, negative_id, text, kind, writer.name, model, writer.version, attempt.field, seed, reason)
+            for column, value in zip(columns.values(), row, strict=True):
+                column.append(value)
+    if not columns["caption"]:
         raise InputError(
-            f"The writer `{writer.name}` must know words of the captions, and knows none of {len(captions)} captions, "
-            f"such as {show(strings(captions, 'caption')[:1])}. Use another generator for these captions."
+            f"The writer `{writer.name}` must know words of the captions, and wrote nothing for {len(captions)} "
+            f"captions, such as {show(strings(captions, 'caption')[:1])}. Use another generator for these captions."
         )
-    return _negatives_table(rows).append_column("seed", pa.array([seed] * len(rows), pa.int64()))
+    lacking = pa.Table.from_pylist(
+        [dict(zip(UNWRITTEN_SCHEMA.names, row, strict=True)) for row in unwritten], UNWRITTEN_SCHEMA
+    )
+    return Written(pa.table(columns), lacking)
+
+
+def _attempts(
+    captions: pa.Table, writer: Writer | BatchWriter, seed: int, progress: Progress
+) -> Iterator[tuple[tuple[str, str, str], list[Attempt]]]:
+    """Each (image_id, caption_id, caption) with what the writer made of it."""
+    rows = iter(progress(list(_caption_rows(captions))))
+    if not hasattr(writer, "attempts"):
+        for row in rows:
+            written = writer.write(row[2], generator_for(seed, writer.name, row[1]))
+            yield row, [Attempt("", kind, text) for kind, text in written]
+        return
+    while chunk := list(islice(rows, CHUNK)):
+        yield from zip(chunk, writer.attempts([row[1:] for row in chunk], seed), strict=True)
 
 
 def join_pairs(captions: pa.Table, pairs_path: StrPath, folds: Sequence[int] = ()) -> pa.Table:
     """Negatives that someone wrote beforehand, joined to the captions by image and caption text.
 
     Case, white space and final punctuation may differ between the file and the table. Pairs of other images, captions
-    or folds are skipped, as are repeated ones and those whose negative says what a caption of the image says.
+    or folds are skipped, as are repeated ones.
 
     Args:
         captions: a captions table.
@@ -86,42 +168,36 @@ def join_pairs(captions: pa.Table, pairs_path: StrPath, folds: Sequence[int] = (
         folds: only pairs whose `image_fold` is listed; all where empty.
 
     Returns:
-        A negatives table with `negative_id` = `<caption_id>:<type>:<k>`, k counting in the file's order, and a column
-        `source`: the file's name.
+        A negatives table with `negative_id` = `<caption_id>:<type>:<k>`, k counting in the file's order, with `source`,
+        the file's name, and `rejected`.
 
     Raises:
         InputError: if the file is unreadable, a line lacks a key, a type is unknown, or no pair joins.
     """
-    caption_ids: dict[tuple[str, str], str] = {}
+    joined: dict[tuple[str, str], tuple[str, str]] = {}
     for image_id, caption_id, caption in _caption_rows(captions):
-        caption_ids.setdefault((image_id, join_key(caption)), caption_id)
+        joined.setdefault((image_id, join_key(caption)), (caption_id, caption))
     said, seen, counts = _said(captions), set(), Counter[tuple[str, str]]()
+    source = Path(pairs_path).name
     rows, total = [], 0
-    for image_id, negative_type, caption, negative in _pairs(pairs_path, folds):
+    for image_id, kind, caption, negative in _pairs(pairs_path, folds):
         total += 1
-        key = (caption_ids.get((image_id, join_key(caption))), negative_type, negative)
-        if key[0] is None or key in seen or bare_words(negative) in said[image_id]:
+        caption_id, own = joined.get((image_id, join_key(caption)), ("", ""))
+        if not caption_id or (caption_id, kind, negative) in seen:
             continue
-        seen.add(key)
-        number = counts[key[0], negative_type]
-        counts[key[0], negative_type] += 1
-        rows.append((key[0], f"{key[0]}:{negative_type}:{number}", negative, negative_type, "pairs", "", ""))
+        seen.add((caption_id, kind, negative))
+        negative_id = f"{caption_id}:{kind}:{counts[caption_id, kind]}"
+        counts[caption_id, kind] += 1
+        reason = rejection(negative, own, kind, said[image_id])
+        rows.append((caption_id, negative_id, negative, kind, "pairs", "", "", source, reason))
     if not rows:
         listed = f" of folds {list(folds)}" if folds else ""
         raise InputError(
             f"Pairs must join captions by image and text, and none of {total} pairs{listed} does ({pairs_path}). "
             "Give the captions that these pairs were written for, or other folds."
         )
-    return _negatives_table(rows).append_column("source", pa.array([Path(pairs_path).name] * len(rows), pa.string()))
-
-
-def bare_words(text: str) -> str:
-    """The words of a text, without case, punctuation and spacing.
-
-    >>> bare_words("A red-brown  Dog!") == bare_words("a red brown dog")
-    True
-    """
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    names = (*NEGATIVE_COLUMNS, "source", "rejected")
+    return pa.table({name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)})
 
 
 def join_key(caption: str) -> str:
@@ -161,8 +237,3 @@ def _pairs(path: StrPath, folds: Sequence[int]) -> Iterator[tuple[str, str, str,
         check_negative_type(negative_type, place)
         if not folds or pair["image_fold"] in folds:
             yield str(image_id), negative_type, pair["caption"], pair["negative_caption"]
-
-
-def _negatives_table(rows: Sequence[tuple[str, ...]]) -> pa.Table:
-    columns = list(zip(*rows, strict=True))
-    return pa.table({name: pa.array(columns[i], pa.string()) for i, name in enumerate(NEGATIVE_COLUMNS)})

@@ -77,7 +77,8 @@ def read_captions(path: StrPath) -> pa.Table:
     from `image_id`, `coco_id` or the image's file stem, and `caption_id` = `<image_id>_<position>`.
 
     Returns:
-        String columns `image_id, image, caption_id, caption`; other columns are kept as they are.
+        String columns `image_id, image, caption_id, caption`; other columns are kept as they are. Rows with a reason
+        in `rejected` are left out.
 
     Raises:
         InputError: if the file is unreadable or empty, a column or value is missing or blank, a `caption_id` repeats,
@@ -93,7 +94,7 @@ def read_captions(path: StrPath) -> pa.Table:
                 f"image_id {show(image_id)} must name one image, got {show(images[image_id])} and {show(image)} "
                 f"({path}, {places(row)}). Give each image an id of its own."
             )
-    return table
+    return _without_rejected(table, path)
 
 
 def read_negatives(path: StrPath, captions: pa.Table) -> pa.Table:
@@ -101,7 +102,7 @@ def read_negatives(path: StrPath, captions: pa.Table) -> pa.Table:
 
     Returns:
         String columns `caption_id, negative_id, caption, negative_type, generator, model, prompt_version`; other
-        columns are kept as they are.
+        columns are kept as they are. Rows with a reason in `rejected` are left out.
 
     Raises:
         InputError: if the file is unreadable or empty, a column or value is missing or blank, a `negative_id` repeats,
@@ -113,7 +114,8 @@ def read_negatives(path: StrPath, captions: pa.Table) -> pa.Table:
     for row, negative_type in enumerate(strings(table, "negative_type")):
         check_negative_type(negative_type, f"{path}, {places(row)}")
     known = set(strings(captions, "caption_id"))
-    foreign = [row for row, caption_id in enumerate(strings(table, "caption_id")) if caption_id not in known]
+    rows = zip(strings(table, "caption_id"), _valid(table), strict=True)
+    foreign = [row for row, (caption_id, valid) in enumerate(rows) if valid and caption_id not in known]
     if foreign:
         example = table["caption_id"][foreign[0]].as_py()
         raise InputError(
@@ -121,7 +123,7 @@ def read_negatives(path: StrPath, captions: pa.Table) -> pa.Table:
             f"captions table does not have, such as {show(example)} ({path}, {places(foreign[0])}). "
             "Give the captions table that these negatives were written for, or generate them again."
         )
-    return table
+    return _without_rejected(table, path)
 
 
 def check_negative_type(negative_type: str, place: str) -> None:
@@ -307,7 +309,25 @@ def with_paraphrases(captions: pa.Table, path: StrPath) -> pa.Table:
     _check_unique(table, "caption_id", places, path)
     plain = captions.select(CAPTION_COLUMNS)
     none = pa.nulls(len(plain), pa.string())
-    return pa.concat_tables([plain.append_column("source_caption_id", none), table.select(filled)])
+    kept = _without_rejected(table, path).select(filled)
+    return pa.concat_tables([plain.append_column("source_caption_id", none), kept])
+
+
+def _valid(table: pa.Table) -> list[bool]:
+    if "rejected" not in table.column_names:
+        return [True] * len(table)
+    return [not reason for reason in table["rejected"].to_pylist()]
+
+
+def _without_rejected(table: pa.Table, path: StrPath) -> pa.Table:
+    """The rows that validation passed: all of a table that does not say."""
+    kept = table.filter(pa.array(_valid(table)))
+    if not len(kept):
+        reasons = ", ".join(sorted({str(reason) for reason in table["rejected"].to_pylist()}))
+        raise InputError(
+            f"Validation must pass some row, and rejected all {len(table)}: {reasons} ({path}). Make others."
+        )
+    return kept
 
 
 def strings(table: pa.Table, column: str) -> list[str]:

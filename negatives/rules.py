@@ -1,54 +1,38 @@
-"""An offline writer of negatives: word lists, for any English captions. No model, no network."""
+"""An offline writer of negatives: word lists, for any English captions. No model, no network, no tagger."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
-from negatives.lexicon import ATTRIBUTES, COMPOUNDS, OBJECT_GROUPS, RELATIONS, SYMMETRIC_RELATIONS, plural
+from negatives.caption_edits import edited
+from negatives.lexicon import ATTRIBUTES, NOUNS, RELATIONS, SIBLINGS, WORDS, Attribute, Noun, Relation, plural
+from negatives.noun_phrases import ADJECTIVES, DETERMINERS, Caption, Phrase, parse
+from negatives.noun_swaps import noun_swaps
 
-
-@dataclass(frozen=True)
-class Word:
-    """A listed word or phrase in a caption: its place and its lemma."""
-
-    start: int
-    end: int
-    lemma: str
-    is_plural: bool = False
-
-    def form(self, lemma: str) -> str:
-        """`lemma` in the number that this word has."""
-        return plural(lemma) if self.is_plural else lemma
-
-
-SINGULARS = {noun: noun for group in OBJECT_GROUPS for noun in group}
-PLURALS = {plural(noun): noun for noun in SINGULARS}
-NO_OBJECTS = {*COMPOUNDS, *map(plural, COMPOUNDS)}
-SIBLINGS = {noun: tuple(n for n in group if n != noun) for group in OBJECT_GROUPS for noun in group}
-
-
-def _pattern(words: Iterable[str]) -> re.Pattern[str]:
-    # the longest phrase first: "on top of" is not "on"; hyphens bind, so that "red-haired" is no colour
-    longest_first = sorted(set(words), key=lambda word: (-len(word), word))
-    alternatives = "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in longest_first)
-    return re.compile(rf"(?<![\w'’-])(?:{alternatives})(?![\w'’-])", re.IGNORECASE)
-
-
-ATTRIBUTE_PATTERN = _pattern(ATTRIBUTES)
-RELATION_PATTERN = _pattern(RELATIONS)
-OBJECT_PATTERN = _pattern([*SINGULARS, *PLURALS, *NO_OBJECTS])
+Choices = list[list[str]]
+"""Negatives by the place that they change: the place is drawn first, so that a word with many siblings counts once."""
+LOOKS = frozenset({"colour", "material", "pattern"})
+GENDERED_PAIRS = frozenset({"man", "woman", "boy", "girl", "lady", "gentleman", "businessman", "businesswoman"})
+LONGEST_RELATION = max(len(words.split()) for words in RELATIONS)
+LONGEST_ATTRIBUTE = max(len(words.split()) for words in ATTRIBUTES)
 
 
 class RuleWriter:
-    """Writes at most one negative of each replace and swap type by exchanging listed words."""
+    """Writes negatives of each replace and swap type by exchanging listed words in places where they fit.
+
+    Args:
+        per_type: at most this many negatives of each type, all different.
+    """
 
     name = "rules"
-    version = "1"
+    version = "2"
+
+    def __init__(self, per_type: int = 1) -> None:
+        self.per_type = per_type
 
     def write(self, caption: str, rng: np.random.Generator) -> list[tuple[str, str]]:
         """Negatives of `caption` as (negative_type, negative caption); none equals the caption.
@@ -56,92 +40,193 @@ class RuleWriter:
         >>> RuleWriter().write("A dog riding an elephant", np.random.default_rng(0))[-1]
         ('swap_obj', 'An elephant riding a dog')
         """
-        objects, attributes, relations = _objects(caption), _words(ATTRIBUTE_PATTERN, caption), _relations(caption)
-        written = [
-            ("replace_obj", _replace(caption, objects, SIBLINGS, rng)),
-            ("replace_att", _replace(caption, attributes, ATTRIBUTES, rng)),
-            ("replace_rel", _replace(caption, relations, RELATIONS, rng)),
-            ("swap_obj", _swap(caption, _swappable_objects(objects, relations), rng)),
-            ("swap_att", _swap(caption, _swappable_attributes(caption, attributes), rng)),
+        parsed = parse(caption)
+        return [
+            (negative_type, text)
+            for negative_type, choices in CHOICES.items()
+            for text in draw(choices(parsed), self.per_type, rng)
+            if text != caption
         ]
-        return [(negative_type, text) for negative_type, text in written if text is not None and text != caption]
 
 
-def _words(pattern: re.Pattern[str], caption: str) -> list[Word]:
-    matches = pattern.finditer(caption)
-    return [Word(match.start(), match.end(), " ".join(match.group().lower().split())) for match in matches]
+def draw(choices: Choices, count: int, rng: np.random.Generator) -> list[str]:
+    """At most `count` different negatives: first a place, then one of its texts, each place once before any twice."""
+    left = [list(dict.fromkeys(texts)) for texts in choices if texts]
+    drawn: list[str] = []
+    for place in rng.permutation(len(left))[:count]:
+        texts = left[place]
+        drawn.append(texts.pop(int(rng.integers(len(texts)))))
+    rest = [text for texts in left for text in texts]
+    more = rng.permutation(len(rest))[: count - len(drawn)] if count > len(drawn) else ()
+    return list(dict.fromkeys([*drawn, *(rest[number] for number in more)]))
 
 
-def _objects(caption: str) -> list[Word]:
-    words = [word for word in _words(OBJECT_PATTERN, caption) if word.lemma not in NO_OBJECTS]
-    return [
-        Word(word.start, word.end, SINGULARS.get(word.lemma) or PLURALS[word.lemma], word.lemma in PLURALS)
-        for word in words
-    ]
+def object_choices(caption: Caption) -> Choices:
+    """Head nouns become siblings: "a dog on a bed" is "a cat on a bed"."""
+    return [_siblings(caption, phrase) for phrase in caption.phrases]
 
 
-def _relations(caption: str) -> list[Word]:
-    return _words(RELATION_PATTERN, caption)
+def _siblings(caption: Caption, phrase: Phrase) -> list[str]:
+    noun = phrase.noun
+    before = caption.between(max(phrase.first - 1, 0), phrase.first)
+    names = (*(f"{word} {noun.lemma}" for word in before), noun.lemma)
+    siblings = next((SIBLINGS[name] for name in names if name in SIBLINGS), ())
+    told_again = sum(noun.lemma.split()[-1] in other.noun.lemma.split() for other in caption.phrases) > 1
+    unclear = noun.number == "one" and not phrase.determiner and before == ("of",)  # "a group of lady"
+    if told_again or unclear or not FREE_MODIFIERS.issuperset(phrase.modifiers):
+        return []
+    if noun.lemma in GENDERED_PAIRS and (caption.words & WORDS["gendered"] or noun.lemma + "'s" in caption.words):
+        return []
+    forms = [form for sibling in siblings if (form := _form(sibling, phrase, caption)) is not None]
+    start, end = caption.span(phrase.head, phrase.last)
+    return [edited(caption.text, [(start, end, form)]) for form in forms]
 
 
-def _replace(
-    caption: str, words: Sequence[Word], siblings: dict[str, tuple[str, ...]], rng: np.random.Generator
-) -> str | None:
-    """One of `words`, drawn at random, becomes one of its siblings that the caption does not have yet."""
-    present = {word.lemma for word in words}
-    options = [(word, other) for word in words for other in siblings[word.lemma] if other not in present]
-    if not options:
+def _form(sibling: str, phrase: Phrase, caption: Caption) -> str | None:
+    """The sibling in the number of the phrase's noun; None where it has no such form or the caption speaks of it."""
+    if {sibling, plural(sibling)} & caption.words or sibling in caption.text.lower():
         return None
-    # first the word, then its sibling: words with many siblings are not preferred
-    candidates = sorted({word.start for word, _ in options})
-    start = candidates[int(rng.integers(len(candidates)))]
-    options = [option for option in options if option[0].start == start]
-    word, other = options[int(rng.integers(len(options)))]
-    return _edited(caption, [(word, word.form(other))])
+    known = NOUNS.get(sibling, Noun(sibling, "", "one"))
+    if phrase.noun.number == "many":
+        return {"one": plural(sibling), "many": sibling}.get(known.number)
+    return sibling if known.number == phrase.noun.number else None
 
 
-def _swap(caption: str, pairs: Sequence[tuple[Word, Word]], rng: np.random.Generator) -> str | None:
-    """The two words of one pair, drawn at random, change places; each place keeps its number."""
-    if not pairs:
+@dataclass(frozen=True)
+class Found:
+    """A listed attribute in a noun phrase: its tokens and what it can do there."""
+
+    phrase: Phrase
+    first: int
+    last: int
+    words: str
+    attribute: Attribute
+
+
+def attributes_of(caption: Caption) -> Iterator[Found]:
+    """Colours, sizes, numbers and the like before nouns that they can be changed with."""
+    for phrase in caption.phrases:
+        place = phrase.first
+        while place < phrase.head:
+            found = _attribute_at(caption, phrase, place)
+            if found is not None:
+                yield found
+            place = place + 1 if found is None else found.last
+
+
+def _attribute_at(caption: Caption, phrase: Phrase, place: int) -> Found | None:
+    if place and caption.tokens[place - 1].text in WORDS["shades"]:
         return None
-    first, second = pairs[int(rng.integers(len(pairs)))]
-    return _edited(caption, [(first, first.form(second.lemma)), (second, second.form(first.lemma))])
+    for last in range(min(phrase.head, place + LONGEST_ATTRIBUTE), place, -1):
+        words = " ".join(caption.between(place, last))
+        for attribute in ATTRIBUTES.get(words, ()):
+            if phrase.noun.fits(attribute.nouns) and _counts(caption, phrase, attribute):
+                return Found(phrase, place, last, words, attribute)
+    return None
 
 
-def _swappable_objects(objects: Sequence[Word], relations: Sequence[Word]) -> list[tuple[Word, Word]]:
-    """Pairs with a directed relation between them: "a cat and a dog" says the same the other way round."""
-    directed = [word for word in relations if word.lemma not in SYMMETRIC_RELATIONS]
+def _counts(caption: Caption, phrase: Phrase, attribute: Attribute) -> bool:
+    """Whether a number can change: not in "the two of them", nor where the caption tells the two apart."""
+    if attribute.group != "number":
+        return True
+    return phrase.noun.number == "many" and not caption.words & WORDS["counted apart"]
+
+
+def attribute_choices(caption: Caption) -> Choices:
+    """Attributes become others of their group that cannot hold as well: "a red bus" is "a green bus"."""
     return [
-        (first, second)
-        for first, second in combinations(objects, 2)
-        if first.lemma != second.lemma
-        and any(first.end <= word.start and word.end <= second.start for word in directed)
+        [
+            edited(caption.text, [(*caption.span(found.first, found.last), other)])
+            for other in found.attribute.becomes
+            if other not in caption.words
+        ]
+        for found in attributes_of(caption)
     ]
 
 
-def _swappable_attributes(caption: str, attributes: Sequence[Word]) -> list[tuple[Word, Word]]:
-    """Pairs that belong to different nouns: in "black and white cat" the order says nothing."""
+def attribute_swaps(caption: Caption) -> Choices:
+    """Attributes of two different nouns change places, where each can stand before the other noun."""
+    found = list(attributes_of(caption))
     return [
-        (first, second)
-        for first, second in combinations(attributes, 2)
-        if first.lemma != second.lemma and _has_a_word(ATTRIBUTE_PATTERN.sub(" ", caption[first.end : second.start]))
+        [_attributes_exchanged(caption, one, two)] for one, two in combinations(found, 2) if _may_swap(one, two, found)
     ]
 
 
-def _has_a_word(text: str) -> bool:
-    return any(word not in ("and", "or", "with", "a", "an", "the") for word in re.findall(r"\w+", text.lower()))
+def _may_swap(one: Found, two: Found, found: list[Found]) -> bool:
+    groups = {one.attribute.group, two.attribute.group}
+    looks = groups <= LOOKS
+    if one.words == two.words or one.phrase.noun.lemma == two.phrase.noun.lemma or not (looks or len(groups) == 1):
+        return False
+    phrases = (one.phrase, two.phrase)
+    others = [other for other in found if other not in (one, two) and other.phrase in phrases]
+    if looks and any(other.attribute.group in LOOKS for other in others):
+        return False  # "a black and white cat on a red bed"
+    exclusive = looks or groups == {"number"} or _are_opposite(one, two)
+    return exclusive and _stands_before(one, two.phrase.noun) and _stands_before(two, one.phrase.noun)
 
 
-def _edited(caption: str, edits: Sequence[tuple[Word, str]]) -> str:
-    """The caption with words replaced; first letters keep their case, and the article before a word follows it."""
-    for word, text in sorted(edits, key=lambda edit: -edit[0].start):
-        if caption[word.start].isupper():
-            text = text[0].upper() + text[1:]
-        before = re.sub(
-            r"(?<![\w'’-])(a)(n?)(\s+)$",
-            lambda match: match[1] + ("n" if text[0].lower() in "aeiou" else "") + match[3],  # noqa: B023 (used at once)
-            caption[: word.start],
-            flags=re.IGNORECASE,
+def _are_opposite(one: Found, two: Found) -> bool:
+    """Whether two words lie on two ends of one scale: big and little do, big and long do not."""
+    ends = [attribute.becomes for other in two.attribute.becomes for attribute in ATTRIBUTES.get(other, ())]
+    return one.attribute.becomes in ends
+
+
+def _stands_before(found: Found, noun: Noun) -> bool:
+    return any(noun.fits(attribute.nouns) for attribute in ATTRIBUTES[found.words])
+
+
+def _attributes_exchanged(caption: Caption, one: Found, two: Found) -> str:
+    spans = [caption.span(found.first, found.last) for found in (one, two)]
+    words = [caption.text[start:end] for start, end in spans]
+    if spans[0][0] == 0:
+        words[0] = words[0].lower()
+    return edited(caption.text, [(*spans[0], words[1]), (*spans[1], words[0])])
+
+
+def relation_choices(caption: Caption) -> Choices:
+    """Places and actions become others: "a cat on a bed" is "a cat under a bed"."""
+    inside = {place for phrase in caption.phrases for place in range(phrase.first, phrase.last)}
+    choices, place = [], 0
+    while place < len(caption.tokens):
+        words, last = _relation_at(caption, place) if place not in inside else ("", place + 1)
+        choices.append(
+            [
+                edited(caption.text, [(*caption.span(place, last), other)])
+                for relation in RELATIONS.get(words, ())
+                if _holds(caption, relation, place, last)
+                for other in relation.becomes
+            ]
         )
-        caption = before + text + caption[word.end :]
-    return caption
+        place = last
+    return choices
+
+
+def _relation_at(caption: Caption, place: int) -> tuple[str, int]:
+    """The longest listed relation that begins here, and where it ends."""
+    for last in range(min(len(caption.tokens), place + LONGEST_RELATION), place, -1):
+        words = " ".join(caption.between(place, last))
+        if words in RELATIONS:
+            return words, last
+    return "", place + 1
+
+
+def _holds(caption: Caption, relation: Relation, first: int, last: int) -> bool:
+    after = next((phrase for phrase in caption.phrases if phrase.first == last), None)
+    if bool(relation.objects) != (after is not None) or (after is not None and not after.noun.fits(relation.objects)):
+        return False
+    if "*" in relation.subjects:
+        return first == 0 or caption.tokens[first - 1].text not in DETERMINERS
+    before = next((phrase for phrase in reversed(caption.phrases) if phrase.last <= first), None)
+    skipped = WORDS["auxiliaries"] | WORDS["adverbs"]
+    near = before is not None and all(word in skipped for word in caption.between(before.last, first))
+    return before is not None and near and before.noun.fits(relation.subjects)
+
+
+FREE_MODIFIERS = (ADJECTIVES | {"and", ","}) - WORDS["made of"] - frozenset(NOUNS)
+CHOICES: dict[str, Callable[[Caption], Choices]] = {
+    "replace_obj": object_choices,
+    "replace_att": attribute_choices,
+    "replace_rel": relation_choices,
+    "swap_obj": noun_swaps,
+    "swap_att": attribute_swaps,
+}

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from negatives.generate import bare_words, join_pairs, write_negatives
+from negatives.generate import join_pairs, write_negatives
 from negatives.randomness import generator_for, hash_of
 from negatives.records import InputError, read_captions, read_negatives, strings, write_table
 from negatives.rules import RuleWriter
+from negatives.validate import bare_words
 
 TEXTS = [
     "A man riding a brown horse on a large beach.",
@@ -30,16 +31,6 @@ TEXTS = [
 def captions_table(texts: list[str] = TEXTS) -> pa.Table:
     ids = [str(number) for number in range(len(texts))]
     return pa.table({"image_id": ids, "image": ids, "caption_id": [f"{i}_0" for i in ids], "caption": texts})
-
-
-def written(caption: str, negative_type: str) -> set[str]:
-    """Everything the rules write of one type over many draws."""
-    found = set()
-    for seed in range(60):
-        found |= {
-            text for kind, text in RuleWriter().write(caption, np.random.default_rng(seed)) if kind == negative_type
-        }
-    return found
 
 
 def test_draws_depend_on_the_key_only() -> None:
@@ -65,85 +56,32 @@ def test_draws_are_the_same_in_every_process() -> None:
 
 
 def test_negatives_imports_without_torch() -> None:
-    modules = [
-        "audit",
-        "balance",
-        "certificate",
-        "corpus",
-        "crossfit",
-        "cues",
-        "estimands",
-        "files",
-        "filter",
-        "generate",
-    ]
-    modules += ["harmonise", "judges", "lexicon", "randomness", "records", "rules"]
+    own = Path(__file__).parents[1] / "negatives"
+    modules = [path.stem for path in [*own.glob("[!_]*.py"), own / "lexicon", own / "prompts"]]
+    modules.remove("transformer_judge")
     program = f"import sys, {', '.join(f'negatives.{name}' for name in modules)}; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert run.stdout == "False\n", run.stderr
 
 
-def test_rules_replace_whole_words_only() -> None:
-    assert written("a carpet, a redhead, a catalogue and a red-haired, dog-like thing", "replace_obj") == set()
-    assert written("a carpet, a redhead and a red-haired scared thing", "replace_att") == set()
-    assert written("teddy bears", "replace_obj") == set()
-
-
-def test_rules_keep_number_case_and_article() -> None:
-    assert written("Two knives", "replace_obj") == {"Two forks", "Two spoons"}
-    assert "An elephant" in written("A dog", "replace_obj")
-    assert "A dog" in written("An elephant", "replace_obj")
-    assert written("Tall trees", "replace_att") == {"Short trees"}
-    assert written("A man riding an elephant", "swap_obj") == {"An elephant riding a man"}
-    assert written("Two dogs riding a horse", "swap_obj") == {"Two horses riding a dog"}
-
-
-def test_rules_take_the_longest_relation() -> None:
-    assert written("a cup on top of a box", "replace_rel") == {"a cup underneath a box"}
-    assert written("a star to the left of a moon", "replace_rel") == {"a star to the right of a moon"}
-
-
-def test_rules_do_not_put_in_a_word_that_is_there() -> None:
-    colours = written("a black and white cat", "replace_att")
-    assert colours
-    assert not colours & {"a white and white cat", "a black and black cat"}
-    assert written("a fork and a spoon", "replace_obj") == {"a knife and a spoon", "a fork and a knife"}
-
-
-def test_rules_swap_only_where_the_meaning_changes() -> None:
-    assert written("a black and white cat", "swap_att") == set()
-    assert written("a black cat and a white dog", "swap_att") == {"a white cat and a black dog"}
-    assert written("a cat and a dog", "swap_obj") == set()
-    assert written("a cat next to a dog", "swap_obj") == set()
-    assert written("a red cat on a red bed", "swap_att") == set()
-    assert written("a dog on a dog", "swap_obj") == set()
-
-
-@pytest.mark.parametrize("caption", [*TEXTS, "", "...", "a", "İstanbul a dog"])
-def test_rules_never_return_the_caption(caption: str) -> None:
-    for seed in range(20):
-        pairs = RuleWriter().write(caption, np.random.default_rng(seed))
-        assert all(text != caption for _, text in pairs)
-        assert len({kind for kind, _ in pairs}) == len(pairs), "at most one of each type"
-
-
 def test_negatives_do_not_depend_on_row_order() -> None:
     captions = captions_table()
-    forward = write_negatives(captions, RuleWriter(), seed=3)
-    backward = write_negatives(captions.take([4, 3, 2, 1, 0]), RuleWriter(), seed=3)
+    forward = write_negatives(captions, RuleWriter(), seed=3).negatives
+    backward = write_negatives(captions.take([4, 3, 2, 1, 0]), RuleWriter(), seed=3).negatives
     assert forward.sort_by("negative_id").equals(backward.sort_by("negative_id"))
-    assert not forward.equals(write_negatives(captions, RuleWriter(), seed=4))
+    assert not forward.equals(write_negatives(captions, RuleWriter(), seed=4).negatives)
 
 
 def test_written_negatives_can_be_read_again(tmp_path: Path) -> None:
     captions = captions_table()
-    table = write_negatives(captions, RuleWriter(), seed=0)
+    table = write_negatives(captions, RuleWriter(), seed=0).negatives
     write_table(table, tmp_path / "negatives.parquet")
-    assert read_negatives(tmp_path / "negatives.parquet", captions).equals(table)
+    valid = [row for row in table.to_pylist() if not row["rejected"]]
+    assert read_negatives(tmp_path / "negatives.parquet", captions).to_pylist() == valid
     assert set(strings(table, "generator")) == {"rules"}
     assert set(strings(table, "model")) == {""}
     first = table.to_pylist()[0]
-    assert first["negative_id"] == f"{first['caption_id']}:{first['negative_type']}"
+    assert first["negative_id"] == f"{first['caption_id']}:{first['negative_type']}:0"
 
 
 class Parrot:
@@ -154,7 +92,7 @@ class Parrot:
         return [("replace_obj", "A  SMALL dog!"), ("replace_att", "a large dog")]
 
 
-def test_a_negative_that_another_caption_of_the_image_says_is_dropped() -> None:
+def test_a_negative_that_another_caption_of_the_image_says_is_marked() -> None:
     captions = pa.table(
         {
             "image_id": ["1", "1", "2"],
@@ -170,13 +108,14 @@ def test_a_negative_that_another_caption_of_the_image_says_is_dropped() -> None:
             seen.append(item)
             yield item
 
-    table = write_negatives(captions, Parrot(), seed=0, progress=progress)
-    assert strings(table, "negative_id") == ["x:replace_att", "y:replace_att", "z:replace_obj", "z:replace_att"]
+    table = write_negatives(captions, Parrot(), seed=0, progress=progress).negatives
+    assert strings(table, "negative_id") == [f"{name}:replace_{kind}:0" for name in "xyz" for kind in ("obj", "att")]
+    assert strings(table, "rejected")[:3] == ["equals_other_caption", "", "equals_caption"]
     assert len(seen) == 3
 
 
 def test_a_writer_without_a_word_to_say_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"none of 1 captions.*'noodles'.*another generator"):
+    with pytest.raises(InputError, match=r"nothing for 1 captions.*'noodles'.*another generator"):
         write_negatives(captions_table(["noodles"]), RuleWriter(), seed=0)
 
 
@@ -206,10 +145,11 @@ def test_pairs_join_by_image_and_text(tmp_path: Path) -> None:
         PAIR | {"image_fold": 0, "negative_caption": "fold 0"},
     ]
     table = join_pairs(ONE, pairs_file(tmp_path / "pairs.jsonl", rows), folds=[1])
-    assert strings(table, "negative_id") == ["0_0:add_obj:0", "0_0:add_obj:1"]
-    assert strings(table, "caption") == ["a cat and a hat", "A cat and a bat"]
+    assert strings(table, "negative_id") == ["0_0:add_obj:0", "0_0:add_obj:1", "0_0:add_obj:2"]
+    assert strings(table, "caption") == ["a cat and a hat", "A cat and a bat", "a cat on a mat"]
     assert set(strings(table, "generator")) == {"pairs"}
-    assert len(join_pairs(ONE, tmp_path / "pairs.jsonl")) == 3
+    assert strings(table, "rejected") == ["words_lost", "words_lost", "equals_caption"]
+    assert len(join_pairs(ONE, tmp_path / "pairs.jsonl")) == 4
 
 
 @pytest.mark.parametrize(
@@ -240,15 +180,16 @@ def test_real_pairs_join_real_captions() -> None:
     assert (len(captions), len(table)) == (590, 378)
     assert len({name.rsplit("_", 1)[0] for name in strings(table, "caption_id")}) == 51
     said = dict(zip(strings(captions, "caption_id"), strings(captions, "caption"), strict=True))
-    names = zip(strings(table, "caption_id"), strings(table, "caption"), strict=True)
-    assert all(bare_words(said[caption_id]) != bare_words(text) for caption_id, text in names)
+    for row in table.to_pylist():
+        same = bare_words(said[row["caption_id"]]) == bare_words(row["caption"])
+        assert same == (row["rejected"] == "equals_caption")
 
 
 def test_a_row_can_be_made_again_from_its_columns() -> None:
     captions = pa.table(
         {"image_id": ["1"], "image": ["1.jpg"], "caption_id": ["1_0"], "caption": ["a red cat on a blue table"]}
     )
-    for row in write_negatives(captions, RuleWriter(), seed=7).to_pylist():
+    for row in write_negatives(captions, RuleWriter(), seed=7).negatives.to_pylist():
         assert (row["generator"], row["prompt_version"]) == (RuleWriter.name, RuleWriter.version)
         rng = generator_for(row["seed"], row["generator"], row["caption_id"])
         assert (row["negative_type"], row["caption"]) in RuleWriter().write("a red cat on a blue table", rng)

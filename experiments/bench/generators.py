@@ -1,0 +1,116 @@
+"""What the text gives away of each generator's negatives: `python -m experiments.bench.generators --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from experiments.build import build_judges
+from experiments.progress import tracker
+from experiments.text_schemas import JudgeConfig
+from negatives.files import read_jsonl
+from negatives.generate import write_negatives
+from negatives.harmonise import harmonise_table
+from negatives.records import pair_table, text_table
+from negatives.validate import bare_words, rejection
+
+if TYPE_CHECKING:
+    from negatives.estimands import Estimate
+
+TYPES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        "python -m experiments.bench.generators",
+        description="Negatives of the same captions by ChatGPT and by the rules: valid ones, and what text gives away.",
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add("pairs", help="JSONL with type, coco_id, caption and negative_caption")
+    add("--seed", type=int, default=0, help="of the rules and of the folds")
+    add("--workers", type=int, default=2, help="threads")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line."""
+    arguments = parser().parse_args(argv)
+    captions, given = read_written(arguments.pairs)
+    rules = by_rules(captions, arguments.seed)
+    print("| generator | captions with a valid replace | swap | " + " | ".join(TYPES) + " | AUC | paired |")
+    print("|" + " --- |" * (5 + len(TYPES)))
+    for name, negatives in (("ChatGPT", given), ("rules", rules)):
+        valid = negatives.filter(pa.array([not reason for reason in negatives["rejected"].to_pylist()]))
+        kinds = valid["negative_type"].to_pylist()
+        shares = [f"{coverage(valid, kind) / len(captions):.3f}" for kind in ("replace", "swap")]
+        estimates = audited(captions, valid, arguments)
+        cells = [*shares, *(str(kinds.count(kind)) for kind in TYPES), *map(_cell, estimates)]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+    return 0
+
+
+def read_written(path: str) -> tuple[pa.Table, pa.Table]:
+    """The human captions of a file of written pairs, and its validated negatives of `TYPES`."""
+    captions: dict[tuple[str, str], dict[str, Any]] = {}
+    said: dict[str, set[str]] = {}
+    rows = []
+    for number, record in read_jsonl(path):
+        image_id, caption = str(record["coco_id"]), record["caption"]
+        own = {"image_id": image_id, "image": image_id, "caption_id": str(number), "caption": caption}
+        row = captions.setdefault((image_id, caption), own)
+        said.setdefault(image_id, set()).add(bare_words(caption))
+        if record["type"] in TYPES:
+            rows.append((str(number), row, record["negative_caption"], record["type"]))
+    negatives = [
+        {"caption_id": row["caption_id"], "negative_id": number, "caption": text, "negative_type": kind}
+        | {"rejected": rejection(text, row["caption"], kind, said[row["image_id"]])}
+        for number, row, text, kind in rows
+    ]
+    return pa.Table.from_pylist(list(captions.values())), pa.Table.from_pylist(negatives)
+
+
+def by_rules(captions: pa.Table, seed: int) -> pa.Table:
+    """Negatives of the same captions by the word rules."""
+    from negatives.rules import RuleWriter
+
+    return write_negatives(captions, RuleWriter(), seed, progress=tracker("rules")).negatives
+
+
+def coverage(valid: pa.Table, kind: str) -> int:
+    """How many captions have a negative whose type begins so."""
+    rows = zip(valid["caption_id"].to_pylist(), valid["negative_type"].to_pylist(), strict=True)
+    return len({caption_id for caption_id, own in rows if own.startswith(kind)})
+
+
+def audited(captions: pa.Table, negatives: pa.Table, arguments: argparse.Namespace) -> list[Estimate | None]:
+    """AUC and paired accuracy of all judges together, on captions that have a negative."""
+    from negatives.audit import audit_corpus
+    from negatives.corpus import build_corpus
+    from negatives.estimands import encode
+
+    own = set(negatives["caption_id"].to_pylist())
+    with_own = captions.filter(pa.array([caption_id in own for caption_id in captions["caption_id"].to_pylist()]))
+    alike = harmonise_table(with_own, negatives)
+    corpus = build_corpus(text_table(with_own, alike), pair_table(with_own, alike))
+    judges = build_judges(["word", "char", "surface", "bayes"], JudgeConfig())
+    encoded = encode(judges, corpus)
+    audit = audit_corpus(
+        corpus, judges, encoded, folds=5, ngrams=2, top=1, bootstrap=200, seed=arguments.seed, workers=arguments.workers
+    )
+    return [audit.find("auc"), audit.find("paired_accuracy")]
+
+
+def _cell(found: Estimate | None) -> str:
+    if found is None or found.low is None or found.high is None:
+        return "-"
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

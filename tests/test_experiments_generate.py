@@ -1,0 +1,249 @@
+"""The verb `generate`: what its tables hold, how it goes on, and the whole road behind it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from datamodules.scene_writer import SceneWriter
+from experiments.__main__ import main
+from experiments.bench.chat_server import Reply, completion
+from negatives.generate import Writer
+from negatives.records import read_captions, read_negatives, with_paraphrases, write_table
+from negatives.rules import RuleWriter
+from tests.chat_server import Recorder, serving
+from tests.tiny import TINY_OVERRIDES, tiny_tables
+
+KEY = "sk-test-0123456789abcdef"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    captions = [
+        ("1", "a.jpg", "11", "A red dog on a bench next to a blue car."),
+        ("1", "a.jpg", "12", "A dog sits on a wooden bench."),
+        ("2", "b.jpg", "21", "Two cats chase a small bird."),
+        ("3", "c.jpg", "31", "A red dog on a bench next to a blue car."),
+    ]
+    columns = dict(zip(("image_id", "image", "caption_id", "caption"), zip(*captions, strict=True), strict=True))
+    write_table(pa.table({name: list(column) for name, column in columns.items()}), tmp_path / "captions.parquet")
+    return tmp_path
+
+
+def caption_of(body: dict[str, Any]) -> str:
+    return str(json.loads(body["messages"][-1]["content"])["caption"])
+
+
+def written_by(writer: Writer) -> Callable[[int, dict[str, Any]], Reply]:
+    """Negatives by an offline writer, as far as it has some, and a paraphrase."""
+
+    def written(index: int, body: dict[str, Any]) -> Reply:
+        caption = caption_of(body)
+        texts: dict[str, list[str]] = {
+            kind: [] for kind in body["response_format"]["json_schema"]["schema"]["required"]
+        }
+        for kind, text in writer.write(caption, np.random.default_rng(0)):
+            texts[kind].append(text)
+        texts["paraphrase"] = [f"In the picture: {caption}"]
+        return Reply(completion(json.dumps(texts)))
+
+    return written
+
+
+written = written_by(RuleWriter())
+
+
+def ask(folder: Path, url: str, *words: str, out: str = "out") -> int:
+    asked = ["generate", "generator=gpt", f"captions={folder}/captions.parquet", f"gpt.base_url={url}"]
+    return main([*asked, f"output_dir={folder / out}", *words])
+
+
+def table(folder: Path, name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(folder / "out" / f"{name}.parquet").to_pylist()
+    return rows
+
+
+def test_every_answer_becomes_rows_or_a_reason_and_equal_texts_are_asked_once(folder: Path) -> None:
+    recorder = Recorder(written)
+    with serving(recorder) as url:
+        assert ask(folder, url) == 0
+    texts = [
+        "A dog sits on a wooden bench.",
+        "A red dog on a bench next to a blue car.",
+        "Two cats chase a small bird.",
+    ]
+    assert sorted(map(caption_of, recorder.bodies)) == texts
+    negatives, unwritten = table(folder, "negatives"), table(folder, "unwritten")
+    assert {(row["caption_id"], row["negative_type"]) for row in [*negatives, *unwritten]} == {
+        (caption, kind)
+        for caption in ("11", "12", "21", "31")
+        for kind in ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
+    }
+    assert {row["outcome"] for row in unwritten} == {"nothing_to_write"}
+    assert {row["generator"] for row in negatives} == {"gpt"}
+    assert {row["model"] for row in negatives} == {"loopback-1"}
+    paraphrases = table(folder, "paraphrases")
+    assert [row["source_caption_id"] for row in paraphrases] == ["11", "12", "21", "31"]
+    summary = json.loads((folder / "out/summary.json").read_text())
+    assert summary["prompt_tokens"] == 300
+    assert summary["recipe"]["version"] == "v1"
+    for path in folder.rglob("*"):
+        assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
+
+
+def test_added_captions_cost_their_own_requests_only(folder: Path) -> None:
+    recorder = Recorder(written)
+    with serving(recorder) as url:
+        assert ask(folder, url, f"gpt.cache={folder}/cache.sqlite") == 0
+        captions = read_captions(folder / "captions.parquet")
+        more = pa.table({"image_id": ["9"], "image": ["d.jpg"], "caption_id": ["91"], "caption": ["A man on a horse."]})
+        write_table(pa.concat_tables([captions, more]), folder / "captions.parquet")
+        assert ask(folder, url, f"gpt.cache={folder}/cache.sqlite", out="more") == 0
+    assert len(recorder.bodies) == 4
+    assert caption_of(recorder.bodies[-1]) == "A man on a horse."
+
+
+def test_a_run_stopped_by_a_limit_goes_on_with_another(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorder = Recorder(written)
+    with serving(recorder) as url:
+        assert ask(folder, url, "gpt.max_requests=1") == 1
+        assert "max_requests" in capsys.readouterr().out
+        assert not (folder / "out/summary.json").exists()
+        assert "unanswered" in {row["outcome"] for row in table(folder, "unwritten")}
+        assert ask(folder, url, "--resume", "gpt.concurrency=2") == 0
+        assert ask(folder, url, "--resume", "gpt.concurrency=2") == 0
+    assert len(recorder.bodies) == 3
+    assert (folder / "out/summary.json").exists()
+
+
+def test_another_recipe_needs_another_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(Recorder(written)) as url:
+        assert ask(folder, url, "gpt.max_requests=1") == 1
+        assert ask(folder, url, "--resume", "gpt.temperature=0.5") == 2
+    assert "gpt.temperature" in capsys.readouterr().err
+
+
+def test_a_dry_run_tells_what_it_would_take_and_asks_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorder = Recorder(written)
+    with serving(recorder) as url:
+        assert ask(folder, url, "--dry-run") == 0
+        assert "3 requests to send" in capsys.readouterr().out
+        assert ask(folder, url, "--dry-run", "gpt.model=mine") == 0
+        assert "price of mine unknown" in capsys.readouterr().out
+    assert recorder.bodies == []
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["gpt.model=mine", "gpt.max_cost=1"], "needs the price of mine"),
+        (["gpt.types=[swap_obj,swap]"], "`gpt.types` must list some of"),
+        (["gpt.base_url=nowhere"], "must be a URL"),
+        (["gpt.base_url=http://127.0.0.1:9/v1", "gpt.retries=0"], "http://127.0.0.1:9/v1"),
+        (["gpt.cache=CAPTIONS"], "captions.parquet"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_no_table(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    with serving(Recorder(written)) as url:
+        words = [word.replace("CAPTIONS", f"{folder}/captions.parquet") for word in words]
+        assert ask(folder, url, *words) == 2
+    line = capsys.readouterr().err.strip()
+    assert told in line
+    assert KEY not in line
+    assert not (folder / "out/negatives.parquet").exists()
+
+
+def test_a_missing_key_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert main(["generate", "generator=gpt", f"captions={folder}/captions.parquet", f"output_dir={folder}/out"]) == 2
+    assert "OPENAI_API_KEY must hold the key" in capsys.readouterr().err
+
+
+def test_files_for_vllm_come_back_as_rows(folder: Path) -> None:
+    assert ask(folder, "http://127.0.0.1:9/v1", "gpt.batch=write") == 1
+    (part,) = (folder / "out/batches").glob("*.jsonl")
+    lines = []
+    for number, line in enumerate(part.read_text().splitlines()):
+        request = json.loads(line)
+        assert request["url"] == "/v1/chat/completions"
+        body = json.loads(written(0, request["body"]).body)
+        answer = {"id": f"vllm-{number}", "custom_id": request["custom_id"], "error": None}
+        lines.append(json.dumps({**answer, "response": {"status_code": 200, "request_id": "r", "body": body}}))
+    (folder / "results.jsonl").write_text("\n".join(lines) + "\n")
+    words = ["--resume", "gpt.batch=collect", f"gpt.results=[{folder}/results.jsonl]"]
+    assert ask(folder, "http://127.0.0.1:9/v1", *words) == 0
+    assert len(table(folder, "paraphrases")) == 4
+
+
+def test_coco_json_is_read_and_its_captions_are_written_beside_the_negatives(folder: Path) -> None:
+    coco = {
+        "images": [{"id": 7, "file_name": "x.jpg"}],
+        "annotations": [{"image_id": 7, "id": 70, "caption": "A red car behind a dog."}],
+    }
+    (folder / "captions_coco.json").write_text(json.dumps(coco))
+    words = [f"captions={folder}/captions_coco.json", f"image_root={folder}", f"output_dir={folder}/out"]
+    assert main(["generate", *words]) == 0
+    captions = read_captions(folder / "out/captions.parquet")
+    negatives = read_negatives(folder / "out/negatives.parquet", captions)
+    assert captions["image_id"].to_pylist() == ["7"]
+    assert len(negatives) > 0
+    assert set(json.loads((folder / "out/summary.json").read_text())["types"]) == set(
+        negatives["negative_type"].to_pylist()
+    )
+
+
+def test_rejected_rows_stay_in_the_file_and_are_not_read(folder: Path) -> None:
+    def spoilt(index: int, body: dict[str, Any]) -> Reply:
+        texts = json.loads(json.loads(written(index, body).body)["choices"][0]["message"]["content"])
+        texts["replace_obj"] = [caption_of(body).upper()]
+        return Reply(completion(json.dumps(texts)))
+
+    with serving(Recorder(spoilt)) as url:
+        assert ask(folder, url) == 0
+    rejected = [row for row in table(folder, "negatives") if row["rejected"]]
+    assert {(row["negative_type"], row["rejected"]) for row in rejected} == {("replace_obj", "equals_caption")}
+    captions = read_captions(folder / "captions.parquet")
+    read = read_negatives(folder / "out/negatives.parquet", captions)
+    assert len(read) == len(table(folder, "negatives")) - len(rejected)
+    assert len(with_paraphrases(captions, folder / "out/paraphrases.parquet")) == 8
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("scenes")
+    tiny_tables(folder, images=60)
+    yield folder / "train"
+    shutil.rmtree(folder)
+
+
+def test_the_whole_road_from_captions_to_a_trained_scorer(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    captions = f"captions={scenes}/captions.parquet"
+    with serving(Recorder(written_by(SceneWriter()))) as url:
+        words = [captions, f"image_root={scenes}", f"gpt.base_url={url}", f"output_dir={tmp_path}/gpt"]
+        assert main(["generate", "generator=gpt", *words]) == 0
+    tables = [f"captions={tmp_path}/gpt/captions.parquet", f"negatives={tmp_path}/gpt/negatives.parquet"]
+    quick = ["judge.judges=[word]", "judge.folds=3", "certificate.probes=[word,bayes]", "certificate.bootstrap=20"]
+    code = main(["filter", *tables, *quick, f"output_dir={tmp_path}/filter", "logging.wandb=disabled"])
+    assert code in (0, 1)  # so few texts need not be certified
+    data = [f"data.{word}" for word in tables]
+    data += [f"data.verdicts={tmp_path}/filter/verdicts.parquet", "data.subset=kept", f"data.image_root={scenes}"]
+    words = [*data, f"output_dir={tmp_path}/run", *TINY_OVERRIDES, "trainer.max_steps=3", "logging.wandb=disabled"]
+    assert main(["train", "experiments/configs/clip_tiny_scenes.yaml", *words]) == 0
+    assert (tmp_path / "run/weights.safetensors").is_file()

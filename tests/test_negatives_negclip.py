@@ -1,0 +1,171 @@
+"""Laws of NegCLIP's phrase swaps."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from negatives.negclip import KINDS, NegClipWriter, exchangeable, exchanged, negclip_attempt, phrases, span_text
+from negatives.randomness import generator_for
+from negatives.records import NEGATIVE_TYPES
+from negatives.tagging import TaggedCaption, Tagger
+from tests.test_negatives_tagging import save_pipeline, tagged
+
+RICH = dataclasses.replace(
+    tagged("The old man is slowly standing near two trees and a small dog quickly rides the dogs ."),
+    noun_chunks=((0, 3), (7, 9), (10, 13), (15, 17)),
+)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_pipeline(tmp_path_factory.mktemp("pipeline"), parser=True)
+
+
+def written(caption: TaggedCaption, draws: int = 200) -> set[tuple[str, str, str]]:
+    """All that is written for a caption over many draws."""
+    attempts = [negclip_attempt(caption, np.random.default_rng(seed)) for seed in range(draws)]
+    return {(attempt.field, attempt.negative_type, attempt.text) for attempt in attempts}
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("noun_chunk", ["The old man", "a small dog"]),  # "two trees" and "the dogs" have two words
+        ("verb_phrase", ["is slowly standing", "quickly rides"]),
+        ("singular_noun", ["man", "dog"]),
+        ("plural_noun", ["trees", "dogs"]),
+        ("adverb", ["slowly", "quickly"]),
+        ("adjective", ["old", "small"]),
+    ],
+)
+def test_phrases_of_a_kind_are_those_found_by_hand(kind: str, expected: list[str]) -> None:
+    assert [span_text(RICH, span) for span in phrases(RICH, kind)] == expected
+
+
+def test_every_kind_is_drawn_and_exchanges_its_two_phrases() -> None:
+    assert written(RICH) == {
+        (
+            *("noun_chunk", "swap_obj"),
+            "A small dog is slowly standing near two trees and the old man quickly rides the dogs .",
+        ),
+        (
+            *("verb_phrase", "swap_att"),
+            "The old man quickly rides near two trees and a small dog is slowly standing the dogs .",
+        ),
+        (
+            *("singular_noun", "swap_obj"),
+            "The old dog is slowly standing near two trees and a small man quickly rides the dogs .",
+        ),
+        (
+            *("plural_noun", "swap_obj"),
+            "The old man is slowly standing near two dogs and a small dog quickly rides the trees .",
+        ),
+        (
+            *("adverb", "swap_att"),
+            "The old man is quickly standing near two trees and a small dog slowly rides the dogs .",
+        ),
+        (
+            *("adjective", "swap_att"),
+            "The small man is slowly standing near two trees and a old dog quickly rides the dogs .".replace(
+                "a old", "an old"
+            ),
+        ),
+    }
+
+
+def test_kinds_are_drawn_alike_however_many_pairs_they_have() -> None:
+    caption = tagged(
+        "A man rides a dog under a tree near a horse in a park quickly and an old cat slowly chases trees ."
+    )
+    fields = [negclip_attempt(caption, np.random.default_rng(seed)).field for seed in range(600)]
+    # two kinds have a pair (verbs: rides, slowly chases; adverbs), and so have the singular nouns, fifteen pairs
+    counts = {kind: fields.count(kind) for kind in set(fields)}
+    assert set(counts) == {"verb_phrase", "singular_noun", "adverb"}
+    assert all(abs(count - 200) < 50 for count in counts.values())  # a standard deviation is 12
+
+
+def test_negative_types_are_known_to_the_tables() -> None:
+    assert set(KINDS.values()) <= set(NEGATIVE_TYPES)
+
+
+def test_only_the_phrases_are_hit_and_not_the_letters_elsewhere() -> None:
+    caption = tagged("A man chases a woman near an umbrella")
+    texts = {text for _, _, text in written(caption)}
+    assert texts == {
+        "A woman chases a man near an umbrella",
+        "An umbrella chases a woman near a man",
+    }  # "a woman near an umbrella" is "an umbrella near a woman"
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "second", "expected"),
+    [
+        ("A dog chases an umbrella", 1, 4, "An umbrella chases a dog"),
+        ("Dogs chases trees", 0, 2, "Trees chases dogs"),
+        ("A Dog chases a Ball", 1, 4, "A Ball chases a Dog"),
+        ("THE DOG CHASES A BALL", 1, 4, "THE BALL CHASES A DOG"),
+    ],
+)
+def test_first_letters_keep_their_case_and_articles_follow(text: str, first: int, second: int, expected: str) -> None:
+    assert exchanged(tagged(text), (first, first + 1), (second, second + 1)) == expected
+
+
+def test_identical_phrases_are_never_exchanged() -> None:
+    assert written(tagged("Dog chases a dog")) == {("", "swap_obj", "")}
+    assert {text for *_, text in written(tagged("A dog chases a dog under a tree"))} == {
+        "A tree chases a dog under a dog",
+        "A dog chases a tree under a dog",
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a dog and a cat",
+        "a dog , a cat and the horse",
+        "a dog near a cat",
+        "a big red dog",
+        "a red and brown dog",
+        "a baseball player",
+        "a man sitting and standing",
+    ],
+)
+def test_members_of_a_list_say_the_same_in_any_order(text: str) -> None:
+    attempt = negclip_attempt(tagged(text), np.random.default_rng(0))
+    assert (attempt.text, attempt.detail) == ("", "no two phrases of one kind that can change places")
+
+
+def test_what_modifies_one_member_of_a_list_makes_the_order_say_something() -> None:
+    assert written(tagged("a red dog and a cat")) == {("singular_noun", "swap_obj", "a red cat and a dog")}
+    caption = tagged("a red dog and a brown cat")
+    assert {text for *_, text in written(caption)} == {"a red cat and a brown dog", "a brown dog and a red cat"}
+    assert exchangeable(caption, [(1, 2), (5, 6)]) == [((1, 2), (5, 6))]
+
+
+def test_a_row_depends_on_neither_order_nor_batch(pipeline: str) -> None:
+    texts = ["A small dog chases a red ball", "The old man rides a brown horse", "A dog runs", "a red cat on a big dog"]
+    captions = [(f"id{number}", text) for number, text in enumerate(texts * 5)]
+    writer = NegClipWriter(Tagger(pipeline, noun_chunks=True))
+    rows = writer.attempts(captions, seed=3)
+    assert NegClipWriter(Tagger(pipeline, noun_chunks=True, batch_size=3)).attempts(captions[::-1], 3) == rows[::-1]
+    assert [writer.attempts([caption], 3)[0] for caption in captions] == rows
+    assert writer.attempts(captions, seed=4) != rows
+    many = writer.write_many(captions, seed=3)
+    assert many == [writer.write(text, generator_for(3, "negclip", caption_id)) for caption_id, text in captions]
+    assert [len(row) for row in many[:4]] == [1, 1, 0, 1]
+
+
+def test_noun_chunks_of_a_parsed_caption_change_places(pipeline: str) -> None:
+    writer = NegClipWriter(Tagger(pipeline, noun_chunks=True))
+    captions = [(str(number), "The old man rides a brown horse.") for number in range(60)]
+    chunks = {row[0].text for row in writer.attempts(captions, 0) if row[0].field == "noun_chunk"}
+    assert chunks == {"A brown horse rides the old man."}
+
+
+def test_a_writer_without_a_parser_is_refused_when_the_tagger_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="parser for noun chunks"):
+        Tagger(save_pipeline(tmp_path), noun_chunks=True)
