@@ -1,6 +1,6 @@
 # make demo: set up, then run the whole road on the embedded data
 # make test: set up with the development tools, then run the tests
-# make bench: set up, then time the packed scorers against the plain Transformers model, and, where ITM_SHARED names the
+# make bench: set up, then time the packed scorers against the plain Transformers model, requests to a loopback server, and, where ITM_SHARED names the
 #   folder of the real texts, measure what filters keep of them, and how long they take (BENCHMARKS.md)
 # A target that is repeated installs nothing again, unless setup.cfg, pyproject.toml or constraints.txt has changed.
 
@@ -12,7 +12,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 CODE := lightning_modules datamodules negatives experiments tests
 
-.PHONY: demo test test-fast test-slow lint format bench bench-packing bench-filters
+.PHONY: demo test test-fast test-slow lint format bench bench-packing bench-generate bench-filters
 
 demo: $(INSTALLED)
 	$(BIN)/itm demo --resume
@@ -34,15 +34,20 @@ format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-bench: bench-packing bench-filters
+bench: bench-packing bench-generate bench-filters
 
 bench-packing: $(INSTALLED)
 	$(BIN)/python -m experiments.bench --threads 2 --json runs/bench.json
 
+bench-generate: $(INSTALLED)
+	$(BIN)/python -m experiments.bench.generate_speed --captions 5000 --runs 5
+	$(BIN)/python -m experiments.bench.generate_speed --captions 100000 --runs 1
+
 bench-filters: $(INSTALLED)
 	@if [ -z "$$ITM_SHARED" ]; then echo "bench-filters: left out, ITM_SHARED is not set"; else \
 	$(BIN)/python -m experiments.bench.filters "$$ITM_SHARED/data/llm_negatives/pairs.jsonl" --json runs/filters.json && \
-	$(BIN)/python -m experiments.bench.filter_speed "$$ITM_SHARED/data/llm_negatives/pairs.jsonl"; fi
+	$(BIN)/python -m experiments.bench.filter_speed "$$ITM_SHARED/data/llm_negatives/pairs.jsonl" && \
+	$(BIN)/python -m experiments.bench.generators "$$ITM_SHARED/data/llm_negatives/pairs.jsonl"; fi
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=python3.11")'

@@ -226,7 +226,11 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     parser = _Parser(f"itm {name}", usage=usage, description=description, add_help=False, allow_abbrev=False)
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("-h", "--help", action="store_true", help="show this page")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the configuration, and what a GPT run would cost",
+    )
     folder = parser.add_mutually_exclusive_group()
     folder.add_argument("--resume", action="store_true", help="go on in an output folder that exists")
     folder.add_argument("--overwrite", action="store_true", help="replace an output folder that itm wrote")

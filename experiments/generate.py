@@ -7,16 +7,16 @@ images that have a negative, with their paths told from that folder.
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from experiments.outputs import OutputFolder
 from experiments.progress import say, tracker
 from experiments.text_schemas import GenerateConfig
-from negatives.records import InputError, read_negatives, write_json, write_table
+from negatives.records import InputError, write_json, write_table
 
 NEGATIVES_FILE, UNWRITTEN_FILE, SUMMARY_FILE = "negatives.parquet", "unwritten.parquet", "summary.json"
 LAST_OF_SCENES = "balanced/negatives.parquet"
@@ -56,22 +56,24 @@ def estimate(config: GenerateConfig) -> None:
 
 
 def read_source(config: GenerateConfig) -> pa.Table:
-    """The configured captions.
+    """The configured captions; with `image_root`, their image paths are told from that folder.
 
     Raises:
-        InputError: the file is unusable.
+        InputError: the file is unusable, or not inside `image_root`.
     """
     from negatives.caption_files import read_caption_source
 
     assert config.captions is not None
-    return read_caption_source(config.captions, config.format, columns=config.columns, splits=config.splits)
+    captions = read_caption_source(config.captions, config.format, columns=config.columns, splits=config.splits)
+    return captions if config.image_root is None else _rooted(captions, config)
 
 
-def write_rooted_captions(config: GenerateConfig, captions: pa.Table, folder: Path) -> None:
-    """Where `image_root` is given, writes `captions.parquet` beside the negatives in `folder`."""
+def write_captions_with_negatives(config: GenerateConfig, captions: pa.Table, folder: Path) -> None:
+    """Where `image_root` is given, writes `captions.parquet`: the captions of all images that have a valid negative."""
     if config.image_root is not None:
-        negatives = read_negatives(folder / NEGATIVES_FILE, captions)
-        write_table(_rooted(with_negatives(captions, negatives), config), folder / "captions.parquet")
+        negatives = pq.read_table(folder / NEGATIVES_FILE, columns=["caption_id", "rejected"])
+        valid = negatives.filter(pa.array([not reason for reason in negatives["rejected"].to_pylist()], pa.bool_()))
+        write_table(with_negatives(captions, valid), folder / "captions.parquet")
 
 
 def _write_negatives(config: GenerateConfig, output: OutputFolder) -> None:
@@ -81,7 +83,7 @@ def _write_negatives(config: GenerateConfig, output: OutputFolder) -> None:
     if len(unwritten):
         write_table(unwritten, folder / UNWRITTEN_FILE)
     write_table(negatives, folder / NEGATIVES_FILE)
-    write_rooted_captions(config, captions, folder)
+    write_captions_with_negatives(config, captions, folder)
     rows = zip(negatives["negative_type"].to_pylist(), negatives["rejected"].to_pylist(), strict=True)
     types = _counts(list(rows))
     summary = {"generator": config.generator, "captions": len(captions), "seed": config.seed, "types": types}
@@ -102,11 +104,12 @@ def _negatives(config: GenerateConfig, captions: pa.Table) -> tuple[pa.Table, pa
 
 def _counts(rows: list[tuple[str, str]]) -> dict[str, dict[str, Any]]:
     """Type -> written, valid, and rejected by reason."""
+    from negatives.validate import validation_table
+
     found: dict[str, dict[str, Any]] = {}
-    for kind in sorted({kind for kind, _ in rows}):
-        reasons = Counter(reason for own, reason in rows if own == kind)
-        valid = reasons.pop("", 0)
-        found[kind] = {"written": valid + reasons.total(), "valid": valid, "rejected": dict(reasons.most_common())}
+    for kind, counts in sorted(validation_table(rows).items()):
+        written, valid = sum(counts.values()), counts.pop("valid", 0)
+        found[kind] = {"written": written, "valid": valid, "rejected": counts}
     return found
 
 
@@ -138,8 +141,8 @@ def _rooted(captions: pa.Table, config: GenerateConfig) -> pa.Table:
     folder, root = Path(config.captions or "").parent.resolve(), Path(config.image_root or "").resolve()
     if not folder.is_relative_to(root):
         raise InputError(f"image_root {root} must hold the folder of the captions table, {folder}.")
-    prefix = folder.relative_to(root).as_posix()
-    images = [f"{prefix}/{image}" for image in captions["image"].to_pylist()]
+    prefix = folder.relative_to(root)
+    images = [(prefix / image).as_posix() for image in captions["image"].to_pylist()]
     return captions.set_column(captions.schema.get_field_index("image"), "image", pa.array(images))
 
 

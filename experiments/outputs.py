@@ -36,6 +36,7 @@ class OutputFolder:
         resume: go on in an existing folder, which has to have the same configuration (`logging` aside).
         overwrite: empty an existing folder, which must not hold what the configuration reads.
         may_differ: dotted keys that may have another value when a run goes on, with all below them.
+        kept: files and folders that `overwrite` leaves, with all whose names begin so.
 
     Attributes:
         path: the folder.
@@ -54,9 +55,10 @@ class OutputFolder:
         resume: bool,
         overwrite: bool,
         may_differ: Collection[str] = (),
+        kept: Collection[str] = (),
     ):
         self.path, self.verb, self.yaml = Path(config.output_dir), verb, to_yaml(config)
-        self._empties = False
+        self._empties, self._kept = False, tuple(kept)
         self.finished = resume and (self.path / result).is_file()
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"output_dir must be a folder, {self.path} is a file; give another output_dir.")
@@ -74,7 +76,7 @@ class OutputFolder:
     def claim(self) -> Path:
         """Empties the folder where asked to, and writes `config.yaml` and `provenance.json`; returns the folder."""
         if self._empties:
-            _empty(self.path)
+            _empty(self.path, self._kept)
         write_json({"verb": self.verb, **provenance()}, self.path / PROVENANCE_FILE)
         write_text(self.yaml, self.path / CONFIG_FILE)
         return self.path
@@ -164,9 +166,11 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _empty(folder: Path) -> None:
+def _empty(folder: Path, kept: tuple[str, ...]) -> None:
     # the mark goes last, so that an overwrite that was interrupted can be repeated
     for child in sorted(folder.iterdir(), key=lambda path: path.name == PROVENANCE_FILE):
+        if child.name.startswith(kept):
+            continue
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
         else:

@@ -63,6 +63,29 @@ def counter(label: str, total: int) -> Iterator[Callable[[], None]]:
     yield advance
 
 
+@contextmanager
+def meter(label: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """Shows the progress of work that reports how many parts are done, with a remark of its own."""
+    if is_terminal():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[remark]}"))
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("", total=total, remark="")
+            yield lambda done, remark: progress.update(task, completed=done, remark=remark)
+        return
+    last = time.monotonic()
+
+    def line(done: int, remark: str) -> None:
+        nonlocal last
+        if time.monotonic() - last > SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            say(f"{label}: {done} of {total}, {remark}")
+
+    yield line
+
+
 def tracker(label: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
     """`track` with its label filled in, for functions that take a progress wrapper."""
     return lambda items: track(items, label)

@@ -42,8 +42,9 @@ class GptConfig:
     """The model, as the server names it."""
     base_url: str = "https://api.openai.com/v1"
     """The server's address, such as http://localhost:8000/v1 for vLLM."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key, which is never written anywhere."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key, which is never written anywhere; not given: OPENAI_API_KEY for OpenAI's
+    own server, and no key for any other."""
     types: list[str] = field(default_factory=lambda: [*GPT_TYPES])
     """What to write; paraphrase: hard positives, so that a language model's style is no cue for false."""
     texts: int = field(default=1, metadata={"min": 1, "max": 20})
@@ -52,14 +53,15 @@ class GptConfig:
     """Version of the prompts (`negatives/prompts`)."""
     temperature: float = field(default=1.0, metadata={"min": 0.0, "max": 2.0})
     """Sampling temperature."""
-    max_tokens: int = field(default=512, metadata={"min": 16})
+    max_tokens: int = field(default=512, metadata={"min": 16, "max": 1_000_000})
     """Bound on an answer's tokens."""
-    seed: int | None = None
+    seed: int | None = field(default=None, metadata={"min": 0, "max": 2**31 - 1})
     """Sampling seed, for servers that take one."""
     attempts: int = field(default=3, metadata={"min": 1})
     """Answers that are refused, truncated or malformed before a request counts as failed."""
     cache: str | None = None
-    """SQLite file of all answers; not given: `requests.sqlite` in `output_dir`. Several runs may share one."""
+    """SQLite file of all answers; not given: `requests.sqlite` in `output_dir`, which --overwrite
+    leaves there. Runs may share one, one after the other: two at once may both ask for the same."""
     concurrency: int = field(default=64, metadata={"min": 1})
     """Requests under way at a time."""
     requests_per_minute: float | None = field(default=None, metadata={"above": 0.0})
@@ -71,19 +73,21 @@ class GptConfig:
     retries: int = field(default=6, metadata={"min": 0})
     """Tries after the first, on a busy or failing server."""
     max_requests: int | None = field(default=None, metadata={"min": 1})
-    """Stops after so many requests; --resume goes on."""
+    """Stops this run after so many requests; --resume goes on."""
     max_cost: float | None = field(default=None, metadata={"above": 0.0})
-    """Stops before this is exceeded, in dollars; --resume goes on."""
+    """Stops this run before it costs more, in dollars; --resume goes on."""
     prices: dict[str, dict[str, float]] = field(default_factory=dict)
     """Model -> {input, output}: dollars per million tokens, where the built-in list lacks the model or is old."""
-    batch: str = field(default="off", metadata={"choices": ("off", "submit", "collect", "write")})
-    """off: asks now. submit: by the batch API, at half the price. collect: fetches what submitted batches brought; any
+    batch: str = field(default="none", metadata={"choices": ("none", "submit", "collect", "write")})
+    """none: asks now. submit: by the batch API, at half the price. collect: fetches what submitted batches brought; any
     day, on any machine with the folder. write: only the JSONL files, as for `vllm run-batch`."""
     results: list[str] = field(default_factory=list)
     """Result files of `vllm run-batch` for the files that batch=write wrote; read by batch=collect."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """Types that are unknown, repeated or missing."""
+        """Types that are unknown, repeated or missing; results that nothing would read."""
+        if self.results and self.batch != "collect":
+            yield f"`{place}results` needs `{place}batch` to be collect, got {self.batch}"
         if not self.types or not set(self.types) <= set(GPT_TYPES) or len(set(self.types)) < len(self.types):
             yield f"`{place}types` must list some of {', '.join(GPT_TYPES)}, each once, got {self.types}"
 

@@ -17,11 +17,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from negatives.batch_client import code_of, id_of, open_client, telling
-from negatives.batch_parts import ENDPOINT, MAX_BYTES, MAX_LINES, BatchFolder, Part, open_folder, places_of, write_parts
+from negatives.batch_parts import (
+    ENDPOINT,
+    MAX_LINES,
+    BatchFolder,
+    Part,
+    open_folder,
+    places_of,
+    request_at,
+    write_parts,
+)
 from negatives.batch_results import Results, merge, read_results
 from negatives.chat import Check
 from negatives.chat_client import QUOTA_CODES, Server
-from negatives.chat_messages import ChatRequest, final_answer
+from negatives.chat_messages import ChatRequest
+from negatives.chat_texts import scrubbed
 from negatives.files import InputError, StrPath
 from negatives.request_cache import RequestCache
 
@@ -34,6 +44,7 @@ __all__ = ["Collected", "Results", "Submitted", "collect", "read_results", "subm
 INTENT = "itm_intent"
 ENDED = ("completed", "failed", "expired", "cancelled")
 CREATE_WAITS = (1.0, 4.0, 16.0)  # seconds between tries to make a batch
+REFUSALS = (400, 404, 409, 413, 422)  # no batch was made, nor will be from this file
 CLOCK_MARGIN = timedelta(days=1)  # between this machine's clock and the server's
 
 
@@ -77,10 +88,8 @@ def submit(
     cache: RequestCache,
     server: Server,
     *,
-    mode: str = "json_schema",
     attempts: int = 3,
     max_lines: int = MAX_LINES,
-    max_bytes: int = MAX_BYTES,
     say: Callable[[str], None] = lambda line: None,
 ) -> Submitted:
     """Sends off the requests that are neither settled in the cache nor on their way, and finishes a broken submission.
@@ -90,22 +99,20 @@ def submit(
         requests: pulled one by one.
         cache: answers that have arrived.
         server: with a batch API.
-        mode: how the form of the answers is asked for, of `chat.MODES`.
         attempts: how many failed answers make a request failed.
         max_lines: bound of a batch.
-        max_bytes: bound of a batch's file.
         say: told of every step.
 
     Raises:
         ServerStop: a wrong key or no quota.
         InputError: the folder is unusable or another server's, or the server takes no batches.
     """
-    with open_folder(folder) as opened, telling(server):
+    with open_folder(folder) as opened, telling(server), open_client(server) as client:
         _bind(opened, server)
-        client = open_client(server)
-        running = sum(not part.done for part in opened.parts if part.batch_id)
-        write_parts(opened, requests, cache, mode=mode, attempts=attempts, max_lines=max_lines, max_bytes=max_bytes)
-        new = [part for part in opened.parts if not part.batch_id]
+        _find_lost(client, opened)
+        opened.parts = [part for part in opened.parts if part.batch_id]  # the others' requests may be settled by now
+        running = sum(not part.done for part in opened.parts)
+        new = write_parts(opened, requests, cache, attempts=attempts, max_lines=max_lines)
         for part in new:
             _send(client, opened, part)
             say(f"Batch {part.batch_id}: {part.requests} requests")
@@ -127,15 +134,13 @@ def collect(folder: StrPath, cache: RequestCache, server: Server, check: Check, 
         InputError: the folder is unusable or another server's, or the server does not know a batch.
     """
     collected = Collected()
-    with open_folder(folder) as opened, telling(server):
+    with open_folder(folder) as opened, telling(server), open_client(server) as client:
         _bind(opened, server)
-        client = open_client(server)
+        _find_lost(client, opened)
         for part in opened.parts:
-            if part.asked and not part.batch_id and (found := _find(client, part)):
-                part.batch_id = found.id
-                opened.save()
             if part.batch_id and not part.done:
                 _collect_part(client, opened, part, cache, check, attempts, collected)
+    collected.problems = [scrubbed(line, server.api_key) for line in collected.problems]
     return collected
 
 
@@ -170,11 +175,20 @@ def _create(client: OpenAI, folder: BatchFolder, part: Part) -> Batch:
             if wait is None or code_of(error) in QUOTA_CODES:
                 raise
             time.sleep(wait)
-        except (openai.BadRequestError, openai.NotFoundError):  # such as a file that the server keeps no longer
-            part.file_id = ""
-            folder.save()
+        except openai.APIStatusError as error:
+            if error.status_code in REFUSALS:
+                part.file_id, part.asked = "", False
+                folder.save()
             raise
     raise AssertionError("unreachable")
+
+
+def _find_lost(client: OpenAI, folder: BatchFolder) -> None:
+    """Gives the parts whose batch was asked for by a run that died then the batches that are on the server."""
+    for part in folder.parts:
+        if part.asked and not part.batch_id and (found := _find(client, part)):
+            part.batch_id = id_of(found, folder.base_url)
+            folder.save()
 
 
 def _find(client: OpenAI, part: Part) -> Batch | None:
@@ -219,7 +233,9 @@ def _collect_part(
     part.done = True
     folder.save()
     collected.ended[batch.id] = batch.status
-    collected.missing += sum(final_answer(cache.answers(key), attempts) is None for key in places)
+    with folder.file_of(part).open("rb") as file:
+        keys = (request_at(file, place).key for place in places.values())
+        collected.missing += sum(cache.final(key, attempts) is None for key in keys)
     faults = (batch.errors.data or []) if batch.errors else []
     collected.problems += [f"{batch.id}: {fault.code}: {fault.message}" for fault in faults]
 

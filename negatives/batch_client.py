@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from negatives.chat_client import QUOTA_CODES, SHORTEST_SECRET, Server, ServerStop, error_of
+from negatives.chat_client import QUOTA_CODES, Server, ServerStop
+from negatives.chat_texts import error_of, scrubbed
 from negatives.files import InputError
 
 if TYPE_CHECKING:
@@ -15,20 +16,20 @@ if TYPE_CHECKING:
 
 
 def open_client(server: Server) -> OpenAI:
-    """A client that tries again by itself what may be tried again."""
+    """A client that tries again by itself what may be tried again; a context manager that closes its connections."""
     import openai
 
     return openai.OpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=4, timeout=600.0)
 
 
 def id_of(value: object, base_url: str) -> str:
-    """The id of what a server made.
+    """The id of what a server made: some letters and signs that can be printed.
 
     Raises:
         InputError: it has none, as when the URL is that of a web page.
     """
     found = getattr(value, "id", None)
-    if not isinstance(found, str) or not found:
+    if not isinstance(found, str) or not re.fullmatch(r"[!-~]{1,200}", found):
         raise InputError(
             f"{base_url} must be a server with a batch API, and is not. Check `base_url` (it mostly ends in /v1)."
         )
@@ -54,10 +55,7 @@ def telling(server: Server) -> Iterator[None]:
 
     def told(error: Exception) -> str:
         text = error_of(error.response.text)[1] if isinstance(error, openai.APIStatusError) else str(error)
-        if len(server.api_key) >= SHORTEST_SECRET:
-            text = text.replace(server.api_key, "***")
-        text = re.sub(r"\bsk-[\w*.-]*\w", "sk-***", text)
-        return " ".join(text.split())[:200].rstrip(".")
+        return scrubbed(text, server.api_key).rstrip(".")
 
     place = f"The batch server {server.base_url}"
     try:
@@ -72,4 +70,4 @@ def telling(server: Server) -> Iterator[None]:
             raise ServerStop(f"{what}. Top up the account or raise its limit; then run again.") from None
         raise InputError(f"{what}. Run again to go on: what was sent is recorded.") from None
     except (openai.APIError, httpx2.HTTPError) as error:
-        raise InputError(f"{place} cannot be reached: {told(error)}. Check it; then run again to go on.") from None
+        raise InputError(f"{place} cannot be reached: {told(error)}. Check it, and go on by --resume.") from None

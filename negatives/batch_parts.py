@@ -2,7 +2,7 @@
 
 A part is what becomes one batch: at most 50,000 lines and 200 MB, all at the same attempt. Its lines are the batch
 API's, `{"custom_id", "method", "url", "body"}`, and `vllm run-batch` takes them as they are; `custom_id` is the
-request's key.
+attempt and most of the request's key, so that a result tells by itself what it answers.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from negatives.chat_messages import ChatRequest, final_answer
+from negatives.chat_messages import MODES, ChatRequest, final_answer
 from negatives.files import InputError, StrPath, show, write_json
 from negatives.request_cache import RequestCache
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 MAX_LINES, MAX_BYTES = 50_000, 200_000_000
+KEY_LENGTH = 60  # hex digits of a request's key in its `custom_id`; an attempt has up to three
 VERSION = 1
 STATE_FILE = "batches.json"
 
@@ -37,7 +38,6 @@ class Part:
         made: when, as ISO 8601 in UTC.
         attempt: of all its requests.
         requests: how many.
-        mode: how the answers' form is asked for.
         schema: of all its requests.
         file_id: of the uploaded file.
         asked: a batch may be on the server although `batch_id` is not known: it was asked for.
@@ -51,7 +51,6 @@ class Part:
     made: str
     attempt: int
     requests: int
-    mode: str
     schema: dict[str, Any] | None
     file_id: str = ""
     asked: bool = False
@@ -120,20 +119,19 @@ def write_parts(
     requests: Iterable[ChatRequest],
     cache: RequestCache,
     *,
-    mode: str = "json_schema",
     attempts: int = 3,
     max_lines: int = MAX_LINES,
     max_bytes: int = MAX_BYTES,
 ) -> list[Part]:
     """Writes the requests that neither the cache has settled nor a batch on its way will answer.
 
-    Parts that were never uploaded are only plans: they are replaced. A file is complete before `batches.json` names it.
+    Parts of which no batch was asked for are only plans: they are replaced, since their requests may be settled by now.
+    A file is complete before `batches.json` names it.
 
     Args:
         folder: an open folder.
         requests: pulled one by one.
         cache: says what is settled, and how many attempts the others have behind them.
-        mode: how the form of the answers is asked for; nothing falls back by itself in a batch.
         attempts: how many failed answers make a request failed.
         max_lines: bound of a part.
         max_bytes: bound of a part.
@@ -144,14 +142,15 @@ def write_parts(
     Raises:
         InputError: a file cannot be written, or one request alone exceeds `max_bytes`.
     """
-    folder.parts = [part for part in folder.parts if part.file_id]
+    folder.parts = [part for part in folder.parts if part.batch_id or part.asked]
     folder.save()
     sent = len(folder.parts)
-    taken = {bytes.fromhex(key) for part in folder.parts if not part.done for key in places_of(folder, part)}
+    under_way = (part for part in folder.parts if not part.done)
+    taken = {bytes.fromhex(_key_in(name)) for part in under_way for name in places_of(folder, part)}
     try:
-        with _Writer(folder, mode, max_lines, max_bytes) as writer:
+        with _Writer(folder, max_lines, max_bytes) as writer:
             for request in requests:
-                key, answers = bytes.fromhex(request.key), cache.answers(request.key)
+                key, answers = bytes.fromhex(request.key[:KEY_LENGTH]), cache.answers(request.key)
                 if key not in taken and final_answer(answers, attempts) is None:
                     taken.add(key)
                     writer.add(request, answers[-1].attempt + 1 if answers else 0)
@@ -163,13 +162,13 @@ def write_parts(
 class _Writer:
     """Writes requests to parts, one open for each attempt and schema; a full one is closed and recorded."""
 
-    def __init__(self, folder: BatchFolder, mode: str, max_lines: int, max_bytes: int) -> None:
-        self._folder, self._mode, self._max_lines, self._max_bytes = folder, mode, max_lines, max_bytes
+    def __init__(self, folder: BatchFolder, max_lines: int, max_bytes: int) -> None:
+        self._folder, self._max_lines, self._max_bytes = folder, max_lines, max_bytes
         self._open: dict[tuple[int, str], tuple[Part, BinaryIO]] = {}
         self._number = max((part.number for part in folder.parts), default=0)
 
     def add(self, request: ChatRequest, attempt: int) -> None:
-        line = _line(request, self._mode, attempt)
+        line = _line(request, attempt)
         if len(line) > self._max_bytes:
             raise InputError(
                 f"A request must fit into {self._max_bytes} bytes, one has {len(line)}. Shorten its caption."
@@ -185,7 +184,7 @@ class _Writer:
     def _new(self, group: tuple[int, str], schema: dict[str, Any] | None) -> tuple[Part, BinaryIO]:
         self._number += 1
         made = datetime.now(UTC).isoformat(timespec="seconds")
-        part = Part(self._number, uuid.uuid4().hex, made, group[0], 0, self._mode, schema)
+        part = Part(self._number, uuid.uuid4().hex, made, group[0], 0, schema)
         self._open[group] = part, self._folder.file_of(part).open("wb")
         return self._open[group]
 
@@ -207,7 +206,7 @@ class _Writer:
 
 
 def places_of(folder: BatchFolder, part: Part) -> dict[str, Place]:
-    """Request key -> where its request stands, for every line of a part.
+    """`custom_id` -> where its request stands, for every line of a part.
 
     Raises:
         InputError: the part's file is missing or damaged.
@@ -218,9 +217,9 @@ def places_of(folder: BatchFolder, part: Part) -> dict[str, Place]:
         with path.open("rb") as file:
             offset = 0
             for line in file:
-                key = json.loads(line)["custom_id"]
-                bytes.fromhex(key)
-                places[key] = Place(part, offset)
+                name = json.loads(line)["custom_id"]
+                bytes.fromhex(_key_in(name))
+                places[name] = Place(part, offset)
                 offset += len(line)
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}. Copy the whole folder.") from error
@@ -231,6 +230,11 @@ def places_of(folder: BatchFolder, part: Part) -> dict[str, Place]:
     if len(places) != part.requests:
         raise InputError(f"{path} must hold {part.requests} requests, it has {len(places)}. Copy it again.")
     return places
+
+
+def id_in_batch(request: ChatRequest, attempt: int) -> str:
+    """The `custom_id` of a request's line: the attempt, and of the key what fits into the 64 characters of the API."""
+    return f"{attempt}-{request.key[:KEY_LENGTH]}"
 
 
 def request_at(file: BinaryIO, place: Place) -> ChatRequest:
@@ -248,12 +252,17 @@ def request_at(file: BinaryIO, place: Place) -> ChatRequest:
     )
 
 
-def _line(request: ChatRequest, mode: str, attempt: int) -> bytes:
-    body = request.body(mode, attempt)
+def _line(request: ChatRequest, attempt: int) -> bytes:
+    body = request.body(MODES[0], attempt)  # nothing falls back by itself in a batch
     # the name that OpenAI's newer models insist on; the older ones and vLLM take both
     body["max_completion_tokens"] = body.pop("max_tokens")
-    line = {"custom_id": request.key, "method": "POST", "url": ENDPOINT, "body": body}
+    line = {"custom_id": id_in_batch(request, attempt), "method": "POST", "url": ENDPOINT, "body": body}
     return json.dumps(line).encode() + b"\n"
+
+
+def _key_in(name: str) -> str:
+    attempt, _, key = name.partition("-")
+    return key if attempt.isdecimal() and len(key) == KEY_LENGTH else "damaged"
 
 
 def _read_state(folder: Path) -> BatchFolder:

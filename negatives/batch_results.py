@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from negatives.batch_parts import BatchFolder, Place, open_folder, places_of, request_at
-from negatives.chat import Check, judge_completion
-from negatives.chat_client import FILTER_CODES, Completion, TemporaryError, read_completion
-from negatives.chat_messages import Answer, ChatRequest
+from negatives.chat import Check, answer_from
+from negatives.chat_client import FILTER_CODES, Completion, completion_of
+from negatives.chat_messages import MODES, ChatRequest
+from negatives.chat_texts import clean_string, scrubbed
 from negatives.files import InputError, StrPath
 from negatives.request_cache import RequestCache
 
@@ -53,7 +54,7 @@ class Results:
 def read_results(path: StrPath, folder: StrPath, cache: RequestCache, check: Check) -> Results:
     """Merges a result file that was made offline, as by `vllm run-batch -i part-00001.jsonl -o results.jsonl`.
 
-    Reading a file twice changes nothing, as long as no parts were written in between.
+    Reading a file twice changes nothing: every line says which attempt it answers.
 
     Args:
         path: result file.
@@ -110,15 +111,10 @@ def _record(
     if completion is None:
         results.broken += 1
         return
-    outcome, detail = judge_completion(request, completion, check)
-    counts = (completion.prompt_tokens, completion.completion_tokens)
-    mode = place.part.mode if request.schema is not None else "text"
-    answer = Answer(
-        *(request.key, place.part.attempt, outcome, completion.text, completion.model),
-        *(*counts, mode, completion.finish_reason, detail),
-    )
+    mode = MODES[0] if request.schema is not None else "text"
+    answer = answer_from(request, place.part.attempt, mode, completion, check)
     if cache.record(answer):
-        results.recorded[outcome] += 1
+        results.recorded[answer.outcome] += 1
     else:
         results.known += 1
 
@@ -129,16 +125,13 @@ def _completion(value: dict[str, Any], request: ChatRequest) -> Completion | str
     status = response.get("status_code", 200) if isinstance(response, dict) else None
     body = response.get("body") if isinstance(response, dict) else None
     if status == 200 and isinstance(body, dict) and not error:
-        try:
-            return read_completion(json.dumps(body))
-        except TemporaryError:
-            return None
+        return completion_of(body)
     inner = body.get("error") if isinstance(body, dict) else None
     told = next((item for item in (error, inner) if isinstance(item, dict)), {})
     code = told.get("code") or told.get("type") or status or ("error" if error else None)
     if code in FILTER_CODES:
-        return Completion("", request.model, 0, 0, "content_filter", str(told.get("message") or code))
-    return None if code in (None, 200) else str(code)[:60]
+        return Completion("", request.model, 0, 0, "content_filter", clean_string(told.get("message")) or code)
+    return None if code in (None, 200) else scrubbed(str(code)[:60], "")
 
 
 def _values(path: StrPath) -> Iterator[dict[str, Any] | None]:

@@ -70,24 +70,13 @@ class CeClipWriter:
         """The masked LM, and the tagger with its version."""
         return f"{self._lm.name} {self._tagger.name}"
 
-    def write(self, caption: str, rng: np.random.Generator) -> list[tuple[str, str]]:
-        """Negatives of one caption as (negative_type, negative caption); `write_many` is much faster."""
-        return _texts(self._attempts([caption], [rng])[0])
-
-    def write_many(self, captions: Sequence[tuple[str, str]], seed: int) -> list[list[tuple[str, str]]]:
-        """For each (caption_id, caption) its negatives as (negative_type, negative caption)."""
-        return [_texts(row) for row in self.attempts(captions, seed)]
-
     def attempts(self, captions: Sequence[tuple[str, str]], seed: int) -> list[list[Attempt]]:
         """For each (caption_id, caption) what was written or not, in the order of `FIELDS`.
 
         It depends on the seed, the id and the caption only. Give some hundreds at a time: they are filled together.
         """
         rngs = [generator_for(seed, self.name, caption_id) for caption_id, _ in captions]
-        return self._attempts([caption for _, caption in captions], rngs)
-
-    def _attempts(self, captions: Sequence[str], rngs: Sequence[np.random.Generator]) -> list[list[Attempt]]:
-        tagged = list(self._tagger.tag(captions))
+        tagged = list(self._tagger.tag(caption for _, caption in captions))
         careful = self._mode == "careful"
         mask: Callable[..., tuple[Word | None, str]] = careful_mask if careful else reference_mask
         masks = [
@@ -201,10 +190,6 @@ def record(annotation: Mapping[str, Any], attempts: Sequence[Attempt]) -> dict[s
 
 def _failed(field: str, detail: str) -> Attempt:
     return Attempt(field, FIELDS[field], "", detail)
-
-
-def _texts(attempts: Sequence[Attempt]) -> list[tuple[str, str]]:
-    return [(attempt.negative_type, attempt.text) for attempt in attempts if attempt.text]
 
 
 def _noun_runs(caption: TaggedCaption) -> list[Span]:

@@ -10,15 +10,16 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 
 from negatives.chat_client import ChatClient, Completion, Server, ServerStop
-from negatives.chat_messages import MODES, OUTCOMES, Answer, ChatRequest, final_answer
-from negatives.chat_sender import EndedError, Price, Sender, UnansweredError, prompt_tokens
+from negatives.chat_messages import MODES, Answer, ChatRequest, final_answer
+from negatives.chat_sender import CostOf, EndedError, Sender, UnansweredError, prompt_tokens
 from negatives.chat_tally import Event, Tally
+from negatives.chat_texts import scrubbed
 from negatives.files import InputError
 from negatives.rate_limits import RateLimits
 from negatives.request_cache import RequestCache
 
-__all__ = ["MODES", "OUTCOMES", "Answer", "ChatRequest", "Check", "Event", "Price", "Server", "ServerStop", "Tally"]
-__all__ += ["ask_all", "judge_completion", "prompt_tokens"]
+__all__ = ["MODES", "Answer", "ChatRequest", "Check", "CostOf", "Event", "Server", "ServerStop", "Tally"]
+__all__ += ["answer_from", "ask_all", "prompt_tokens"]
 
 Check = Callable[[ChatRequest, str], str | None]
 """None if the text is what the request asks for, else what is wrong with it."""
@@ -44,7 +45,7 @@ async def ask_all(
     timeout: float = 60.0,
     max_requests: int | None = None,
     max_cost: float | None = None,
-    price: Price | None = None,
+    price: CostOf | None = None,
     report: Callable[[Event], None] = _unheard,
 ) -> Tally:
     """Gets every request an answer in `cache`, as far as the server gives one.
@@ -93,7 +94,24 @@ async def ask_all(
         return tally
 
 
-def judge_completion(request: ChatRequest, completion: Completion, check: Check) -> tuple[str, str]:
+def answer_from(request: ChatRequest, attempt: int, mode: str, completion: Completion, check: Check) -> Answer:
+    """What a completion comes to as an answer to one attempt, sent in `mode`."""
+    outcome, detail = _judged(request, completion, check)
+    return Answer(
+        key=request.key,
+        attempt=attempt,
+        outcome=outcome,
+        text=completion.text,
+        model=completion.model,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        mode=mode,
+        finish_reason=completion.finish_reason,
+        detail=detail,
+    )
+
+
+def _judged(request: ChatRequest, completion: Completion, check: Check) -> tuple[str, str]:
     """(outcome, detail) of a completion."""
     if completion.refusal or completion.finish_reason == "content_filter":
         return "refused", completion.refusal or "stopped by the server's content filter"
@@ -170,11 +188,7 @@ class _Run:
             attempt = answers[-1].attempt + 1 if answers else 0
             mode, found = await self.sender.completion(request, attempt)
             self._lost = 0
-            outcome, detail = judge_completion(request, found, self.check)
-            counts = (found.prompt_tokens, found.completion_tokens)
-            answer = Answer(
-                request.key, attempt, outcome, found.text, found.model, *counts, mode, found.finish_reason, detail
-            )
+            answer = answer_from(request, attempt, mode, found, self.check)
             if self.cache.record(answer):
                 answers.append(answer)
             else:  # another process was first
@@ -184,7 +198,8 @@ class _Run:
             self._tell("answered")
         else:
             self.tally.failed[final.outcome] += 1
-            self._tell("failed", f"{final.outcome}: {final.detail}")
+            key = self.sender.client.server.api_key
+            self._tell("failed", scrubbed(f"{final.outcome}: {final.detail}", key))
 
     def _count_lost(self, detail: str) -> None:
         self.tally.unanswered += 1

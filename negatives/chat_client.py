@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from negatives.chat_texts import clean_string, error_of, scrubbed, without_key
 from negatives.files import InputError, show
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 LONGEST_WAIT = 600.0  # seconds; a server that asks for more, as for tomorrow's quota, stops the run
-SHORTEST_SECRET = 8  # servers without keys take any, such as EMPTY, which texts may hold
 STOPS = {
     401: "Check the key in the environment",
     402: "Top up the account",
@@ -28,6 +28,7 @@ STOPS = {
     404: "Check base_url (it mostly ends in /v1) and the model's name",
     405: "Check base_url (it mostly ends in /v1)",
 }
+MOST_TOKENS = 10**9  # a server that counts more is mistaken
 TEMPORARY = (408, 409, 425, 429)
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "account_deactivated")
 FILTER_CODES = ("content_filter", "content_policy_violation")
@@ -58,17 +59,14 @@ class Server:
     """Where a chat server is, and the key to it, which is never shown.
 
     Raises:
-        InputError: if the URL is none, or the key is blank or cannot be sent.
+        InputError: if the URL is none or holds a password, or the key is blank or cannot be sent.
     """
 
     base_url: str
     api_key: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        if not re.match(r"https?://[^/\s]+", self.base_url):
-            raise InputError(
-                f"`base_url` must be a URL such as https://api.openai.com/v1, got {show(self.base_url)}. Mend it."
-            )
+        _check_url(self.base_url)
         if not re.fullmatch(r"[!-~]+", self.api_key):
             raise InputError("The server's key must be printable ASCII without spaces. Export the key alone.")
 
@@ -77,8 +75,9 @@ class Server:
         """The server with the key that an environment variable holds.
 
         Raises:
-            InputError: if the variable is not set or blank.
+            InputError: if the URL is none, or the variable is not set or blank.
         """
+        _check_url(base_url)
         key = os.environ.get(variable, "").strip()
         if not key:
             raise InputError(
@@ -128,27 +127,28 @@ class ChatClient:
         import openai
 
         failure: Exception
+        key = self.server.api_key
         try:
             async with asyncio.timeout(self.timeout):
                 # the typed `create` builds models of request and answer, which takes longer than all the rest
                 response = await self._client.post("/chat/completions", body=body, cast_to=httpx2.Response)
-            return read_completion(_without(response.content.decode(errors="replace"), self.server.api_key))
+            return read_completion(without_key(response.content.decode(errors="replace"), key))
         except TemporaryError as error:
-            failure = TemporaryError(error.name, self._scrubbed(error.detail))
+            failure = TemporaryError(error.name, scrubbed(error.detail, key))
         except openai.APIStatusError as error:
             failure = self._judged(error.status_code, error.response.headers, error.response.text)
         except TimeoutError:
             failure = TemporaryError("timeout", f"no answer within {self.timeout:g} s")
         # the transports let some errors through as they are
         except (openai.APIError, httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            failure = TemporaryError("connection", self._scrubbed(_cause(error)))
+            failure = TemporaryError("connection", scrubbed(_cause(error), key))
         raise failure  # out here it does not drag along the package's error, in which a server may have quoted the key
 
     def stop(self, what: str, remedy: str) -> ServerStop:
         """The error that ends a run: where, what, remedy, what is kept."""
+        what = scrubbed(what, self.server.api_key)
         return ServerStop(
-            f"The chat server {self.server.base_url} {self._scrubbed(what)}. {remedy}; run again to go on: "
-            "all answers so far are kept."
+            f"The chat server {self.server.base_url} {what}. {remedy}; go on by --resume: all answers so far are kept."
         )
 
     async def __aenter__(self) -> ChatClient:
@@ -159,7 +159,8 @@ class ChatClient:
 
     def _judged(self, status: int, headers: Mapping[str, str], text: str) -> Exception:
         code, message = error_of(text)
-        what = f"HTTP {status}" + (f": {self._scrubbed(message)}" if message else "")
+        key = self.server.api_key
+        what = f"HTTP {status}" + (f": {scrubbed(message, key)}" if message else "")
         if status in STOPS:
             return self.stop(f"answered {what.rstrip('.')}", STOPS[status])
         if status == 429 and code in QUOTA_CODES:
@@ -171,12 +172,6 @@ class ChatClient:
             return TemporaryError(str(status), what, wait)
         return RejectedError(status, code, what)
 
-    def _scrubbed(self, text: str) -> str:
-        """A text on one line, shortened, without the key or what a server shows of it."""
-        text = " ".join(_without(text, self.server.api_key).split())
-        text = re.sub(r"\bsk-[\w*.-]*\w", "sk-***", text)
-        return text if len(text) <= 300 else text[:297] + "..."
-
 
 def read_completion(text: str) -> Completion:
     """Reads the body of a chat completion.
@@ -185,37 +180,39 @@ def read_completion(text: str) -> Completion:
         TemporaryError: if it is damaged: no JSON, or without a choice.
     """
     try:
-        data = json.loads(text)
+        found = completion_of(json.loads(text))
+    except (ValueError, RecursionError):
+        found = None
+    if found is None:
+        raise TemporaryError("damaged", f"a reply that is no chat completion: {show(text)}")
+    return found
+
+
+def completion_of(data: Any) -> Completion | None:
+    """The chat completion that a JSON value is; None for another one. Counts that are none are 0."""
+    try:
         choice = data["choices"][0]
         message = choice["message"]
         usage = data.get("usage") or {}
         return Completion(
-            text=_string(message.get("content")),
-            model=_string(data.get("model")),
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
-            finish_reason=_string(choice.get("finish_reason")),
-            refusal=_string(message.get("refusal")),
+            text=clean_string(message.get("content")),
+            model=clean_string(data.get("model")),
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            completion_tokens=_count(usage.get("completion_tokens")),
+            finish_reason=clean_string(choice.get("finish_reason")),
+            refusal=clean_string(message.get("refusal")),
         )
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
-        raise TemporaryError("damaged", f"a reply that is no chat completion: {show(text)}") from None
+    except (TypeError, LookupError, AttributeError):
+        return None
 
 
-def error_of(text: str) -> tuple[str, str]:
-    """(code, message) of an error's body; the body itself where it has another form.
-
-    >>> error_of('{"error": {"code": "insufficient_quota", "message": "Pay."}}')
-    ('insufficient_quota', 'Pay.')
-    """
+def _count(value: object) -> int:
+    """A number of tokens within what the cache can hold; 0 where a server gives no number."""
     try:
-        data = json.loads(text)
-    except ValueError:
-        return "", text
-    error = data.get("error", data) if isinstance(data, dict) else data
-    if not isinstance(error, dict):
-        return "", _string(error) or text
-    message = error.get("message", error.get("detail"))
-    return _string(error.get("code")) or _string(error.get("type")), _string(message) or text
+        count = int(value) if isinstance(value, int | float) else 0
+    except (ValueError, OverflowError):  # NaN and Infinity, which Python reads in JSON
+        return 0
+    return min(max(count, 0), MOST_TOKENS)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float:
@@ -239,6 +236,16 @@ def retry_after(headers: Mapping[str, str], now: float) -> float:
         return 0.0
 
 
+def _check_url(base_url: str) -> None:
+    if "@" in re.split(r"[/?#]", base_url.partition("://")[2] or base_url)[0]:  # not shown: it may hold a password
+        raise InputError(
+            "`base_url` must hold no user and password, it has some before its @. Leave them out: the key comes from "
+            "the environment."
+        )
+    if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", base_url):
+        raise InputError(f"`base_url` must be a URL such as https://api.openai.com/v1, got {show(base_url)}. Mend it.")
+
+
 def _open_client(server: Server, connections: int, timeout: float) -> AsyncOpenAI:
     import httpx2
     import openai
@@ -258,12 +265,3 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _string(value: object) -> str:
-    # JSON can spell lone surrogates, which no UTF-8 file can hold
-    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
-
-
-def _without(text: str, key: str) -> str:
-    return text.replace(key, "***") if len(key) >= SHORTEST_SECRET else text

@@ -11,8 +11,6 @@ from typing import Any
 MODES = ("json_schema", "json_object", "text")
 """How an answer's form is asked for, strictest first; servers that lack one are asked in the next."""
 
-OUTCOMES = ("ok", "refused", "malformed", "truncated")
-
 
 @dataclass(frozen=True)
 class ChatRequest:

@@ -13,7 +13,7 @@ from negatives.chat_tally import Event, Tally
 from negatives.prices import estimate_tokens
 from negatives.rate_limits import RateLimits
 
-Price = Callable[[str, int, int], float]
+CostOf = Callable[[str, int, int], float]
 """(model, prompt tokens, completion tokens) -> what they cost."""
 
 LONGEST_BACKOFF = 60.0  # seconds
@@ -59,7 +59,7 @@ class Sender:
         backoff: float,
         max_requests: int | None,
         max_cost: float | None,
-        price: Price | None,
+        price: CostOf | None,
     ) -> None:
         self.client, self.limits, self.tally, self.report = client, limits, tally, report
         self.retries, self.backoff = retries, backoff
@@ -101,6 +101,7 @@ class Sender:
                 self.tally.faults[fault.name] += 1
                 if tried == self.retries:
                     raise UnansweredError(fault.detail) from None
+                self._check_ended()  # a server may ask to wait for minutes
                 self._tell("retry", fault.detail)
                 grown = 1.0 if fault.wait else 2.0**tried
                 await asyncio.sleep(fault.wait + random.uniform(0.0, min(self.backoff * grown, LONGEST_BACKOFF)))
@@ -111,6 +112,7 @@ class Sender:
         """Sends once, when the limits let it, and books what it took."""
         estimate = prompt_tokens(request)
         bound = self._cost(request, estimate, request.max_tokens)
+        self._check_ended()
         await self.limits.acquire(estimate + request.max_tokens)
         await self._admit(bound)
         body = request.body(mode, attempt)
@@ -140,6 +142,9 @@ class Sender:
             await self._returned.wait()
         if self.max_requests is not None and self.tally.sent >= self.max_requests:
             raise EndedError("max_requests")
+        self._check_ended()
+
+    def _check_ended(self) -> None:
         if self.ended:
             raise EndedError
 

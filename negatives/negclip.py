@@ -14,6 +14,7 @@ from itertools import combinations
 
 import numpy as np
 
+from negatives.caption_edits import ARTICLE_BEFORE, article_for
 from negatives.generate import Attempt
 from negatives.randomness import generator_for
 from negatives.tagging import TaggedCaption, Tagger, Word
@@ -32,7 +33,6 @@ KINDS = {
 """Kind of phrase -> negative type. Where nouns change places, the objects do; of verbs and adverbs SugarCrepe has no
 swaps, and they are like its swaps of attributes: the objects stay, and what is said of them changes places."""
 
-ARTICLE = re.compile(r"(?<![\w'’-])(a)(n?)(\s+)$", re.IGNORECASE)
 MODIFIERS = {"NOUN": ("ADJ", "NOUN", "NUM", "PROPN"), "ADJ": ("ADV",)}  # what can stand before what it modifies
 LISTING = {"CCONJ", "DET", "PUNCT", "SPACE"}
 SYMMETRIC = {"alongside", "beside", "near", "next", "to", "with"}  # "a cat next to a dog"
@@ -60,11 +60,6 @@ class NegClipWriter:
         """The tagger's name and version."""
         return self._tagger.name
 
-    def write(self, caption: str, rng: np.random.Generator) -> list[tuple[str, str]]:
-        """At most one (negative_type, negative caption)."""
-        attempt = negclip_attempt(next(self._tagger.tag([caption])), rng)
-        return [(attempt.negative_type, attempt.text)] if attempt.text else []
-
     def attempts(self, captions: Sequence[tuple[str, str]], seed: int) -> list[list[Attempt]]:
         """For each (caption_id, caption) what was written; it depends on the seed, the id and the caption only."""
         tagged = self._tagger.tag(caption for _, caption in captions)
@@ -72,10 +67,6 @@ class NegClipWriter:
             [negclip_attempt(caption, generator_for(seed, self.name, caption_id))]
             for (caption_id, _), caption in zip(captions, tagged, strict=True)
         ]
-
-    def write_many(self, captions: Sequence[tuple[str, str]], seed: int) -> list[list[tuple[str, str]]]:
-        """For each (caption_id, caption) its negatives as (negative_type, negative caption)."""
-        return [[(one.negative_type, one.text) for one in row if one.text] for row in self.attempts(captions, seed)]
 
 
 def negclip_attempt(caption: TaggedCaption, rng: np.random.Generator) -> Attempt:
@@ -152,13 +143,14 @@ def replaced(text: str, start: int, end: int, phrase: str) -> str:
 
     A capital stays a capital, and a or an before the place follows the phrase.
 
-    >>> replaced("A man eats", 2, 5, "elephant"), replaced("Red bus", 0, 3, "blue")
-    ('An elephant eats', 'Blue bus')
+    >>> replaced("A man eats", 2, 5, "elephant"), replaced("Red bus", 0, 3, "blue"), replaced("a day", 2, 5, "hour")
+    ('An elephant eats', 'Blue bus', 'an hour')
     """
     if text[start].isupper():
         phrase = phrase[0].upper() + phrase[1:]
-    article = "n" if phrase[0].casefold() in "aeiou" else ""
-    return ARTICLE.sub(lambda match: match[1] + article + match[3], text[:start]) + phrase + text[end:]
+    ending = article_for(phrase)[1:]
+    ending = ending.upper() if text.isupper() else ending
+    return ARTICLE_BEFORE.sub(lambda match: match[1] + ending + match[3], text[:start]) + phrase + text[end:]
 
 
 def characters(caption: TaggedCaption, span: Span) -> tuple[int, int]:

@@ -23,7 +23,10 @@ APPLICATION_ID = 0x69746D63  # "itmc": tells a cache from other SQLite files
 BUSY_SECONDS = 60.0
 
 COLUMNS = ", ".join(field.name for field in fields(Answer))
-INSERT = f"INSERT OR IGNORE INTO answers ({COLUMNS}) VALUES ({', '.join('?' * len(fields(Answer)))})"
+INSERT = (
+    f"INSERT INTO answers ({COLUMNS}) VALUES ({', '.join('?' * len(fields(Answer)))}) "
+    "ON CONFLICT (key, attempt) DO NOTHING"  # and nothing else passes over in silence
+)
 CREATE = """
 CREATE TABLE answers (
     key TEXT NOT NULL, attempt INTEGER NOT NULL, outcome TEXT NOT NULL, text TEXT NOT NULL, model TEXT NOT NULL,

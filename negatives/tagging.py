@@ -1,7 +1,4 @@
-"""Captions as tagged words, by a spaCy pipeline: what the generators `ce_clip` and `negclip` work on.
-
-What they share is here too: an `Attempt`, the record of one negative that was written or could not be.
-"""
+"""Captions as tagged words, by a spaCy pipeline: what the generators `ce_clip` and `negclip` work on."""
 
 from __future__ import annotations
 

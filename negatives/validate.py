@@ -317,7 +317,7 @@ def rejection(text: str, caption: str, kind: str, others: Collection[str]) -> st
         text: what was written.
         caption: the caption that it was written for.
         kind: a negative type, or "paraphrase".
-        others: the bare words (`negatives.generate.bare_words`) of all captions of the image.
+        others: the bare words (`bare_words`) of all captions of the image.
 
     Raises:
         ValueError: if `kind` is no kind of text.

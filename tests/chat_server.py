@@ -9,11 +9,13 @@ import asyncio
 import hashlib
 import json
 import random
+import ssl
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -44,6 +46,9 @@ RESENT = (
     "no_json",
 )
 ANSWERED_BADLY = ("no_object", "wrong_schema", "duplicates", "refusal", "content_filter", "length")
+
+tls_context = cache(ssl.create_default_context)
+"""In place of the standard one in tests that make many clients: each takes 0.1 s, and none speaks TLS."""
 
 
 def make_request(number: int, **changes: Any) -> ChatRequest:

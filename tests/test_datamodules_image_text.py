@@ -108,7 +108,7 @@ def test_rows_hold_the_positive_and_then_kept_negatives_of_its_image(folder: Pat
             assert texts[text_id]["image_id"] == item.image_id
             if unit == "pair":
                 own = item.text_ids[0].removeprefix("caption:")
-                assert text_id in (item.text_ids[0], f"negative:{own}:{kind}")
+                assert text_id in (item.text_ids[0], f"negative:{own}:{kind}:0")
         owner = item.text_ids[0].removeprefix("caption:") if unit == "pair" else item.image_id
         available = sum(text_id.startswith(f"negative:{owner}") for text_id in kept(folder, 0))
         assert len(item.text_ids) - 1 == min(3, available)

@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules.scene_writer import SceneWriter
+from experiments import text_schemas
 from experiments.__main__ import main
 from experiments.bench.chat_server import Reply, completion
+from negatives import caption_files, prompts
 from negatives.generate import Writer
 from negatives.records import read_captions, read_negatives, with_paraphrases, write_table
 from negatives.rules import RuleWriter
@@ -52,7 +54,8 @@ def written_by(writer: Writer) -> Callable[[int, dict[str, Any]], Reply]:
             kind: [] for kind in body["response_format"]["json_schema"]["schema"]["required"]
         }
         for kind, text in writer.write(caption, np.random.default_rng(0)):
-            texts[kind].append(text)
+            if kind in texts:
+                texts[kind].append(text)
         texts["paraphrase"] = [f"In the picture: {caption}"]
         return Reply(completion(json.dumps(texts)))
 
@@ -151,6 +154,9 @@ def test_a_dry_run_tells_what_it_would_take_and_asks_nothing(folder: Path, capsy
         (["gpt.base_url=nowhere"], "must be a URL"),
         (["gpt.base_url=http://127.0.0.1:9/v1", "gpt.retries=0"], "http://127.0.0.1:9/v1"),
         (["gpt.cache=CAPTIONS"], "captions.parquet"),
+        (["gpt.seed=99999999999"], "`gpt.seed`"),
+        (["gpt.results=[x.jsonl]"], "`gpt.batch` to be collect"),
+        (["image_root=/usr"], "must hold the folder of the captions table"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_no_table(
@@ -165,6 +171,66 @@ def test_bad_input_is_one_line_and_writes_no_table(
     assert not (folder / "out/negatives.parquet").exists()
 
 
+def test_no_other_server_gets_the_key_unless_it_is_named(folder: Path) -> None:
+    recorder = Recorder(written)
+    with serving(recorder) as url:
+        assert ask(folder, url) == 0
+        assert ask(folder, url, "gpt.api_key_env=OPENAI_API_KEY", out="named") == 0
+    sent = [headers["authorization"] for headers in recorder.headers]
+    assert sent == ["Bearer none"] * 3 + [f"Bearer {KEY}"] * 3
+
+
+def test_overwriting_keeps_what_was_paid_for(folder: Path) -> None:
+    recorder = Recorder(written)
+    with serving(recorder) as url:
+        assert ask(folder, url) == 0
+        assert ask(folder, url, "--overwrite") == 0
+    assert len(recorder.bodies) == 3
+    assert (folder / "out/summary.json").exists()
+
+
+def test_tables_with_an_image_root_belong_together(folder: Path) -> None:
+    root = folder.parent
+    with serving(Recorder(written)) as url:
+        assert ask(folder, url, f"image_root={root}") == 0
+    captions = read_captions(folder / "out/captions.parquet")
+    assert captions["image"][0].as_py() == f"{folder.name}/a.jpg"
+    assert len(with_paraphrases(captions, folder / "out/paraphrases.parquet")) == 8
+
+
+def test_why_requests_fail_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(index: int, body: dict[str, Any]) -> Reply:
+        return written(index, body) if index < 2 else Reply(b'{"error": {"message": "too long"}}', status=400)
+
+    with serving(Recorder(fails)) as url:
+        ask(folder, url, "gpt.retries=0")
+    assert "1 times: " in (out := capsys.readouterr().out)
+    assert "too long" in out
+
+
+def test_paraphrases_alone_have_no_captions_with_negatives(folder: Path) -> None:
+    with serving(Recorder(written)) as url:
+        assert ask(folder, url, "gpt.types=[paraphrase]", f"image_root={folder}") == 0
+    assert table(folder, "captions") == []
+    assert len(table(folder, "paraphrases")) == 4
+
+
+@pytest.mark.parametrize(
+    ("word", "told"), [("gpt.max_requests=2", "3 requests"), ("gpt.max_cost=1e-9", "requests cost")]
+)
+def test_a_batch_beyond_a_bound_is_not_sent(
+    folder: Path, capsys: pytest.CaptureFixture[str], word: str, told: str
+) -> None:
+    assert ask(folder, "http://127.0.0.1:9/v1", "gpt.batch=submit", word) == 2
+    assert told in capsys.readouterr().err
+    assert not (folder / "out/batches").exists()
+
+
+def test_what_can_be_configured_is_what_there_is() -> None:
+    assert text_schemas.CAPTION_FORMATS == caption_files.FORMATS
+    assert text_schemas.GPT_TYPES == prompts.TYPES
+
+
 def test_a_missing_key_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,8 +239,10 @@ def test_a_missing_key_is_told(
     assert "OPENAI_API_KEY must hold the key" in capsys.readouterr().err
 
 
-def test_files_for_vllm_come_back_as_rows(folder: Path) -> None:
-    assert ask(folder, "http://127.0.0.1:9/v1", "gpt.batch=write") == 1
+def test_files_for_vllm_come_back_as_rows_without_a_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    openai = "https://api.openai.com/v1"
+    assert ask(folder, openai, "gpt.batch=write") == 0
     (part,) = (folder / "out/batches").glob("*.jsonl")
     lines = []
     for number, line in enumerate(part.read_text().splitlines()):
@@ -185,7 +253,7 @@ def test_files_for_vllm_come_back_as_rows(folder: Path) -> None:
         lines.append(json.dumps({**answer, "response": {"status_code": 200, "request_id": "r", "body": body}}))
     (folder / "results.jsonl").write_text("\n".join(lines) + "\n")
     words = ["--resume", "gpt.batch=collect", f"gpt.results=[{folder}/results.jsonl]"]
-    assert ask(folder, "http://127.0.0.1:9/v1", *words) == 0
+    assert ask(folder, openai, *words) == 0
     assert len(table(folder, "paraphrases")) == 4
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +17,14 @@ import pytest
 
 import negatives.batch_api
 from negatives.batch_api import Collected, collect, read_results, submit
-from negatives.batch_parts import BatchFolder, open_folder, places_of, request_at, write_parts
+from negatives.batch_client import open_client
+from negatives.batch_parts import BatchFolder, id_in_batch, open_folder, places_of, request_at, write_parts
 from negatives.chat import Server, ServerStop
-from negatives.chat_messages import ChatRequest
+from negatives.chat_messages import Answer, ChatRequest
 from negatives.files import InputError
 from negatives.prompts import check_answer, write_request
 from negatives.request_cache import RequestCache
+from tests.chat_server import tls_context
 
 KEY = "sk-very-secret-key-0123456789"
 TYPES = ("replace_obj", "swap_obj")
@@ -70,6 +74,7 @@ class BatchServer:
 class _Handler(BaseHTTPRequestHandler):
     owner: BatchServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
@@ -145,6 +150,7 @@ def requests(number: int = 5) -> list[ChatRequest]:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchServer]:
     monkeypatch.setattr(negatives.batch_api, "CREATE_WAITS", (0.01, 0.01))
+    monkeypatch.setattr(ssl, "create_default_context", tls_context)
     found = BatchServer()
     thread = threading.Thread(target=found.http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -202,19 +208,19 @@ def test_the_lines_are_those_of_the_batch_api(tmp_path: Path, cache: RequestCach
         lines = [json.loads(line) for line in folder.file_of(part).read_text("utf-8").split("\n")[:-1]]
     request = requests(1)[0]
     assert lines[0].keys() == {"custom_id", "method", "url", "body"}
-    assert (lines[0]["custom_id"], lines[0]["method"], lines[0]["url"]) == (request.key, "POST", "/v1/chat/completions")
-    assert len(lines[0]["custom_id"]) <= 64, "the most that the API takes"
+    name = f"0-{request.key[:60]}"
+    assert (lines[0]["custom_id"], lines[0]["method"], lines[0]["url"]) == (name, "POST", "/v1/chat/completions")
+    assert len(id_in_batch(request, 999)) == 64, "the most that the API takes"
     body = request.body("json_schema")
     assert lines[0]["body"] == {**{k: v for k, v in body.items() if k != "max_tokens"}, "max_completion_tokens": 512}
 
 
-@pytest.mark.parametrize("mode", ["json_schema", "json_object", "text"])
-def test_a_request_is_read_back_from_its_line_as_it_was(tmp_path: Path, cache: RequestCache, mode: str) -> None:
+def test_a_request_is_read_back_from_its_line_as_it_was(tmp_path: Path, cache: RequestCache) -> None:
     with open_folder(tmp_path / "b") as folder:
-        (part,) = write_parts(folder, requests(3), cache, mode=mode)
+        (part,) = write_parts(folder, requests(3), cache)
         places = places_of(folder, part)
         with folder.file_of(part).open("rb") as file:
-            assert [request_at(file, places[request.key]) for request in requests(3)] == requests(3)
+            assert [request_at(file, places[id_in_batch(request, 0)]) for request in requests(3)] == requests(3)
 
 
 def test_parts_keep_their_bounds_and_hold_every_request_once(tmp_path: Path, cache: RequestCache) -> None:
@@ -226,7 +232,7 @@ def test_parts_keep_their_bounds_and_hold_every_request_once(tmp_path: Path, cac
         assert [part.requests for part in parts] == [2, 2, 2, 1]
         assert all(folder.file_of(part).stat().st_size <= 2 * size + 10 for part in parts)
         keys = [key for part in parts for key in places_of(folder, part)]
-        assert sorted(keys) == sorted(request.key for request in requests(7))
+        assert sorted(keys) == sorted(id_in_batch(request, 0) for request in requests(7))
         with pytest.raises(InputError, match="must fit into 100 bytes"):
             write_parts(folder, requests(1), cache, max_bytes=100)
 
@@ -239,18 +245,18 @@ def test_what_is_on_its_way_or_settled_is_not_sent_again(run: Callable[..., Any]
     again = run("submit", 6)
     assert (again.requests, again.running) == (1, 1)
     sent = [line["custom_id"] for batch in server.batches for line in server.lines(batch)]
-    assert sorted(sent) == sorted(request.key for request in requests(6))
+    assert sorted(sent) == sorted(id_in_batch(request, 0) for request in requests(6))
 
 
 class Crash(BaseException):
     """A kill, as far as a process can see it."""
 
 
-STEPS = ["save 0", "save 1", "save 2", "save 3", "save 4", "save 5", "save 6", "upload", "create", "after create"]
+STEPS = [(f"save {number}", before) for number in range(7) for before in (True, False)]
+STEPS += [("upload", False), ("create", True), ("create", False)]
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(("step", "before"), STEPS)
 def test_a_submission_killed_at_any_step_makes_no_batch_twice(
     run: Callable[..., Any], server: BatchServer, monkeypatch: pytest.MonkeyPatch, step: str, before: bool
 ) -> None:
@@ -270,22 +276,21 @@ def test_a_submission_killed_at_any_step_makes_no_batch_twice(
         if step == "create" and before:
             raise Crash
         batch = create(client, folder, part)
-        if step in ("create", "after create"):
+        if step == "create":
             raise Crash
         return batch
 
-    monkeypatch.setattr(BatchFolder, "save", dying_save)
-    monkeypatch.setattr(negatives.batch_api, "_create", dying_create)
-    if step == "upload":
-        monkeypatch.setattr(negatives.batch_api, "id_of", lambda *_: (_ for _ in ()).throw(Crash()))
-    with pytest.raises(Crash):
-        run("submit", 5, max_lines=3)
-    monkeypatch.undo()
-    monkeypatch.setattr(negatives.batch_api, "CREATE_WAITS", (0.01, 0.01))
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchFolder, "save", dying_save)
+        patch.setattr(negatives.batch_api, "_create", dying_create)
+        if step == "upload":
+            patch.setattr(negatives.batch_api, "id_of", lambda *_: (_ for _ in ()).throw(Crash()))
+        with pytest.raises(Crash):
+            run("submit", 5, max_lines=3)
     run("submit", 5, max_lines=3)
     assert run("submit", 5).requests == 0
     sent = [line["custom_id"] for batch in server.batches for line in server.lines(batch)]
-    assert sorted(sent) == sorted(request.key for request in requests(5))
+    assert sorted(sent) == sorted(id_in_batch(request, 0) for request in requests(5))
     for batch in server.batches:
         server.finish(batch)
     assert run("collect").results.recorded == {"ok": 5}
@@ -348,6 +353,8 @@ def test_errors_of_the_server_are_tried_again_without_a_second_batch(
         (("upload", 403, ""), ServerStop, "key"),
         (("create", 429, "insufficient_quota"), ServerStop, "Top up"),
         (("create", 400, "invalid_model"), InputError, "HTTP 400"),
+        (("create", 413, ""), InputError, "HTTP 413"),
+        (("create", 422, ""), InputError, "HTTP 422"),
     ],
 )
 def test_a_refused_submission_is_one_line_without_the_key_and_goes_on_later(
@@ -360,6 +367,62 @@ def test_a_refused_submission_is_one_line_without_the_key_and_goes_on_later(
     assert KEY not in str(caught.value)
     assert server.calls.count(refusal[0]) == 1, "it is not tried again"
     assert len(run("submit").batches) == 1
+    server.finish("batch_0")
+    assert run("collect").results.recorded == {"ok": 5}
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 422, 503])
+def test_what_was_settled_since_its_upload_is_not_sent(
+    run: Callable[..., Any], server: BatchServer, cache: RequestCache, status: int
+) -> None:
+    server.refuse = [("create", status, "")] * (1 if status < 500 else 3)
+    with pytest.raises(InputError):
+        run("submit", 5)
+    for request in requests(3):
+        cache.record(Answer(request.key, 0, "ok", GOOD, "m", 1, 1, "text", "stop"))
+    assert run("submit", 5).requests == 2
+    assert len(server.batches) == 1
+    assert [line["custom_id"] for line in server.lines("batch_0")] == [id_in_batch(r, 0) for r in requests(5)[3:]]
+
+
+def test_texts_of_the_server_are_told_on_one_line_without_control_characters(
+    run: Callable[..., Any], server: BatchServer
+) -> None:
+    told: list[str] = []
+    run("submit", say=told.append)
+    assert told == ["Batch batch_0: 5 requests"]
+    server.end("batch_0", [], [], "failed")
+    fault = {"code": "\x1b[2J", "message": f"Bad\nkey {KEY}\r\u202e\ud800" + "x" * 1000}
+    server.batches["batch_0"]["errors"] = {"data": [fault]}
+    (problem,) = run("collect").problems
+    assert problem.startswith("batch_0: ?[2J: Bad key *** ??xxx")
+    assert problem.isprintable()
+    assert len(problem) == 300
+
+
+def test_an_id_that_cannot_be_printed_is_none(run: Callable[..., Any], server: BatchServer) -> None:
+    make = server.make
+    server.make = lambda body: {**make(body), "id": "batch\x1b[2J"}  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="must be a server with a batch API"):
+        run("submit")
+
+
+def test_connections_are_closed_after_use(
+    run: Callable[..., Any], server: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def keeping(asked: Server) -> Any:
+        opened.append(open_client(asked))
+        return opened[-1]
+
+    monkeypatch.setattr(negatives.batch_api, "open_client", keeping)
+    run("submit")
+    run("collect")
+    server.refuse = [("upload", 403, "")]
+    with pytest.raises(ServerStop):
+        run("submit", 6)
+    assert [client.is_closed() for client in opened] == [True] * 3
 
 
 def test_partial_failed_and_expired_batches_leave_only_what_is_missing(
@@ -416,13 +479,47 @@ def test_lines_that_are_no_results_are_counted_and_skipped(
     lines = server.lines("batch_0")
     strange = [b"{", b"[]", b"\xff\xfe", b'{"a":' * 500, b"null", b'{"custom_id": 3}', b"x" * 14_999, b"y" * 10_000]
     strange += [json.dumps({"custom_id": lines[0]["custom_id"], "response": response}).encode() for response in HOLLOW]
+    deep = b'{"status_code": 200, "body": ' + b"[" * 900 + b"]" * 900 + b"}"
+    strange += [b'{"custom_id": "%s", "response": %s}' % (lines[0]["custom_id"].encode(), deep)]
     foreign = [done({"custom_id": "f" * 64}), done({"custom_id": "../../x"})]
     server.end("batch_0", [*strange, done(lines[0]), *foreign, b"", done(lines[0], "again"), done(lines[2], "\ud800")])
     results = run("collect").results
     assert results.broken == len(strange)
     assert results.unknown == 2
     assert (results.recorded, results.known) == ({"ok": 1, "malformed": 1}, 1)
-    assert cache.answers(lines[0]["custom_id"])[0].text == GOOD
+    assert cache.answers(requests(1)[0].key)[0].text == GOOD
+
+
+COUNTS: list[tuple[Any, int]] = [(7, 7), (7.9, 7), (-3, 0), (10**300, 10**9), (1e300, 10**9), (2**63, 10**9)]
+COUNTS += [(math.inf, 0), (math.nan, 0), ("7", 0), ([7], 0), (None, 0)]
+
+
+def test_counts_that_no_server_could_mean_break_nothing(
+    run: Callable[..., Any], server: BatchServer, cache: RequestCache
+) -> None:
+    run("submit", len(COUNTS))
+    lines = [json.loads(done(line)) for line in server.lines("batch_0")]
+    for line, (count, _) in zip(lines, COUNTS, strict=True):
+        line["response"]["body"]["usage"] = {"prompt_tokens": count, "completion_tokens": count}
+    server.end("batch_0", [json.dumps(line).encode() for line in lines])
+    assert run("collect").results.recorded == {"ok": len(COUNTS)}
+    for request, (_, kept) in zip(requests(len(COUNTS)), COUNTS, strict=True):
+        (answer,) = cache.answers(request.key)
+        assert (answer.prompt_tokens, answer.completion_tokens) == (kept, kept)
+
+
+def test_messages_that_no_file_can_hold_are_mended(
+    run: Callable[..., Any], server: BatchServer, cache: RequestCache
+) -> None:
+    names = [line["custom_id"] for line in run("submit", 3) and server.lines("batch_0")]
+    errors = [{"code": "content_filter", "message": "no \ud800 way"}, {"code": "content_filter", "message": ["no"]}]
+    errors += [{"code": "\ud800\x1b[2J" + "x" * 99}]
+    pairs = zip(names, errors, strict=True)
+    server.end("batch_0", [], [json.dumps({"custom_id": name, "error": error}).encode() for name, error in pairs])
+    results = run("collect").results
+    assert results.failed == {"??[2J" + "x" * 55: 1}
+    assert results.recorded == {"refused": 2}
+    assert [cache.answers(r.key)[0].detail for r in requests(2)] == ["no ? way", "content_filter"]
 
 
 HOLLOW: list[Any] = [None, [], {}, {"status_code": 200}, {"status_code": 200, "body": {"choices": []}}]
@@ -533,3 +630,34 @@ def test_offline_results_are_merged_once(tmp_path: Path, cache: RequestCache) ->
         read_results(tmp_path / "results.jsonl", tmp_path / "none", cache, check_answer)
     with pytest.raises(InputError, match="Cannot read"):
         read_results(tmp_path / "nothing.jsonl", tmp_path / "b", cache, check_answer)
+
+
+def test_every_offline_result_counts_for_the_attempt_that_it_answers(tmp_path: Path, cache: RequestCache) -> None:
+    names = ["first.jsonl", "second.jsonl"]
+    for name, text in zip(names, ("nonsense", GOOD), strict=True):
+        with open_folder(tmp_path / "b") as folder:
+            (part,) = write_parts(folder, requests(3), cache)
+            lines = [json.loads(line) for line in folder.file_of(part).open()]
+        (tmp_path / name).write_bytes(b"\n".join(done(line, text) for line in lines))
+        if text != GOOD:
+            assert read_results(tmp_path / name, tmp_path / "b", cache, check_answer).recorded == {"malformed": 3}
+    read = [read_results(tmp_path / name, tmp_path / "b", cache, check_answer) for name in names]
+    assert [dict(results.recorded) for results in read] == [{}, {"ok": 3}]
+    for request in requests(3):
+        assert [(a.attempt, a.outcome) for a in cache.answers(request.key)] == [(0, "malformed"), (1, "ok")]
+
+
+def test_results_read_late_count_for_their_attempt_too(
+    run: Callable[..., Any], server: BatchServer, cache: RequestCache, tmp_path: Path
+) -> None:
+    """Two batches that were sent, whose files are then read in any order, as often as one likes."""
+    for batch, text in (("batch_0", "nonsense"), ("batch_1", GOOD)):
+        run("submit", 2)
+        server.finish(batch, text)
+        run("collect")
+    files = sorted((tmp_path / "batch").glob("output-*.jsonl"))
+    with RequestCache(tmp_path / "new.sqlite") as new:
+        for path in (files[1], files[0], files[1]):
+            read_results(path, tmp_path / "batch", new, check_answer)
+        for request in requests(2):
+            assert new.answers(request.key) == cache.answers(request.key)

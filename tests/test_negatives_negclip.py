@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from negatives.negclip import KINDS, NegClipWriter, exchangeable, exchanged, negclip_attempt, phrases, span_text
-from negatives.randomness import generator_for
+from negatives.negclip import (
+    KINDS,
+    NegClipWriter,
+    exchangeable,
+    exchanged,
+    negclip_attempt,
+    phrases,
+    replaced,
+    span_text,
+)
 from negatives.records import NEGATIVE_TYPES
 from negatives.tagging import TaggedCaption, Tagger
-from tests.test_negatives_tagging import save_pipeline, tagged
+from tests.tiny_spacy import pipeline, tagged, tagger
 
 RICH = dataclasses.replace(
     tagged("The old man is slowly standing near two trees and a small dog quickly rides the dogs ."),
     noun_chunks=((0, 3), (7, 9), (10, 13), (15, 17)),
 )
-
-
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_pipeline(tmp_path_factory.mktemp("pipeline"), parser=True)
 
 
 def written(caption: TaggedCaption, draws: int = 200) -> set[tuple[str, str, str]]:
@@ -108,10 +110,27 @@ def test_only_the_phrases_are_hit_and_not_the_letters_elsewhere() -> None:
         ("Dogs chases trees", 0, 2, "Trees chases dogs"),
         ("A Dog chases a Ball", 1, 4, "A Ball chases a Dog"),
         ("THE DOG CHASES A BALL", 1, 4, "THE BALL CHASES A DOG"),
+        ("A DOG CHASES AN UMBRELLA", 1, 4, "AN UMBRELLA CHASES A DOG"),
     ],
 )
 def test_first_letters_keep_their_case_and_articles_follow(text: str, first: int, second: int, expected: str) -> None:
     assert exchanged(tagged(text), (first, first + 1), (second, second + 1)) == expected
+
+
+@pytest.mark.parametrize(
+    ("caption", "place", "word", "expected"),
+    [
+        ("A bicycle", 2, "unicycle", "A unicycle"),
+        ("An apple", 3, "hour", "An hour"),
+        ("A day", 2, "hour", "An hour"),
+        ("A hat", 2, "hour", "An hour"),
+        ("a book", 2, "umbrella", "an umbrella"),
+        ("an apple", 3, "one-way street", "a one-way street"),
+        ("A DAY", 2, "HOUR", "AN HOUR"),
+    ],
+)
+def test_an_article_follows_the_sound_and_not_the_letter(caption: str, place: int, word: str, expected: str) -> None:
+    assert replaced(caption, place, len(caption), word) == expected
 
 
 def test_identical_phrases_are_never_exchanged() -> None:
@@ -146,26 +165,25 @@ def test_what_modifies_one_member_of_a_list_makes_the_order_say_something() -> N
     assert exchangeable(caption, [(1, 2), (5, 6)]) == [((1, 2), (5, 6))]
 
 
-def test_a_row_depends_on_neither_order_nor_batch(pipeline: str) -> None:
+def test_a_row_depends_on_neither_order_nor_batch() -> None:
     texts = ["A small dog chases a red ball", "The old man rides a brown horse", "A dog runs", "a red cat on a big dog"]
-    captions = [(f"id{number}", text) for number, text in enumerate(texts * 5)]
-    writer = NegClipWriter(Tagger(pipeline, noun_chunks=True))
+    captions = [(f"id{number}", text) for number, text in enumerate(texts * 2)]
+    writer = NegClipWriter(tagger(parser=True))
     rows = writer.attempts(captions, seed=3)
-    assert NegClipWriter(Tagger(pipeline, noun_chunks=True, batch_size=3)).attempts(captions[::-1], 3) == rows[::-1]
+    small = Tagger(pipeline(parser=True), noun_chunks=True, batch_size=3)
+    assert NegClipWriter(small).attempts(captions[::-1], 3) == rows[::-1]
     assert [writer.attempts([caption], 3)[0] for caption in captions] == rows
     assert writer.attempts(captions, seed=4) != rows
-    many = writer.write_many(captions, seed=3)
-    assert many == [writer.write(text, generator_for(3, "negclip", caption_id)) for caption_id, text in captions]
-    assert [len(row) for row in many[:4]] == [1, 1, 0, 1]
+    assert [bool(row[0].text) for row in rows[:4]] == [True, True, False, True]
 
 
-def test_noun_chunks_of_a_parsed_caption_change_places(pipeline: str) -> None:
-    writer = NegClipWriter(Tagger(pipeline, noun_chunks=True))
+def test_noun_chunks_of_a_parsed_caption_change_places() -> None:
+    writer = NegClipWriter(tagger(parser=True))
     captions = [(str(number), "The old man rides a brown horse.") for number in range(60)]
     chunks = {row[0].text for row in writer.attempts(captions, 0) if row[0].field == "noun_chunk"}
     assert chunks == {"A brown horse rides the old man."}
 
 
-def test_a_writer_without_a_parser_is_refused_when_the_tagger_is_made(tmp_path: Path) -> None:
+def test_a_writer_without_a_parser_is_refused_when_the_tagger_is_made() -> None:
     with pytest.raises(ValueError, match="parser for noun chunks"):
-        Tagger(save_pipeline(tmp_path), noun_chunks=True)
+        Tagger(pipeline(), noun_chunks=True)

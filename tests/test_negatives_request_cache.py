@@ -18,8 +18,10 @@ from negatives.request_cache import APPLICATION_ID, VERSION, RequestCache
 ROOT = Path(__file__).parent.parent
 WRITER = """
 import sys
-from negatives.chat import Answer
+from negatives.chat_messages import Answer
 from negatives.request_cache import RequestCache
+print("ready", flush=True)
+input()
 with RequestCache(sys.argv[1]) as cache:
     for number in range(int(sys.argv[3])):
         cache.record(Answer(f"{number}", 0, "ok", sys.argv[2], "m", 1, 2, "text", "stop"))
@@ -33,7 +35,18 @@ def make_answer(key: str = "k", attempt: int = 0, outcome: str = "ok", text: str
 
 def start_writer(path: Path, text: str, count: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", WRITER, str(path), text, str(count)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def let_go(*writers: subprocess.Popen[str]) -> None:
+    """Waits until all writers have started, and lets them open the cache."""
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("\n")
+        writer.stdin.flush()
 
 
 def test_an_answer_comes_back_as_it_went_in(tmp_path: Path) -> None:
@@ -48,6 +61,11 @@ def test_an_answer_comes_back_as_it_went_in(tmp_path: Path) -> None:
         assert cache.answers("k") == answers[::-1]
         assert cache.answers("other") == []
         assert cache.counts() == {"refused": 1, "malformed": 1}
+
+
+def test_only_a_repeated_attempt_is_passed_over(tmp_path: Path) -> None:
+    with RequestCache(tmp_path / "c") as cache, pytest.raises(InputError, match="NOT NULL"):
+        cache.record(make_answer(text=None))  # type: ignore[arg-type]
 
 
 def test_an_attempt_is_recorded_once(tmp_path: Path) -> None:
@@ -71,6 +89,7 @@ def test_a_request_is_settled_by_an_ok_answer_or_by_its_last_attempt(tmp_path: P
 def test_a_killed_writer_leaves_every_answer_that_it_recorded(tmp_path: Path) -> None:
     path = tmp_path / "c"
     with start_writer(path, "x" * 3000, 100_000) as writer:
+        let_go(writer)
         assert writer.stdout is not None
         told = [int(writer.stdout.readline()) for _ in range(500)][-1]
         writer.send_signal(signal.SIGKILL)
@@ -83,9 +102,10 @@ def test_a_killed_writer_leaves_every_answer_that_it_recorded(tmp_path: Path) ->
 
 
 def test_two_processes_share_a_cache_that_they_make_at_once(tmp_path: Path) -> None:
-    for turn in range(3):
+    for turn in range(2):
         path = tmp_path / str(turn)
         writers = [start_writer(path, text, 1000) for text in "ab"]
+        let_go(*writers)
         for writer in writers:
             assert writer.communicate(timeout=60)[0].split()[-1] == "999"
             assert writer.returncode == 0
@@ -99,8 +119,12 @@ def test_a_writer_waits_for_another_one(tmp_path: Path) -> None:
         other = sqlite3.connect(tmp_path / "c", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with start_writer(tmp_path / "c", "a", 1) as writer:
-            time.sleep(1.0)
+            let_go(writer)
+            time.sleep(0.3)
+            assert writer.poll() is None
             other.execute("COMMIT")
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "0\n"
             assert writer.wait(timeout=30) == 0
         other.close()
 

@@ -35,9 +35,7 @@ Answerer = Callable[[str, dict[str, str], bytes], Reply]
 """(path, headers with lower-case names, body) -> the reply."""
 
 
-def completion(
-    text: str, *, finish_reason: str = "stop", refusal: str | None = None, model: str = "loopback-1"
-) -> bytes:
+def completion(text: str, *, finish_reason: str = "stop", refusal: str | None = None) -> bytes:
     """A chat completion as servers write it, in bytes."""
     message = {"role": "assistant", "content": text, "refusal": refusal}
     usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
