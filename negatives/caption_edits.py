@@ -25,16 +25,18 @@ def article_for(word: str) -> str:
 
 
 def edited(caption: str, edits: Iterable[Edit]) -> str:
-    """The caption with edits that do not overlap; an article before an edit follows its first letter.
+    """The caption with edits that do not overlap; an article before an edit follows its first sound.
 
     >>> edited("A red apple", [(2, 5, "orange")])
     'An orange apple'
+    >>> edited("a hat", [(2, 5, "hour")])
+    'an hour'
     """
     capital, capitals = caption[:1].isupper(), caption.isupper()
     for start, end, text in sorted(edits, reverse=True):
         before = caption[:start]
         text = text.upper() if capitals else text
-        if caption[start : start + 1] != text[:1]:
+        if article_for(caption[start:end]) != article_for(text):
             before = ARTICLE_BEFORE.sub(lambda match: _article(match, article_for(text), capitals), before)  # noqa: B023
         caption = before + text + caption[end:]
     return caption[:1].upper() + caption[1:] if capital else caption
