@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.generate import (
     NEGATIVES_FILE,
@@ -83,7 +83,13 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
             send_batches(run, server)
             return 0
         complete = collect_batches(run, server) if config.gpt.batch == "collect" else _ask(run, server)
-        _write(config, run, folder, complete)
+        content = _write(config, run, folder)
+    if complete and not any(counts["valid"] for counts in content["types"].values()):
+        say("Not one text is valid. Look into the tables, change the model or gpt.attempts, and go on by --resume.")
+        complete = False
+    if complete:
+        write_captions_with_negatives(config, captions, folder)
+        write_json(content, folder / SUMMARY_FILE)  # last: it says that the folder is finished
     return 0 if complete else INCOMPLETE
 
 
@@ -161,8 +167,8 @@ def _ask(run: GptRun, server: Server) -> bool:
     return not tally.stopped and not tally.unanswered
 
 
-def _write(config: GenerateConfig, run: GptRun, folder: Path, complete: bool) -> None:
-    """The tables, as far as there are answers; `summary.json` only of all of them."""
+def _write(config: GenerateConfig, run: GptRun, folder: Path) -> dict[str, Any]:
+    """Writes the tables, as far as there are answers, and prints the summary, which it returns."""
     from negatives.generate import UNWRITTEN_SCHEMA
     from negatives.gpt import NEGATIVE_SCHEMA, PARAPHRASE_SCHEMA, rows_from
     from negatives.gpt_summary import Summary
@@ -185,9 +191,7 @@ def _write(config: GenerateConfig, run: GptRun, folder: Path, complete: bool) ->
     cost = "unknown" if content["cost"] is None else f"{content['cost']:.2f} dollars"
     tokens = f"{content['prompt_tokens']} prompt and {content['completion_tokens']} completion tokens"
     say(f"{tokens} in all, cost {cost}: {folder / NEGATIVES_FILE}")
-    if complete:
-        write_captions_with_negatives(config, run.captions, folder)
-        write_json(content, folder / SUMMARY_FILE)  # last: it says that the folder is finished
+    return content
 
 
 def _reporter(show: Callable[[int, str], None], requests: int, reasons: Counter[str]) -> Callable[[Event], None]:

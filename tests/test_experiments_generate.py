@@ -208,6 +208,15 @@ def test_why_requests_fail_is_told(folder: Path, capsys: pytest.CaptureFixture[s
     assert "too long" in out
 
 
+def test_a_run_without_one_valid_text_is_not_finished(folder: Path) -> None:
+    with serving(Recorder(lambda index, body: Reply(completion("")))) as url:
+        assert ask(folder, url, "gpt.attempts=1") == 1
+        assert {row["outcome"] for row in table(folder, "unwritten")} == {"malformed"}
+        assert not (folder / "out/summary.json").exists()
+    with serving(Recorder(written)) as url:
+        assert ask(folder, url, "--resume", "gpt.attempts=2") == 0
+
+
 def test_paraphrases_alone_have_no_captions_with_negatives(folder: Path) -> None:
     with serving(Recorder(written)) as url:
         assert ask(folder, url, "gpt.types=[paraphrase]", f"image_root={folder}") == 0
