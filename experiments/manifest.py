@@ -79,8 +79,8 @@ class Manifest:
         """Marks a task as running, then as finished, or as failed where the block raises."""
         start = time.monotonic()
         task.state = RUNNING
-        self.save()
         try:
+            self.save()  # inside: Ctrl-C may come as soon as others can read it
             yield
             task.state = FINISHED
         except BaseException:
