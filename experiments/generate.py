@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from experiments.outputs import OutputFolder
 from experiments.progress import say, tracker
 from experiments.text_schemas import GenerateConfig
-from negatives.records import InputError, write_json, write_table
+from negatives.records import InputError, valid_rows, write_json, write_table
 
 NEGATIVES_FILE, UNWRITTEN_FILE, SUMMARY_FILE = "negatives.parquet", "unwritten.parquet", "summary.json"
 LAST_OF_SCENES = "balanced/negatives.parquet"
@@ -72,8 +72,7 @@ def write_captions_with_negatives(config: GenerateConfig, captions: pa.Table, fo
     """Where `image_root` is given, writes `captions.parquet`: the captions of all images that have a valid negative."""
     if config.image_root is not None:
         negatives = pq.read_table(folder / NEGATIVES_FILE, columns=["caption_id", "rejected"])
-        valid = negatives.filter(pa.array([not reason for reason in negatives["rejected"].to_pylist()], pa.bool_()))
-        write_table(with_negatives(captions, valid), folder / "captions.parquet")
+        write_table(with_negatives(captions, valid_rows(negatives)), folder / "captions.parquet")
 
 
 def _write_negatives(config: GenerateConfig, output: OutputFolder) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "show",
     "strings",
     "text_table",
+    "valid_rows",
     "with_paraphrases",
     "write_json",
     "write_table",
@@ -313,6 +314,11 @@ def with_paraphrases(captions: pa.Table, path: StrPath) -> pa.Table:
     return pa.concat_tables([plain.append_column("source_caption_id", none), kept])
 
 
+def valid_rows(table: pa.Table) -> pa.Table:
+    """The rows that validation passed: all of a table that does not say."""
+    return table.filter(pa.array(_valid(table), pa.bool_()))
+
+
 def _valid(table: pa.Table) -> list[bool]:
     if "rejected" not in table.column_names:
         return [True] * len(table)
@@ -320,8 +326,7 @@ def _valid(table: pa.Table) -> list[bool]:
 
 
 def _without_rejected(table: pa.Table, path: StrPath) -> pa.Table:
-    """The rows that validation passed: all of a table that does not say."""
-    kept = table.filter(pa.array(_valid(table)))
+    kept = valid_rows(table)
     if not len(kept):
         reasons = ", ".join(sorted({str(reason) for reason in table["rejected"].to_pylist()}))
         raise InputError(

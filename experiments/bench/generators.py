@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from experiments.bench.filter_speed import TYPES
 from experiments.build import build_judges
 from experiments.progress import tracker
 from experiments.text_schemas import JudgeConfig
 from negatives.files import read_jsonl
 from negatives.generate import write_negatives
 from negatives.harmonise import harmonise_table
-from negatives.records import pair_table, text_table
+from negatives.records import pair_table, text_table, valid_rows
 from negatives.validate import bare_words, rejection
 
 if TYPE_CHECKING:
     from negatives.estimands import Estimate
-
-TYPES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("| generator | captions with a valid replace | swap | " + " | ".join(TYPES) + " | AUC | paired |")
     print("|" + " --- |" * (5 + len(TYPES)))
     for name, negatives in (("ChatGPT", given), ("rules", rules)):
-        valid = negatives.filter(pa.array([not reason for reason in negatives["rejected"].to_pylist()]))
+        valid = valid_rows(negatives)
         kinds = valid["negative_type"].to_pylist()
         shares = [f"{coverage(valid, kind) / len(captions):.3f}" for kind in ("replace", "swap")]
         estimates = audited(captions, valid, arguments)
