@@ -48,11 +48,17 @@ def _shared_arguments(model: ModelConfig) -> dict[str, Any]:
     from lightning_modules.adapters import LoraSettings
 
     adapter = dataclasses.asdict(model.adapter)
-    arguments = {
+    arguments: dict[str, Any] = {
         "lora": LoraSettings(**{**adapter, "targets": tuple(adapter["targets"])}) if model.tune == "lora" else None,
         "gradient_checkpointing": model.gradient_checkpointing,
         "long_captions": model.long_captions,
     }
+    if model.loss == "ce_clip":
+        from lightning_modules.ce_clip import CeClipSettings
+
+        settings = dataclasses.asdict(model.ce_clip)
+        types = tuple(settings.pop("types")) or CeClipSettings.types
+        arguments["ce_clip"] = CeClipSettings(**settings, types=types)
     # What is not given is left to the backbone's own default.
     own = ("loss", "score", "train_vision", "max_text_tokens")
     return arguments | {name: value for name in own if (value := getattr(model, name)) is not None}

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import MISSING
 
 SUBSETS = ("all", "kept", "random")
-LOSSES = {"llava": ("lm", "binary"), "blip2": ("itm",), "clip": ("itc",)}
+LOSSES = {"llava": ("lm", "binary"), "blip2": ("itm",), "clip": ("itc", "ce_clip")}
 """Backbone -> its losses, the default first."""
 
 
@@ -143,6 +143,35 @@ class AdapterConfig:
 
 
 @dataclass
+class CeClipConfig:
+    """Loss ce_clip: contrast over the batch (ITC), intra-modal contrast (IMC) and cross-modal rank (CMR)."""
+
+    hard_negatives: bool = True
+    """Negatives stand in the image-to-text softmax of ITC."""
+    imc_weight: float = field(default=0.3, metadata={"min": 0.0})
+    """Weight of IMC: captions against the texts of negatives."""
+    cmr_weight: float = field(default=0.2, metadata={"min": 0.0})
+    """Weight of CMR: how far below its positive a negative has to stay, by a rank threshold for each type."""
+    rank_threshold: str = field(default="mean", metadata={"choices": ("mean", "max", "fixed")})
+    """mean: by how much positives were above negatives of the type in the step before. max: a fifth of the largest such
+    difference. fixed: `initial_rank_threshold`."""
+    initial_rank_threshold: float = field(default=0.0, metadata={"min": 0.0})
+    """Rank threshold of the first step, in logit units."""
+    rank_threshold_bound: float = field(default=10.0, metadata={"above": 0.0})
+    """Largest rank threshold, in logit units."""
+    types: list[str] = field(default_factory=list)
+    """Negative types with a rank threshold each; all that the data has must be among them. Empty: all there are."""
+    reference: bool = False
+    """The official code's newest losses, for comparison: IMC draws all captions to one negative, thresholds begin anew
+    with each epoch, and copies of an image count as different images."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Types that are listed twice."""
+        if len(set(self.types)) < len(self.types):
+            yield f"`{place}types` must hold each type once, got {self.types}"
+
+
+@dataclass
 class ModelConfig:
     """Which scorer, from which weights, and what of it trains."""
 
@@ -153,9 +182,12 @@ class ModelConfig:
     openai/clip-vit-base-patch32). Not given: a model built from `tiny`."""
     tiny: TinyConfig = field(default_factory=TinyConfig)
     """Sizes of the model that is built where no checkpoint is given."""
-    loss: str | None = field(default=None, metadata={"choices": ("lm", "binary", "itm", "itc")})
+    loss: str | None = field(default=None, metadata={"choices": ("lm", "binary", "itm", "itc", "ce_clip")})
     """llava: lm (next-token loss on the answer and its end token; default) or binary (cross entropy on z(Yes) - z(No)).
-    blip2: itm (cross entropy of the matching head). clip: itc (contrastive, hard negatives among the texts)."""
+    blip2: itm (cross entropy of the matching head). clip: itc (contrastive, hard negatives among the texts) or ce_clip
+    (IMC and CMR beside it)."""
+    ce_clip: CeClipConfig = field(default_factory=CeClipConfig)
+    """Used where `loss` is ce_clip."""
     tune: str = field(default="full", metadata={"choices": ("full", "lora")})
     """full: all weights, of the vision tower too where `train_vision` says so. lora: adapters, and the projector
     (llava), the query tokens and the matching head (blip2), or the projections and the logit scale (clip)."""
@@ -188,6 +220,8 @@ class ModelConfig:
         for key, owner in {"score": "blip2", "system": "llava", "question": "llava", "activation": "clip"}.items():
             if getattr(self, key) is not None and self.backbone != owner:
                 yield f"`{place}{key}` belongs to {owner}, and `{place}backbone` is {self.backbone}: leave it out"
+        if self.loss != "ce_clip" and self.ce_clip != CeClipConfig():
+            yield f"`{place}ce_clip` needs `{place}loss: ce_clip`, got {self.loss}: set the loss, or leave it out"
         if self.backbone == "blip2" and self.score in ("itc", "itm_itc") and self.checkpoint is None:
             yield f"`{place}score` must be itm without `{place}checkpoint`: no loss trains a tiny model's ITC heads"
         if self.backbone == "clip" and self.tune == "lora" and self.train_vision:
@@ -212,6 +246,8 @@ class OptimConfig:
     """AdamW's term against division by zero."""
     warmup_ratio: float = field(default=0.03, metadata={"min": 0.0, "max": 1.0})
     """Part of all steps spent warming up."""
+    warmup_steps: int | None = field(default=None, metadata={"min": 0})
+    """Steps spent warming up; overrules `warmup_ratio` where given."""
     gradient_clip: float = field(default=1.0, metadata={"min": 0.0})
     """Largest gradient norm; 0 leaves gradients alone."""
 
@@ -309,6 +345,8 @@ class ExperimentConfig:
                 f"`{place}trainer.strategy` must not be fsdp where `{place}model.backbone` is clip and "
                 f"`{place}trainer.precision` is bf16-mixed: it would round the logit scale; use ddp"
             )
+        if self.model.loss == "ce_clip" and self.data.mixing.negatives == 0:
+            yield f"`{place}data.mixing.negatives` must be above 0 where `{place}model.loss` is ce_clip: it ranks them"
         if self.model.backbone == "clip" and self.data.mixing.image_dropout > 0:
             yield (
                 f"`{place}data.mixing.image_dropout` must be 0 where `{place}model.backbone` is clip: its loss would "

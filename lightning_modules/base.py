@@ -41,6 +41,7 @@ class AlignmentModule(L.LightningModule):
         weight_decay: of parameters with two or more axes.
         betas, eps: AdamW's averaging coefficients, and its term against division by zero.
         warmup_ratio: part of all steps spent warming up.
+        warmup_steps: steps spent warming up; overrules the ratio where not None.
         seed: what dropout draws in a batch depends on it, the epoch, the batch's number and the rank, and on nothing
             else.
 
@@ -63,11 +64,13 @@ class AlignmentModule(L.LightningModule):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         warmup_ratio: float = 0.03,
+        warmup_steps: int | None = None,
         seed: int = 0,
     ):
         super().__init__()
         self.lr, self.projector_lr, self.weight_decay = lr, projector_lr, weight_decay
-        self.betas, self.eps, self.warmup_ratio, self.seed = betas, eps, warmup_ratio, seed
+        self.betas, self.eps, self.seed = betas, eps, seed
+        self.warmup_ratio, self.warmup_steps = warmup_ratio, warmup_steps
         self.validation_accuracy = PairedAccuracy()
         self.captions_cut = 0
         self._terms_in_step = 0.0
@@ -107,7 +110,7 @@ class AlignmentModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Train mode for all: Lightning leaves modules from `from_pretrained` in eval mode."""
-        self.network.train()
+        self.train()
 
     def on_train_batch_start(self, batch: ImageTextBatch, batch_idx: int) -> None:
         """Seeds dropout from where the batch stands, so that no generator's state is part of going on."""
@@ -163,10 +166,12 @@ class AlignmentModule(L.LightningModule):
         self.validation_accuracy.reset()
 
     def checkpoint_names(self) -> set[str]:
-        """Names of the tensors in Lightning's checkpoints."""
+        """Names of the tensors in Lightning's checkpoints: weights, and what a loss remembers beside the network."""
+        names = set(self.state_dict())
         if not self.trainable_only:
-            return set(self.state_dict())
-        return {f"network.{name}" for name in saved_names(self.network, trainable_only=True)}
+            return names
+        beside = {name for name in names if not name.startswith("network.")}
+        return beside | {f"network.{name}" for name in saved_names(self.network, trainable_only=True)}
 
     @property  # type: ignore[misc]  # the property of Lightning can be set
     def strict_loading(self) -> bool:
@@ -203,6 +208,7 @@ class AlignmentModule(L.LightningModule):
             eps=self.eps,
             total_steps=int(self.trainer.estimated_stepping_batches),
             warmup_ratio=self.warmup_ratio,
+            warmup_steps=self.warmup_steps,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

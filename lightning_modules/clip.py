@@ -1,4 +1,4 @@
-"""CLIP as an image-text matching scorer: match logit = logit scale x cosine, trained with hard negatives (CE-CLIP)."""
+"""CLIP as an image-text matching scorer: match logit = logit scale x cosine, trained with hard negatives."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from datamodules.batch import POSITIVE, UNKNOWN, CaptionTooLongError, ImageTextBatch
+from datamodules.batch import POSITIVE, CaptionTooLongError, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, recompute_activations
+from lightning_modules.ce_clip import CeClipLoss, CeClipSettings
 from lightning_modules.cells import flat_captions, to_cells
-from lightning_modules.contrastive import gather_rows, identity_hashes, itc_loss, own_rows, rank_sizes
+from lightning_modules.contrastive import gather_layout, gather_rows, itc_loss, local_layout, rank_sizes
 from lightning_modules.precision import at_least_float32
 from lightning_modules.published import load_published, published_config
 
-LOSSES = ("itc",)
+LOSSES = ("itc", "ce_clip")
 ACTIVATIONS = ("quick_gelu", "gelu")
 PARTS = {
     "towers": ("text_model", "vision_model"),
@@ -132,7 +133,9 @@ class ClipModule(AlignmentModule):
     Args:
         clip: the Transformers model.
         processor: its processor.
-        loss: `itc`.
+        loss: `itc`, with the hard negatives of all images among the texts (NegCLIP's), or `ce_clip`, which adds IMC and
+            CMR.
+        ce_clip: settings of the latter.
         train_vision: also train the vision tower's own weights, where there are no adapters.
         lora: adapters, beside which both towers stay as they are; None trains the towers' weights. The projections
             (unless they are adapted) and the logit scale train either way.
@@ -155,6 +158,7 @@ class ClipModule(AlignmentModule):
         processor: CLIPProcessor,
         *,
         loss: str = "itc",
+        ce_clip: CeClipSettings | None = None,
         train_vision: bool = True,
         lora: LoraSettings | None = None,
         gradient_checkpointing: bool = False,
@@ -181,6 +185,7 @@ class ClipModule(AlignmentModule):
         if gradient_checkpointing:
             recompute_activations(clip)
         self.network = ClipNetwork(clip)
+        self.ce_clip = CeClipLoss(ce_clip or CeClipSettings()) if loss == "ce_clip" else None
 
     def logits(self, batch: ImageTextBatch) -> torch.Tensor:
         """(B, C) float32 scale x cosine of each image and its own captions; 0 in cells that do not exist."""
@@ -198,27 +203,37 @@ class ClipModule(AlignmentModule):
         return int((batch.caption_mask[:, 0] & (batch.labels[:, 0] == POSITIVE)).sum())
 
     def loss(self, batch: ImageTextBatch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """Contrast over the global batch, mean over this rank's anchors; the report holds accuracy and scale."""
+        """Contrast over the global batch, mean over this rank's anchors; the report holds its terms and the scale."""
         images, texts, scale = self._features(batch)
-        device, cell_index = images.device, batch.inputs["cell_index"]
-        labels = torch.where(batch.caption_mask, batch.labels, UNKNOWN).flatten()[cell_index]
-        image_ids = identity_hashes(batch.image_ids).to(device)
-        rows, columns = cell_index // batch.labels.shape[1], cell_index % batch.labels.shape[1]
-        anchors = ((columns == 0) & (labels == POSITIVE)).nonzero().flatten()
-
-        image_sizes, text_sizes = rank_sizes(len(images), len(texts), device=device)
-        loss, right = itc_loss(
-            gather_rows(images, image_sizes),
-            gather_rows(texts, text_sizes),
-            scale,
-            anchor_images=rows[anchors] + own_rows(image_sizes).start,
-            anchor_texts=anchors + own_rows(text_sizes).start,
-            image_ids=gather_rows(image_ids, image_sizes),
-            text_image_ids=gather_rows(image_ids[rows], text_sizes),
-            text_labels=gather_rows(labels, text_sizes),
+        settings = self.ce_clip.settings if self.ce_clip else None
+        local = local_layout(
+            batch, settings.types if settings else (), distinct_images=bool(settings and settings.reference)
         )
-        report = {"itc/i2t_accuracy": right.sum() / max(1, len(right)), "itc/logit_scale": scale.detach().squeeze()}
+        counts = len(images), len(texts), len(local.anchor_texts), len(local.hard_texts)
+        image_sizes, text_sizes, anchors, hard_texts = rank_sizes(*counts, device=images.device)
+        layout = gather_layout(local, image_sizes, text_sizes)
+        features = gather_rows(images, image_sizes), gather_rows(texts, text_sizes)
+        report: dict[str, torch.Tensor] = {}
+        if self.ce_clip is None:
+            loss, right = itc_loss(*features, scale, layout)
+        else:
+            totals = {"anchors": sum(anchors), "hard_texts": sum(hard_texts)}
+            loss, right, report = self.ce_clip(*features, scale, layout, **totals)
+        report["itc/i2t_accuracy"] = right.sum() / max(1, len(right))
+        report["itc/logit_scale"] = scale.detach().squeeze()
         return loss, report
+
+    def on_train_batch_start(self, batch: ImageTextBatch, batch_idx: int) -> None:
+        """Seeds dropout; in CE-CLIP's reference, rank thresholds begin anew with each epoch."""
+        super().on_train_batch_start(batch, batch_idx)
+        if self.ce_clip and self.ce_clip.settings.reference and batch_idx == 0:
+            self.ce_clip.rank_thresholds.reset()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Normalises gradients, and moves the rank thresholds for the next step."""
+        super().on_before_optimizer_step(optimizer)
+        if self.ce_clip:
+            self.ce_clip.step()
 
     def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
         """Keeps the scale between 1 and 100 after every step, as CLIP does."""

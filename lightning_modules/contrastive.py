@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from datamodules.batch import POSITIVE, UNKNOWN
+from datamodules.batch import NEGATIVE, POSITIVE, UNKNOWN, ImageTextBatch, InputError
 
 
 def identity_hashes(ids: Iterable[str]) -> torch.Tensor:
@@ -28,41 +29,119 @@ def identity_hashes(ids: Iterable[str]) -> torch.Tensor:
     return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests], dtype=torch.long)
 
 
+@dataclass(frozen=True)
+class ContrastLayout:
+    """What the images [G] and texts [T] of a global batch are to each other, and which anchors a rank computes.
+
+    An anchor is an image with one true text. Its hard negatives are the false texts that were written for it.
+
+    Attributes:
+        anchor_images: [A] places in G: the images whose rows this rank computes.
+        anchor_texts: [A] places in T: the text of each anchor.
+        image_ids: [G] long, equal where two images are the same.
+        text_image_ids: [T] long, the id of each text's image.
+        text_labels: [T], 1 true and 0 false of its image; others are left out.
+        hard_texts: [N] places in T: the hard negatives of these anchors.
+        hard_anchors: [N] places in A: whose they are.
+        hard_types: [N] long, the index of their negative types.
+    """
+
+    anchor_images: torch.Tensor
+    anchor_texts: torch.Tensor
+    image_ids: torch.Tensor
+    text_image_ids: torch.Tensor
+    text_labels: torch.Tensor
+    hard_texts: torch.Tensor
+    hard_anchors: torch.Tensor
+    hard_types: torch.Tensor
+
+
+def local_layout(batch: ImageTextBatch, types: Sequence[str] = (), *, distinct_images: bool = False) -> ContrastLayout:
+    """The layout of one rank's batch by itself; its texts are those of `cells.flat_captions`.
+
+    An image's anchor is its text in column 0, where that is true; all false texts of such a row are hard negatives.
+
+    Args:
+        batch: whose places are counted.
+        types: known negative types, in the order of `hard_types`; all are 0 where there are none.
+        distinct_images: takes copies of an image for different ones.
+
+    Raises:
+        InputError: a hard negative's type is none of `types`.
+    """
+    device, cell_index, width = batch.labels.device, batch.inputs["cell_index"], batch.labels.shape[1]
+    rows, columns = cell_index // width, cell_index % width
+    labels = torch.where(batch.caption_mask, batch.labels, UNKNOWN).flatten()[cell_index]
+    anchor_texts = ((columns == 0) & (labels == POSITIVE)).nonzero().flatten()
+    anchor_of_row = torch.full((len(batch.labels),), -1, device=device)
+    anchor_of_row[rows[anchor_texts]] = torch.arange(len(anchor_texts), device=device)
+    hard_texts = ((labels == NEGATIVE) & (anchor_of_row[rows] >= 0)).nonzero().flatten()
+    places = zip(rows[hard_texts].tolist(), columns[hard_texts].tolist(), strict=True)
+    names = [batch.negative_type[row][column] for row, column in places]
+    if distinct_images:
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        image_ids = identity_hashes(f"{rank} {row}" for row in range(len(batch.labels))).to(device)
+    else:
+        image_ids = identity_hashes(batch.image_ids).to(device)
+    return ContrastLayout(
+        anchor_images=rows[anchor_texts],
+        anchor_texts=anchor_texts,
+        image_ids=image_ids,
+        text_image_ids=image_ids[rows],
+        text_labels=labels,
+        hard_texts=hard_texts,
+        hard_anchors=anchor_of_row[rows[hard_texts]],
+        hard_types=torch.tensor([_type_index(name, types) for name in names], device=device, dtype=torch.long),
+    )
+
+
+def _type_index(name: str, types: Sequence[str]) -> int:
+    if types and name not in types:
+        raise InputError(
+            f"model.ce_clip.types must list every negative type of the data, got {', '.join(types)} and found "
+            f"{name!r}; add it."
+        )
+    return types.index(name) if types else 0
+
+
+def gather_layout(layout: ContrastLayout, image_sizes: Sequence[int], text_sizes: Sequence[int]) -> ContrastLayout:
+    """The layout in the batch of all ranks, from that of this rank's batch; anchors stay this rank's."""
+    first_image, first_text = own_rows(image_sizes).start, own_rows(text_sizes).start
+    return replace(
+        layout,
+        anchor_images=layout.anchor_images + first_image,
+        anchor_texts=layout.anchor_texts + first_text,
+        image_ids=gather_rows(layout.image_ids, image_sizes),
+        text_image_ids=gather_rows(layout.text_image_ids, text_sizes),
+        text_labels=gather_rows(layout.text_labels, text_sizes),
+        hard_texts=layout.hard_texts + first_text,
+    )
+
+
 def itc_loss(
-    image_features: torch.Tensor,
-    text_features: torch.Tensor,
-    scale: torch.Tensor,
-    *,
-    anchor_images: torch.Tensor,
-    anchor_texts: torch.Tensor,
-    image_ids: torch.Tensor,
-    text_image_ids: torch.Tensor,
-    text_labels: torch.Tensor,
+    image_features: torch.Tensor, text_features: torch.Tensor, scale: torch.Tensor, layout: ContrastLayout
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean of image-to-text and text-to-image cross entropy: the ITC with hard negatives of NegCLIP and CE-CLIP.
 
-    An anchor is an image with one true text. The image asks all texts of the batch, the hard negatives of every image
-    among them; the text asks all images; a negative never asks. Unlike the published code, denominators leave out what
+    An anchor's image asks all texts of the batch, the hard negatives of every image among them; its text asks all
+    images; a negative never asks. Unlike the published code, denominators leave out what
     is also true (other true texts of the image, other copies of the image) and texts that do not exist.
 
     Args:
         image_features: [G, D] of all ranks, of length 1.
         text_features: [T, D] of all ranks, of length 1.
         scale: [1], what cosines are multiplied by.
-        anchor_images: [A] places in G: the images whose rows this rank computes.
-        anchor_texts: [A] places in T: the text of each anchor.
-        image_ids: [G] long, equal where two images are the same.
-        text_image_ids: [T] long, the id of each text's image.
-        text_labels: [T], 1 true and 0 false of its image; others are left out.
+        layout: of the batch.
 
     Returns:
         The mean over anchors (0 where there is none), and [A] bool: whether no other text beats the anchor's own.
     """
-    asked = image_ids[anchor_images].unsqueeze(1)
-    also_true = (text_image_ids == asked) & (text_labels == POSITIVE)
-    left_out = also_true | (text_labels == UNKNOWN)
+    anchor_images, anchor_texts = layout.anchor_images, layout.anchor_texts
+    asked = layout.image_ids[anchor_images].unsqueeze(1)
+    also_true = (layout.text_image_ids == asked) & (layout.text_labels == POSITIVE)
+    left_out = also_true | (layout.text_labels == UNKNOWN)
     left_out.scatter_(1, anchor_texts.unsqueeze(1), False)
-    same_image = (image_ids == asked).scatter_(1, anchor_images.unsqueeze(1), False)
+    same_image = (layout.image_ids == asked).scatter_(1, anchor_images.unsqueeze(1), False)
     # autocast would round cosines to half precision, and hard negatives to ties
     with torch.autocast(image_features.device.type, enabled=False):
         image_to_text = scale * image_features[anchor_images] @ text_features.T
@@ -73,6 +152,24 @@ def itc_loss(
         text_to_image, anchor_images, reduction="none"
     )
     return losses.sum() / (2 * max(1, len(losses))), image_to_text.detach().argmax(1) == anchor_texts
+
+
+def rank_share(own_sum: torch.Tensor, count: int, *, own_terms: int, all_terms: int) -> torch.Tensor:
+    """This rank's part of a mean over `count` values of all ranks, for a loss that counts by other terms.
+
+    `AlignmentModule` weights what each rank returns by its own terms and divides by those of all: what comes out is the
+    sum of `own_sum` over ranks / `count`.
+
+    Args:
+        own_sum: sum of this rank's values.
+        count: values of all ranks.
+        own_terms, all_terms: `AlignmentModule.loss_terms` of this rank and of all.
+
+    >>> shares = [rank_share(torch.tensor(s), 4, own_terms=t, all_terms=8) for s, t in ((6.0, 2), (10.0, 6))]
+    >>> float(shares[0] * 2 + shares[1] * 6) / 8 == (6 + 10) / 4
+    True
+    """
+    return own_sum * (all_terms / (max(1, count) * max(1, own_terms)))
 
 
 def rank_sizes(*sizes: int, device: torch.device | str = "cpu") -> list[list[int]]:

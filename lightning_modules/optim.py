@@ -65,11 +65,12 @@ def adamw_warmup_cosine(
     eps: float = 1e-8,
     total_steps: int,
     warmup_ratio: float,
+    warmup_steps: int | None = None,
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The optimiser and its schedule over `total_steps` optimiser steps."""
+    """The optimiser and its schedule over `total_steps` optimiser steps; `warmup_steps` overrules the ratio."""
     optimizer = torch.optim.AdamW(groups, betas=betas, eps=eps)
-    warmup_steps = math.ceil(warmup_ratio * total_steps)
+    warmup = math.ceil(warmup_ratio * total_steps) if warmup_steps is None else warmup_steps
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_cosine(step, total_steps=total_steps, warmup_steps=warmup_steps)
+        optimizer, lambda step: warmup_cosine(step, total_steps=total_steps, warmup_steps=warmup)
     )
     return optimizer, schedule

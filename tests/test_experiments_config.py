@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,24 @@ def test_what_does_not_go_with_clip_is_a_fault() -> None:
         load_config(schemas.ExperimentConfig, None, words, check_files=False)
     for key in ("model.train_vision", "trainer.strategy"):
         assert f"`{key}` must not be" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.loss=itc", "model.ce_clip.imc_weight=0.5"], "`model.ce_clip` needs `model.loss: ce_clip`, got itc"),
+        (["model.loss=ce_clip", "model.ce_clip.types=[a, a]"], "`model.ce_clip.types` must hold each type once"),
+        (["model.loss=ce_clip", "data.mixing.negatives=0"], "`data.mixing.negatives` must be above 0"),
+    ],
+)
+def test_ce_clip_refuses_what_it_cannot_rank(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(
+            schemas.ExperimentConfig,
+            None,
+            ["data.captions=a", "data.negatives=b", "model.backbone=clip", *words],
+            check_files=False,
+        )
 
 
 def test_rules_between_keys_are_reported_together() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import lightning as L
@@ -13,8 +14,18 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from datamodules.batch import ImageTextBatch, ImageTextRow
-from lightning_modules.contrastive import gather_rows, identity_hashes, itc_loss, own_rows, rank_sizes
+from datamodules.batch import ImageTextBatch, ImageTextRow, InputError
+from lightning_modules.ce_clip import CeClipSettings
+from lightning_modules.clip import LOSSES
+from lightning_modules.contrastive import (
+    ContrastLayout,
+    gather_rows,
+    identity_hashes,
+    itc_loss,
+    local_layout,
+    own_rows,
+    rank_sizes,
+)
 from tests.launch import run_on_two_ranks
 from tests.tiny import CAPTIONS, row
 from tests.tiny_clip import tiny_clip_module
@@ -36,16 +47,18 @@ class Contrast:
         ids = identity_hashes([image_id for image_id, _ in self.rows])
         owners = [index for index, (_, labels) in enumerate(self.rows) for _ in labels]
         anchors = [index for index, (_, labels) in enumerate(self.rows) if labels[0] == 1]
-        return itc_loss(
-            self.images,
-            self.texts,
-            self.scale,
+        none = torch.tensor([], dtype=torch.long)
+        layout = ContrastLayout(
             anchor_images=torch.tensor(anchors, dtype=torch.long),
             anchor_texts=torch.tensor([owners.index(index) for index in anchors], dtype=torch.long),
             image_ids=ids,
             text_image_ids=ids[owners],
             text_labels=torch.tensor([label for _, labels in self.rows for label in labels]),
+            hard_texts=none,
+            hard_anchors=none,
+            hard_types=none,
         )
+        return itc_loss(self.images, self.texts, self.scale, layout)
 
     def leaves(self) -> list[torch.Tensor]:
         return [self.images, self.texts, self.scale]
@@ -178,6 +191,34 @@ def rows_without_anchors_on_the_second_rank() -> list[list[ImageTextRow]]:
 ROWS = {"uneven": uneven_rows, "anchors on one rank": rows_without_anchors_on_the_second_rank}
 
 
+def test_hard_negatives_are_the_false_texts_of_rows_with_an_anchor() -> None:
+    module = tiny_clip_module()
+    rows = [
+        row(0, CAPTIONS[:3], [1, 0, -1], ["", "swap_obj", ""]),
+        row(1, CAPTIONS[:2], [0, 0], ["swap_att", "swap_att"]),
+        row(2, CAPTIONS[:3], [1, 1, 0], ["", "", "replace_rel"]),
+        row(2, CAPTIONS[:1], [1]),
+    ]
+    types = ("replace_rel", "swap_att", "swap_obj")
+    layout = local_layout(module.collator()(rows), types)
+    assert layout.anchor_images.tolist() == [0, 2, 3]
+    assert layout.anchor_texts.tolist() == [0, 5, 8]
+    assert layout.hard_texts.tolist() == [1, 7]
+    assert layout.hard_anchors.tolist() == [0, 1]
+    assert [types[index] for index in layout.hard_types.tolist()] == ["swap_obj", "replace_rel"]
+    ids = layout.image_ids.tolist()
+    assert ids[2] == ids[3] != ids[1]
+    apart = local_layout(module.collator()(rows), types, distinct_images=True)
+    assert len(set(apart.image_ids.tolist())) == 4
+    assert apart.text_image_ids.tolist() == [apart.image_ids.tolist()[place] for place in [0, 0, 0, 1, 1, 2, 2, 2, 3]]
+
+
+def test_a_type_without_a_rank_threshold_is_named() -> None:
+    batch = tiny_clip_module().collator()([row(0, CAPTIONS[:2], [1, 0], ["", "swap_obj"])])
+    with pytest.raises(InputError, match=r"types must list every negative type of the data, got swap_att and found 's"):
+        local_layout(batch, ("swap_att",))
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_the_module_hands_over_what_its_rows_say(name: str) -> None:
     module = tiny_clip_module().double()
@@ -194,9 +235,9 @@ def test_the_module_hands_over_what_its_rows_say(name: str) -> None:
     assert report["itc/logit_scale"].item() == pytest.approx(np.exp(2.6592))
 
 
-def step(rows: list[ImageTextRow], **settings: object) -> dict[str, torch.Tensor]:
-    """The gradients that the optimiser sees in one step, and the logged loss; weights stay."""
-    module = tiny_clip_module(lr=0.0)
+def step(rows: list[ImageTextRow], loss: str, **settings: object) -> dict[str, torch.Tensor]:
+    """The gradients that the optimiser sees in one step, the logged loss and what it remembers; weights stay."""
+    module = tiny_clip_module(lr=0.0, loss=loss, ce_clip=CeClipSettings(initial_rank_threshold=0.3))
     loader: DataLoader[ImageTextBatch] = DataLoader(rows, batch_size=len(rows), collate_fn=module.collator())  # type: ignore[arg-type]
     run = L.Trainer(
         max_epochs=1,
@@ -211,25 +252,30 @@ def step(rows: list[ImageTextRow], **settings: object) -> dict[str, torch.Tensor
     )
     run.fit(module, loader)
     gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-    return {**gradients, "loss": run.callback_metrics["train/loss/value"]}
+    return {**gradients, **dict(module.named_buffers()), "loss": run.callback_metrics["train/loss/value"]}
 
 
 def save_steps_of_this_rank(folder: str) -> None:
     rank = int(os.environ["RANK"])
-    for index, rows in enumerate(ROWS.values()):
-        gradients = step(rows()[rank], strategy="ddp", devices=2)
-        torch.save(gradients, Path(folder) / f"{index}_{rank}.pt")
+    for name, loss in product(ROWS, LOSSES):
+        found = step(ROWS[name]()[rank], loss, strategy="ddp", devices=2)
+        torch.save(found, Path(folder) / f"{name} {loss} {rank}.pt")
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*(does not have many workers|LeafSpec|val_dataloader|in eval mode at the start)")
 def test_gradients_of_two_ranks_equal_those_of_one_process(tmp_path: Path) -> None:
     run_on_two_ranks(tmp_path, __name__, f"save_steps_of_this_rank({str(tmp_path)!r})")
-    for index, rows in enumerate(ROWS.values()):
-        expected = step([item for rank in rows() for item in rank], devices=1)
+    for case, loss in product(ROWS, LOSSES):
+        expected = step([item for rank in ROWS[case]() for item in rank], loss, devices=1)
         for rank in range(2):
-            found = torch.load(tmp_path / f"{index}_{rank}.pt", weights_only=True)
+            found = torch.load(tmp_path / f"{case} {loss} {rank}.pt", weights_only=True)
             assert found.keys() == expected.keys()
             for name, gradient in expected.items():
                 torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-6, msg=name)
         assert sum(bool(gradient.abs().max() > 1e-4) for gradient in expected.values()) > 50
+        thresholds = {name: value.item() for name, value in expected.items() if "rank_threshold" in name}
+        assert len(thresholds) == 7 * (loss == "ce_clip")
+        if loss == "ce_clip":
+            assert thresholds["ce_clip.rank_thresholds.replace_obj"] != pytest.approx(0.3, abs=1e-3)
+            assert thresholds["ce_clip.rank_thresholds.swap_obj"] == pytest.approx(0.3)

@@ -90,6 +90,14 @@ def test_schedule_of_one_step_moves() -> None:
         assert warmup_cosine(0, total_steps=1, warmup_steps=warmup_steps) == 1.0
 
 
+def test_steps_of_warm_up_overrule_the_ratio() -> None:
+    groups = parameter_groups(small_network().named_parameters(), lr=1.0, weight_decay=0.0)
+    rule = {"betas": (0.9, 0.999), "total_steps": 30, "warmup_ratio": 0.1}
+    for warmup_steps, expected in ((None, 1 / 3), (5, 0.2), (0, 1.0)):
+        _, schedule = adamw_warmup_cosine(groups, warmup_steps=warmup_steps, **rule)  # type: ignore[arg-type]
+        assert schedule.get_last_lr() == pytest.approx([expected] * len(groups))
+
+
 def test_rates_of_the_optimiser_follow_the_schedule() -> None:
     network = small_network()
     groups = parameter_groups(network.named_parameters(), lr=1.0, weight_decay=0.1, projector_lr=0.5)
