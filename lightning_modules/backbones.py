@@ -85,15 +85,21 @@ def check_settings(model: Mapping[str, Any], place: str) -> None:
     types = known_settings()
     for name, value in model.items():
         if name not in types:
-            raise ValueError(f"{place}.{name} is no known setting; known are {', '.join(types)}.")
+            raise ValueError(f"{place} has no setting {shown(name)}; known are {', '.join(types)}.")
         # bool is an int to Python
         right = type(value) is types[name] if types[name] in (bool, int) else isinstance(value, types[name])
         if value is not None and not right:
-            raise ValueError(f"{place}.{name} must be {types[name].__name__}, got {value!r}.")
+            raise ValueError(f"{place}.{name} must be {types[name].__name__}, got {shown(value)}.")
     for name, choices in (("backbone", tuple(BACKBONES)), ("tune", (*TUNES, None))):
         if model.get(name) not in choices:
             listed = ", ".join(filter(None, choices))
-            raise ValueError(f"{place}.{name} must be one of {listed}, got {model.get(name)!r}.")
+            raise ValueError(f"{place}.{name} must be one of {listed}, got {shown(model.get(name))}.")
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: on one line, shortened."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def known_settings() -> dict[str, type]:
@@ -124,12 +130,12 @@ def _fields(kind: Callable[..., Any], settings: Mapping[str, Any] | None, place:
     given = {}
     for name, value in (settings or {}).items():
         if name not in defaults:
-            raise ValueError(f"{place}.{name} is no known setting; known are {', '.join(defaults)}.")
+            raise ValueError(f"{place} has no setting {shown(name)}; known are {', '.join(defaults)}.")
         value = tuple(value) if isinstance(value, list) else value
         wanted = type(defaults[name])
         right = isinstance(value, (int, float) if wanted is float else wanted) and not isinstance(value, bool)
         if not right or (wanted is tuple and not all(isinstance(item, str) for item in value)):
-            raise ValueError(f"{place}.{name} must be {wanted.__name__}, got {value!r}.")
+            raise ValueError(f"{place}.{name} must be {wanted.__name__}, got {shown(value)}.")
         given[name] = value
     return kind(**given)
 

@@ -52,11 +52,11 @@ def test_settings_reach_the_module() -> None:
 BAD = {
     "no backbone": ({"tiny": TINY}, "model.backbone must be one of llava, blip2, clip, got None."),
     "an unknown backbone": ({"backbone": "blip"}, "model.backbone must be one of llava, blip2, clip, got 'blip'."),
-    "an unknown setting": ({"backbone": "clip", "scores": "itc"}, "model.scores is no known setting; known are "),
+    "an unknown setting": ({"backbone": "clip", "scores": "itc"}, "model has no setting 'scores'; known are "),
     "another type": ({"backbone": "clip", "max_text_tokens": True}, "model.max_text_tokens must be int, got True."),
     "a number as text": ({"backbone": "llava", "system": 3}, "model.system must be str, got 3."),
     "an unknown way to tune": ({"backbone": "clip", "tune": "half"}, "model.tune must be one of full, lora, got"),
-    "an unknown size": ({"backbone": "clip", "tiny": {"width": 3}}, "model.tiny.width is no known setting; known are"),
+    "an unknown size": ({"backbone": "clip", "tiny": {"width": 3}}, "model.tiny has no setting 'width'; known are"),
     "a size that is text": ({"backbone": "clip", "tiny": {"layers": "2"}}, "model.tiny.layers must be int, got '2'."),
     "targets that are numbers": (
         {"backbone": "clip", "tiny": TINY, "tune": "lora", "adapter": {"targets": [1]}},
