@@ -6,6 +6,8 @@
     scorer.score(image, "a cat on a sofa")  # a float, higher = better match
     scorer.score(images, captions)  # [N]: pairs
     scorer.score(images, captions, matrix=True)  # [M, N]: each image with each caption
+
+`ImageTextScore` is the mean of such scores as a torchmetrics metric.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_modules.score_metric import ImageTextScore
     from lightning_modules.scorer import Scorer, load_scorer
 
-__all__ = ["Scorer", "load_scorer"]
+__all__ = ["ImageTextScore", "Scorer", "load_scorer"]
 
-_HOMES = {"Scorer": "scorer", "load_scorer": "scorer"}
+_HOMES = {"ImageTextScore": "score_metric", "Scorer": "scorer", "load_scorer": "scorer"}
 
 
 def __getattr__(name: str) -> Any:
