@@ -226,6 +226,27 @@ def test_scorer_json_says_how_a_checkpoint_scores(published: Path, tmp_path: Pat
         scorer.score(IMAGES[0], "red " * 3000)
 
 
+def test_the_command_heeds_scorer_json_where_nothing_else_is_said(
+    published: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {"format": 1, "backbone": "blip2", "model": {"score": "itc"}}
+    folder = exported(published, tmp_path, "blip2", content)
+    captions = pq.read_table(tables / "captions.parquet").to_pylist()
+    images, texts = [tables / item["image"] for item in captions], [item["caption"] for item in captions]
+    words = ["score", f"model.checkpoint={folder}", f"captions={tables / 'captions.parquet'}"]
+    for score, more in (("itc", []), ("itm_itc", ["model.backbone=blip2", "model.score=itm_itc"])):
+        assert main([*words, f"output_dir={tmp_path / score}", *more]) == 0
+        found = pq.read_table(tmp_path / score / "scores.parquet").to_pylist()
+        by_text = {item["text_id"]: item["logit"] for item in found}
+        expected = Scorer(BACKBONES["blip2"].build(score=score), device="cpu").logits(images, texts)
+        logits = [by_text[f"caption:{item['caption_id']}"] for item in captions]
+        assert logits == pytest.approx(expected.tolist(), abs=1e-5)  # type: ignore[union-attr]
+    (folder / "scorer.json").write_text('{"format": 2}')
+    assert main([*words, f"output_dir={tmp_path / 'bad'}"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "scorer.json: format must be 1, got 2" in line
+
+
 def test_scorer_json_names_the_score_of_blip2(published: Path, tmp_path: Path) -> None:
     content = {"format": 1, "backbone": "blip2", "model": {"score": "itc"}}
     scorer = load_scorer(exported(published, tmp_path, "blip2", content), device="cpu")
