@@ -20,6 +20,7 @@ from experiments.schemas import (
     PairsConfig,
 )
 from experiments.text_schemas import GenerateConfig, JudgeConfig
+from lightning_modules.runs import PROCESSOR_FOLDER, WEIGHTS_FILE
 from negatives.records import InputError
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from lightning_modules.base import AlignmentModule
     from negatives.generate import BatchWriter, Writer
     from negatives.judges import Judge
-
-PROCESSOR_FOLDER = "processor"
-WEIGHTS_FILE = "weights.safetensors"
 
 
 def build_pairs(config: PairsConfig) -> Pairs:
@@ -131,40 +129,25 @@ def build_module(
     Raises:
         InputError: the checkpoint cannot be loaded, or the settings contradict each other.
     """
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
+    from lightning_modules.backbones import Source, build_backbone
+
+    _quiet_transformers()
+    source = Source(captions, processor_folder, dtype or "auto")
+    return build_backbone(dataclasses.asdict(model), source, {**_optim_arguments(optim or OptimConfig()), "seed": seed})
+
+
+def _quiet_transformers() -> None:
     from transformers.utils import logging as transformers_logging
 
-    from experiments.backbones import Source, build_backbone
-
-    source = Source(captions, processor_folder, dtype or "auto")
     if not is_terminal():
         transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    try:
-        return build_backbone(model, source, {**_optim_arguments(optim or OptimConfig()), "seed": seed})
-    except InputError:
-        raise
-    except (OSError, ValueError, StrictDataclassError, SafetensorError) as error:
-        text = " ".join(str(error).split())
-        raise InputError(text if text.startswith("model.") else f"model: {text}") from error
 
 
 def _optim_arguments(config: OptimConfig) -> dict[str, Any]:
     arguments = dataclasses.asdict(config)
     arguments.pop("gradient_clip")
     return {**arguments, "betas": tuple(arguments["betas"])}
-
-
-def weights_dtype(precision: str) -> torch.dtype:
-    """The type that published weights are loaded in: half only where all computation is, whatever they were saved in.
-
-    Args:
-        precision: in Lightning's words.
-    """
-    import torch
-
-    return torch.bfloat16 if precision == "bf16-true" else torch.float32
 
 
 def load_run(folder: Path, *, score: str | None = None) -> tuple[AlignmentModule, ExperimentConfig]:
@@ -178,27 +161,14 @@ def load_run(folder: Path, *, score: str | None = None) -> tuple[AlignmentModule
         InputError: the folder is no finished run, or its weights do not fit its configuration.
     """
     from experiments.config import load_config
-    from lightning_modules.checkpoint import load_weights
+    from lightning_modules.runs import check_finished, load_trained, weights_dtype
 
-    weights = folder / WEIGHTS_FILE
-    if not weights.is_file():
-        raise InputError(f"{folder} is no finished run (no {WEIGHTS_FILE}); finish it with `itm train --resume`.")
+    check_finished(folder)
     overrides = [] if score is None else [f"model.score={score}"]
-    if not (folder / PROCESSOR_FOLDER).is_dir():
-        raise InputError(f"{folder} lacks its {PROCESSOR_FOLDER}/; copy the whole folder, or train again.")
     config = load_config(ExperimentConfig, folder / "config.yaml", overrides, check_files=False)
-    dtype = weights_dtype(config.trainer.precision)
-    module = build_module(config.model, config.optim, processor_folder=folder / PROCESSOR_FOLDER, dtype=dtype)
-    try:
-        load_weights(
-            module.network,
-            weights,
-            trainable_only=config.model.checkpoint is not None,
-            backbone=module.backbone,
-        )
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    return module.eval(), config
+    _quiet_transformers()
+    model, dtype = dataclasses.asdict(config.model), weights_dtype(config.trainer.precision)
+    return load_trained(folder, model, dtype=dtype, optim=_optim_arguments(config.optim)), config
 
 
 def resolve_device(accelerator: str) -> torch.device:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from experiments.build import build_module, file_hash, fingerprint, load_run, resolve_device
 from experiments.outputs import OutputFolder
 from experiments.progress import say
-from experiments.schemas import ScoreConfig
+from experiments.schemas import ModelConfig, ScoreConfig
 from negatives.records import InputError, read_captions, write_json, write_table
 
 SCORES_FILE, SCORER_FILE = "scores.parquet", "scorer.json"
@@ -63,7 +63,31 @@ def _scorer(config: ScoreConfig) -> tuple[Any, Any]:
     if config.run is not None:
         module, experiment = load_run(Path(config.run), score=config.score)
         return module, experiment.model
-    return build_module(config.model), config.model
+    model, dtype = with_scorer_settings(config.model)
+    return build_module(model, dtype=dtype), model
+
+
+def with_scorer_settings(model: ModelConfig) -> tuple[ModelConfig, Any | None]:
+    """The configuration with what the checkpoint's `scorer.json` says where it is left at its default, and the dtype.
+
+    Raises:
+        InputError: the file cannot be trusted.
+    """
+    from lightning_modules.scorer_file import find_scorer_settings
+
+    assert model.checkpoint is not None
+    try:
+        settings = find_scorer_settings(model.checkpoint)
+    except InputError:
+        raise
+    except (OSError, ValueError):  # no such checkpoint, which is told when it is loaded
+        settings = None
+    if settings is None:
+        return model, None
+    default = ModelConfig()
+    said = {"backbone": settings.backbone, **settings.model}
+    left = {key: value for key, value in said.items() if getattr(model, key) == getattr(default, key)}
+    return replace(model, **left), settings.dtype
 
 
 def _check_same(file: Path, made_from: dict[str, str]) -> None:

@@ -16,19 +16,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.build import (
-    PROCESSOR_FOLDER,
-    WEIGHTS_FILE,
-    build_datamodule,
-    build_module,
-    resolve_device,
-    wandb_logger,
-    weights_dtype,
-)
+from experiments.build import build_datamodule, build_module, resolve_device, wandb_logger
 from experiments.config import to_yaml
 from experiments.outputs import OutputFolder
 from experiments.progress import is_terminal, say
 from experiments.schemas import ExperimentConfig, LoggingConfig, TrainerConfig
+from lightning_modules.runs import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
 from negatives.records import InputError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -86,6 +86,14 @@ class AlignmentModule(L.LightningModule):
     @abstractmethod
     def score(self, logits: torch.Tensor) -> torch.Tensor:
         """The backbone's published score of a match logit, higher = better match; same shape."""
+
+    def matrix_logits(self, batches: Iterable[ImageTextBatch]) -> torch.Tensor | None:
+        """(M, N) float32 match logits of the batches' M images with all of their N captions, row by row.
+
+        For backbones that read images and captions apart, so that each is read once; None where they do not, and then
+        no batch is taken.
+        """
+        return None
 
     @abstractmethod
     def loss(self, batch: ImageTextBatch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +193,11 @@ class ClipModule(AlignmentModule):
         own_image = image_features[batch.inputs["cell_index"] // batch.labels.shape[1]]
         # a sum of products, since a matrix product would round under autocast
         return to_cells((scale * (own_image * text_features).sum(-1)).float(), batch)
+
+    def matrix_logits(self, batches: Iterable[ImageTextBatch]) -> torch.Tensor:
+        """(M, N) float32 scale x cosine of the batches' M images with all of their N captions, each encoded once."""
+        images, texts, scales = zip(*(self._features(batch) for batch in batches), strict=True)
+        return (scales[0] * torch.cat(images) @ torch.cat(texts).T).float()
 
     def score(self, logits: torch.Tensor) -> torch.Tensor:
         """The cosine, in [-1, 1]."""

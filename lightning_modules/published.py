@@ -11,6 +11,22 @@ from transformers import PretrainedConfig, PreTrainedModel
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
+def saved_config(name_or_folder: str | Path) -> dict[str, Any]:
+    """What `config.json` of a published checkpoint says.
+
+    Raises:
+        OSError: there is no such checkpoint, or the hub cannot be reached.
+    """
+    try:
+        saved, _ = PretrainedConfig.get_config_dict(name_or_folder)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(f"there is no folder {name_or_folder}, and no such model on the hub ({reason})") from error
+    if not saved:
+        raise OSError(f"{name_or_folder} holds no config.json; give a folder made by save_pretrained, or a hub name.")
+    return saved
+
+
 def published_config(model_class: type[PreTrainedModel], name_or_folder: str | Path) -> Any:
     """The configuration of a published checkpoint.
 
@@ -19,13 +35,7 @@ def published_config(model_class: type[PreTrainedModel], name_or_folder: str | P
         ValueError: the checkpoint is of another kind of model.
     """
     config_class: Any = model_class.config_class
-    try:
-        saved, _ = config_class.get_config_dict(name_or_folder)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise OSError(f"there is no folder {name_or_folder}, and no such model on the hub ({reason})") from error
-    if not saved:
-        raise OSError(f"{name_or_folder} holds no config.json; give a folder made by save_pretrained, or a hub name.")
+    saved = saved_config(name_or_folder)
     if saved.get("model_type") != config_class.model_type:
         raise ValueError(
             f"{name_or_folder} is a checkpoint of type {saved.get('model_type')!r}, and {model_class.__name__} reads "

@@ -1,0 +1,93 @@
+"""`scorer.json`: how a checkpoint in Transformers' format scores, where that is not the backbone's default."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+
+from datamodules.batch import InputError
+from lightning_modules.backbones import BACKBONES, check_settings, shown
+
+SCORER_FILE, FORMAT = "scorer.json", 1
+KEYS = ("format", "backbone", "model", "dtype")
+MODEL_KEYS = ("system", "question", "score", "max_text_tokens", "long_captions", "activation")
+"""What of an experiment's `model` section a score depends on, beside the weights."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ScorerSettings:
+    """What a `scorer.json` says; `model` holds settings of `build_backbone`, `dtype` is that of the weights."""
+
+    backbone: str
+    model: Mapping[str, Any] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+
+
+def find_scorer_settings(name_or_folder: str | Path) -> ScorerSettings | None:
+    """The settings beside a checkpoint, in its folder or on the hub; None where it has none.
+
+    Offline, a file that was not downloaded with its checkpoint is none.
+
+    Raises:
+        OSError: the hub refuses.
+        InputError: the file is not as `parse_scorer_settings` wants it.
+    """
+    path = Path(name_or_folder) / SCORER_FILE
+    if not Path(name_or_folder).is_dir():
+        try:
+            path = Path(hf_hub_download(str(name_or_folder), SCORER_FILE))
+        except EntryNotFoundError:
+            return None
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON ({' '.join(str(error).split())}); export the scorer again.") from None
+    return parse_scorer_settings(content, path)
+
+
+def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
+    """Checked settings of a file that anybody may have written.
+
+    Args:
+        content: what the file holds.
+        path: named in errors.
+
+    Raises:
+        InputError: another format, an unknown key, a value of another type, or a setting of another backbone.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a mapping, got {shown(content)}; export the scorer again.")
+    if type(content.get("format")) is not int or content["format"] != FORMAT:
+        found = shown(content.get("format"))
+        raise InputError(f"{path}: format must be {FORMAT}, got {found}; update itm-lightning, or export again.")
+    if unknown := sorted(content.keys() - set(KEYS)):
+        raise InputError(f"{path}: there is no key {shown(unknown[0])}; known are {', '.join(KEYS)}.")
+    backbone, model, dtype = content.get("backbone"), content.get("model", {}), content.get("dtype", "float32")
+    if not isinstance(backbone, str) or backbone not in BACKBONES:
+        raise InputError(f"{path}: backbone must be one of {', '.join(BACKBONES)}, got {shown(backbone)}.")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise InputError(f"{path}: dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}.")
+    if not isinstance(model, dict):
+        raise InputError(f"{path}: model must be a mapping, got {shown(model)}.")
+    if unknown := sorted(model.keys() - set(MODEL_KEYS)):
+        raise InputError(f"{path}: model has no key {shown(unknown[0])}; known are {', '.join(MODEL_KEYS)}.")
+    given = {name: value for name, value in model.items() if value is not None}
+    for name in given:
+        owner = next((owner for owner, known in BACKBONES.items() if name in known.settings), backbone)
+        if owner != backbone:
+            raise InputError(f"{path}: model.{name} belongs to {owner}, and backbone is {backbone}; leave it out.")
+    try:
+        check_settings({"backbone": backbone, **given}, "model")
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    return ScorerSettings(backbone, given, DTYPES[dtype])
