@@ -153,6 +153,19 @@ def test_an_exported_folder_says_what_it_is(exported: Path) -> None:
     assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"} <= names(exported)
 
 
+def test_the_code_on_a_card_refuses_another_base(tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seed in (("base", 0), ("other", 1)):
+        save_published(BACKBONES["clip"].build(seed=seed), tmp_path / name)
+    lora = [f"model.checkpoint={tmp_path / 'base'}", "model.tune=lora", "model.adapter.rank=2"]
+    assert main(train_words(tables, "clip", tmp_path / "run", *lora)) == 0
+    assert main(["export", str(tmp_path / "run")]) == 0
+    monkeypatch.chdir(tmp_path / "run/export")
+    block = Path("README.md").read_text().split("```python\n")[1].split("\n```\n")[0]
+    exec(block, {"__name__": "card"})
+    with pytest.raises(AssertionError, match="holds other weights than in training"):
+        exec(block.replace(str(tmp_path / "base"), str(tmp_path / "other")), {"__name__": "card"})
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
