@@ -99,6 +99,13 @@ VERBS = {
         "scores a table of image-caption pairs, resumable",
         "itm score run=runs/experiment captions=captions.jsonl output_dir=scores",
     ),
+    "export": Verb(
+        "experiments.export",
+        "ExportConfig",
+        "a trained run as a Transformers or PEFT folder that loads without this package, with a model card",
+        "itm export runs/experiment output_dir=scorer",
+        bare="run",
+    ),
 }
 
 

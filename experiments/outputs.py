@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,34 @@ class OutputFolder:
         """Empties the folder where asked to, and writes `config.yaml` and `provenance.json`; returns the folder."""
         if self._empties:
             _empty(self.path, self._kept)
-        write_json({"verb": self.verb, **provenance()}, self.path / PROVENANCE_FILE)
-        write_text(self.yaml, self.path / CONFIG_FILE)
+        self._describe(self.path)
         return self.path
+
+    @contextmanager
+    def whole(self) -> Iterator[Path]:
+        """Instead of `claim`: a folder beside this one to write to, which takes its place when the block ends.
+
+        Where the block fails, nothing is left of it, and what was there before stays.
+        """
+        path = self.path.resolve()
+        beside, before = (path.with_name(f".{path.name}.{state}") for state in ("partial", "before"))
+        for left in (beside, before):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            self._describe(beside)
+            yield beside
+            if path.exists():
+                path.rename(before)
+            beside.rename(path)
+        finally:
+            if before.exists() and not path.exists():
+                before.rename(path)
+            for left in (beside, before):
+                shutil.rmtree(left, ignore_errors=True)
+
+    def _describe(self, folder: Path) -> None:
+        write_json({"verb": self.verb, **provenance()}, folder / PROVENANCE_FILE)
+        write_text(self.yaml, folder / CONFIG_FILE)
 
     def _check_owner(self, flag: str) -> None:
         try:

@@ -431,6 +431,20 @@ class ScoreConfig:
 
 
 @dataclass
+class ExportConfig:
+    """`itm export`: a trained run as a folder that Transformers, or PEFT, loads without this package."""
+
+    run: str = field(default=MISSING, metadata={"exists": "folder"})
+    """Folder of a finished `itm train`."""
+    output_dir: str = "${run}/export"
+    """Folder for weights, processor, `scorer.json` and the model card, `README.md`."""
+    merge: bool = False
+    """Add adapters to the base's weights and write the whole model; a run without adapters is written whole anyway."""
+    licence: str | None = None
+    """Licence on the card, by the hub's name for it; that of the base, as far as it is known, where not given."""
+
+
+@dataclass
 class StepConfig:
     """One verb run before a sweep's experiments."""
 

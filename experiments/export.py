@@ -1,0 +1,172 @@
+"""`itm export`: a trained run as a folder that Transformers, or PEFT for adapters, loads without this package.
+
+Writes the weights with processor and tokenizer, `scorer.json`, and a model card with code that scores, `README.md`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from experiments.build import load_run
+from experiments.filter import CERTIFICATE_FILE
+from experiments.outputs import PROVENANCE_FILE, OutputFolder
+from experiments.progress import say
+from experiments.report.card import Card, Evaluation, Licence, TableSource, decimal, render_card
+from experiments.schemas import ExperimentConfig, ExportConfig, ModelConfig
+from negatives.records import InputError, write_json, write_text
+
+CARD_FILE, SCORER_FILE = "README.md", "scorer.json"
+MEASURED = ("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high")
+KNOWN_LICENCES = {
+    "llava-hf/": ("llama2", "Llama 2 Community License"),
+    "Salesforce/blip2": ("mit", "MIT"),
+    "openai/clip": ("mit", "MIT (that of OpenAI's repository; the weights' own page names none)"),
+}
+"""Start of a base's name on the hub -> its licence, by the hub's name and for people."""
+
+
+def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Writes a run's weights in the format of Transformers or PEFT, and the model card; the folder appears whole.
+
+    Raises:
+        InputError: the folder is in use, the run is unfinished, or its base cannot be loaded.
+    """
+    output = OutputFolder(config, verb="export", result=SCORER_FILE, resume=resume, overwrite=overwrite)
+    if output.finished:
+        say(f"{output.path} is finished; nothing to resume.")
+        return
+    module, experiment = load_run(Path(config.run))
+    from lightning_modules import export
+    from lightning_modules.blip2_itm import MAX_WORDS, PUNCTUATION
+
+    content, beside = export.scorer_content(module), export.other_parameters(module)
+    backend, has_adapters = export.image_backend(module), export.has_adapters(module)
+    with output.whole() as folder:
+        try:
+            parameters = _write_weights(module, experiment.model, folder, content, merge=config.merge)
+        except (ValueError, OSError) as error:
+            raise InputError(f"{config.run}: {' '.join(str(error).split())}") from error
+        card = Card(
+            experiment,
+            content,
+            merged=has_adapters and "base" not in content,
+            licence=licence_of(experiment.model.checkpoint, config.licence),
+            image_backend=backend,
+            parameters=parameters,
+            others=beside,
+            **_facts(Path(config.run), experiment),
+        )
+        punctuation = "".join(map(chr, PUNCTUATION))
+        text = render_card(card, edge=export.EDGE, max_words=MAX_WORDS, punctuation=punctuation)
+        write_text(text, folder / CARD_FILE)
+        write_json(content, folder / SCORER_FILE)
+    say(f"Exported {experiment.name}: {output.path / CARD_FILE} says how it is used.")
+
+
+def _write_weights(module: Any, model: ModelConfig, folder: Path, content: dict[str, Any], *, merge: bool) -> list[str]:
+    """Writes weights and processor, and for adapters says in `content` what their base is.
+
+    Returns:
+        The names of the parameters that trained beside adapters and are no module's.
+    """
+    from lightning_modules import export
+
+    if merge or model.checkpoint is None or not export.has_adapters(module):
+        export.save_whole(module, folder)
+        return []
+    parameters = export.save_adapters(module, folder, model.checkpoint)
+    # once more from its files: in the scorer, some of its weights have trained
+    base = export.load_base(content["backbone"], model.checkpoint, content["model"], dtype="auto")
+    content["base"] = {"checkpoint": model.checkpoint, "weights": export.base_fingerprint(base)}
+    return parameters
+
+
+def licence_of(base: str | None, given: str | None = None) -> Licence:
+    """The licence for a card.
+
+    Args:
+        base: hub name or folder of what was trained from; None for a model from scratch.
+        given: the hub's name of the licence that the user says it has.
+
+    >>> licence_of("llava-hf/llava-1.5-7b-hf").name, licence_of("me/model").name, licence_of(None).name
+    ('llama2', 'other', 'apache-2.0')
+    """
+    if given is not None:
+        return Licence(given, given, "Given by whoever exported it.")
+    if base is None:
+        return Licence("apache-2.0", "Apache-2.0", "The weights were trained from random ones.")
+    reason = "That of the base; what was trained from it is bound by it."
+    if Path(base).is_dir():
+        if own := _licence_in(Path(base) / "README.md"):
+            return Licence(own, own, reason)
+    else:
+        for start, (name, title) in KNOWN_LICENCES.items():
+            if base.startswith(start):
+                return Licence(name, title, reason)
+    return Licence("other", "other: see the base model", "The base's licence is not known here; it binds this model.")
+
+
+def _licence_in(card: Path) -> str | None:
+    """What the YAML in front of a model card names; None where it names nothing that the hub would know."""
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+    found = re.search(r"""^licen[sc]e:\s*["']?([\w.-]{1,60})["']?\s*$""", front[1], re.MULTILINE) if front else None
+    return found[1] if found else None
+
+
+def _facts(run: Path, experiment: ExperimentConfig) -> dict[str, Any]:
+    """What a card says about data, evaluation and provenance, as far as the files are there."""
+    verdicts = experiment.data.verdicts
+    return {
+        "tables": list(_tables(experiment)),
+        "certificate": _read_json(Path(verdicts).parent / CERTIFICATE_FILE) if verdicts else None,
+        "evaluations": list(_evaluations(run)),
+        "provenance": _read_json(run / PROVENANCE_FILE) or {},
+    }
+
+
+def _tables(experiment: ExperimentConfig) -> Iterator[TableSource]:
+    for role in ("captions", "negatives"):
+        paths = getattr(experiment.data, role)
+        for path in [paths] if isinstance(paths, str) else paths:
+            # a card is published: no folders of the machine
+            yield TableSource(role, "/".join(Path(path).parts[-2:]), _rows(Path(path)))
+
+
+def _rows(path: Path) -> int | None:
+    try:
+        if path.suffix == ".parquet":
+            return int(pq.read_metadata(path).num_rows)
+        with path.open("rb") as lines:
+            return sum(bool(line.strip()) for line in lines)
+    except (OSError, ValueError):
+        return None
+
+
+def _evaluations(run: Path) -> Iterator[Evaluation]:
+    for path in sorted(run.glob("evaluation*/metrics.csv")):
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = [{**row, **{name: decimal(row[name]) for name in MEASURED}} for row in csv.DictReader(file)]
+            fields = [(row["set"], row["negative_type"], row["pairs"]) for row in rows]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is no table of `itm evaluate` ({error!r}); evaluate again.") from None
+        if fields:
+            yield Evaluation(path.parent.name, rows)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); mend or remove it.") from None
+    return content if isinstance(content, dict) else None

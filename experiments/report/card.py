@@ -1,0 +1,284 @@
+"""The model card of an exported scorer: Markdown with YAML in front and a block of Python that scores.
+
+Names, questions, paths and notes come from files that anyone may have written. So every value becomes text of one line
+in which nothing is Markdown or HTML, unless a filter (`yaml`, `python`) writes it as a literal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from experiments.schemas import LOSSES, DataConfig, ExperimentConfig
+
+LONGEST = 500
+"""Characters of a value that are shown."""
+PLAIN = frozenset(" .,:;=+%()/–-'\"?")
+"""Beside letters and digits: what says nothing to Markdown within a line."""
+KINDS = {
+    "llava": "LLaVA-1.5 asked whether the caption matches (LLaVA-score)",
+    "blip2": "BLIP-2 with its image-text matching head",
+    "clip": "CLIP",
+}
+BLIP2_SCORES = {
+    "itm": ("match - no-match logit of the matching head", "p(match), the sigmoid of the logit, in [0, 1]"),
+    "itc": ("cosine of text and image, the largest over the queries", "the logit itself, in [-1, 1]"),
+    "itm_itc": ("match logit of the matching head + cosine of text and image", "the logit itself"),
+}
+READINGS = {
+    "llava": ("z(Yes) - z(No) at the answer position", "p(Yes) / (p(Yes) + p(No)), the sigmoid of the logit"),
+    "clip": ("logit scale x cosine of image and text", "the cosine, in [-1, 1]"),
+}
+PIPELINE_TAGS = {
+    "llava": "image-text-to-text",
+    "blip2": "zero-shot-image-classification",
+    "clip": "zero-shot-image-classification",
+}
+LIMITS = {
+    "llava": "The prompt is part of the scorer: another question gives other scores.",
+    "blip2": "Captions are read in lower case, without most punctuation, and to their first words only.",
+    "clip": "Image and caption do not see each other before the cosine; word order is what this kind reads worst.",
+}
+ESTIMAND_NAMES = {"auc": "AUC of single texts", "paired_accuracy": "accuracy on pairs"}
+SUBSETS = {
+    "all": "all (not filtered)",
+    "kept": "what the filter kept",
+    "random": "drawn at random, as many of each class as the filter kept (not filtered)",
+}
+
+
+@dataclass(frozen=True)
+class Licence:
+    """The hub's name of a licence, its name for people, and why it is on the card."""
+
+    name: str
+    title: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """A table that was trained on; `rows` is None where the file is gone."""
+
+    role: str
+    name: str
+    rows: int | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The rows of one `metrics.csv`."""
+
+    name: str
+    rows: Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that a card shows.
+
+    Attributes:
+        experiment: configuration of the run.
+        scorer: content of `scorer.json`.
+        merged: whether adapters were merged.
+        licence: of the weights.
+        image_backend: `pil` or `torchvision`.
+        parameters: what trained beside adapters and is no module's.
+        others: what the training learnt and the Transformers model has no place for.
+        tables: what was trained on.
+        certificate: the filter's, where there is one.
+        evaluations: one for each evaluation of the run.
+        provenance: of the run; empty where it is gone.
+    """
+
+    experiment: ExperimentConfig
+    scorer: Mapping[str, Any]
+    merged: bool
+    licence: Licence
+    image_backend: str
+    parameters: Sequence[str] = ()
+    others: Mapping[str, float] = field(default_factory=dict)
+    tables: Sequence[TableSource] = ()
+    certificate: Mapping[str, Any] | None = None
+    evaluations: Sequence[Evaluation] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Mapping[str, str] | None:
+        """`checkpoint` and `weights` of what adapters belong to; None where the folder holds a whole model."""
+        return self.scorer.get("base")
+
+    @property
+    def library(self) -> str:
+        """`peft` for adapters."""
+        return "peft" if self.base else "transformers"
+
+    @property
+    def base_on_hub(self) -> str | None:
+        """The base's name on the hub, if it has one."""
+        name = self.experiment.model.checkpoint or ""
+        return name if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).exists() else None
+
+    @property
+    def kind(self) -> str:
+        """What the scorer is, in a few words."""
+        return KINDS[self.scorer["backbone"]]
+
+    @property
+    def pipeline_tag(self) -> str:
+        """The hub's name of what the model does."""
+        return PIPELINE_TAGS[self.scorer["backbone"]]
+
+    @property
+    def tags(self) -> list[str]:
+        """Of the card."""
+        lora = ["lora"] if self.base else []
+        return ["image-text-matching", "itm-lightning", self.scorer["backbone"], *lora]
+
+    @property
+    def logit(self) -> str:
+        """What the match logit is."""
+        return self._reading[0]
+
+    @property
+    def score(self) -> str:
+        """What the score is."""
+        return self._reading[1]
+
+    @property
+    def _reading(self) -> tuple[str, str]:
+        if self.scorer["backbone"] == "blip2":
+            return BLIP2_SCORES[self.scorer["model"]["score"]]
+        return READINGS[self.scorer["backbone"]]
+
+    @property
+    def limit(self) -> str:
+        """What this backbone cannot."""
+        return LIMITS[self.scorer["backbone"]]
+
+    @property
+    def subset(self) -> str:
+        """Which texts were trained on."""
+        return SUBSETS[self.experiment.data.subset]
+
+    @property
+    def mixing(self) -> str:
+        """What a row of the training holds."""
+        return _mixing(self.experiment.data)
+
+    @property
+    def probes(self) -> list[dict[str, str]]:
+        """The certificate's rows over all negative types."""
+        assert self.certificate is not None
+        random = {(row["judge"], row["estimand"]): row for row in _over_all(self.certificate.get("control", []))}
+        return [
+            {
+                "judge": row["judge"],
+                "estimand": ESTIMAND_NAMES.get(row["estimand"], row["estimand"]),
+                "value": decimal(row["value"]),
+                "interval": f"{decimal(row['low'])} – {decimal(row['high'])}",
+                "random": decimal(random.get((row["judge"], row["estimand"]), {}).get("value")),
+            }
+            for row in _over_all(self.certificate.get("estimates", []))
+        ]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How it was trained."""
+        model, optim, trainer = self.experiment.model, self.experiment.optim, self.experiment.trainer
+        git, packages = self.provenance.get("git") or {}, self.provenance.get("packages") or {}
+        adapter = model.adapter
+        lora = f"LoRA of rank {adapter.rank}, alpha {adapter.alpha}, dropout {adapter.dropout}"
+        versions = [f"{name} {version}" for name, version in packages.items() if version]
+        return {
+            "loss": model.loss or LOSSES[model.backbone][0],
+            "trained": lora if model.tune == "lora" else "all weights that the backbone trains",
+            "learning rate": optim.lr,
+            "weight decay": optim.weight_decay,
+            "warm-up": f"{optim.warmup_ratio:.0%} of the steps, then cosine to 0",
+            "length": f"{trainer.max_steps} steps" if trainer.max_steps > 0 else f"{trainer.max_epochs} epochs",
+            "rows in a step": self.experiment.data.batch_size
+            * trainer.devices
+            * trainer.num_nodes
+            * trainer.accumulate,
+            "precision": trainer.precision,
+            "seed": self.experiment.seed,
+            "commit": (str(git.get("commit")) + (" with changes" if git.get("dirty") else "")) if git else "not known",
+            "versions": ", ".join(versions) or "not known",
+        }
+
+
+def render_card(card: Card, *, edge: int, max_words: int, punctuation: str) -> str:
+    """The card as Markdown.
+
+    Args:
+        card: what it shows.
+        edge: elements of a tensor's start and end in the base's fingerprint.
+        max_words, punctuation: of BLIP-2's captions, what is read and what becomes a space.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=False,  # `finalize` does it, for Markdown
+        finalize=lambda value: value if isinstance(value, Markup) else one_line(value),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "yaml": lambda value: Markup(json.dumps(value)),
+        "python": lambda value: Markup(repr(value)),
+        "markup": Markup,
+    }
+    return environment.get_template("card.md.j2").render(
+        card=card,
+        data=card.experiment.data,
+        settings=card.scorer["model"],
+        edge=edge,
+        max_words=max_words,
+        punctuation=punctuation,
+    )
+
+
+def one_line(value: object) -> str:
+    """A value as text of one line in which nothing is Markdown or HTML.
+
+    >>> one_line("a <b>\\n# c|d"), one_line("`x` [y](z) _u_ v_w")
+    ('a &#60;b&#62; &#35; c&#124;d', '&#96;x&#96; &#91;y&#93;(z) &#95;u&#95; v_w')
+    """
+    text = " ".join("".join(character if character.isprintable() else " " for character in str(value)).split())
+    shown = text if len(text) <= LONGEST else text[:LONGEST] + "…"
+    # an underscore within a word stays: it stresses nothing there
+    return re.sub(
+        r"[^\w]|(?<![^\W_])_|_(?![^\W_])", lambda found: found[0] if found[0] in PLAIN else f"&#{ord(found[0])};", shown
+    )
+
+
+def decimal(value: Any) -> str:
+    """A measured value as the card writes it.
+
+    >>> decimal(0.51234), decimal("0.5"), decimal(None)
+    ('0.512', '0.500', '–')
+    """
+    return "–" if value is None else f"{float(value):.3f}"
+
+
+def _over_all(estimates: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in estimates if row["negative_type"] == "all"]
+
+
+def _mixing(data: DataConfig) -> str:
+    mixing = data.mixing
+    positives = "a positive and its own" if mixing.unit == "pair" else f"up to {mixing.positives} positives and any"
+    dropped = f"; {mixing.image_dropout:.0%} of images are noise" if mixing.image_dropout else ""
+    return (
+        f"an image with {positives} kept negatives, {mixing.negatives} for each positive "
+        f"(swaps: {mixing.swap_ratio:.0%}; unit: {mixing.unit}){dropped}"
+    )

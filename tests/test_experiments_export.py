@@ -1,0 +1,364 @@
+"""Exported folders: vanilla libraries score as the training did, and what a card says is true and harmless."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from transformers.utils import logging as transformers_logging
+
+from datamodules.batch import UNKNOWN, ImageTextRow
+from experiments import export
+from experiments.__main__ import main
+from experiments.build import load_run
+from experiments.report.card import Card, Evaluation, Licence, TableSource, render_card
+from experiments.schemas import ExperimentConfig
+from negatives.certificate import Certificate, Kept
+from negatives.estimands import Estimate
+from negatives.records import write_json
+from tests.backbones import BACKBONES, save_published
+from tests.tiny import CAPTIONS, TINY_OVERRIDES, photo, tiny_tables
+
+CONFIGS = {"llava": "llava_tiny_scenes", "blip2": "blip2_tiny_scenes", "clip": "clip_tiny_scenes"}
+LONG = " ".join(["two cats and a dog sleep on an old sofa (on its back);"] * 12)
+PAIRS = [
+    *(((16, 16), caption) for caption in CAPTIONS),
+    ((41, 17), CAPTIONS[0]),
+    ((13, 37), 'A "Red" circle; left of <image> a dog.'),
+    ((24, 16), LONG),
+]
+"""Sizes of an image, square and not, and a caption: plain, with marks and special tokens, too long."""
+RUN_CARDS = r"""
+import json, os, re, sys
+from PIL import Image
+work = json.load(sys.stdin)
+scores = {}
+for folder in work["folders"]:
+    os.chdir(folder)
+    text = open("README.md", encoding="utf-8").read()
+    (block,) = re.findall(r"^```python\n(.*?)\n```$", text, re.DOTALL | re.MULTILINE)
+    card = {"__name__": "card"}
+    exec(compile(block, folder, "exec"), card)
+    pairs = [(Image.open(image), caption) for image, caption in work["pairs"]]
+    scores[folder] = [[card["score"](*pair), float(card["match_logit"](*pair))] for pair in pairs]
+ours = {"lightning_modules", "datamodules", "negatives", "experiments", "lightning"}
+assert not ours & set(sys.modules), ours & set(sys.modules)
+json.dump(scores, sys.stdout)
+"""
+
+
+def train_words(tables: Path, backbone: str, output: Path, *words: str) -> list[str]:
+    data = [f"data.{name}={tables / 'train' / f'{name}.parquet'}" for name in ("captions", "negatives")]
+    base = ["train", f"experiments/configs/{CONFIGS[backbone]}.yaml", *data, f"output_dir={output}", f"name={backbone}"]
+    return [*base, *TINY_OVERRIDES, "logging.wandb=disabled", *words]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    tiny_tables(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP trained for one step from scratch."""
+    folder = tmp_path_factory.mktemp("runs") / "clip"
+    assert main(train_words(tables, "clip", folder)) == 0
+    return folder
+
+
+@pytest.fixture
+def exported(run: Path, tmp_path: Path) -> Path:
+    assert main(["export", str(run), f"output_dir={tmp_path / 'export'}"]) == 0
+    return tmp_path / "export"
+
+
+@torch.no_grad()
+def scores_in_training(run: Path, images: list[Path]) -> torch.Tensor:
+    """(pairs, 2): score and match logit by the trained module, pair by pair."""
+    module, _ = load_run(run)
+    found = []
+    for path, (_, caption) in zip(images, PAIRS, strict=True):
+        item = ImageTextRow("image", Image.open(path), ["text"], [caption], [UNKNOWN], [""])
+        batch = module.collator()([item])
+        assert caption != LONG or run.name == "llava-lora" or batch.inputs["cut"].any(), "cutting is tried too"
+        logits = module.logits(batch)
+        found.append([float(module.score(logits)), float(logits)])
+    return torch.tensor(found)
+
+
+@pytest.mark.slow
+def test_the_code_on_a_card_scores_as_the_training_did(tables: Path, tmp_path: Path) -> None:
+    images = [tmp_path / f"{index}.png" for index in range(len(PAIRS))]
+    for index, (path, (size, _)) in enumerate(zip(images, PAIRS, strict=True)):
+        photo(index, *size).save(path)
+    expected, tolerance = {}, {}
+    full = {
+        "llava": ["model.loss=lm", "model.max_text_tokens=120"],
+        "blip2": [f"model.checkpoint={tmp_path / 'base/blip2'}", "model.score=itm_itc", "model.max_text_tokens=16"],
+        "clip": ["model.max_text_tokens=16"],
+    }
+    for backbone in BACKBONES:
+        save_published(BACKBONES[backbone].build(), tmp_path / "base" / backbone)
+        lora = [f"model.checkpoint={tmp_path / 'base' / backbone}", "model.tune=lora", "model.adapter.rank=2"]
+        lora += ["model.train_vision=false", "optim.lr=0.02"]  # so that all that trains moves a score
+        for kind, words in {"full": full[backbone], "lora": lora}.items():
+            folder = tmp_path / f"{backbone}-{kind}"
+            assert main(train_words(tables, backbone, folder, *words, "trainer.max_steps=2")) == 0
+            trained = scores_in_training(folder, images)
+            for merge in (False, True) if kind == "lora" else (False,):
+                output = tmp_path / f"{backbone}-{kind}-{merge}"
+                assert main(["export", str(folder), f"output_dir={output}", f"merge={merge}"]) == 0
+                expected[str(output)], tolerance[str(output)] = trained, 1e-5 if merge else 1e-6
+    work = {
+        "folders": list(expected),
+        "pairs": [(str(path), caption) for path, (_, caption) in zip(images, PAIRS, strict=True)],
+    }
+    command = [sys.executable, "-I", "-c", RUN_CARDS]
+    done = subprocess.run(command, input=json.dumps(work), capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+    for folder, found in json.loads(done.stdout).items():
+        scores, logits = torch.tensor(found).unbind(1)
+        own_scores, own_logits = expected[folder].unbind(1)
+        assert len(own_scores.unique()) > len(PAIRS) // 2, "scores differ, so that they can be mistaken"
+        name, allowed = Path(folder).name, tolerance[folder]
+        assert (scores - own_scores).abs().max() < allowed, name
+        assert (logits - own_logits).abs().max() < 20 * allowed, f"{name}: CLIP's logits are its cosines times 14"
+
+
+def test_an_exported_folder_says_what_it_is(exported: Path) -> None:
+    assert json.loads((exported / "scorer.json").read_text()) == {
+        "format": 1,
+        "backbone": "clip",
+        "model": {"activation": "quick_gelu", "max_text_tokens": 77, "long_captions": "truncate"},
+        "dtype": "float32",
+    }
+    card = (exported / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert (front["license"], front["library_name"]) == ("apache-2.0", "transformers")
+    assert "base_model" not in front
+    assert "It was not evaluated." in card
+    assert "There is no certificate" in card
+    assert "| loss | itc |" in card
+    assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"} <= names(exported)
+
+
+def test_the_code_on_a_card_refuses_another_base(tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seed in (("base", 0), ("other", 1)):
+        save_published(BACKBONES["clip"].build(seed=seed), tmp_path / name)
+    lora = [f"model.checkpoint={tmp_path / 'base'}", "model.tune=lora", "model.adapter.rank=2"]
+    assert main(train_words(tables, "clip", tmp_path / "run", *lora)) == 0
+    assert main(["export", str(tmp_path / "run")]) == 0
+    monkeypatch.chdir(tmp_path / "run/export")
+    block = Path("README.md").read_text().split("```python\n")[1].split("\n```\n")[0]
+    exec(block, {"__name__": "card"})
+    with pytest.raises(AssertionError, match="holds other weights than in training"):
+        exec(block.replace(str(tmp_path / "base"), str(tmp_path / "other")), {"__name__": "card"})
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_card_names_its_data_without_the_folders_of_the_machine(exported: Path, tables: Path) -> None:
+    card = (exported / "README.md").read_text()
+    assert re.search(r"captions: train/captions.parquet, \d+ rows", card)
+    assert str(tables) not in card
+
+
+def test_an_existing_folder_needs_overwrite(run: Path, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", str(run), f"output_dir={exported}"]
+    assert main(words) == 2
+    assert "exists" in capsys.readouterr().err
+    (exported / "of the old one").touch()
+    assert main([*words, "--resume"]) == 0
+    assert "nothing to resume" in capsys.readouterr().out
+    assert main([*words, "--overwrite"]) == 0
+    assert not (exported / "of the old one").exists()
+    assert names(exported.parent) == {"export"}, "nothing is left beside it"
+
+
+def test_an_export_that_fails_leaves_what_was_there(
+    run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (exported / "provenance.json").read_bytes()
+
+    def fail(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "render_card", fail)
+    for output, flags in ((tmp_path / "new", []), (exported, ["--overwrite"])):
+        assert main(["export", str(run), f"output_dir={output}", *flags]) == 130
+    assert names(tmp_path) == {"export"}
+    assert (exported / "provenance.json").read_bytes() == before
+
+
+def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    assert main(["export", str(unfinished), f"output_dir={tmp_path / 'export'}"]) == 2
+    assert "is no finished run" in capsys.readouterr().err
+    assert names(tmp_path) == {"unfinished"}
+
+
+def test_a_dry_run_prints_and_writes_nothing(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(run), f"output_dir={tmp_path / 'export'}", "--dry-run"]) == 0
+    assert "merge: false" in capsys.readouterr().out
+    assert names(tmp_path) == set()
+
+
+HOSTILE = "x`\n# <img src=x onerror=alert(1)> [a](javascript:b) | *c* ---\u202e{{ 7*7 }}"
+
+
+def hostile_card(backbone: str = "llava", **changed: str) -> str:
+    """A card whose every name, path, question and note wants to be Markdown, HTML, YAML or Python."""
+    experiment = ExperimentConfig(name=HOSTILE)
+    experiment.model.backbone, experiment.model.checkpoint = backbone, HOSTILE
+    experiment.data.verdicts, experiment.data.subset = HOSTILE, "kept"
+    quoting = '\'"""\n```\nraise SystemExit(7)\n{caption}'
+    settings = {
+        "llava": {"system": HOSTILE, "question": quoting, "loss": "lm"},
+        "blip2": {"score": "itm"},
+        "clip": {"activation": "gelu"},
+    }[backbone]
+    settings |= {"max_text_tokens": 77, "long_captions": "truncate", **changed}
+    scorer = {"format": 1, "backbone": backbone, "model": settings, "dtype": "float32"}
+    scorer["base"] = {"checkpoint": quoting, "weights": "0123456789abcdef"}
+    row = dict.fromkeys(("set", "negative_type", "pairs"), HOSTILE)
+    row |= dict.fromkeys(("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high"), "0.500")
+    estimate = {"judge": HOSTILE, "estimand": "auc", "negative_type": "all", "value": 0.5, "low": None, "high": None}
+    certificate = {"rule": HOSTILE, "unit": HOSTILE, "balanced": False, "misses": [HOSTILE], "estimates": [estimate]}
+    card = Card(
+        experiment,
+        scorer,
+        merged=False,
+        licence=Licence(HOSTILE, HOSTILE, HOSTILE),
+        image_backend="pil",
+        parameters=[HOSTILE],
+        others={HOSTILE: 0.07},
+        tables=[TableSource(HOSTILE, HOSTILE, None)],
+        certificate={
+            **certificate,
+            "retention": {"pairs": {"kept": 1, "of": 2}},
+            "control": [{**estimate, "value": 0.75}],
+        },
+        evaluations=[Evaluation(HOSTILE, [row])],
+        provenance={"git": {"commit": HOSTILE, "dirty": True}, "packages": {HOSTILE: HOSTILE}},
+    )
+    return render_card(card, edge=16, max_words=50, punctuation='."')
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_hostile_words_on_a_card_are_only_words(backbone: str) -> None:
+    text = hostile_card(backbone)
+    (block,) = re.findall(r"^```python\n(.*?)\n```$", text, re.DOTALL | re.MULTILINE)
+    compile(block, "card", "exec")
+    assert not re.search(r"^\s*raise SystemExit", block, re.MULTILINE)
+    prose = text.replace(block, "")
+    front = yaml.safe_load(prose.split("\n---\n")[0])
+    assert front["license"] == HOSTILE
+    prose = prose.split("\n---\n", 1)[1]
+    for sign in ("<img", "](", "\u202e", "# &", "*c*", "{{"):
+        assert sign not in prose
+    assert "49" not in prose
+    tables = [line.replace("\\|", "") for line in prose.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in tables} == {3, 6, 8}, "no value splits a cell"
+    assert prose.count("\n# ") == 1
+
+
+def test_a_card_shows_the_certificate_and_the_blind_control() -> None:
+    text = hostile_card()
+    assert "**did not balance**" in text
+    assert "| AUC of single texts | 0.500 | – – – | 0.750 |" in text
+    assert "Kept pairs: 1 of 2." in text
+    assert "| 0.500 | 0.500 – 0.500 | 0.500 | 0.500 – 0.500 |" in text
+
+
+@pytest.mark.parametrize(
+    ("backbone", "changed"),
+    [
+        *[(backbone, {"long_captions": "error"}) for backbone in BACKBONES],
+        ("blip2", {"score": "itc"}),
+        ("blip2", {"score": "itm_itc"}),
+        ("llava", {"loss": "binary"}),
+    ],
+)
+def test_every_setting_makes_code_that_compiles(backbone: str, changed: dict[str, str]) -> None:
+    block = hostile_card(backbone, **changed).split("```python\n")[1].split("\n```\n")[0]
+    compile(block, "card", "exec")
+    assert ("too long" in block) == (changed.get("long_captions") == "error" or backbone == "llava")
+
+
+def test_a_card_reads_certificate_evaluation_and_provenance(run: Path, tmp_path: Path) -> None:
+    certificate = Certificate(
+        unit="pair",
+        balanced=True,
+        misses=[],
+        retention={"pairs": Kept(54, 100), "texts": Kept(80, 200)},
+        estimates=[Estimate("paired_accuracy", "word", "all", 0.507, 0.48, 0.53, 54)],
+        control=[Estimate("paired_accuracy", "word", "all", 0.701, 0.68, 0.72, 54)],
+    )
+    copy, filtered = tmp_path / "run", tmp_path / "filtered"
+    shutil.copytree(run, copy)
+    settings = (copy / "config.yaml").read_text()
+    settings = settings.replace("verdicts: null", f"verdicts: {filtered}/verdicts.parquet")
+    (copy / "config.yaml").write_text(settings.replace("subset: all", "subset: kept"))
+    write_json({"rule": "overlap", "constant": None} | certificate.to_json(), filtered / "certificate.json")
+    metrics = copy / "evaluation_held_out" / "metrics.csv"
+    metrics.parent.mkdir()
+    head = "set,negative_type,accuracy,low,high,blind_accuracy,blind_low,blind_high,pairs\n"
+    metrics.write_text(f"{head}sugar,swap_obj,0.75,0.70,0.80,0.51,0.45,0.56,40\n")
+    assert main(["export", str(copy)]) == 0
+    card = (copy / "export/README.md").read_text()
+    assert "**balanced** these texts by overlap (unit: pair)" in card
+    assert "Kept pairs: 54 of 100." in card
+    assert "| word | accuracy on pairs | 0.507 | 0.480 – 0.530 | 0.701 |" in card
+    assert "In evaluation_held_out:" in card
+    assert "| sugar | swap_obj | 0.750 | 0.700 – 0.800 | 0.510 | 0.450 – 0.560 | 40 |" in card
+    assert f"transformers {importlib.metadata.version('transformers')}" in card
+    assert "not evaluated" not in card
+    assert "no certificate" not in card
+    metrics.write_text("something\nelse\n")
+    assert main(["export", str(copy), "--overwrite"]) == 2
+    (copy / "provenance.json").unlink()
+    metrics.unlink()
+    assert main(["export", str(copy), "--overwrite"]) == 0
+    assert "| commit | not known |" in (copy / "export/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        (None, "apache-2.0"),
+        ("llava-hf/llava-1.5-7b-hf", "llama2"),
+        ("Salesforce/blip2-itm-vit-g", "mit"),
+        ("openai/clip-vit-base-patch32", "mit"),
+        ("someone/clip", "other"),
+    ],
+)
+def test_the_licence_is_that_of_the_base(base: str | None, name: str) -> None:
+    assert export.licence_of(base).name == name
+    assert export.licence_of(base, "cc-by-4.0").name == "cc-by-4.0"
+
+
+@pytest.mark.parametrize(
+    ("front", "name"),
+    [("license: cc-by-nc-4.0\ntags: [a]", "cc-by-nc-4.0"), ("tags: [a]", "other"), ("license: a b | c", "other")],
+)
+def test_a_local_base_says_its_licence_itself(front: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\nlicense: mit\n")
+    assert export.licence_of(str(tmp_path)).name == name
+
+
+transformers_logging.disable_progress_bar()
