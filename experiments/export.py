@@ -20,9 +20,10 @@ from experiments.outputs import PROVENANCE_FILE, OutputFolder
 from experiments.progress import say
 from experiments.report.card import Card, Evaluation, Licence, TableSource, decimal, render_card
 from experiments.schemas import ExperimentConfig, ExportConfig, ModelConfig
+from lightning_modules.runs import SCORER_FILE
 from negatives.records import InputError, write_json, write_text
 
-CARD_FILE, SCORER_FILE = "README.md", "scorer.json"
+CARD_FILE = "README.md"
 MEASURED = ("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high")
 KNOWN_LICENCES = {
     "llava-hf/": ("llama2", "Llama 2 Community License"),

@@ -23,12 +23,13 @@ class Source:
     """Where a model comes from.
 
     `captions` teach a tiny model's tokenizer, unless a `processor_folder` holds a saved processor; `dtype` is that of
-    published weights, "auto" as they were saved.
+    published weights, "auto" as they were saved. `loaded`: a Transformers model and its processor, instead of all that.
     """
 
     captions: Iterable[str] = ()
     processor_folder: Path | None = None
     dtype: torch.dtype | str = "auto"
+    loaded: tuple[Any, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,9 @@ def _build_llava(model: Mapping[str, Any], source: Source, arguments: dict[str, 
     from lightning_modules.tiny import tiny_llava, tiny_llava_processor
 
     prompt = YesNoPrompt(**_given(model, "system", "question"))
-    if model.get("checkpoint") is not None:
+    if source.loaded is not None:
+        llava, processor = source.loaded
+    elif model.get("checkpoint") is not None:
         llava, processor = load_llava(model["checkpoint"], dtype=source.dtype)
     else:
         shape = _shape(model)
@@ -160,7 +163,9 @@ def _build_blip2(model: Mapping[str, Any], source: Source, arguments: dict[str, 
     from lightning_modules.blip2_itm import Blip2ItmModule, load_blip2
     from lightning_modules.tiny_blip2 import tiny_blip2, tiny_blip2_processor
 
-    if model.get("checkpoint") is not None:
+    if source.loaded is not None:
+        blip2, processor = source.loaded
+    elif model.get("checkpoint") is not None:
         blip2, processor = load_blip2(model["checkpoint"], dtype=source.dtype)
     else:
         shape = _shape(model)
@@ -173,7 +178,9 @@ def _build_clip(model: Mapping[str, Any], source: Source, arguments: dict[str, A
     from lightning_modules.clip import ClipModule, load_clip
     from lightning_modules.tiny_clip import tiny_clip, tiny_clip_processor
 
-    if model.get("checkpoint") is not None:
+    if source.loaded is not None:
+        clip, processor = source.loaded
+    elif model.get("checkpoint") is not None:
         clip, processor = load_clip(model["checkpoint"], dtype=source.dtype, activation=model.get("activation"))
     else:
         shape = _shape(model)

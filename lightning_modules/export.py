@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from lightning_modules.base import AlignmentModule
 from lightning_modules.blip2_itm import Blip2ItmModule, load_blip2
 from lightning_modules.clip import ClipModule, load_clip
 from lightning_modules.llava import LlavaModule, load_llava
+from lightning_modules.scorer_file import FORMAT, find_scorer_settings
 
-SCORER_FILE, ADAPTERS_FILE = "scorer.json", "adapter_model.safetensors"
-FORMAT = 1
+ADAPTERS_FILE = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 EDGE = 16
 """Elements of a tensor's start and of its end that go into a fingerprint."""
@@ -255,26 +254,17 @@ def load_adapters(
         OSError: the base cannot be loaded.
         ValueError: the folder holds no adapters, or the base holds other weights than those they were trained on.
     """
-    scorer = _read_scorer(folder)
-    checkpoint, expected = base or scorer["base"]["checkpoint"], scorer["base"]["weights"]
+    scorer = find_scorer_settings(folder)
+    if scorer is None or scorer.base is None or not (folder / ADAPTERS_FILE).is_file():
+        raise ValueError(f"{folder} holds no exported adapters; give a folder that `itm export` made of a LoRA run.")
+    checkpoint = base or scorer.base.checkpoint
     # as saved: what is rounded to load has another fingerprint
-    model = load_base(scorer["backbone"], checkpoint, scorer["model"], dtype="auto")
-    if (found := base_fingerprint(model)) != expected:
+    model = load_base(scorer.backbone, checkpoint, scorer.model, dtype="auto")
+    if (found := base_fingerprint(model)) != scorer.base.weights:
         raise ValueError(
-            f"{folder}: these adapters were trained on {scorer['base']['checkpoint']} (weights {expected}), and "
+            f"{folder}: these adapters were trained on {scorer.base.checkpoint} (weights {scorer.base.weights}), and "
             f"{checkpoint} holds other weights ({found}); give the base that they were trained on."
         )
     if any(parameter.dtype != dtype for parameter in model.parameters()):
-        model = load_base(scorer["backbone"], checkpoint, scorer["model"], dtype=dtype)
+        model = load_base(scorer.backbone, checkpoint, scorer.model, dtype=dtype)
     return PeftModel.from_pretrained(model, str(folder)).eval(), AutoProcessor.from_pretrained(folder)
-
-
-def _read_scorer(folder: Path) -> dict[str, Any]:
-    try:
-        scorer = json.loads((folder / SCORER_FILE).read_text(encoding="utf-8"))
-        if scorer["format"] != FORMAT or scorer["backbone"] not in ("llava", "blip2", "clip"):
-            raise ValueError(f"format {scorer['format']}, backbone {scorer['backbone']}")
-        _ = scorer["model"], scorer["base"]["checkpoint"], scorer["base"]["weights"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} holds no exported adapters ({SCORER_FILE}: {error!r}); use `itm export`.") from None
-    return scorer

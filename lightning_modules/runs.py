@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lightning_modules.base import AlignmentModule
 
 CONFIG_FILE, PROCESSOR_FOLDER, WEIGHTS_FILE = "config.yaml", "processor", "weights.safetensors"
+SCORER_FILE = "scorer.json"
+"""In a folder of `itm export`: see `scorer_file`."""
 
 
 def check_finished(folder: Path) -> None:

@@ -28,13 +28,21 @@ from lightning_modules.pair_lists import (
     text_row,
 )
 from lightning_modules.published import saved_config
-from lightning_modules.runs import CONFIG_FILE, WEIGHTS_FILE, check_finished, load_trained, read_settings, weights_dtype
-from lightning_modules.scorer_file import DTYPES, SCORER_FILE, ScorerSettings, find_scorer_settings
+from lightning_modules.runs import (
+    CONFIG_FILE,
+    SCORER_FILE,
+    WEIGHTS_FILE,
+    check_finished,
+    load_trained,
+    read_settings,
+    weights_dtype,
+)
+from lightning_modules.scorer_file import DTYPES, ScorerSettings, find_scorer_settings
 
 ADAPTERS_FILE, TRANSFORMERS_FILE = "adapter_config.json", "config.json"
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 NO_TRAINING = {"lr": 0.0}
-KINDS = "the folder of a finished `itm train`, a folder in Transformers' format, or a name on the hub"
+KINDS = "the folder of a finished `itm train`, one of `itm export` or in Transformers' format, or a name on the hub"
 
 
 class Scorer:
@@ -204,8 +212,9 @@ def load_scorer(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
+    base: str | os.PathLike[str] | None = None,
 ) -> Scorer:
-    """The scorer of a training, or of a checkpoint in Transformers' format.
+    """The scorer of a training, of a checkpoint in Transformers' format, or of adapters that `itm export` wrote.
 
     A checkpoint's `model_type` says which backbone it is of (llava, blip-2 or clip); a `scorer.json` beside it, as `itm
     export` writes it, how it scores where that is not the backbone's default. Safetensors only; no code is run that
@@ -216,15 +225,16 @@ def load_scorer(
         device: where to compute ("cuda", "cuda:1", "cpu"); the best there is where None.
         dtype: of the weights ("bfloat16"); where None, float32, or what a run was trained in where that is `bf16-true`,
             or what `scorer.json` says.
+        base: hub name or folder of the base of adapters, where it is not where it was in training.
 
     Raises:
         InputError: a ValueError of one line: there is no such scorer, its training is not finished, its weights are
-            damaged or do not fit, or this machine has no such device.
+            damaged or do not fit, adapters were trained on another base, or this machine has no such device.
     """
     device, wanted = find_device(device), find_dtype(dtype)
     folder = Path(path_or_name).expanduser()
     if (folder / ADAPTERS_FILE).is_file():
-        module = _adapters_module(folder, wanted)
+        module = _adapters_module(folder, wanted, base)
     elif (folder / TRANSFORMERS_FILE).is_file() or is_hub_name(path_or_name):
         module = _published_module(folder if folder.is_dir() else Path(path_or_name), wanted)
     elif (folder / CONFIG_FILE).is_file() or (folder / WEIGHTS_FILE).is_file():
@@ -277,8 +287,18 @@ def _published_module(name_or_folder: Path, dtype: torch.dtype | None) -> Alignm
     return build_backbone(model, Source(dtype=dtype or settings.dtype), NO_TRAINING)
 
 
-def _adapters_module(folder: Path, dtype: torch.dtype | None) -> AlignmentModule:
-    raise InputError(f"{folder} is a folder of adapters, which load_scorer cannot read yet; give {KINDS}.")
+def _adapters_module(folder: Path, dtype: torch.dtype | None, base: str | os.PathLike[str] | None) -> AlignmentModule:
+    from lightning_modules.export import load_adapters
+
+    try:
+        settings = find_scorer_settings(folder) or ScorerSettings("")
+        adapted, processor = load_adapters(
+            folder, None if base is None else os.fspath(base), dtype=dtype or settings.dtype
+        )
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: PEFT, where shapes do not fit
+        raise InputError(" ".join(str(error).split())) from None
+    loaded = adapted.get_base_model(), processor
+    return build_backbone({"backbone": settings.backbone, **settings.model}, Source(loaded=loaded), NO_TRAINING)
 
 
 def find_device(device: torch.device | str | None) -> torch.device:

@@ -14,21 +14,31 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from datamodules.batch import InputError
 from lightning_modules.backbones import BACKBONES, check_settings, shown
+from lightning_modules.runs import SCORER_FILE
 
-SCORER_FILE, FORMAT = "scorer.json", 1
-KEYS = ("format", "backbone", "model", "dtype")
-MODEL_KEYS = ("system", "question", "score", "max_text_tokens", "long_captions", "activation")
+FORMAT = 1
+KEYS = ("format", "backbone", "model", "dtype", "base")
+MODEL_KEYS = ("system", "question", "loss", "score", "max_text_tokens", "long_captions", "activation")
 """What of an experiment's `model` section a score depends on, beside the weights."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
+class Base:
+    """The checkpoint that adapters were trained on, by hub name or folder, and its `export.base_fingerprint`."""
+
+    checkpoint: str
+    weights: str
+
+
+@dataclass(frozen=True)
 class ScorerSettings:
-    """What a `scorer.json` says; `model` holds settings of `build_backbone`, `dtype` is that of the weights."""
+    """What a `scorer.json` says: settings of `build_backbone`, the type of the weights, and the base of adapters."""
 
     backbone: str
     model: Mapping[str, Any] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
+    base: Base | None = None
 
 
 def find_scorer_settings(name_or_folder: str | Path) -> ScorerSettings | None:
@@ -90,4 +100,13 @@ def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
         check_settings({"backbone": backbone, **given}, "model")
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return ScorerSettings(backbone, given, DTYPES[dtype])
+    return ScorerSettings(backbone, given, DTYPES[dtype], _parse_base(content.get("base"), path))
+
+
+def _parse_base(content: Any, path: Path) -> Base | None:
+    if content is None:
+        return None
+    names = ("checkpoint", "weights")
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), str) for name in names):
+        raise InputError(f"{path}: base must name a checkpoint and its weights, got {shown(content)}.")
+    return Base(*(content[name] for name in names))

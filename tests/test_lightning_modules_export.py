@@ -13,8 +13,10 @@ from peft import PeftModel
 from PIL import Image
 from transformers import AutoProcessor, PreTrainedModel
 
+from datamodules.batch import InputError
 from experiments.build import build_module
 from experiments.schemas import AdapterConfig, ModelConfig
+from lightning_modules import load_scorer
 from lightning_modules.adapters import LoraSettings
 from lightning_modules.base import AlignmentModule
 from lightning_modules.export import (
@@ -138,6 +140,21 @@ def test_another_base_of_the_same_shapes_is_refused(backbone: str, published: Pa
         assert isinstance(load_adapters(folder, moved)[0], PeftModel)
     finally:
         moved.rename(published / backbone)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_load_scorer_reads_adapters_on_their_base_and_on_no_other(
+    backbone: str, published: Path, tmp_path: Path
+) -> None:
+    module = trained(published, backbone)
+    batch = module.collator()([row(0, CAPTIONS)])
+    with torch.no_grad():
+        expected = module.score(module.logits(batch))[0]
+    folder = save(module, tmp_path / "adapters", published / backbone)
+    found = load_scorer(folder, device="cpu").score(row(0, CAPTIONS).image, CAPTIONS)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+    with pytest.raises(InputError, match="give the base that they were trained on"):
+        load_scorer(folder, device="cpu", base=published / f"{backbone}-other")
 
 
 def test_peft_refuses_a_base_of_other_shapes(published: Path, tmp_path: Path) -> None:

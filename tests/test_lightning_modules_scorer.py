@@ -371,7 +371,7 @@ def test_what_is_no_scorer_is_one_line(tmp_path: Path) -> None:
         str(tmp_path / "nothing"): "nothing is no folder",
         str(empty): "holds neither config.yaml nor config.json",
         str(other): "is a checkpoint of type 'opt'; a scorer is made of llava, blip-2, clip.",
-        str(adapters): "is a folder of adapters",
+        str(adapters): "holds no exported adapters",
         "no-such/model": "there is no folder no-such/model, and no such model on the hub",
     }
     for path, expected in cases.items():
