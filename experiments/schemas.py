@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import MISSING
 
 SUBSETS = ("all", "kept", "random")
-LOSSES = {"llava": ("lm", "binary"), "blip2": ("itm",), "clip": ("itc",)}
+LOSSES = {"llava": ("lm", "binary", "listwise"), "blip2": ("itm",), "clip": ("itc",)}
 """Backbone -> its losses, the default first."""
 
 
@@ -153,8 +153,9 @@ class ModelConfig:
     openai/clip-vit-base-patch32). Not given: a model built from `tiny`."""
     tiny: TinyConfig = field(default_factory=TinyConfig)
     """Sizes of the model that is built where no checkpoint is given."""
-    loss: str | None = field(default=None, metadata={"choices": ("lm", "binary", "itm", "itc")})
-    """llava: lm (next-token loss on the answer and its end token; default) or binary (cross entropy on z(Yes) - z(No)).
+    loss: str | None = field(default=None, metadata={"choices": ("lm", "binary", "listwise", "itm", "itc")})
+    """llava: lm (next-token loss on the answer and its end token; default), binary (cross entropy on z(Yes) - z(No)),
+    or listwise (cross entropy of a positive among itself and the negatives of its row).
     blip2: itm (cross entropy of the matching head). clip: itc (contrastive, hard negatives among the texts)."""
     tune: str = field(default="full", metadata={"choices": ("full", "lora")})
     """full: all weights, of the vision tower too where `train_vision` says so. lora: adapters, and the projector
@@ -303,7 +304,12 @@ class ExperimentConfig:
     """What `itm evaluate` runs the checkpoint on."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """What a contrastive loss and its scale do not go with."""
+        """What a contrastive loss and its scale do not go with, and a listwise one without negatives."""
+        if self.model.loss == "listwise" and self.data.mixing.negatives == 0:
+            yield (
+                f"`{place}data.mixing.negatives` must be above 0 where `{place}model.loss` is listwise: there would be "
+                "nothing to learn from"
+            )
         if self.model.backbone == "clip" and (self.trainer.strategy, self.trainer.precision) == ("fsdp", "bf16-mixed"):
             yield (
                 f"`{place}trainer.strategy` must not be fsdp where `{place}model.backbone` is clip and "

@@ -223,6 +223,12 @@ def test_what_does_not_go_with_clip_is_a_fault() -> None:
         assert f"`{key}` must not be" in str(caught.value)
 
 
+def test_a_listwise_loss_without_negatives_is_a_fault() -> None:
+    words = ["data.captions=a", "data.negatives=b", "model.loss=listwise", "data.mixing.negatives=0"]
+    with pytest.raises(ConfigError, match=r"`data\.mixing\.negatives` must be above 0 where `model\.loss` is listwise"):
+        load_config(schemas.ExperimentConfig, None, words, check_files=False)
+
+
 def test_rules_between_keys_are_reported_together() -> None:
     words = ["data.subset=kept", "data.captions=[a, b]", "data.negatives=c", "model.question=why"]
     words += ["trainer.strategy=fsdp", "trainer.precision=16-mixed", "model.loss=itc", "model.backbone=llava"]
