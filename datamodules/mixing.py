@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,57 @@ from negatives.randomness import generator_for
 
 UNITS = ("text", "pair")
 SWAP, OTHER = "swap", "other"
+MOVING = ("negatives", "swap_ratio")
+"""What a curriculum moves."""
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Where the mixing starts; its values move linearly to their own over the first epochs and stay there.
+
+    Attributes:
+        epochs: how many, > 0; a fraction ends within an epoch.
+        negatives, swap_ratio: starting values of the mixing's; None for what does not move.
+    """
+
+    epochs: float
+    negatives: float | None = None
+    swap_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How negatives join positives in a row.
+
+    Attributes:
+        unit: "text" or "pair", see `draw_negatives`.
+        positives: kept positives of an image in a row; with unit "pair" a row has one.
+        negatives, swap_ratio: see `draw_negatives`.
+        image_dropout: chance that a row's image is replaced by noise in an epoch.
+        curriculum: where the values start; None for constant ones.
+    """
+
+    unit: str = "text"
+    positives: int = 1
+    negatives: float = 1.0
+    swap_ratio: float = 0.5
+    image_dropout: float = 0.0
+    curriculum: Curriculum | None = None
+
+    def at(self, time: float) -> Mixing:
+        """The mixing at a time of training, in epochs: a constant one.
+
+        >>> Mixing(negatives=2.0, curriculum=Curriculum(epochs=0.5, negatives=0.0)).at(0.125).negatives
+        0.5
+        """
+        if self.curriculum is None:
+            return self
+        part = min(1.0, time / self.curriculum.epochs)
+        starts = {name: getattr(self.curriculum, name) for name in MOVING}
+        moved = {
+            name: (1 - part) * start + part * getattr(self, name) for name, start in starts.items() if start is not None
+        }
+        return replace(self, curriculum=None, **moved)
 
 
 @dataclass
@@ -89,7 +140,7 @@ def draw_negatives(
     image_id: str,
     caption_id: str,
     unit: str,
-    negatives: int,
+    negatives: float,
     swap_ratio: float,
     seed: int,
     epoch: int,
@@ -101,7 +152,7 @@ def draw_negatives(
         pool: kept texts.
         image_id, caption_id: of the positive.
         unit: "text" draws from all kept negatives of the image, "pair" from the caption's own.
-        negatives: how many; all there are where there are fewer.
+        negatives: how many; all there are where there are fewer. Of 1.3, one joins, and a second with chance 0.3.
         swap_ratio: chance that a negative is a swap one; the other family fills in where one has run out.
         seed, epoch: with `caption_id` all that the draw depends on: not rank, worker or history.
         taken: texts that other positives of the row have drawn.
@@ -111,7 +162,11 @@ def draw_negatives(
     shuffled = {family: [texts[i] for i in rng.permutation(len(texts))] for family, texts in sorted(available.items())}
     left = {family: [text for text in texts if text not in taken] for family, texts in shuffled.items()}
     drawn = []
-    for coin in rng.random(negatives):
+    negatives = min(negatives, sum(map(len, left.values())))
+    whole = int(negatives)
+    # two coins more than there are whole negatives: the family of the one behind them, and whether it joins
+    *coins, last, joins = rng.random(whole + 2)
+    for coin in [*coins, last] if joins < negatives - whole else coins:
         first, second = (SWAP, OTHER) if coin < swap_ratio else (OTHER, SWAP)
         if candidates := left.get(first) or left.get(second):
             drawn.append(candidates.pop())
@@ -145,6 +200,21 @@ def rank_batches(
     size = batch_size * world_size
     chunks = (order[start : start + size] for start in range(0, rows, size))
     return [chunk[rank::world_size] for chunk in chunks if len(chunk) >= world_size]
+
+
+def batch_places(batch: int, size: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> range:
+    """Where the rows of a rank's batch stand in the order of the epoch, which no number of ranks changes.
+
+    Args:
+        batch: number of the batch in `rank_batches`.
+        size: rows in it.
+        batch_size, rank, world_size: as in `rank_batches`.
+
+    >>> [list(batch_places(1, 2, batch_size=2, rank=r, world_size=2)) for r in (0, 1)]
+    [[4, 6], [5, 7]]
+    """
+    first = batch * batch_size * world_size + rank
+    return range(first, first + size * world_size, world_size)
 
 
 def batches_in_epoch(rows: int, *, batch_size: int, world_size: int = 1) -> int:

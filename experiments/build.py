@@ -89,7 +89,9 @@ def build_judges(names: Sequence[str], config: JudgeConfig) -> list[Judge]:
 def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
     """The data module; call `connect` on it."""
     from datamodules.image_text import ImageTextDataModule
+    from datamodules.mixing import Curriculum
 
+    curriculum = config.mixing.curriculum
     return ImageTextDataModule(
         config.captions,
         config.negatives,
@@ -102,6 +104,7 @@ def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
         negatives_per_positive=config.mixing.negatives,
         swap_ratio=config.mixing.swap_ratio,
         image_dropout=config.mixing.image_dropout,
+        curriculum=Curriculum(**dataclasses.asdict(curriculum)) if curriculum else None,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
         validation=build_pairs(config.validation) if config.validation else None,

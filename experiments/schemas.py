@@ -18,6 +18,23 @@ LOSSES = {"llava": ("lm", "binary", "listwise"), "blip2": ("itm",), "clip": ("it
 
 
 @dataclass
+class CurriculumConfig:
+    """Where the mixing starts: each value that is given moves linearly to the mixing's own."""
+
+    epochs: float = field(default=1.0, metadata={"above": 0.0})
+    """Passes over the data until the mixing's own values are reached; a fraction ends within an epoch."""
+    negatives: float | None = field(default=None, metadata={"min": 0.0})
+    """Negatives for each positive at the start; constant where not given."""
+    swap_ratio: float | None = field(default=None, metadata={"min": 0.0, "max": 1.0})
+    """Chance of a swap at the start; constant where not given."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Nothing that moves."""
+        if self.negatives is None and self.swap_ratio is None:
+            yield f"`{place}negatives` or `{place}swap_ratio` must be given: where does the curriculum start?"
+
+
+@dataclass
 class MixingConfig:
     """How negatives join positives in a row."""
 
@@ -25,13 +42,15 @@ class MixingConfig:
     """text: a row is kept positives and any kept negatives of their image. pair: one and its own kept negatives."""
     positives: int = field(default=1, metadata={"min": 1})
     """Kept positives of an image in a row (unit: text); they share its vision pass and prefix."""
-    negatives: int = field(default=1, metadata={"min": 0})
-    """Negatives drawn for each positive."""
+    negatives: float = field(default=1.0, metadata={"min": 0.0})
+    """Negatives drawn for each positive; of 1.3, one and with chance 0.3 a second."""
     swap_ratio: float = field(default=0.5, metadata={"min": 0.0, "max": 1.0})
     """Chance that a drawn negative is a swap one."""
     image_dropout: float = field(default=0.0, metadata={"min": 0.0, "max": 1.0})
     """Chance that a row's image is replaced by noise: the scorer learns what the text alone is worth, which is what the
     blind control then reads off (as the condition is dropped for classifier-free guidance)."""
+    curriculum: CurriculumConfig | None = None
+    """Other values to start from; none where not given."""
 
 
 @dataclass

@@ -20,6 +20,7 @@ import pytest
 from datamodules.batch import ImageTextRow, collate_rows
 from datamodules.benchmarks.tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
+from datamodules.mixing import Curriculum
 from negatives.harmonise import harmonise_table
 from negatives.records import (
     VERDICT_SCHEMA,
@@ -119,18 +120,31 @@ def tables_of(folder: Path) -> tuple[pa.Table, pa.Table]:
     return captions, read_negatives(folder / "train" / "negatives.parquet", captions)
 
 
-def test_batches_do_not_depend_on_the_number_of_workers(folder: Path) -> None:
-    one, two = (plain(epoch_of(data(folder, num_workers=workers), epoch=1)) for workers in (0, 2))
+MIXES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "curriculum": {
+        "negatives_per_positive": 3.5,
+        "curriculum": Curriculum(epochs=1.7, negatives=0.5, swap_ratio=1.0),
+    },
+}
+every_mix = pytest.mark.parametrize("mix", MIXES)
+
+
+@every_mix
+def test_batches_do_not_depend_on_the_number_of_workers(folder: Path, mix: str) -> None:
+    one, two = (plain(epoch_of(data(folder, num_workers=workers, **MIXES[mix]), epoch=1)) for workers in (0, 2))
     assert one == two
 
 
+@every_mix
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_an_epoch_goes_on_behind_what_was_trained_on(folder: Path, world_size: int, workers: int) -> None:
+def test_an_epoch_goes_on_behind_what_was_trained_on(folder: Path, world_size: int, workers: int, mix: str) -> None:
     """Also where the iterator was asked for before Lightning knew epoch and batch."""
     for rank in range(world_size):
-        whole = plain(epoch_of(ranked(data(folder, batch_size=2), rank, world_size), epoch=1))
-        module = ranked(data(folder, batch_size=2, num_workers=workers), rank, world_size)
+        settings = {"batch_size": 2, **MIXES[mix]}
+        whole = plain(epoch_of(ranked(data(folder, **settings), rank, world_size), epoch=1))
+        module = ranked(data(folder, num_workers=workers, **settings), rank, world_size)
         loader = module.train_dataloader()
         iterator = iter(loader)
         loader.sampler.set_epoch(1)  # type: ignore[attr-defined]
@@ -148,16 +162,32 @@ def test_an_epoch_is_the_same_whenever_it_is_asked_for(folder: Path) -> None:
     assert plain(epoch_of(module, 3)) == plain(epoch_of(data(folder), 3)) == first
 
 
-def test_rows_do_not_depend_on_the_number_of_ranks(folder: Path) -> None:
-    alone = {row.text_ids[0]: row.text_ids for batch in epoch_of(data(folder)) for row in batch}
-    assert len(alone) == 12
+@every_mix
+def test_rows_do_not_depend_on_the_number_of_ranks_or_the_batch_size(folder: Path, mix: str) -> None:
+    alone = sorted(row.text_ids for batch in epoch_of(data(folder, **MIXES[mix])) for row in batch)
+    assert len(alone) >= 12
     for world_size in (2, 3):
         seen = []
         for rank in range(world_size):
-            module = ranked(data(folder, batch_size=2), rank, world_size)
-            seen += [row for batch in epoch_of(module) for row in batch]
-        assert {row.text_ids[0]: row.text_ids for row in seen} == alone
-        assert len(seen) == len(alone)
+            module = ranked(data(folder, batch_size=2, **MIXES[mix]), rank, world_size)
+            seen += [row.text_ids for batch in epoch_of(module) for row in batch]
+        assert sorted(seen) == alone
+
+
+@pytest.mark.parametrize("unit", ["text", "pair"])
+def test_a_curriculum_moves_within_and_across_epochs(folder: Path, unit: str) -> None:
+    """From no negative to four over an epoch and a half: row j of the twelve in epoch e stands at e + j / 12."""
+    curriculum = Curriculum(epochs=1.5, negatives=0.0, swap_ratio=0.0)
+    module = data(folder, unit=unit, negatives_per_positive=4, swap_ratio=1.0, curriculum=curriculum)
+    for epoch in range(3):
+        rows = [row for batch in epoch_of(module, epoch) for row in batch]
+        for place, item in enumerate(rows):
+            expected = 4 * min(1.0, (epoch + place / 12) / 1.5)
+            assert abs(len(item.labels) - 1 - expected) < 1 + 1e-9, (epoch, place)
+            swaps = sum(kind.startswith("swap") for kind in item.negative_types)
+            assert swaps == 0 if (epoch, place) == (0, 0) else swaps <= 2 or unit == "text"
+    assert len(rows) == 12
+    assert {len(item.labels) for item in rows} == {5}
 
 
 def pool_sizes(module: ImageTextDataModule) -> tuple[int, int]:
@@ -447,4 +477,5 @@ def test_rows_travel_to_workers_that_are_not_forked(folder: Path) -> None:
     rows = data(folder, subset="kept").rows
     assert rows is not None
     travelled = pickle.loads(pickle.dumps(rows))
-    assert plain([travelled[(1, range(3))]]) == plain([rows[(1, range(3))]])
+    item = (1, range(3), range(3))
+    assert plain([travelled[item]]) == plain([rows[item]])

@@ -15,7 +15,10 @@ import pytest
 
 from datamodules.mixing import (
     UNITS,
+    Curriculum,
+    Mixing,
     TextPool,
+    batch_places,
     batches_in_epoch,
     build_pool,
     draw_negatives,
@@ -137,6 +140,40 @@ def test_draw_has_as_many_negatives_as_asked_for_and_repeats_none(unit: str, neg
         assert len(names) == len(set(names)) == negatives
 
 
+def test_whole_numbers_of_negatives_draw_what_they_always_drew() -> None:
+    drawn = {
+        (unit, n): [draw(pool_without(), name, unit, negatives=n, epoch=n, seed=1) for name in ("0_0", "3_1")]
+        for unit in UNITS
+        for n in (1, 3)
+    }
+    names = {key: [[name.removeprefix("negative:") for name in row] for row in rows] for key, rows in drawn.items()}
+    assert names == {
+        ("text", 1): [["0_1:swap_obj"], ["3_1:replace_rel"]],
+        ("text", 3): [
+            ["0_1:swap_obj", "0_0:swap_obj", "0_1:replace_rel"],
+            ["3_0:swap_obj", "3_1:replace_obj", "3_1:swap_att"],
+        ],
+        ("pair", 1): [["0_0:replace_rel"], ["3_1:swap_obj"]],
+        ("pair", 3): [
+            ["0_0:swap_obj", "0_0:replace_rel", "0_0:swap_att"],
+            ["3_1:swap_att", "3_1:replace_rel", "3_1:swap_obj"],
+        ],
+    }
+
+
+@pytest.mark.parametrize("negatives", [0.25, 1.3, 2.5])
+def test_a_fraction_of_a_negative_joins_as_often_as_it_says(negatives: float) -> None:
+    whole = int(negatives)
+    sizes = Counter(len(draw(pool_without(), "0_0", negatives=negatives, epoch=epoch)) for epoch in range(1000))
+    assert set(sizes) == {whole, whole + 1}
+    assert sizes[whole + 1] == pytest.approx(1000 * (negatives - whole), abs=64)  # 4 standard deviations
+    for epoch in range(50):
+        fewer, drawn, more = (
+            draw(pool_without(), "0_0", negatives=n, epoch=epoch) for n in (whole, negatives, whole + 1)
+        )
+        assert drawn in (fewer, more), "what joins is what a whole number would have brought"
+
+
 @pytest.mark.parametrize(("unit", "available"), [("text", 9), ("pair", 4)])
 def test_draw_takes_all_where_fewer_exist(unit: str, available: int) -> None:
     names = draw(pool_without("negative:2_0:swap_obj"), "2_0", unit, negatives=20)
@@ -224,6 +261,18 @@ def test_a_paraphrase_draws_the_negatives_of_its_source() -> None:
     assert own == source == {f"negative:2_0:{name}" for name in TYPES}
 
 
+def test_a_curriculum_moves_linearly_to_the_values_of_the_mixing_and_stays_there() -> None:
+    mixing = Mixing(negatives=3.0, swap_ratio=0.5, curriculum=Curriculum(epochs=0.25, negatives=1.0, swap_ratio=0.0))
+    seen = [(mixing.at(time).negatives, mixing.at(time).swap_ratio) for time in (0, 0.0625, 0.125, 0.25, 0.3, 7)]
+    assert seen == [(1.0, 0.0), (1.5, 0.125), (2.0, 0.25), (3.0, 0.5), (3.0, 0.5), (3.0, 0.5)]
+
+
+def test_a_curriculum_leaves_alone_what_it_has_no_start_of() -> None:
+    mixing = Mixing(negatives=0.3, swap_ratio=0.7, curriculum=Curriculum(epochs=2, negatives=0.9))
+    assert {mixing.at(time / 7).swap_ratio for time in range(20)} == {0.7}
+    assert Mixing(negatives=0.3).at(0.5) == Mixing(negatives=0.3)
+
+
 SIZES = [(n, b, w) for n in (1, 2, 5, 8, 13, 64, 101) for b in (1, 2, 3, 8, 200) for w in (1, 2, 3, 4, 8)]
 
 
@@ -253,6 +302,15 @@ def test_an_epoch_is_one_pass_but_for_fewer_anchors_than_ranks() -> None:
         assert len(set(seen)) == len(seen)
         assert set(seen) <= set(range(n))
         assert n - len(seen) < world_size, (n, batch_size, world_size)
+
+
+def test_a_place_tells_where_a_row_stands_in_the_order_of_all_ranks() -> None:
+    for n, batch_size, world_size in SIZES:
+        order = [row for batch in rank_batches(n, batch_size=n, seed=0, epoch=0) for row in batch]
+        for rank, batches in enumerate(ranks(n, batch_size, world_size)):
+            for number, batch in enumerate(batches):
+                sizes = {"batch_size": batch_size, "rank": rank, "world_size": world_size}
+                assert [order[place] for place in batch_places(number, len(batch), **sizes)] == batch
 
 
 def test_one_rank_leaves_nothing_out() -> None:
