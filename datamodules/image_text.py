@@ -14,8 +14,8 @@ from datamodules.batch import Collator, ImageTextBatch
 from datamodules.benchmarks import Pairs
 from datamodules.loaders import CountedRows, EpochBatches, LateLoader
 from datamodules.mixed_rows import MixedRows
-from datamodules.mixing import UNITS, Curriculum, Mixing, build_pool, rank_rows, texts_of_pairs
-from datamodules.sources import ImageRows, check_images, read_tables
+from datamodules.mixing import UNITS, Curriculum, Mixing, build_pool, rank_rows, set_paraphrases_aside, texts_of_pairs
+from datamodules.sources import SOURCE, ImageRows, check_images, read_tables
 from negatives.balance import random_subset
 from negatives.harmonise import harmonise_table
 from negatives.records import (
@@ -48,8 +48,10 @@ class ImageTextDataModule(L.LightningDataModule):
         unit: "text" or "pair", see `draw_negatives`.
         positives_per_row: kept positives of an image in a row, where the unit is "text".
         negatives_per_positive, swap_ratio: how many negatives join a positive, see `draw_negatives`.
+        paraphrase_ratio: chance that a kept paraphrase stands in for its caption in an epoch; where None, paraphrases
+            are positives like any others.
         image_dropout: chance that a row's image is replaced by noise, so that the blind control is no surprise to it.
-        curriculum: where number and kind of the negatives start; None for constant ones.
+        curriculum: where `negatives_per_positive` and the two ratios start; None for constant ones.
         batch_size: rows, each of one image, in a batch on each rank.
         num_workers: loader processes on each rank.
         validation: pairs for the learning curves.
@@ -72,6 +74,7 @@ class ImageTextDataModule(L.LightningDataModule):
         positives_per_row: int = 1,
         negatives_per_positive: float = 1.0,
         swap_ratio: float = 0.5,
+        paraphrase_ratio: float | None = None,
         image_dropout: float = 0.0,
         curriculum: Curriculum | None = None,
         batch_size: int = 64,
@@ -95,6 +98,7 @@ class ImageTextDataModule(L.LightningDataModule):
             positives=positives_per_row,
             negatives=negatives_per_positive,
             swap_ratio=swap_ratio,
+            paraphrase_ratio=paraphrase_ratio,
             image_dropout=image_dropout,
             curriculum=curriculum,
         )
@@ -117,6 +121,8 @@ class ImageTextDataModule(L.LightningDataModule):
         images = dict(zip(captions["image_id"].to_pylist(), captions["image"].to_pylist(), strict=True))
         check_images(self.root, list(images.values()))
         pool = build_pool(texts, pairs, *self._keep(texts, pairs))
+        if self.mixing.paraphrase_ratio is not None:
+            set_paraphrases_aside(pool, texts, self._sources(captions))
         if not pool.anchors:
             raise InputError(f"{self.captions}: no positive is left to train on; loosen the filter.")
         self.rows = MixedRows(texts, pool, images, self.root, mixing=self.mixing, seed=self.seed)
@@ -126,6 +132,18 @@ class ImageTextDataModule(L.LightningDataModule):
         if self.rows is None:
             raise RuntimeError("Call setup() before asking for captions.")
         return self.rows.captions
+
+    def _sources(self, captions: pa.Table) -> dict[str, str]:
+        """The caption_id of each paraphrase, and of the caption behind it."""
+        names = captions["caption_id"].to_pylist()
+        sources = captions[SOURCE].to_pylist() if SOURCE in captions.column_names else [None] * len(names)
+        source_of = {name: source for name, source in zip(names, sources, strict=True) if source not in (None, name)}
+        if not source_of:
+            raise InputError(
+                f"data.mixing.paraphrase_ratio needs paraphrases, and no caption names a {SOURCE} ({self.captions}); "
+                "list a table of paraphrases in data.captions, or leave it out."
+            )
+        return source_of
 
     def _keep(self, texts: pa.Table, pairs: pa.Table) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Which texts and which pairs to train on, where not all (see `build_pool`)."""

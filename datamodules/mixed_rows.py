@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from datamodules.batch import ImageTextRow
 from datamodules.loaders import EpochBatch
-from datamodules.mixing import Mixing, TextPool, draw_negatives, group_anchors
+from datamodules.mixing import Mixing, TextPool, draw_negatives, group_anchors, shown_positive
 from datamodules.sources import load_image, noise_image
 from negatives.randomness import generator_for
 
@@ -35,27 +35,38 @@ class MixedRows(Dataset[list[ImageTextRow]]):
         self.text_ids, self.image_ids = texts["text_id"].to_pylist(), texts["image_id"].to_pylist()
         self.captions, self.labels = texts["caption"].to_pylist(), texts["label"].to_pylist()
         self.types = texts["negative_type"].to_pylist()
-        self.positives = group_anchors(pool.anchors, self.image_ids, mixing.positives if mixing.unit == "text" else 1)
+        self.anchors = group_anchors(pool.anchors, self.image_ids, mixing.positives if mixing.unit == "text" else 1)
 
     def __len__(self) -> int:
-        return len(self.positives)
+        return len(self.anchors)
 
     def __getitem__(self, item: EpochBatch) -> list[ImageTextRow]:
         epoch, rows, places = item
         times = (epoch + place / len(self) for place in places)
-        return [
-            self.row(epoch, self.positives[row], self.mixing.at(time)) for row, time in zip(rows, times, strict=True)
-        ]
+        return [self.row(epoch, self.anchors[row], self.mixing.at(time)) for row, time in zip(rows, times, strict=True)]
 
-    def row(self, epoch: int, positives: Sequence[int], mixing: Mixing) -> ImageTextRow:
-        """The row of an image's positives (positions in the text table): these first, then their negatives."""
-        image_id = self.image_ids[positives[0]]
+    def row(self, epoch: int, anchors: Sequence[int], mixing: Mixing) -> ImageTextRow:
+        """The row of an image's anchors (positions in the text table): what they show, then their negatives."""
+        image_id = self.image_ids[anchors[0]]
+        shown: list[int] = []
         negatives: list[int] = []
-        for positive in positives:
+        for anchor in anchors:
+            caption_id = self._caption_id(anchor)
+            shown.append(
+                shown_positive(
+                    self.pool,
+                    anchor,
+                    caption_id=caption_id,
+                    paraphrase_ratio=mixing.paraphrase_ratio,
+                    seed=self.seed,
+                    epoch=epoch,
+                )
+            )
             negatives += draw_negatives(
                 self.pool,
                 image_id=image_id,
-                caption_id=self.text_ids[positive].removeprefix("caption:"),
+                caption_id=caption_id,
+                shown_id=self._caption_id(shown[-1]),
                 unit=mixing.unit,
                 negatives=mixing.negatives,
                 swap_ratio=mixing.swap_ratio,
@@ -65,7 +76,11 @@ class MixedRows(Dataset[list[ImageTextRow]]):
             )
         columns = (self.text_ids, self.captions, self.labels, self.types)
         image = load_image(self.root, self.images[image_id])
-        key = self.text_ids[positives[0]]
+        key = self.text_ids[anchors[0]]
         if generator_for(self.seed, epoch, key, "image_dropout").random() < mixing.image_dropout:
             image = noise_image(image.size, self.seed, f"{epoch} {key}")
-        return ImageTextRow(image_id, image, *([column[i] for i in (*positives, *negatives)] for column in columns))
+        return ImageTextRow(image_id, image, *([column[i] for i in (*shown, *negatives)] for column in columns))
+
+    def _caption_id(self, positive: int) -> str:
+        caption_id: str = self.text_ids[positive]
+        return caption_id.removeprefix("caption:")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from negatives.randomness import generator_for
 
 UNITS = ("text", "pair")
 SWAP, OTHER = "swap", "other"
-MOVING = ("negatives", "swap_ratio")
+MOVING = ("negatives", "swap_ratio", "paraphrase_ratio")
 """What a curriculum moves."""
 
 
@@ -23,22 +23,24 @@ class Curriculum:
 
     Attributes:
         epochs: how many, > 0; a fraction ends within an epoch.
-        negatives, swap_ratio: starting values of the mixing's; None for what does not move.
+        negatives, swap_ratio, paraphrase_ratio: starting values of the mixing's; None for what does not move.
     """
 
     epochs: float
     negatives: float | None = None
     swap_ratio: float | None = None
+    paraphrase_ratio: float | None = None
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """How negatives join positives in a row.
+    """How negatives join positives in a row, and which positives there are.
 
     Attributes:
         unit: "text" or "pair", see `draw_negatives`.
         positives: kept positives of an image in a row; with unit "pair" a row has one.
         negatives, swap_ratio: see `draw_negatives`.
+        paraphrase_ratio: see `shown_positive`; None where paraphrases are positives like any others.
         image_dropout: chance that a row's image is replaced by noise in an epoch.
         curriculum: where the values start; None for constant ones.
     """
@@ -47,6 +49,7 @@ class Mixing:
     positives: int = 1
     negatives: float = 1.0
     swap_ratio: float = 0.5
+    paraphrase_ratio: float | None = None
     image_dropout: float = 0.0
     curriculum: Curriculum | None = None
 
@@ -74,11 +77,13 @@ class TextPool:
         anchors: kept positives; an epoch is one pass over them.
         by_image: image_id -> family ("swap" or "other") -> kept negatives of any caption of the image.
         by_caption: caption_id -> family -> negatives of the kept pairs with that caption.
+        paraphrases: anchor -> kept paraphrases that stand in for it, where they are no anchors of their own.
     """
 
     anchors: list[int] = field(default_factory=list)
     by_image: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     by_caption: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    paraphrases: dict[int, list[int]] = field(default_factory=dict)
 
 
 def family_of(negative_type: str) -> str:
@@ -118,6 +123,25 @@ def build_pool(
     return pool
 
 
+def set_paraphrases_aside(pool: TextPool, texts: pa.Table, source_of: Mapping[str, str]) -> None:
+    """Makes paraphrases stand in for the caption behind them, instead of being anchors of their own.
+
+    A paraphrase whose source is no anchor is not used: its source was dropped, or is a paraphrase itself.
+
+    Args:
+        pool: of `texts`; changed.
+        texts: text table.
+        source_of: caption_id of each paraphrase -> that of its source.
+    """
+    text_ids = texts["text_id"].to_pylist()
+    names = {anchor: text_ids[anchor].removeprefix("caption:") for anchor in pool.anchors}
+    pool.anchors = [anchor for anchor, name in names.items() if name not in source_of]
+    place = {names[anchor]: anchor for anchor in pool.anchors}
+    for index, name in names.items():
+        if (anchor := place.get(source_of.get(name, ""))) is not None:
+            pool.paraphrases.setdefault(anchor, []).append(index)
+
+
 def positions(texts: pa.Table, pairs: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """The positions in the text table of each pair's positive and of its negative."""
     place = {text_id: index for index, text_id in enumerate(texts["text_id"].to_pylist())}
@@ -134,6 +158,24 @@ def texts_of_pairs(texts: pa.Table, pairs: pa.Table, keep_pairs: np.ndarray) -> 
     return keep
 
 
+def shown_positive(
+    pool: TextPool, anchor: int, *, caption_id: str, paraphrase_ratio: float | None, seed: int, epoch: int
+) -> int:
+    """The text that an anchor shows in an epoch: itself, or with chance `paraphrase_ratio` one of its paraphrases.
+
+    Args:
+        pool: kept texts, paraphrases set aside.
+        anchor: position of the anchor in the text table.
+        caption_id: of the anchor.
+        paraphrase_ratio: 0 for None.
+        seed, epoch: with `caption_id` all that the draw depends on.
+    """
+    if paraphrase_ratio is None or not (paraphrases := pool.paraphrases.get(anchor)):
+        return anchor
+    rng = generator_for(seed, epoch, caption_id, "paraphrase")
+    return paraphrases[rng.integers(len(paraphrases))] if rng.random() < paraphrase_ratio else anchor
+
+
 def draw_negatives(
     pool: TextPool,
     *,
@@ -145,6 +187,7 @@ def draw_negatives(
     seed: int,
     epoch: int,
     taken: Collection[int] = (),
+    shown_id: str | None = None,
 ) -> list[int]:
     """The negatives that join a positive in an epoch, as positions in the text table, none of them twice.
 
@@ -156,8 +199,11 @@ def draw_negatives(
         swap_ratio: chance that a negative is a swap one; the other family fills in where one has run out.
         seed, epoch: with `caption_id` all that the draw depends on: not rank, worker or history.
         taken: texts that other positives of the row have drawn.
+        shown_id: caption_id of the paraphrase that stands in for the caption. It has the caption's negatives; of judged
+            pairs, those that were kept with it.
     """
-    available = pool.by_image.get(image_id, {}) if unit == "text" else pool.by_caption.get(caption_id, {})
+    own = pool.by_caption.get(caption_id if shown_id is None else shown_id, {})
+    available = pool.by_image.get(image_id, {}) if unit == "text" else own
     rng = generator_for(seed, epoch, caption_id)
     shuffled = {family: [texts[i] for i in rng.permutation(len(texts))] for family, texts in sorted(available.items())}
     left = {family: [text for text in texts if text not in taken] for family, texts in shuffled.items()}

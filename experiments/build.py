@@ -103,6 +103,7 @@ def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
         positives_per_row=config.mixing.positives,
         negatives_per_positive=config.mixing.negatives,
         swap_ratio=config.mixing.swap_ratio,
+        paraphrase_ratio=config.mixing.paraphrase_ratio,
         image_dropout=config.mixing.image_dropout,
         curriculum=Curriculum(**dataclasses.asdict(curriculum)) if curriculum else None,
         batch_size=config.batch_size,

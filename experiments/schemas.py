@@ -27,11 +27,14 @@ class CurriculumConfig:
     """Negatives for each positive at the start; constant where not given."""
     swap_ratio: float | None = field(default=None, metadata={"min": 0.0, "max": 1.0})
     """Chance of a swap at the start; constant where not given."""
+    paraphrase_ratio: float | None = field(default=None, metadata={"min": 0.0, "max": 1.0})
+    """Chance of a paraphrase at the start; constant where not given."""
 
     def faults(self, place: str) -> Iterator[str]:
         """Nothing that moves."""
-        if self.negatives is None and self.swap_ratio is None:
-            yield f"`{place}negatives` or `{place}swap_ratio` must be given: where does the curriculum start?"
+        if (self.negatives, self.swap_ratio, self.paraphrase_ratio) == (None, None, None):
+            keys = ", ".join(f"`{place}{key}`" for key in ("negatives", "swap_ratio"))
+            yield f"{keys} or `{place}paraphrase_ratio` must be given: where does the curriculum start?"
 
 
 @dataclass
@@ -46,11 +49,20 @@ class MixingConfig:
     """Negatives drawn for each positive; of 1.3, one and with chance 0.3 a second."""
     swap_ratio: float = field(default=0.5, metadata={"min": 0.0, "max": 1.0})
     """Chance that a drawn negative is a swap one."""
+    paraphrase_ratio: float | None = field(default=None, metadata={"min": 0.0, "max": 1.0})
+    """Chance that a kept paraphrase stands in for its caption in an epoch, with the caption's negatives. Not given:
+    paraphrases (captions with `source_caption_id`) are positives like any others."""
     image_dropout: float = field(default=0.0, metadata={"min": 0.0, "max": 1.0})
     """Chance that a row's image is replaced by noise: the scorer learns what the text alone is worth, which is what the
     blind control then reads off (as the condition is dropped for classifier-free guidance)."""
     curriculum: CurriculumConfig | None = None
     """Other values to start from; none where not given."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """A curriculum of paraphrases that ends nowhere."""
+        start = self.curriculum.paraphrase_ratio if self.curriculum is not None else None
+        if start is not None and self.paraphrase_ratio is None:
+            yield f"`{place}paraphrase_ratio` must be given where `{place}curriculum.paraphrase_ratio` is"
 
 
 @dataclass

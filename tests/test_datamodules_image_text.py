@@ -46,14 +46,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     verdicts = pa.table(dict(zip(VERDICT_SCHEMA.names, columns, strict=True)), schema=VERDICT_SCHEMA)
     # in another order than the texts
     write_table(verdicts.take(np.random.default_rng(1).permutation(len(keep))), folder / "verdicts.parquet")
+    write_table(paraphrases_of(true, 8), folder / "paraphrases.parquet")
     return folder
 
 
+def paraphrases_of(captions: pa.Table, first: int) -> pa.Table:
+    """Two paraphrases of each of the first captions."""
+    rows = [
+        {**row, "caption_id": f"{row['caption_id']}-{n}", "caption": f"so {n}", "source_caption_id": row["caption_id"]}
+        for row in captions.select(["image_id", "image", "caption_id", "caption"]).to_pylist()[:first]
+        for n in range(2)
+    ]
+    return pa.Table.from_pylist(rows)
+
+
 def data(folder: Path, **settings: Any) -> ImageTextDataModule:
-    """A data module whose batches are lists of rows."""
+    """A data module whose batches are lists of rows; with paraphrases where their ratio is given."""
     train = folder / "train"
-    settings = {"batch_size": 5, "verdicts": folder / "verdicts.parquet", **settings}
-    module = ImageTextDataModule(train / "captions.parquet", train / "negatives.parquet", **settings)
+    settings = {"batch_size": 5, "verdicts": folder / "verdicts.parquet", "image_root": train, **settings}
+    captions: list[Any] = [train / "captions.parquet"]
+    if "paraphrase_ratio" in settings:
+        captions.append(folder / "paraphrases.parquet")
+    module = ImageTextDataModule(captions, train / "negatives.parquet", **settings)
     module.connect(list)  # type: ignore[arg-type]
     module.setup()
     return module
@@ -126,6 +140,11 @@ MIXES: dict[str, dict[str, Any]] = {
         "negatives_per_positive": 3.5,
         "curriculum": Curriculum(epochs=1.7, negatives=0.5, swap_ratio=1.0),
     },
+    "paraphrases": {
+        "paraphrase_ratio": 0.6,
+        "curriculum": Curriculum(epochs=2, paraphrase_ratio=0.1),
+    },
+    "rows of several positives": {"positives_per_row": 2, "negatives_per_positive": 1.5, "paraphrase_ratio": 0.5},
 }
 every_mix = pytest.mark.parametrize("mix", MIXES)
 
@@ -142,7 +161,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(folder: Path, mix: str) 
 def test_an_epoch_goes_on_behind_what_was_trained_on(folder: Path, world_size: int, workers: int, mix: str) -> None:
     """Also where the iterator was asked for before Lightning knew epoch and batch."""
     for rank in range(world_size):
-        settings = {"batch_size": 2, **MIXES[mix]}
+        settings = {"batch_size": 1, **MIXES[mix]}
         whole = plain(epoch_of(ranked(data(folder, **settings), rank, world_size), epoch=1))
         module = ranked(data(folder, num_workers=workers, **settings), rank, world_size)
         loader = module.train_dataloader()
@@ -165,7 +184,7 @@ def test_an_epoch_is_the_same_whenever_it_is_asked_for(folder: Path) -> None:
 @every_mix
 def test_rows_do_not_depend_on_the_number_of_ranks_or_the_batch_size(folder: Path, mix: str) -> None:
     alone = sorted(row.text_ids for batch in epoch_of(data(folder, **MIXES[mix])) for row in batch)
-    assert len(alone) >= 12
+    assert sum(text_id.startswith("caption:") for text_ids in alone for text_id in text_ids) >= 12
     for world_size in (2, 3):
         seen = []
         for rank in range(world_size):
@@ -365,6 +384,36 @@ def test_a_paraphrase_is_a_positive_of_its_own(folder: Path, tmp_path: Path, uni
     paraphrase, original = rows["caption:p"], rows[f"caption:{source['caption_id']}"]
     assert sorted(paraphrase.text_ids[1:]) == sorted(original.text_ids[1:])
     assert paraphrase.captions[0] == "said otherwise"
+
+
+@pytest.mark.parametrize("unit", ["text", "pair"])
+def test_a_set_ratio_makes_paraphrases_stand_in_for_their_captions(folder: Path, unit: str) -> None:
+    def rows(epoch: int, **settings: Any) -> list[ImageTextRow]:
+        module = data(folder, unit=unit, negatives_per_positive=2, **settings)
+        return [row for batch in epoch_of(module, epoch) for row in batch]
+
+    written = {row["caption_id"]: row for row in pq.read_table(folder / "paraphrases.parquet").to_pylist()}
+    replaced = 0
+    for epoch in range(10):
+        originals, never = rows(epoch), rows(epoch, paraphrase_ratio=0.0)
+        assert plain([originals]) == plain([never]), "what was drawn before does not move"
+        for original, item in zip(originals, rows(epoch, paraphrase_ratio=0.75), strict=True):
+            source, shown = (row.text_ids[0].removeprefix("caption:") for row in (original, item))
+            assert (item.image_id, item.text_ids[1:]) == (original.image_id, original.text_ids[1:])
+            assert item.image.tobytes() == original.image.tobytes()
+            if shown != source:
+                replaced += 1
+                assert written[shown]["source_caption_id"] == source
+                assert item.captions[0] == written[shown]["caption"]
+    assert replaced == pytest.approx(10 * 8 * 0.75, abs=16), "4 standard deviations; 8 of 12 captions have paraphrases"
+
+
+def test_a_ratio_of_paraphrases_needs_paraphrases(folder: Path) -> None:
+    train = folder / "train"
+    module = ImageTextDataModule(train / "captions.parquet", train / "negatives.parquet", paraphrase_ratio=0.5)
+    with pytest.raises(InputError, match=r"needs paraphrases, .*; list a table of paraphrases in data\.cap") as error:
+        module.setup()
+    assert "\n" not in str(error.value)
 
 
 def test_several_tables_train_as_one(folder: Path, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from datamodules.mixing import (
     draw_negatives,
     rank_batches,
     rank_rows,
+    set_paraphrases_aside,
+    shown_positive,
     texts_of_pairs,
 )
 from negatives.records import pair_table, text_table
@@ -246,10 +248,18 @@ def test_unit_pair_draws_negatives_of_kept_pairs_only_and_all_of_them() -> None:
     }
 
 
-def test_a_paraphrase_draws_the_negatives_of_its_source() -> None:
+def with_paraphrases(source_of: dict[str, str]) -> pa.Table:
+    """The captions and a paraphrase of each name in `source_of`, all of image 2."""
     captions = CAPTIONS.append_column("source_caption_id", pa.nulls(len(CAPTIONS), pa.string()))
-    paraphrase = {"image_id": "2", "image": "2.png", "caption_id": "p", "caption": "so", "source_caption_id": "2_0"}
-    captions = pa.concat_tables([captions, pa.Table.from_pylist([paraphrase], schema=captions.schema)])
+    rows = [
+        {"image_id": "2", "image": "2.png", "caption_id": name, "caption": name, "source_caption_id": source}
+        for name, source in source_of.items()
+    ]
+    return pa.concat_tables([captions, pa.Table.from_pylist(rows, schema=captions.schema)])
+
+
+def test_a_paraphrase_draws_the_negatives_of_its_source() -> None:
+    captions = with_paraphrases({"p": "2_0"})
     texts = text_table(captions, NEGATIVES)
     text_ids = texts["text_id"].to_pylist()
     pool = build_pool(texts, pair_table(captions, NEGATIVES))
@@ -271,6 +281,71 @@ def test_a_curriculum_leaves_alone_what_it_has_no_start_of() -> None:
     mixing = Mixing(negatives=0.3, swap_ratio=0.7, curriculum=Curriculum(epochs=2, negatives=0.9))
     assert {mixing.at(time / 7).swap_ratio for time in range(20)} == {0.7}
     assert Mixing(negatives=0.3).at(0.5) == Mixing(negatives=0.3)
+
+
+def paraphrase_pool(source_of: dict[str, str], dropped: str = "") -> tuple[TextPool, list[str]]:
+    """The pool with paraphrases set aside, and the caption id of every text."""
+    captions = with_paraphrases(source_of)
+    texts = text_table(captions, NEGATIVES)
+    text_ids = texts["text_id"].to_pylist()
+    keep = np.array([text_id != f"caption:{dropped}" for text_id in text_ids])
+    pool = build_pool(texts, pair_table(captions, NEGATIVES), keep)
+    set_paraphrases_aside(pool, texts, source_of)
+    return pool, [text_id.removeprefix("caption:") for text_id in text_ids]
+
+
+def shown(pool: TextPool, names: list[str], caption_id: str, ratio: float | None, epoch: int = 0) -> str:
+    anchor = names.index(caption_id)
+    drawn = shown_positive(pool, anchor, caption_id=caption_id, paraphrase_ratio=ratio, seed=0, epoch=epoch)
+    return names[drawn]
+
+
+def test_paraphrases_set_aside_are_no_anchors_and_stand_in_for_their_captions_only() -> None:
+    pool, names = paraphrase_pool({"p": "2_0", "q": "2_0", "r": "2_1"})
+    assert [names[anchor] for anchor in pool.anchors] == CAPTION_IDS
+    assert {shown(pool, names, "2_0", 1.0, epoch) for epoch in range(20)} == {"p", "q"}
+    assert {shown(pool, names, "2_1", 1.0, epoch) for epoch in range(20)} == {"r"}
+    assert [shown(pool, names, name, 1.0) for name in CAPTION_IDS if not name.startswith("2")] == [
+        name for name in CAPTION_IDS if not name.startswith("2")
+    ]
+    assert {shown(pool, names, "2_0", ratio, epoch) for ratio in (None, 0.0) for epoch in range(20)} == {"2_0"}
+
+
+def test_a_caption_is_told_otherwise_as_often_as_the_ratio_says_and_uniformly() -> None:
+    pool, names = paraphrase_pool({"p": "2_0", "q": "2_0"})
+    counts = Counter(shown(pool, names, "2_0", 0.4, epoch) for epoch in range(2000))
+    for name, expected in (("2_0", 1200), ("p", 400), ("q", 400)):
+        assert counts[name] == pytest.approx(expected, abs=88), name  # 4 standard deviations
+
+
+def test_a_paraphrase_whose_source_is_no_anchor_is_not_used() -> None:
+    pool, names = paraphrase_pool({"p": "2_0", "q": "2_1", "r": "q"}, dropped="2_0")
+    assert {names[anchor]: [names[p] for p in found] for anchor, found in pool.paraphrases.items()} == {"2_1": ["q"]}
+    assert not {"p", "q", "r", "2_0"} & {names[anchor] for anchor in pool.anchors}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_paraphrase_that_stands_in_keeps_the_draw_of_its_caption(unit: str) -> None:
+    pool, _ = paraphrase_pool({"p": "2_0"})
+    arguments: dict[str, Any] = {"image_id": "2", "caption_id": "2_0", "unit": unit, "negatives": 3, "seed": 0}
+    for epoch in range(10):
+        one, two = (
+            draw_negatives(pool, shown_id=shown_id, swap_ratio=0.5, epoch=epoch, **arguments)
+            for shown_id in ("2_0", "p")
+        )
+        assert one == two
+
+
+def test_a_paraphrase_that_stands_in_has_negatives_of_its_own_kept_pairs_only() -> None:
+    captions = with_paraphrases({"p": "2_0"})
+    texts, pairs = text_table(captions, NEGATIVES), pair_table(captions, NEGATIVES)
+    text_ids = texts["text_id"].to_pylist()
+    kept = ("swap_obj", "replace_rel")
+    keep_pairs = np.array([row["caption_id"] != "p" or row["negative_type"] in kept for row in pairs.to_pylist()])
+    pool = build_pool(texts, pairs, texts_of_pairs(texts, pairs, keep_pairs), keep_pairs)
+    arguments: dict[str, Any] = {"image_id": "2", "caption_id": "2_0", "unit": "pair", "negatives": 20, "seed": 0}
+    drawn = draw_negatives(pool, shown_id="p", swap_ratio=0.5, epoch=0, **arguments)
+    assert {text_ids[index] for index in drawn} == {f"negative:2_0:{name}" for name in kept}
 
 
 SIZES = [(n, b, w) for n in (1, 2, 5, 8, 13, 64, 101) for b in (1, 2, 3, 8, 200) for w in (1, 2, 3, 4, 8)]

@@ -230,7 +230,9 @@ def test_a_listwise_loss_without_negatives_is_a_fault() -> None:
 
 
 MIXING_FAULTS = {
-    "data.mixing.curriculum.epochs=2": "`data.mixing.curriculum.negatives` or",
+    "data.mixing.curriculum.epochs=2": "`data.mixing.curriculum.negatives`, `data.mixing.curriculum.swap_ratio` or",
+    "data.mixing.curriculum={paraphrase_ratio: 0.5}": "`data.mixing.paraphrase_ratio` must be given where",
+    "data.mixing.paraphrase_ratio=1.1": "`data.mixing.paraphrase_ratio` must be in [0.0, 1.0], got 1.1",
     "data.mixing.curriculum={epochs: 0, negatives: 1}": "`data.mixing.curriculum.epochs` must be > 0.0, got 0",
     "data.mixing.curriculum={negatives: -1}": "`data.mixing.curriculum.negatives` must be >= 0.0, got -1",
     "data.mixing.curriculum={swap_ratio: 1.5}": "`data.mixing.curriculum.swap_ratio` must be in [0.0, 1.0], got 1.5",
