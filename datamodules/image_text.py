@@ -15,7 +15,7 @@ from datamodules.benchmarks import Pairs
 from datamodules.loaders import CountedRows, EpochBatches, LateLoader
 from datamodules.mixed_rows import MixedRows
 from datamodules.mixing import UNITS, Curriculum, Mixing, build_pool, rank_rows, set_paraphrases_aside, texts_of_pairs
-from datamodules.sources import SOURCE, ImageRows, check_images, read_tables
+from datamodules.sources import SOURCE, ImageRows, check_images, read_neighbours, read_tables
 from negatives.balance import random_subset
 from negatives.harmonise import harmonise_table
 from negatives.records import (
@@ -45,6 +45,8 @@ class ImageTextDataModule(L.LightningDataModule):
         harmonise: each negative takes its positive's casing, final punctuation and white space, as `itm filter` judged
             them by default; verdicts on texts of the other kind are refused.
         image_root: folder of the images; the captions table's folder where None.
+        neighbours: table of images near each other (`itm neighbours`); each row is then accompanied by one of a
+            neighbour of its image, see `MixedRows`.
         unit: "text" or "pair", see `draw_negatives`.
         positives_per_row: kept positives of an image in a row, where the unit is "text".
         negatives_per_positive, swap_ratio: how many negatives join a positive, see `draw_negatives`.
@@ -52,7 +54,7 @@ class ImageTextDataModule(L.LightningDataModule):
             are positives like any others.
         image_dropout: chance that a row's image is replaced by noise, so that the blind control is no surprise to it.
         curriculum: where `negatives_per_positive` and the two ratios start; None for constant ones.
-        batch_size: rows, each of one image, in a batch on each rank.
+        batch_size: rows, each of one image, in a batch on each rank; those of neighbours come on top.
         num_workers: loader processes on each rank.
         validation: pairs for the learning curves.
         seed: of the draw and of the order.
@@ -70,6 +72,7 @@ class ImageTextDataModule(L.LightningDataModule):
         subset: str = "all",
         harmonise: bool = True,
         image_root: str | Path | None = None,
+        neighbours: StrPath | None = None,
         unit: str = "text",
         positives_per_row: int = 1,
         negatives_per_positive: float = 1.0,
@@ -92,7 +95,7 @@ class ImageTextDataModule(L.LightningDataModule):
         self.captions, self.negatives, self.verdicts, self.subset = captions, negatives, verdicts, subset
         self.harmonise = harmonise
         self.root = Path(image_root) if image_root is not None else Path(captions).parent  # type: ignore[arg-type]
-        self.unit, self.seed = unit, seed
+        self.neighbours, self.unit, self.seed = neighbours, unit, seed
         self.mixing = Mixing(
             unit=unit,
             positives=positives_per_row,
@@ -125,7 +128,8 @@ class ImageTextDataModule(L.LightningDataModule):
             set_paraphrases_aside(pool, texts, self._sources(captions))
         if not pool.anchors:
             raise InputError(f"{self.captions}: no positive is left to train on; loosen the filter.")
-        self.rows = MixedRows(texts, pool, images, self.root, mixing=self.mixing, seed=self.seed)
+        neighbours = read_neighbours(self.neighbours, images) if self.neighbours is not None else None
+        self.rows = MixedRows(texts, pool, images, self.root, mixing=self.mixing, seed=self.seed, neighbours=neighbours)
 
     def captions_to_train_on(self) -> list[str]:
         """All texts of the training tables, kept or not: the words that a tokenizer has to know."""

@@ -219,6 +219,28 @@ def draw_negatives(
     return drawn
 
 
+def draw_hard_anchor(
+    neighbours: Sequence[str], anchors_of: Mapping[str, Sequence[int]], *, caption_id: str, seed: int, epoch: int
+) -> int | None:
+    """A kept positive of one of an image's neighbours, both drawn uniformly: NegCLIP's hard image and its caption.
+
+    Args:
+        neighbours: ids of the images near an anchor's.
+        anchors_of: image_id -> positions of its kept positives; the images that can be drawn.
+        caption_id: of the anchor.
+        seed, epoch: with `caption_id` all that the draw depends on.
+
+    Returns:
+        A position in the text table, None where no neighbour has a kept positive.
+    """
+    usable = [anchors_of[name] for name in neighbours if name in anchors_of]
+    if not usable:
+        return None
+    rng = generator_for(seed, epoch, caption_id, "neighbour")
+    positives = usable[int(rng.integers(len(usable)))]
+    return positives[int(rng.integers(len(positives)))]
+
+
 def group_anchors(anchors: Sequence[int], image_ids: Sequence[str], size: int) -> list[list[int]]:
     """The anchors of each image in groups of at most `size`: the positives of one row, which share its image.
 

@@ -99,6 +99,12 @@ VERBS = {
         "scores a table of image-caption pairs, resumable",
         "itm score run=runs/experiment captions=captions.jsonl output_dir=scores",
     ),
+    "neighbours": Verb(
+        "experiments.neighbours",
+        "NeighboursConfig",
+        "the images nearest to each image by CLIP's features, for data.neighbours",
+        "itm neighbours model.checkpoint=openai/clip-vit-base-patch32 captions=captions.jsonl output_dir=neighbours",
+    ),
 }
 
 

@@ -99,6 +99,7 @@ def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
         subset=config.subset,
         harmonise=config.harmonise,
         image_root=config.image_root,
+        neighbours=config.neighbours,
         unit=config.mixing.unit,
         positives_per_row=config.mixing.positives,
         negatives_per_positive=config.mixing.negatives,

@@ -106,6 +106,9 @@ class DataConfig:
     """Each negative takes its positive's casing, final punctuation and white space, as `itm filter` judged them."""
     image_root: str | None = field(default=None, metadata={"exists": "folder"})
     """Folder that image paths start from; the captions table's own folder where not given."""
+    neighbours: str | None = field(default=None, metadata={"exists": "file"})
+    """Table of `itm neighbours`: beside each row of a batch, one of a neighbour of its image (NegCLIP's hard images),
+    drawn anew in every epoch; a batch then has up to twice `batch_size` rows."""
     mixing: MixingConfig = field(default_factory=MixingConfig)
     """How negatives join positives."""
     batch_size: int = field(default=64, metadata={"min": 1})
@@ -427,6 +430,37 @@ class ScoreConfig:
 
     accelerator: str = field(default="auto", metadata={"choices": ("auto", "cpu", "gpu", "cuda", "mps")})
     """Hardware to score on."""
+
+
+@dataclass
+class NeighboursConfig:
+    """`itm neighbours`: the images nearest to each image."""
+
+    run: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder of a finished `itm train` of a clip; or give `model.checkpoint`."""
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(backbone="clip"))
+    """Used where no run is given; a clip."""
+    captions: str = field(default=MISSING, metadata={"exists": "file"})
+    """Captions table of the images."""
+    image_root: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder that image paths start from; the table's own folder where not given."""
+    output_dir: str = MISSING
+    """Folder for `neighbours.parquet`."""
+    k: int = field(default=3, metadata={"min": 1})
+    """Neighbours of each image."""
+    batch_size: int = field(default=64, metadata={"min": 1})
+    """Images encoded at a time."""
+    accelerator: str = field(default="auto", metadata={"choices": ("auto", "cpu", "gpu", "cuda", "mps")})
+    """Hardware to encode on."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Nothing that encodes images, or a scorer that is no CLIP."""
+        if self.run is None and self.model.checkpoint is None:
+            yield f"`{place}run` or `{place}model.checkpoint` must be given: what is to compare images?"
+        if self.run is None and self.model.backbone != "clip":
+            yield (
+                f"`{place}model.backbone` must be clip, whose image features are compared, got {self.model.backbone}"
+            )
 
 
 @dataclass

@@ -33,10 +33,12 @@ from negatives.records import (
 )
 from tests.tiny import photo, row, tiny_tables
 
+NEIGHBOUR_COLUMNS = ("image_id", "neighbour_image_id")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tables of six scenes, and verdicts that drop about a third."""
+    """Tables of six scenes, verdicts that drop about a third, paraphrases, and the next two scenes as neighbours."""
     folder = tmp_path_factory.mktemp("tables")
     captions, negatives = tiny_tables(folder)
     true = read_captions(captions)
@@ -47,6 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # in another order than the texts
     write_table(verdicts.take(np.random.default_rng(1).permutation(len(keep))), folder / "verdicts.parquet")
     write_table(paraphrases_of(true, 8), folder / "paraphrases.parquet")
+    ring = [(f"train-{i}", f"train-{(i + step) % 6}") for i in range(6) for step in (1, 2)]
+    write_table(pa.table(dict(zip(NEIGHBOUR_COLUMNS, zip(*ring, strict=True), strict=True))), folder / "near.parquet")
     return folder
 
 
@@ -61,12 +65,17 @@ def paraphrases_of(captions: pa.Table, first: int) -> pa.Table:
 
 
 def data(folder: Path, **settings: Any) -> ImageTextDataModule:
-    """A data module whose batches are lists of rows; with paraphrases where their ratio is given."""
+    """A data module whose batches are lists of rows; with paraphrases where their ratio is given.
+
+    `neighbours` is the name of a table in the folder.
+    """
     train = folder / "train"
     settings = {"batch_size": 5, "verdicts": folder / "verdicts.parquet", "image_root": train, **settings}
     captions: list[Any] = [train / "captions.parquet"]
     if "paraphrase_ratio" in settings:
         captions.append(folder / "paraphrases.parquet")
+    if "neighbours" in settings:
+        settings["neighbours"] = folder / settings["neighbours"]
     module = ImageTextDataModule(captions, train / "negatives.parquet", **settings)
     module.connect(list)  # type: ignore[arg-type]
     module.setup()
@@ -144,6 +153,7 @@ MIXES: dict[str, dict[str, Any]] = {
         "paraphrase_ratio": 0.6,
         "curriculum": Curriculum(epochs=2, paraphrase_ratio=0.1),
     },
+    "neighbours": {"neighbours": "near.parquet", "paraphrase_ratio": 0.4},
     "rows of several positives": {"positives_per_row": 2, "negatives_per_positive": 1.5, "paraphrase_ratio": 0.5},
 }
 every_mix = pytest.mark.parametrize("mix", MIXES)
@@ -414,6 +424,64 @@ def test_a_ratio_of_paraphrases_needs_paraphrases(folder: Path) -> None:
     with pytest.raises(InputError, match=r"needs paraphrases, .*; list a table of paraphrases in data\.cap") as error:
         module.setup()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("unit", ["text", "pair"])
+def test_a_batch_is_followed_by_a_row_of_a_neighbour_of_each_of_its_images(folder: Path, unit: str) -> None:
+    settings: dict[str, Any] = {"subset": "kept", "unit": unit, "negatives_per_positive": 2}
+    kept_anchors = kept(folder, 1)
+    steps, captions = Counter(), Counter()
+    for epoch in range(12):
+        alone = {row.text_ids[0]: row for batch in epoch_of(data(folder, **settings), epoch) for row in batch}
+        assert set(alone) == kept_anchors
+        module = data(folder, neighbours="near.parquet", **settings)
+        for batch, lone in zip(epoch_of(module, epoch), epoch_of(data(folder, **settings), epoch), strict=True):
+            assert plain([batch[: len(lone)]]) == plain([lone])
+            hard = batch[len(lone) :]
+            assert len(hard) == len(lone), "some neighbour of every image has a kept positive"
+            assert plain([hard]) == plain([[alone[row.text_ids[0]] for row in hard]]), "negatives by the same rules"
+            for near, one in zip(hard, lone, strict=True):
+                steps[(int(near.image_id.removeprefix("train-")) - int(one.image_id.removeprefix("train-"))) % 6] += 1
+                captions[near.text_ids[0]] += 1
+    assert set(steps) == {1, 2}
+    assert set(captions) == kept_anchors
+
+
+def test_a_row_without_a_usable_neighbour_brings_no_other(folder: Path, tmp_path: Path) -> None:
+    rows = [{"image_id": "train-0", "neighbour_image_id": "train-1", "rank": 1, "similarity": 0.5}]
+    write_table(pa.Table.from_pylist(rows), tmp_path / "one.parquet")
+    module = data(folder, neighbours=tmp_path / "one.parquet")
+    for epoch in range(3):
+        (batch,) = epoch_of(data(folder, neighbours=tmp_path / "one.parquet", batch_size=12), epoch)
+        assert [row.image_id for row in batch[12:]] == ["train-1", "train-1"], "two captions of image 0"
+    assert module.rows is not None
+    assert len(module.rows) == 12, "an epoch is still one pass over the positives"
+
+
+BAD_NEIGHBOURS = {
+    "neighbour_image_id must be of an image in data.captions, got 'x'": ("train-0", "x"),
+    "image_id must be of an image in data.captions, got 'y'": ("y", "train-0"),
+    "An image must not be its own neighbour, 'train-0' is": ("train-0", "train-0"),
+    "neighbour_image_id must be of an image in data.captions, got None": ("train-0", None),
+}
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+@pytest.mark.parametrize("message", BAD_NEIGHBOURS)
+def test_neighbours_of_other_images_are_an_error(folder: Path, tmp_path: Path, message: str, suffix: str) -> None:
+    rows = [("train-2", "train-3"), BAD_NEIGHBOURS[message]]
+    path = tmp_path / f"bad.{suffix}"
+    write_table(pa.Table.from_pylist([dict(zip(NEIGHBOUR_COLUMNS, row, strict=True)) for row in rows]), path)
+    with pytest.raises(InputError) as error:
+        data(folder, neighbours=path)
+    assert str(error.value).startswith(message)
+    assert f"{path}, {'line' if suffix == 'jsonl' else 'row'} 2" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_without_neighbours_is_an_error(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"needs column `image_id`.*make it by `itm neighbours`"):
+        data(folder, neighbours="verdicts.parquet")
 
 
 def test_several_tables_train_as_one(folder: Path, tmp_path: Path) -> None:

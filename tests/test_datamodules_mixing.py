@@ -21,6 +21,7 @@ from datamodules.mixing import (
     batch_places,
     batches_in_epoch,
     build_pool,
+    draw_hard_anchor,
     draw_negatives,
     rank_batches,
     rank_rows,
@@ -346,6 +347,30 @@ def test_a_paraphrase_that_stands_in_has_negatives_of_its_own_kept_pairs_only() 
     arguments: dict[str, Any] = {"image_id": "2", "caption_id": "2_0", "unit": "pair", "negatives": 20, "seed": 0}
     drawn = draw_negatives(pool, shown_id="p", swap_ratio=0.5, epoch=0, **arguments)
     assert {text_ids[index] for index in drawn} == {f"negative:2_0:{name}" for name in kept}
+
+
+def test_hard_anchors_are_drawn_uniformly_of_neighbours_that_have_one_and_of_their_positives() -> None:
+    anchors_of = {"a": [1], "b": [2, 3], "far": [9]}
+    counts = Counter(
+        draw_hard_anchor(["a", "gone", "b"], anchors_of, caption_id="c", seed=0, epoch=epoch) for epoch in range(2000)
+    )
+    for anchor, expected in ((1, 1000), (2, 500), (3, 500)):
+        assert counts[anchor] == pytest.approx(expected, abs=90), anchor  # 4 standard deviations
+    assert set(counts) == {1, 2, 3}
+
+
+def test_a_hard_anchor_depends_on_seed_epoch_and_caption() -> None:
+    def drawn(caption_id: str = "c", seed: int = 0) -> list[int | None]:
+        anchors_of = {"a": list(range(50))}
+        return [draw_hard_anchor(["a"], anchors_of, caption_id=caption_id, seed=seed, epoch=e) for e in range(20)]
+
+    assert drawn() == drawn()
+    assert drawn() != drawn(seed=1) != drawn("d") != drawn()
+
+
+@pytest.mark.parametrize("neighbours", [[], ["gone"]])
+def test_without_a_usable_neighbour_there_is_no_hard_anchor(neighbours: list[str]) -> None:
+    assert draw_hard_anchor(neighbours, {"a": [1]}, caption_id="c", seed=0, epoch=0) is None
 
 
 SIZES = [(n, b, w) for n in (1, 2, 5, 8, 13, 64, 101) for b in (1, 2, 3, 8, 200) for w in (1, 2, 3, 4, 8)]
