@@ -20,7 +20,7 @@ import pytest
 from datamodules.batch import ImageTextRow, collate_rows
 from datamodules.benchmarks.tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
-from datamodules.mixing import Curriculum
+from datamodules.mixing import Curriculum, Mixing
 from negatives.harmonise import harmonise_table
 from negatives.records import (
     VERDICT_SCHEMA,
@@ -350,6 +350,29 @@ def test_the_configuration_says_whether_negatives_are_harmonised(folder: Path, h
     tables = (str(folder / "train" / f"{name}.parquet") for name in ("captions", "negatives"))
     assert DataConfig().harmonise
     assert build_datamodule(DataConfig(*tables, harmonise=harmonise), seed=0).harmonise is harmonise
+
+
+def test_the_configuration_says_how_rows_are_mixed(folder: Path) -> None:
+    from experiments.build import build_datamodule
+    from experiments.config import load_config
+    from experiments.schemas import DataConfig
+
+    words = [f"{name}={folder / 'train' / f'{name}.parquet'}" for name in ("captions", "negatives")]
+    assert build_datamodule(load_config(DataConfig, None, words), seed=0).mixing == Mixing()
+    words += ["mixing.curriculum={epochs: 0.5, negatives: 3, paraphrase_ratio: 0}", "mixing.paraphrase_ratio=0.25"]
+    words += ["mixing.unit=pair", "mixing.positives=2", "mixing.negatives=1.5", "mixing.swap_ratio=0.1"]
+    words += ["mixing.image_dropout=0.2", f"neighbours={folder / 'near.parquet'}"]
+    module = build_datamodule(load_config(DataConfig, None, words), seed=0)
+    assert module.mixing == Mixing(
+        unit="pair",
+        positives=2,
+        negatives=1.5,
+        swap_ratio=0.1,
+        paraphrase_ratio=0.25,
+        image_dropout=0.2,
+        curriculum=Curriculum(epochs=0.5, negatives=3.0, paraphrase_ratio=0.0),
+    )
+    assert module.neighbours == str(folder / "near.parquet")
 
 
 @pytest.mark.parametrize("judged", [True, False, None])
