@@ -50,8 +50,8 @@ class ImageTextDataModule(L.LightningDataModule):
         unit: "text" or "pair", see `draw_negatives`.
         positives_per_row: kept positives of an image in a row, where the unit is "text".
         negatives_per_positive, swap_ratio: how many negatives join a positive, see `draw_negatives`.
-        paraphrase_ratio: chance that a kept paraphrase stands in for its caption in an epoch; where None, paraphrases
-            are positives like any others.
+        paraphrase_ratio: chance that a kept paraphrase stands in for its kept caption in an epoch; paraphrases of
+            captions that were not kept are not used. Where None, paraphrases are positives like any others.
         image_dropout: chance that a row's image is replaced by noise, so that the blind control is no surprise to it.
         curriculum: where `negatives_per_positive` and the two ratios start; None for constant ones.
         batch_size: rows, each of one image, in a batch on each rank; those of neighbours come on top.

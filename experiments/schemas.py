@@ -51,7 +51,8 @@ class MixingConfig:
     """Chance that a drawn negative is a swap one."""
     paraphrase_ratio: float | None = field(default=None, metadata={"min": 0.0, "max": 1.0})
     """Chance that a kept paraphrase stands in for its caption in an epoch, with the caption's negatives. Not given:
-    paraphrases (captions with `source_caption_id`) are positives like any others."""
+    paraphrases (captions with `source_caption_id`) are positives like any others. Given: those of captions that were
+    not kept are not used."""
     image_dropout: float = field(default=0.0, metadata={"min": 0.0, "max": 1.0})
     """Chance that a row's image is replaced by noise: the scorer learns what the text alone is worth, which is what the
     blind control then reads off (as the condition is dropped for classifier-free guidance)."""
