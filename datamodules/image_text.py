@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
 import numpy as np
 import pyarrow as pa
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from datamodules.batch import Collator, ImageTextBatch, ImageTextRow
+from datamodules.batch import Collator, ImageTextBatch
 from datamodules.benchmarks import Pairs
 from datamodules.loaders import CountedRows, EpochBatches, LateLoader
-from datamodules.mixing import (
-    UNITS,
-    TextPool,
-    build_pool,
-    draw_negatives,
-    group_anchors,
-    rank_rows,
-    texts_of_pairs,
-)
-from datamodules.sources import ImageRows, check_images, load_image, noise_image, read_tables
+from datamodules.mixed_rows import MixedRows
+from datamodules.mixing import UNITS, Curriculum, Mixing, build_pool, rank_rows, set_paraphrases_aside, texts_of_pairs
+from datamodules.sources import SOURCE, ImageRows, check_images, read_neighbours, read_tables
 from negatives.balance import random_subset
 from negatives.harmonise import harmonise_table
-from negatives.randomness import generator_for
 from negatives.records import (
     InputError,
     StrPath,
@@ -38,70 +29,6 @@ from negatives.records import (
     read_verdicts,
     text_table,
 )
-
-
-class MixedRows(Dataset[list[ImageTextRow]]):
-    """Batches of rows: item `(epoch, rows)` gives rows of kept positives with the negatives of that epoch.
-
-    Args:
-        texts: text table.
-        pool: its kept texts.
-        images: image_id -> path inside `root`.
-        unit, negatives, swap_ratio, seed: see `draw_negatives`.
-        positives: kept positives of an image in a row; with unit "pair" a row has one.
-        image_dropout: chance that a row's image is replaced by noise in an epoch.
-    """
-
-    def __init__(
-        self,
-        texts: pa.Table,
-        pool: TextPool,
-        images: dict[str, str],
-        root: Path,
-        unit: str,
-        positives: int,
-        negatives: int,
-        swap_ratio: float,
-        image_dropout: float,
-        seed: int,
-    ):
-        self.pool, self.images, self.root = pool, images, root
-        self.unit, self.negatives, self.swap_ratio, self.seed = unit, negatives, swap_ratio, seed
-        self.image_dropout = image_dropout
-        self.text_ids, self.image_ids = texts["text_id"].to_pylist(), texts["image_id"].to_pylist()
-        self.captions, self.labels = texts["caption"].to_pylist(), texts["label"].to_pylist()
-        self.types = texts["negative_type"].to_pylist()
-        self.positives = group_anchors(pool.anchors, self.image_ids, positives if unit == "text" else 1)
-
-    def __len__(self) -> int:
-        return len(self.positives)
-
-    def __getitem__(self, item: tuple[int, Sequence[int]]) -> list[ImageTextRow]:
-        epoch, rows = item
-        return [self.row(epoch, self.positives[row]) for row in rows]
-
-    def row(self, epoch: int, positives: Sequence[int]) -> ImageTextRow:
-        """The row of an image's positives (positions in the text table): these first, then their negatives."""
-        image_id = self.image_ids[positives[0]]
-        negatives: list[int] = []
-        for positive in positives:
-            negatives += draw_negatives(
-                self.pool,
-                image_id=image_id,
-                caption_id=self.text_ids[positive].removeprefix("caption:"),
-                unit=self.unit,
-                negatives=self.negatives,
-                swap_ratio=self.swap_ratio,
-                seed=self.seed,
-                epoch=epoch,
-                taken=negatives,
-            )
-        columns = (self.text_ids, self.captions, self.labels, self.types)
-        image = load_image(self.root, self.images[image_id])
-        key = self.text_ids[positives[0]]
-        if generator_for(self.seed, epoch, key, "image_dropout").random() < self.image_dropout:
-            image = noise_image(image.size, self.seed, f"{epoch} {key}")
-        return ImageTextRow(image_id, image, *([column[i] for i in (*positives, *negatives)] for column in columns))
 
 
 class ImageTextDataModule(L.LightningDataModule):
@@ -118,11 +45,16 @@ class ImageTextDataModule(L.LightningDataModule):
         harmonise: each negative takes its positive's casing, final punctuation and white space, as `itm filter` judged
             them by default; verdicts on texts of the other kind are refused.
         image_root: folder of the images; the captions table's folder where None.
+        neighbours: table of images near each other (`itm neighbours`); each row is then accompanied by one of a
+            neighbour of its image, see `MixedRows`.
         unit: "text" or "pair", see `draw_negatives`.
         positives_per_row: kept positives of an image in a row, where the unit is "text".
         negatives_per_positive, swap_ratio: how many negatives join a positive, see `draw_negatives`.
+        paraphrase_ratio: chance that a kept paraphrase stands in for its kept caption in an epoch; paraphrases of
+            captions that were not kept are not used. Where None, paraphrases are positives like any others.
         image_dropout: chance that a row's image is replaced by noise, so that the blind control is no surprise to it.
-        batch_size: rows, each of one image, in a batch on each rank.
+        curriculum: where `negatives_per_positive` and the two ratios start; None for constant ones.
+        batch_size: rows, each of one image, in a batch on each rank; those of neighbours come on top.
         num_workers: loader processes on each rank.
         validation: pairs for the learning curves.
         seed: of the draw and of the order.
@@ -140,11 +72,14 @@ class ImageTextDataModule(L.LightningDataModule):
         subset: str = "all",
         harmonise: bool = True,
         image_root: str | Path | None = None,
+        neighbours: StrPath | None = None,
         unit: str = "text",
         positives_per_row: int = 1,
-        negatives_per_positive: int = 1,
+        negatives_per_positive: float = 1.0,
         swap_ratio: float = 0.5,
+        paraphrase_ratio: float | None = None,
         image_dropout: float = 0.0,
+        curriculum: Curriculum | None = None,
         batch_size: int = 64,
         num_workers: int = 0,
         validation: Pairs | None = None,
@@ -160,9 +95,16 @@ class ImageTextDataModule(L.LightningDataModule):
         self.captions, self.negatives, self.verdicts, self.subset = captions, negatives, verdicts, subset
         self.harmonise = harmonise
         self.root = Path(image_root) if image_root is not None else Path(captions).parent  # type: ignore[arg-type]
-        self.unit, self.seed = unit, seed
-        self.positives_per_row, self.negatives_per_positive = positives_per_row, negatives_per_positive
-        self.swap_ratio, self.image_dropout = swap_ratio, image_dropout
+        self.neighbours, self.unit, self.seed = neighbours, unit, seed
+        self.mixing = Mixing(
+            unit=unit,
+            positives=positives_per_row,
+            negatives=negatives_per_positive,
+            swap_ratio=swap_ratio,
+            paraphrase_ratio=paraphrase_ratio,
+            image_dropout=image_dropout,
+            curriculum=curriculum,
+        )
         self.batch_size, self.num_workers, self.validation = batch_size, num_workers, validation
         self.collate: Collator | None = None
         self.rows: MixedRows | None = None
@@ -182,26 +124,30 @@ class ImageTextDataModule(L.LightningDataModule):
         images = dict(zip(captions["image_id"].to_pylist(), captions["image"].to_pylist(), strict=True))
         check_images(self.root, list(images.values()))
         pool = build_pool(texts, pairs, *self._keep(texts, pairs))
+        if self.mixing.paraphrase_ratio is not None:
+            set_paraphrases_aside(pool, texts, self._sources(captions))
         if not pool.anchors:
             raise InputError(f"{self.captions}: no positive is left to train on; loosen the filter.")
-        self.rows = MixedRows(
-            texts,
-            pool,
-            images,
-            self.root,
-            unit=self.unit,
-            positives=self.positives_per_row,
-            negatives=self.negatives_per_positive,
-            swap_ratio=self.swap_ratio,
-            image_dropout=self.image_dropout,
-            seed=self.seed,
-        )
+        neighbours = read_neighbours(self.neighbours, images) if self.neighbours is not None else None
+        self.rows = MixedRows(texts, pool, images, self.root, mixing=self.mixing, seed=self.seed, neighbours=neighbours)
 
     def captions_to_train_on(self) -> list[str]:
         """All texts of the training tables, kept or not: the words that a tokenizer has to know."""
         if self.rows is None:
             raise RuntimeError("Call setup() before asking for captions.")
         return self.rows.captions
+
+    def _sources(self, captions: pa.Table) -> dict[str, str]:
+        """The caption_id of each paraphrase, and of the caption behind it."""
+        names = captions["caption_id"].to_pylist()
+        sources = captions[SOURCE].to_pylist() if SOURCE in captions.column_names else [None] * len(names)
+        source_of = {name: source for name, source in zip(names, sources, strict=True) if source not in (None, name)}
+        if not source_of:
+            raise InputError(
+                f"data.mixing.paraphrase_ratio needs paraphrases, and no caption names a {SOURCE} ({self.captions}); "
+                "list a table of paraphrases in data.captions, or leave it out."
+            )
+        return source_of
 
     def _keep(self, texts: pa.Table, pairs: pa.Table) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Which texts and which pairs to train on, where not all (see `build_pool`)."""

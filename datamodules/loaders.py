@@ -8,11 +8,14 @@ from dataclasses import replace
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.batch import UNKNOWN, ImageTextBatch, ImageTextRow
-from datamodules.mixing import batches_in_epoch, rank_batches
+from datamodules.mixing import batch_places, batches_in_epoch, rank_batches
+
+EpochBatch = tuple[int, Sequence[int], Sequence[int]]
+"""An epoch, rows, and the place of each row in the order of the epoch."""
 
 
-class EpochBatches(Sampler[tuple[int, list[int]]]):
-    """Yields `(epoch, rows)` for one rank; Lightning sets the epoch.
+class EpochBatches(Sampler[EpochBatch]):
+    """Yields `(epoch, rows, places)` for one rank; Lightning sets the epoch.
 
     Args:
         rows: how many there are.
@@ -38,10 +41,12 @@ class EpochBatches(Sampler[tuple[int, list[int]]]):
         """Called by Lightning at the start of every epoch, also of one that goes on."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+    def __iter__(self) -> Iterator[EpochBatch]:
         sizes = {"batch_size": self.batch_size, "rank": self.rank, "world_size": self.world_size}
-        for batch in rank_batches(self.rows, seed=self.seed, epoch=self.epoch, **sizes)[self.done() :]:
-            yield self.epoch, batch
+        done = self.done()
+        batches = rank_batches(self.rows, seed=self.seed, epoch=self.epoch, **sizes)
+        for number, rows in enumerate(batches[done:], start=done):
+            yield self.epoch, rows, batch_places(number, len(rows), **sizes)
 
     def __len__(self) -> int:
         """Batches of a whole epoch, by which Lightning knows the last one."""

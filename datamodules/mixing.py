@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,60 @@ from negatives.randomness import generator_for
 
 UNITS = ("text", "pair")
 SWAP, OTHER = "swap", "other"
+MOVING = ("negatives", "swap_ratio", "paraphrase_ratio")
+"""What a curriculum moves."""
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Where the mixing starts; its values move linearly to their own over the first epochs and stay there.
+
+    Attributes:
+        epochs: how many, > 0; a fraction ends within an epoch.
+        negatives, swap_ratio, paraphrase_ratio: starting values of the mixing's; None for what does not move.
+    """
+
+    epochs: float
+    negatives: float | None = None
+    swap_ratio: float | None = None
+    paraphrase_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How negatives join positives in a row, and which positives there are.
+
+    Attributes:
+        unit: "text" or "pair", see `draw_negatives`.
+        positives: kept positives of an image in a row; with unit "pair" a row has one.
+        negatives, swap_ratio: see `draw_negatives`.
+        paraphrase_ratio: see `shown_positive`; None where paraphrases are positives like any others.
+        image_dropout: chance that a row's image is replaced by noise in an epoch.
+        curriculum: where the values start; None for constant ones.
+    """
+
+    unit: str = "text"
+    positives: int = 1
+    negatives: float = 1.0
+    swap_ratio: float = 0.5
+    paraphrase_ratio: float | None = None
+    image_dropout: float = 0.0
+    curriculum: Curriculum | None = None
+
+    def at(self, time: float) -> Mixing:
+        """The mixing at a time of training, in epochs: a constant one.
+
+        >>> Mixing(negatives=2.0, curriculum=Curriculum(epochs=0.5, negatives=0.0)).at(0.125).negatives
+        0.5
+        """
+        if self.curriculum is None:
+            return self
+        part = min(1.0, time / self.curriculum.epochs)
+        starts = {name: getattr(self.curriculum, name) for name in MOVING}
+        moved = {
+            name: (1 - part) * start + part * getattr(self, name) for name, start in starts.items() if start is not None
+        }
+        return replace(self, curriculum=None, **moved)
 
 
 @dataclass
@@ -23,11 +77,13 @@ class TextPool:
         anchors: kept positives; an epoch is one pass over them.
         by_image: image_id -> family ("swap" or "other") -> kept negatives of any caption of the image.
         by_caption: caption_id -> family -> negatives of the kept pairs with that caption.
+        paraphrases: anchor -> kept paraphrases that stand in for it, where they are no anchors of their own.
     """
 
     anchors: list[int] = field(default_factory=list)
     by_image: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     by_caption: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    paraphrases: dict[int, list[int]] = field(default_factory=dict)
 
 
 def family_of(negative_type: str) -> str:
@@ -67,6 +123,25 @@ def build_pool(
     return pool
 
 
+def set_paraphrases_aside(pool: TextPool, texts: pa.Table, source_of: Mapping[str, str]) -> None:
+    """Makes paraphrases stand in for the caption behind them, instead of being anchors of their own.
+
+    A paraphrase whose source is no anchor is not used: its source was dropped, or is a paraphrase itself.
+
+    Args:
+        pool: of `texts`; changed.
+        texts: text table.
+        source_of: caption_id of each paraphrase -> that of its source.
+    """
+    text_ids = texts["text_id"].to_pylist()
+    names = {anchor: text_ids[anchor].removeprefix("caption:") for anchor in pool.anchors}
+    pool.anchors = [anchor for anchor, name in names.items() if name not in source_of]
+    place = {names[anchor]: anchor for anchor in pool.anchors}
+    for index, name in names.items():
+        if (anchor := place.get(source_of.get(name, ""))) is not None:
+            pool.paraphrases.setdefault(anchor, []).append(index)
+
+
 def positions(texts: pa.Table, pairs: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """The positions in the text table of each pair's positive and of its negative."""
     place = {text_id: index for index, text_id in enumerate(texts["text_id"].to_pylist())}
@@ -83,17 +158,36 @@ def texts_of_pairs(texts: pa.Table, pairs: pa.Table, keep_pairs: np.ndarray) -> 
     return keep
 
 
+def shown_positive(
+    pool: TextPool, anchor: int, *, caption_id: str, paraphrase_ratio: float | None, seed: int, epoch: int
+) -> int:
+    """The text that an anchor shows in an epoch: itself, or with chance `paraphrase_ratio` one of its paraphrases.
+
+    Args:
+        pool: kept texts, paraphrases set aside.
+        anchor: position of the anchor in the text table.
+        caption_id: of the anchor.
+        paraphrase_ratio: 0 for None.
+        seed, epoch: with `caption_id` all that the draw depends on.
+    """
+    if paraphrase_ratio is None or not (paraphrases := pool.paraphrases.get(anchor)):
+        return anchor
+    rng = generator_for(seed, epoch, caption_id, "paraphrase")
+    return paraphrases[rng.integers(len(paraphrases))] if rng.random() < paraphrase_ratio else anchor
+
+
 def draw_negatives(
     pool: TextPool,
     *,
     image_id: str,
     caption_id: str,
     unit: str,
-    negatives: int,
+    negatives: float,
     swap_ratio: float,
     seed: int,
     epoch: int,
     taken: Collection[int] = (),
+    shown_id: str | None = None,
 ) -> list[int]:
     """The negatives that join a positive in an epoch, as positions in the text table, none of them twice.
 
@@ -101,21 +195,50 @@ def draw_negatives(
         pool: kept texts.
         image_id, caption_id: of the positive.
         unit: "text" draws from all kept negatives of the image, "pair" from the caption's own.
-        negatives: how many; all there are where there are fewer.
+        negatives: how many; all there are where there are fewer. Of 1.3, one joins, and a second with chance 0.3.
         swap_ratio: chance that a negative is a swap one; the other family fills in where one has run out.
         seed, epoch: with `caption_id` all that the draw depends on: not rank, worker or history.
         taken: texts that other positives of the row have drawn.
+        shown_id: caption_id of the paraphrase that stands in for the caption. It has the caption's negatives; of judged
+            pairs, those that were kept with it.
     """
-    available = pool.by_image.get(image_id, {}) if unit == "text" else pool.by_caption.get(caption_id, {})
+    own = pool.by_caption.get(caption_id if shown_id is None else shown_id, {})
+    available = pool.by_image.get(image_id, {}) if unit == "text" else own
     rng = generator_for(seed, epoch, caption_id)
     shuffled = {family: [texts[i] for i in rng.permutation(len(texts))] for family, texts in sorted(available.items())}
     left = {family: [text for text in texts if text not in taken] for family, texts in shuffled.items()}
     drawn = []
-    for coin in rng.random(negatives):
+    negatives = min(negatives, sum(map(len, left.values())))
+    whole = int(negatives)
+    # two coins more than there are whole negatives: the family of the one behind them, and whether it joins
+    *coins, last, joins = rng.random(whole + 2)
+    for coin in [*coins, last] if joins < negatives - whole else coins:
         first, second = (SWAP, OTHER) if coin < swap_ratio else (OTHER, SWAP)
         if candidates := left.get(first) or left.get(second):
             drawn.append(candidates.pop())
     return drawn
+
+
+def draw_hard_anchor(
+    neighbours: Sequence[str], anchors_of: Mapping[str, Sequence[int]], *, caption_id: str, seed: int, epoch: int
+) -> int | None:
+    """A kept positive of one of an image's neighbours, both drawn uniformly: NegCLIP's hard image and its caption.
+
+    Args:
+        neighbours: ids of the images near an anchor's.
+        anchors_of: image_id -> positions of its kept positives; the images that can be drawn.
+        caption_id: of the anchor.
+        seed, epoch: with `caption_id` all that the draw depends on.
+
+    Returns:
+        A position in the text table, None where no neighbour has a kept positive.
+    """
+    usable = [anchors_of[name] for name in neighbours if name in anchors_of]
+    if not usable:
+        return None
+    rng = generator_for(seed, epoch, caption_id, "neighbour")
+    positives = usable[int(rng.integers(len(usable)))]
+    return positives[int(rng.integers(len(positives)))]
 
 
 def group_anchors(anchors: Sequence[int], image_ids: Sequence[str], size: int) -> list[list[int]]:
@@ -145,6 +268,21 @@ def rank_batches(
     size = batch_size * world_size
     chunks = (order[start : start + size] for start in range(0, rows, size))
     return [chunk[rank::world_size] for chunk in chunks if len(chunk) >= world_size]
+
+
+def batch_places(batch: int, size: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> range:
+    """Where the rows of a rank's batch stand in the order of the epoch, which no number of ranks changes.
+
+    Args:
+        batch: number of the batch in `rank_batches`.
+        size: rows in it.
+        batch_size, rank, world_size: as in `rank_batches`.
+
+    >>> [list(batch_places(1, 2, batch_size=2, rank=r, world_size=2)) for r in (0, 1)]
+    [[4, 6], [5, 7]]
+    """
+    first = batch * batch_size * world_size + rank
+    return range(first, first + size * world_size, world_size)
 
 
 def batches_in_epoch(rows: int, *, batch_size: int, world_size: int = 1) -> int:

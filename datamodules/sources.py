@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 from PIL import Image
 
 from datamodules.batch import ImageTextRow
+from negatives.files import load_table
 from negatives.randomness import generator_for
 from negatives.records import (
     CAPTION_COLUMNS,
@@ -50,6 +51,41 @@ def read_tables(captions: StrPath | list[StrPath], negatives: StrPath | list[Str
     if SOURCE in true.column_names:
         _check_sources(true, captions)
     return true, false
+
+
+def read_neighbours(path: StrPath, image_ids: Collection[str]) -> dict[str, list[str]]:
+    """The neighbours of images from a table of `itm neighbours`, or one like it (Parquet or JSONL).
+
+    Args:
+        path: table with the columns `image_id` and `neighbour_image_id`.
+        image_ids: the images that there are.
+
+    Returns:
+        image_id -> its neighbours, in the table's order.
+
+    Raises:
+        InputError: an unusable table, an image that is not there, or one that is its own neighbour.
+    """
+    columns = ("image_id", "neighbour_image_id")
+    table, places = load_table(path, columns)
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise InputError(f"The table needs column `{missing[0]}` ({path}); make it by `itm neighbours`.")
+    known = set(image_ids)
+    neighbours: dict[str, list[str]] = {}
+    for row, ends in enumerate(_columns(table, *columns)):
+        image_id, neighbour = (str(end) if type(end) is int else end for end in ends)
+        for name, end in zip(columns, (image_id, neighbour), strict=True):
+            if not isinstance(end, str) or end not in known:
+                raise InputError(
+                    f"{name} must be of an image in data.captions, got {show(end)} ({path}, {places(row)}); run "
+                    "`itm neighbours` on the captions that you train on."
+                )
+        if image_id == neighbour:
+            raise InputError(
+                f"An image must not be its own neighbour, {show(image_id)} is ({path}, {places(row)}); drop the row."
+            )
+        neighbours.setdefault(image_id, []).append(neighbour)
+    return neighbours
 
 
 def _caption_part(table: pa.Table) -> pa.Table:

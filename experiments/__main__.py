@@ -106,6 +106,12 @@ VERBS = {
         "itm export runs/experiment output_dir=scorer",
         bare="run",
     ),
+    "neighbours": Verb(
+        "experiments.neighbours",
+        "NeighboursConfig",
+        "the images nearest to each image by CLIP's features, for data.neighbours",
+        "itm neighbours model.checkpoint=openai/clip-vit-base-patch32 captions=captions.jsonl output_dir=neighbours",
+    ),
 }
 
 

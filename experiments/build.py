@@ -87,7 +87,9 @@ def build_judges(names: Sequence[str], config: JudgeConfig) -> list[Judge]:
 def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
     """The data module; call `connect` on it."""
     from datamodules.image_text import ImageTextDataModule
+    from datamodules.mixing import Curriculum
 
+    curriculum = config.mixing.curriculum
     return ImageTextDataModule(
         config.captions,
         config.negatives,
@@ -95,11 +97,14 @@ def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
         subset=config.subset,
         harmonise=config.harmonise,
         image_root=config.image_root,
+        neighbours=config.neighbours,
         unit=config.mixing.unit,
         positives_per_row=config.mixing.positives,
         negatives_per_positive=config.mixing.negatives,
         swap_ratio=config.mixing.swap_ratio,
+        paraphrase_ratio=config.mixing.paraphrase_ratio,
         image_dropout=config.mixing.image_dropout,
+        curriculum=Curriculum(**dataclasses.asdict(curriculum)) if curriculum else None,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
         validation=build_pairs(config.validation) if config.validation else None,

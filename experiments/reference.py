@@ -28,8 +28,8 @@ def describe(schema: type) -> list[Key]:
     """Every dotted key of a configuration dataclass, in the order of its source.
 
     >>> from experiments.schemas import MixingConfig
-    >>> describe(MixingConfig)[2]
-    Key(name='negatives', type='int', default='1', doc='Negatives drawn for each positive.', rule='>= 0')
+    >>> describe(MixingConfig)[3][1:]
+    ('float', '0.5', 'Chance that a drawn negative is a swap one.', 'in [0.0, 1.0]')
     """
     return list(_walk(schema(), ""))
 

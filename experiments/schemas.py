@@ -13,8 +13,28 @@ from typing import Any
 from omegaconf import MISSING
 
 SUBSETS = ("all", "kept", "random")
-LOSSES = {"llava": ("lm", "binary"), "blip2": ("itm",), "clip": ("itc", "ce_clip")}
+LOSSES = {"llava": ("lm", "binary", "listwise"), "blip2": ("itm",), "clip": ("itc", "ce_clip")}
 """Backbone -> its losses, the default first."""
+
+
+@dataclass
+class CurriculumConfig:
+    """Where the mixing starts: each value that is given moves linearly to the mixing's own."""
+
+    epochs: float = field(default=1.0, metadata={"above": 0.0})
+    """Passes over the data until the mixing's own values are reached; a fraction ends within an epoch."""
+    negatives: float | None = field(default=None, metadata={"min": 0.0})
+    """Negatives for each positive at the start; constant where not given."""
+    swap_ratio: float | None = field(default=None, metadata={"min": 0.0, "max": 1.0})
+    """Chance of a swap at the start; constant where not given."""
+    paraphrase_ratio: float | None = field(default=None, metadata={"min": 0.0, "max": 1.0})
+    """Chance of a paraphrase at the start; constant where not given."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Nothing that moves."""
+        if (self.negatives, self.swap_ratio, self.paraphrase_ratio) == (None, None, None):
+            keys = ", ".join(f"`{place}{key}`" for key in ("negatives", "swap_ratio"))
+            yield f"{keys} or `{place}paraphrase_ratio` must be given: where does the curriculum start?"
 
 
 @dataclass
@@ -25,13 +45,25 @@ class MixingConfig:
     """text: a row is kept positives and any kept negatives of their image. pair: one and its own kept negatives."""
     positives: int = field(default=1, metadata={"min": 1})
     """Kept positives of an image in a row (unit: text); they share its vision pass and prefix."""
-    negatives: int = field(default=1, metadata={"min": 0})
-    """Negatives drawn for each positive."""
+    negatives: float = field(default=1.0, metadata={"min": 0.0})
+    """Negatives drawn for each positive; of 1.3, one and with chance 0.3 a second."""
     swap_ratio: float = field(default=0.5, metadata={"min": 0.0, "max": 1.0})
     """Chance that a drawn negative is a swap one."""
+    paraphrase_ratio: float | None = field(default=None, metadata={"min": 0.0, "max": 1.0})
+    """Chance that a kept paraphrase stands in for its caption in an epoch, with the caption's negatives. Not given:
+    paraphrases (captions with `source_caption_id`) are positives like any others. Given: those of captions that were
+    not kept are not used."""
     image_dropout: float = field(default=0.0, metadata={"min": 0.0, "max": 1.0})
     """Chance that a row's image is replaced by noise: the scorer learns what the text alone is worth, which is what the
     blind control then reads off (as the condition is dropped for classifier-free guidance)."""
+    curriculum: CurriculumConfig | None = None
+    """Other values to start from; none where not given."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """A curriculum of paraphrases that ends nowhere."""
+        start = self.curriculum.paraphrase_ratio if self.curriculum is not None else None
+        if start is not None and self.paraphrase_ratio is None:
+            yield f"`{place}paraphrase_ratio` must be given where `{place}curriculum.paraphrase_ratio` is"
 
 
 @dataclass
@@ -75,6 +107,9 @@ class DataConfig:
     """Each negative takes its positive's casing, final punctuation and white space, as `itm filter` judged them."""
     image_root: str | None = field(default=None, metadata={"exists": "folder"})
     """Folder that image paths start from; the captions table's own folder where not given."""
+    neighbours: str | None = field(default=None, metadata={"exists": "file"})
+    """Table of `itm neighbours`: beside each row of a batch, one of a neighbour of its image (NegCLIP's hard images),
+    drawn anew in every epoch; a batch then has up to twice `batch_size` rows."""
     mixing: MixingConfig = field(default_factory=MixingConfig)
     """How negatives join positives."""
     batch_size: int = field(default=64, metadata={"min": 1})
@@ -182,8 +217,9 @@ class ModelConfig:
     openai/clip-vit-base-patch32). Not given: a model built from `tiny`."""
     tiny: TinyConfig = field(default_factory=TinyConfig)
     """Sizes of the model that is built where no checkpoint is given."""
-    loss: str | None = field(default=None, metadata={"choices": ("lm", "binary", "itm", "itc", "ce_clip")})
-    """llava: lm (next-token loss on the answer and its end token; default) or binary (cross entropy on z(Yes) - z(No)).
+    loss: str | None = field(default=None, metadata={"choices": ("lm", "binary", "listwise", "itm", "itc", "ce_clip")})
+    """llava: lm (next-token loss on the answer and its end token; default), binary (cross entropy on z(Yes) - z(No)),
+    or listwise (cross entropy of a positive among itself and the negatives of its row).
     blip2: itm (cross entropy of the matching head). clip: itc (contrastive, hard negatives among the texts) or ce_clip
     (IMC and CMR beside it)."""
     ce_clip: CeClipConfig = field(default_factory=CeClipConfig)
@@ -339,14 +375,17 @@ class ExperimentConfig:
     """What `itm evaluate` runs the checkpoint on."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """What a contrastive loss and its scale do not go with."""
+        """What a contrastive loss and its scale do not go with, and a loss that ranks without negatives."""
+        if self.model.loss in ("listwise", "ce_clip") and self.data.mixing.negatives == 0:
+            yield (
+                f"`{place}data.mixing.negatives` must be above 0 where `{place}model.loss` is {self.model.loss}, which "
+                "ranks positives above them"
+            )
         if self.model.backbone == "clip" and (self.trainer.strategy, self.trainer.precision) == ("fsdp", "bf16-mixed"):
             yield (
                 f"`{place}trainer.strategy` must not be fsdp where `{place}model.backbone` is clip and "
                 f"`{place}trainer.precision` is bf16-mixed: it would round the logit scale; use ddp"
             )
-        if self.model.loss == "ce_clip" and self.data.mixing.negatives == 0:
-            yield f"`{place}data.mixing.negatives` must be above 0 where `{place}model.loss` is ce_clip: it ranks them"
         if self.model.backbone == "clip" and self.data.mixing.image_dropout > 0:
             yield (
                 f"`{place}data.mixing.image_dropout` must be 0 where `{place}model.backbone` is clip: its loss would "
@@ -442,6 +481,37 @@ class ExportConfig:
     """Add adapters to the base's weights and write the whole model; a run without adapters is written whole anyway."""
     licence: str | None = None
     """Licence on the card, by the hub's name for it; that of the base, as far as it is known, where not given."""
+
+
+@dataclass
+class NeighboursConfig:
+    """`itm neighbours`: the images nearest to each image."""
+
+    run: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder of a finished `itm train` of a clip; or give `model.checkpoint`."""
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(backbone="clip"))
+    """Used where no run is given; a clip."""
+    captions: str = field(default=MISSING, metadata={"exists": "file"})
+    """Captions table of the images."""
+    image_root: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder that image paths start from; the table's own folder where not given."""
+    output_dir: str = MISSING
+    """Folder for `neighbours.parquet`."""
+    k: int = field(default=3, metadata={"min": 1})
+    """Neighbours of each image."""
+    batch_size: int = field(default=64, metadata={"min": 1})
+    """Images encoded at a time."""
+    accelerator: str = field(default="auto", metadata={"choices": ("auto", "cpu", "gpu", "cuda", "mps")})
+    """Hardware to encode on."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Nothing that encodes images, or a scorer that is no CLIP."""
+        if self.run is None and self.model.checkpoint is None:
+            yield f"`{place}run` or `{place}model.checkpoint` must be given: what is to compare images?"
+        if self.run is None and self.model.backbone != "clip":
+            yield (
+                f"`{place}model.backbone` must be clip, whose image features are compared, got {self.model.backbone}"
+            )
 
 
 @dataclass

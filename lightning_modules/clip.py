@@ -251,6 +251,12 @@ class ClipModule(AlignmentModule):
         names = ("pixel_values", "input_ids", "attention_mask")
         return self.network(**{name: batch.inputs[name] for name in names})
 
+    def image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """[n, D] features of length 1 of images without captions, by a network that is not sharded."""
+        pixel_values = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+        features = self.network.clip.get_image_features(pixel_values=pixel_values.to(self.device)).pooler_output
+        return F.normalize(at_least_float32(features), dim=-1)
+
 
 def check_end_token(config: CLIPTextConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """That the text model reads a caption at its end token, and not all captions at the start token.

@@ -20,7 +20,7 @@ from datamodules.batch import (
 )
 from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, labelled_cells, recompute_activations
-from lightning_modules.losses import answer_lm_loss, binary_loss
+from lightning_modules.losses import answer_lm_loss, binary_loss, listwise_loss, listwise_terms
 from lightning_modules.packing import PackedLlava, pack_branches, shared_prefix
 from lightning_modules.published import load_published
 
@@ -29,7 +29,7 @@ SYSTEM = (
     "and polite answers to the user's questions."
 )
 QUESTION = "Does this image match the following caption: {caption}?\nAnswer Yes/No directly."
-LOSSES = ("lm", "binary")
+LOSSES = ("lm", "binary", "listwise")
 PARTS = {
     "language_model": ("language_model",),
     "vision": ("vision_tower",),
@@ -180,7 +180,7 @@ class LlavaModule(AlignmentModule):
         llava: the Transformers model; its attention must be SDPA or eager.
         processor: its processor.
         prompt: the question around a caption.
-        loss: `lm` (LLaVA-score's) or `binary`.
+        loss: `lm` (LLaVA-score's), `binary`, or `listwise` (a positive against its row's negatives).
         train_vision: also train the vision tower.
         lora: adapters on the language model; None trains all of its weights.
         gradient_checkpointing: recompute activations in the backward pass.
@@ -240,16 +240,30 @@ class LlavaModule(AlignmentModule):
         """p(Yes) / (p(Yes) + p(No)) = sigmoid of the match logit, in [0, 1]."""
         return logits.sigmoid()
 
+    def loss_terms(self, batch: ImageTextBatch) -> int:
+        """How many cells of this rank `loss` is the mean of: the labelled, for `listwise` positives with a negative."""
+        if self.loss_name == "listwise":
+            return int(listwise_terms(batch.labels, labelled_cells(batch)).sum())
+        return super().loss_terms(batch)
+
     def loss(self, batch: ImageTextBatch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """The configured loss; the report holds the fraction of cells classified correctly at score 0.5."""
+        """The configured loss; the report holds the fraction of cells classified correctly at score 0.5.
+
+        With `listwise`, which leaves open where 0.5 lies: of positives that beat all negatives of their row.
+        """
         mask = labelled_cells(batch)
         answers = self._answer_logits(batch, places=2 if self.loss_name == "lm" else 1)
         match = self._match_logits(answers[:, :, 0])
         if self.loss_name == "lm":
             first = torch.where(batch.labels == POSITIVE, self.encoder.yes_id, self.encoder.no_id)
             loss = answer_lm_loss(answers, torch.stack([first, torch.full_like(first, self.end_id)], dim=-1), mask)
-        else:
+        elif self.loss_name == "binary":
             loss = binary_loss(match, batch.labels, mask)
+        else:
+            terms = listwise_terms(batch.labels, mask)
+            best = match.masked_fill(~(mask & (batch.labels == NEGATIVE)), -torch.inf).amax(-1, keepdim=True)
+            report = {"listwise/accuracy": ((match > best) & terms).sum() / terms.sum().clamp(min=1)}
+            return listwise_loss(match, batch.labels, mask), report
         right = ((match > 0) == (batch.labels == POSITIVE)) & mask
         return loss, {"cells/accuracy": right.sum() / mask.sum().clamp(min=1)}
 

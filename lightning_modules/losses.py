@@ -23,6 +23,30 @@ def binary_loss(match_logits: torch.Tensor, labels: torch.Tensor, cell_mask: tor
     return masked_mean(losses, cell_mask)
 
 
+def listwise_loss(match_logits: torch.Tensor, labels: torch.Tensor, cell_mask: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of picking a positive out of its row: a true caption against the image's false ones.
+
+    For each positive, -log softmax of its logit among itself and the negatives of its row (the row's other positives
+    are no rivals of it), mean over `listwise_terms`; a graph-connected 0 where there is none.
+
+    Args:
+        match_logits: (B, C), larger = better match.
+        labels: (B, C), 1 true and 0 false; other values only where `cell_mask` is False.
+        cell_mask: (B, C) bool, the cells that exist and have a label.
+    """
+    terms, negatives = listwise_terms(labels, cell_mask), cell_mask & (labels == 0)
+    # a row of -inf alone would have a gradient of nan
+    filler = torch.where(negatives.any(-1, keepdim=True), -torch.inf, 0.0)
+    rivals = torch.where(negatives, match_logits, filler).logsumexp(-1, keepdim=True)
+    # log(e^z + e^rivals) - z
+    return masked_mean(F.softplus(rivals - torch.where(terms, match_logits, 0.0)), terms)
+
+
+def listwise_terms(labels: torch.Tensor, cell_mask: torch.Tensor) -> torch.Tensor:
+    """(B, C) bool: the terms of `listwise_loss`, existing positives with an existing negative in their row."""
+    return cell_mask & (labels == 1) & (cell_mask & (labels == 0)).any(-1, keepdim=True)
+
+
 def answer_lm_loss(answer_logits: torch.Tensor, answer_ids: torch.Tensor, cell_mask: torch.Tensor) -> torch.Tensor:
     """LLaVA's next-token loss on the answer: mean over its tokens, then over existing cells.
 

@@ -20,6 +20,7 @@ import pytest
 from datamodules.batch import ImageTextRow, collate_rows
 from datamodules.benchmarks.tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
+from datamodules.mixing import Curriculum, Mixing
 from negatives.harmonise import harmonise_table
 from negatives.records import (
     VERDICT_SCHEMA,
@@ -32,10 +33,12 @@ from negatives.records import (
 )
 from tests.tiny import photo, row, tiny_tables
 
+NEIGHBOUR_COLUMNS = ("image_id", "neighbour_image_id")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tables of six scenes, and verdicts that drop about a third."""
+    """Tables of six scenes, verdicts that drop about a third, paraphrases, and the next two scenes as neighbours."""
     folder = tmp_path_factory.mktemp("tables")
     captions, negatives = tiny_tables(folder)
     true = read_captions(captions)
@@ -45,14 +48,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     verdicts = pa.table(dict(zip(VERDICT_SCHEMA.names, columns, strict=True)), schema=VERDICT_SCHEMA)
     # in another order than the texts
     write_table(verdicts.take(np.random.default_rng(1).permutation(len(keep))), folder / "verdicts.parquet")
+    write_table(paraphrases_of(true, 8), folder / "paraphrases.parquet")
+    ring = [(f"train-{i}", f"train-{(i + step) % 6}") for i in range(6) for step in (1, 2)]
+    write_table(pa.table(dict(zip(NEIGHBOUR_COLUMNS, zip(*ring, strict=True), strict=True))), folder / "near.parquet")
     return folder
 
 
+def paraphrases_of(captions: pa.Table, first: int) -> pa.Table:
+    """Two paraphrases of each of the first captions."""
+    rows = [
+        {**row, "caption_id": f"{row['caption_id']}-{n}", "caption": f"so {n}", "source_caption_id": row["caption_id"]}
+        for row in captions.select(["image_id", "image", "caption_id", "caption"]).to_pylist()[:first]
+        for n in range(2)
+    ]
+    return pa.Table.from_pylist(rows)
+
+
 def data(folder: Path, **settings: Any) -> ImageTextDataModule:
-    """A data module whose batches are lists of rows."""
+    """A data module whose batches are lists of rows; with paraphrases where their ratio is given.
+
+    `neighbours` is the name of a table in the folder.
+    """
     train = folder / "train"
-    settings = {"batch_size": 5, "verdicts": folder / "verdicts.parquet", **settings}
-    module = ImageTextDataModule(train / "captions.parquet", train / "negatives.parquet", **settings)
+    settings = {"batch_size": 5, "verdicts": folder / "verdicts.parquet", "image_root": train, **settings}
+    captions: list[Any] = [train / "captions.parquet"]
+    if "paraphrase_ratio" in settings:
+        captions.append(folder / "paraphrases.parquet")
+    if "neighbours" in settings:
+        settings["neighbours"] = folder / settings["neighbours"]
+    module = ImageTextDataModule(captions, train / "negatives.parquet", **settings)
     module.connect(list)  # type: ignore[arg-type]
     module.setup()
     return module
@@ -119,18 +143,37 @@ def tables_of(folder: Path) -> tuple[pa.Table, pa.Table]:
     return captions, read_negatives(folder / "train" / "negatives.parquet", captions)
 
 
-def test_batches_do_not_depend_on_the_number_of_workers(folder: Path) -> None:
-    one, two = (plain(epoch_of(data(folder, num_workers=workers), epoch=1)) for workers in (0, 2))
+MIXES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "curriculum": {
+        "negatives_per_positive": 3.5,
+        "curriculum": Curriculum(epochs=1.7, negatives=0.5, swap_ratio=1.0),
+    },
+    "paraphrases": {
+        "paraphrase_ratio": 0.6,
+        "curriculum": Curriculum(epochs=2, paraphrase_ratio=0.1),
+    },
+    "neighbours": {"neighbours": "near.parquet", "paraphrase_ratio": 0.4},
+    "rows of several positives": {"positives_per_row": 2, "negatives_per_positive": 1.5, "paraphrase_ratio": 0.5},
+}
+every_mix = pytest.mark.parametrize("mix", MIXES)
+
+
+@every_mix
+def test_batches_do_not_depend_on_the_number_of_workers(folder: Path, mix: str) -> None:
+    one, two = (plain(epoch_of(data(folder, num_workers=workers, **MIXES[mix]), epoch=1)) for workers in (0, 2))
     assert one == two
 
 
+@every_mix
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_an_epoch_goes_on_behind_what_was_trained_on(folder: Path, world_size: int, workers: int) -> None:
+def test_an_epoch_goes_on_behind_what_was_trained_on(folder: Path, world_size: int, workers: int, mix: str) -> None:
     """Also where the iterator was asked for before Lightning knew epoch and batch."""
     for rank in range(world_size):
-        whole = plain(epoch_of(ranked(data(folder, batch_size=2), rank, world_size), epoch=1))
-        module = ranked(data(folder, batch_size=2, num_workers=workers), rank, world_size)
+        settings = {"batch_size": 1, **MIXES[mix]}
+        whole = plain(epoch_of(ranked(data(folder, **settings), rank, world_size), epoch=1))
+        module = ranked(data(folder, num_workers=workers, **settings), rank, world_size)
         loader = module.train_dataloader()
         iterator = iter(loader)
         loader.sampler.set_epoch(1)  # type: ignore[attr-defined]
@@ -148,16 +191,32 @@ def test_an_epoch_is_the_same_whenever_it_is_asked_for(folder: Path) -> None:
     assert plain(epoch_of(module, 3)) == plain(epoch_of(data(folder), 3)) == first
 
 
-def test_rows_do_not_depend_on_the_number_of_ranks(folder: Path) -> None:
-    alone = {row.text_ids[0]: row.text_ids for batch in epoch_of(data(folder)) for row in batch}
-    assert len(alone) == 12
+@every_mix
+def test_rows_do_not_depend_on_the_number_of_ranks_or_the_batch_size(folder: Path, mix: str) -> None:
+    alone = sorted(row.text_ids for batch in epoch_of(data(folder, **MIXES[mix])) for row in batch)
+    assert sum(text_id.startswith("caption:") for text_ids in alone for text_id in text_ids) >= 12
     for world_size in (2, 3):
         seen = []
         for rank in range(world_size):
-            module = ranked(data(folder, batch_size=2), rank, world_size)
-            seen += [row for batch in epoch_of(module) for row in batch]
-        assert {row.text_ids[0]: row.text_ids for row in seen} == alone
-        assert len(seen) == len(alone)
+            module = ranked(data(folder, batch_size=2, **MIXES[mix]), rank, world_size)
+            seen += [row.text_ids for batch in epoch_of(module) for row in batch]
+        assert sorted(seen) == alone
+
+
+@pytest.mark.parametrize("unit", ["text", "pair"])
+def test_a_curriculum_moves_within_and_across_epochs(folder: Path, unit: str) -> None:
+    """From no negative to four over an epoch and a half: row j of the twelve in epoch e stands at e + j / 12."""
+    curriculum = Curriculum(epochs=1.5, negatives=0.0, swap_ratio=0.0)
+    module = data(folder, unit=unit, negatives_per_positive=4, swap_ratio=1.0, curriculum=curriculum)
+    for epoch in range(3):
+        rows = [row for batch in epoch_of(module, epoch) for row in batch]
+        for place, item in enumerate(rows):
+            expected = 4 * min(1.0, (epoch + place / 12) / 1.5)
+            assert abs(len(item.labels) - 1 - expected) < 1 + 1e-9, (epoch, place)
+            swaps = sum(kind.startswith("swap") for kind in item.negative_types)
+            assert swaps == 0 if (epoch, place) == (0, 0) else swaps <= 2 or unit == "text"
+    assert len(rows) == 12
+    assert {len(item.labels) for item in rows} == {5}
 
 
 def pool_sizes(module: ImageTextDataModule) -> tuple[int, int]:
@@ -293,6 +352,29 @@ def test_the_configuration_says_whether_negatives_are_harmonised(folder: Path, h
     assert build_datamodule(DataConfig(*tables, harmonise=harmonise), seed=0).harmonise is harmonise
 
 
+def test_the_configuration_says_how_rows_are_mixed(folder: Path) -> None:
+    from experiments.build import build_datamodule
+    from experiments.config import load_config
+    from experiments.schemas import DataConfig
+
+    words = [f"{name}={folder / 'train' / f'{name}.parquet'}" for name in ("captions", "negatives")]
+    assert build_datamodule(load_config(DataConfig, None, words), seed=0).mixing == Mixing()
+    words += ["mixing.curriculum={epochs: 0.5, negatives: 3, paraphrase_ratio: 0}", "mixing.paraphrase_ratio=0.25"]
+    words += ["mixing.unit=pair", "mixing.positives=2", "mixing.negatives=1.5", "mixing.swap_ratio=0.1"]
+    words += ["mixing.image_dropout=0.2", f"neighbours={folder / 'near.parquet'}"]
+    module = build_datamodule(load_config(DataConfig, None, words), seed=0)
+    assert module.mixing == Mixing(
+        unit="pair",
+        positives=2,
+        negatives=1.5,
+        swap_ratio=0.1,
+        paraphrase_ratio=0.25,
+        image_dropout=0.2,
+        curriculum=Curriculum(epochs=0.5, negatives=3.0, paraphrase_ratio=0.0),
+    )
+    assert module.neighbours == str(folder / "near.parquet")
+
+
 @pytest.mark.parametrize("judged", [True, False, None])
 @pytest.mark.parametrize("harmonise", [True, False])
 def test_verdicts_on_texts_in_another_style_are_an_error(
@@ -335,6 +417,94 @@ def test_a_paraphrase_is_a_positive_of_its_own(folder: Path, tmp_path: Path, uni
     paraphrase, original = rows["caption:p"], rows[f"caption:{source['caption_id']}"]
     assert sorted(paraphrase.text_ids[1:]) == sorted(original.text_ids[1:])
     assert paraphrase.captions[0] == "said otherwise"
+
+
+@pytest.mark.parametrize("unit", ["text", "pair"])
+def test_a_set_ratio_makes_paraphrases_stand_in_for_their_captions(folder: Path, unit: str) -> None:
+    def rows(epoch: int, **settings: Any) -> list[ImageTextRow]:
+        module = data(folder, unit=unit, negatives_per_positive=2, **settings)
+        return [row for batch in epoch_of(module, epoch) for row in batch]
+
+    written = {row["caption_id"]: row for row in pq.read_table(folder / "paraphrases.parquet").to_pylist()}
+    replaced = 0
+    for epoch in range(10):
+        originals, never = rows(epoch), rows(epoch, paraphrase_ratio=0.0)
+        assert plain([originals]) == plain([never]), "what was drawn before does not move"
+        for original, item in zip(originals, rows(epoch, paraphrase_ratio=0.75), strict=True):
+            source, shown = (row.text_ids[0].removeprefix("caption:") for row in (original, item))
+            assert (item.image_id, item.text_ids[1:]) == (original.image_id, original.text_ids[1:])
+            assert item.image.tobytes() == original.image.tobytes()
+            if shown != source:
+                replaced += 1
+                assert written[shown]["source_caption_id"] == source
+                assert item.captions[0] == written[shown]["caption"]
+    assert replaced == pytest.approx(10 * 8 * 0.75, abs=16), "4 standard deviations; 8 of 12 captions have paraphrases"
+
+
+def test_a_ratio_of_paraphrases_needs_paraphrases(folder: Path) -> None:
+    train = folder / "train"
+    module = ImageTextDataModule(train / "captions.parquet", train / "negatives.parquet", paraphrase_ratio=0.5)
+    with pytest.raises(InputError, match=r"needs paraphrases, .*; list a table of paraphrases in data\.cap") as error:
+        module.setup()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("unit", ["text", "pair"])
+def test_a_batch_is_followed_by_a_row_of_a_neighbour_of_each_of_its_images(folder: Path, unit: str) -> None:
+    settings: dict[str, Any] = {"subset": "kept", "unit": unit, "negatives_per_positive": 2}
+    kept_anchors = kept(folder, 1)
+    steps, captions = Counter(), Counter()
+    for epoch in range(12):
+        alone = {row.text_ids[0]: row for batch in epoch_of(data(folder, **settings), epoch) for row in batch}
+        assert set(alone) == kept_anchors
+        module = data(folder, neighbours="near.parquet", **settings)
+        for batch, lone in zip(epoch_of(module, epoch), epoch_of(data(folder, **settings), epoch), strict=True):
+            assert plain([batch[: len(lone)]]) == plain([lone])
+            hard = batch[len(lone) :]
+            assert len(hard) == len(lone), "some neighbour of every image has a kept positive"
+            assert plain([hard]) == plain([[alone[row.text_ids[0]] for row in hard]]), "negatives by the same rules"
+            for near, one in zip(hard, lone, strict=True):
+                steps[(int(near.image_id.removeprefix("train-")) - int(one.image_id.removeprefix("train-"))) % 6] += 1
+                captions[near.text_ids[0]] += 1
+    assert set(steps) == {1, 2}
+    assert set(captions) == kept_anchors
+
+
+def test_a_row_without_a_usable_neighbour_brings_no_other(folder: Path, tmp_path: Path) -> None:
+    rows = [{"image_id": "train-0", "neighbour_image_id": "train-1", "rank": 1, "similarity": 0.5}]
+    write_table(pa.Table.from_pylist(rows), tmp_path / "one.parquet")
+    module = data(folder, neighbours=tmp_path / "one.parquet")
+    for epoch in range(3):
+        (batch,) = epoch_of(data(folder, neighbours=tmp_path / "one.parquet", batch_size=12), epoch)
+        assert [row.image_id for row in batch[12:]] == ["train-1", "train-1"], "two captions of image 0"
+    assert module.rows is not None
+    assert len(module.rows) == 12, "an epoch is still one pass over the positives"
+
+
+BAD_NEIGHBOURS = {
+    "neighbour_image_id must be of an image in data.captions, got 'x'": ("train-0", "x"),
+    "image_id must be of an image in data.captions, got 'y'": ("y", "train-0"),
+    "An image must not be its own neighbour, 'train-0' is": ("train-0", "train-0"),
+    "neighbour_image_id must be of an image in data.captions, got None": ("train-0", None),
+}
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+@pytest.mark.parametrize("message", BAD_NEIGHBOURS)
+def test_neighbours_of_other_images_are_an_error(folder: Path, tmp_path: Path, message: str, suffix: str) -> None:
+    rows = [("train-2", "train-3"), BAD_NEIGHBOURS[message]]
+    path = tmp_path / f"bad.{suffix}"
+    write_table(pa.Table.from_pylist([dict(zip(NEIGHBOUR_COLUMNS, row, strict=True)) for row in rows]), path)
+    with pytest.raises(InputError) as error:
+        data(folder, neighbours=path)
+    assert str(error.value).startswith(message)
+    assert f"{path}, {'line' if suffix == 'jsonl' else 'row'} 2" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_without_neighbours_is_an_error(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"needs column `image_id`.*make it by `itm neighbours`"):
+        data(folder, neighbours="verdicts.parquet")
 
 
 def test_several_tables_train_as_one(folder: Path, tmp_path: Path) -> None:
@@ -447,4 +617,5 @@ def test_rows_travel_to_workers_that_are_not_forked(folder: Path) -> None:
     rows = data(folder, subset="kept").rows
     assert rows is not None
     travelled = pickle.loads(pickle.dumps(rows))
-    assert plain([travelled[(1, range(3))]]) == plain([rows[(1, range(3))]])
+    item = (1, range(3), range(3))
+    assert plain([travelled[item]]) == plain([rows[item]])

@@ -15,12 +15,18 @@ import pytest
 
 from datamodules.mixing import (
     UNITS,
+    Curriculum,
+    Mixing,
     TextPool,
+    batch_places,
     batches_in_epoch,
     build_pool,
+    draw_hard_anchor,
     draw_negatives,
     rank_batches,
     rank_rows,
+    set_paraphrases_aside,
+    shown_positive,
     texts_of_pairs,
 )
 from negatives.records import pair_table, text_table
@@ -137,6 +143,40 @@ def test_draw_has_as_many_negatives_as_asked_for_and_repeats_none(unit: str, neg
         assert len(names) == len(set(names)) == negatives
 
 
+def test_whole_numbers_of_negatives_draw_what_they_always_drew() -> None:
+    drawn = {
+        (unit, n): [draw(pool_without(), name, unit, negatives=n, epoch=n, seed=1) for name in ("0_0", "3_1")]
+        for unit in UNITS
+        for n in (1, 3)
+    }
+    names = {key: [[name.removeprefix("negative:") for name in row] for row in rows] for key, rows in drawn.items()}
+    assert names == {
+        ("text", 1): [["0_1:swap_obj"], ["3_1:replace_rel"]],
+        ("text", 3): [
+            ["0_1:swap_obj", "0_0:swap_obj", "0_1:replace_rel"],
+            ["3_0:swap_obj", "3_1:replace_obj", "3_1:swap_att"],
+        ],
+        ("pair", 1): [["0_0:replace_rel"], ["3_1:swap_obj"]],
+        ("pair", 3): [
+            ["0_0:swap_obj", "0_0:replace_rel", "0_0:swap_att"],
+            ["3_1:swap_att", "3_1:replace_rel", "3_1:swap_obj"],
+        ],
+    }
+
+
+@pytest.mark.parametrize("negatives", [0.25, 1.3, 2.5])
+def test_a_fraction_of_a_negative_joins_as_often_as_it_says(negatives: float) -> None:
+    whole = int(negatives)
+    sizes = Counter(len(draw(pool_without(), "0_0", negatives=negatives, epoch=epoch)) for epoch in range(1000))
+    assert set(sizes) == {whole, whole + 1}
+    assert sizes[whole + 1] == pytest.approx(1000 * (negatives - whole), abs=64)  # 4 standard deviations
+    for epoch in range(50):
+        fewer, drawn, more = (
+            draw(pool_without(), "0_0", negatives=n, epoch=epoch) for n in (whole, negatives, whole + 1)
+        )
+        assert drawn in (fewer, more), "what joins is what a whole number would have brought"
+
+
 @pytest.mark.parametrize(("unit", "available"), [("text", 9), ("pair", 4)])
 def test_draw_takes_all_where_fewer_exist(unit: str, available: int) -> None:
     names = draw(pool_without("negative:2_0:swap_obj"), "2_0", unit, negatives=20)
@@ -209,10 +249,18 @@ def test_unit_pair_draws_negatives_of_kept_pairs_only_and_all_of_them() -> None:
     }
 
 
-def test_a_paraphrase_draws_the_negatives_of_its_source() -> None:
+def with_paraphrases(source_of: dict[str, str]) -> pa.Table:
+    """The captions and a paraphrase of each name in `source_of`, all of image 2."""
     captions = CAPTIONS.append_column("source_caption_id", pa.nulls(len(CAPTIONS), pa.string()))
-    paraphrase = {"image_id": "2", "image": "2.png", "caption_id": "p", "caption": "so", "source_caption_id": "2_0"}
-    captions = pa.concat_tables([captions, pa.Table.from_pylist([paraphrase], schema=captions.schema)])
+    rows = [
+        {"image_id": "2", "image": "2.png", "caption_id": name, "caption": name, "source_caption_id": source}
+        for name, source in source_of.items()
+    ]
+    return pa.concat_tables([captions, pa.Table.from_pylist(rows, schema=captions.schema)])
+
+
+def test_a_paraphrase_draws_the_negatives_of_its_source() -> None:
+    captions = with_paraphrases({"p": "2_0"})
     texts = text_table(captions, NEGATIVES)
     text_ids = texts["text_id"].to_pylist()
     pool = build_pool(texts, pair_table(captions, NEGATIVES))
@@ -222,6 +270,107 @@ def test_a_paraphrase_draws_the_negatives_of_its_source() -> None:
         {text_ids[i] for i in draw_negatives(pool, image_id="2", caption_id=name, **arguments)} for name in ("p", "2_0")
     )
     assert own == source == {f"negative:2_0:{name}" for name in TYPES}
+
+
+def test_a_curriculum_moves_linearly_to_the_values_of_the_mixing_and_stays_there() -> None:
+    mixing = Mixing(negatives=3.0, swap_ratio=0.5, curriculum=Curriculum(epochs=0.25, negatives=1.0, swap_ratio=0.0))
+    seen = [(mixing.at(time).negatives, mixing.at(time).swap_ratio) for time in (0, 0.0625, 0.125, 0.25, 0.3, 7)]
+    assert seen == [(1.0, 0.0), (1.5, 0.125), (2.0, 0.25), (3.0, 0.5), (3.0, 0.5), (3.0, 0.5)]
+
+
+def test_a_curriculum_leaves_alone_what_it_has_no_start_of() -> None:
+    mixing = Mixing(negatives=0.3, swap_ratio=0.7, curriculum=Curriculum(epochs=2, negatives=0.9))
+    assert {mixing.at(time / 7).swap_ratio for time in range(20)} == {0.7}
+    assert Mixing(negatives=0.3).at(0.5) == Mixing(negatives=0.3)
+
+
+def paraphrase_pool(source_of: dict[str, str], dropped: str = "") -> tuple[TextPool, list[str]]:
+    """The pool with paraphrases set aside, and the caption id of every text."""
+    captions = with_paraphrases(source_of)
+    texts = text_table(captions, NEGATIVES)
+    text_ids = texts["text_id"].to_pylist()
+    keep = np.array([text_id != f"caption:{dropped}" for text_id in text_ids])
+    pool = build_pool(texts, pair_table(captions, NEGATIVES), keep)
+    set_paraphrases_aside(pool, texts, source_of)
+    return pool, [text_id.removeprefix("caption:") for text_id in text_ids]
+
+
+def shown(pool: TextPool, names: list[str], caption_id: str, ratio: float | None, epoch: int = 0) -> str:
+    anchor = names.index(caption_id)
+    drawn = shown_positive(pool, anchor, caption_id=caption_id, paraphrase_ratio=ratio, seed=0, epoch=epoch)
+    return names[drawn]
+
+
+def test_paraphrases_set_aside_are_no_anchors_and_stand_in_for_their_captions_only() -> None:
+    pool, names = paraphrase_pool({"p": "2_0", "q": "2_0", "r": "2_1"})
+    assert [names[anchor] for anchor in pool.anchors] == CAPTION_IDS
+    assert {shown(pool, names, "2_0", 1.0, epoch) for epoch in range(20)} == {"p", "q"}
+    assert {shown(pool, names, "2_1", 1.0, epoch) for epoch in range(20)} == {"r"}
+    assert [shown(pool, names, name, 1.0) for name in CAPTION_IDS if not name.startswith("2")] == [
+        name for name in CAPTION_IDS if not name.startswith("2")
+    ]
+    assert {shown(pool, names, "2_0", ratio, epoch) for ratio in (None, 0.0) for epoch in range(20)} == {"2_0"}
+
+
+def test_a_caption_is_told_otherwise_as_often_as_the_ratio_says_and_uniformly() -> None:
+    pool, names = paraphrase_pool({"p": "2_0", "q": "2_0"})
+    counts = Counter(shown(pool, names, "2_0", 0.4, epoch) for epoch in range(2000))
+    for name, expected in (("2_0", 1200), ("p", 400), ("q", 400)):
+        assert counts[name] == pytest.approx(expected, abs=88), name  # 4 standard deviations
+
+
+def test_a_paraphrase_whose_source_is_no_anchor_is_not_used() -> None:
+    pool, names = paraphrase_pool({"p": "2_0", "q": "2_1", "r": "q"}, dropped="2_0")
+    assert {names[anchor]: [names[p] for p in found] for anchor, found in pool.paraphrases.items()} == {"2_1": ["q"]}
+    assert not {"p", "q", "r", "2_0"} & {names[anchor] for anchor in pool.anchors}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_paraphrase_that_stands_in_keeps_the_draw_of_its_caption(unit: str) -> None:
+    pool, _ = paraphrase_pool({"p": "2_0"})
+    arguments: dict[str, Any] = {"image_id": "2", "caption_id": "2_0", "unit": unit, "negatives": 3, "seed": 0}
+    for epoch in range(10):
+        one, two = (
+            draw_negatives(pool, shown_id=shown_id, swap_ratio=0.5, epoch=epoch, **arguments)
+            for shown_id in ("2_0", "p")
+        )
+        assert one == two
+
+
+def test_a_paraphrase_that_stands_in_has_negatives_of_its_own_kept_pairs_only() -> None:
+    captions = with_paraphrases({"p": "2_0"})
+    texts, pairs = text_table(captions, NEGATIVES), pair_table(captions, NEGATIVES)
+    text_ids = texts["text_id"].to_pylist()
+    kept = ("swap_obj", "replace_rel")
+    keep_pairs = np.array([row["caption_id"] != "p" or row["negative_type"] in kept for row in pairs.to_pylist()])
+    pool = build_pool(texts, pairs, texts_of_pairs(texts, pairs, keep_pairs), keep_pairs)
+    arguments: dict[str, Any] = {"image_id": "2", "caption_id": "2_0", "unit": "pair", "negatives": 20, "seed": 0}
+    drawn = draw_negatives(pool, shown_id="p", swap_ratio=0.5, epoch=0, **arguments)
+    assert {text_ids[index] for index in drawn} == {f"negative:2_0:{name}" for name in kept}
+
+
+def test_hard_anchors_are_drawn_uniformly_of_neighbours_that_have_one_and_of_their_positives() -> None:
+    anchors_of = {"a": [1], "b": [2, 3], "far": [9]}
+    counts = Counter(
+        draw_hard_anchor(["a", "gone", "b"], anchors_of, caption_id="c", seed=0, epoch=epoch) for epoch in range(2000)
+    )
+    for anchor, expected in ((1, 1000), (2, 500), (3, 500)):
+        assert counts[anchor] == pytest.approx(expected, abs=90), anchor  # 4 standard deviations
+    assert set(counts) == {1, 2, 3}
+
+
+def test_a_hard_anchor_depends_on_seed_epoch_and_caption() -> None:
+    def drawn(caption_id: str = "c", seed: int = 0) -> list[int | None]:
+        anchors_of = {"a": list(range(50))}
+        return [draw_hard_anchor(["a"], anchors_of, caption_id=caption_id, seed=seed, epoch=e) for e in range(20)]
+
+    assert drawn() == drawn()
+    assert drawn() != drawn(seed=1) != drawn("d") != drawn()
+
+
+@pytest.mark.parametrize("neighbours", [[], ["gone"]])
+def test_without_a_usable_neighbour_there_is_no_hard_anchor(neighbours: list[str]) -> None:
+    assert draw_hard_anchor(neighbours, {"a": [1]}, caption_id="c", seed=0, epoch=0) is None
 
 
 SIZES = [(n, b, w) for n in (1, 2, 5, 8, 13, 64, 101) for b in (1, 2, 3, 8, 200) for w in (1, 2, 3, 4, 8)]
@@ -253,6 +402,15 @@ def test_an_epoch_is_one_pass_but_for_fewer_anchors_than_ranks() -> None:
         assert len(set(seen)) == len(seen)
         assert set(seen) <= set(range(n))
         assert n - len(seen) < world_size, (n, batch_size, world_size)
+
+
+def test_a_place_tells_where_a_row_stands_in_the_order_of_all_ranks() -> None:
+    for n, batch_size, world_size in SIZES:
+        order = [row for batch in rank_batches(n, batch_size=n, seed=0, epoch=0) for row in batch]
+        for rank, batches in enumerate(ranks(n, batch_size, world_size)):
+            for number, batch in enumerate(batches):
+                sizes = {"batch_size": batch_size, "rank": rank, "world_size": world_size}
+                assert [order[place] for place in batch_places(number, len(batch), **sizes)] == batch
 
 
 def test_one_rank_leaves_nothing_out() -> None:

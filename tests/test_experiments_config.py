@@ -242,6 +242,32 @@ def test_ce_clip_refuses_what_it_cannot_rank(words: list[str], message: str) -> 
         )
 
 
+def test_a_listwise_loss_without_negatives_is_a_fault() -> None:
+    words = ["data.captions=a", "data.negatives=b", "model.loss=listwise", "data.mixing.negatives=0"]
+    with pytest.raises(ConfigError, match=r"`data\.mixing\.negatives` must be above 0 where `model\.loss` is listwise"):
+        load_config(schemas.ExperimentConfig, None, words, check_files=False)
+
+
+MIXING_FAULTS = {
+    "data.mixing.curriculum.epochs=2": "`data.mixing.curriculum.negatives`, `data.mixing.curriculum.swap_ratio` or",
+    "data.mixing.curriculum={paraphrase_ratio: 0.5}": "`data.mixing.paraphrase_ratio` must be given where",
+    "data.mixing.paraphrase_ratio=1.1": "`data.mixing.paraphrase_ratio` must be in [0.0, 1.0], got 1.1",
+    "data.mixing.curriculum={epochs: 0, negatives: 1}": "`data.mixing.curriculum.epochs` must be > 0.0, got 0",
+    "data.mixing.curriculum={negatives: -1}": "`data.mixing.curriculum.negatives` must be >= 0.0, got -1",
+    "data.mixing.curriculum={swap_ratio: 1.5}": "`data.mixing.curriculum.swap_ratio` must be in [0.0, 1.0], got 1.5",
+    "data.mixing.negatives=-0.5": "`data.mixing.negatives` must be >= 0.0, got -0.5",
+}
+
+
+@pytest.mark.parametrize("word", MIXING_FAULTS)
+def test_a_mixing_that_cannot_be_drawn_is_a_fault(word: str) -> None:
+    words = ["data.captions=a", "data.negatives=b", word]
+    with pytest.raises(ConfigError) as caught:
+        load_config(schemas.ExperimentConfig, None, words, check_files=False)
+    (message,) = caught.value.faults
+    assert message.startswith(MIXING_FAULTS[word])
+
+
 def test_rules_between_keys_are_reported_together() -> None:
     words = ["data.subset=kept", "data.captions=[a, b]", "data.negatives=c", "model.question=why"]
     words += ["trainer.strategy=fsdp", "trainer.precision=16-mixed", "model.loss=itc", "model.backbone=llava"]

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from lightning_modules.losses import answer_lm_loss, binary_loss, masked_mean
+from datamodules.batch import ImageTextRow
+from lightning_modules.losses import answer_lm_loss, binary_loss, listwise_loss, listwise_terms, masked_mean
 from tests.tiny import CAPTIONS, row, tiny_module
 
 
@@ -31,6 +32,111 @@ def test_binary_loss_by_its_formula() -> None:
 def test_binary_loss_does_not_overflow() -> None:
     loss = binary_loss(torch.tensor([[1e4, -1e4]]), torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.bool))
     assert float(loss) == 1e4
+
+
+def slow_listwise(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> list[float]:
+    """The loss of each positive, by a loop over the definition."""
+    losses = []
+    for row_logits, row_labels, row_mask in zip(logits.tolist(), labels.tolist(), mask.tolist(), strict=True):
+        cells = [(z, label) for z, label, exists in zip(row_logits, row_labels, row_mask, strict=True) if exists]
+        negatives = [z for z, label in cells if label == 0]
+        losses += [
+            -math.log(math.exp(z) / (math.exp(z) + sum(map(math.exp, negatives))))
+            for z, label in cells
+            if label == 1 and negatives
+        ]
+    return losses
+
+
+def test_listwise_loss_by_hand() -> None:
+    # odds 2 : 1 + 1, and two positives that are no rivals of each other, with odds 1 : 3 and 9 : 3
+    logits = torch.tensor([[2.0, 1.0, 1.0], [1.0, 9.0, 3.0]]).log()
+    loss = listwise_loss(logits, torch.tensor([[1, 0, 0], [1, 1, 0]]), torch.ones(2, 3, dtype=torch.bool))
+    assert float(loss) == pytest.approx((math.log(2) + math.log(4) + math.log(4 / 3)) / 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_listwise_loss_equals_a_slow_loop_whatever_cells_exist(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(7, 5, generator=generator) * 3
+    labels = torch.randint(0, 2, (7, 5), generator=generator)
+    labels[0] = 1
+    mask = torch.rand(7, 5, generator=generator) < 0.6
+    expected = slow_listwise(logits, labels, mask)
+    assert 0 < len(expected) < int((mask & (labels == 1)).sum()), "some positives must lack a negative"
+    assert int(listwise_terms(labels, mask).sum()) == len(expected)
+    garbage = logits.masked_fill(~mask, float("nan"))
+    assert float(listwise_loss(garbage, labels, mask)) == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+
+
+def test_listwise_gradients_reach_the_cells_of_its_terms_only_and_are_those_of_softmax() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, float("nan")], [3.0, 1.0, 0.0, 0.0], [0.0, 5.0, 0.0, 0.0]])
+    logits.requires_grad_()
+    labels = torch.tensor([[1, 0, 0, 0], [1, 1, 0, -1], [1, 1, -1, -1]])
+    mask = torch.tensor([[True] * 3 + [False], [True] * 3 + [False], [True, True, False, False]])
+    listwise_loss(logits, labels, mask).backward()
+    assert logits.grad is not None
+    one = torch.tensor([0.0, 1.0, 2.0]).softmax(0)
+    two, three = torch.tensor([3.0, 0.0]).softmax(0), torch.tensor([1.0, 0.0]).softmax(0)
+    expected = torch.zeros(3, 4)  # the third row has no negative
+    expected[0, :3] = one - torch.tensor([1.0, 0.0, 0.0])
+    expected[1, :3] = torch.stack([two[0] - 1, three[0] - 1, two[1] + three[1]])
+    torch.testing.assert_close(logits.grad, expected / 3)
+
+
+@pytest.mark.parametrize(("positive", "negative", "expected"), [(1e4, -1e4, 0.0), (-1e4, 1e4, 2e4 + math.log(2))])
+def test_listwise_loss_does_not_overflow(positive: float, negative: float, expected: float) -> None:
+    logits = torch.tensor([[positive, negative, negative]]).requires_grad_()
+    loss = listwise_loss(logits, torch.tensor([[1, 0, 0]]), torch.ones(1, 3, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    assert logits.grad is not None
+    assert bool(logits.grad.isfinite().all())
+
+
+def test_a_listwise_loss_over_several_batches_is_that_of_one_weighted_by_its_terms() -> None:
+    """What makes ranks and accumulation equal one large batch (AlignmentModule)."""
+    module = tiny_module("listwise")
+    rows = [
+        row(0, CAPTIONS[:3], [1, 1, 0]),
+        row(1, CAPTIONS[:2], [1, 1]),
+        row(2, CAPTIONS[1:5]),
+        row(3, CAPTIONS[2:4], [0, 0]),
+    ]
+
+    def summed(parts: list[list[ImageTextRow]]) -> tuple[float, int, torch.Tensor]:
+        module.zero_grad()
+        total, terms = 0.0, 0
+        for part in parts:
+            batch = module.collator()(part)
+            loss = module.loss(batch)[0] * module.loss_terms(batch)
+            loss.backward()
+            total, terms = total + loss.item(), terms + module.loss_terms(batch)
+        return total, terms, torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+
+    one, many = summed([rows]), summed([[item] for item in rows])
+    assert one[1] == many[1] == 3, "two positives of the first row and one of the third"
+    assert one[0] == pytest.approx(many[0], abs=1e-5)
+    torch.testing.assert_close(one[2], many[2], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_listwise_loss_reports_the_part_of_positives_above_all_negatives_of_their_row() -> None:
+    module = tiny_module("listwise")
+    batch = module.collator()(
+        [row(0, CAPTIONS, [1, 1, 0, 1, 0]), row(1, CAPTIONS[:3], [0, 1, 1]), row(2, CAPTIONS[:1])]
+    )
+    logits = module.logits(batch)
+    right = [
+        bool(logits[i, j] > max(logits[i, k] for k, other in enumerate(labels) if other == 0))
+        for i, labels in enumerate(batch.labels.tolist()[:2])
+        for j, label in enumerate(labels)
+        if label == 1
+    ]
+    loss, report = module.loss(batch)
+    assert float(loss) == pytest.approx(float(listwise_loss(logits, batch.labels, batch.caption_mask)), abs=1e-6)
+    assert 0 < sum(right) < len(right) == 5
+    assert float(report["listwise/accuracy"]) == pytest.approx(sum(right) / 5)
 
 
 def test_answer_loss_by_hand() -> None:
@@ -87,14 +193,14 @@ def test_binary_loss_reads_the_match_logit() -> None:
     assert float(module.loss(batch)[0]) == pytest.approx(sum(values) / 4, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["binary", "lm"])
+@pytest.mark.parametrize("name", ["binary", "lm", "listwise"])
 def test_a_fully_masked_batch_has_loss_zero_and_gradient_zero(name: str) -> None:
-    shape = (2, 3) if name == "binary" else (2, 3, 2, 5)
+    shape = (2, 3, 2, 5) if name == "lm" else (2, 3)
     logits = torch.randn(shape).requires_grad_()
     mask = torch.zeros(2, 3, dtype=torch.bool)
     labels = torch.full((2, 3), -1)
-    if name == "binary":
-        loss = binary_loss(logits, labels, mask)
+    if name != "lm":
+        loss = {"binary": binary_loss, "listwise": listwise_loss}[name](logits, labels, mask)
     else:
         loss = answer_lm_loss(logits, torch.zeros(2, 3, 2, dtype=torch.long), mask)
     loss.backward()
@@ -103,7 +209,7 @@ def test_a_fully_masked_batch_has_loss_zero_and_gradient_zero(name: str) -> None
     assert bool((logits.grad == 0).all())
 
 
-@pytest.mark.parametrize("name", ["binary", "lm"])
+@pytest.mark.parametrize("name", ["binary", "lm", "listwise"])
 def test_a_batch_of_unknown_labels_only_trains_nothing(name: str) -> None:
     module = tiny_module(name)
     loss, report = module.loss(module.collator()([row(0, CAPTIONS[:2], [-1, -1]), row(1, CAPTIONS[:1], [-1])]))
