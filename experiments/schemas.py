@@ -518,10 +518,10 @@ class NeighboursConfig:
 class StepConfig:
     """One verb run before a sweep's experiments."""
 
-    verb: str = field(default=MISSING, metadata={"choices": ("generate", "audit", "filter")})
+    verb: str = field(default=MISSING, metadata={"choices": ("generate", "audit", "filter", "train", "neighbours")})
     """Which verb."""
     config: dict[str, Any] = field(default_factory=dict)
-    """Its configuration."""
+    """Its configuration; that of a training may have a `base: file.yaml`."""
 
 
 @dataclass

@@ -25,11 +25,14 @@ from experiments.layers import ConfigError, find_base, find_yaml, nested, read_y
 from experiments.manifest import FINISHED, PENDING, RUNNING, Manifest, Task, is_locked, read_states, sweep_lock
 from experiments.outputs import OutputFolder
 from experiments.progress import say
-from experiments.schemas import CompareConfig, EvaluateConfig, ExperimentConfig, SweepConfig
+from experiments.schemas import CompareConfig, EvaluateConfig, ExperimentConfig, NeighboursConfig, SweepConfig
 from experiments.text_schemas import AuditConfig, FilterConfig, GenerateConfig
 from negatives.records import InputError, write_text
 
-STEP_SCHEMAS = {"generate": GenerateConfig, "audit": AuditConfig, "filter": FilterConfig}
+STEP_SCHEMAS: dict[str, type] = {
+    **{"generate": GenerateConfig, "audit": AuditConfig, "filter": FilterConfig},
+    **{"train": ExperimentConfig, "neighbours": NeighboursConfig},
+}
 NAME = r"[A-Za-z0-9][\w.=+-]*"
 MANIFEST_FILE = "manifest.json"
 PR_SET_PDEATHSIG = 1
@@ -40,7 +43,7 @@ START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 
 def load(path: str | Path | None, overrides: Sequence[str]) -> SweepConfig:
-    """The sweep's configuration; `base` inside `experiment`, or instead of it inside a run, is relative to the sweep.
+    """The sweep's configuration; a `base` in it (of `experiment`, a run or a step's training) is relative to the sweep.
 
     Raises:
         ConfigError: all faults of the sweep and of every run that it describes, in one error.
@@ -51,6 +54,10 @@ def load(path: str | Path | None, overrides: Sequence[str]) -> SweepConfig:
     def read_base(base: Any, key: str) -> dict[str, Any]:
         return {} if base is None else read_yaml(find_base(base, file, key))
 
+    for name, step in config.prepare.items():
+        if step.verb == "train" and "base" in step.config:
+            own = read_base(step.config.pop("base"), f"prepare.{name}.config.base")
+            step.config = _merged(own, step.config)
     shared_base = config.experiment.pop("base", None)
     shared = read_base(shared_base, "experiment.base")
     for name, changes in config.runs.items():
@@ -129,7 +136,7 @@ def plan(config: SweepConfig) -> list[Task]:
 
     for name, step in config.prepare.items():
         fixed: dict[str, Any] = {"output_dir": str(folder / name)}
-        if step.verb == "audit":
+        if step.verb in ("audit", "train"):
             fixed["logging"] = {**_plain(config.logging), "group": config.name}
         add(f"prepare/{name}", step.verb, STEP_SCHEMAS[step.verb], {**fixed, **step.config})
     runs = list(run_settings(config))

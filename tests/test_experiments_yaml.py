@@ -21,8 +21,8 @@ EXPERIMENTS = [name for name in FILES if name not in SWEEPS]
 
 
 def test_every_yaml_is_found() -> None:
-    assert len(FILES) == 13
-    assert len(SWEEPS) == 3
+    assert len(FILES) == 17
+    assert len(SWEEPS) == 5
 
 
 @pytest.fixture(scope="module")
