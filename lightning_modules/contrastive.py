@@ -95,6 +95,29 @@ def own_rows(sizes: Sequence[int]) -> slice:
     return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
 
 
+def rank_share(own_sum: torch.Tensor, count: int, *, own_terms: int, all_terms: int) -> torch.Tensor:
+    """A mean over all ranks in the convention of `AlignmentModule.loss`, which weights a rank's loss by its terms.
+
+    The shares of all ranks, each weighted by the rank's terms, and divided by the terms of all ranks, are the mean
+    (sum of all ranks' `own_sum`) / `count`, even where it counts something else than terms.
+
+    Args:
+        own_sum: this rank's part of the sum.
+        count: what the sum of all ranks is divided by.
+        own_terms: `loss_terms` of this rank.
+        all_terms: `loss_terms` of all ranks together.
+
+    Returns:
+        The share; a graph-connected 0 where there is nothing to average, or no term to carry it.
+
+    >>> rank_share(torch.tensor(6.0), 4, own_terms=1, all_terms=2).item()
+    3.0
+    """
+    if not count or not own_terms:
+        return own_sum * 0
+    return own_sum * (all_terms / (count * own_terms))
+
+
 def gather_rows(tensor: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     """The rows of all ranks, rank by rank, with gradient; the tensor itself where there is one rank.
 
