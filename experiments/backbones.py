@@ -73,7 +73,7 @@ def _build_llava(model: ModelConfig, source: Source, arguments: dict[str, Any]) 
 
 
 def _build_blip2(model: ModelConfig, source: Source, arguments: dict[str, Any]) -> AlignmentModule:
-    from lightning_modules.blip2_itm import Blip2ItmModule, load_blip2
+    from lightning_modules.blip2_itm import Blip2ItmModule, ItcItmSettings, load_blip2
     from lightning_modules.tiny_blip2 import tiny_blip2, tiny_blip2_processor
 
     if model.checkpoint is not None:
@@ -82,7 +82,7 @@ def _build_blip2(model: ModelConfig, source: Source, arguments: dict[str, Any]) 
         shape = _shape(model.tiny)
         processor = _saved_processor(source) or tiny_blip2_processor(shape, source.captions)
         blip2 = tiny_blip2(shape, processor.tokenizer)
-    return Blip2ItmModule(blip2, processor, **arguments)
+    return Blip2ItmModule(blip2, processor, itc_itm=ItcItmSettings(**dataclasses.asdict(model.itc_itm)), **arguments)
 
 
 def _build_clip(model: ModelConfig, source: Source, arguments: dict[str, Any]) -> AlignmentModule:

@@ -386,6 +386,24 @@ def test_an_image_passes_the_vision_tower_once() -> None:
     assert seen == [4]
 
 
+def test_gradient_checkpointing_and_half_precision_run_the_same_loss() -> None:
+    rows = items(ROWS["repeated images, several captions"])
+    plain_module, saving = (
+        tiny_blip2_module(loss="itc_itm", gradient_checkpointing=on).train() for on in (False, True)
+    )
+    batch = plain_module.collator()(rows)
+    loss = plain_module.loss(batch)[0]
+    loss.backward()
+    saving.loss(batch)[0].backward()
+    for (name, one), two in zip(plain_module.named_parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(two.grad, one.grad, atol=1e-6, rtol=1e-5, msg=name)
+    with torch.autocast("cpu", torch.bfloat16):
+        half, report = plain_module.loss(batch)
+    assert half.dtype == report["itc/loss"].dtype == torch.float32
+    half.backward()
+    assert half.item() == pytest.approx(loss.item(), abs=0.2)
+
+
 @pytest.mark.filterwarnings("ignore:.*(does not have many workers|LeafSpec|val_dataloader|in eval mode at the start)")
 def test_the_temperature_stays_in_its_range() -> None:
     """A learning rate of 1 moves it by about 1 in the first step."""
