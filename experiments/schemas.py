@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import MISSING
 
 SUBSETS = ("all", "kept", "random")
-LOSSES = {"llava": ("lm", "binary", "listwise"), "blip2": ("itm",), "clip": ("itc", "ce_clip")}
+LOSSES = {"llava": ("lm", "binary", "listwise"), "blip2": ("itm", "itc_itm"), "clip": ("itc", "ce_clip")}
 """Backbone -> its losses, the default first."""
 
 
@@ -207,6 +207,30 @@ class CeClipConfig:
 
 
 @dataclass
+class ItcItmConfig:
+    """BLIP-2's loss `itc_itm`: image-text contrast (ITC) and the matching head (ITM), as LAVIS trains retrieval."""
+
+    itc_weight: float = field(default=1.0, metadata={"min": 0.0})
+    """Weight of ITC, over the true captions of the global batch."""
+    itm_weight: float = field(default=1.0, metadata={"min": 0.0})
+    """Weight of ITM, over the captions of each row and the in-batch negatives."""
+    in_batch_negatives: bool = True
+    """For the first true caption of each row draw another image of the global batch, and for its image another
+    caption, by the softmax of ITC's similarities."""
+    label_smoothing: float = field(default=0.1, metadata={"min": 0.0})
+    """Part of ITC's targets that is spread over the whole batch, below 1."""
+    temperature: float = field(default=0.07, metadata={"min": 0.001, "max": 0.5})
+    """What ITC's similarities are divided by at first; it is learnt, and stays in [0.001, 0.5]."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Targets that say nothing, and weights that train nothing."""
+        if self.label_smoothing >= 1:
+            yield f"`{place}label_smoothing` must be in [0, 1), got {self.label_smoothing}"
+        if not self.itc_weight and not self.itm_weight:
+            yield f"`{place}itc_weight` or `{place}itm_weight` must be above 0"
+
+
+@dataclass
 class ModelConfig:
     """Which scorer, from which weights, and what of it trains."""
 
@@ -217,16 +241,21 @@ class ModelConfig:
     openai/clip-vit-base-patch32). Not given: a model built from `tiny`."""
     tiny: TinyConfig = field(default_factory=TinyConfig)
     """Sizes of the model that is built where no checkpoint is given."""
-    loss: str | None = field(default=None, metadata={"choices": ("lm", "binary", "listwise", "itm", "itc", "ce_clip")})
+    loss: str | None = field(
+        default=None, metadata={"choices": tuple(name for names in LOSSES.values() for name in names)}
+    )
     """llava: lm (next-token loss on the answer and its end token; default), binary (cross entropy on z(Yes) - z(No)),
     or listwise (cross entropy of a positive among itself and the negatives of its row).
-    blip2: itm (cross entropy of the matching head). clip: itc (contrastive, hard negatives among the texts) or ce_clip
-    (IMC and CMR beside it)."""
+    blip2: itm (cross entropy of the matching head; default) or itc_itm (beside it a contrast of images and true
+    captions, and hard negatives from the batch).
+    clip: itc (contrast with hard negatives among the texts; default) or ce_clip (IMC and CMR beside it)."""
+    itc_itm: ItcItmConfig = field(default_factory=ItcItmConfig)
+    """Used where `loss` is itc_itm."""
     ce_clip: CeClipConfig = field(default_factory=CeClipConfig)
     """Used where `loss` is ce_clip."""
     tune: str = field(default="full", metadata={"choices": ("full", "lora")})
     """full: all weights, of the vision tower too where `train_vision` says so. lora: adapters, and the projector
-    (llava), the query tokens and the matching head (blip2), or the projections and the logit scale (clip)."""
+    (llava), the query tokens and the heads that the loss trains (blip2), or projections and logit scale (clip)."""
     train_vision: bool | None = None
     """Also train the vision tower (a tiny model from scratch has to). Not given: clip does, llava and blip2 do not."""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
@@ -256,10 +285,15 @@ class ModelConfig:
         for key, owner in {"score": "blip2", "system": "llava", "question": "llava", "activation": "clip"}.items():
             if getattr(self, key) is not None and self.backbone != owner:
                 yield f"`{place}{key}` belongs to {owner}, and `{place}backbone` is {self.backbone}: leave it out"
-        if self.loss != "ce_clip" and self.ce_clip != CeClipConfig():
-            yield f"`{place}ce_clip` needs `{place}loss: ce_clip`, got {self.loss}: set the loss, or leave it out"
-        if self.backbone == "blip2" and self.score in ("itc", "itm_itc") and self.checkpoint is None:
-            yield f"`{place}score` must be itm without `{place}checkpoint`: no loss trains a tiny model's ITC heads"
+        for key, default in {"itc_itm": ItcItmConfig(), "ce_clip": CeClipConfig()}.items():
+            if self.loss != key and getattr(self, key) != default:
+                yield f"`{place}{key}` belongs to the loss {key}, and `{place}loss` is {self.loss}: leave it out"
+        untrained = self.backbone == "blip2" and self.checkpoint is None and self.loss != "itc_itm"
+        if untrained and self.score in ("itc", "itm_itc"):
+            yield (
+                f"`{place}score` must be itm without `{place}checkpoint`, or `{place}loss` itc_itm: no other loss "
+                "trains a tiny model's ITC heads"
+            )
         if self.backbone == "clip" and self.tune == "lora" and self.train_vision:
             yield f"`{place}train_vision` must not be true where `{place}tune` is lora for clip: its adapters train"
         if self.question is not None and self.question.count("{caption}") != 1:
@@ -386,9 +420,10 @@ class ExperimentConfig:
                 f"`{place}trainer.strategy` must not be fsdp where `{place}model.backbone` is clip and "
                 f"`{place}trainer.precision` is bf16-mixed: it would round the logit scale; use ddp"
             )
-        if self.model.backbone == "clip" and self.data.mixing.image_dropout > 0:
+        contrast = "backbone` is clip" if self.model.backbone == "clip" else "loss` is itc_itm"
+        if (self.model.backbone == "clip" or self.model.loss == "itc_itm") and self.data.mixing.image_dropout > 0:
             yield (
-                f"`{place}data.mixing.image_dropout` must be 0 where `{place}model.backbone` is clip: its loss would "
+                f"`{place}data.mixing.image_dropout` must be 0 where `{place}model.{contrast}: its loss would "
                 "match noise with its caption"
             )
 

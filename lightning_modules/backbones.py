@@ -160,7 +160,7 @@ def _build_llava(model: Mapping[str, Any], source: Source, arguments: dict[str, 
 
 
 def _build_blip2(model: Mapping[str, Any], source: Source, arguments: dict[str, Any]) -> AlignmentModule:
-    from lightning_modules.blip2_itm import Blip2ItmModule, load_blip2
+    from lightning_modules.blip2_itm import Blip2ItmModule, ItcItmSettings, load_blip2
     from lightning_modules.tiny_blip2 import tiny_blip2, tiny_blip2_processor
 
     if source.loaded is not None:
@@ -171,7 +171,8 @@ def _build_blip2(model: Mapping[str, Any], source: Source, arguments: dict[str, 
         shape = _shape(model)
         processor = _saved_processor(source) or tiny_blip2_processor(shape, source.captions)
         blip2 = tiny_blip2(shape, processor.tokenizer)
-    return Blip2ItmModule(blip2, processor, **_given(model, "score"), **arguments)
+    itc_itm = _fields(ItcItmSettings, model.get("itc_itm"), "model.itc_itm")
+    return Blip2ItmModule(blip2, processor, itc_itm=itc_itm, **_given(model, "score"), **arguments)
 
 
 def _build_clip(model: Mapping[str, Any], source: Source, arguments: dict[str, Any]) -> AlignmentModule:
@@ -222,6 +223,6 @@ SHARED: dict[str, type] = {
 
 BACKBONES: dict[str, Backbone] = {
     "llava": Backbone(_build_llava, "llava", {"system": str, "question": str}),
-    "blip2": Backbone(_build_blip2, "blip-2", {"score": str}),
+    "blip2": Backbone(_build_blip2, "blip-2", {"score": str, "itc_itm": dict}),
     "clip": Backbone(_build_clip, "clip", {"activation": str, "ce_clip": dict}),
 }

@@ -154,24 +154,6 @@ def itc_loss(
     return losses.sum() / (2 * max(1, len(losses))), image_to_text.detach().argmax(1) == anchor_texts
 
 
-def rank_share(own_sum: torch.Tensor, count: int, *, own_terms: int, all_terms: int) -> torch.Tensor:
-    """This rank's part of a mean over `count` values of all ranks, for a loss that counts by other terms.
-
-    `AlignmentModule` weights what each rank returns by its own terms and divides by those of all: what comes out is the
-    sum of `own_sum` over ranks / `count`.
-
-    Args:
-        own_sum: sum of this rank's values.
-        count: values of all ranks.
-        own_terms, all_terms: `AlignmentModule.loss_terms` of this rank and of all.
-
-    >>> shares = [rank_share(torch.tensor(s), 4, own_terms=t, all_terms=8) for s, t in ((6.0, 2), (10.0, 6))]
-    >>> float(shares[0] * 2 + shares[1] * 6) / 8 == (6 + 10) / 4
-    True
-    """
-    return own_sum * (all_terms / (max(1, count) * max(1, own_terms)))
-
-
 def rank_sizes(*sizes: int, device: torch.device | str = "cpu") -> list[list[int]]:
     """How many rows every rank has of several tensors: one list over ranks for each of `sizes`.
 
@@ -190,6 +172,29 @@ def own_rows(sizes: Sequence[int]) -> slice:
     """Where this rank's rows lie in what `gather_rows` returns."""
     rank = dist.get_rank() if len(sizes) > 1 else 0
     return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+
+
+def rank_share(own_sum: torch.Tensor, count: int, *, own_terms: int, all_terms: int) -> torch.Tensor:
+    """A mean over all ranks in the convention of `AlignmentModule.loss`, which weights a rank's loss by its terms.
+
+    The shares of all ranks, each weighted by the rank's terms, and divided by the terms of all ranks, are the mean
+    (sum of all ranks' `own_sum`) / `count`, even where it counts something else than terms.
+
+    Args:
+        own_sum: this rank's part of the sum.
+        count: what the sum of all ranks is divided by.
+        own_terms: `loss_terms` of this rank.
+        all_terms: `loss_terms` of all ranks together.
+
+    Returns:
+        The share; a graph-connected 0 where there is nothing to average, or no term to carry it.
+
+    >>> rank_share(torch.tensor(6.0), 4, own_terms=1, all_terms=2).item()
+    3.0
+    """
+    if not count or not own_terms:
+        return own_sum * 0
+    return own_sum * (all_terms / (count * own_terms))
 
 
 def gather_rows(tensor: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -43,6 +44,11 @@ BACKBONES = {
     "blip2": TinyBackbone(tiny_blip2_module, blip2_pair_logit),
     "clip": TinyBackbone(tiny_clip_module, clip_pair_logit, sums_over_pairs=False),
 }
+TRAININGS = {
+    **BACKBONES,
+    "blip2_itc_itm": TinyBackbone(partial(tiny_blip2_module, loss="itc_itm"), blip2_pair_logit, sums_over_pairs=False),
+}
+"""The backbones, and their further losses that see other rows and ranks."""
 
 
 def save_published(module: AlignmentModule, folder: Path) -> None:

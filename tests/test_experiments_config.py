@@ -215,6 +215,50 @@ def test_noise_images_are_not_for_a_contrastive_loss() -> None:
         load_config(schemas.ExperimentConfig, None, words, check_files=False)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.itc_itm.itc_weight=2"], r"`model\.itc_itm` belongs to the loss itc_itm, and `model\.loss` is None"),
+        (["model.loss=itm", "model.itc_itm.temperature=0.1"], r"`model\.itc_itm` belongs to .*`model\.loss` is itm"),
+        (
+            ["model.loss=itm", "model.score=itc"],
+            r"`model\.score` must be itm without `model\.checkpoint`, or .*itc_itm",
+        ),
+        (["model.loss=itc_itm", "model.itc_itm.label_smoothing=1"], r"label_smoothing` must be in \[0, 1\), got 1"),
+        (
+            ["model.loss=itc_itm", "model.itc_itm.temperature=0"],
+            r"`model\.itc_itm\.temperature` must be in \[0\.001, 0\.5\], got 0",
+        ),
+        (
+            ["model.loss=itc_itm", "model.itc_itm.itc_weight=0", "model.itc_itm.itm_weight=0"],
+            r"itm_weight` must be above 0",
+        ),
+        (
+            ["model.loss=itc_itm", "data.mixing.image_dropout=0.1"],
+            r"image_dropout` must be 0 where `model\.loss` is itc_itm",
+        ),
+    ],
+)
+def test_what_does_not_go_with_the_itc_itm_section_is_a_fault(words: list[str], message: str) -> None:
+    data = ["data.captions=a", "data.negatives=b", "model.backbone=blip2"]
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(schemas.ExperimentConfig, None, [*data, *words], check_files=False)
+    assert len(caught.value.faults) == 1
+
+
+@pytest.mark.parametrize("score", ["itm", "itc", "itm_itc"])
+def test_a_tiny_blip2_that_itc_trains_has_all_scores(score: str) -> None:
+    words = [
+        "data.captions=a",
+        "data.negatives=b",
+        "model.backbone=blip2",
+        "model.loss=itc_itm",
+        f"model.score={score}",
+    ]
+    model = load_config(schemas.ExperimentConfig, None, words, check_files=False).model
+    assert (model.score, model.itc_itm) == (score, schemas.ItcItmConfig())
+
+
 def test_what_does_not_go_with_clip_is_a_fault() -> None:
     words = ["data.captions=a", "data.negatives=b", "model.backbone=clip", "model.tune=lora", "model.train_vision=true"]
     words += ["trainer.strategy=fsdp", "trainer.precision=bf16-mixed"]
@@ -227,7 +271,10 @@ def test_what_does_not_go_with_clip_is_a_fault() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model.loss=itc", "model.ce_clip.imc_weight=0.5"], "`model.ce_clip` needs `model.loss: ce_clip`, got itc"),
+        (
+            ["model.loss=itc", "model.ce_clip.imc_weight=0.5"],
+            "`model.ce_clip` belongs to the loss ce_clip, and `model.loss` is itc",
+        ),
         (["model.loss=ce_clip", "model.ce_clip.types=[a, a]"], "`model.ce_clip.types` must hold each type once"),
         (["model.loss=ce_clip", "data.mixing.negatives=0"], "`data.mixing.negatives` must be above 0"),
     ],

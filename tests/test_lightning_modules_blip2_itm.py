@@ -234,6 +234,13 @@ def test_what_the_loss_never_reaches_is_frozen(module: Blip2ItmModule) -> None:
     assert names - trainable(module) == {name for name in names if name.startswith((*UNREACHED, *HEADS))}
 
 
+def test_itc_and_itm_together_reach_all_and_train_a_temperature(module: Blip2ItmModule) -> None:
+    both = tiny_blip2_module(loss="itc_itm")
+    assert trainable(both) == {name for name, _ in module.network.blip2.named_parameters()}
+    assert set(both.state_dict()) - set(module.state_dict()) == {"network.itc_temperature"}
+    assert both.network.itc_temperature.tolist() == pytest.approx([0.07])
+
+
 ADAPTED = LoraSettings(rank=2, alpha=4, dropout=0.0)
 
 
@@ -244,8 +251,11 @@ ADAPTED = LoraSettings(rank=2, alpha=4, dropout=0.0)
         {"train_vision": False},
         {"lora": ADAPTED},
         {"lora": replace(ADAPTED, targets=("qformer", "vision", "projector")), "train_vision": False},
+        {"loss": "itc_itm"},
+        {"loss": "itc_itm", "train_vision": False},
+        {"loss": "itc_itm", "lora": replace(ADAPTED, targets=("qformer", "projector")), "train_vision": False},
     ],
-    ids=["full", "vision frozen", "lora", "lora on all parts"],
+    ids=[*("full", "vision frozen", "lora", "lora on all parts"), *("itc_itm", "itc_itm frozen", "itc_itm lora")],
 )
 def test_every_trainable_parameter_gets_a_gradient_that_is_not_zero(settings: dict[str, Any]) -> None:
     module = tiny_blip2_module(**settings)
@@ -315,7 +325,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "lm"}, r"model\.loss must be one of itm, got 'lm'"),
+        ({"loss": "lm"}, r"model\.loss must be one of itm, itc_itm, got 'lm'"),
         ({"score": "cosine"}, r"model\.score must be one of itm, itc, itm_itc, got 'cosine'"),
         ({"long_captions": "drop"}, r"model\.long_captions must be one of truncate, error, got 'drop'"),
         ({"max_text_tokens": 2}, r"model\.max_text_tokens must be in \[3, 128\].* got 2"),

@@ -1,4 +1,4 @@
-"""The contract that every backbone keeps; a backbone joins by a line in BACKBONES of tests/backbones.py."""
+"""The contract that every backbone keeps; a backbone joins by a line in tests/backbones.py."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from datamodules.batch import ImageTextRow
 from lightning_modules.base import AlignmentModule
 from lightning_modules.losses import binary_loss
 from lightning_modules.optim import parameter_groups
-from tests.backbones import BACKBONES, TinyBackbone
+from tests.backbones import TRAININGS, TinyBackbone
 from tests.tiny import CAPTIONS, row
 
 
-@pytest.fixture(params=BACKBONES, scope="module")
+@pytest.fixture(params=TRAININGS, scope="module")
 def backbone(request: pytest.FixtureRequest) -> TinyBackbone:
-    return BACKBONES[request.param]
+    return TRAININGS[request.param]
 
 
 @pytest.fixture(scope="module")

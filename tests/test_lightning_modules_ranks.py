@@ -19,7 +19,7 @@ from experiments.train import build_strategy
 from lightning_modules.base import AlignmentModule
 from lightning_modules.checkpoint import full_state_dict, load_weights, write_weights
 from negatives.records import VERDICT_SCHEMA, read_captions, read_negatives, text_table, write_table
-from tests.backbones import BACKBONES
+from tests.backbones import TRAININGS
 from tests.launch import run_on_two_ranks
 from tests.tiny import CAPTIONS, row
 
@@ -63,7 +63,7 @@ def train(folder: Path, backbone: str, *, strategy: str, devices: int) -> None:
         batch_size=4 // devices,
         validation=read_pairs(held_out / "captions.parquet", held_out / "negatives.parquet"),
     )
-    module = BACKBONES[backbone].build(warmup_ratio=0.0)
+    module = TRAININGS[backbone].build(warmup_ratio=0.0)
     data.connect(module.collator())
     losses = Losses()
     run = L.Trainer(
@@ -97,7 +97,7 @@ def logits_of(module: AlignmentModule) -> torch.Tensor:
 
 
 def train_all(folder: Path, strategies: list[str], devices: int) -> None:
-    for backbone in BACKBONES:
+    for backbone in TRAININGS:
         for strategy in strategies:
             train(folder, backbone, strategy=strategy, devices=devices)
 
@@ -127,7 +127,7 @@ def without_key_bias(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", TRAININGS)
 def test_two_ranks_equal_one_process_with_double_batch_size(backbone: str, strategy: str, results: Path) -> None:
     one, losses, accuracy = read(results, backbone, "auto")
     two, losses_of_two, accuracy_of_two = read(results, backbone, strategy)
@@ -144,10 +144,10 @@ def test_two_ranks_equal_one_process_with_double_batch_size(backbone: str, strat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", TRAININGS)
 @torch.no_grad()
 def test_weights_trained_by_two_sharded_ranks_score_the_same_in_one_process(backbone: str, results: Path) -> None:
-    module = BACKBONES[backbone].build(seed=1)
+    module = TRAININGS[backbone].build(seed=1)
     before = logits_of(module)
     path = results / f"{backbone}-fsdp.safetensors"
     load_weights(module.network, path, trainable_only=False, backbone=backbone)
