@@ -34,7 +34,7 @@ test-slow: $(INSTALLED_DEV)
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
-	$(BIN)/mypy
+	MYPY_NUM_WORKERS=2 $(BIN)/mypy
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix $(CODE)
