@@ -36,6 +36,8 @@ def _run(log: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) ->
     with log.open("wb") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
+    # as on a command line: without it a loader's workers would come from a second server, with all the imports again
+    multiprocessing.set_start_method(None, force=True)
     # a shell that runs the tests in the background has them ignore Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(function(*arguments))
