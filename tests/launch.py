@@ -1,19 +1,85 @@
-"""Starts a function of a test module in two processes, as torchrun starts a training."""
+"""Starts functions in processes of their own, without the ten seconds of imports that a fresh interpreter costs.
+
+Every process is forked from a server that has the imports and has computed nothing: a fork of the test process itself
+could wait for its threads. It is a real process: it can be killed, and it shares no memory with the tests.
+"""
 
 from __future__ import annotations
 
+import importlib
+import multiprocessing
 import os
-import subprocess
+import signal
 import sys
+import uuid
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
+
+IMPORTS = ["lightning", "transformers", "peft", "sklearn.linear_model", "torch.distributed.launcher.api"]
+
+
+def start(log: Path, function: Callable[..., Any], *arguments: Any) -> BaseProcess:
+    """Starts `function(*arguments)` in a process whose output goes to `log`, since nobody would empty a pipe.
+
+    Its exit code is what the function returns; an exception is 1, a signal its negative number.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTS)
+    process = context.Process(target=_run, args=(log, function, arguments))
+    process.start()
+    return process
+
+
+def _run(log: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    with log.open("wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    # as on a command line: without it a loader's workers would come from a second server, with all the imports again
+    multiprocessing.set_start_method(None, force=True)
+    # a shell that runs the tests in the background has them ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(function(*arguments))
+
+
+def start_ranks(log: Path, function: Callable[..., Any], *arguments: Any) -> BaseProcess:
+    """Starts `function(*arguments)` on two gloo ranks, as `torchrun --standalone` does; a failing rank fails it."""
+    return start(log, _launch, function, arguments)
+
+
+def _launch(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        run_id=str(uuid.uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="fork",
+    )
+    elastic_launch(config, _rank)(function, arguments)
+
+
+def _rank(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    if code := function(*arguments):
+        raise RuntimeError(f"a rank ended with exit code {code}")
 
 
 def run_on_two_ranks(folder: Path, module: str, call: str, *, timeout: int = 300) -> None:
     """Runs `call`, a function of `module` with its arguments as source, on two gloo ranks; a failing rank fails it."""
-    script = folder / "two_ranks.py"
-    script.write_text(f"from pathlib import Path\nfrom {module} import *\n{call}\n", encoding="utf-8")
-    root = Path(__file__).parent.parent
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(launcher, capture_output=True, text=True, cwd=root, env=environment, timeout=timeout)
-    assert result.returncode == 0, result.stderr[-3000:]
+    log = folder / "two_ranks.log"
+    ranks = start_ranks(log, _evaluate, module, call)
+    ranks.join(timeout)
+    ended = ranks.exitcode
+    if ended is None:
+        ranks.terminate()
+    assert ended == 0, log.read_text(errors="replace")[-3000:]
+
+
+def _evaluate(module: str, call: str) -> None:
+    eval(call, {"Path": Path, **vars(importlib.import_module(module))})

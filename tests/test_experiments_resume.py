@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import random
@@ -22,6 +21,7 @@ from experiments.__main__ import main
 from experiments.report.runs import read_curves
 from lightning_modules.base import AlignmentModule
 from tests.backbones import save_published
+from tests.launch import start, start_ranks
 from tests.test_experiments_train import train_words
 from tests.tiny import tiny_module, tiny_tables
 
@@ -249,15 +249,11 @@ def test_a_run_that_is_killed_at_random_moments_equals_the_unbroken_one(tables: 
     words = [*DROPOUT, *validation(tables), "data.batch_size=2", "data.num_workers=1", "trainer.accumulate=2"]
     words += ["trainer.max_steps=40", "trainer.checkpoint_every=1", "trainer.validate_every=15", "trainer.log_every=1"]
     last = tmp_path / "parts/checkpoints/last.ckpt"
-    # forked from a process that has the imports and has computed nothing: a fork of this one could wait for its threads
-    process = multiprocessing.get_context("forkserver")
-    process.set_forkserver_preload(["lightning", "transformers", "peft"])
     for flags in ([], ["--resume"], ["--resume"]):
         before = last.stat().st_ino if last.exists() else None
-        child = process.Process(target=main, args=(train_words(tables, tmp_path / "parts", *words, *flags),))
-        child.start()
+        child = start(tmp_path / "log", main, train_words(tables, tmp_path / "parts", *words, *flags))
         while not last.exists() or last.stat().st_ino == before:
-            assert child.is_alive()
+            assert child.is_alive(), (tmp_path / "log").read_text()
             time.sleep(0.01)
         time.sleep(random.uniform(0.0, 0.3))
         child.kill()
@@ -269,17 +265,11 @@ def test_a_run_that_is_killed_at_random_moments_equals_the_unbroken_one(tables: 
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-def start_ranks(words: list[str], count: int) -> subprocess.Popen[bytes]:
-    """`itm` in several processes that torchrun starts."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m", "experiments"]
+def torchrun(words: list[str]) -> int:
+    """`itm` on two ranks, each an interpreter of its own, as on a command line."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "experiments"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        [sys.executable, *launcher, *words],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    return subprocess.run([sys.executable, *launcher, *words], cwd=ROOT, env=environment).returncode
 
 
 @pytest.mark.slow
@@ -291,18 +281,21 @@ def test_two_ranks_that_go_on_equal_two_that_were_not_interrupted(strategy: str,
     words += ["trainer.checkpoint_every=1", "trainer.validate_every=3", "trainer.log_every=1"]
     words += ["trainer.devices=2", f"trainer.strategy={strategy}"]
     last, kept = run / "checkpoints/last.ckpt", tmp_path / "kept.ckpt"
-    unbroken = start_ranks(train_words(tables, run, *words), 2)
+    log, command = tmp_path / "log", train_words(tables, run, *words)
+    unbroken = start(log, torchrun, command) if strategy == "ddp" else start_ranks(log, main, command)
     while not last.exists():
-        assert unbroken.poll() is None, unbroken.communicate()[1].decode()[-2000:]
+        assert unbroken.is_alive(), log.read_text()[-2000:]
         time.sleep(0.001)
     os.link(last, kept)  # a checkpoint is never written to again, only replaced
-    assert unbroken.wait() == 0, unbroken.communicate()[1].decode()[-2000:]
+    unbroken.join()
+    assert unbroken.exitcode == 0, log.read_text()[-2000:]
     assert torch.load(kept, weights_only=True)["global_step"] in (1, 2, 4, 5, 7), "an epoch has three steps"
     shutil.copytree(run, whole)
     (run / "weights.safetensors").unlink()
     os.replace(kept, last)
-    resumed = start_ranks(train_words(tables, run, *words, "--resume"), 2)
-    assert resumed.wait() == 0, resumed.communicate()[1].decode()[-2000:]
+    resumed = start_ranks(log, main, [*command, "--resume"])
+    resumed.join()
+    assert resumed.exitcode == 0, log.read_text()[-2000:]
     one, two = (load_file(folder / "weights.safetensors") for folder in (whole, run))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=1e-6, rtol=0, msg=name)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
-import sys
 import time
-from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from experiments.__main__ import main
 from experiments.config import ConfigError
 from experiments.manifest import FINISHED, Manifest, Task, read_states, sweep_lock
 from negatives.records import InputError
+from tests.launch import start
 from tests.tiny import TINY_OVERRIDES
 
 TINY_DEMO = [
@@ -96,20 +96,16 @@ def test_two_sweeps_do_not_share_a_folder(tmp_path: Path) -> None:
         pass
 
 
-def start_demo(output: Path, *words: str) -> subprocess.Popen[bytes]:
-    """Starts the demo at tiny size; what it prints goes to a file, since nobody would empty a pipe."""
-    command = [sys.executable, "-m", "experiments", "demo", f"output_dir={output}", *TINY_DEMO, *words]
-    with output.with_suffix(".log").open("wb") as log:
-        # A shell that runs the tests in the background has them ignore Ctrl-C.
-        hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=hear)
+def start_demo(output: Path, *words: str) -> BaseProcess:
+    """Starts the demo at tiny size in a process of its own."""
+    return start(output.with_suffix(".log"), main, ["demo", f"output_dir={output}", *TINY_DEMO, *words])
 
 
-def wait_for(task: str, output: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_for(task: str, output: Path, process: BaseProcess) -> None:
     """Returns once the task has been started."""
     deadline = time.monotonic() + 240
     while read_states(output / "manifest.json").get(task, {}).get("state", "pending") == "pending":
-        assert process.poll() is None, output.with_suffix(".log").read_text()
+        assert process.is_alive(), output.with_suffix(".log").read_text()
         assert time.monotonic() < deadline, f"{task} did not start"
         time.sleep(0.05)
 
@@ -122,11 +118,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         process = start_demo(output, "--resume")
         wait_for(started, output, process)
         process.kill()
-        process.wait()
+        process.join()
     times = {path: path.stat().st_mtime_ns for path in output.glob("runs/*/weights.safetensors")}
     assert times
     process = start_demo(output, "--resume")
-    assert process.wait(timeout=400) == 0, output.with_suffix(".log").read_text()
+    process.join(400)
+    assert process.exitcode == 0, output.with_suffix(".log").read_text()
     assert all(path.stat().st_mtime_ns == before for path, before in times.items()), "finished runs ran again"
     return output
 
@@ -172,10 +169,13 @@ def test_status_lists_every_task(finished: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.slow
-def test_a_failing_run_does_not_stop_the_others(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    broken = "runs={bad: {model.checkpoint: nowhere}, good: {data.subset: kept}}"
-    output = finished.parent / "failing"
-    assert main(["demo", f"output_dir={output}", *TINY_DEMO, "compare={}", broken]) == 2
+def test_a_failing_run_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, file = tmp_path / "failing", tmp_path / "failing.yaml"
+    shipped = Path("experiments/sweeps/demo.yaml").read_text()
+    runs = "runs: {bad: {model.checkpoint: nowhere}, good: {data.subset: kept}}\n"
+    file.write_text(shipped[: shipped.index("runs:\n")] + runs)
+    words = [word for word in TINY_DEMO if not word.startswith("compare.")]
+    assert main(["sweep", str(file), f"output_dir={output}", *words]) == 2
     states = {name: record["state"] for name, record in read_states(output / "manifest.json").items()}
     assert states["train/bad"] == "failed"
     assert states["evaluate/good"] == FINISHED
@@ -187,7 +187,8 @@ def test_ctrl_c_ends_a_sweep_in_one_line_and_it_goes_on(tmp_path: Path) -> None:
     output = tmp_path / "demo"
     process = start_demo(output)
     wait_for("train/unfiltered", output, process)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
     assert output.with_suffix(".log").read_text().strip().splitlines()[-1] == "itm: interrupted"
     assert read_states(output / "manifest.json")["train/unfiltered"]["state"] == "failed"
