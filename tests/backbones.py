@@ -47,6 +47,7 @@ BACKBONES = {
 TRAININGS = {
     **BACKBONES,
     "blip2_itc_itm": TinyBackbone(partial(tiny_blip2_module, loss="itc_itm"), blip2_pair_logit, sums_over_pairs=False),
+    "clip_ce_clip": TinyBackbone(partial(tiny_clip_module, loss="ce_clip"), clip_pair_logit, sums_over_pairs=False),
 }
 """The backbones, and their further losses that see other rows and ranks."""
 

@@ -64,14 +64,22 @@ def assert_same_run(one: Path, two: Path) -> None:
     curves = read_curves(one / "logs")
     assert curves == read_curves(two / "logs")
     assert "train/loss/value" in curves
+    if "train/rank_threshold/swap_att" in curves:
+        assert len({value for name in curves if "/rank_threshold/" in name for value in curves[name].values()}) > 3
+
+
+CE_CLIP = [
+    f"model.{word}" for word in ("backbone=clip", "loss=ce_clip", "system=null", "question=null", "train_vision=null")
+]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("own", [[], [*CE_CLIP, "data.mixing.curriculum={swap_ratio: 0.0}"]], ids=["llava", "ce_clip"])
 def test_a_run_that_was_interrupted_twice_equals_the_unbroken_one(
-    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: list[str], tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the middle of epochs, with dropout, accumulated batches and validation between."""
-    words = [*DROPOUT, *validation(tables), "data.batch_size=2", "trainer.accumulate=2", "trainer.max_steps=7"]
+    """In the middle of epochs, with dropout, accumulated batches, validation between, and state beside the weights."""
+    words = [*own, *DROPOUT, *validation(tables), "data.batch_size=2", "trainer.accumulate=2", "trainer.max_steps=7"]
     words += ["trainer.checkpoint_every=2", "trainer.validate_every=2", "trainer.log_every=1"]
     assert main(train_words(tables, tmp_path / "whole", *words)) == 0
     for batch, flags in ((5, []), (9, ["--resume"])):
