@@ -1,7 +1,7 @@
 """`itm compare`: evaluated runs side by side, in tables, plots and one self-contained page.
 
-Writes `index.html`, `comparison.csv`, `differences.csv`, `learning_curves.csv` and `audits.csv`. They are built in a
-folder beside the output folder and moved when all are there.
+Writes `index.html`, `comparison.csv`, `seeds.csv`, `differences.csv`, `learning_curves.csv` and `audits.csv`. They are
+built in a folder beside the output folder and moved when all are there.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from experiments.report.audits import AUDIT_COLUMNS, read_audits
 from experiments.report.examples import choose_examples
 from experiments.report.page import Comparison, render_page
 from experiments.report.runs import common_sets, read_runs
+from experiments.report.seeds import SEED_COLUMNS, seed_rows
 from experiments.report.tables import (
     COMPARISON_COLUMNS,
     CURVE_COLUMNS,
@@ -72,6 +73,7 @@ def compare(config: CompareConfig) -> Comparison:
         runs=runs,
         reference=reference.name,
         rows=comparison_rows(runs, resamples=config.bootstrap, seed=config.seed),
+        seeds=seed_rows(runs, resamples=config.bootstrap, seed=config.seed),
         differences=difference_rows(runs, reference, resamples=config.bootstrap, seed=config.seed),
         audits=audits,
         examples_set=examples_set,
@@ -82,6 +84,7 @@ def compare(config: CompareConfig) -> Comparison:
 def write_tables(comparison: Comparison, folder: Path) -> None:
     """Writes the comparison's CSV files, each with its head even where it has no rows."""
     _write_csv(folder / "comparison.csv", COMPARISON_COLUMNS, comparison.rows)
+    _write_csv(folder / "seeds.csv", SEED_COLUMNS, comparison.seeds)
     _write_csv(folder / "differences.csv", DIFFERENCE_COLUMNS, comparison.differences)
     _write_csv(folder / "learning_curves.csv", CURVE_COLUMNS, curve_rows(comparison.runs))
     _write_csv(folder / "audits.csv", AUDIT_COLUMNS, [row for audit in comparison.audits for row in audit.rows()])
@@ -134,14 +137,17 @@ def _print(comparison: Comparison) -> None:
     from rich.text import Text
 
     kinds = types_in_order([row["negative_type"] for row in comparison.rows])
-    for name in dict.fromkeys(row["set"] for row in comparison.rows):
+    # what many seeds have in common says more than each of them; the page has them all
+    rows, first = (comparison.seeds, "method") if comparison.seeds else (comparison.rows, "run")
+    for name in dict.fromkeys(row["set"] for row in rows):
         table = Table(title=Text(f"{name}: accuracy [95 % interval], and blind, on noise images"), box=SIMPLE)
-        for heading in ("negative type", "run", "accuracy", "blind"):
-            table.add_column(heading, justify="right" if heading in ("accuracy", "blind") else "left")
+        for heading in ("negative type", first, "accuracy", *["seeds"] * (first == "method"), "blind"):
+            table.add_column(heading, justify="left" if heading in ("negative type", first) else "right")
         for kind in (*kinds[-1:], *kinds[:-1]):
-            rows = [row for row in comparison.rows if (row["set"], row["negative_type"]) == (name, kind)]
-            for first, row in zip([True] + [False] * len(rows), rows, strict=False):
-                cells = (kind if first else "", row["run"], _shown(row, ""), _shown(row, "blind_"))
+            own = [row for row in rows if (row["set"], row["negative_type"]) == (name, kind)]
+            for position, row in enumerate(own):
+                seeds = [f"{row['lowest_seed']:.3f} - {row['highest_seed']:.3f}"] if first == "method" else []
+                cells = (kind if not position else "", row[first], _shown(row, ""), *seeds, _shown(row, "blind_"))
                 table.add_row(*map(Text, cells))
         Console().print(table)
 

@@ -145,12 +145,34 @@ def test_tables_hold_accuracies_worked_by_hand_with_ties_wrong(tmp_path: Path, c
         assert float(difference["difference"]) == 0.5
 
 
+def test_seeds_of_a_method_are_averaged_pair_by_pair(tmp_path: Path, config: CompareConfig, capsys):
+    """Two seeds: the first right on every pair, the second on the swaps alone; one run has no other seed."""
+    rows = pair_rows(images=3)
+    first = [{**row, "positive_logit": 9.0, "blind_positive_logit": 9.0} for row in rows]
+    second = [{**row, "positive_logit": 9.0 if row["negative_type"] == "swap_att" else -9.0} for row in first]
+    names = {"clip-seed=0": first, "clip-seed=1": second, "other-seed=0": first, "seedless": second}
+    runs = [write_run(tmp_path / name, name, {"s": pairs}) for name, pairs in names.items()]
+    compare(replace(config, runs=runs))
+    found = rows_of(config, "seeds.csv")
+    assert {row["method"] for row in found} == {"clip"}
+    for kind, expected in {
+        "swap_att": (1.0, 1.0, 1.0),
+        "replace_att": (0.5, 0.0, 1.0),
+        "mean": (0.75, 0.5, 1.0),
+    }.items():
+        row = only(found, set="s", negative_type=kind)
+        assert tuple(float(row[name]) for name in ("accuracy", "lowest_seed", "highest_seed")) == expected
+        assert (row["seeds"], float(row["low"]), float(row["blind_accuracy"])) == ("2", expected[0], 1.0)
+    assert "Over seeds" in page_of(config)
+    assert "0.500 - 1.000" in capsys.readouterr().out
+
+
 def test_report_is_complete_and_ends_with_its_path(config: CompareConfig, capsys: pytest.CaptureFixture[str]):
     config = replace(config, title="Three arms", note="Plumbing only.", reference="random")
     audits = {"before": audit_file(Path(config.output_dir).with_name("audit.json"))}
     compare(replace(config, audits=audits))
     written = {path.name for path in Path(config.output_dir).iterdir()}
-    tables = {"comparison.csv", "differences.csv", "learning_curves.csv", "audits.csv"}
+    tables = {"comparison.csv", "seeds.csv", "differences.csv", "learning_curves.csv", "audits.csv"}
     assert written == {"index.html", "config.yaml", "provenance.json", *tables}
     assert capsys.readouterr().out.splitlines()[-1] == f"Report: {config.output_dir}/index.html"
     assert {row["run"] for row in rows_of(config, "differences.csv")} == {"unfiltered", "filtered"}

@@ -31,6 +31,7 @@ class Comparison:
     runs: Sequence[EvaluatedRun]
     reference: str
     rows: Sequence[Row]
+    seeds: Sequence[Row]
     differences: Sequence[Row]
     audits: Sequence[LabelledAudit]
     examples_set: str
@@ -75,14 +76,15 @@ def _set_view(name: str, comparison: Comparison) -> dict[str, Any]:
         "rows": rows,
         "types": [*kinds[-1:], *kinds[:-1]],
         "cells": _by_run(rows),
+        "seeds": _by_run([row for row in comparison.seeds if row["set"] == name], "method"),
         "differences": _by_run([row for row in comparison.differences if row["set"] == name]),
     }
 
 
-def _by_run(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+def _by_run(rows: Sequence[Row], first: str = "run") -> dict[str, dict[str, Row]]:
     cells: dict[str, dict[str, Row]] = {}
     for row in rows:
-        cells.setdefault(row["run"], {})[row["negative_type"]] = row
+        cells.setdefault(row[first], {})[row["negative_type"]] = row
     return cells
 
 

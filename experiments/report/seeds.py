@@ -1,0 +1,65 @@
+"""Runs that differ in their seed alone, taken together: what a method reaches, and how far its seeds are apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.intervals import type_intervals
+from experiments.progress import track
+from experiments.report.runs import EvaluatedRun, common_sets
+from experiments.report.tables import Row, types_in_order
+
+SEED_COLUMNS = (
+    *("method", "set", "negative_type", "seeds", "accuracy", "low", "high", "lowest_seed", "highest_seed"),
+    *("blind_accuracy", "blind_low", "blind_high"),
+)
+SEED = re.compile(r"[-_ .]?\bseed[=_-]?\d+")
+
+
+def by_method(runs: Sequence[EvaluatedRun]) -> dict[str, list[EvaluatedRun]]:
+    """Method -> its runs, where several runs bear one name but for a seed, as a sweep over `seed` names them."""
+    methods: dict[str, list[EvaluatedRun]] = {}
+    for run in runs:
+        if SEED.search(run.name):
+            methods.setdefault(method_of(run.name), []).append(run)
+    return {name: found for name, found in methods.items() if len(found) > 1}
+
+
+def method_of(name: str) -> str:
+    """A run's name without its seed.
+
+    >>> method_of("ce_clip-seed=2"), method_of("lr=0.1-seed=0-long")
+    ('ce_clip', 'lr=0.1-long')
+    """
+    return SEED.sub("", name)
+
+
+def seed_rows(runs: Sequence[EvaluatedRun], *, resamples: int, seed: int) -> list[Row]:
+    """Mean accuracy and blind accuracy over the seeds of every method, in the columns of `SEED_COLUMNS`.
+
+    Intervals are over images, each with the answers of all seeds to it; what another seed would have given is not in
+    them, so the lowest and the highest seed stand beside them.
+    """
+    methods = by_method(runs)
+    every = [(name, method) for method, own in methods.items() for name in common_sets(own)]
+    rows: list[Row] = []
+    for name, method in track(every, "Seeds"):
+        own = [run.sets[name] for run in methods[method]]
+        images, kinds = (own[0].pairs[column].to_pylist() for column in ("image_id", "negative_type"))
+
+        seen, blind, *alone = (
+            type_intervals(values, images, kinds, resamples=draws, seed=seed)
+            for values, draws in (
+                (np.mean([scored.right for scored in own], axis=0), resamples),
+                (np.mean([scored.blind_right for scored in own], axis=0), resamples),
+                *((scored.right, 1) for scored in own),
+            )
+        )
+        for kind in types_in_order(list(seen)):
+            values = [intervals[kind].value for intervals in alone]
+            numbers = (len(own), *seen[kind], min(values), max(values), *blind[kind])
+            rows.append(dict(zip(SEED_COLUMNS, (method, name, kind, *numbers), strict=True)))
+    return rows
