@@ -82,6 +82,7 @@ def ce_clip_terms(
     rank_thresholds: torch.Tensor,
     *,
     hard_negatives: bool = True,
+    with_imc: bool = True,
     reference: bool = False,
 ) -> CeClipTerms:
     """ITC, IMC and CMR of a batch (CE-CLIP, section 3); gradients reach both features and the scale.
@@ -93,6 +94,7 @@ def ce_clip_terms(
         layout: of the batch; a hard negative exists where its label is 0.
         rank_thresholds: [K], of each negative type, in logit units.
         hard_negatives: whether hard negatives stand in the softmax of ITC.
+        with_imc: whether to compute IMC, which takes as many similarities again; 0 stands for it otherwise.
         reference: as the official code's newest state: hard negatives that do not exist stand in both softmaxes, and
             count in CMR's divisor.
     """
@@ -113,7 +115,7 @@ def ce_clip_terms(
     losses = cmr_losses(positive_logits, negative_logits, rank_thresholds[layout.hard_types])
     return CeClipTerms(
         itc=itc,
-        imc=imc_loss(own_texts, text_features[false], anchor_logits, scale, reference=reference),
+        imc=imc_loss(own_texts, text_features[false & with_imc], anchor_logits, scale, reference=reference),
         cmr=torch.where(exists, losses, 0.0).sum() / max(1, len(losses)) if reference else masked_mean(losses, exists),
         right=right,
         anchor_logits=anchor_logits.detach(),
@@ -270,6 +272,7 @@ class CeClipLoss(nn.Module):
             layout,
             thresholds,
             hard_negatives=settings.hard_negatives,
+            with_imc=settings.imc_weight > 0,
             reference=settings.reference,
         )
         if torch.is_grad_enabled() and self.training:
