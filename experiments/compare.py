@@ -20,7 +20,7 @@ from experiments.report.audits import AUDIT_COLUMNS, read_audits
 from experiments.report.examples import choose_examples
 from experiments.report.page import Comparison, render_page
 from experiments.report.runs import common_sets, read_runs
-from experiments.report.seeds import SEED_COLUMNS, seed_rows
+from experiments.report.seeds import SEED_COLUMNS, by_method, seed_rows
 from experiments.report.tables import (
     COMPARISON_COLUMNS,
     CURVE_COLUMNS,
@@ -138,16 +138,19 @@ def _print(comparison: Comparison) -> None:
 
     kinds = types_in_order([row["negative_type"] for row in comparison.rows])
     # what many seeds have in common says more than each of them; the page has them all
-    rows, first = (comparison.seeds, "method") if comparison.seeds else (comparison.rows, "run")
+    methods = by_method(comparison.runs)
+    alone = {run.name for run in comparison.runs} - {run.name for runs in methods.values() for run in runs}
+    rows = [row for row in comparison.rows if row["run"] in alone] + [*comparison.seeds]
     for name in dict.fromkeys(row["set"] for row in rows):
         table = Table(title=Text(f"{name}: accuracy [95 % interval], and blind, on noise images"), box=SIMPLE)
-        for heading in ("negative type", first, "accuracy", *["seeds"] * (first == "method"), "blind"):
-            table.add_column(heading, justify="left" if heading in ("negative type", first) else "right")
+        for heading in ("negative type", "run", "accuracy", *["seeds"] * bool(methods), "blind"):
+            table.add_column(heading, justify="left" if heading in ("negative type", "run") else "right")
         for kind in (*kinds[-1:], *kinds[:-1]):
             own = [row for row in rows if (row["set"], row["negative_type"]) == (name, kind)]
             for position, row in enumerate(own):
-                seeds = [f"{row['lowest_seed']:.3f} - {row['highest_seed']:.3f}"] if first == "method" else []
-                cells = (kind if not position else "", row[first], _shown(row, ""), *seeds, _shown(row, "blind_"))
+                seeds = [f"{row['lowest_seed']:.3f} - {row['highest_seed']:.3f}" if "method" in row else ""]
+                shown = (_shown(row, ""), *seeds[: bool(methods)], _shown(row, "blind_"))
+                cells = ("" if position else kind, row["method"] if "method" in row else row["run"], *shown)
                 table.add_row(*map(Text, cells))
         Console().print(table)
 

@@ -194,16 +194,9 @@ class CeClipConfig:
     """Rank threshold of the first step, in logit units."""
     rank_threshold_bound: float = field(default=10.0, metadata={"above": 0.0})
     """Largest rank threshold, in logit units."""
-    types: list[str] = field(default_factory=list)
-    """Negative types with a rank threshold each; all that the data has must be among them. Empty: all there are."""
     reference: bool = False
     """The official code's newest losses, for comparison: IMC draws all captions to one negative, thresholds begin anew
     with each epoch, and copies of an image count as different images."""
-
-    def faults(self, place: str) -> Iterator[str]:
-        """Types that are listed twice."""
-        if len(set(self.types)) < len(self.types):
-            yield f"`{place}types` must hold each type once, got {self.types}"
 
 
 @dataclass
@@ -415,11 +408,29 @@ class ExperimentConfig:
                 f"`{place}data.mixing.negatives` must be above 0 where `{place}model.loss` is {self.model.loss}, which "
                 "ranks positives above them"
             )
-        if self.model.backbone == "clip" and (self.trainer.strategy, self.trainer.precision) == ("fsdp", "bf16-mixed"):
+        curriculum, trainer = self.data.mixing.curriculum, self.trainer
+        if curriculum is not None and trainer.max_steps < 0 and curriculum.epochs > trainer.max_epochs:
             yield (
-                f"`{place}trainer.strategy` must not be fsdp where `{place}model.backbone` is clip and "
-                f"`{place}trainer.precision` is bf16-mixed: it would round the logit scale; use ddp"
+                f"`{place}data.mixing.curriculum.epochs` must be at most `{place}trainer.max_epochs`, got "
+                f"{curriculum.epochs:g} and {trainer.max_epochs}: its end would never be reached"
             )
+        if self.model.backbone == "clip" and self.data.mixing.positives > 1:
+            yield (
+                f"`{place}data.mixing.positives` must be 1 where `{place}model.backbone` is clip: its contrast asks "
+                "for the first text of a row alone"
+            )
+        learns_scale = "backbone` is clip" if self.model.backbone == "clip" else "loss` is itc_itm"
+        if self.model.backbone == "clip" or self.model.loss == "itc_itm":
+            if (self.trainer.strategy, self.trainer.precision) == ("fsdp", "bf16-mixed"):
+                yield (
+                    f"`{place}trainer.strategy` must not be fsdp where `{place}model.{learns_scale} and "
+                    f"`{place}trainer.precision` is bf16-mixed: it would round the scale of similarities; use ddp"
+                )
+            if self.trainer.precision == "bf16-true":
+                yield (
+                    f"`{place}trainer.precision` must not be bf16-true where `{place}model.{learns_scale}: the "
+                    "scale of similarities would round every step away; use bf16-mixed"
+                )
         contrast = "backbone` is clip" if self.model.backbone == "clip" else "loss` is itc_itm"
         if (self.model.backbone == "clip" or self.model.loss == "itc_itm") and self.data.mixing.image_dropout > 0:
             yield (
@@ -566,7 +577,7 @@ class SweepConfig:
     name: str = "sweep"
     """Names the sweep; the W&B group of its runs."""
     output_dir: str = "runs/${name}"
-    """Folder of the sweep: `manifest.json`, `data/`, `runs/` and `report/`."""
+    """Folder of the sweep: `manifest.json`, the steps' folders, `runs/` and `report/`."""
     seed: int = field(default=0, metadata={"min": 0})
     """Seed of the sweep, for steps and experiments to refer to as ${seed}."""
     prepare: dict[str, StepConfig] = field(default_factory=dict)

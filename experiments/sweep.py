@@ -136,9 +136,12 @@ def plan(config: SweepConfig) -> list[Task]:
 
     for name, step in config.prepare.items():
         fixed: dict[str, Any] = {"output_dir": str(folder / name)}
-        if step.verb in ("audit", "train"):
+        own = step.config
+        if step.verb == "train":
+            own = _experiment(config, name, own, fixed)
+        elif step.verb == "audit":
             fixed["logging"] = {**_plain(config.logging), "group": config.name}
-        add(f"prepare/{name}", step.verb, STEP_SCHEMAS[step.verb], {**fixed, **step.config})
+        add(f"prepare/{name}", step.verb, STEP_SCHEMAS[step.verb], {**fixed, **own})
     runs = list(run_settings(config))
     for name, settings in runs:
         add(f"train/{name}", "train", ExperimentConfig, settings)
@@ -180,12 +183,18 @@ def run_settings(config: SweepConfig) -> list[tuple[str, dict[str, Any]]]:
                 continue
             parts = [run_name, *(f"{key.split('.')[-1]}={value}" for key, value in point.items())]
             name = re.sub(r"[^\w.=+-]", "_", "-".join(part for part in parts if part)) or config.name
-            fixed = {"name": name, "output_dir": str(Path(config.output_dir) / "runs" / name)}
-            settings = _merged(config.experiment, nested(changes), nested(point), fixed)
-            settings.setdefault("seed", config.seed)
-            settings["logging"] = {**_plain(config.logging), "group": config.name, **settings.get("logging", {})}
-            result.append((name, settings))
+            settings = _merged(config.experiment, nested(changes), nested(point))
+            fixed = {"output_dir": str(Path(config.output_dir) / "runs" / name)}
+            result.append((name, _experiment(config, name, settings, fixed)))
     return result
+
+
+def _experiment(
+    config: SweepConfig, name: str, settings: Mapping[str, Any], fixed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings of one of a sweep's trainings, with the sweep's name for it, its folder, seed and logging."""
+    logging = {**_plain(config.logging), "group": config.name, **settings.get("logging", {})}
+    return {"seed": config.seed, **settings, "name": name, **fixed, "logging": logging}
 
 
 def _merged(*mappings: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import torch
 
     from lightning_modules.base import AlignmentModule
-    from lightning_modules.ce_clip import CeClipSettings
     from lightning_modules.tiny import TinyShape
 
 TUNES = ("full", "lora")
@@ -176,6 +175,7 @@ def _build_blip2(model: Mapping[str, Any], source: Source, arguments: dict[str, 
 
 
 def _build_clip(model: Mapping[str, Any], source: Source, arguments: dict[str, Any]) -> AlignmentModule:
+    from lightning_modules.ce_clip import CeClipSettings
     from lightning_modules.clip import ClipModule, load_clip
     from lightning_modules.tiny_clip import tiny_clip, tiny_clip_processor
 
@@ -188,17 +188,8 @@ def _build_clip(model: Mapping[str, Any], source: Source, arguments: dict[str, A
         processor = _saved_processor(source) or tiny_clip_processor(shape, source.captions)
         clip = tiny_clip(shape, processor.tokenizer)
     if model.get("loss") == "ce_clip":
-        arguments["ce_clip"] = _ce_clip(model.get("ce_clip"))
+        arguments["ce_clip"] = _fields(CeClipSettings, model.get("ce_clip"), "model.ce_clip")
     return ClipModule(clip, processor, **arguments)
-
-
-def _ce_clip(settings: Mapping[str, Any] | None) -> CeClipSettings:
-    from lightning_modules.ce_clip import CeClipSettings
-
-    given = dict(settings or {})
-    if not given.get("types"):  # all that are known
-        given.pop("types", None)
-    return _fields(CeClipSettings, given, "model.ce_clip")
 
 
 def _shape(model: Mapping[str, Any]) -> TinyShape:

@@ -52,6 +52,16 @@ class ItcItmSettings:
     label_smoothing: float = 0.1
     temperature: float = 0.07
 
+    def __post_init__(self) -> None:
+        for name, fits in {
+            "itc_weight": self.itc_weight >= 0,
+            "itm_weight": self.itm_weight >= 0,
+            "label_smoothing": 0 <= self.label_smoothing < 1,
+            "temperature": TEMPERATURES[0] <= self.temperature <= TEMPERATURES[1],
+        }.items():
+            if not fits:
+                raise ValueError(f"model.itc_itm.{name} is out of its range, got {getattr(self, name)}.")
+
 
 def clean_words(caption: str) -> list[str]:
     """The words of a caption as LAVIS cleans it (BlipCaptionProcessor), before it keeps the first `MAX_WORDS`.

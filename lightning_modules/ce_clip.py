@@ -32,7 +32,7 @@ class CeClipSettings:
         rank_threshold: how the thresholds follow the data, one of `THRESHOLD_MODES`.
         initial_rank_threshold: what they begin with, in logit units.
         rank_threshold_bound: what they never exceed.
-        types: the negative types that have a threshold each.
+        types: the negative types that have a threshold each, names as of Python's variables.
         reference: see `ce_clip_terms`, `imc_loss` and `next_rank_thresholds`; thresholds begin anew with each epoch.
     """
 
@@ -49,6 +49,12 @@ class CeClipSettings:
         if self.rank_threshold not in THRESHOLD_MODES:
             choices = ", ".join(THRESHOLD_MODES)
             raise ValueError(f"model.ce_clip.rank_threshold must be one of {choices}, got {self.rank_threshold!r}.")
+        taken = [name for name in self.types if not name.isidentifier() or hasattr(nn.Module(), name)]
+        if taken or not self.types or len(set(self.types)) < len(self.types):
+            raise ValueError(f"CeClipSettings.types must be different names of negative types, got {self.types}.")
+        for name in ("imc_weight", "cmr_weight", "initial_rank_threshold", "rank_threshold_bound"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"model.ce_clip.{name} must be >= 0, got {getattr(self, name)}.")
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ def ce_clip_terms(
         hard_negatives: whether hard negatives stand in the softmax of ITC.
         with_imc: whether to compute IMC, which takes as many similarities again; 0 stands for it otherwise.
         reference: as the official code's newest state: hard negatives that do not exist stand in both softmaxes, and
-            count in CMR's divisor.
+            count in CMR's divisor. Batches from tables have none such; the official data marks them with "###".
     """
     exists = layout.text_labels[layout.hard_texts] == NEGATIVE
     if reference:
@@ -215,17 +221,18 @@ class RankThresholds(nn.Module):
     def __init__(self, types: Sequence[str], initial: float = 0.0):
         super().__init__()
         self.types, self.initial = tuple(types), initial
+        self.of = nn.Module()  # with no names of its own but a module's
         for name in self.types:
-            self.register_buffer(name, torch.tensor(initial))
+            self.of.register_buffer(name, torch.tensor(initial))
 
     def forward(self) -> torch.Tensor:
         """[K] in the order of `types`."""
-        return torch.stack([self.get_buffer(name) for name in self.types])
+        return torch.stack([self.of.get_buffer(name) for name in self.types])
 
     def take(self, values: torch.Tensor) -> None:
         """Replaces all by [K] new values."""
         for name, value in zip(self.types, values, strict=True):
-            self.get_buffer(name).copy_(value)
+            self.of.get_buffer(name).copy_(value)
 
     def reset(self) -> None:
         """Back to the initial value."""

@@ -98,8 +98,8 @@ def local_layout(batch: ImageTextBatch, types: Sequence[str] = (), *, distinct_i
 def _type_index(name: str, types: Sequence[str]) -> int:
     if types and name not in types:
         raise InputError(
-            f"model.ce_clip.types must list every negative type of the data, got {', '.join(types)} and found "
-            f"{name!r}; add it."
+            f"negative_type must be one of those that have a rank threshold, {', '.join(types)}, got {name!r}; add "
+            "it to CeClipSettings.types."
         )
     return types.index(name) if types else 0
 

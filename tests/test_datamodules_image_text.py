@@ -206,17 +206,27 @@ def test_rows_do_not_depend_on_the_number_of_ranks_or_the_batch_size(folder: Pat
 @pytest.mark.parametrize("unit", ["text", "pair"])
 def test_a_curriculum_moves_within_and_across_epochs(folder: Path, unit: str) -> None:
     """From no negative to four over an epoch and a half: row j of the twelve in epoch e stands at e + j / 12."""
-    curriculum = Curriculum(epochs=1.5, negatives=0.0, swap_ratio=0.0)
-    module = data(folder, unit=unit, negatives_per_positive=4, swap_ratio=1.0, curriculum=curriculum)
+    curriculum = Curriculum(epochs=1.5, negatives=0.0)
+    module = data(folder, unit=unit, negatives_per_positive=4, curriculum=curriculum)
     for epoch in range(3):
         rows = [row for batch in epoch_of(module, epoch) for row in batch]
         for place, item in enumerate(rows):
             expected = 4 * min(1.0, (epoch + place / 12) / 1.5)
             assert abs(len(item.labels) - 1 - expected) < 1 + 1e-9, (epoch, place)
-            swaps = sum(kind.startswith("swap") for kind in item.negative_types)
-            assert swaps == 0 if (epoch, place) == (0, 0) else swaps <= 2 or unit == "text"
     assert len(rows) == 12
     assert {len(item.labels) for item in rows} == {5}
+
+
+def test_a_curriculum_moves_from_replacements_to_swaps(folder: Path) -> None:
+    """One negative for each of twelve positives: the first is no swap, all are behind the curriculum's end."""
+    module = data(folder, swap_ratio=1.0, curriculum=Curriculum(epochs=2.0, swap_ratio=0.0))
+    swaps = [
+        [item.negative_types[-1].startswith("swap") for batch in epoch_of(module, epoch) for item in batch]
+        for epoch in range(4)
+    ]
+    assert not swaps[0][0]
+    assert 0 < sum(swaps[0]) + sum(swaps[1]) < 24
+    assert all(swaps[2] + swaps[3])
 
 
 def pool_sizes(module: ImageTextDataModule) -> tuple[int, int]:

@@ -365,6 +365,7 @@ def test_a_hard_anchor_depends_on_seed_epoch_and_caption() -> None:
         return [draw_hard_anchor(["a"], anchors_of, caption_id=caption_id, seed=seed, epoch=e) for e in range(20)]
 
     assert drawn() == drawn()
+    assert len(set(drawn())) > 10, "epochs draw for themselves"
     assert drawn() != drawn(seed=1) != drawn("d") != drawn()
 
 

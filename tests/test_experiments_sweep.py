@@ -53,6 +53,19 @@ def test_a_shipped_sweep_can_be_copied_anywhere(tmp_path: Path) -> None:
     assert own == dict(sweep.run_settings(sweep.load("experiments/sweeps/demo.yaml", [])))
 
 
+def test_a_training_before_the_runs_is_named_seeded_and_placed_by_the_sweep() -> None:
+    own = "{base: experiments/configs/clip_tiny_scenes.yaml, output_dir: elsewhere, logging: {wandb: disabled}}"
+    words = ["name=other", "seed=5", f"prepare.encoder={{verb: train, config: {own}}}"]
+    table = "out/scenes/train/captions.parquet"
+    words += [f"prepare.encoder.config.data={{captions: {table}, negatives: {table}}}", "output_dir=out"]
+    config = sweep.load("experiments/sweeps/demo.yaml", words)
+    assert config.prepare["encoder"].config["model"]["backbone"] == "clip"
+    (task,) = [task for task in sweep.plan(config) if task.name == "prepare/encoder"]
+    assert task.verb == "train"
+    for line in ("seed: 5", "output_dir: out/encoder", "group: other", "wandb: disabled"):
+        assert line in task.config
+
+
 def test_a_missing_base_is_told_with_its_run() -> None:
     with pytest.raises(ConfigError, match=r"`runs\.filtered\.base` must be an existing file, got '.*nowhere\.yaml'"):
         sweep.load("experiments/sweeps/demo.yaml", ["runs.filtered.base=nowhere.yaml"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from experiments import sweep
@@ -11,6 +12,7 @@ from experiments.__main__ import main
 from experiments.config import load_config
 from experiments.layers import read_yaml
 from experiments.schemas import ExperimentConfig
+from negatives.records import read_captions, write_table
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 
@@ -36,6 +38,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         == 0
     )
+    images = read_captions(folder / "train/captions.parquet")["image_id"].unique().to_pylist()
+    near = [{"image_id": image, "neighbour_image_id": images[0], "rank": 1, "similarity": 0.5} for image in images[1:]]
+    write_table(pa.Table.from_pylist(near), folder / "neighbours.parquet")
     for name, backbone in BACKBONES.items():
         save_published(backbone.build(), folder / "published" / name)
     return folder
@@ -47,6 +52,8 @@ def test_every_experiment_trains_tiny_for_a_step(name: str, tables: Path, tmp_pa
     words += [f"data.verdicts={tables / 'filter/verdicts.parquet'}", f"output_dir={tmp_path / 'run'}"]
     words += [*TINY_OVERRIDES, "trainer.devices=1", "trainer.strategy=auto", "data.num_workers=0"]
     words += ["trainer.accumulate=1", "trainer.precision=32-true", "logging.wandb=disabled"]
+    if "negclip" in name:
+        words += [f"data.neighbours={tables / 'neighbours.parquet'}"]
     model = load_config(ExperimentConfig, name, words, check_files=False).model
     if model.checkpoint is not None:
         words += [f"model.checkpoint={tables / 'published' / model.backbone}"]
@@ -54,8 +61,10 @@ def test_every_experiment_trains_tiny_for_a_step(name: str, tables: Path, tmp_pa
     assert (tmp_path / "run/weights.safetensors").is_file()
 
 
-def test_the_demos_resolve_without_faults() -> None:
+def test_the_sweeps_resolve_without_faults() -> None:
     assert len(sweep.plan(sweep.load("experiments/sweeps/demo.yaml", []))) == 11
+    assert len(sweep.plan(sweep.load("experiments/sweeps/ce_clip_terms.yaml", []))) == 2 + 2 * 5 * 3 + 1
+    assert len(sweep.plan(sweep.load("experiments/sweeps/methods.yaml", []))) == 4 + 2 * 7 * 3 + 1
     full = sweep.load("experiments/sweeps/demo_full.yaml", [])
     assert len(sweep.plan(full)) == 15
     settings = dict(sweep.run_settings(full))

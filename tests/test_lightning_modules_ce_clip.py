@@ -394,6 +394,36 @@ def test_the_loss_is_the_weighted_sum_that_the_report_shows() -> None:
     assert report["itc/loss"].item() == pytest.approx(plain.item())
 
 
+def test_the_reference_in_training_is_the_one_that_the_vectors_hold() -> None:
+    """Two hard negatives for each of three images, two of which are copies: the official code takes them for others."""
+    types = ("replace_obj", "swap_att")
+    items = [row(image, CAPTIONS[image : image + 3], [1, 0, 0], ["", *types]) for image in (0, 1, 1)]
+    settings = CeClipSettings(types=types, initial_rank_threshold=1.5, reference=True)
+    module = tiny_clip_module(SEED, loss="ce_clip", ce_clip=settings).double()
+    batch = module.collator()(items)
+    with torch.no_grad():
+        _, report = module.loss(batch)
+        images, texts, scale = module.network(
+            **{name: batch.inputs[name] for name in ("pixel_values", "input_ids", "attention_mask")}
+        )
+    captions, negatives = texts[::3], texts[[1, 2, 4, 5, 7, 8]]
+    grid = Grid([[1, 1]] * 3)
+    grid.leaves = [images, torch.cat([captions, negatives]), torch.full((2,), 1.5, dtype=torch.float64), scale]
+    expected = [value.item() for value in grid.slow(hard_negatives=True, reference=True)]
+    assert [report[f"{name}/loss"].item() for name in ("itc", "imc", "cmr")] == pytest.approx(expected, rel=1e-9)
+    careful = [value.item() for value in grid.slow(hard_negatives=True, reference=False)]
+    assert careful[1] != pytest.approx(expected[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"types": ()}, {"types": ("a", "a")}, {"types": ("a.b",)}, {"types": ("training",)}, {"imc_weight": -1.0}],
+)
+def test_settings_that_make_no_loss_are_errors(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"CeClipSettings\.types must be|model\.ce_clip\.imc_weight must be >= 0"):
+        CeClipSettings(**settings)
+
+
 def test_a_batch_without_a_negative_is_plain_contrast() -> None:
     rows = [row(0, CAPTIONS[:1]), row(1, CAPTIONS[1:2])]
     module = tiny_clip_module(loss="ce_clip")
@@ -421,7 +451,7 @@ def test_thresholds_are_state_and_those_of_other_types_are_refused(tmp_path: Pat
     assert again.ce_clip.rank_thresholds().tolist() == list(range(7))
     other = tiny_clip_module(loss="ce_clip", ce_clip=CeClipSettings(types=("replace_obj", "other")))
     other.trainable_only = True
-    with pytest.raises(ValueError, match=r"rank_thresholds\.(add_att|other)"):
+    with pytest.raises(ValueError, match=r"rank_thresholds\.of\.(add_att|other)"):
         check_fit(checkpoint, other)
 
 

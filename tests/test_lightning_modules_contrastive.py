@@ -215,7 +215,9 @@ def test_hard_negatives_are_the_false_texts_of_rows_with_an_anchor() -> None:
 
 def test_a_type_without_a_rank_threshold_is_named() -> None:
     batch = tiny_clip_module().collator()([row(0, CAPTIONS[:2], [1, 0], ["", "swap_obj"])])
-    with pytest.raises(InputError, match=r"types must list every negative type of the data, got swap_att and found 's"):
+    with pytest.raises(
+        InputError, match=r"negative_type must be one of those that have a rank threshold, swap_att, got 'swap_obj'"
+    ):
         local_layout(batch, ("swap_att",))
 
 
@@ -277,5 +279,5 @@ def test_gradients_of_two_ranks_equal_those_of_one_process(tmp_path: Path) -> No
         thresholds = {name: value.item() for name, value in expected.items() if "rank_threshold" in name}
         assert len(thresholds) == 7 * (loss == "ce_clip")
         if loss == "ce_clip":
-            assert thresholds["ce_clip.rank_thresholds.replace_obj"] != pytest.approx(0.3, abs=1e-3)
-            assert thresholds["ce_clip.rank_thresholds.swap_obj"] == pytest.approx(0.3)
+            assert thresholds["ce_clip.rank_thresholds.of.replace_obj"] != pytest.approx(0.3, abs=1e-3)
+            assert thresholds["ce_clip.rank_thresholds.of.swap_obj"] == pytest.approx(0.3)

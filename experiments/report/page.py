@@ -81,10 +81,10 @@ def _set_view(name: str, comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _by_run(rows: Sequence[Row], first: str = "run") -> dict[str, dict[str, Row]]:
+def _by_run(rows: Sequence[Row], name_column: str = "run") -> dict[str, dict[str, Row]]:
     cells: dict[str, dict[str, Row]] = {}
     for row in rows:
-        cells.setdefault(row[first], {})[row["negative_type"]] = row
+        cells.setdefault(row[name_column], {})[row["negative_type"]] = row
     return cells
 
 

@@ -1,4 +1,4 @@
-"""Runs that differ in their seed alone, taken together: what a method reaches, and how far its seeds are apart."""
+"""Runs named alike but for a seed, taken together: what a method reaches, and how far its seeds are apart."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEED_COLUMNS = (
     *("method", "set", "negative_type", "seeds", "accuracy", "low", "high", "lowest_seed", "highest_seed"),
     *("blind_accuracy", "blind_low", "blind_high"),
 )
-SEED = re.compile(r"[-_ .]?\bseed[=_-]?\d+")
+SEED = re.compile(r"(?:^|[-_. ])seed[=_-]?\d+(?![\w.])")
 
 
 def by_method(runs: Sequence[EvaluatedRun]) -> dict[str, list[EvaluatedRun]]:
@@ -31,10 +31,10 @@ def by_method(runs: Sequence[EvaluatedRun]) -> dict[str, list[EvaluatedRun]]:
 def method_of(name: str) -> str:
     """A run's name without its seed.
 
-    >>> method_of("ce_clip-seed=2"), method_of("lr=0.1-seed=0-long")
-    ('ce_clip', 'lr=0.1-long')
+    >>> method_of("ce_clip-seed=2"), method_of("lr=0.1-seed=0-long"), method_of("clip_seed1"), method_of("seed=0")
+    ('ce_clip', 'lr=0.1-long', 'clip', 'all')
     """
-    return SEED.sub("", name)
+    return SEED.sub("", name).lstrip("-_. ") or "all"
 
 
 def seed_rows(runs: Sequence[EvaluatedRun], *, resamples: int, seed: int) -> list[Row]:
