@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch.distributed.run import get_args_parser
@@ -19,6 +20,7 @@ from tests.tiny import TINY_OVERRIDES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAIR = ("data/scenes/balanced/images/balanced-0-swap_att.png", "a red circle above a blue bar")
 TINY = {
     "generate": ["scenes.train=12", "scenes.held_out=2", "scenes.image_size=16"],
     "audit": ["judge.folds=3", "logging.wandb=disabled"],
@@ -40,13 +42,19 @@ def test_the_road_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     lines = commands("bash")
     assert [line[1] for line in lines] == [
-        *("generate", "audit", "filter", "train", "evaluate", "compare", "score", "sweep", "sweep")
+        *("generate", "audit", "filter", "train", "evaluate", "compare", "score", "export", "sweep", "sweep")
     ]
     for itm, verb, *words in lines:
         assert itm == "itm"
         assert main([verb, *words, *TINY.get(verb, [])]) == 0, [verb, *words]
     for made in ("runs/audit/audit.json", "runs/comparison/index.html", "runs/scores/scores.parquet"):
         assert (tmp_path / made).is_file()
+    (code,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    seen: dict[str, Any] = {}
+    exec(code.replace("scorer.score(", "value = scorer.score("), seen)
+    assert 0 < seen["value"] < 1
+    exported = seen["load_scorer"]("runs/exported")
+    assert seen["scorer"].score(*PAIR) == pytest.approx(exported.score(*PAIR), abs=1e-6)
 
 
 def test_the_command_for_larger_machines_resolves() -> None:
