@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,23 +86,25 @@ class OutputFolder:
     def whole(self) -> Iterator[Path]:
         """Instead of `claim`: a folder beside this one to write to, which takes its place when the block ends.
 
-        Where the block fails, nothing is left of it, and what was there before stays.
+        Where the block fails, nothing is left of it, and what was there before stays; where the process is killed while
+        the two change places, the next call puts it back first.
         """
         path = self.path.resolve()
-        beside, before = (path.with_name(f".{path.name}.{state}") for state in ("partial", "before"))
-        for left in (beside, before):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        try:
+        before = path.with_name(f".{path.name}.before")
+        if before.exists() and not path.exists():  # a process was killed between the two renames below
+            before.rename(path)
+        shutil.rmtree(before, ignore_errors=True)
+        with built_beside(path) as beside:
             self._describe(beside)
             yield beside
-            if path.exists():
-                path.rename(before)
-            beside.rename(path)
-        finally:
-            if before.exists() and not path.exists():
-                before.rename(path)
-            for left in (beside, before):
-                shutil.rmtree(left, ignore_errors=True)
+            try:
+                if path.exists():
+                    path.rename(before)
+                beside.rename(path)
+            finally:
+                if before.exists() and not path.exists():
+                    before.rename(path)
+                shutil.rmtree(before, ignore_errors=True)
 
     def _describe(self, folder: Path) -> None:
         write_json({"verb": self.verb, **provenance()}, folder / PROVENANCE_FILE)
@@ -136,6 +139,18 @@ class OutputFolder:
             inside = len(value) < 4096 and "\0" not in value and path.resolve().is_relative_to(root)
             if inside and self.verb != "sweep" and path.resolve() != root and path.exists():
                 raise InputError(f"--overwrite would delete {value}, which this run reads; give another output_dir.")
+
+
+@contextmanager
+def built_beside(folder: Path) -> Iterator[Path]:
+    """A new folder next to `folder`, under a name of its own, gone at the end whatever happens."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:

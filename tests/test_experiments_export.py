@@ -203,6 +203,21 @@ def test_an_export_that_fails_leaves_what_was_there(
     assert (exported / "provenance.json").read_bytes() == before
 
 
+def test_a_kill_while_the_folders_change_places_loses_nothing(
+    run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (exported / "provenance.json").read_bytes()
+    exported.rename(tmp_path / ".export.before")  # what a kill after the first of two renames leaves
+
+    def fail(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "render_card", fail)
+    assert main(["export", str(run), f"output_dir={exported}"]) == 130
+    assert names(tmp_path) == {"export"}
+    assert (exported / "provenance.json").read_bytes() == before
+
+
 def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
