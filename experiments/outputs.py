@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -39,6 +41,8 @@ class OutputFolder:
         overwrite: empty an existing folder, which must not hold what the configuration reads.
         may_differ: dotted keys that may have another value when a run goes on, with all below them.
         kept: files and folders that `overwrite` leaves, with all whose names begin so.
+        private: keys of local paths in a folder that gets published: it holds their last part and a hash instead, by
+            which `resume` still knows them, and no command line.
 
     Attributes:
         path: the folder.
@@ -58,8 +62,11 @@ class OutputFolder:
         overwrite: bool,
         may_differ: Collection[str] = (),
         kept: Collection[str] = (),
+        private: Collection[str] = (),
     ):
-        self.path, self.verb, self.yaml = Path(config.output_dir), verb, to_yaml(config)
+        self.path, self.verb = Path(config.output_dir), verb
+        shown = {key: without_folders(getattr(config, key)) for key in private}
+        self.yaml, self._left_out = to_yaml(dataclasses.replace(config, **shown)), {"argv"} if private else set()
         self._empties, self._kept = False, tuple(kept)
         self.finished = resume and (self.path / result).is_file()
         if self.path.exists() and not self.path.is_dir():
@@ -107,7 +114,8 @@ class OutputFolder:
                 shutil.rmtree(before, ignore_errors=True)
 
     def _describe(self, folder: Path) -> None:
-        write_json({"verb": self.verb, **provenance()}, folder / PROVENANCE_FILE)
+        content = {key: value for key, value in provenance().items() if key not in self._left_out}
+        write_json({"verb": self.verb, **content}, folder / PROVENANCE_FILE)
         write_text(self.yaml, folder / CONFIG_FILE)
 
     def _check_owner(self, flag: str) -> None:
@@ -139,6 +147,15 @@ class OutputFolder:
             inside = len(value) < 4096 and "\0" not in value and path.resolve().is_relative_to(root)
             if inside and self.verb != "sweep" and path.resolve() != root and path.exists():
                 raise InputError(f"--overwrite would delete {value}, which this run reads; give another output_dir.")
+
+
+def without_folders(path: str) -> str:
+    """The last part of a path and a hash of all of it: two paths stay two, and no folder is told.
+
+    >>> without_folders("/home/me/clip"), without_folders("/home/you/clip")
+    ('clip-24aaa22e', 'clip-82c89660')
+    """
+    return f"{Path(path).name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
 @contextmanager
