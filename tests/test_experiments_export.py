@@ -222,6 +222,22 @@ def test_an_export_is_resumed_by_its_own_configuration_only(
     assert "another `run`" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["score", "neighbours", "train"])
+def test_adapters_are_refused_by_one_line_where_a_whole_model_is_needed(
+    verb: str, adapted: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(adapted), f"output_dir={tmp_path / 'export'}"]) == 0
+    capsys.readouterr()
+    checkpoint = f"model.checkpoint={tmp_path / 'export'}"
+    table = [f"captions={tables / 'train/captions.parquet'}", f"output_dir={tmp_path / 'out'}"]
+    words = train_words(tables, "clip", tmp_path / "out") if verb == "train" else [verb, *table]
+    assert main([*words, checkpoint]) == 2
+    error = capsys.readouterr().err
+    assert "holds adapters alone, and a whole model is needed; export the run with merge=true" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
