@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.outputs import OutputFolder
+from experiments.outputs import OutputFolder, built_beside
 from experiments.progress import say
 from experiments.report.audits import AUDIT_COLUMNS, read_audits
 from experiments.report.examples import choose_examples
@@ -47,7 +44,7 @@ def run(config: CompareConfig, *, resume: bool = False, overwrite: bool = False)
     """
     output = OutputFolder(config, verb="compare", result=PAGE, resume=resume, overwrite=overwrite)
     comparison = compare(config)
-    with _built_beside(output.path.absolute()) as temporary:
+    with built_beside(output.path.absolute()) as temporary:
         write_tables(comparison, temporary)
         write_text(render_page(comparison), temporary / PAGE)
         folder = output.claim()
@@ -95,18 +92,6 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-@contextmanager
-def _built_beside(folder: Path) -> Iterator[Path]:
-    """A new folder next to `folder`, gone at the end whatever happens."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.mkdir()
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _log(config: CompareConfig, comparison: Comparison, folder: Path) -> None:

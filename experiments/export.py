@@ -5,28 +5,25 @@ Writes the weights with processor and tokenizer, `scorer.json`, and a model card
 
 from __future__ import annotations
 
-import csv
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from experiments.build import load_run
 from experiments.filter import CERTIFICATE_FILE
-from experiments.outputs import PROVENANCE_FILE, OutputFolder
+from experiments.outputs import OutputFolder
 from experiments.progress import say
-from experiments.report.card import Card, Evaluation, Licence, TableSource, decimal, render_card
+from experiments.report.card import Card, Licence, render_card
+from experiments.report.facts import find_certificate, find_evaluations, find_provenance, table_sources
 from experiments.schemas import ExperimentConfig, ExportConfig, ModelConfig
 from lightning_modules.runs import SCORER_FILE
 from negatives.records import InputError, write_json, write_text
 
 CARD_FILE = "README.md"
-MEASURED = ("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high")
+PRIVATE = ("run", "output_dir")
+"""Keys of the configuration that are no one's business where the folder is published."""
 KNOWN_LICENCES = {
-    "llava-hf/": ("llama2", "Llama 2 Community License"),
+    "llava-hf/llava-1.5-": ("llama2", "Llama 2 Community License"),
     "Salesforce/blip2": ("mit", "MIT"),
     "openai/clip": ("mit", "MIT (that of OpenAI's repository; the weights' own page names none)"),
 }
@@ -39,7 +36,9 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
     Raises:
         InputError: the folder is in use, the run is unfinished, or its base cannot be loaded.
     """
-    output = OutputFolder(config, verb="export", result=SCORER_FILE, resume=resume, overwrite=overwrite)
+    output = OutputFolder(
+        config, verb="export", result=SCORER_FILE, resume=resume, overwrite=overwrite, private=PRIVATE
+    )
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
         return
@@ -49,6 +48,7 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
 
     content, beside = export.scorer_content(module), export.other_parameters(module)
     backend, has_adapters = export.image_backend(module), export.has_adapters(module)
+    facts = _facts(Path(config.run), experiment, content["model"].get("score"))
     with output.whole() as folder:
         try:
             parameters = _write_weights(module, experiment.model, folder, content, merge=config.merge)
@@ -62,7 +62,7 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
             image_backend=backend,
             parameters=parameters,
             others=beside,
-            **_facts(Path(config.run), experiment),
+            **facts,
         )
         punctuation = "".join(map(chr, PUNCTUATION))
         text = render_card(card, edge=export.EDGE, max_words=MAX_WORDS, punctuation=punctuation)
@@ -122,52 +122,12 @@ def _licence_in(card: Path) -> str | None:
     return found[1] if found else None
 
 
-def _facts(run: Path, experiment: ExperimentConfig) -> dict[str, Any]:
+def _facts(run: Path, experiment: ExperimentConfig, own_score: str | None) -> dict[str, Any]:
     """What a card says about data, evaluation and provenance, as far as the files are there."""
     verdicts = experiment.data.verdicts
     return {
-        "tables": list(_tables(experiment)),
-        "certificate": _read_json(Path(verdicts).parent / CERTIFICATE_FILE) if verdicts else None,
-        "evaluations": list(_evaluations(run)),
-        "provenance": _read_json(run / PROVENANCE_FILE) or {},
+        "tables": list(table_sources(experiment.data)),
+        "certificate": find_certificate(Path(verdicts).parent / CERTIFICATE_FILE) if verdicts else None,
+        "evaluations": list(find_evaluations(run, own_score)),
+        "provenance": find_provenance(run),
     }
-
-
-def _tables(experiment: ExperimentConfig) -> Iterator[TableSource]:
-    for role in ("captions", "negatives"):
-        paths = getattr(experiment.data, role)
-        for path in [paths] if isinstance(paths, str) else paths:
-            # a card is published: no folders of the machine
-            yield TableSource(role, "/".join(Path(path).parts[-2:]), _rows(Path(path)))
-
-
-def _rows(path: Path) -> int | None:
-    try:
-        if path.suffix == ".parquet":
-            return int(pq.read_metadata(path).num_rows)
-        with path.open("rb") as lines:
-            return sum(bool(line.strip()) for line in lines)
-    except (OSError, ValueError):
-        return None
-
-
-def _evaluations(run: Path) -> Iterator[Evaluation]:
-    for path in sorted(run.glob("evaluation*/metrics.csv")):
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = [{**row, **{name: decimal(row[name]) for name in MEASURED}} for row in csv.DictReader(file)]
-            fields = [(row["set"], row["negative_type"], row["pairs"]) for row in rows]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is no table of `itm evaluate` ({error!r}); evaluate again.") from None
-        if fields:
-            yield Evaluation(path.parent.name, rows)
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); mend or remove it.") from None
-    return content if isinstance(content, dict) else None

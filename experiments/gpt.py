@@ -66,10 +66,15 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     from negatives.request_cache import RequestCache
 
     free = ["image_root", *(f"gpt.{key}" for key in LIMITS)]
-    flags = {"resume": resume, "overwrite": overwrite}
     # what was paid for outlives --overwrite: a key says what was asked, so that no answer can be mistaken
     output = OutputFolder(
-        config, verb="generate", result=SUMMARY_FILE, **flags, may_differ=free, kept=(CACHE_FILE, BATCHES)
+        config,
+        verb="generate",
+        result=SUMMARY_FILE,
+        resume=resume,
+        overwrite=overwrite,
+        may_differ=free,
+        kept=(CACHE_FILE, BATCHES),
     )
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")

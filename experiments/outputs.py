@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +41,8 @@ class OutputFolder:
         overwrite: empty an existing folder, which must not hold what the configuration reads.
         may_differ: dotted keys that may have another value when a run goes on, with all below them.
         kept: files and folders that `overwrite` leaves, with all whose names begin so.
+        private: keys of local paths in a folder that gets published: it holds their last part and a hash instead, by
+            which `resume` still knows them, and no command line.
 
     Attributes:
         path: the folder.
@@ -57,8 +62,11 @@ class OutputFolder:
         overwrite: bool,
         may_differ: Collection[str] = (),
         kept: Collection[str] = (),
+        private: Collection[str] = (),
     ):
-        self.path, self.verb, self.yaml = Path(config.output_dir), verb, to_yaml(config)
+        self.path, self.verb = Path(config.output_dir), verb
+        shown = {key: without_folders(getattr(config, key)) for key in private}
+        self.yaml, self._left_out = to_yaml(dataclasses.replace(config, **shown)), {"argv"} if private else set()
         self._empties, self._kept = False, tuple(kept)
         self.finished = resume and (self.path / result).is_file()
         if self.path.exists() and not self.path.is_dir():
@@ -85,26 +93,29 @@ class OutputFolder:
     def whole(self) -> Iterator[Path]:
         """Instead of `claim`: a folder beside this one to write to, which takes its place when the block ends.
 
-        Where the block fails, nothing is left of it, and what was there before stays.
+        Where the block fails, nothing is left of it, and what was there before stays; where the process is killed while
+        the two change places, the next call puts it back first.
         """
         path = self.path.resolve()
-        beside, before = (path.with_name(f".{path.name}.{state}") for state in ("partial", "before"))
-        for left in (beside, before):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        try:
+        before = path.with_name(f".{path.name}.before")
+        if before.exists() and not path.exists():  # a process was killed between the two renames below
+            before.rename(path)
+        shutil.rmtree(before, ignore_errors=True)
+        with built_beside(path) as beside:
             self._describe(beside)
             yield beside
-            if path.exists():
-                path.rename(before)
-            beside.rename(path)
-        finally:
-            if before.exists() and not path.exists():
-                before.rename(path)
-            for left in (beside, before):
-                shutil.rmtree(left, ignore_errors=True)
+            try:
+                if path.exists():
+                    path.rename(before)
+                beside.rename(path)
+            finally:
+                if before.exists() and not path.exists():
+                    before.rename(path)
+                shutil.rmtree(before, ignore_errors=True)
 
     def _describe(self, folder: Path) -> None:
-        write_json({"verb": self.verb, **provenance()}, folder / PROVENANCE_FILE)
+        content = {key: value for key, value in provenance().items() if key not in self._left_out}
+        write_json({"verb": self.verb, **content}, folder / PROVENANCE_FILE)
         write_text(self.yaml, folder / CONFIG_FILE)
 
     def _check_owner(self, flag: str) -> None:
@@ -136,6 +147,27 @@ class OutputFolder:
             inside = len(value) < 4096 and "\0" not in value and path.resolve().is_relative_to(root)
             if inside and self.verb != "sweep" and path.resolve() != root and path.exists():
                 raise InputError(f"--overwrite would delete {value}, which this run reads; give another output_dir.")
+
+
+def without_folders(path: str) -> str:
+    """The last part of a path and a hash of all of it: two paths stay two, and no folder is told.
+
+    >>> without_folders("/home/me/clip"), without_folders("/home/you/clip")
+    ('clip-24aaa22e', 'clip-82c89660')
+    """
+    return f"{Path(path).name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+
+
+@contextmanager
+def built_beside(folder: Path) -> Iterator[Path]:
+    """A new folder next to `folder`, under a name of its own, gone at the end whatever happens."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:

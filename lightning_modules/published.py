@@ -22,6 +22,10 @@ def saved_config(name_or_folder: str | Path) -> dict[str, Any]:
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise OSError(f"there is no folder {name_or_folder}, and no such model on the hub ({reason})") from error
+    if not saved and (Path(name_or_folder) / "adapter_config.json").is_file():
+        raise OSError(
+            f"{name_or_folder} holds adapters alone, and a whole model is needed; export the run with merge=true."
+        )
     if not saved:
         raise OSError(f"{name_or_folder} holds no config.json; give a folder made by save_pretrained, or a hub name.")
     return saved

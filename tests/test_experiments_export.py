@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.metadata
 import json
 import re
@@ -20,11 +21,13 @@ from datamodules.batch import UNKNOWN, ImageTextRow
 from experiments import export
 from experiments.__main__ import main
 from experiments.build import load_run
-from experiments.report.card import Card, Evaluation, Licence, TableSource, render_card
-from experiments.schemas import ExperimentConfig
+from experiments.report.card import Card, Licence, render_card
+from experiments.report.facts import Certified, Evaluation, TableSource, find_certificate, find_evaluations
+from experiments.report.recipe import recipe, row_of_training
+from experiments.schemas import CeClipConfig, CurriculumConfig, DataConfig, ExperimentConfig, MixingConfig
 from negatives.certificate import Certificate, Kept
 from negatives.estimands import Estimate
-from negatives.records import write_json
+from negatives.records import InputError, write_json
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import CAPTIONS, TINY_OVERRIDES, photo, tiny_tables
 
@@ -75,6 +78,17 @@ def run(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "clip"
     assert main(train_words(tables, "clip", folder)) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def adapted(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Adapters of a CLIP trained for one step; their base is the folder `base` beside them, `other` another one."""
+    folder = tmp_path_factory.mktemp("adapted")
+    for name, seed in (("base", 0), ("other", 1)):
+        save_published(BACKBONES["clip"].build(seed=seed), folder / name)
+    lora = [f"model.checkpoint={folder / 'base'}", "model.tune=lora", "model.adapter.rank=2"]
+    assert main(train_words(tables, "clip", folder / "run", *lora)) == 0
+    return folder / "run"
 
 
 @pytest.fixture
@@ -153,17 +167,75 @@ def test_an_exported_folder_says_what_it_is(exported: Path) -> None:
     assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"} <= names(exported)
 
 
-def test_the_code_on_a_card_refuses_another_base(tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seed in (("base", 0), ("other", 1)):
-        save_published(BACKBONES["clip"].build(seed=seed), tmp_path / name)
-    lora = [f"model.checkpoint={tmp_path / 'base'}", "model.tune=lora", "model.adapter.rank=2"]
-    assert main(train_words(tables, "clip", tmp_path / "run", *lora)) == 0
-    assert main(["export", str(tmp_path / "run")]) == 0
-    monkeypatch.chdir(tmp_path / "run/export")
+def test_the_code_on_a_card_refuses_another_base(
+    adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, other = adapted.with_name("base"), adapted.with_name("other")
+    assert main(["export", str(adapted), f"output_dir={tmp_path / 'export'}"]) == 0
+    monkeypatch.chdir(tmp_path / "export")
     block = Path("README.md").read_text().split("```python\n")[1].split("\n```\n")[0]
     exec(block, {"__name__": "card"})
     with pytest.raises(AssertionError, match="holds other weights than in training"):
-        exec(block.replace(str(tmp_path / "base"), str(tmp_path / "other")), {"__name__": "card"})
+        exec(block.replace(str(base), str(other)), {"__name__": "card"})
+
+
+def holding(folder: Path, words: str) -> set[str]:
+    """The files in a folder that hold these words."""
+    return {path.name for path in folder.rglob("*") if path.is_file() and words.encode() in path.read_bytes()}
+
+
+def test_an_export_names_no_folder_of_the_machine(
+    run: Path, adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = str(tmp_path.parent)  # of all folders here
+    assert str(run).startswith(root)
+    assert str(adapted).startswith(root)
+    for source, output, words in ((run, "whole", []), (adapted, "merged", ["merge=true"])):
+        command = ["export", str(source), f"output_dir={tmp_path / output}", *words]
+        monkeypatch.setattr(sys, "argv", ["itm", *command])
+        assert main(command) == 0
+        assert holding(tmp_path / output, root) == set()
+        assert "argv" not in json.loads((tmp_path / output / "provenance.json").read_text())
+    assert "Adapters (LoRA) were added to the weights of base;" in (tmp_path / "merged/README.md").read_text()
+
+
+def test_adapters_on_a_local_base_name_it_where_they_load_it_and_say_so(adapted: Path, tmp_path: Path) -> None:
+    assert main(["export", str(adapted), f"output_dir={tmp_path / 'export'}"]) == 0
+    assert holding(tmp_path / "export", str(tmp_path.parent)) == {"README.md", "scorer.json", "adapter_config.json"}
+    card = (tmp_path / "export/README.md").read_text()
+    prose, code = card.split("```python\n")[0], card.split("```python\n")[1].split("\n```\n")[0]
+    assert card.count(str(tmp_path.parent)) == 1
+    assert f"BASE = {str(adapted.with_name('base'))!r}" in code
+    assert "they belong to base and to" in prose
+    assert "That base is a local folder of who trained this: before publishing, replace it" in prose
+
+
+def test_an_export_is_resumed_by_its_own_configuration_only(
+    run: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", f"output_dir={exported}", "--resume"]
+    assert main([*words, str(run), "merge=true"]) == 2
+    assert "another `merge`" in capsys.readouterr().err
+    elsewhere = tmp_path / "elsewhere" / run.name  # of the same name
+    shutil.copytree(run, elsewhere)
+    assert main([*words, str(elsewhere)]) == 2
+    assert "another `run`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["score", "neighbours", "train"])
+def test_adapters_are_refused_by_one_line_where_a_whole_model_is_needed(
+    verb: str, adapted: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(adapted), f"output_dir={tmp_path / 'export'}"]) == 0
+    capsys.readouterr()
+    checkpoint = f"model.checkpoint={tmp_path / 'export'}"
+    table = [f"captions={tables / 'train/captions.parquet'}", f"output_dir={tmp_path / 'out'}"]
+    words = train_words(tables, "clip", tmp_path / "out") if verb == "train" else [verb, *table]
+    assert main([*words, checkpoint]) == 2
+    error = capsys.readouterr().err
+    assert "holds adapters alone, and a whole model is needed; export the run with merge=true" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def names(folder: Path) -> set[str]:
@@ -203,6 +275,21 @@ def test_an_export_that_fails_leaves_what_was_there(
     assert (exported / "provenance.json").read_bytes() == before
 
 
+def test_a_kill_while_the_folders_change_places_loses_nothing(
+    run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (exported / "provenance.json").read_bytes()
+    exported.rename(tmp_path / ".export.before")  # what a kill after the first of two renames leaves
+
+    def fail(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "render_card", fail)
+    assert main(["export", str(run), f"output_dir={exported}"]) == 130
+    assert names(tmp_path) == {"export"}
+    assert (exported / "provenance.json").read_bytes() == before
+
+
 def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
@@ -218,14 +305,14 @@ def test_a_dry_run_prints_and_writes_nothing(run: Path, tmp_path: Path, capsys: 
     assert names(tmp_path) == set()
 
 
-HOSTILE = "x`\n# <img src=x onerror=alert(1)> [a](javascript:b) | *c* ---\u202e{{ 7*7 }}"
+HOSTILE = "x`\n# <img src=x onerror=alert(1)> [a](javascript:b) | *c* ---\u202e{{ 7*7 }} https://a.b www.a.b a@b.c"
 
 
 def hostile_card(backbone: str = "llava", **changed: str) -> str:
     """A card whose every name, path, question and note wants to be Markdown, HTML, YAML or Python."""
     experiment = ExperimentConfig(name=HOSTILE)
     experiment.model.backbone, experiment.model.checkpoint = backbone, HOSTILE
-    experiment.data.verdicts, experiment.data.subset = HOSTILE, "kept"
+    experiment.data.verdicts, experiment.data.neighbours, experiment.data.subset = HOSTILE, HOSTILE, "kept"
     quoting = '\'"""\n```\nraise SystemExit(7)\n{caption}'
     settings = {
         "llava": {"system": HOSTILE, "question": quoting, "loss": "lm"},
@@ -237,8 +324,8 @@ def hostile_card(backbone: str = "llava", **changed: str) -> str:
     scorer["base"] = {"checkpoint": quoting, "weights": "0123456789abcdef"}
     row = dict.fromkeys(("set", "negative_type", "pairs"), HOSTILE)
     row |= dict.fromkeys(("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high"), "0.500")
-    estimate = {"judge": HOSTILE, "estimand": "auc", "negative_type": "all", "value": 0.5, "low": None, "high": None}
-    certificate = {"rule": HOSTILE, "unit": HOSTILE, "balanced": False, "misses": [HOSTILE], "estimates": [estimate]}
+    probe = {"judge": HOSTILE, "estimand": HOSTILE, "value": "0.500", "interval": "– – –", "random": "0.750"}
+    certificate = Certified(HOSTILE, HOSTILE, False, [HOSTILE], {"pairs": "1 of 2"}, [probe])
     card = Card(
         experiment,
         scorer,
@@ -248,12 +335,8 @@ def hostile_card(backbone: str = "llava", **changed: str) -> str:
         parameters=[HOSTILE],
         others={HOSTILE: 0.07},
         tables=[TableSource(HOSTILE, HOSTILE, None)],
-        certificate={
-            **certificate,
-            "retention": {"pairs": {"kept": 1, "of": 2}},
-            "control": [{**estimate, "value": 0.75}],
-        },
-        evaluations=[Evaluation(HOSTILE, [row])],
+        certificate=certificate,
+        evaluations=[Evaluation(HOSTILE, [row], HOSTILE)],
         provenance={"git": {"commit": HOSTILE, "dirty": True}, "packages": {HOSTILE: HOSTILE}},
     )
     return render_card(card, edge=16, max_words=50, punctuation='."')
@@ -268,6 +351,7 @@ def test_hostile_words_on_a_card_are_only_words(backbone: str) -> None:
     prose = text.replace(block, "")
     front = yaml.safe_load(prose.split("\n---\n")[0])
     assert front["license"] == HOSTILE
+    assert "base_model" not in front, "it is no name on the hub"
     prose = prose.split("\n---\n", 1)[1]
     for sign in ("<img", "](", "\u202e", "# &", "*c*", "{{"):
         assert sign not in prose
@@ -275,12 +359,40 @@ def test_hostile_words_on_a_card_are_only_words(backbone: str) -> None:
     tables = [line.replace("\\|", "") for line in prose.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in tables} == {3, 6, 8}, "no value splits a cell"
     assert prose.count("\n# ") == 1
+    # as GFM finds addresses without marks; some renderers look once entities are characters
+    assert not re.search(r"\w://|www\.|\w@\w", html.unescape(prose), re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    ("name", "on_hub"),
+    [
+        ("me/no", True),
+        ("1/2", True),
+        ("null", True),
+        ("me/clip\nlicense: mit", False),
+        ('me/clip", "x": "', False),
+        ("me/clip\u2028---", False),
+        ("/home/me/clip", False),
+        ("me/𝒸lip", False),
+    ],
+)
+def test_only_a_name_on_the_hub_becomes_the_cards_base_model(name: str, on_hub: bool) -> None:
+    experiment = ExperimentConfig(name="x")
+    experiment.model.backbone, experiment.model.checkpoint = "clip", name
+    settings = {"activation": "gelu", "max_text_tokens": 77, "long_captions": "truncate"}
+    scorer: dict[str, object] = {"format": 1, "backbone": "clip", "model": settings, "dtype": "float32"}
+    card = Card(experiment, scorer, merged=False, licence=Licence("mit", "MIT", ""), image_backend="pil")
+    text = render_card(card, edge=16, max_words=50, punctuation="")
+    front = yaml.safe_load(text.split("\n---\n")[0])
+    assert front.get("base_model") == (name if on_hub else None)
+    assert front["license"] == "mit"
+    assert (card.base_is_local, "/home/me" in text) == (not on_hub, False)
 
 
 def test_a_card_shows_the_certificate_and_the_blind_control() -> None:
     text = hostile_card()
     assert "**did not balance**" in text
-    assert "| AUC of single texts | 0.500 | – – – | 0.750 |" in text
+    assert "| 0.500 | – – – | 0.750 |" in text
     assert "Kept pairs: 1 of 2." in text
     assert "| 0.500 | 0.500 – 0.500 | 0.500 | 0.500 – 0.500 |" in text
 
@@ -337,6 +449,103 @@ def test_a_card_reads_certificate_evaluation_and_provenance(run: Path, tmp_path:
     assert "| commit | not known |" in (copy / "export/README.md").read_text()
 
 
+ESTIMATE = {"judge": "word", "estimand": "auc", "negative_type": "all", "value": 0.5, "low": None, "high": None}
+CERTIFICATE = {
+    **{"rule": "overlap", "unit": "text", "balanced": True, "misses": [], "estimates": [ESTIMATE], "control": []},
+    "retention": {"pairs": {"kept": 1, "of": 2}},
+}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"estimates": [{name: value for name, value in ESTIMATE.items() if name != "negative_type"}]},
+        {"estimates": [{**ESTIMATE, "value": "much"}]},
+        {"estimates": 3},
+        {"retention": {"pairs": 1}},
+        {"retention": []},
+        {"balanced": "yes"},
+        {"misses": None},
+        None,
+    ],
+)
+def test_a_damaged_certificate_is_one_line(changed: dict[str, object] | None, run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "certificate.json"
+    write_json(CERTIFICATE, path)
+    found = find_certificate(path)
+    assert found is not None
+    expected = {"judge": "word", "estimand": "AUC of single texts", "value": "0.500", "interval": "– – –"}
+    assert found.probes == [{**expected, "random": "–"}]
+    write_json({"balanced": True} if changed is None else {**CERTIFICATE, **changed}, path)
+    with pytest.raises(
+        InputError, match=r"certificate.json is no certificate of `itm filter` \(.*; filter again"
+    ) as got:
+        find_certificate(path)
+    assert "\n" not in str(got.value)
+
+
+def test_an_evaluation_by_another_score_is_marked(tmp_path: Path) -> None:
+    head = "set,negative_type,accuracy,low,high,blind_accuracy,blind_low,blind_high,pairs\n"
+    for name, score in {"evaluation": "null", "evaluation_itc": "itc", "evaluation_itm": "itm"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.csv").write_text(f"{head}sugar,swap_obj,0.75,0.7,0.8,0.5,0.4,0.6,40\n")
+        (tmp_path / name / "config.yaml").write_text(f"run: somewhere\nscore: {score}\n")
+    marked = {found.name: found.score for found in find_evaluations(tmp_path, "itm")}
+    assert marked == {"evaluation": None, "evaluation_itc": "itc", "evaluation_itm": None}
+    (tmp_path / "evaluation/config.yaml").write_text("- nothing")
+    with pytest.raises(InputError, match="does not say by which score"):
+        list(find_evaluations(tmp_path, "itm"))
+    assert not any(found.score for found in find_evaluations(tmp_path, None)), "there is one score only"
+    assert re.search(r"^In x.*, by another score than that of this folder, x.*:$", hostile_card("blip2"), re.MULTILINE)
+
+
+def test_a_recipe_tells_what_overrules_what() -> None:
+    experiment = ExperimentConfig()
+    experiment.optim.warmup_ratio, experiment.data.batch_size, experiment.trainer.accumulate = 0.005, 8, 2
+    told = recipe(experiment, {})
+    assert (told["warm-up"], told["rows in a step"]) == ("0.5% of the steps, then cosine to 0", "16")
+    assert told["learning rate"] == "2e-05"
+    experiment.optim.warmup_steps, experiment.optim.projector_lr = 0, 0.001
+    experiment.data.neighbours = "neighbours.parquet"
+    told = recipe(experiment, {})
+    assert (told["warm-up"], told["rows in a step"]) == (
+        "0 steps, then cosine to 0",
+        "16, with those of neighbours up to 32",
+    )
+    assert told["learning rate"] == "2e-05, of projector, heads or projections 0.001"
+
+
+def test_a_recipe_tells_the_settings_of_its_loss_and_of_no_other() -> None:
+    experiment = ExperimentConfig()
+    assert not any(name.startswith("settings") for name in recipe(experiment, {}))
+    experiment.model.backbone, experiment.model.loss = "clip", "ce_clip"
+    experiment.model.ce_clip = CeClipConfig(imc_weight=0.25, types=["swap_obj", "swap_att"])
+    told = recipe(experiment, {})
+    assert told["loss"] == "ce_clip"
+    assert told["settings of ce_clip"] == (
+        "hard_negatives: yes, imc_weight: 0.25, cmr_weight: 0.2, rank_threshold: mean, initial_rank_threshold: 0, "
+        "rank_threshold_bound: 10, types: swap_obj and swap_att, reference: no"
+    )
+    experiment.model.backbone, experiment.model.loss = "blip2", "itc_itm"
+    told = recipe(experiment, {})
+    assert "settings of ce_clip" not in told
+    assert told["settings of itc_itm"].startswith("itc_weight: 1, itm_weight: 1, in_batch_negatives: yes, label_")
+
+
+def test_a_card_tells_all_that_is_mixed() -> None:
+    curriculum = CurriculumConfig(epochs=0.5, negatives=0.0, swap_ratio=0.1, paraphrase_ratio=0.0)
+    mixing = MixingConfig(negatives=1.3, paraphrase_ratio=0.3, image_dropout=0.05, curriculum=curriculum)
+    assert row_of_training(DataConfig(mixing=mixing, neighbours="neighbours.parquet")).split("; ")[1:] == [
+        "unit: text)",
+        "a kept paraphrase stands in for its caption with a chance of 30%",
+        "5% of images are noise",
+        "it starts with 0 negatives for each positive, 10% swaps, 0% paraphrases and moves there over the first 0.5 "
+        "epochs",
+        "beside it stands a row of an image near its own (hard images)",
+    ]
+    assert "1.3 for each positive (swaps: 50%" in row_of_training(DataConfig(mixing=mixing))
+
+
 @pytest.mark.parametrize(
     ("base", "name"),
     [
@@ -344,6 +553,7 @@ def test_a_card_reads_certificate_evaluation_and_provenance(run: Path, tmp_path:
         ("llava-hf/llava-1.5-7b-hf", "llama2"),
         ("Salesforce/blip2-itm-vit-g", "mit"),
         ("openai/clip-vit-base-patch32", "mit"),
+        ("llava-hf/llava-v1.6-mistral-7b-hf", "other"),
         ("someone/clip", "other"),
     ],
 )

@@ -16,12 +16,17 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from experiments.schemas import LOSSES, DataConfig, ExperimentConfig
+from experiments.report.facts import Certified, Evaluation, TableSource
+from experiments.report.recipe import recipe, row_of_training
+from experiments.schemas import ExperimentConfig
 
+HUB_NAME = re.compile(r"([\w-][\w.-]*/)?[\w.-]+", re.ASCII)
 LONGEST = 500
 """Characters of a value that are shown."""
 PLAIN = frozenset(" .,:;=+%()/–-'\"?")
 """Beside letters and digits: what says nothing to Markdown within a line."""
+LINKED = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?=@)", re.IGNORECASE)
+"""Where a space makes an address a text: GFM links bare ones, and some renderers decode `&#58;` before they look."""
 KINDS = {
     "llava": "LLaVA-1.5 asked whether the caption matches (LLaVA-score)",
     "blip2": "BLIP-2 with its image-text matching head",
@@ -46,7 +51,6 @@ LIMITS = {
     "blip2": "Captions are read in lower case, without most punctuation, and to their first words only.",
     "clip": "Image and caption do not see each other before the cosine; word order is what this kind reads worst.",
 }
-ESTIMAND_NAMES = {"auc": "AUC of single texts", "paired_accuracy": "accuracy on pairs"}
 SUBSETS = {
     "all": "all (not filtered)",
     "kept": "what the filter kept",
@@ -61,23 +65,6 @@ class Licence:
     name: str
     title: str
     reason: str
-
-
-@dataclass(frozen=True)
-class TableSource:
-    """A table that was trained on; `rows` is None where the file is gone."""
-
-    role: str
-    name: str
-    rows: int | None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The rows of one `metrics.csv`."""
-
-    name: str
-    rows: Sequence[Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -106,7 +93,7 @@ class Card:
     parameters: Sequence[str] = ()
     others: Mapping[str, float] = field(default_factory=dict)
     tables: Sequence[TableSource] = ()
-    certificate: Mapping[str, Any] | None = None
+    certificate: Certified | None = None
     evaluations: Sequence[Evaluation] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -124,7 +111,18 @@ class Card:
     def base_on_hub(self) -> str | None:
         """The base's name on the hub, if it has one."""
         name = self.experiment.model.checkpoint or ""
-        return name if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).exists() else None
+        return name if HUB_NAME.fullmatch(name) and not Path(name).exists() else None
+
+    @property
+    def base_is_local(self) -> bool:
+        """Whether the base is a folder, which nobody else has."""
+        return self.experiment.model.checkpoint is not None and self.base_on_hub is None
+
+    @property
+    def base_name(self) -> str | None:
+        """What the card calls the base: a folder by its own name, without those it lies in."""
+        name = self.experiment.model.checkpoint
+        return Path(name).resolve().name if name is not None and self.base_is_local else name
 
     @property
     def kind(self) -> str:
@@ -169,50 +167,14 @@ class Card:
         return SUBSETS[self.experiment.data.subset]
 
     @property
-    def mixing(self) -> str:
+    def row(self) -> str:
         """What a row of the training holds."""
-        return _mixing(self.experiment.data)
+        return row_of_training(self.experiment.data)
 
     @property
-    def probes(self) -> list[dict[str, str]]:
-        """The certificate's rows over all negative types."""
-        assert self.certificate is not None
-        random = {(row["judge"], row["estimand"]): row for row in _over_all(self.certificate.get("control", []))}
-        return [
-            {
-                "judge": row["judge"],
-                "estimand": ESTIMAND_NAMES.get(row["estimand"], row["estimand"]),
-                "value": decimal(row["value"]),
-                "interval": f"{decimal(row['low'])} – {decimal(row['high'])}",
-                "random": decimal(random.get((row["judge"], row["estimand"]), {}).get("value")),
-            }
-            for row in _over_all(self.certificate.get("estimates", []))
-        ]
-
-    @property
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, str]:
         """How it was trained."""
-        model, optim, trainer = self.experiment.model, self.experiment.optim, self.experiment.trainer
-        git, packages = self.provenance.get("git") or {}, self.provenance.get("packages") or {}
-        adapter = model.adapter
-        lora = f"LoRA of rank {adapter.rank}, alpha {adapter.alpha}, dropout {adapter.dropout}"
-        versions = [f"{name} {version}" for name, version in packages.items() if version]
-        return {
-            "loss": model.loss or LOSSES[model.backbone][0],
-            "trained": lora if model.tune == "lora" else "all weights that the backbone trains",
-            "learning rate": optim.lr,
-            "weight decay": optim.weight_decay,
-            "warm-up": f"{optim.warmup_ratio:.0%} of the steps, then cosine to 0",
-            "length": f"{trainer.max_steps} steps" if trainer.max_steps > 0 else f"{trainer.max_epochs} epochs",
-            "rows in a step": self.experiment.data.batch_size
-            * trainer.devices
-            * trainer.num_nodes
-            * trainer.accumulate,
-            "precision": trainer.precision,
-            "seed": self.experiment.seed,
-            "commit": (str(git.get("commit")) + (" with changes" if git.get("dirty") else "")) if git else "not known",
-            "versions": ", ".join(versions) or "not known",
-        }
+        return recipe(self.experiment, self.provenance)
 
 
 def render_card(card: Card, *, edge: int, max_words: int, punctuation: str) -> str:
@@ -248,37 +210,16 @@ def render_card(card: Card, *, edge: int, max_words: int, punctuation: str) -> s
 
 
 def one_line(value: object) -> str:
-    """A value as text of one line in which nothing is Markdown or HTML.
+    """A value as text of one line in which nothing is Markdown, HTML or a link.
 
     >>> one_line("a <b>\\n# c|d"), one_line("`x` [y](z) _u_ v_w")
     ('a &#60;b&#62; &#35; c&#124;d', '&#96;x&#96; &#91;y&#93;(z) &#95;u&#95; v_w')
+    >>> one_line("https://x.y"), one_line("www.x.y")
+    ('https: //x.y', 'www .x.y')
     """
     text = " ".join("".join(character if character.isprintable() else " " for character in str(value)).split())
-    shown = text if len(text) <= LONGEST else text[:LONGEST] + "…"
+    shown = LINKED.sub(" ", text if len(text) <= LONGEST else text[:LONGEST] + "…")
     # an underscore within a word stays: it stresses nothing there
     return re.sub(
         r"[^\w]|(?<![^\W_])_|_(?![^\W_])", lambda found: found[0] if found[0] in PLAIN else f"&#{ord(found[0])};", shown
-    )
-
-
-def decimal(value: Any) -> str:
-    """A measured value as the card writes it.
-
-    >>> decimal(0.51234), decimal("0.5"), decimal(None)
-    ('0.512', '0.500', '–')
-    """
-    return "–" if value is None else f"{float(value):.3f}"
-
-
-def _over_all(estimates: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [row for row in estimates if row["negative_type"] == "all"]
-
-
-def _mixing(data: DataConfig) -> str:
-    mixing = data.mixing
-    positives = "a positive and its own" if mixing.unit == "pair" else f"up to {mixing.positives} positives and any"
-    dropped = f"; {mixing.image_dropout:.0%} of images are noise" if mixing.image_dropout else ""
-    return (
-        f"an image with {positives} kept negatives, {mixing.negatives} for each positive "
-        f"(swaps: {mixing.swap_ratio:.0%}; unit: {mixing.unit}){dropped}"
     )
