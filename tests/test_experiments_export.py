@@ -519,12 +519,12 @@ def test_a_recipe_tells_the_settings_of_its_loss_and_of_no_other() -> None:
     experiment = ExperimentConfig()
     assert not any(name.startswith("settings") for name in recipe(experiment, {}))
     experiment.model.backbone, experiment.model.loss = "clip", "ce_clip"
-    experiment.model.ce_clip = CeClipConfig(imc_weight=0.25, types=["swap_obj", "swap_att"])
+    experiment.model.ce_clip = CeClipConfig(imc_weight=0.25)
     told = recipe(experiment, {})
     assert told["loss"] == "ce_clip"
     assert told["settings of ce_clip"] == (
         "hard_negatives: yes, imc_weight: 0.25, cmr_weight: 0.2, rank_threshold: mean, initial_rank_threshold: 0, "
-        "rank_threshold_bound: 10, types: swap_obj and swap_att, reference: no"
+        "rank_threshold_bound: 10, reference: no"
     )
     experiment.model.backbone, experiment.model.loss = "blip2", "itc_itm"
     told = recipe(experiment, {})
