@@ -1,6 +1,7 @@
 # make demo: set up, then run the whole road on the embedded data
 # make test: set up with the development tools, then run the tests
-# make bench: set up, then time the packed scorers against the plain Transformers model, requests to a loopback server, and, where ITM_SHARED names the
+# make bench: set up, then time the packed scorers against the plain Transformers model, contrastive losses
+#   against the plain one, requests to a loopback server, and, where ITM_SHARED names the
 #   folder of the real texts, measure what filters keep of them, and how long they take (BENCHMARKS.md)
 # A target that is repeated installs nothing again, unless setup.cfg, pyproject.toml or constraints.txt has changed.
 
@@ -17,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 CODE := lightning_modules datamodules negatives experiments tests
 
-.PHONY: demo test test-fast test-slow lint format bench bench-packing bench-generate bench-filters
+.PHONY: demo test test-fast test-slow lint format bench bench-packing bench-losses bench-generate bench-filters
 
 demo: $(INSTALLED)
 	$(BIN)/itm demo --resume
@@ -40,10 +41,13 @@ format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-bench: bench-packing bench-generate bench-filters
+bench: bench-packing bench-losses bench-generate bench-filters
 
 bench-packing: $(INSTALLED)
 	$(BIN)/python -m experiments.bench --threads 2 --json runs/bench.json
+
+bench-losses: $(INSTALLED)
+	$(BIN)/python -m experiments.bench.loss_cost
 
 bench-generate: $(INSTALLED)
 	$(BIN)/python -m experiments.bench.generate_speed --captions 5000 --runs 5

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from experiments.bench import __main__ as bench
+from experiments.bench import loss_cost
 from experiments.bench.measure import (
     SCORE,
     TRAIN,
@@ -281,3 +282,18 @@ def test_peak_memory_is_measured_in_fresh_processes(tmp_path: Path) -> None:
     peaks = {result["way"]: result["peak_bytes"] for result in json.loads(path.read_text())["results"]}
     # four images' activations stand against one's; less than half in practice
     assert 2**20 < peaks[PACKED] < 0.8 * peaks[PADDED]
+
+
+def test_a_loss_is_timed_with_all_the_similarities_that_it_is_made_of(capsys: pytest.CaptureFixture[str]) -> None:
+    """4 images, 2 hard negatives each: 2 x 16 similarities of positives, 32 with negatives, 32 of texts with texts."""
+    sizes = loss_cost.parser().parse_args(["--images", "4", "--negatives", "2", "--width", "3"])
+    names = (loss_cost.PLAIN, *loss_cost.SETTINGS)
+    assert [round(loss_cost.similarities(name, sizes) * 1e6) for name in names] == [32, 64, 64, 96]
+    for name in names:
+        loss_cost.make_step(name, sizes)()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss_cost, "_peak", lambda name, sizes: 1.0 + len(name))
+        assert loss_cost.main(["--images", "4", "--width", "3", "--turns", "2", "--threads", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len(names)
+    assert "1.00 [1.00, 1.00]" in lines[2]
