@@ -208,11 +208,11 @@ def _shape(model: Mapping[str, Any]) -> TinyShape:
 
 
 def _saved_processor(source: Source) -> Any | None:
-    from transformers import AutoProcessor
+    from lightning_modules.published import load_processor
 
     if source.processor_folder is None:
         return None
-    return AutoProcessor.from_pretrained(source.processor_folder, local_files_only=True)
+    return load_processor(source.processor_folder, local_files_only=True)
 
 
 SHARED: dict[str, type] = {

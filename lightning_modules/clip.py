@@ -14,7 +14,6 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
-    AutoProcessor,
     CLIPConfig,
     CLIPModel,
     CLIPProcessor,
@@ -30,7 +29,7 @@ from lightning_modules.ce_clip import CeClipLoss, CeClipSettings
 from lightning_modules.cells import flat_captions, to_cells
 from lightning_modules.contrastive import gather_layout, gather_rows, itc_loss, local_layout, rank_sizes
 from lightning_modules.precision import at_least_float32
-from lightning_modules.published import load_published, published_config
+from lightning_modules.published import load_processor, load_published, published_config
 
 LOSSES = ("itc", "ce_clip")
 ACTIVATIONS = ("quick_gelu", "gelu")
@@ -336,7 +335,7 @@ def load_clip(
     assert isinstance(vision, CLIPVisionConfig)
     folder = [str(Path(name).resolve())] if Path(name).is_dir() else []
     text.hidden_act = vision.hidden_act = choose_activation(
-        text, vision, [name, *folder, saved.get("_name_or_path") or ""], activation
+        text, vision, [name, *folder, str(saved.get("_name_or_path"))], activation
     )
     clip = load_published(CLIPModel, name, dtype=dtype, config=config)
-    return clip, AutoProcessor.from_pretrained(name)
+    return clip, load_processor(name)

@@ -13,13 +13,14 @@ from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoProcessor, LlavaImageProcessorPil, PreTrainedModel, ProcessorMixin
+from transformers import LlavaImageProcessorPil, PreTrainedModel, ProcessorMixin
 from transformers.image_processing_backends import PilBackend
 
 from lightning_modules.base import AlignmentModule
 from lightning_modules.blip2_itm import Blip2ItmModule, load_blip2
 from lightning_modules.clip import ClipModule, load_clip
 from lightning_modules.llava import LlavaModule, load_llava
+from lightning_modules.published import load_processor
 from lightning_modules.scorer_file import FORMAT, find_scorer_settings
 
 ADAPTERS_FILE = "adapter_model.safetensors"
@@ -267,4 +268,4 @@ def load_adapters(
         )
     if any(parameter.dtype != dtype for parameter in model.parameters()):
         model = load_base(scorer.backbone, checkpoint, scorer.model, dtype=dtype)
-    return PeftModel.from_pretrained(model, str(folder)).eval(), AutoProcessor.from_pretrained(folder)
+    return PeftModel.from_pretrained(model, str(folder)).eval(), load_processor(folder)
