@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from lightning_modules.base import AlignmentModule
+    from lightning_modules.blip2_itm import ItcItmSettings
     from lightning_modules.ce_clip import CeClipSettings
     from lightning_modules.tiny import TinyShape
 
@@ -59,7 +60,6 @@ def build_backbone(model: Mapping[str, Any], source: Source, optim: Mapping[str,
             other.
     """
     from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
 
     from datamodules.batch import InputError
 
@@ -68,13 +68,15 @@ def build_backbone(model: Mapping[str, Any], source: Source, optim: Mapping[str,
         return BACKBONES[model["backbone"]].build(model, source, {**_shared_arguments(model), **optim})
     except InputError:
         raise
-    except (OSError, ValueError, StrictDataclassError, SafetensorError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         text = " ".join(str(error).split())
         raise InputError(text if text.startswith(("model.", "model has")) else f"model: {text}") from error
 
 
 def check_settings(model: Mapping[str, Any], place: str) -> None:
-    """That a backbone is named, and that all settings are known and of their types; whether they fit, it builds to see.
+    """That a backbone is named, and that all settings are known, of their types, and of this backbone and its loss.
+
+    None, and sections that hold their defaults, are fine everywhere: a run's configuration names all there are.
 
     Raises:
         ValueError: names the first that is not.
@@ -96,6 +98,14 @@ def check_settings(model: Mapping[str, Any], place: str) -> None:
         if model.get(name) not in choices:
             listed = ", ".join(filter(None, choices))
             raise ValueError(f"{place}.{name} must be one of {listed}, got {shown(model.get(name))}.")
+    backbone, loss = model["backbone"], model.get("loss")
+    for name, value in model.items():
+        owner = next((owner for owner, known in BACKBONES.items() if name in known.settings), backbone)
+        if name in LOSS_SECTIONS:
+            if loss != name and value and LOSS_SECTIONS[name](value) != LOSS_SECTIONS[name](None):
+                raise ValueError(f"{place}.{name} belongs to the loss {name}, and loss is {loss}; leave it out.")
+        elif value is not None and owner != backbone:
+            raise ValueError(f"{place}.{name} belongs to {owner}, and backbone is {backbone}; leave it out.")
 
 
 def shown(value: object) -> str:
@@ -160,7 +170,7 @@ def _build_llava(model: Mapping[str, Any], source: Source, arguments: dict[str, 
 
 
 def _build_blip2(model: Mapping[str, Any], source: Source, arguments: dict[str, Any]) -> AlignmentModule:
-    from lightning_modules.blip2_itm import Blip2ItmModule, ItcItmSettings, load_blip2
+    from lightning_modules.blip2_itm import Blip2ItmModule, load_blip2
     from lightning_modules.tiny_blip2 import tiny_blip2, tiny_blip2_processor
 
     if source.loaded is not None:
@@ -171,8 +181,14 @@ def _build_blip2(model: Mapping[str, Any], source: Source, arguments: dict[str, 
         shape = _shape(model)
         processor = _saved_processor(source) or tiny_blip2_processor(shape, source.captions)
         blip2 = tiny_blip2(shape, processor.tokenizer)
-    itc_itm = _fields(ItcItmSettings, model.get("itc_itm"), "model.itc_itm")
+    itc_itm = _itc_itm(model.get("itc_itm"))
     return Blip2ItmModule(blip2, processor, itc_itm=itc_itm, **_given(model, "score"), **arguments)
+
+
+def _itc_itm(settings: Mapping[str, Any] | None) -> ItcItmSettings:
+    from lightning_modules.blip2_itm import ItcItmSettings
+
+    return _fields(ItcItmSettings, settings, "model.itc_itm")
 
 
 def _build_clip(model: Mapping[str, Any], source: Source, arguments: dict[str, Any]) -> AlignmentModule:
@@ -220,6 +236,9 @@ SHARED: dict[str, type] = {
     **{"adapter": dict, "max_text_tokens": int, "long_captions": str, "gradient_checkpointing": bool},
 }
 """Settings that every backbone has."""
+
+LOSS_SECTIONS: dict[str, Callable[[Mapping[str, Any] | None], Any]] = {"itc_itm": _itc_itm, "ce_clip": _ce_clip}
+"""Settings of the loss that is called as they are, and what makes a dataclass of them."""
 
 BACKBONES: dict[str, Backbone] = {
     "llava": Backbone(_build_llava, "llava", {"system": str, "question": str}),

@@ -112,10 +112,6 @@ def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
     if unknown := sorted(model.keys() - set(MODEL_KEYS)):
         raise InputError(f"{path}: model has no key {shown(unknown[0])}; known are {', '.join(MODEL_KEYS)}.")
     given = {name: value for name, value in model.items() if value is not None}
-    for name in given:
-        owner = next((owner for owner, known in BACKBONES.items() if name in known.settings), backbone)
-        if owner != backbone:
-            raise InputError(f"{path}: model.{name} belongs to {owner}, and backbone is {backbone}; leave it out.")
     try:
         check_settings({"backbone": backbone, **given}, "model")
     except ValueError as error:
