@@ -114,14 +114,11 @@ def _adapters_module(folder: Path, dtype: torch.dtype | None, base: str | os.Pat
     from lightning_modules.export import load_adapters
 
     try:
-        settings = find_scorer_settings(folder) or ScorerSettings("")
-        adapted, processor = load_adapters(
-            folder, None if base is None else os.fspath(base), dtype=dtype or settings.dtype
-        )
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: PEFT, where shapes do not fit
+        model, processor, settings = load_adapters(folder, None if base is None else os.fspath(base), dtype=dtype)
+    except (OSError, ValueError) as error:
         raise InputError(" ".join(str(error).split())) from None
-    loaded = adapted.get_base_model(), processor
-    return build_backbone({"backbone": settings.backbone, **settings.model}, Source(loaded=loaded), NO_TRAINING)
+    loaded = Source(loaded=(model, processor))
+    return build_backbone({"backbone": settings.backbone, **settings.model}, loaded, NO_TRAINING)
 
 
 def find_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
