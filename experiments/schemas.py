@@ -178,7 +178,7 @@ class AdapterConfig:
 
 
 @dataclass
-class CeClipConfig:
+class CeClipLossConfig:
     """Loss ce_clip: contrast over the batch (ITC), intra-modal contrast (IMC) and cross-modal rank (CMR)."""
 
     hard_negatives: bool = True
@@ -200,7 +200,7 @@ class CeClipConfig:
 
 
 @dataclass
-class ItcItmConfig:
+class ItcItmLossConfig:
     """BLIP-2's loss `itc_itm`: image-text contrast (ITC) and the matching head (ITM), as LAVIS trains retrieval."""
 
     itc_weight: float = field(default=1.0, metadata={"min": 0.0})
@@ -242,9 +242,9 @@ class ModelConfig:
     blip2: itm (cross entropy of the matching head; default) or itc_itm (beside it a contrast of images and true
     captions, and hard negatives from the batch).
     clip: itc (contrast with hard negatives among the texts; default) or ce_clip (IMC and CMR beside it)."""
-    itc_itm: ItcItmConfig = field(default_factory=ItcItmConfig)
+    itc_itm: ItcItmLossConfig = field(default_factory=ItcItmLossConfig)
     """Used where `loss` is itc_itm."""
-    ce_clip: CeClipConfig = field(default_factory=CeClipConfig)
+    ce_clip: CeClipLossConfig = field(default_factory=CeClipLossConfig)
     """Used where `loss` is ce_clip."""
     tune: str = field(default="full", metadata={"choices": ("full", "lora")})
     """full: all weights, of the vision tower too where `train_vision` says so. lora: adapters, and the projector
@@ -278,7 +278,7 @@ class ModelConfig:
         for key, owner in {"score": "blip2", "system": "llava", "question": "llava", "activation": "clip"}.items():
             if getattr(self, key) is not None and self.backbone != owner:
                 yield f"`{place}{key}` belongs to {owner}, and `{place}backbone` is {self.backbone}: leave it out"
-        for key, default in {"itc_itm": ItcItmConfig(), "ce_clip": CeClipConfig()}.items():
+        for key, default in {"itc_itm": ItcItmLossConfig(), "ce_clip": CeClipLossConfig()}.items():
             if self.loss != key and getattr(self, key) != default:
                 yield f"`{place}{key}` belongs to the loss {key}, and `{place}loss` is {self.loss}: leave it out"
         untrained = self.backbone == "blip2" and self.checkpoint is None and self.loss != "itc_itm"

@@ -16,12 +16,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_modules.loading import load_scorer
     from lightning_modules.score_metric import ImageTextScore
-    from lightning_modules.scorer import Scorer, load_scorer
+    from lightning_modules.scorer import Scorer
 
 __all__ = ["ImageTextScore", "Scorer", "load_scorer"]
 
-_HOMES = {"ImageTextScore": "score_metric", "Scorer": "scorer", "load_scorer": "scorer"}
+_HOMES = {"ImageTextScore": "score_metric", "Scorer": "scorer", "load_scorer": "loading"}
 
 
 def __getattr__(name: str) -> Any:

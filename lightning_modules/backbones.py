@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
 
     from lightning_modules.base import AlignmentModule
+    from lightning_modules.blip2_itm import ItcItmSettings
+    from lightning_modules.ce_clip import CeClipSettings
     from lightning_modules.tiny import TinyShape
 
 TUNES = ("full", "lora")
@@ -58,7 +60,6 @@ def build_backbone(model: Mapping[str, Any], source: Source, optim: Mapping[str,
             other.
     """
     from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
 
     from datamodules.batch import InputError
 
@@ -67,13 +68,15 @@ def build_backbone(model: Mapping[str, Any], source: Source, optim: Mapping[str,
         return BACKBONES[model["backbone"]].build(model, source, {**_shared_arguments(model), **optim})
     except InputError:
         raise
-    except (OSError, ValueError, StrictDataclassError, SafetensorError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         text = " ".join(str(error).split())
         raise InputError(text if text.startswith(("model.", "model has")) else f"model: {text}") from error
 
 
 def check_settings(model: Mapping[str, Any], place: str) -> None:
-    """That a backbone is named, and that all settings are known and of their types; whether they fit, it builds to see.
+    """That a backbone is named, and that all settings are known, of their types, and of this backbone and its loss.
+
+    None, and sections that hold their defaults, are fine everywhere: a run's configuration names all there are.
 
     Raises:
         ValueError: names the first that is not.
@@ -95,6 +98,14 @@ def check_settings(model: Mapping[str, Any], place: str) -> None:
         if model.get(name) not in choices:
             listed = ", ".join(filter(None, choices))
             raise ValueError(f"{place}.{name} must be one of {listed}, got {shown(model.get(name))}.")
+    backbone, loss = model["backbone"], model.get("loss")
+    for name, value in model.items():
+        owner = next((owner for owner, known in BACKBONES.items() if name in known.settings), backbone)
+        if name in LOSS_SECTIONS:
+            if loss != name and value and LOSS_SECTIONS[name](value) != LOSS_SECTIONS[name](None):
+                raise ValueError(f"{place}.{name} belongs to the loss {name}, and loss is {loss}; leave it out.")
+        elif value is not None and owner != backbone:
+            raise ValueError(f"{place}.{name} belongs to {owner}, and backbone is {backbone}; leave it out.")
 
 
 def shown(value: object) -> str:
@@ -159,7 +170,7 @@ def _build_llava(model: Mapping[str, Any], source: Source, arguments: dict[str, 
 
 
 def _build_blip2(model: Mapping[str, Any], source: Source, arguments: dict[str, Any]) -> AlignmentModule:
-    from lightning_modules.blip2_itm import Blip2ItmModule, ItcItmSettings, load_blip2
+    from lightning_modules.blip2_itm import Blip2ItmModule, load_blip2
     from lightning_modules.tiny_blip2 import tiny_blip2, tiny_blip2_processor
 
     if source.loaded is not None:
@@ -170,12 +181,17 @@ def _build_blip2(model: Mapping[str, Any], source: Source, arguments: dict[str, 
         shape = _shape(model)
         processor = _saved_processor(source) or tiny_blip2_processor(shape, source.captions)
         blip2 = tiny_blip2(shape, processor.tokenizer)
-    itc_itm = _fields(ItcItmSettings, model.get("itc_itm"), "model.itc_itm")
+    itc_itm = _itc_itm(model.get("itc_itm"))
     return Blip2ItmModule(blip2, processor, itc_itm=itc_itm, **_given(model, "score"), **arguments)
 
 
+def _itc_itm(settings: Mapping[str, Any] | None) -> ItcItmSettings:
+    from lightning_modules.blip2_itm import ItcItmSettings
+
+    return _fields(ItcItmSettings, settings, "model.itc_itm")
+
+
 def _build_clip(model: Mapping[str, Any], source: Source, arguments: dict[str, Any]) -> AlignmentModule:
-    from lightning_modules.ce_clip import CeClipSettings
     from lightning_modules.clip import ClipModule, load_clip
     from lightning_modules.tiny_clip import tiny_clip, tiny_clip_processor
 
@@ -188,8 +204,14 @@ def _build_clip(model: Mapping[str, Any], source: Source, arguments: dict[str, A
         processor = _saved_processor(source) or tiny_clip_processor(shape, source.captions)
         clip = tiny_clip(shape, processor.tokenizer)
     if model.get("loss") == "ce_clip":
-        arguments["ce_clip"] = _fields(CeClipSettings, model.get("ce_clip"), "model.ce_clip")
+        arguments["ce_clip"] = _ce_clip(model.get("ce_clip"))
     return ClipModule(clip, processor, **arguments)
+
+
+def _ce_clip(settings: Mapping[str, Any] | None) -> CeClipSettings:
+    from lightning_modules.ce_clip import CeClipSettings
+
+    return _fields(CeClipSettings, settings, "model.ce_clip")
 
 
 def _shape(model: Mapping[str, Any]) -> TinyShape:
@@ -199,11 +221,11 @@ def _shape(model: Mapping[str, Any]) -> TinyShape:
 
 
 def _saved_processor(source: Source) -> Any | None:
-    from transformers import AutoProcessor
+    from lightning_modules.published import load_processor
 
     if source.processor_folder is None:
         return None
-    return AutoProcessor.from_pretrained(source.processor_folder, local_files_only=True)
+    return load_processor(source.processor_folder, local_files_only=True)
 
 
 SHARED: dict[str, type] = {
@@ -211,6 +233,9 @@ SHARED: dict[str, type] = {
     **{"adapter": dict, "max_text_tokens": int, "long_captions": str, "gradient_checkpointing": bool},
 }
 """Settings that every backbone has."""
+
+LOSS_SECTIONS: dict[str, Callable[[Mapping[str, Any] | None], Any]] = {"itc_itm": _itc_itm, "ce_clip": _ce_clip}
+"""Settings of the loss that is called as they are, and what makes a dataclass of them."""
 
 BACKBONES: dict[str, Backbone] = {
     "llava": Backbone(_build_llava, "llava", {"system": str, "question": str}),

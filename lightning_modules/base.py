@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -87,8 +88,10 @@ class AlignmentModule(L.LightningModule):
     def score(self, logits: torch.Tensor) -> torch.Tensor:
         """The backbone's published score of a match logit, higher = better match; same shape."""
 
-    def matrix_logits(self, batches: Iterable[ImageTextBatch]) -> torch.Tensor | None:
-        """(M, N) float32 match logits of the batches' M images with all of their N captions, row by row.
+    def matrix_logits(
+        self, images: Iterable[Sequence[Image.Image]], captions: Iterable[Sequence[str]]
+    ) -> torch.Tensor | None:
+        """(M, N) float32 match logits of each of M images with each of N captions, which come in batches.
 
         For backbones that read images and captions apart, so that each is read once; None where they do not, and then
         no batch is taken.

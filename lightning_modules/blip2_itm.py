@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoProcessor, Blip2ForImageTextRetrieval, Blip2Processor, Blip2QFormerConfig
+from transformers import Blip2ForImageTextRetrieval, Blip2Processor, Blip2QFormerConfig
 
 from datamodules.batch import POSITIVE, CaptionTooLongError, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
@@ -22,7 +22,7 @@ from lightning_modules.contrastive import gather_rows, own_rows, rank_share, ran
 from lightning_modules.in_batch import Draw, TruePairs, max_similarity, soft_target_itc_loss
 from lightning_modules.losses import binary_loss
 from lightning_modules.precision import at_least_float32, linear_in_float32
-from lightning_modules.published import load_published
+from lightning_modules.published import load_processor, load_published
 
 LOSSES = ("itm", "itc_itm")
 SCORES = ("itm", "itc", "itm_itc")
@@ -425,4 +425,4 @@ def load_blip2(
         ValueError: it is of another kind, or incomplete.
     """
     blip2 = load_published(Blip2ForImageTextRetrieval, name_or_folder, dtype=dtype)
-    return blip2, AutoProcessor.from_pretrained(name_or_folder)
+    return blip2, load_processor(name_or_folder)

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
-    AutoProcessor,
     CLIPConfig,
     CLIPModel,
     CLIPProcessor,
@@ -30,7 +29,7 @@ from lightning_modules.ce_clip import CeClipLoss, CeClipSettings
 from lightning_modules.cells import flat_captions, to_cells
 from lightning_modules.contrastive import gather_layout, gather_rows, itc_loss, local_layout, rank_sizes
 from lightning_modules.precision import at_least_float32
-from lightning_modules.published import load_published, published_config
+from lightning_modules.published import load_processor, load_published, published_config
 
 LOSSES = ("itc", "ce_clip")
 ACTIVATIONS = ("quick_gelu", "gelu")
@@ -72,7 +71,15 @@ class ClipEncoder:
     def __call__(
         self, images: Sequence[Image.Image], captions: Sequence[Sequence[str]], labels: Sequence[Sequence[int]]
     ) -> dict[str, torch.Tensor]:
-        """`pixel_values` [B, 3, H, W], and what `flat_captions` gives.
+        """`pixel_values` [B, 3, H, W], and what `text_inputs` gives."""
+        return {"pixel_values": self.image_inputs(images), **self.text_inputs(captions)}
+
+    def image_inputs(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """[B, 3, H, W] pixel values."""
+        return self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+
+    def text_inputs(self, captions: Sequence[Sequence[str]]) -> dict[str, torch.Tensor]:
+        """What `flat_captions` gives.
 
         Raises:
             CaptionTooLongError: a caption is too long, and `long_captions` is `error`.
@@ -83,10 +90,7 @@ class ClipEncoder:
         ids = [self._shortened(tokens, caption) for tokens, caption in zip(whole, flat, strict=True)]
         cut = [len(tokens) > self.max_text_tokens for tokens in whole]
         # Padded with the end token: the text model reads the first end token (or the first highest id).
-        return {
-            "pixel_values": self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"],
-            **flat_captions(captions, ids, cut, pad_id=self.tokenizer.eos_token_id),
-        }
+        return flat_captions(captions, ids, cut, pad_id=self.tokenizer.eos_token_id)
 
 
 class ClipNetwork(nn.Module):
@@ -194,14 +198,18 @@ class ClipModule(AlignmentModule):
         # a sum of products, since a matrix product would round under autocast
         return to_cells((scale * (own_image * text_features).sum(-1)).float(), batch)
 
-    def matrix_logits(self, batches: Iterable[ImageTextBatch]) -> torch.Tensor:
-        """(M, N) float32 scale x cosine of the batches' M images with all of their N captions, each encoded once."""
-        images, texts, scales = zip(*(self._features(batch) for batch in batches), strict=True)
-        return (scales[0] * torch.cat(images) @ torch.cat(texts).T).float()
+    def matrix_logits(self, images: Iterable[Sequence[Image.Image]], captions: Iterable[Sequence[str]]) -> torch.Tensor:
+        """(M, N) float32 scale x cosine of M images with N captions, each encoded once; captions that are cut count."""
+        image_features = torch.cat([self.image_features(batch) for batch in images])
+        text_features = torch.cat([self.text_features(batch) for batch in captions])
+        return (self._scale() * image_features @ text_features.T).float()
 
     def score(self, logits: torch.Tensor) -> torch.Tensor:
         """The cosine, in [-1, 1]."""
-        return logits / at_least_float32(self.network.clip.logit_scale.detach()).exp()
+        return logits / self._scale()
+
+    def _scale(self) -> torch.Tensor:
+        return at_least_float32(self.network.clip.logit_scale.detach()).exp()
 
     def loss_terms(self, batch: ImageTextBatch) -> int:
         """How many of this rank's images have an anchor: a positive in column 0."""
@@ -253,9 +261,16 @@ class ClipModule(AlignmentModule):
 
     def image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """[n, D] features of length 1 of images without captions, by a network that is not sharded."""
-        pixel_values = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
-        features = self.network.clip.get_image_features(pixel_values=pixel_values.to(self.device)).pooler_output
+        pixel_values = self.encoder.image_inputs(images).to(self.device)
+        features = self.network.clip.get_image_features(pixel_values=pixel_values).pooler_output
         return F.normalize(at_least_float32(features), dim=-1)
+
+    def text_features(self, captions: Sequence[str]) -> torch.Tensor:
+        """[n, D] features of length 1 of captions without images, by a network that is not sharded; counts cut ones."""
+        inputs = self.encoder.text_inputs([captions])
+        self.captions_cut += int(inputs["cut"].sum())
+        given = {name: inputs[name].to(self.device) for name in ("input_ids", "attention_mask")}
+        return F.normalize(at_least_float32(self.network.clip.get_text_features(**given).pooler_output), dim=-1)
 
 
 def check_end_token(config: CLIPTextConfig, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -336,7 +351,7 @@ def load_clip(
     assert isinstance(vision, CLIPVisionConfig)
     folder = [str(Path(name).resolve())] if Path(name).is_dir() else []
     text.hidden_act = vision.hidden_act = choose_activation(
-        text, vision, [name, *folder, saved.get("_name_or_path") or ""], activation
+        text, vision, [name, *folder, str(saved.get("_name_or_path"))], activation
     )
     clip = load_published(CLIPModel, name, dtype=dtype, config=config)
-    return clip, AutoProcessor.from_pretrained(name)
+    return clip, load_processor(name)

@@ -11,21 +11,23 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoProcessor, LlavaImageProcessorPil, PreTrainedModel, ProcessorMixin
+from transformers import LlavaImageProcessorPil, PreTrainedModel, ProcessorMixin
 from transformers.image_processing_backends import PilBackend
 
+from lightning_modules.adapter_files import PEFT_PREFIX, check_adapter_tensors, read_lora_config
+from lightning_modules.adapter_files import TENSORS_FILE as ADAPTERS_FILE
 from lightning_modules.base import AlignmentModule
 from lightning_modules.blip2_itm import Blip2ItmModule, load_blip2
 from lightning_modules.clip import ClipModule, load_clip
 from lightning_modules.llava import LlavaModule, load_llava
-from lightning_modules.scorer_file import FORMAT, find_scorer_settings
+from lightning_modules.published import load_processor, reading
+from lightning_modules.scorer_file import FORMAT, ScorerSettings, find_scorer_settings
 
-ADAPTERS_FILE = "adapter_model.safetensors"
-PEFT_PREFIX = "base_model.model."
-EDGE = 16
-"""Elements of a tensor's start and of its end that go into a fingerprint."""
+EDGE = 256
+"""Elements of a tensor's start, of its end, and about so many from all over it, that go into a fingerprint."""
 
 
 def plain_model(module: AlignmentModule) -> PreTrainedModel:
@@ -207,14 +209,17 @@ def _only(name: str, names: list[str]) -> bool:
 def base_fingerprint(model: nn.Module) -> str:
     """A hash by which two bases of one shape are told apart, 16 hexadecimal digits.
 
-    It is over names, shapes and the first and last elements of all weights, in float32: the same however much wider
-    than they were saved they are loaded.
+    It is over names, shapes, and of every weight the first and last elements and a sample at even distances, in
+    float32: the same however much wider than they were saved they are loaded. Training, merging or quantising a tensor
+    moves most of it, which shows. A change of a few elements of a large tensor (one row of an embedding) may not, and
+    buffers do not count: it tells bases apart, and proves nothing against whoever forges one.
     """
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         flat = parameter.detach().flatten()
-        edges = torch.cat([flat[:EDGE], flat[-EDGE:]]).float().cpu()
-        digest.update(f"{name} {tuple(parameter.shape)}".encode() + edges.numpy().tobytes())
+        step = len(flat) // EDGE | 1  # odd, so that in rows of even length the sample moves through all columns
+        some = torch.cat([flat[:EDGE], flat[::step], flat[-EDGE:]]).float().cpu()
+        digest.update(f"{name} {tuple(parameter.shape)}".encode() + some.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -239,24 +244,26 @@ def load_base(
 
 
 def load_adapters(
-    folder: Path, base: str | Path | None = None, *, dtype: torch.dtype = torch.float32
-) -> tuple[PeftModel, ProcessorMixin]:
-    """Exported adapters on the base that they were trained on, in eval mode, and their processor.
+    folder: Path, base: str | Path | None = None, *, dtype: torch.dtype | None = None
+) -> tuple[PreTrainedModel, ProcessorMixin, ScorerSettings]:
+    """The model of exported adapters on the base that they were trained on, in eval mode, processor and `scorer.json`.
 
-    PEFT alone takes any base of the right shapes.
+    PEFT alone takes any base of the right shapes, and goes on without the tensors that a file lacks.
 
     Args:
         folder: written by `save_adapters`, with its `scorer.json`.
         base: hub name or folder of the base where it is not where it was in training.
-        dtype: of the weights.
+        dtype: of base and adapters; what `scorer.json` says where None.
 
     Raises:
         OSError: the base cannot be loaded.
-        ValueError: the folder holds no adapters, or the base holds other weights than those they were trained on.
+        ValueError: the folder holds no adapters, they are damaged or not whole, or the base holds other weights than
+            those they were trained on.
     """
     scorer = find_scorer_settings(folder)
     if scorer is None or scorer.base is None or not (folder / ADAPTERS_FILE).is_file():
         raise ValueError(f"{folder} holds no exported adapters; give a folder that `itm export` made of a LoRA run.")
+    config, dtype = read_lora_config(folder), dtype or scorer.dtype
     checkpoint = base or scorer.base.checkpoint
     # as saved: what is rounded to load has another fingerprint
     model = load_base(scorer.backbone, checkpoint, scorer.model, dtype="auto")
@@ -266,5 +273,15 @@ def load_adapters(
             f"{checkpoint} holds other weights ({found}); give the base that they were trained on."
         )
     if any(parameter.dtype != dtype for parameter in model.parameters()):
+        del model  # first: two of them may not fit
         model = load_base(scorer.backbone, checkpoint, scorer.model, dtype=dtype)
-    return PeftModel.from_pretrained(model, str(folder)).eval(), AutoProcessor.from_pretrained(folder)
+    with reading(f"the adapters in {folder}"):
+        # PEFT would lift half precision to float32, which training did not
+        adapted = PeftModel(model, config, autocast_adapter_dtype=False)
+    check_adapter_tensors(adapted, folder)
+    with reading(f"the adapters in {folder}"):
+        adapted.load_adapter(str(folder), "default", autocast_adapter_dtype=False)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):  # what asks for an nn.Linear must find one, as in training
+            model.set_submodule(name, module.modules_to_save["default"])
+    return model.eval(), load_processor(folder), scorer

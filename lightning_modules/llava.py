@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from datamodules.batch import (
     NEGATIVE,
@@ -22,7 +22,7 @@ from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, labelled_cells, recompute_activations
 from lightning_modules.losses import answer_lm_loss, binary_loss, listwise_loss, listwise_terms
 from lightning_modules.packing import PackedLlava, pack_branches, shared_prefix
-from lightning_modules.published import load_published
+from lightning_modules.published import load_processor, load_published
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
@@ -310,7 +310,7 @@ def load_llava(
         ValueError: it is of another kind, or incomplete.
     """
     llava = load_published(LlavaForConditionalGeneration, name_or_folder, dtype=dtype)
-    return llava, AutoProcessor.from_pretrained(name_or_folder)
+    return llava, load_processor(name_or_folder)
 
 
 def prompt_texts(prompt: YesNoPrompt, captions: Iterable[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,6 +97,17 @@ def open_image(image: ImageLike, place: str) -> Image.Image:
         raise InputError(f"{place}{name} cannot be read as an image ({reason}); replace it or leave it out.") from None
 
 
+def image_batches(images: Sequence[ImageLike], size: int) -> Iterator[list[Image.Image]]:
+    """Images as RGB, `size` at a time, opened when they are asked for.
+
+    Raises:
+        InputError: one cannot be read; names its place.
+    """
+    for start in range(0, len(images), size):
+        taken = images[start : start + size]
+        yield [open_image(image, f"images[{place}]") for place, image in enumerate(taken, start)]
+
+
 def identity(image: ImageLike) -> Hashable:
     """Equal for what is the same image without looking: the same object, or the same path."""
     return os.fspath(image) if isinstance(image, str | os.PathLike) else id(image)
@@ -122,27 +133,6 @@ def rows_of_matrix(images: int, captions: int, most: int) -> list[Row]:
     """
     chunks = [list(range(captions)[start : start + most]) for start in range(0, captions, most)]
     return [Row(image, chunk) for image in range(images) for chunk in chunks]
-
-
-def rows_of_each(images: int, captions: int, most: int) -> list[Row]:
-    """Rows that hold every image and every caption, once where that is possible: no row is without a caption.
-
-    Where there are more images than captions, caption 0 fills up; where there are more than `most` captions for an
-    image, the last image comes again.
-
-    >>> rows_of_each(2, 3, most=16)
-    [Row(image=0, captions=[0]), Row(image=1, captions=[1, 2])]
-    >>> rows_of_each(2, 1, most=16)
-    [Row(image=0, captions=[0]), Row(image=1, captions=[0])]
-    >>> rows_of_each(1, 3, most=2)
-    [Row(image=0, captions=[0]), Row(image=0, captions=[1, 2])]
-    """
-    number = max(images, -(-captions // most))
-    bounds = [captions * row // number for row in range(number + 1)]
-    return [
-        Row(min(row, images - 1), list(range(bounds[row], bounds[row + 1])) or [0])  # a row needs a caption
-        for row in range(number)
-    ]
 
 
 def batches_of(rows: Sequence[Row], size: int) -> list[list[Row]]:

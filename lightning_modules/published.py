@@ -1,14 +1,35 @@
-"""Published checkpoints in Transformers' format: safetensors only, and nothing of the model left to chance."""
+"""Published checkpoints in Transformers' format: safetensors only, no code, and nothing of the model left to chance."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel
 
 Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Around a library's reader of files that anybody may have written: what it stumbles over becomes one line.
+
+    Args:
+        what: is read, for the error.
+
+    Raises:
+        OSError: where the reader raises one: a file is missing, or the hub cannot be reached.
+        ValueError: in place of anything else.
+    """
+    try:
+        yield
+    except Exception as error:  # readers of damaged files raise whatever they stumble over
+        kind = OSError if isinstance(error, OSError) else ValueError
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise kind(f"{what} cannot be read ({reason}); copy it anew.") from error
 
 
 def saved_config(name_or_folder: str | Path) -> dict[str, Any]:
@@ -16,17 +37,22 @@ def saved_config(name_or_folder: str | Path) -> dict[str, Any]:
 
     Raises:
         OSError: there is no such checkpoint, or the hub cannot be reached.
+        ValueError: the file is damaged.
     """
-    try:
-        saved, _ = PretrainedConfig.get_config_dict(name_or_folder)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise OSError(f"there is no folder {name_or_folder}, and no such model on the hub ({reason})") from error
+    if Path(name_or_folder).is_dir():
+        with reading(f"config.json in {name_or_folder}"):
+            saved, _ = PretrainedConfig.get_config_dict(name_or_folder)
+    else:
+        try:
+            saved, _ = PretrainedConfig.get_config_dict(name_or_folder)
+        except OSError as error:
+            reason = str(error).splitlines()[0]
+            raise OSError(f"there is no folder {name_or_folder}, and no such model on the hub ({reason})") from error
     if not saved and (Path(name_or_folder) / "adapter_config.json").is_file():
         raise OSError(
             f"{name_or_folder} holds adapters alone, and a whole model is needed; export the run with merge=true."
         )
-    if not saved:
+    if not saved or not isinstance(saved, dict):
         raise OSError(f"{name_or_folder} holds no config.json; give a folder made by save_pretrained, or a hub name.")
     return saved
 
@@ -45,7 +71,8 @@ def published_config(model_class: type[PreTrainedModel], name_or_folder: str | P
             f"{name_or_folder} is a checkpoint of type {saved.get('model_type')!r}, and {model_class.__name__} reads "
             f"{config_class.model_type!r}; choose the model.backbone that it was made for."
         )
-    return config_class.from_pretrained(name_or_folder)
+    with reading(f"config.json in {name_or_folder}"):
+        return config_class.from_pretrained(name_or_folder)
 
 
 def load_published(
@@ -68,14 +95,16 @@ def load_published(
         ValueError: the checkpoint is of another kind of model, or its weights leave parameters unset or do not fit.
     """
     config = config if config is not None else published_config(model_class, name_or_folder)
-    loaded: Any = model_class.from_pretrained(
-        name_or_folder,
-        config=config,
-        dtype=dtype,
-        use_safetensors=True,
-        ignore_mismatched_sizes=True,  # so that they come back by name and are refused here
-        output_loading_info=True,
-    )
+    with reading(f"the weights of {name_or_folder}"):
+        loaded: Any = model_class.from_pretrained(
+            name_or_folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # so that they come back by name and are refused here
+            output_loading_info=True,
+        )
     model, info = loaded
     missing = sorted(map(str, info["missing_keys"]))
     mismatched = sorted(info["mismatched_keys"], key=str)
@@ -84,3 +113,26 @@ def load_published(
     if faults:
         raise ValueError(f"{name_or_folder} does not fit its own configuration: {'; '.join(faults)}. Copy it anew.")
     return model
+
+
+def load_processor(name_or_folder: str | Path, *, local_files_only: bool = False) -> Any:
+    """The processor of a published checkpoint or of a run, by Transformers' own classes.
+
+    Where nothing is said about code that comes with a checkpoint, Transformers asks on the terminal whether to run it.
+
+    Args:
+        name_or_folder: hub name or folder.
+        local_files_only: never ask the hub.
+
+    Raises:
+        OSError: there is none, or the hub cannot be reached.
+        ValueError: it is damaged, needs code of its own, or has no tokenizer or no image processor.
+    """
+    with reading(f"the processor of {name_or_folder} (code beside it is not run)"):
+        processor = AutoProcessor.from_pretrained(
+            name_or_folder, trust_remote_code=False, local_files_only=local_files_only
+        )
+    for part in ("tokenizer", "image_processor"):
+        if not hasattr(processor, part):
+            raise ValueError(f"the processor of {name_or_folder} has no {part}; copy it anew.")
+    return processor

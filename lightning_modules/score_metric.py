@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torchmetrics import Metric
 
+from lightning_modules.loading import load_scorer
 from lightning_modules.pair_lists import ImageLike
-from lightning_modules.scorer import Scorer, load_scorer
+from lightning_modules.scorer import Scorer
 
 
 class ImageTextScore(Metric):

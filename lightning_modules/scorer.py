@@ -1,18 +1,15 @@
-"""A scorer in a few lines of Python: `load_scorer(folder).score(image, caption)`."""
+"""Scoring from Python: `Scorer(module).score(image, caption)`."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from datamodules.batch import ImageTextBatch, InputError
-from lightning_modules.backbones import BACKBONES, Source, build_backbone, shown
+from lightning_modules.backbones import shown
 from lightning_modules.base import AlignmentModule
 from lightning_modules.pair_lists import (
     MAX_CAPTIONS,
@@ -20,29 +17,13 @@ from lightning_modules.pair_lists import (
     Row,
     batches_of,
     caption_list,
+    image_batches,
     image_list,
     open_image,
-    rows_of_each,
     rows_of_matrix,
     rows_of_pairs,
     text_row,
 )
-from lightning_modules.published import saved_config
-from lightning_modules.runs import (
-    CONFIG_FILE,
-    SCORER_FILE,
-    WEIGHTS_FILE,
-    check_finished,
-    load_trained,
-    read_settings,
-    weights_dtype,
-)
-from lightning_modules.scorer_file import DTYPES, ScorerSettings, find_scorer_settings
-
-ADAPTERS_FILE, TRANSFORMERS_FILE = "adapter_config.json", "config.json"
-HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-NO_TRAINING = {"lr": 0.0}
-KINDS = "the folder of a finished `itm train`, one of `itm export` or in Transformers' format, or a name on the hub"
 
 
 class Scorer:
@@ -92,7 +73,7 @@ class Scorer:
             images: one image (see `ImageLike`), or a list.
             captions: one caption, or a list.
             matrix: score each of M images with each of N captions.
-            batch_size: most pairs that are computed together.
+            batch_size: most pairs that are computed together; in a matrix of clip, most images or captions.
 
         Returns:
             A float for one image and one caption. [N] float32 on the CPU for two lists of N, for one image with a list
@@ -143,21 +124,18 @@ class Scorer:
 
     def _matrix(self, images: list[ImageLike], captions: list[str], batch_size: int) -> torch.Tensor:
         """[M, N] logits; where the backbone reads images and captions apart, each once."""
-        result = torch.empty(len(images), len(captions))
-        if not result.numel():
-            return result
-        most = min(MAX_CAPTIONS, batch_size)
-        rows = rows_of_each(len(images), len(captions), most)
+        if not images or not captions:
+            return torch.empty(len(images), len(captions))
+        texts = [captions[start : start + batch_size] for start in range(0, len(captions), batch_size)]
         with computing(self.device):
-            apart = self.module.matrix_logits(batch for _, batch in self._batches(rows, images, captions, batch_size))
+            apart = self.module.matrix_logits(image_batches(images, batch_size), texts)
+        result = torch.empty(len(images), len(captions))
         if apart is None:
-            rows = rows_of_matrix(len(images), len(captions), most)
+            rows = rows_of_matrix(len(images), len(captions), min(MAX_CAPTIONS, batch_size))
             for row, values in self._row_logits(rows, images, captions, batch_size):
                 result[row.image, row.captions] = values
             return result
-        # what filled up rows comes again and is left out
-        place = {caption: column for column, caption in enumerate(text for row in rows for text in row.captions)}
-        result[:] = apart.cpu()[: len(images), [place[caption] for caption in range(len(captions))]]
+        result.copy_(apart)
         for image, values in enumerate(result):
             check_finite(values, Row(image, range(len(captions))))
         return result
@@ -207,100 +185,6 @@ def check_finite(logits: torch.Tensor, row: Row) -> None:
         )
 
 
-def load_scorer(
-    path_or_name: str | os.PathLike[str],
-    *,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | str | None = None,
-    base: str | os.PathLike[str] | None = None,
-) -> Scorer:
-    """The scorer of a training, of a checkpoint in Transformers' format, or of adapters that `itm export` wrote.
-
-    A checkpoint's `model_type` says which backbone it is of (llava, blip-2 or clip); a `scorer.json` beside it, as `itm
-    export` writes it, how it scores where that is not the backbone's default. Safetensors only; no code is run that
-    comes with a checkpoint.
-
-    Args:
-        path_or_name: the folder of a finished `itm train`, a folder in Transformers' format, or a name on the hub.
-        device: where to compute ("cuda", "cuda:1", "cpu"); the best there is where None.
-        dtype: of the weights ("bfloat16"); where None, float32, or what a run was trained in where that is `bf16-true`,
-            or what `scorer.json` says.
-        base: hub name or folder of the base of adapters, where it is not where it was in training.
-
-    Raises:
-        InputError: a ValueError of one line: there is no such scorer, its training is not finished, its weights are
-            damaged or do not fit, adapters were trained on another base, or this machine has no such device.
-    """
-    device, wanted = find_device(device), find_dtype(dtype)
-    folder = Path(path_or_name).expanduser()
-    if (folder / ADAPTERS_FILE).is_file():
-        module = _adapters_module(folder, wanted, base)
-    elif (folder / TRANSFORMERS_FILE).is_file() or is_hub_name(path_or_name):
-        module = _published_module(folder if folder.is_dir() else Path(path_or_name), wanted)
-    elif (folder / CONFIG_FILE).is_file() or (folder / WEIGHTS_FILE).is_file():
-        module = _trained_module(folder, wanted)
-    else:
-        found = f"holds neither {CONFIG_FILE} nor {TRANSFORMERS_FILE}" if folder.is_dir() else "is no folder"
-        raise InputError(f"{folder} {found}; give {KINDS}.")
-    return Scorer(module, device=device)
-
-
-def is_hub_name(path_or_name: str | os.PathLike[str]) -> bool:
-    """Whether this can be a name on the hub: it is like one, and nothing here is called so.
-
-    >>> is_hub_name("openai/clip-vit-base-patch32"), is_hub_name("runs/a/b"), is_hub_name("./clip")
-    (True, False, False)
-    """
-    name = os.fspath(path_or_name)
-    return bool(HUB_NAME.fullmatch(name)) and not os.path.exists(name)
-
-
-def _trained_module(folder: Path, dtype: torch.dtype | None) -> AlignmentModule:
-    check_finished(folder)
-    model, precision = read_settings(folder)
-    module = load_trained(folder, model, dtype=dtype or weights_dtype(precision), optim=NO_TRAINING)
-    if dtype is not None:  # a tiny model's weights, and adapters; buffers stay as `from_pretrained` leaves them
-        for parameter in module.parameters():
-            parameter.data = parameter.data.to(dtype)
-    return module
-
-
-def _published_module(name_or_folder: Path, dtype: torch.dtype | None) -> AlignmentModule:
-    name = str(name_or_folder)
-    try:
-        model_type = saved_config(name).get("model_type")
-        settings = find_scorer_settings(name)
-    except (OSError, ValueError) as error:
-        raise InputError(" ".join(str(error).split())) from None
-    backbones = {backbone.model_type: key for key, backbone in BACKBONES.items()}
-    if model_type not in backbones:
-        raise InputError(
-            f"{name} is a checkpoint of type {shown(model_type)}; a scorer is made of {', '.join(backbones)}."
-        )
-    settings = settings or ScorerSettings(backbones[model_type])
-    if settings.backbone != backbones[model_type]:
-        raise InputError(
-            f"{name}: backbone in {SCORER_FILE} must be {backbones[model_type]}, as {TRANSFORMERS_FILE} says, got "
-            f"{settings.backbone}; export the scorer again."
-        )
-    model = {"backbone": settings.backbone, "checkpoint": name, **settings.model}
-    return build_backbone(model, Source(dtype=dtype or settings.dtype), NO_TRAINING)
-
-
-def _adapters_module(folder: Path, dtype: torch.dtype | None, base: str | os.PathLike[str] | None) -> AlignmentModule:
-    from lightning_modules.export import load_adapters
-
-    try:
-        settings = find_scorer_settings(folder) or ScorerSettings("")
-        adapted, processor = load_adapters(
-            folder, None if base is None else os.fspath(base), dtype=dtype or settings.dtype
-        )
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: PEFT, where shapes do not fit
-        raise InputError(" ".join(str(error).split())) from None
-    loaded = adapted.get_base_model(), processor
-    return build_backbone({"backbone": settings.backbone, **settings.model}, Source(loaded=loaded), NO_TRAINING)
-
-
 def find_device(device: torch.device | str | None) -> torch.device:
     """A device by its name; CUDA's, Apple's or the CPU, the first there is, where None.
 
@@ -317,16 +201,3 @@ def find_device(device: torch.device | str | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"device must be one that this machine has, got {str(device)!r} ({reason}).") from None
     return found
-
-
-def find_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """A type of weights by its name.
-
-    Raises:
-        InputError: it is none of `DTYPES`.
-    """
-    if dtype is None or dtype in DTYPES.values():
-        return dtype  # type: ignore[return-value]
-    if dtype not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}.")
-    return DTYPES[dtype]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, is_offline_mode, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from datamodules.batch import InputError
 from lightning_modules.backbones import BACKBONES, check_settings, shown
@@ -44,25 +45,44 @@ class ScorerSettings:
 def find_scorer_settings(name_or_folder: str | Path) -> ScorerSettings | None:
     """The settings beside a checkpoint, in its folder or on the hub; None where it has none.
 
-    Offline, a file that was not downloaded with its checkpoint is none.
+    With HF_HUB_OFFLINE set, a file that was not downloaded with its checkpoint is none, and a warning says so.
 
     Raises:
         OSError: the hub refuses.
-        InputError: the file is not as `parse_scorer_settings` wants it.
+        InputError: the file is not as `parse_scorer_settings` wants it, or whether there is one cannot be known.
     """
-    path = Path(name_or_folder) / SCORER_FILE
-    if not Path(name_or_folder).is_dir():
-        try:
-            path = Path(hf_hub_download(str(name_or_folder), SCORER_FILE))
-        except EntryNotFoundError:
-            return None
-    if not path.is_file():
+    folder = Path(name_or_folder)
+    path = folder / SCORER_FILE if folder.is_dir() else _on_hub(str(name_or_folder))
+    if path is None or not path.is_file():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON ({' '.join(str(error).split())}); export the scorer again.") from None
     return parse_scorer_settings(content, path)
+
+
+def _on_hub(name: str) -> Path | None:
+    """The file in the hub's cache, downloaded if need be; None where the checkpoint has none.
+
+    The hub's absence is not the file's: other settings give other scores.
+    """
+    try:
+        return Path(hf_hub_download(name, SCORER_FILE))
+    except LocalEntryNotFoundError as error:
+        if try_to_load_from_cache(name, SCORER_FILE) is _CACHED_NO_EXIST:
+            return None
+        if not is_offline_mode():
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise InputError(
+                f"{name}: the hub does not say whether it has a {SCORER_FILE} ({reason}); try again, or set "
+                "HF_HUB_OFFLINE=1 to score by the backbone's defaults."
+            ) from None
+    except EntryNotFoundError:
+        return None
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):  # else the checkpoint itself is not there
+        rank_zero_warn(f"{name}: no {SCORER_FILE} was downloaded with it; scored by the backbone's defaults.")
+    return None
 
 
 def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
@@ -92,10 +112,6 @@ def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
     if unknown := sorted(model.keys() - set(MODEL_KEYS)):
         raise InputError(f"{path}: model has no key {shown(unknown[0])}; known are {', '.join(MODEL_KEYS)}.")
     given = {name: value for name, value in model.items() if value is not None}
-    for name in given:
-        owner = next((owner for owner, known in BACKBONES.items() if name in known.settings), backbone)
-        if owner != backbone:
-            raise InputError(f"{path}: model.{name} belongs to {owner}, and backbone is {backbone}; leave it out.")
     try:
         check_settings({"backbone": backbone, **given}, "model")
     except ValueError as error:

@@ -120,9 +120,13 @@ def _load(name: str) -> tuple[Any, Any]:
 
     try:
         with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             model, found = AutoModelForMaskedLM.from_pretrained(
-                *(name,), dtype=torch.float32, use_safetensors=True, output_loading_info=True
+                *(name,),
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
         if tokenizer.mask_token_id is None:
             raise ValueError("its tokenizer has no mask token")

@@ -118,7 +118,7 @@ class TransformerJudge:
         if self.checkpoint is None:
             return word_ids(texts, self.max_tokens)
         with _quiet(), _named(self.checkpoint):
-            tokenizer = AutoTokenizer.from_pretrained(self.checkpoint)
+            tokenizer = AutoTokenizer.from_pretrained(self.checkpoint, trust_remote_code=False)
         cut = min(self.max_tokens, tokenizer.model_max_length)
         padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
         # some tokenizers make no token at all of an empty text
@@ -346,6 +346,7 @@ def load_network(checkpoint: str, padding: int) -> nn.Module:
             num_labels=1,
             dtype=torch.float32,
             use_safetensors=True,
+            trust_remote_code=False,
             ignore_mismatched_sizes=True,  # of a head for other classes
             output_loading_info=True,
         )

@@ -256,7 +256,7 @@ def test_a_tiny_blip2_that_itc_trains_has_all_scores(score: str) -> None:
         f"model.score={score}",
     ]
     model = load_config(schemas.ExperimentConfig, None, words, check_files=False).model
-    assert (model.score, model.itc_itm) == (score, schemas.ItcItmConfig())
+    assert (model.score, model.itc_itm) == (score, schemas.ItcItmLossConfig())
 
 
 def test_what_does_not_go_with_clip_is_a_fault() -> None:

@@ -24,7 +24,7 @@ from experiments.build import load_run
 from experiments.report.card import Card, Licence, render_card
 from experiments.report.facts import Certified, Evaluation, TableSource, find_certificate, find_evaluations
 from experiments.report.recipe import recipe, row_of_training
-from experiments.schemas import CeClipConfig, CurriculumConfig, DataConfig, ExperimentConfig, MixingConfig
+from experiments.schemas import CeClipLossConfig, CurriculumConfig, DataConfig, ExperimentConfig, MixingConfig
 from negatives.certificate import Certificate, Kept
 from negatives.estimands import Estimate
 from negatives.records import InputError, write_json
@@ -519,7 +519,7 @@ def test_a_recipe_tells_the_settings_of_its_loss_and_of_no_other() -> None:
     experiment = ExperimentConfig()
     assert not any(name.startswith("settings") for name in recipe(experiment, {}))
     experiment.model.backbone, experiment.model.loss = "clip", "ce_clip"
-    experiment.model.ce_clip = CeClipConfig(imc_weight=0.25)
+    experiment.model.ce_clip = CeClipLossConfig(imc_weight=0.25)
     told = recipe(experiment, {})
     assert told["loss"] == "ce_clip"
     assert told["settings of ce_clip"] == (

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from datamodules.batch import InputError
-from experiments.schemas import AdapterConfig, ModelConfig, TinyConfig
+from experiments.schemas import AdapterConfig, CeClipLossConfig, ItcItmLossConfig, ModelConfig, TinyConfig
 from lightning_modules.adapters import LoraSettings
-from lightning_modules.backbones import BACKBONES, Source, build_backbone, known_settings
+from lightning_modules.backbones import BACKBONES, Source, build_backbone, check_settings, known_settings
+from lightning_modules.blip2_itm import ItcItmSettings
+from lightning_modules.ce_clip import CeClipSettings
 from lightning_modules.tiny import TinyShape
 from tests.tiny import CAPTIONS, SHAPE, row
 
@@ -25,6 +27,10 @@ def test_the_known_settings_are_those_of_an_experiment() -> None:
     assert set(known_settings()) == {field.name for field in dataclasses.fields(ModelConfig)}
     for settings, schema in ((TinyShape, TinyConfig), (LoraSettings, AdapterConfig)):
         assert {f.name for f in dataclasses.fields(settings)} == {f.name for f in dataclasses.fields(schema)}
+    for loss, config in ((ItcItmSettings, ItcItmLossConfig), (CeClipSettings, CeClipLossConfig)):
+        own = dataclasses.asdict(loss())
+        own.pop("types", None)  # of all experiments
+        assert dataclasses.asdict(config()) == own
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -62,8 +68,31 @@ BAD = {
         {"backbone": "clip", "tiny": TINY, "tune": "lora", "adapter": {"targets": [1]}},
         "model.adapter.targets must be tuple, got (1,).",
     ),
+    "a score of another backbone": (
+        {"backbone": "clip", "score": "itc"},
+        "model.score belongs to blip2, and backbone is clip; leave it out.",
+    ),
+    "an activation of another backbone": (
+        {"backbone": "llava", "activation": "gelu"},
+        "model.activation belongs to clip, and backbone is llava; leave it out.",
+    ),
+    "a section without its loss": (
+        {"backbone": "clip", "ce_clip": {"imc_weight": 9.0}},
+        "model.ce_clip belongs to the loss ce_clip, and loss is None; leave it out.",
+    ),
+    "a section of another backbone's loss": (
+        {"backbone": "clip", "loss": "ce_clip", "itc_itm": {"itc_weight": 2.0}},
+        "model.itc_itm belongs to the loss itc_itm, and loss is ce_clip; leave it out.",
+    ),
     "no such checkpoint": ({"backbone": "clip", "checkpoint": "no/such"}, "model: there is no folder no/such"),
 }
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_sections_that_hold_their_defaults_belong_everywhere(backbone: str) -> None:
+    check_settings(dataclasses.asdict(ModelConfig(backbone=backbone)), "model")
+    check_settings({"backbone": backbone, "ce_clip": {}, "itc_itm": {"itc_weight": 1.0}}, "model")
+    check_settings({"backbone": "clip", "loss": "ce_clip", "ce_clip": {"imc_weight": 9.0}}, "model")
 
 
 @pytest.mark.parametrize("case", BAD)

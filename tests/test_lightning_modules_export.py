@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import shutil
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +15,15 @@ import pytest
 import torch
 from peft import PeftModel
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, PreTrainedModel
 
 from datamodules.batch import InputError
 from experiments.build import build_module
 from experiments.schemas import AdapterConfig, ModelConfig
-from lightning_modules import load_scorer
+from lightning_modules import Scorer, load_scorer
 from lightning_modules.adapters import LoraSettings
+from lightning_modules.backbones import Source, build_backbone
 from lightning_modules.base import AlignmentModule
 from lightning_modules.export import (
     base_fingerprint,
@@ -97,8 +103,8 @@ def test_adapters_hold_all_that_trained(
     model = plain_model(module)
     expected = logits_with(module, model)
     folder = save(module, tmp_path / "adapters", published / backbone)
-    loaded, _ = load_adapters(folder)
-    torch.testing.assert_close(logits_with(module, loaded.get_base_model()), expected, atol=1e-6, rtol=1e-6)
+    loaded, *_ = load_adapters(folder)
+    torch.testing.assert_close(logits_with(module, loaded), expected, atol=1e-6, rtol=1e-6)
     base = load_base(backbone, published / backbone, {}, dtype=torch.float32)
     assert not torch.allclose(logits_with(module, base), expected, atol=1e-3)
     # a merged weight is a rounded sum
@@ -137,7 +143,7 @@ def test_another_base_of_the_same_shapes_is_refused(backbone: str, published: Pa
     moved = tmp_path / "moved"
     (published / backbone).rename(moved)
     try:
-        assert isinstance(load_adapters(folder, moved)[0], PeftModel)
+        assert isinstance(load_adapters(folder, moved)[0], PreTrainedModel)
     finally:
         moved.rename(published / backbone)
 
@@ -155,6 +161,129 @@ def test_load_scorer_reads_adapters_on_their_base_and_on_no_other(
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
     with pytest.raises(InputError, match="give the base that they were trained on"):
         load_scorer(folder, device="cpu", base=published / f"{backbone}-other")
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_run_in_bfloat16_scores_after_export_as_before(backbone: str, published: Path, tmp_path: Path) -> None:
+    module = trained(published, backbone)
+    for parameter in module.parameters():  # alone: `from_pretrained` keeps rotary frequencies in float32
+        parameter.data = parameter.data.bfloat16()
+    image = row(0, CAPTIONS).image
+    expected = Scorer(module, device="cpu").logits(image, CAPTIONS)
+    folder = save(module, tmp_path / "adapters", published / backbone)
+    loaded = load_scorer(folder, device="cpu")
+    assert {value.dtype for value in loaded.module.parameters()} == {torch.bfloat16}
+    assert torch.equal(loaded.logits(image, CAPTIONS), expected)  # type: ignore[arg-type]
+
+
+def test_adapters_are_loaded_in_the_type_that_is_asked_for(published: Path, tmp_path: Path) -> None:
+    folder = save(trained(published, "clip"), tmp_path / "adapters", published / "clip")
+    for dtype in (torch.float32, torch.bfloat16):
+        loaded = load_scorer(folder, device="cpu", dtype=dtype)
+        assert {value.dtype for value in loaded.module.parameters()} == {dtype}
+
+
+def test_one_base_is_in_memory_at_a_time(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save(trained(published, "clip"), tmp_path / "adapters", published / "clip")
+    bases: list[weakref.ref[PreTrainedModel]] = []
+
+    def counted(*arguments: Any, **settings: Any) -> PreTrainedModel:
+        gc.collect()
+        assert not any(base() for base in bases)
+        bases.append(weakref.ref(model := load_base(*arguments, **settings)))
+        return model
+
+    monkeypatch.setattr("lightning_modules.export.load_base", counted)
+    load_adapters(folder, dtype=torch.bfloat16)
+    assert len(bases) == 2
+
+
+def edited(**settings: Any) -> Callable[[Path], object]:
+    def edit(folder: Path) -> None:
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+    return edit
+
+
+def without(*words: str) -> Callable[[Path], object]:
+    """Leaves out the tensors whose name holds one of the words."""
+
+    def leave_out(folder: Path) -> None:
+        path = folder / "adapter_model.safetensors"
+        kept = {name: value for name, value in load_file(path).items() if not any(word in name for word in words)}
+        save_file(kept, path, metadata={"format": "pt"})
+
+    return leave_out
+
+
+def with_tensor(name: str, value: torch.Tensor) -> Callable[[Path], object]:
+    def add(folder: Path) -> None:
+        path = folder / "adapter_model.safetensors"
+        save_file({**load_file(path), name: value}, path, metadata={"format": "pt"})
+
+    return add
+
+
+LAYER = "base_model.model.text_model.encoder.layers.0.mlp.fc1"
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "half of LoRA": (without("vision_model"), "does not fit adapter_config.json and the base: missing base_model."),
+    "no projection": (without("text_projection"), "missing base_model.model.text_projection.weight."),
+    "no scale": (without("logit_scale"), "missing base_model.model.logit_scale."),
+    "a layer less adapted": (
+        edited(target_modules=["text_model.encoder.layers.0.mlp.fc1"]),
+        "unexpected base_model.model.text_model.encoder.layers.0.mlp.fc2.lora_A.weight, ",
+    ),
+    "nothing saved whole": (edited(modules_to_save=None, target_modules=["fc1"]), "unexpected base_model.model."),
+    "a tensor of nothing": (with_tensor("other", torch.ones(1)), "unexpected other."),
+    "a weight under its adapter": (
+        with_tensor(f"{LAYER}.base_layer.weight", torch.ones(128, 32)),
+        f"unexpected {LAYER}.base_layer.weight.",
+    ),
+    "a tensor of another shape": (
+        with_tensor(f"{LAYER}.lora_A.weight", torch.ones(3, 32)),
+        "has shape (3, 32), the model (2, 32).",
+    ),
+    "damaged tensors": (
+        lambda f: (f / "adapter_model.safetensors").write_bytes(b"xx"),
+        "cannot be read (SafetensorError: ",
+    ),
+    "no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "adapter_config.json cannot be read ("),
+    "nested without end": (
+        lambda f: (f / "adapter_config.json").write_text("[" * 100_000),
+        "cannot be read (Recursion",
+    ),
+    "a list": (
+        lambda f: (f / "adapter_config.json").write_text("[]"),
+        "adapter_config.json must hold a mapping, got []",
+    ),
+    "another method": (edited(peft_type="IA3", feedforward_modules=[]), "peft_type must be LORA, got 'IA3'"),
+    "an unknown method": (edited(peft_type="EVIL"), "peft_type must be LORA, got 'EVIL'"),
+    "a list of methods": (edited(peft_type=["LORA"]), "peft_type must be LORA, got ['LORA']"),
+    "a number of layers": (edited(target_modules=3), "target_modules cannot be 3;"),
+    "numbers as layers": (edited(target_modules=[3]), "target_modules cannot be [3];"),
+    "a rank that is true": (edited(r=True), "r cannot be True;"),
+    "another scale of LoRA": (edited(use_rslora=True), "use_rslora must be False, got True;"),
+    "modules by name": (edited(megatron_config={"a": 1}, megatron_core="evil"), "megatron_config must be None, got"),
+}
+
+
+@pytest.fixture(scope="module")
+def adapters(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a CLIP."""
+    folder = tmp_path_factory.mktemp("exported") / "adapters"
+    return save(trained(published, "clip"), folder, published / "clip")
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_adapters_that_are_not_whole_or_not_lora_are_one_line(case: str, adapters: Path, tmp_path: Path) -> None:
+    spoil, expected = SPOILT[case]
+    shutil.copytree(adapters, tmp_path / "copy")
+    spoil(tmp_path / "copy")
+    with pytest.raises(InputError) as caught:
+        load_scorer(tmp_path / "copy", device="cpu")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_peft_refuses_a_base_of_other_shapes(published: Path, tmp_path: Path) -> None:
@@ -185,6 +314,20 @@ def test_a_fingerprint_depends_on_weights_and_not_on_how_wide_they_are_loaded() 
     assert base_fingerprint(half) != base_fingerprint(torch.nn.ModuleDict({"other name": half}))
 
 
+@pytest.mark.parametrize("shape", [(64, 512), (512, 64), (127, 129), (1000, 300)])
+@torch.no_grad()
+def test_a_fingerprint_sees_a_change_of_any_band_of_rows_or_columns(shape: tuple[int, int]) -> None:
+    model = torch.nn.Linear(shape[1], shape[0])
+    before = base_fingerprint(model)
+    weight = model.weight.clone()
+    for axis in (0, 1):
+        for start in range(0, shape[axis], shape[axis] // 16):
+            model.weight.copy_(weight).narrow(axis, start, min(shape[axis] // 16, shape[axis] - start)).add_(1)
+            assert base_fingerprint(model) != before, (axis, start)
+    model.weight.copy_(weight)
+    assert base_fingerprint(model) == before
+
+
 @pytest.mark.parametrize("size", [(16, 16), (24, 16), (17, 33), (1, 5), (101, 58)])
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
 def test_llavas_exported_processor_pads_as_the_training_did(size: tuple[int, int], mode: str, tmp_path: Path) -> None:
@@ -210,7 +353,7 @@ def test_clips_scale_is_saved_without_an_axis_and_its_scores_stay(tmp_path: Path
 
 
 def test_what_transformers_has_no_place_for_is_told(published: Path) -> None:
-    module = trained(published, "blip2")
-    assert other_parameters(module) == {}
-    module.network.register_parameter("itc_temperature", torch.nn.Parameter(torch.tensor([0.5])))
+    assert other_parameters(trained(published, "blip2")) == {}
+    model = {"backbone": "blip2", "checkpoint": str(published / "blip2"), "loss": "itc_itm"}
+    module = build_backbone({**model, "itc_itm": {"temperature": 0.5}}, Source(), {"lr": 0.0})
     assert other_parameters(module) == {"itc_temperature": 0.5}

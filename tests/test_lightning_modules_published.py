@@ -1,10 +1,14 @@
-"""Published checkpoints: what does not fit is refused by name, whatever the backbone."""
+"""Published checkpoints: what does not fit is refused by name, whatever the backbone, and their code is not run."""
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import itertools
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from experiments.build import build_module
 from experiments.schemas import ModelConfig
+from lightning_modules.published import load_processor
 from negatives.records import InputError
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import CAPTIONS, row
@@ -82,3 +87,58 @@ def test_a_truncated_file_is_one_line(published: Path, tmp_path: Path) -> None:
         build_module(ModelConfig("llava", str(copy)))
     assert "\n" not in str(caught.value)
     assert json.loads((copy / "config.json").read_text())["model_type"] == "llava"
+
+
+def with_code(folder: Path, kind: str) -> None:
+    """Makes a checkpoint's folder name a class of its own, in a file that raises when it is imported."""
+    (folder / "own.py").write_text("raise SystemExit('its code was run')\n")
+    path = folder / ("tokenizer_config.json" if kind == "AutoTokenizer" else "processor_config.json")
+    content: dict[str, Any] = json.loads(path.read_text())
+    if kind == "AutoProcessor":
+        content |= {"processor_class": "OwnProcessor", "auto_map": {kind: "own.OwnProcessor"}}
+    elif kind == "AutoTokenizer":
+        content |= {"tokenizer_class": "OwnTokenizer", "auto_map": {kind: ["own.OwnTokenizer", "own.OwnTokenizer"]}}
+    else:
+        content["image_processor"] |= {"image_processor_type": "OwnImages", "auto_map": {kind: "own.OwnImages"}}
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("kind", ["AutoProcessor", "AutoTokenizer", "AutoImageProcessor"])
+def test_code_that_comes_with_a_checkpoint_is_neither_run_nor_asked_about(
+    kind: str, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def agreed(question: str = "") -> str:
+        asked.append(question)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", agreed)
+    copy, weights = spoilt(published, tmp_path, "clip")
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with_code(copy, kind)
+    with contextlib.suppress(InputError):
+        build_module(ModelConfig("clip", str(copy)))
+    assert asked == []
+    assert not [name for name in sys.modules if name.startswith("transformers_modules") and name.endswith(".own")]
+
+
+def test_a_class_that_a_checkpoint_may_choose_is_never_left_to_ask() -> None:
+    found = 0
+    for package in ("lightning_modules", "negatives", "experiments", "datamodules"):
+        for path in sorted((Path(__file__).parents[1] / package).rglob("*.py")):
+            for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("Auto"):
+                    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+                    assert given.get("trust_remote_code") == "False", f"{path}:{call.lineno}"
+                    found += 1
+    assert found == 5, "the processor, and two models with their tokenizers"
+
+
+def test_a_processor_has_both_its_parts(published: Path, tmp_path: Path) -> None:
+    copy, _ = spoilt(published, tmp_path, "clip")
+    for name in ("processor_config.json", "config.json"):
+        (copy / name).unlink()
+    with pytest.raises((OSError, ValueError)) as caught:
+        load_processor(copy)
+    assert "\n" not in str(caught.value)
