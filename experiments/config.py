@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -174,7 +175,7 @@ class _Check:
                 self._fault(where, f"must be {type_name(schema)}", item)
 
     def _bounds(self, value: Any, rules: Mapping[str, Any], place: Place) -> None:
-        if value is None or not rules:
+        if value is None:
             return
         there = self._is_there(value, rules["exists"]) if "exists" in rules else True
         held = there and (
@@ -185,6 +186,8 @@ class _Check:
         )
         if not held:
             self._fault(place, f"must be {rule_text(rules)}", value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            self._fault(place, "must be a finite number", value)
 
     def _is_there(self, value: Any, kind: str) -> bool:
         if not isinstance(value, str) or "\0" in value:

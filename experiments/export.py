@@ -43,8 +43,12 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
         say(f"{output.path} is finished; nothing to resume.")
         return
     module, experiment = load_run(Path(config.run))
+    base = experiment.model.checkpoint
+    if base is not None and Path(base).is_dir() and output.path.resolve().is_relative_to(Path(base).resolve()):
+        raise InputError(f"`output_dir` must not be in the base of the run, {base}, got {output.path}; choose another.")
     from lightning_modules import export
     from lightning_modules.blip2_itm import MAX_WORDS, PUNCTUATION
+    from lightning_modules.checkpoint import EDGE
 
     content, beside = export.scorer_content(module), export.other_parameters(module)
     backend, has_adapters = export.image_backend(module), export.has_adapters(module)
@@ -65,7 +69,7 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
             **facts,
         )
         punctuation = "".join(map(chr, PUNCTUATION))
-        text = render_card(card, edge=export.EDGE, max_words=MAX_WORDS, punctuation=punctuation)
+        text = render_card(card, edge=EDGE, max_words=MAX_WORDS, punctuation=punctuation)
         write_text(text, folder / CARD_FILE)
         write_json(content, folder / SCORER_FILE)
     say(f"Exported {experiment.name}: {output.path / CARD_FILE} says how it is used.")
@@ -82,10 +86,12 @@ def _write_weights(module: Any, model: ModelConfig, folder: Path, content: dict[
     if merge or model.checkpoint is None or not export.has_adapters(module):
         export.save_whole(module, folder)
         return []
-    parameters = export.save_adapters(module, folder, model.checkpoint)
+    # a folder is found from wherever the export is used
+    checkpoint = str(Path(model.checkpoint).resolve()) if Path(model.checkpoint).is_dir() else model.checkpoint
+    parameters = export.save_adapters(module, folder, checkpoint)
     # once more from its files: in the scorer, some of its weights have trained
-    base = export.load_base(content["backbone"], model.checkpoint, content["model"], dtype="auto")
-    content["base"] = {"checkpoint": model.checkpoint, "weights": export.base_fingerprint(base)}
+    base = export.load_base(content["backbone"], checkpoint, content["model"], dtype="auto")
+    content["base"] = {"checkpoint": checkpoint, "weights": export.base_fingerprint(base)}
     return parameters
 
 

@@ -198,6 +198,14 @@ class CeClipLossConfig:
     """The official code's newest losses, for comparison: IMC draws all captions to one negative, thresholds begin anew
     with each epoch, and copies of an image count as different images."""
 
+    def faults(self, place: str) -> Iterator[str]:
+        """Thresholds that begin beyond their bound."""
+        if self.initial_rank_threshold > self.rank_threshold_bound:
+            yield (
+                f"`{place}initial_rank_threshold` must be at most `{place}rank_threshold_bound`, got "
+                f"{self.initial_rank_threshold:g} and {self.rank_threshold_bound:g}"
+            )
+
 
 @dataclass
 class ItcItmLossConfig:
@@ -281,6 +289,15 @@ class ModelConfig:
         for key, default in {"itc_itm": ItcItmLossConfig(), "ce_clip": CeClipLossConfig()}.items():
             if self.loss != key and getattr(self, key) != default:
                 yield f"`{place}{key}` belongs to the loss {key}, and `{place}loss` is {self.loss}: leave it out"
+        weights = {"itm": self.itc_itm.itm_weight, "itc": self.itc_itm.itc_weight}
+        if self.backbone == "blip2" and self.checkpoint is None and self.loss == "itc_itm" and any(weights.values()):
+            score = self.score or "itm"
+            for head in score.split("_"):
+                if not weights[head]:
+                    yield (
+                        f"`{place}itc_itm.{head}_weight` must be above 0 where `{place}score` is {score}: nothing else "
+                        "trains a tiny model's head"
+                    )
         untrained = self.backbone == "blip2" and self.checkpoint is None and self.loss != "itc_itm"
         if untrained and self.score in ("itc", "itm_itc"):
             yield (
@@ -510,6 +527,8 @@ class ScoreConfig:
         """Nothing that could score."""
         if self.run is None and self.model.checkpoint is None:
             yield f"`{place}run` or `{place}model.checkpoint` must be given: what is to score?"
+        if self.run is not None and self.model.checkpoint is not None:
+            yield f"`{place}model.checkpoint` must not be given beside `{place}run`: leave one of them out"
 
     accelerator: str = field(default="auto", metadata={"choices": ("auto", "cpu", "gpu", "cuda", "mps")})
     """Hardware to score on."""
@@ -554,6 +573,8 @@ class NeighboursConfig:
         """Nothing that encodes images, or a scorer that is no CLIP."""
         if self.run is None and self.model.checkpoint is None:
             yield f"`{place}run` or `{place}model.checkpoint` must be given: what is to compare images?"
+        if self.run is not None and self.model.checkpoint is not None:
+            yield f"`{place}model.checkpoint` must not be given beside `{place}run`: leave one of them out"
         if self.run is None and self.model.backbone != "clip":
             yield (
                 f"`{place}model.backbone` must be clip, whose image features are compared, got {self.model.backbone}"

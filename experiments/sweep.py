@@ -137,6 +137,8 @@ def plan(config: SweepConfig) -> list[Task]:
     for name, step in config.prepare.items():
         fixed: dict[str, Any] = {"output_dir": str(folder / name)}
         own = step.config
+        if step.verb != "train" and "output_dir" in own:
+            faults.append(f"`prepare.{name}.config.output_dir` is the sweep's, {fixed['output_dir']}: leave it out")
         if step.verb == "train":
             own = _experiment(config, name, own, fixed)
         elif step.verb == "audit":

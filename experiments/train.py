@@ -22,7 +22,7 @@ from experiments.outputs import OutputFolder
 from experiments.progress import is_terminal, say
 from experiments.schemas import ExperimentConfig, LoggingConfig, TrainerConfig
 from lightning_modules.runs import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
-from negatives.records import InputError
+from negatives.records import InputError, write_json
 
 if TYPE_CHECKING:
     import lightning as L
@@ -56,6 +56,8 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
 
     from experiments.report.trainable import trainable_table
     from experiments.scoring import say_cut
+    from lightning_modules.checkpoint import frozen_fingerprint
+    from lightning_modules.runs import BASE_FILE, check_base
 
     _quiet()
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -68,6 +70,11 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
     datamodule.connect(module.collator())
     last = folder / "checkpoints" / LAST_FILE
     goes_on = resume and last.is_file()
+    frozen = None
+    if config.model.checkpoint is not None:
+        frozen = frozen_fingerprint(module.network)
+        if goes_on:
+            check_base(folder, module, config.model.checkpoint)
     if goes_on and output is not None:
         say(f"{folder} goes on from step {check_last(last, module, made_by(config))}.")
     elif resume and output is not None and folder.exists():
@@ -79,6 +86,8 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
     if output is not None:
         output.claim()
         remove_partial(folder)
+        if frozen is not None:
+            write_json({"checkpoint": config.model.checkpoint, "frozen": frozen}, folder / BASE_FILE)
         Console().print(trainable_table(module.network))
     fit(trainer, module, datamodule, last if goes_on else None)
     save_run(module, folder, write=trainer.is_global_zero)

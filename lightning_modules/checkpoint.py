@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.tensor import DTensor
 
 Shapes = Mapping[str, Iterable[int]]
+EDGE = 256
+"""Elements of a tensor's start, of its end and about as many between that go into a fingerprint."""
 
 
 def saved_names(network: nn.Module, *, trainable_only: bool) -> list[str]:
@@ -93,6 +96,28 @@ def load_weights(network: nn.Module, path: Path, *, trainable_only: bool, backbo
                     state[name].copy_(file.get_tensor(name))
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is no readable safetensors file ({error}); train again or copy it anew.") from None
+
+
+def weights_fingerprint(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """A hash by which weights of the same names and shapes are told apart, 16 hexadecimal digits.
+
+    It is over names, shapes, and of every weight the first and last elements and a sample at even distances, in
+    float32: the same however much wider than they were saved they are loaded. Training, merging or quantising a tensor
+    moves most of it, which shows. A change of a few elements of a large tensor (one row of an embedding) may not: it
+    tells checkpoints apart, and proves nothing against whoever forges one.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(parameters, key=lambda item: item[0]):
+        flat = parameter.detach().flatten()
+        step = len(flat) // EDGE | 1  # odd, so that in rows of even length the sample moves through all columns
+        some = torch.cat([flat[:EDGE], flat[::step], flat[-EDGE:]]).float().cpu()
+        digest.update(f"{name} {tuple(parameter.shape)}".encode() + some.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def frozen_fingerprint(network: nn.Module) -> str:
+    """`weights_fingerprint` of what does not train; to be asked before the network is sharded."""
+    return weights_fingerprint((name, p) for name, p in network.named_parameters() if not p.requires_grad)
 
 
 def misfit(found: Shapes, expected: Shapes, *, backbone: tuple[str, str] = ("", "")) -> str:

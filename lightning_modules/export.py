@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,11 @@ from lightning_modules.adapter_files import PEFT_PREFIX, check_adapter_tensors, 
 from lightning_modules.adapter_files import TENSORS_FILE as ADAPTERS_FILE
 from lightning_modules.base import AlignmentModule
 from lightning_modules.blip2_itm import Blip2ItmModule, load_blip2
+from lightning_modules.checkpoint import weights_fingerprint
 from lightning_modules.clip import ClipModule, load_clip
 from lightning_modules.llava import LlavaModule, load_llava
 from lightning_modules.published import load_processor, reading
 from lightning_modules.scorer_file import FORMAT, ScorerSettings, find_scorer_settings
-
-EDGE = 256
-"""Elements of a tensor's start, of its end, and about so many from all over it, that go into a fingerprint."""
 
 
 def plain_model(module: AlignmentModule) -> PreTrainedModel:
@@ -207,20 +204,8 @@ def _only(name: str, names: list[str]) -> bool:
 
 
 def base_fingerprint(model: nn.Module) -> str:
-    """A hash by which two bases of one shape are told apart, 16 hexadecimal digits.
-
-    It is over names, shapes, and of every weight the first and last elements and a sample at even distances, in
-    float32: the same however much wider than they were saved they are loaded. Training, merging or quantising a tensor
-    moves most of it, which shows. A change of a few elements of a large tensor (one row of an embedding) may not, and
-    buffers do not count: it tells bases apart, and proves nothing against whoever forges one.
-    """
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        flat = parameter.detach().flatten()
-        step = len(flat) // EDGE | 1  # odd, so that in rows of even length the sample moves through all columns
-        some = torch.cat([flat[:EDGE], flat[::step], flat[-EDGE:]]).float().cpu()
-        digest.update(f"{name} {tuple(parameter.shape)}".encode() + some.numpy().tobytes())
-    return digest.hexdigest()[:16]
+    """A hash by which two bases of one shape are told apart, see `weights_fingerprint`; buffers do not count."""
+    return weights_fingerprint(model.named_parameters())
 
 
 def load_base(

@@ -55,6 +55,8 @@ def load_scorer(
             damaged or do not fit, adapters were trained on another base, or this machine has no such device.
     """
     device, wanted = find_device(device), find_dtype(dtype)
+    if not isinstance(path_or_name, str | os.PathLike) or not os.fspath(path_or_name):
+        raise InputError(f"path_or_name must be a path or a name, got {shown(path_or_name)}; give {KINDS}.")
     folder = Path(path_or_name).expanduser()
     if (folder / ADAPTERS_FILE).is_file():
         module = _adapters_module(folder, wanted, base)
@@ -81,8 +83,8 @@ def is_hub_name(path_or_name: str | os.PathLike[str]) -> bool:
 def _trained_module(folder: Path, dtype: torch.dtype | None) -> AlignmentModule:
     check_finished(folder)
     model, precision = read_settings(folder)
-    module = load_trained(folder, model, dtype=dtype or weights_dtype(precision), optim=NO_TRAINING)
-    if dtype is not None:  # a tiny model's weights, and adapters; buffers stay as `from_pretrained` leaves them
+    module = load_trained(folder, model, dtype=weights_dtype(precision), optim=NO_TRAINING)
+    if dtype is not None:  # buffers stay as `from_pretrained` leaves them
         for parameter in module.parameters():
             parameter.data = parameter.data.to(dtype)
     return module

@@ -32,6 +32,7 @@ def caption_list(captions: str | Iterable[str]) -> tuple[list[str], bool]:
         InputError: what is no caption, and where it stands.
     """
     if isinstance(captions, str):
+        _check_text(captions, "captions")
         return [captions], True
     if not isinstance(captions, Iterable):
         raise InputError(f"captions must be a str or a list of str, got {type(captions).__name__}.")
@@ -39,7 +40,15 @@ def caption_list(captions: str | Iterable[str]) -> tuple[list[str], bool]:
     for place, caption in enumerate(items):
         if not isinstance(caption, str):
             raise InputError(f"captions[{place}] must be a str, got {type(caption).__name__}.")
+        _check_text(caption, f"captions[{place}]")
     return items, False
+
+
+def _check_text(caption: str, place: str) -> None:
+    try:
+        caption.encode()
+    except UnicodeEncodeError as error:  # half of a character: tokenizers raise a TypeError about something else
+        raise InputError(f"{place} must be text that UTF-8 can hold, got {caption[:60]!r} ({error.reason}).") from None
 
 
 def image_list(images: ImageLike | Iterable[ImageLike]) -> tuple[list[ImageLike], bool]:

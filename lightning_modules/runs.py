@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lightning_modules.base import AlignmentModule
 
 CONFIG_FILE, PROCESSOR_FOLDER, WEIGHTS_FILE = "config.yaml", "processor", "weights.safetensors"
+BASE_FILE = "base.json"
+"""In a run from a published checkpoint: the fingerprint of its weights that do not train."""
 SCORER_FILE = "scorer.json"
 """In a folder of `itm export`: see `scorer_file`."""
 
@@ -44,7 +46,8 @@ def load_trained(
         optim: keyword arguments of `AlignmentModule`.
 
     Raises:
-        InputError: the settings make no scorer, or the weights do not fit it.
+        InputError: the settings make no scorer, the weights do not fit it, or the checkpoint that they were trained
+            from holds other weights now.
     """
     from datamodules.batch import InputError
     from lightning_modules.checkpoint import load_weights
@@ -55,7 +58,39 @@ def load_trained(
         load_weights(module.network, folder / WEIGHTS_FILE, trainable_only=published, backbone=module.backbone)
     except ValueError as error:
         raise InputError(str(error)) from error
+    if published:
+        check_base(folder, module, str(model["checkpoint"]))
     return module.eval()
+
+
+def check_base(folder: Path, module: AlignmentModule, checkpoint: str) -> None:
+    """That a run's checkpoint is what it was when the run began, as far as its weights do not train.
+
+    Args:
+        folder: of the run; one without a `base.json` is not checked.
+        module: built from the checkpoint, in the run's precision, and not sharded.
+        checkpoint: named in the error.
+
+    Raises:
+        InputError: other weights.
+    """
+    import json
+
+    from datamodules.batch import InputError
+    from lightning_modules.checkpoint import frozen_fingerprint
+
+    path = folder / BASE_FILE
+    if not path.is_file():
+        return
+    try:
+        expected = json.loads(path.read_text(encoding="utf-8"))["frozen"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error!r}); copy the run's folder anew.") from None
+    if (found := frozen_fingerprint(module.network)) != expected:
+        raise InputError(
+            f"{checkpoint} holds other weights ({found}) than when {folder} was trained on it ({expected}); restore "
+            "it, or train again."
+        )
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], str]:

@@ -277,6 +277,37 @@ def test_a_learnt_scale_of_similarities_is_not_rounded(model: list[str]) -> None
     load_config(schemas.ExperimentConfig, None, [*words, "trainer.precision=bf16-mixed"], check_files=False)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["model.backbone=blip2", "model.loss=itc_itm", "model.itc_itm.itm_weight=0"],
+            "`model.itc_itm.itm_weight` must be",
+        ),
+        (
+            ["model.backbone=blip2", "model.loss=itc_itm", "model.itc_itm.itc_weight=0", "model.score=itm_itc"],
+            "`model.itc_itm.itc_weight` must be above 0 where `model.score` is itm_itc",
+        ),
+        (
+            ["model.backbone=clip", "model.loss=ce_clip", "model.ce_clip.initial_rank_threshold=20"],
+            "`model.ce_clip.initial_rank_threshold` must be at most `model.ce_clip.rank_threshold_bound`, got 20 and",
+        ),
+        (["model.backbone=clip", "data.mixing.negatives=.inf"], "`data.mixing.negatives` must be a finite number"),
+        (["data.mixing.curriculum={epochs: .inf, negatives: 1}"], "`data.mixing.curriculum.epochs` must be a finite"),
+    ],
+)
+def test_what_cannot_be_learnt_is_a_fault(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(schemas.ExperimentConfig, None, ["data.captions=a", "data.negatives=b", *words], check_files=False)
+
+
+def test_one_scorer_is_given() -> None:
+    words = ["run=a", "model.checkpoint=b", "captions=c", "output_dir=d"]
+    for schema in (schemas.ScoreConfig, schemas.NeighboursConfig):
+        with pytest.raises(ConfigError, match=r"`model\.checkpoint` must not be given beside `run`"):
+            load_config(schema, None, words, check_files=False)
+
+
 def test_a_curriculum_and_the_rows_of_a_contrast_fit_the_training() -> None:
     words = ["data.captions=a", "data.negatives=b", "data.mixing.curriculum={epochs: 2.5, swap_ratio: 0.0}"]
     with pytest.raises(

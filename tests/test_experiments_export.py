@@ -25,6 +25,7 @@ from experiments.report.card import Card, Licence, render_card
 from experiments.report.facts import Certified, Evaluation, TableSource, find_certificate, find_evaluations
 from experiments.report.recipe import recipe, row_of_training
 from experiments.schemas import CeClipLossConfig, CurriculumConfig, DataConfig, ExperimentConfig, MixingConfig
+from lightning_modules import load_scorer
 from negatives.certificate import Certificate, Kept
 from negatives.estimands import Estimate
 from negatives.records import InputError, write_json
@@ -297,6 +298,40 @@ def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.
     assert main(["export", str(unfinished), f"output_dir={tmp_path / 'export'}"]) == 2
     assert "is no finished run" in capsys.readouterr().err
     assert names(tmp_path) == {"unfinished"}
+
+
+def test_a_run_is_refused_on_a_base_that_has_changed(
+    adapted: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load_scorer(adapted, device="cpu").backbone == "clip"
+    base, aside = adapted.parent / "base", tmp_path / "aside"
+    base.rename(aside)
+    shutil.copytree(adapted.parent / "other", base)
+    pairs = [f"evaluation.sets.b.{key}={tables / 'balanced' / f'{key}.parquet'}" for key in ("captions", "negatives")]
+    words = [f"model.checkpoint={base}", "model.tune=lora", "model.adapter.rank=2"]
+    try:
+        with pytest.raises(InputError, match=r"base holds other weights \(\w+\) than when .*run was trained on it"):
+            load_scorer(adapted, device="cpu")
+        (adapted / "weights.safetensors").rename(tmp_path / "weights")  # as if it had not ended
+        assert main([*train_words(tables, "clip", adapted, *words), "--resume"]) == 2
+        (tmp_path / "weights").rename(adapted / "weights.safetensors")
+        for command in (["evaluate", str(adapted), *pairs], ["export", str(adapted), f"output_dir={tmp_path / 'e'}"]):
+            assert main(command) == 2
+        assert capsys.readouterr().err.count("holds other weights") == 3
+    finally:
+        shutil.rmtree(base)
+        aside.rename(base)
+
+
+def test_an_export_does_not_replace_its_base(
+    exported: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"model.checkpoint={exported}", "model.tune=lora", "model.adapter.rank=2"]
+    assert main(train_words(tables, "clip", tmp_path / "run", *words)) == 0
+    before = names(exported)
+    assert main(["export", str(tmp_path / "run"), f"output_dir={exported}", "merge=true", "--overwrite"]) == 2
+    assert "`output_dir` must not be in the base of the run" in capsys.readouterr().err
+    assert names(exported) == before
 
 
 def test_a_dry_run_prints_and_writes_nothing(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,11 @@ def test_a_training_before_the_runs_is_named_seeded_and_placed_by_the_sweep() ->
         assert line in task.config
 
 
+def test_a_step_does_not_choose_its_folder() -> None:
+    with pytest.raises(ConfigError, match=r"`prepare.filter.config.output_dir` is the sweep's, runs/demo/filter"):
+        sweep.load("experiments/sweeps/demo.yaml", ["prepare.filter.config.output_dir=elsewhere"])
+
+
 def test_a_missing_base_is_told_with_its_run() -> None:
     with pytest.raises(ConfigError, match=r"`runs\.filtered\.base` must be an existing file, got '.*nowhere\.yaml'"):
         sweep.load("experiments/sweeps/demo.yaml", ["runs.filtered.base=nowhere.yaml"])
