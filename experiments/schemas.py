@@ -288,7 +288,8 @@ class ModelConfig:
                 yield f"`{place}{key}` belongs to {owner}, and `{place}backbone` is {self.backbone}: leave it out"
         for key, default in {"itc_itm": ItcItmLossConfig(), "ce_clip": CeClipLossConfig()}.items():
             if self.loss != key and getattr(self, key) != default:
-                yield f"`{place}{key}` belongs to the loss {key}, and `{place}loss` is {self.loss}: leave it out"
+                loss = self.loss or LOSSES.get(self.backbone, ("",))[0]
+                yield f"`{place}{key}` belongs to the loss {key}, and `{place}loss` is {loss}: leave it out"
         weights = {"itm": self.itc_itm.itm_weight, "itc": self.itc_itm.itc_weight}
         if self.backbone == "blip2" and self.checkpoint is None and self.loss == "itc_itm" and any(weights.values()):
             score = self.score or "itm"
@@ -420,11 +421,10 @@ class ExperimentConfig:
 
     def faults(self, place: str) -> Iterator[str]:
         """What a contrastive loss and its scale do not go with, and a loss that ranks without negatives."""
-        if self.model.loss in ("listwise", "ce_clip") and self.data.mixing.negatives == 0:
-            yield (
-                f"`{place}data.mixing.negatives` must be above 0 where `{place}model.loss` is {self.model.loss}, which "
-                "ranks positives above them"
-            )
+        loss = self.model.loss or LOSSES.get(self.model.backbone, ("",))[0]
+        draws = loss == "itc" or (loss == "itc_itm" and self.model.itc_itm.in_batch_negatives)
+        if self.data.mixing.negatives == 0 and not draws:
+            yield f"`{place}data.mixing.negatives` must be above 0 where `{place}model.loss` is {loss}, to learn by"
         curriculum, trainer = self.data.mixing.curriculum, self.trainer
         if curriculum is not None and trainer.max_steps < 0 and curriculum.epochs > trainer.max_epochs:
             yield (

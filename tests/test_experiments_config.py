@@ -218,7 +218,7 @@ def test_noise_images_are_not_for_a_contrastive_loss() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model.itc_itm.itc_weight=2"], r"`model\.itc_itm` belongs to the loss itc_itm, and `model\.loss` is None"),
+        (["model.itc_itm.itc_weight=2"], r"`model\.itc_itm` belongs to the loss itc_itm, and `model\.loss` is itm"),
         (["model.loss=itm", "model.itc_itm.temperature=0.1"], r"`model\.itc_itm` belongs to .*`model\.loss` is itm"),
         (
             ["model.loss=itm", "model.score=itc"],
@@ -292,6 +292,7 @@ def test_a_learnt_scale_of_similarities_is_not_rounded(model: list[str]) -> None
             ["model.backbone=clip", "model.loss=ce_clip", "model.ce_clip.initial_rank_threshold=20"],
             "`model.ce_clip.initial_rank_threshold` must be at most `model.ce_clip.rank_threshold_bound`, got 20 and",
         ),
+        (["data.mixing.negatives=0"], "`data.mixing.negatives` must be above 0 where `model.loss` is lm"),
         (["model.backbone=clip", "data.mixing.negatives=.inf"], "`data.mixing.negatives` must be a finite number"),
         (["data.mixing.curriculum={epochs: .inf, negatives: 1}"], "`data.mixing.curriculum.epochs` must be a finite"),
     ],
