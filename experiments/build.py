@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.model_schemas import ModelConfig
 from experiments.progress import is_terminal
 from experiments.schemas import (
     DataConfig,
     ExperimentConfig,
     LoggingConfig,
-    ModelConfig,
     OptimConfig,
     PairsConfig,
 )

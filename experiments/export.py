@@ -11,11 +11,12 @@ from typing import Any
 
 from experiments.build import load_run
 from experiments.filter import CERTIFICATE_FILE
+from experiments.model_schemas import ModelConfig
 from experiments.outputs import OutputFolder
 from experiments.progress import say
 from experiments.report.card import Card, Licence, render_card
 from experiments.report.facts import find_certificate, find_evaluations, find_provenance, table_sources
-from experiments.schemas import ExperimentConfig, ExportConfig, ModelConfig
+from experiments.schemas import ExperimentConfig, ExportConfig
 from lightning_modules.runs import SCORER_FILE
 from negatives.records import InputError, write_json, write_text
 

@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from experiments.build import build_module, fingerprint, load_run, resolve_device
 from experiments.config import load_config
+from experiments.model_schemas import ModelConfig
 from experiments.outputs import CONFIG_FILE, OutputFolder
 from experiments.progress import say, track
-from experiments.schemas import ExperimentConfig, ModelConfig, NeighboursConfig
+from experiments.schemas import ExperimentConfig, NeighboursConfig
 from negatives.records import InputError, read_captions, write_table
 
 if TYPE_CHECKING:

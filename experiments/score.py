@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experiments.build import build_module, file_hash, fingerprint, load_run, resolve_device
+from experiments.model_schemas import ModelConfig
 from experiments.outputs import OutputFolder
 from experiments.progress import say
-from experiments.schemas import ModelConfig, ScoreConfig
+from experiments.schemas import ScoreConfig
 from negatives.records import InputError, read_captions, write_json, write_table
 
 SCORES_FILE, SCORER_FILE = "scores.parquet", "scorer.json"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import MISSING
 
-from experiments import schemas, text_schemas
+from experiments import model_schemas, schemas, text_schemas
 from experiments.config import ConfigError, describe, load_config, load_mapping, read_yaml, to_yaml
 
 
@@ -256,7 +256,7 @@ def test_a_tiny_blip2_that_itc_trains_has_all_scores(score: str) -> None:
         f"model.score={score}",
     ]
     model = load_config(schemas.ExperimentConfig, None, words, check_files=False).model
-    assert (model.score, model.itc_itm) == (score, schemas.ItcItmLossConfig())
+    assert (model.score, model.itc_itm) == (score, model_schemas.ItcItmLossConfig())
 
 
 def test_what_does_not_go_with_clip_is_a_fault() -> None:
@@ -382,7 +382,8 @@ def test_yaml_of_a_configuration_reads_back_as_itself(tmp_path: Path) -> None:
     assert load_config(Outer, write(tmp_path / "a.yaml", to_yaml(config))) == config
 
 
-VERB_SCHEMAS = [v for name, v in (vars(schemas) | vars(text_schemas)).items() if name.endswith("Config")]
+ALL = vars(schemas) | vars(model_schemas) | vars(text_schemas)
+VERB_SCHEMAS = [schema for name, schema in ALL.items() if name.endswith("Config")]
 
 
 @pytest.mark.parametrize("schema", VERB_SCHEMAS, ids=lambda schema: schema.__name__)

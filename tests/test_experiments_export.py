@@ -21,10 +21,11 @@ from datamodules.batch import UNKNOWN, ImageTextRow
 from experiments import export
 from experiments.__main__ import main
 from experiments.build import load_run
+from experiments.model_schemas import CeClipLossConfig
 from experiments.report.card import Card, Licence, render_card
 from experiments.report.facts import Certified, Evaluation, TableSource, find_certificate, find_evaluations
 from experiments.report.recipe import recipe, row_of_training
-from experiments.schemas import CeClipLossConfig, CurriculumConfig, DataConfig, ExperimentConfig, MixingConfig
+from experiments.schemas import CurriculumConfig, DataConfig, ExperimentConfig, MixingConfig
 from lightning_modules import load_scorer
 from negatives.certificate import Certificate, Kept
 from negatives.estimands import Estimate

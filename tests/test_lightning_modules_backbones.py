@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from datamodules.batch import InputError
-from experiments.schemas import AdapterConfig, CeClipLossConfig, ItcItmLossConfig, ModelConfig, TinyConfig
+from experiments.model_schemas import AdapterConfig, CeClipLossConfig, ItcItmLossConfig, ModelConfig, TinyConfig
 from lightning_modules.adapters import LoraSettings
 from lightning_modules.backbones import BACKBONES, Source, build_backbone, check_settings, known_settings
 from lightning_modules.blip2_itm import ItcItmSettings

@@ -20,7 +20,7 @@ from transformers import AutoProcessor, PreTrainedModel
 
 from datamodules.batch import InputError
 from experiments.build import build_module
-from experiments.schemas import AdapterConfig, ModelConfig
+from experiments.model_schemas import AdapterConfig, ModelConfig
 from lightning_modules import Scorer, load_scorer
 from lightning_modules.adapters import LoraSettings
 from lightning_modules.backbones import Source, build_backbone

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.build import build_module
-from experiments.schemas import ModelConfig
+from experiments.model_schemas import ModelConfig
 from lightning_modules.published import load_processor
 from negatives.records import InputError
 from tests.backbones import BACKBONES, save_published

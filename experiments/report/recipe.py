@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from experiments.schemas import LOSSES, DataConfig, ExperimentConfig, MixingConfig, ModelConfig, OptimConfig
+from experiments.model_schemas import LOSSES, ModelConfig
+from experiments.schemas import DataConfig, ExperimentConfig, MixingConfig, OptimConfig
 
 
 def recipe(experiment: ExperimentConfig, provenance: Mapping[str, Any]) -> dict[str, str]:
