@@ -238,8 +238,13 @@ class ExperimentConfig:
     def faults(self, place: str) -> Iterator[str]:
         """What a contrastive loss and its scale do not go with, and a loss that ranks without negatives."""
         loss = self.model.loss or LOSSES.get(self.model.backbone, ("",))[0]
-        draws = loss == "itc" or (loss == "itc_itm" and self.model.itc_itm.in_batch_negatives)
-        if self.data.mixing.negatives == 0 and not draws:
+        itc_itm, ce_clip = self.model.itc_itm, self.model.ce_clip
+        needs_none = {
+            "itc": True,
+            "itc_itm": itc_itm.in_batch_negatives or not itc_itm.itm_weight,
+            "ce_clip": not (ce_clip.imc_weight or ce_clip.cmr_weight),
+        }
+        if self.data.mixing.negatives == 0 and not needs_none.get(loss, False):
             yield f"`{place}data.mixing.negatives` must be above 0 where `{place}model.loss` is {loss}, to learn by"
         curriculum, trainer = self.data.mixing.curriculum, self.trainer
         if curriculum is not None and trainer.max_steps < 0 and curriculum.epochs > trainer.max_epochs:

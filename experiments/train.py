@@ -1,7 +1,8 @@
 """`itm train`: one experiment, from its configuration to a checkpoint.
 
 The run's folder holds `config.yaml` and `provenance.json`, `logs/` (CSV, always), `wandb/` (unless disabled),
-`checkpoints/last.ckpt` (Lightning's, to resume from), and at the end `processor/` and `weights.safetensors`.
+`checkpoints/last.ckpt` (Lightning's, to resume from), `base.json` where it starts from a published checkpoint,
+and at the end `processor/` and `weights.safetensors`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ TUNES = ("full", "lora")
 class Source:
     """Where a model comes from.
 
-    `captions` teach a tiny model's tokenizer, unless a `processor_folder` holds a saved processor; `dtype` is that of
+    `captions` teach a tiny model's tokenizer; a `processor_folder` holds a saved processor, a run's own, which comes
+    before that of a checkpoint and instead of such a tokenizer; `dtype` is that of
     published weights, "auto" as they were saved. `loaded`: a Transformers model and its processor, instead of all that.
     """
 
@@ -162,6 +163,7 @@ def _build_llava(model: Mapping[str, Any], source: Source, arguments: dict[str, 
         llava, processor = source.loaded
     elif model.get("checkpoint") is not None:
         llava, processor = load_llava(model["checkpoint"], dtype=source.dtype)
+        processor = _saved_processor(source) or processor
     else:
         shape = _shape(model)
         processor = _saved_processor(source) or tiny_llava_processor(shape, prompt_texts(prompt, source.captions))
@@ -177,6 +179,7 @@ def _build_blip2(model: Mapping[str, Any], source: Source, arguments: dict[str, 
         blip2, processor = source.loaded
     elif model.get("checkpoint") is not None:
         blip2, processor = load_blip2(model["checkpoint"], dtype=source.dtype)
+        processor = _saved_processor(source) or processor
     else:
         shape = _shape(model)
         processor = _saved_processor(source) or tiny_blip2_processor(shape, source.captions)
@@ -199,6 +202,7 @@ def _build_clip(model: Mapping[str, Any], source: Source, arguments: dict[str, A
         clip, processor = source.loaded
     elif model.get("checkpoint") is not None:
         clip, processor = load_clip(model["checkpoint"], dtype=source.dtype, activation=model.get("activation"))
+        processor = _saved_processor(source) or processor
     else:
         shape = _shape(model)
         processor = _saved_processor(source) or tiny_clip_processor(shape, source.captions)

@@ -61,6 +61,8 @@ class ItcItmSettings:
         }.items():
             if not fits:
                 raise ValueError(f"model.itc_itm.{name} is out of its range, got {getattr(self, name)}.")
+        if not self.itc_weight and not self.itm_weight:
+            raise ValueError("model.itc_itm.itc_weight or itm_weight must be above 0, got 0 for both.")
 
 
 def clean_words(caption: str) -> list[str]:

@@ -55,6 +55,11 @@ class CeClipSettings:
         for name in ("imc_weight", "cmr_weight", "initial_rank_threshold", "rank_threshold_bound"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"model.ce_clip.{name} must be >= 0, got {getattr(self, name)}.")
+        if self.initial_rank_threshold > self.rank_threshold_bound:
+            raise ValueError(
+                "model.ce_clip.initial_rank_threshold must be at most rank_threshold_bound, got "
+                f"{self.initial_rank_threshold} and {self.rank_threshold_bound}."
+            )
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,7 @@ class RankThresholds(nn.Module):
         self.types, self.initial = tuple(types), initial
         self.of = nn.Module()  # with no names of its own but a module's
         for name in self.types:
-            self.of.register_buffer(name, torch.tensor(initial))
+            self.of.register_buffer(name, torch.tensor(float(initial)))
 
     def forward(self) -> torch.Tensor:
         """[K] in the order of `types`."""

@@ -27,7 +27,7 @@ from lightning_modules.scorer_file import DTYPES, ScorerSettings, find_scorer_se
 ADAPTERS_FILE, TRANSFORMERS_FILE = "adapter_config.json", "config.json"
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 NO_TRAINING = {"lr": 0.0}
-KINDS = "the folder of a finished `itm train`, one of `itm export` or in Transformers' format, or a name on the hub"
+KINDS = "the folder of a finished `itm train`, one of `itm export` or in Transformers' format, or a model's hub name"
 
 
 def load_scorer(
@@ -44,7 +44,8 @@ def load_scorer(
     comes with a checkpoint.
 
     Args:
-        path_or_name: the folder of a finished `itm train`, a folder in Transformers' format, or a name on the hub.
+        path_or_name: the folder of a finished `itm train`, a folder in Transformers' format or of adapters that `itm
+            export` wrote, or the name of a whole model on the hub.
         device: where to compute ("cuda", "cuda:1", "cpu"); the best there is where None.
         dtype: of the weights ("bfloat16"); where None, float32, or what a run was trained in where that is `bf16-true`,
             or what `scorer.json` says.
@@ -129,8 +130,8 @@ def find_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     Raises:
         InputError: it is none of `DTYPES`.
     """
-    if dtype is None or dtype in DTYPES.values():
-        return dtype  # type: ignore[return-value]
-    if dtype not in DTYPES:
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in DTYPES.values()):
+        return dtype
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}.")
     return DTYPES[dtype]

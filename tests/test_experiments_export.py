@@ -324,6 +324,21 @@ def test_a_run_is_refused_on_a_base_that_has_changed(
         aside.rename(base)
 
 
+def test_a_run_is_scored_with_its_own_processor(adapted: Path, tables: Path) -> None:
+    image, caption = next((tables / "balanced/images").iterdir()), "a red circle"
+    before = load_scorer(adapted, device="cpu").score(image, caption)
+    config = adapted.parent / "base/preprocessor_config.json"
+    if not config.is_file():
+        config = adapted.parent / "base/processor_config.json"
+    kept = config.read_text(encoding="utf-8")
+    try:
+        config.write_text(kept.replace("0.48145466", "0.1"), encoding="utf-8")
+        assert config.read_text(encoding="utf-8") != kept
+        assert load_scorer(adapted, device="cpu").score(image, caption) == before
+    finally:
+        config.write_text(kept, encoding="utf-8")
+
+
 def test_an_export_does_not_replace_its_base(
     exported: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
