@@ -116,8 +116,12 @@ def weights_fingerprint(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
 
 
 def frozen_fingerprint(network: nn.Module) -> str:
-    """`weights_fingerprint` of what does not train; to be asked before the network is sharded."""
-    return weights_fingerprint((name, p) for name, p in network.named_parameters() if not p.requires_grad)
+    """`weights_fingerprint` of what does not train; to be asked before the network is sharded.
+
+    Adapters do not count: those that the loss never reaches are frozen too, at whatever they were drawn as, and add 0.
+    """
+    parameters = network.named_parameters()
+    return weights_fingerprint((name, p) for name, p in parameters if not p.requires_grad and "lora_" not in name)
 
 
 def misfit(found: Shapes, expected: Shapes, *, backbone: tuple[str, str] = ("", "")) -> str:
