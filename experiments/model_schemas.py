@@ -160,6 +160,11 @@ class ModelConfig:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 
+    @property
+    def own_loss(self) -> str:
+        """The loss, the backbone's default where none is given; "" for an unknown backbone."""
+        return self.loss or LOSSES.get(self.backbone, ("",))[0]
+
     def faults(self, place: str) -> Iterator[str]:
         """Keys of another backbone, and a question without its caption."""
         if self.loss is not None and self.loss not in LOSSES.get(self.backbone, (self.loss,)):
@@ -170,8 +175,7 @@ class ModelConfig:
                 yield f"`{place}{key}` belongs to {owner}, and `{place}backbone` is {self.backbone}: leave it out"
         for key, default in {"itc_itm": ItcItmLossConfig(), "ce_clip": CeClipLossConfig()}.items():
             if self.loss != key and getattr(self, key) != default:
-                loss = self.loss or LOSSES.get(self.backbone, ("",))[0]
-                yield f"`{place}{key}` belongs to the loss {key}, and `{place}loss` is {loss}: leave it out"
+                yield f"`{place}{key}` belongs to the loss {key}, and `{place}loss` is {self.own_loss}: leave it out"
         weights = {"itm": self.itc_itm.itm_weight, "itc": self.itc_itm.itc_weight}
         if self.backbone == "blip2" and self.checkpoint is None and self.loss == "itc_itm" and any(weights.values()):
             score = self.score or "itm"

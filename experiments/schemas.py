@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from experiments.model_schemas import LOSSES, ModelConfig
+from experiments.model_schemas import ModelConfig
 
 SUBSETS = ("all", "kept", "random")
 
@@ -237,7 +237,7 @@ class ExperimentConfig:
 
     def faults(self, place: str) -> Iterator[str]:
         """What a contrastive loss and its scale do not go with, and a loss that ranks without negatives."""
-        loss = self.model.loss or LOSSES.get(self.model.backbone, ("",))[0]
+        loss = self.model.own_loss
         itc_itm, ce_clip = self.model.itc_itm, self.model.ce_clip
         needs_none = {
             "itc": True,
@@ -257,24 +257,23 @@ class ExperimentConfig:
                 f"`{place}data.mixing.positives` must be 1 where `{place}model.backbone` is clip: its contrast asks "
                 "for the first text of a row alone"
             )
-        learns_scale = "backbone` is clip" if self.model.backbone == "clip" else "loss` is itc_itm"
+        contrast = "backbone` is clip" if self.model.backbone == "clip" else "loss` is itc_itm"
         if self.model.backbone == "clip" or self.model.loss == "itc_itm":
             if (self.trainer.strategy, self.trainer.precision) == ("fsdp", "bf16-mixed"):
                 yield (
-                    f"`{place}trainer.strategy` must not be fsdp where `{place}model.{learns_scale} and "
+                    f"`{place}trainer.strategy` must not be fsdp where `{place}model.{contrast} and "
                     f"`{place}trainer.precision` is bf16-mixed: it would round the scale of similarities; use ddp"
                 )
             if self.trainer.precision == "bf16-true":
                 yield (
-                    f"`{place}trainer.precision` must not be bf16-true where `{place}model.{learns_scale}: the "
+                    f"`{place}trainer.precision` must not be bf16-true where `{place}model.{contrast}: the "
                     "scale of similarities would round every step away; use bf16-mixed"
                 )
-        contrast = "backbone` is clip" if self.model.backbone == "clip" else "loss` is itc_itm"
-        if (self.model.backbone == "clip" or self.model.loss == "itc_itm") and self.data.mixing.image_dropout > 0:
-            yield (
-                f"`{place}data.mixing.image_dropout` must be 0 where `{place}model.{contrast}: its loss would "
-                "match noise with its caption"
-            )
+            if self.data.mixing.image_dropout > 0:
+                yield (
+                    f"`{place}data.mixing.image_dropout` must be 0 where `{place}model.{contrast}: its loss would "
+                    "match noise with its caption"
+                )
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from datamodules.batch import ImageTextBatch
+from datamodules.batch import UNKNOWN, ImageTextBatch
 
 
 def flat_captions(
@@ -40,6 +40,11 @@ def flat_captions(
         "cell_index": cell_index,
         "cut": counts.index_add(0, cell_index // width, torch.tensor(cut).long()),
     }
+
+
+def flat_labels(batch: ImageTextBatch) -> torch.Tensor:
+    """[N] labels of the captions of `flat_captions`."""
+    return torch.where(batch.caption_mask, batch.labels, UNKNOWN).flatten()[batch.inputs["cell_index"]]
 
 
 def to_cells(values: torch.Tensor, batch: ImageTextBatch) -> torch.Tensor:

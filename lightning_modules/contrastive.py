@@ -16,6 +16,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from datamodules.batch import NEGATIVE, POSITIVE, UNKNOWN, ImageTextBatch, InputError
+from lightning_modules.cells import flat_labels
 
 
 def identity_hashes(ids: Iterable[str]) -> torch.Tensor:
@@ -71,7 +72,7 @@ def local_layout(batch: ImageTextBatch, types: Sequence[str] = (), *, distinct_i
     """
     device, cell_index, width = batch.labels.device, batch.inputs["cell_index"], batch.labels.shape[1]
     rows, columns = cell_index // width, cell_index % width
-    labels = torch.where(batch.caption_mask, batch.labels, UNKNOWN).flatten()[cell_index]
+    labels = flat_labels(batch)
     anchor_texts = ((columns == 0) & (labels == POSITIVE)).nonzero().flatten()
     anchor_of_row = torch.full((len(batch.labels),), -1, device=device)
     anchor_of_row[rows[anchor_texts]] = torch.arange(len(anchor_texts), device=device)

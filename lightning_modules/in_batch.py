@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from datamodules.batch import POSITIVE, UNKNOWN, ImageTextBatch
+from datamodules.batch import POSITIVE, ImageTextBatch
+from lightning_modules.cells import flat_labels
 from lightning_modules.contrastive import gather_rows, identity_hashes, own_rows, rank_sizes
 
 Draw = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -143,8 +144,7 @@ class TruePairs:
     def of(cls, batch: ImageTextBatch) -> TruePairs:
         """Those of a batch with the inputs of `flat_captions`; all ranks have to call it together."""
         cell_index, (_, width) = batch.inputs["cell_index"], batch.labels.shape
-        labels = torch.where(batch.caption_mask, batch.labels, UNKNOWN).flatten()[cell_index]
-        texts = (labels == POSITIVE).nonzero().flatten()
+        texts = (flat_labels(batch) == POSITIVE).nonzero().flatten()
         rows, columns = cell_index[texts] // width, cell_index[texts] % width
         images, text_images = rows.unique(return_inverse=True)
         anchors = (columns == 0).nonzero().flatten()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from experiments.model_schemas import LOSSES, ModelConfig
+from experiments.model_schemas import ModelConfig
 from experiments.schemas import DataConfig, ExperimentConfig, MixingConfig, OptimConfig
 
 
@@ -39,7 +39,7 @@ def recipe(experiment: ExperimentConfig, provenance: Mapping[str, Any]) -> dict[
 
 def _loss(model: ModelConfig) -> dict[str, str]:
     """The loss, and its own settings where it has some."""
-    name = model.loss or LOSSES[model.backbone][0]
+    name = model.own_loss
     own: dict[str, Any] = {"itc_itm": model.itc_itm, "ce_clip": model.ce_clip}
     if name not in own:
         return {"loss": name}
