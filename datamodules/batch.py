@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from PIL import Image
 
-from negatives.records import InputError
+from negatives.tables.captions import InputError
 
 POSITIVE, NEGATIVE, UNKNOWN = 1, 0, -1
 

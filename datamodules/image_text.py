@@ -15,10 +15,10 @@ from datamodules.benchmarks import Pairs
 from datamodules.loaders import CountedRows, EpochBatches, LateLoader
 from datamodules.mixed_rows import MixedRows
 from datamodules.mixing import UNITS, Curriculum, Mixing, build_pool, rank_rows, set_paraphrases_aside, texts_of_pairs
-from datamodules.sources import SOURCE, ImageRows, check_images, read_neighbours, read_tables
-from negatives.balance import random_subset
-from negatives.harmonise import harmonise_table
-from negatives.records import (
+from datamodules.sources.image_rows import SOURCE, ImageRows, check_images, read_neighbours, read_tables
+from negatives.filtering.harmonise import harmonise_table
+from negatives.filtering.keep_rules import random_subset
+from negatives.tables.captions import (
     InputError,
     StrPath,
     is_harmonised,

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 from datamodules.batch import ImageTextRow
 from datamodules.loaders import EpochBatch
 from datamodules.mixing import Mixing, TextPool, draw_hard_anchor, draw_negatives, group_anchors, shown_positive
-from datamodules.sources import load_image, noise_image
-from negatives.randomness import generator_for
+from datamodules.sources.image_rows import load_image, noise_image
+from negatives.tables.randomness import generator_for
 
 
 class MixedRows(Dataset[list[ImageTextRow]]):

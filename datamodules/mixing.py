@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
-from negatives.randomness import generator_for
+from negatives.tables.randomness import generator_for
 
 UNITS = ("text", "pair")
 SWAP, OTHER = "swap", "other"
@@ -101,8 +101,8 @@ def build_pool(
     """Indexes the kept texts.
 
     Args:
-        texts: text table (`negatives.records.text_table`).
-        pairs: its pairs (`negatives.records.pair_table`).
+        texts: text table (`negatives.tables.captions.text_table`).
+        pairs: its pairs (`negatives.tables.captions.pair_table`).
         keep: bool, for each text; all where None.
         keep_pairs: bool, for each pair; those of kept texts where None.
     """

@@ -25,7 +25,7 @@ class Verb(NamedTuple):
     Attributes:
         module: Module with `run(config, *, resume, overwrite)`; sweeps also `load(path, overrides)`, `status(config)`;
             where there is something to tell before a run, `estimate(config)`, printed by --dry-run.
-        schema: Its dataclass in `experiments.schemas` or `experiments.text_schemas`.
+        schema: Its dataclass in `experiments.config.schemas` or `experiments.config.text_schemas`.
         summary: One line of `itm --help`.
         example: A command that teaches the verb.
         bare: Key that takes the arguments which are neither a file of configuration nor `key=value`.
@@ -44,70 +44,70 @@ class Verb(NamedTuple):
 
 VERBS = {
     "demo": Verb(
-        "experiments.sweep",
+        "experiments.verbs.sweep",
         "SweepConfig",
         "the whole road on the embedded data set, on a CPU, ending in a comparison report",
         "itm demo",
     ),
     "generate": Verb(
-        "experiments.generate",
+        "experiments.verbs.generate",
         "GenerateConfig",
         "captions -> negatives, by a GPT model, its batch API, offline generators, or from written pairs",
         "itm generate generator=rules captions=captions.jsonl output_dir=negatives",
     ),
     "audit": Verb(
-        "experiments.audit",
+        "experiments.verbs.audit",
         "AuditConfig",
         "how much of the label the text alone gives away, and which words do it",
         "itm audit captions=captions.jsonl negatives=negatives/negatives.parquet output_dir=audit",
     ),
     "filter": Verb(
-        "experiments.filter",
+        "experiments.verbs.filter",
         "FilterConfig",
         "keeps the texts on which text alone says nothing",
         "itm filter captions=captions.jsonl negatives=negatives/negatives.parquet output_dir=filtered",
     ),
     "train": Verb(
-        "experiments.train",
+        "experiments.verbs.train",
         "ExperimentConfig",
         "one experiment from a YAML file",
         "itm train experiment.yaml optim.lr=1e-4 trainer.max_steps=100",
     ),
     "sweep": Verb(
-        "experiments.sweep",
+        "experiments.verbs.sweep",
         "SweepConfig",
         "many experiments from one YAML file, resumable",
         "itm sweep sweep.yaml --resume",
     ),
     "evaluate": Verb(
-        "experiments.evaluate",
+        "experiments.verbs.evaluate",
         "EvaluateConfig",
         "a trained run on benchmarks, always with its blind control",
         "itm evaluate runs/experiment",
         bare="run",
     ),
     "compare": Verb(
-        "experiments.compare",
+        "experiments.verbs.compare",
         "CompareConfig",
         "several evaluated runs side by side: tables, intervals, plots, one HTML page",
         "itm compare runs/first runs/second output_dir=comparison",
         bare="runs",
     ),
     "score": Verb(
-        "experiments.score",
+        "experiments.verbs.score",
         "ScoreConfig",
         "scores a table of image-caption pairs, resumable",
         "itm score run=runs/experiment captions=captions.jsonl output_dir=scores",
     ),
     "export": Verb(
-        "experiments.export",
+        "experiments.verbs.export",
         "ExportConfig",
         "a trained run as a Transformers or PEFT folder that loads without this package, with a model card",
         "itm export runs/experiment output_dir=scorer",
         bare="run",
     ),
     "neighbours": Verb(
-        "experiments.neighbours",
+        "experiments.verbs.neighbours",
         "NeighboursConfig",
         "the images nearest to each image by CLIP's features, for data.neighbours",
         "itm neighbours model.checkpoint=openai/clip-vit-base-patch32 captions=captions.jsonl output_dir=neighbours",
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"itm: error: {error.filename}: {error.strerror}; check the path and its permissions.", file=sys.stderr)
         return 2
     except ValueError as error:
-        from negatives.records import InputError
+        from negatives.tables.captions import InputError
 
         if not isinstance(error, InputError):
             raise
@@ -172,7 +172,7 @@ def _main(argv: list[str]) -> int:
 def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
     config = _configure(name, verb, arguments.words, full=name == "demo" and arguments.full)
     if arguments.dry_run:
-        from experiments.config import to_yaml
+        from experiments.config.load import to_yaml
 
         _show(to_yaml(config).rstrip())
         if estimate := getattr(importlib.import_module(verb.module), "estimate", None):
@@ -196,13 +196,13 @@ def _configure(name: str, verb: Verb, words: Sequence[str], *, full: bool = Fals
         if path is None:
             raise UsageError("itm sweep needs a YAML file: itm sweep CONFIG.yaml")
         return importlib.import_module(verb.module).load(path, overrides)
-    from experiments import config
+    from experiments.config import load as config
 
     return config.load_config(_schema(verb), path, overrides)
 
 
 def _schema(verb: Verb) -> type[Any]:
-    from experiments import schemas, text_schemas
+    from experiments.config import schemas, text_schemas
 
     home = schemas if hasattr(schemas, verb.schema) else text_schemas
     schema: type[Any] = getattr(home, verb.schema)
@@ -256,7 +256,7 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
 
 def _verb_page(verb: Verb, parser: argparse.ArgumentParser) -> str:
     """What `itm VERB --help` prints: options, an example, and every key of the configuration."""
-    from experiments import reference
+    from experiments.config import help as reference
 
     keys = reference.key_table(_schema(verb))
     return f"{parser.format_help()}\nexample:\n  {verb.example}\n\nkeys (type, default, rule):\n{keys}"

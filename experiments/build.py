@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.model_schemas import ModelConfig
-from experiments.progress import is_terminal
-from experiments.schemas import (
+from experiments.config.model_schemas import ModelConfig
+from experiments.config.schemas import (
     DataConfig,
     ExperimentConfig,
     LoggingConfig,
     OptimConfig,
     PairsConfig,
 )
-from experiments.text_schemas import GenerateConfig, JudgeConfig
-from lightning_modules.runs import PROCESSOR_FOLDER, WEIGHTS_FILE
-from negatives.records import InputError
+from experiments.config.text_schemas import GenerateConfig, JudgeConfig
+from experiments.runs.progress import is_terminal
+from lightning_modules.scoring.runs import PROCESSOR_FOLDER, WEIGHTS_FILE
+from negatives.tables.captions import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from datamodules.benchmarks import Pairs
     from datamodules.image_text import ImageTextDataModule
     from lightning_modules.base import AlignmentModule
-    from negatives.generate import BatchWriter, Writer
-    from negatives.judges import Judge
+    from negatives.judging.linear import Judge
+    from negatives.writers.write import BatchWriter, Writer
 
 
 def build_pairs(config: PairsConfig) -> Pairs:
     """The evaluation pairs that `config` names."""
+    from datamodules.benchmarks.own_tables import read_pairs
     from datamodules.benchmarks.sugarcrepe import read_sugarcrepe
-    from datamodules.benchmarks.tables import read_pairs
 
     if config.format == "sugarcrepe":
         assert config.annotations is not None
@@ -50,13 +50,13 @@ def build_pairs(config: PairsConfig) -> Pairs:
 def build_writer(config: GenerateConfig) -> Writer | BatchWriter:
     """The offline writer that `config` names."""
     if config.generator == "rules":
-        from negatives.rules import RuleWriter
+        from negatives.writers.english.rules import RuleWriter
 
         return RuleWriter(config.per_type)
-    from negatives.ce_clip import CeClipWriter
-    from negatives.masked_lm import MaskedLm
-    from negatives.negclip import NegClipWriter
-    from negatives.tagging import Tagger
+    from negatives.writers.ce_clip import CeClipWriter
+    from negatives.writers.masked_lm import MaskedLm
+    from negatives.writers.negclip import NegClipWriter
+    from negatives.writers.tagging import Tagger
 
     tagged, own = config.spacy, config.ce_clip
     if config.generator == "negclip":
@@ -67,10 +67,10 @@ def build_writer(config: GenerateConfig) -> Writer | BatchWriter:
 
 def build_judges(names: Sequence[str], config: JudgeConfig) -> list[Judge]:
     """The text-only judges of these names."""
-    from negatives.judges import bayes_judge, char_judge, surface_judge, word_judge
+    from negatives.judging.linear import bayes_judge, char_judge, surface_judge, word_judge
 
     def transformer() -> Judge:
-        from negatives.transformer_judge import TransformerJudge
+        from negatives.judging.transformer import TransformerJudge
 
         return TransformerJudge(**dataclasses.asdict(config.transformer))
 
@@ -134,7 +134,7 @@ def build_module(
     Raises:
         InputError: the checkpoint cannot be loaded, or the settings contradict each other.
     """
-    from lightning_modules.backbones import Source, build_backbone
+    from lightning_modules.backbones.registry import Source, build_backbone
 
     _quiet_transformers()
     source = Source(captions, processor_folder, dtype or "auto")
@@ -165,8 +165,8 @@ def load_run(folder: Path, *, score: str | None = None) -> tuple[AlignmentModule
     Raises:
         InputError: the folder is no finished run, or its weights do not fit its configuration.
     """
-    from experiments.config import load_config
-    from lightning_modules.runs import check_finished, load_trained, weights_dtype
+    from experiments.config.load import load_config
+    from lightning_modules.scoring.runs import check_finished, load_trained, weights_dtype
 
     check_finished(folder)
     overrides = [] if score is None else [f"model.score={score}"]

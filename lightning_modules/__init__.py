@@ -16,13 +16,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_modules.loading import load_scorer
-    from lightning_modules.score_metric import ImageTextScore
-    from lightning_modules.scorer import Scorer
+    from lightning_modules.scoring.loading import load_scorer
+    from lightning_modules.scoring.metric import ImageTextScore
+    from lightning_modules.scoring.scorer import Scorer
 
 __all__ = ["ImageTextScore", "Scorer", "load_scorer"]
 
-_HOMES = {"ImageTextScore": "score_metric", "Scorer": "scorer", "load_scorer": "loading"}
+_HOMES = {"ImageTextScore": "scoring.metric", "Scorer": "scoring.scorer", "load_scorer": "scoring.loading"}
 
 
 def __getattr__(name: str) -> Any:

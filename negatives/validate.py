@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
-from negatives.records import NEGATIVE_TYPES, show
+from negatives.tables.captions import NEGATIVE_TYPES, show
 
 REASONS = (
     "no_words",

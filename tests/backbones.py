@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from datamodules.batch import ImageTextRow
+from lightning_modules.backbones.llava import pad_to_square
 from lightning_modules.base import AlignmentModule
-from lightning_modules.llava import pad_to_square
 from tests.tiny import tiny_module
 from tests.tiny_blip2 import blip2_pair_logit, tiny_blip2_module
 from tests.tiny_clip import clip_pair_logit, tiny_clip_module

@@ -22,7 +22,7 @@ from threading import Thread
 from typing import Any
 
 from experiments.bench.chat_server import Answerer, Reply, completion, serve, serve_forever
-from negatives.chat import ChatRequest
+from negatives.chat.ask import ChatRequest
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

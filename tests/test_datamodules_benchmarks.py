@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from datamodules.benchmarks import Pairs
+from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.benchmarks.sugarcrepe import read_sugarcrepe
-from datamodules.benchmarks.tables import read_pairs
-from datamodules.sources import ImageRows, check_images
-from negatives.records import InputError, read_captions, text_table
+from datamodules.sources.image_rows import ImageRows, check_images
+from negatives.tables.captions import InputError, read_captions, text_table
 from tests.tiny import tiny_tables
 
 ITEMS = {

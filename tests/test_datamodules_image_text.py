@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules.batch import ImageTextRow, collate_rows
-from datamodules.benchmarks.tables import read_pairs
+from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
 from datamodules.mixing import Curriculum, Mixing
-from negatives.harmonise import harmonise_table
-from negatives.records import (
+from negatives.filtering.harmonise import harmonise_table
+from negatives.tables.captions import (
     VERDICT_SCHEMA,
     InputError,
     pair_table,
@@ -355,7 +355,7 @@ def test_negatives_take_their_positives_style_before_they_are_trained_on(
 @pytest.mark.parametrize("harmonise", [True, False])
 def test_the_configuration_says_whether_negatives_are_harmonised(folder: Path, harmonise: bool) -> None:
     from experiments.build import build_datamodule
-    from experiments.schemas import DataConfig
+    from experiments.config.schemas import DataConfig
 
     tables = (str(folder / "train" / f"{name}.parquet") for name in ("captions", "negatives"))
     assert DataConfig().harmonise
@@ -364,8 +364,8 @@ def test_the_configuration_says_whether_negatives_are_harmonised(folder: Path, h
 
 def test_the_configuration_says_how_rows_are_mixed(folder: Path) -> None:
     from experiments.build import build_datamodule
-    from experiments.config import load_config
-    from experiments.schemas import DataConfig
+    from experiments.config.load import load_config
+    from experiments.config.schemas import DataConfig
 
     words = [f"{name}={folder / 'train' / f'{name}.parquet'}" for name in ("captions", "negatives")]
     assert build_datamodule(load_config(DataConfig, None, words), seed=0).mixing == Mixing()

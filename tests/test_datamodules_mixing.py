@@ -29,7 +29,7 @@ from datamodules.mixing import (
     shown_positive,
     texts_of_pairs,
 )
-from negatives.records import pair_table, text_table
+from negatives.tables.captions import pair_table, text_table
 
 TYPES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
 

@@ -11,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datamodules.scene_splits import write_scenes
-from datamodules.scene_writer import FALSIFIERS, PEOPLES_WORDS, WRITERS_WORDS, SceneWriter, parse_caption, tell
-from datamodules.scenes import COLOURS, SHAPES, Scene, SceneObject, draw_scene, random_scene
-from negatives.audit import Audit, audit_corpus
-from negatives.corpus import Corpus, build_corpus
-from negatives.estimands import encode
-from negatives.filter import filter_corpus
-from negatives.judges import surface_judge, word_judge
-from negatives.randomness import generator_for, hash_of
-from negatives.records import InputError, pair_table, read_captions, read_negatives, strings, text_table
+from datamodules.scenes.draw import COLOURS, SHAPES, Scene, SceneObject, draw_scene, random_scene
+from datamodules.scenes.splits import write_scenes
+from datamodules.scenes.writer import FALSIFIERS, PEOPLES_WORDS, WRITERS_WORDS, SceneWriter, parse_caption, tell
+from negatives.filtering.audit import Audit, audit_corpus
+from negatives.filtering.filter import filter_corpus
+from negatives.judging.bias_metrics import encode
+from negatives.judging.linear import surface_judge, word_judge
+from negatives.judging.text_pairs import Corpus, build_corpus
+from negatives.tables.captions import InputError, pair_table, read_captions, read_negatives, strings, text_table
+from negatives.tables.randomness import generator_for, hash_of
 
 SPLITS = ("train", "biased", "balanced")
 

@@ -10,7 +10,7 @@ import pytest
 
 from datamodules.benchmarks.sugarcrepe import read_sugarcrepe
 from datamodules.benchmarks.valse import read_valse
-from negatives.records import InputError, pair_table, text_table
+from negatives.tables.captions import InputError, pair_table, text_table
 
 VALID = {
     "existence": 505,

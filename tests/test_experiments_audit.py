@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.__main__ import main
-from experiments.audit import read_audited
-from experiments.config import load_config
+from experiments.config.load import load_config
+from experiments.config.text_schemas import AuditConfig
 from experiments.report.audits import read_audits
-from experiments.text_schemas import AuditConfig
-from negatives.audit import Audit
-from negatives.corpus import build_corpus
-from negatives.harmonise import harmonise_table
-from negatives.records import VERDICT_SCHEMA, InputError, pair_table, strings, text_table, write_table
+from experiments.verbs.audit import read_audited
+from negatives.filtering.audit import Audit
+from negatives.filtering.harmonise import harmonise_table
+from negatives.judging.text_pairs import build_corpus
+from negatives.tables.captions import VERDICT_SCHEMA, InputError, pair_table, strings, text_table, write_table
 from tests.test_negatives_audit import Row, planted, tables
 from tests.wandb_log import read_wandb
 

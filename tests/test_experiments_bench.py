@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from experiments.bench import __main__ as bench
 from experiments.bench import loss_cost
+from experiments.bench.implementations import BACKBONES, LOOP, PACKED, PADDED, PREFIX_CACHE, Way, prefix_and_branches
 from experiments.bench.measure import (
     SCORE,
     TRAIN,
@@ -33,8 +34,7 @@ from experiments.bench.measure import (
 )
 from experiments.bench.models import LORA, PRESETS, count_parameters
 from experiments.bench.report import LABELS
-from experiments.bench.ways import BACKBONES, LOOP, PACKED, PADDED, PREFIX_CACHE, Way, prefix_and_branches
-from lightning_modules.packing import pack_branches
+from lightning_modules.backbones.packing import pack_branches
 
 TINY = ["--preset", "tiny", "--repetitions", "2", "--no-memory", "--threads", "1", "--captions-trained", "2"]
 CASE = Case("tiny", "llava", SCORE, "full", images=2, captions=3, device="cpu", dtype="float32", threads=1)

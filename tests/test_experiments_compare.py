@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.compare import run as compare
+from experiments.config.schemas import CompareConfig, LoggingConfig
 from experiments.report.examples import thumbnail
-from experiments.report.runs import read_curves
-from experiments.schemas import CompareConfig, LoggingConfig
-from negatives.records import InputError, write_json, write_table, write_text
+from experiments.report.read_runs import read_curves
+from experiments.verbs.compare import run as compare
+from negatives.tables.captions import InputError, write_json, write_table, write_text
 from tests.wandb_log import read_wandb
 
 HOSTILE = "<script>alert('$x$')</script>"
@@ -350,7 +350,7 @@ def test_an_interrupted_comparison_leaves_the_older_report(config: CompareConfig
     def interrupt(*_: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.compare.render_page", interrupt)
+    monkeypatch.setattr("experiments.verbs.compare.render_page", interrupt)
     with pytest.raises(KeyboardInterrupt):
         compare(replace(config, title="newer"), overwrite=True)
     assert page_of(config) == older

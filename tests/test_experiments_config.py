@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from omegaconf import MISSING
 
-from experiments import model_schemas, schemas, text_schemas
-from experiments.config import ConfigError, describe, load_config, load_mapping, read_yaml, to_yaml
+from experiments.config import model_schemas, schemas, text_schemas
+from experiments.config.load import ConfigError, describe, load_config, load_mapping, read_yaml, to_yaml
 
 
 @dataclass

@@ -18,18 +18,18 @@ from PIL import Image
 from transformers.utils import logging as transformers_logging
 
 from datamodules.batch import UNKNOWN, ImageTextRow
-from experiments import export
 from experiments.__main__ import main
 from experiments.build import load_run
-from experiments.model_schemas import CeClipLossConfig
+from experiments.config.model_schemas import CeClipLossConfig
+from experiments.config.schemas import CurriculumConfig, DataConfig, ExperimentConfig, MixingConfig
 from experiments.report.card import Card, Licence, render_card
-from experiments.report.facts import Certified, Evaluation, TableSource, find_certificate, find_evaluations
-from experiments.report.recipe import recipe, row_of_training
-from experiments.schemas import CurriculumConfig, DataConfig, ExperimentConfig, MixingConfig
+from experiments.report.card_sources import Certified, Evaluation, TableSource, find_certificate, find_evaluations
+from experiments.report.training_recipe import recipe, row_of_training
+from experiments.verbs import export
 from lightning_modules import load_scorer
-from negatives.certificate import Certificate, Kept
-from negatives.estimands import Estimate
-from negatives.records import InputError, write_json
+from negatives.filtering.certificate import Certificate, Kept
+from negatives.judging.bias_metrics import Estimate
+from negatives.tables.captions import InputError, write_json
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import CAPTIONS, TINY_OVERRIDES, photo, tiny_tables
 

@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.__main__ import main
-from negatives.corpus import build_corpus
-from negatives.estimands import encode, paired_wins, probe
-from negatives.filter import filter_corpus
-from negatives.harmonise import harmonise_table
-from negatives.judges import word_judge
-from negatives.randomness import hash_of
-from negatives.records import (
+from negatives.filtering.filter import filter_corpus
+from negatives.filtering.harmonise import harmonise_table
+from negatives.judging.bias_metrics import encode, paired_wins, probe
+from negatives.judging.linear import word_judge
+from negatives.judging.text_pairs import build_corpus
+from negatives.tables.captions import (
     is_harmonised,
     pair_table,
     read_pair_verdicts,
@@ -29,7 +28,8 @@ from negatives.records import (
     with_paraphrases,
     write_table,
 )
-from tests.test_negatives_corpus import Row, cued, tables
+from negatives.tables.randomness import hash_of
+from tests.test_negatives_text_pairs import Row, cued, tables
 
 QUIET = ("judge.judges=[word]", "judge.word_ngrams=1", "judge.folds=3", "judge.workers=1", "logging.wandb=disabled")
 PROBES = ("certificate.probes=[word,bayes]", "certificate.folds=3", "certificate.seeds=1", "certificate.bootstrap=20")

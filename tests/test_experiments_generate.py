@@ -13,14 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules.scene_writer import SceneWriter
-from experiments import text_schemas
+from datamodules.scenes.writer import SceneWriter
 from experiments.__main__ import main
 from experiments.bench.chat_server import Reply, completion
-from negatives import caption_files, prompts
-from negatives.generate import Writer
-from negatives.records import read_captions, read_negatives, with_paraphrases, write_table
-from negatives.rules import RuleWriter
+from experiments.config import text_schemas
+from negatives.gpt import prompts
+from negatives.tables import sources as caption_files
+from negatives.tables.captions import read_captions, read_negatives, with_paraphrases, write_table
+from negatives.writers.english.rules import RuleWriter
+from negatives.writers.write import Writer
 from tests.chat_server import Recorder, serving
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 

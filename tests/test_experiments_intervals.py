@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments import intervals
-from experiments.intervals import accuracy_interval, difference_interval, differences, is_right, type_intervals
+from experiments.report import intervals
+from experiments.report.intervals import accuracy_interval, difference_interval, differences, is_right, type_intervals
 
 
 def test_a_tie_is_wrong_and_so_is_nan():

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from experiments import config, schemas, text_schemas
 from experiments.__main__ import VERBS, main
-from experiments.outputs import OutputFolder, git_state
-from negatives.records import InputError
+from experiments.config import load as config
+from experiments.config import schemas, text_schemas
+from experiments.runs.outputs import OutputFolder, git_state
+from negatives.tables.captions import InputError
 
 
 class Fake(types.ModuleType):

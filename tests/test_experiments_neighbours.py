@@ -13,8 +13,8 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPModel
 
 from experiments.__main__ import main
-from experiments.neighbours import nearest, neighbour_table
-from negatives.records import read_captions, write_table
+from experiments.verbs.neighbours import nearest, neighbour_table
+from negatives.tables.captions import read_captions, write_table
 from tests.backbones import save_published
 from tests.tiny import TINY_OVERRIDES, tiny_module, tiny_tables
 from tests.tiny_clip import tiny_clip_module

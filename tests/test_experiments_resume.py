@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.__main__ import main
-from experiments.report.runs import read_curves
+from experiments.report.read_runs import read_curves
 from lightning_modules.base import AlignmentModule
 from tests.backbones import save_published
 from tests.launch import start, start_ranks

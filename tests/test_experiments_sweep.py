@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import sweep
 from experiments.__main__ import main
-from experiments.config import ConfigError
-from experiments.manifest import FINISHED, Manifest, Task, read_states, sweep_lock
-from negatives.records import InputError
+from experiments.config.load import ConfigError
+from experiments.runs.manifest import FINISHED, Manifest, Task, read_states, sweep_lock
+from experiments.verbs import sweep
+from negatives.tables.captions import InputError
 from tests.launch import start
 from tests.tiny import TINY_OVERRIDES
 

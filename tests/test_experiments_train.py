@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from experiments.__main__ import main
-from negatives.records import read_jsonl, write_table
+from negatives.tables.captions import read_jsonl, write_table
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 from tests.wandb_log import read_wandb
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from experiments import sweep
 from experiments.__main__ import main
-from experiments.config import load_config
-from experiments.layers import read_yaml
-from experiments.schemas import ExperimentConfig
-from negatives.records import read_captions, write_table
+from experiments.config.layers import read_yaml
+from experiments.config.load import load_config
+from experiments.config.schemas import ExperimentConfig
+from experiments.verbs import sweep
+from negatives.tables.captions import read_captions, write_table
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 
-FOLDER = Path(sweep.__file__).parent
+FOLDER = Path(sweep.__file__).parents[1]
 FILES = sorted(path.relative_to(FOLDER.parent).as_posix() for path in FOLDER.rglob("*.yaml"))
 SWEEPS = [name for name in FILES if "runs" in read_yaml(FOLDER.parent / name)]
 EXPERIMENTS = [name for name in FILES if name not in SWEEPS]

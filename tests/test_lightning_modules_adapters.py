@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from lightning_modules.adapters import LoraSettings, add_lora
-from lightning_modules.llava import PARTS as LLAVA_PARTS
-from lightning_modules.llava import LlavaModule
+from lightning_modules.backbones.llava import PARTS as LLAVA_PARTS
+from lightning_modules.backbones.llava import LlavaModule
 from tests.tiny import CAPTIONS, row, tiny_module
 
 

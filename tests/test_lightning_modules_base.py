@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules.batch import ImageTextBatch, ImageTextRow
+from lightning_modules.backbones.llava import LlavaModule
 from lightning_modules.base import labelled_cells
-from lightning_modules.llava import LlavaModule
 from tests.tiny import CAPTIONS, row, tiny_module
 
 pytestmark = [

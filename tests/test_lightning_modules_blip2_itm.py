@@ -15,8 +15,8 @@ from torch import nn
 
 from datamodules.batch import CaptionTooLongError
 from lightning_modules.adapters import LoraSettings
-from lightning_modules.blip2_itm import SCORES, Blip2Encoder, Blip2ItmModule, clean_words, load_blip2
-from lightning_modules.tiny_blip2 import tiny_blip2, tiny_blip2_processor
+from lightning_modules.backbones.blip2_itm import SCORES, Blip2Encoder, Blip2ItmModule, clean_words, load_blip2
+from lightning_modules.backbones.tiny.blip2 import tiny_blip2, tiny_blip2_processor
 from tests.tiny import CAPTIONS, SHAPE, photo, row
 from tests.tiny_blip2 import blip2_pair_logit, plain_outputs, tiny_blip2_module
 

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from lightning_modules.ce_clip import (
+from lightning_modules.losses.ce_clip import (
     CeClipLoss,
     CeClipSettings,
     CeClipTerms,
@@ -25,7 +25,7 @@ from lightning_modules.ce_clip import (
     next_rank_thresholds,
     pair_logits,
 )
-from lightning_modules.contrastive import ContrastLayout, itc_loss
+from lightning_modules.losses.itc import ContrastLayout, itc_loss
 from tests.tiny import CAPTIONS, row
 from tests.tiny_clip import tiny_clip_module
 

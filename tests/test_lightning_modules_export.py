@@ -20,12 +20,12 @@ from transformers import AutoProcessor, PreTrainedModel
 
 from datamodules.batch import InputError
 from experiments.build import build_module
-from experiments.model_schemas import AdapterConfig, ModelConfig
+from experiments.config.model_schemas import AdapterConfig, ModelConfig
 from lightning_modules import Scorer, load_scorer
 from lightning_modules.adapters import LoraSettings
-from lightning_modules.backbones import Source, build_backbone
+from lightning_modules.backbones.registry import Source, build_backbone
 from lightning_modules.base import AlignmentModule
-from lightning_modules.export import (
+from lightning_modules.scoring.export import (
     base_fingerprint,
     load_adapters,
     load_base,
@@ -193,7 +193,7 @@ def test_one_base_is_in_memory_at_a_time(published: Path, tmp_path: Path, monkey
         bases.append(weakref.ref(model := load_base(*arguments, **settings)))
         return model
 
-    monkeypatch.setattr("lightning_modules.export.load_base", counted)
+    monkeypatch.setattr("lightning_modules.scoring.export.load_base", counted)
     load_adapters(folder, dtype=torch.bfloat16)
     assert len(bases) == 2
 

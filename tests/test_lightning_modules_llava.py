@@ -16,7 +16,7 @@ from transformers import LlavaForConditionalGeneration
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from datamodules.batch import CaptionTooLongError
-from lightning_modules.llava import LlavaModule, YesNoPrompt, load_llava, pad_to_square
+from lightning_modules.backbones.llava import LlavaModule, YesNoPrompt, load_llava, pad_to_square
 from tests.tiny import CAPTIONS, photo, row, tiny_module
 
 BACKGROUND = (122, 116, 104)

@@ -16,7 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from datamodules.batch import CaptionTooLongError, InputError
 from experiments.__main__ import main
 from lightning_modules import Scorer, load_scorer
-from lightning_modules.scorer_file import ScorerSettings, find_scorer_settings, parse_scorer_settings
+from lightning_modules.scoring.scorer_file import ScorerSettings, find_scorer_settings, parse_scorer_settings
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import CAPTIONS, TINY_OVERRIDES, photo, tiny_tables
 
@@ -140,9 +140,9 @@ def test_a_scorer_json_that_the_hub_does_not_have_is_none(
     (cached / ".no_exist/abc/scorer.json").touch()
     for offline in (True, False):
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
-        monkeypatch.setattr("lightning_modules.scorer_file.hf_hub_download", unreachable)
+        monkeypatch.setattr("lightning_modules.scoring.scorer_file.hf_hub_download", unreachable)
         assert find_scorer_settings("some/scorer") is None
-    monkeypatch.setattr("lightning_modules.scorer_file.hf_hub_download", not_there)
+    monkeypatch.setattr("lightning_modules.scoring.scorer_file.hf_hub_download", not_there)
     assert find_scorer_settings("some/scorer") is None
     assert not [warning for warning in recwarn if "scorer.json" in str(warning.message)]
 
@@ -162,7 +162,7 @@ def test_without_the_hub_a_scorer_json_is_never_taken_for_absent(cached: Path, m
         assert load_scorer("some/scorer", device="cpu").module.score_name == "itm"
     assert len([warning for warning in seen if "scorer.json" in str(warning.message)]) == 1
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("lightning_modules.scorer_file.hf_hub_download", unreachable)
+    monkeypatch.setattr("lightning_modules.scoring.scorer_file.hf_hub_download", unreachable)
     with pytest.raises(InputError, match=r"whether it has a scorer\.json \(connection refused\); try again") as caught:
         find_scorer_settings("some/scorer")
     assert "\n" not in str(caught.value)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from datamodules.batch import ImageTextRow
-from lightning_modules.losses import answer_lm_loss, binary_loss, listwise_loss, listwise_terms, masked_mean
+from lightning_modules.losses.cell_losses import answer_lm_loss, binary_loss, listwise_loss, listwise_terms, masked_mean
 from tests.tiny import CAPTIONS, row, tiny_module
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.packing import branch_attention_mask, pack_branches, shared_prefix
+from lightning_modules.backbones.packing import branch_attention_mask, pack_branches, shared_prefix
 from tests.tiny import CAPTIONS, row, tiny_module
 
 

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.build import build_module
-from experiments.model_schemas import ModelConfig
-from lightning_modules.published import load_processor
-from negatives.records import InputError
+from experiments.config.model_schemas import ModelConfig
+from lightning_modules.backbones.published import load_processor
+from negatives.tables.captions import InputError
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import CAPTIONS, row
 

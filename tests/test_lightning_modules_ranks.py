@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from datamodules.benchmarks.tables import read_pairs
+from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
-from datamodules.scene_splits import write_scenes
-from experiments.schemas import TrainerConfig
-from experiments.train import build_strategy
+from datamodules.scenes.splits import write_scenes
+from experiments.config.schemas import TrainerConfig
+from experiments.verbs.train import build_strategy
 from lightning_modules.base import AlignmentModule
 from lightning_modules.checkpoint import full_state_dict, load_weights, write_weights
-from negatives.records import VERDICT_SCHEMA, read_captions, read_negatives, text_table, write_table
+from negatives.tables.captions import VERDICT_SCHEMA, read_captions, read_negatives, text_table, write_table
 from tests.backbones import TRAININGS
 from tests.launch import run_on_two_ranks
 from tests.tiny import CAPTIONS, row

@@ -21,13 +21,13 @@ from PIL import Image
 from torch import nn
 
 from datamodules.batch import Collator, ImageTextBatch, collate_rows
-from datamodules.benchmarks.tables import read_pairs
+from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
 from lightning_modules.adapters import LoraSettings
 from lightning_modules.base import AlignmentModule, labelled_cells
 from lightning_modules.checkpoint import partial_path
 from lightning_modules.resume import LastCheckpoint, WholeFiles, check_resumable
-from negatives.records import InputError
+from negatives.tables.captions import InputError
 from tests.tiny import tiny_module, tiny_tables
 
 pytestmark = [

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from negatives.audit import Audit, audit_corpus, count_duplicates, keep_of
-from negatives.corpus import Corpus, build_corpus
-from negatives.cues import leaking_ngrams, style_cues
-from negatives.estimands import auc, estimates, image_weights, probe
-from negatives.judges import surface_judge, word_judge
-from negatives.records import InputError, pair_table, strings, text_table
+from negatives.filtering.audit import Audit, audit_corpus, count_duplicates, keep_of
+from negatives.filtering.giveaways import leaking_ngrams, style_cues
+from negatives.judging.bias_metrics import auc, estimates, image_weights, probe
+from negatives.judging.linear import surface_judge, word_judge
+from negatives.judging.text_pairs import Corpus, build_corpus
+from negatives.tables.captions import InputError, pair_table, strings, text_table
 
 Row = tuple[str, str, str, str]
 

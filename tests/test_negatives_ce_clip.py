@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from negatives.ce_clip import (
+from negatives.tables.captions import NEGATIVE_TYPES
+from negatives.tables.files import InputError
+from negatives.tables.randomness import generator_for
+from negatives.writers.ce_clip import (
     FIELDS,
     UNFIT,
     CeClipWriter,
@@ -24,10 +27,7 @@ from negatives.ce_clip import (
     reference_mask,
     reference_relation,
 )
-from negatives.files import InputError
-from negatives.randomness import generator_for
-from negatives.records import NEGATIVE_TYPES
-from negatives.tagging import Tagger
+from negatives.writers.tagging import Tagger
 from tests import tiny_spacy
 from tests.tiny_spacy import WORDS, tagged
 
@@ -334,8 +334,7 @@ def test_a_masked_lm_that_cannot_be_had_is_named_in_one_line(known_lm: str, tmp_
 
 
 def test_modules_that_need_spacy_and_torch_are_imported_without_them() -> None:
-    code = (
-        "import sys, negatives.ce_clip, negatives.negclip; print({'spacy', 'torch', 'transformers'} & set(sys.modules))"
-    )
+    modules = "negatives.writers.ce_clip, negatives.writers.negclip"
+    code = f"import sys, {modules}; print({{'spacy', 'torch', 'transformers'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from negatives.balance import RULES
-from negatives.certificate import Certificate, Kept, certificate_fits, certify, retention
-from negatives.corpus import Corpus
-from negatives.estimands import ALL, auc, encode
-from negatives.filter import Filtered
-from negatives.judges import Judge, bayes_judge, surface_judge, word_judge
-from tests.test_negatives_corpus import corpus_of, cued
+from negatives.filtering.certificate import Certificate, Kept, certificate_fits, certify, retention
+from negatives.filtering.filter import Filtered
+from negatives.filtering.keep_rules import RULES
+from negatives.judging.bias_metrics import ALL, auc, encode
+from negatives.judging.linear import Judge, bayes_judge, surface_judge, word_judge
+from negatives.judging.text_pairs import Corpus
+from tests.test_negatives_text_pairs import corpus_of, cued
 
 PROBES: list[Judge] = [word_judge(1), surface_judge()]
 CHANCE = corpus_of(cued(400, 0.4, 0.4))
@@ -250,7 +250,7 @@ def test_a_certificate_does_not_depend_on_workers() -> None:
 def test_rules_are_those_of_the_configuration() -> None:
     from dataclasses import fields
 
-    from experiments.text_schemas import FilterConfig
+    from experiments.config.text_schemas import FilterConfig
 
     (rule,) = [field for field in fields(FilterConfig) if field.name == "rule"]
     assert rule.metadata["choices"] == RULES

@@ -13,12 +13,12 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from negatives.corpus import Corpus, build_corpus
-from negatives.crossfit import HeldOut, combine_pairs, combine_texts, fold_of_texts, held_out_scores
-from negatives.judges import Judge, LinearJudge, Scorer, bayes_judge, char_judge, surface_judge, word_judge
-from negatives.randomness import hash_of
-from negatives.records import InputError, pair_table, text_table
-from tests.test_negatives_corpus import Row, corpus_of, cued, tables
+from negatives.judging.crossfit import HeldOut, combine_pairs, combine_texts, fold_of_texts, held_out_scores
+from negatives.judging.linear import Judge, LinearJudge, Scorer, bayes_judge, char_judge, surface_judge, word_judge
+from negatives.judging.text_pairs import Corpus, build_corpus
+from negatives.tables.captions import InputError, pair_table, text_table
+from negatives.tables.randomness import hash_of
+from tests.test_negatives_text_pairs import Row, corpus_of, cued, tables
 
 CORPUS = corpus_of(cued(40, 0.2, 0.6))
 FOLD = fold_of_texts(CORPUS, 4, 0)

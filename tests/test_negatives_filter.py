@@ -10,9 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from negatives.corpus import Corpus, build_corpus, fold_of
-from negatives.estimands import auc, encode, paired_wins, probe
-from negatives.filter import (
+from negatives.filtering.filter import (
     LARGEST_CONSTANT,
     Filtered,
     Judged,
@@ -22,9 +20,11 @@ from negatives.filter import (
     keep_probabilities,
     search_constant,
 )
-from negatives.judges import Judge, surface_judge, word_judge
-from negatives.records import InputError, pair_table, strings, text_table
-from tests.test_negatives_corpus import Row, corpus_of, cued, shuffled, tables
+from negatives.judging.bias_metrics import auc, encode, paired_wins, probe
+from negatives.judging.linear import Judge, surface_judge, word_judge
+from negatives.judging.text_pairs import Corpus, build_corpus, fold_of
+from negatives.tables.captions import InputError, pair_table, strings, text_table
+from tests.test_negatives_text_pairs import Row, corpus_of, cued, shuffled, tables
 
 JUDGES: list[Judge] = [word_judge(1), surface_judge()]
 UNITS = ("text", "pair", "both")

@@ -9,8 +9,8 @@ import time
 import pyarrow as pa
 import pytest
 
-from negatives.files import InputError
-from negatives.harmonise import harmonise, harmonise_table
+from negatives.filtering.harmonise import harmonise, harmonise_table
+from negatives.tables.files import InputError
 
 PIECES = (
     *("a", "A", "the", "dog", "Dog", "DOG", "cat", "Paris", "NASA", "iPhone", "U", "S", "don", "t", "2", "_"),

@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from negatives.negclip import (
+from negatives.tables.captions import NEGATIVE_TYPES
+from negatives.writers.negclip import (
     KINDS,
     NegClipWriter,
     exchangeable,
@@ -17,8 +18,7 @@ from negatives.negclip import (
     replaced,
     span_text,
 )
-from negatives.records import NEGATIVE_TYPES
-from negatives.tagging import TaggedCaption, Tagger
+from negatives.writers.tagging import TaggedCaption, Tagger
 from tests.tiny_spacy import pipeline, tagged, tagger
 
 RICH = dataclasses.replace(

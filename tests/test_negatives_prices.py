@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from negatives.files import InputError
-from negatives.prices import Price, estimate_tokens, price_list, price_of
+from negatives.chat.prices import Price, estimate_tokens, price_list, price_of
+from negatives.tables.files import InputError
 
 
 @pytest.mark.parametrize(

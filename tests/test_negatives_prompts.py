@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-import negatives.prompts
-from negatives.files import InputError
-from negatives.prompts import (
+import negatives.gpt.prompts
+from negatives.gpt.prompts import (
     MAX_ANSWER_CHARACTERS,
     PARAPHRASE,
     TYPES,
@@ -23,10 +22,11 @@ from negatives.prompts import (
     system_text,
     write_request,
 )
-from negatives.records import NEGATIVE_TYPES
+from negatives.tables.captions import NEGATIVE_TYPES
+from negatives.tables.files import InputError
 from negatives.validate import rejection
 
-FOLDER = Path(negatives.prompts.__file__).parent
+FOLDER = Path(negatives.gpt.prompts.__file__).parent
 EXAMPLE = re.compile(r'^(".*") -> (\[.*\])$', re.MULTILINE)
 ANSWER = {"replace_obj": ["A cat runs"], "swap_obj": []}
 KINDS = tuple(ANSWER)

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from negatives.files import InputError
-from negatives.rate_limits import RateLimits, TokenBucket
+from negatives.chat.rate_limits import RateLimits, TokenBucket
+from negatives.tables.files import InputError
 
 
 class Clock:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from negatives.caption_edits import article_for, edited, exchanged
-from negatives.lexicon import ATTRIBUTES, NOUNS, RELATIONS, SIBLINGS, SWAPS, WORDS, plural
-from negatives.noun_phrases import parse
-from negatives.randomness import generator_for
-from negatives.rules import RuleWriter
+from negatives.tables.randomness import generator_for
 from negatives.validate import bare_words, rejection
+from negatives.writers.caption_edits import article_for, edited, exchanged
+from negatives.writers.english.lexicon import ATTRIBUTES, NOUNS, RELATIONS, SIBLINGS, SWAPS, WORDS, plural
+from negatives.writers.english.noun_phrases import parse
+from negatives.writers.english.rules import RuleWriter
 
 TEXTS = [
     "A man riding a brown horse on a large beach.",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from negatives.files import InputError
-from negatives.tagging import Tagger, Word
+from negatives.tables.files import InputError
+from negatives.writers.tagging import Tagger, Word
 from tests.tiny_spacy import pipeline, tagged, tagger
 
 

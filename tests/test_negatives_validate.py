@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from negatives.records import NEGATIVE_TYPES
+from negatives.tables.captions import NEGATIVE_TYPES
 from negatives.validate import (
     REASONS,
     bare_words,

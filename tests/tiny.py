@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from datamodules.batch import ImageTextRow
-from lightning_modules.llava import LlavaModule, YesNoPrompt, prompt_texts
-from lightning_modules.tiny import TinyShape, tiny_llava, tiny_llava_processor
+from lightning_modules.backbones.llava import LlavaModule, YesNoPrompt, prompt_texts
+from lightning_modules.backbones.tiny.llava import TinyShape, tiny_llava, tiny_llava_processor
 
 CAPTIONS = [
     "a red circle left of a blue square",
@@ -55,7 +55,7 @@ def row(
 
 def tiny_tables(folder: Path, images: int = 6) -> tuple[Path, Path]:
     """Captions and negatives of the embedded scenes in `folder`: small, but with everything."""
-    from datamodules.scene_splits import write_scenes
+    from datamodules.scenes.splits import write_scenes
 
     write_scenes(folder, train=images, held_out=2, image_size=16, seed=0)
     return folder / "train" / "captions.parquet", folder / "train" / "negatives.parquet"

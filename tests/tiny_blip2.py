@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from datamodules.batch import ImageTextRow
+from lightning_modules.backbones.blip2_itm import Blip2ItmModule, clean_words
+from lightning_modules.backbones.tiny.blip2 import tiny_blip2, tiny_blip2_processor
 from lightning_modules.base import AlignmentModule
-from lightning_modules.blip2_itm import Blip2ItmModule, clean_words
-from lightning_modules.tiny_blip2 import tiny_blip2, tiny_blip2_processor
 from tests.tiny import CAPTIONS, SHAPE
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from datamodules.batch import ImageTextRow
+from lightning_modules.backbones.clip import ClipModule
+from lightning_modules.backbones.tiny.clip import tiny_clip, tiny_clip_processor
 from lightning_modules.base import AlignmentModule
-from lightning_modules.clip import ClipModule
-from lightning_modules.tiny_clip import tiny_clip, tiny_clip_processor
 from tests.tiny import CAPTIONS, SHAPE
 
 

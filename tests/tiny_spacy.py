@@ -6,7 +6,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from negatives.tagging import TaggedCaption, Tagger, Word
+from negatives.writers.tagging import TaggedCaption, Tagger, Word
 
 LEXICON = {
     ("DT", "DET"): "a an the",

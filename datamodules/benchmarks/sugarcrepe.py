@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from datamodules.benchmarks import Pairs
-from datamodules.benchmarks.tables import restrict
-from datamodules.sources import image_path
-from negatives.records import NEGATIVE_TYPES, InputError, show
+from datamodules.benchmarks.own_tables import restrict
+from datamodules.sources.image_rows import image_path
+from negatives.tables.captions import NEGATIVE_TYPES, InputError, show
 
 
 def read_sugarcrepe(

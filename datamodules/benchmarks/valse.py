@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from datamodules.benchmarks import Pairs
-from datamodules.sources import image_path
-from negatives.records import InputError, show
+from datamodules.sources.image_rows import image_path
+from negatives.tables.captions import InputError, show
 
 VOTES = 2  # annotators, of three, who have to prefer the caption
 

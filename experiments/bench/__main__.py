@@ -151,9 +151,9 @@ def groups(cases: Iterable[Case]) -> list[list[Case]]:
 
 def measure_group(cases: Sequence[Case], arguments: argparse.Namespace, about: dict[str, Any]) -> list[Result]:
     """Builds the model of these cases, checks them all in float32, then times them in the case's precision."""
+    from experiments.bench.implementations import BACKBONES, rows_of_noise
     from experiments.bench.measure import build_module, cast_parameters, check_equal_logits, prepare, torch
     from experiments.bench.models import PRESETS
-    from experiments.bench.ways import BACKBONES, rows_of_noise
 
     first = cases[0]
     preset, backbone = PRESETS[first.preset], BACKBONES[first.backbone]
@@ -174,7 +174,7 @@ def measure_group(cases: Sequence[Case], arguments: argparse.Namespace, about: d
 def measure(case: Case, ready: Any, largest_difference: float, arguments: argparse.Namespace) -> list[Result]:
     """Operations, seconds and peak memory of every way; counting runs each once, which warms it up."""
     from experiments.bench import measure as bench_measure
-    from experiments.bench.ways import PACKED
+    from experiments.bench.implementations import PACKED
 
     tell(f"{heading(case.backbone, case.work, case.tune, case.captions)}: {arguments.repetitions} repetitions")
     device = bench_measure.torch.device(case.device)

@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 
 from experiments.build import build_judges
-from experiments.text_schemas import JudgeConfig
-from negatives.files import read_jsonl
-from negatives.randomness import generator_for
+from experiments.config.text_schemas import JudgeConfig
+from negatives.tables.files import read_jsonl
+from negatives.tables.randomness import generator_for
 
 EXCHANGED = 0.2
 TYPES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
@@ -88,10 +88,10 @@ def make_tables(path: str, texts: int) -> tuple[pa.Table, pa.Table]:
 
 
 def _measure(sender: Any, arguments: argparse.Namespace, texts: int) -> None:
-    from negatives.audit import audit_corpus
-    from negatives.corpus import build_corpus
-    from negatives.estimands import encode
-    from negatives.filter import filter_corpus
+    from negatives.filtering.audit import audit_corpus
+    from negatives.filtering.filter import filter_corpus
+    from negatives.judging.bias_metrics import encode
+    from negatives.judging.text_pairs import build_corpus
 
     tables = make_tables(arguments.pairs, texts)
     seconds = {}

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from experiments.build import build_judges
-from experiments.text_schemas import JudgeConfig, TransformerConfig
-from negatives.records import pair_table, read_jsonl, text_table, write_json
+from experiments.config.text_schemas import JudgeConfig, TransformerConfig
+from negatives.tables.captions import pair_table, read_jsonl, text_table, write_json
 
 if TYPE_CHECKING:
-    from negatives.certificate import Certificate
-    from negatives.corpus import Corpus
+    from negatives.filtering.certificate import Certificate
+    from negatives.judging.text_pairs import Corpus
 
 FAMILIES = {
     "replace": ("replace_obj", "replace_att", "replace_rel"),
@@ -96,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_corpus(path: str, types: Sequence[str], *, harmonised: bool, paraphrases: bool) -> Corpus:
     """The texts and pairs of a file of written negatives."""
-    from negatives.corpus import build_corpus
-    from negatives.harmonise import harmonise_table
+    from negatives.filtering.harmonise import harmonise_table
+    from negatives.judging.text_pairs import build_corpus
 
     captions: dict[tuple[str, str], dict[str, Any]] = {}
     hard: dict[tuple[str, str], dict[str, Any]] = {}
@@ -124,9 +124,9 @@ def read_corpus(path: str, types: Sequence[str], *, harmonised: bool, paraphrase
 
 def measure(corpus: Corpus, arguments: argparse.Namespace) -> Iterator[Row]:
     """Every arm at every seed."""
-    from negatives.certificate import certify
-    from negatives.estimands import encode
-    from negatives.filter import filter_corpus
+    from negatives.filtering.certificate import certify
+    from negatives.filtering.filter import filter_corpus
+    from negatives.judging.bias_metrics import encode
 
     config = JudgeConfig(transformer=FROM_SCRATCH)
     extra = ["transformer"] if arguments.transformer else []

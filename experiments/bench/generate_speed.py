@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experiments.bench.chat_server import server_process
-from negatives.chat import ChatRequest, Server, ask_all
-from negatives.request_cache import RequestCache
+from negatives.chat.ask import ChatRequest, Server, ask_all
+from negatives.chat.cache import RequestCache
 
 INSTRUCTION = "Change exactly one object of the caption, so that it is false for the image, and keep the rest. " * 20
 SCHEMA = {

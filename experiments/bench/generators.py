@@ -11,16 +11,16 @@ import pyarrow as pa
 
 from experiments.bench.filter_speed import TYPES
 from experiments.build import build_judges
-from experiments.progress import tracker
-from experiments.text_schemas import JudgeConfig
-from negatives.files import read_jsonl
-from negatives.generate import write_negatives
-from negatives.harmonise import harmonise_table
-from negatives.records import pair_table, text_table, valid_rows
+from experiments.config.text_schemas import JudgeConfig
+from experiments.runs.progress import tracker
+from negatives.filtering.harmonise import harmonise_table
+from negatives.tables.captions import pair_table, text_table, valid_rows
+from negatives.tables.files import read_jsonl
 from negatives.validate import bare_words, rejection
+from negatives.writers.write import write_negatives
 
 if TYPE_CHECKING:
-    from negatives.estimands import Estimate
+    from negatives.judging.bias_metrics import Estimate
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,7 +76,7 @@ def read_written(path: str) -> tuple[pa.Table, pa.Table]:
 
 def by_rules(captions: pa.Table, seed: int) -> pa.Table:
     """Negatives of the same captions by the word rules."""
-    from negatives.rules import RuleWriter
+    from negatives.writers.english.rules import RuleWriter
 
     return write_negatives(captions, RuleWriter(), seed, progress=tracker("rules")).negatives
 
@@ -89,9 +89,9 @@ def coverage(valid: pa.Table, kind: str) -> int:
 
 def audited(captions: pa.Table, negatives: pa.Table, arguments: argparse.Namespace) -> list[Estimate | None]:
     """AUC and paired accuracy of all judges together, on captions that have a negative."""
-    from negatives.audit import audit_corpus
-    from negatives.corpus import build_corpus
-    from negatives.estimands import encode
+    from negatives.filtering.audit import audit_corpus
+    from negatives.judging.bias_metrics import encode
+    from negatives.judging.text_pairs import build_corpus
 
     own = set(negatives["caption_id"].to_pylist())
     with_own = captions.filter(pa.array([caption_id in own for caption_id in captions["caption_id"].to_pylist()]))

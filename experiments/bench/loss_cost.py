@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from lightning_modules.ce_clip import CeClipLoss, CeClipSettings
-from lightning_modules.contrastive import ContrastLayout
+from lightning_modules.losses.ce_clip import CeClipLoss, CeClipSettings
+from lightning_modules.losses.itc import ContrastLayout
 
 PLAIN = "contrast of positives"
 HARD = "ITC with hard negatives"

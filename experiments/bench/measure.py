@@ -16,10 +16,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from datamodules.batch import POSITIVE
+from experiments.bench.implementations import BACKBONES, PACKED, Way, rows_of_noise
 from experiments.bench.models import PRESETS
-from experiments.bench.ways import BACKBONES, PACKED, Way, rows_of_noise
 from lightning_modules.base import AlignmentModule
-from lightning_modules.losses import binary_loss
+from lightning_modules.losses.cell_losses import binary_loss
 
 TRAIN, SCORE = "train", "score"
 Shape = Sequence[int]

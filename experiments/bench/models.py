@@ -19,11 +19,11 @@ from transformers import (
 )
 
 from lightning_modules.adapters import LoraSettings
+from lightning_modules.backbones.blip2_itm import Blip2ItmModule
+from lightning_modules.backbones.llava import LlavaModule, YesNoPrompt, prompt_texts
+from lightning_modules.backbones.tiny.blip2 import tiny_blip2_processor
+from lightning_modules.backbones.tiny.llava import TinyShape, tiny_llava_processor
 from lightning_modules.base import AlignmentModule
-from lightning_modules.blip2_itm import Blip2ItmModule
-from lightning_modules.llava import LlavaModule, YesNoPrompt, prompt_texts
-from lightning_modules.tiny import TinyShape, tiny_llava_processor
-from lightning_modules.tiny_blip2 import tiny_blip2_processor
 
 FULL, LORA = "full", "lora"
 CAPTIONS = (

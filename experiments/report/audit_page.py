@@ -13,8 +13,8 @@ from typing import Any
 
 from experiments.report.page import number, template_environment
 from experiments.report.plots import estimates_plot, look
-from negatives.audit import Audit
-from negatives.estimands import Estimate
+from negatives.filtering.audit import Audit
+from negatives.judging.bias_metrics import Estimate
 
 ESTIMAND_NAMES = {"auc": "AUC of single texts", "paired_accuracy": "accuracy on pairs"}
 DUPLICATE_NAMES = {

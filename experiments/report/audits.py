@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.intervals import Interval
-from negatives.records import InputError
+from experiments.report.intervals import Interval
+from negatives.tables.captions import InputError
 
 AUDIT_COLUMNS = (
     *("label", "negative_type", "positives", "negatives", "auc", "low", "high"),

@@ -16,9 +16,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from experiments.report.facts import Certified, Evaluation, TableSource
-from experiments.report.recipe import recipe, row_of_training
-from experiments.schemas import ExperimentConfig
+from experiments.config.schemas import ExperimentConfig
+from experiments.report.card_sources import Certified, Evaluation, TableSource
+from experiments.report.training_recipe import recipe, row_of_training
 
 HUB_NAME = re.compile(r"([\w-][\w.-]*/)?[\w.-]+", re.ASCII)
 LONGEST = 500

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments.report.runs import EvaluatedRun
+from experiments.report.read_runs import EvaluatedRun
 
 SIDE = 320  # longest side of a thumbnail, in pixels
 SMALL = 96  # images up to this side are kept without loss and shown enlarged

@@ -15,9 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.report.audits import LabelledAudit
 from experiments.report.examples import Example
+from experiments.report.metric_rows import Row, types_in_order
 from experiments.report.plots import accuracy_plot, audits_plot, curves_plot, look
-from experiments.report.runs import EvaluatedRun
-from experiments.report.tables import Row, types_in_order
+from experiments.report.read_runs import EvaluatedRun
 
 NGRAMS_SHOWN = 10
 

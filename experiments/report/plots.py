@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.report.audits import LabelledAudit
-from experiments.report.runs import EvaluatedRun
-from experiments.report.tables import Row, types_in_order
-from negatives.estimands import Estimate
+from experiments.report.metric_rows import Row, types_in_order
+from experiments.report.read_runs import EvaluatedRun
+from negatives.judging.bias_metrics import Estimate
 
 INK = "#0a0b0c"  # becomes `currentColor`, so that it must not be a colour that anything else uses
 # Okabe and Ito, Color Universal Design, 2008; without yellow and black, which a light or a dark page swallows

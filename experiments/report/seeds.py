@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.intervals import type_intervals
-from experiments.progress import track
-from experiments.report.runs import EvaluatedRun, common_sets
-from experiments.report.tables import Row, types_in_order
+from experiments.report.intervals import type_intervals
+from experiments.report.metric_rows import Row, types_in_order
+from experiments.report.read_runs import EvaluatedRun, common_sets
+from experiments.runs.progress import track
 
 SEED_COLUMNS = (
     *("method", "set", "negative_type", "seeds", "accuracy", "low", "high", "lowest_seed", "highest_seed"),

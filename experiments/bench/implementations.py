@@ -1,0 +1,211 @@
+"""Ways to compute the same match logits: packed, as the product does it, and with the plain Transformers model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from PIL import Image
+
+from datamodules.batch import NEGATIVE, POSITIVE, ImageTextRow
+from experiments.bench.models import CAPTIONS, Preset, build_blip2, build_llava, count_parameters
+from lightning_modules.backbones.blip2_itm import MATCH, NO_MATCH, Blip2ItmModule, clean_words
+from lightning_modules.backbones.llava import LlavaModule, pad_to_square
+from lightning_modules.backbones.packing import PREFIX_SEGMENT
+from lightning_modules.base import AlignmentModule
+
+PACKED, PADDED, LOOP, PREFIX_CACHE = "packed", "padded batch", "loop over pairs", "prefix KV cache"
+PHOTO_SIZE = (640, 480)
+Pair = tuple[ImageTextRow, str]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to compute the match logits of the same pairs.
+
+    Attributes:
+        parts: yields the float32 logits of all pairs, image by image, in as many parts as there are separate forwards;
+            a training step runs each part's backward before it asks for the next.
+        trains: whether gradients reach all that is trained; the others only score.
+    """
+
+    parts: Callable[[], Iterator[torch.Tensor]]
+    trains: bool = True
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """How a scorer is built and which ways there are to run it; the way named `packed` is the product's own."""
+
+    build: Callable[[Preset, str], AlignmentModule]
+    ways: Callable[[AlignmentModule, Sequence[ImageTextRow], torch.device], dict[str, Way]]
+    describe: Callable[[Preset, AlignmentModule, Sequence[ImageTextRow]], str]
+
+
+def rows_of_noise(images: int, captions: int) -> list[ImageTextRow]:
+    """Rows of a random photo with `captions` captions each, the first of them true."""
+    width, height = PHOTO_SIZE
+    rows = []
+    for index in range(images):
+        pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        texts = [CAPTIONS[(index + column) % len(CAPTIONS)] for column in range(captions)]
+        ids = [f"{index}-{column}" for column in range(captions)]
+        labels = [POSITIVE] + [NEGATIVE] * (captions - 1)
+        rows.append(ImageTextRow(str(index), Image.fromarray(pixels), ids, texts, labels, [""] * captions))
+    return rows
+
+
+def llava_ways(module: AlignmentModule, rows: Sequence[ImageTextRow], device: torch.device) -> dict[str, Way]:
+    """LLaVA packed, and the plain Transformers model on the same pairs; inputs are prepared here, outside the clock."""
+    module = cast(LlavaModule, module)
+    encoder, llava = module.encoder, module.network.llava
+    batch = module.collator()(rows).to(device)
+    pairs = [(row, caption) for row in rows for caption in row.captions]
+
+    def plain_inputs(chosen: Sequence[Pair]) -> dict[str, torch.Tensor]:
+        squares = [pad_to_square(row.image, encoder.background) for row, _ in chosen]
+        texts = [encoder.prompt(caption, encoder.image_token) for _, caption in chosen]
+        # on the left, so that `logits_to_keep=1` is the answer's place in every row
+        inputs = encoder.processor(images=squares, text=texts, padding=True, padding_side="left", return_tensors="pt")
+        return dict(inputs.to(device))
+
+    def match(vocabulary_logits: torch.Tensor) -> torch.Tensor:
+        last = vocabulary_logits[:, -1].float()
+        return last[:, encoder.yes_id] - last[:, encoder.no_id]
+
+    together, alone = plain_inputs(pairs), [plain_inputs([pair]) for pair in pairs]
+    shared = prefix_and_branches(batch.inputs, len(rows[0].captions))
+
+    def packed() -> Iterator[torch.Tensor]:
+        yield module.logits(batch)[batch.caption_mask]
+
+    def padded() -> Iterator[torch.Tensor]:
+        yield match(llava(**together, use_cache=False, logits_to_keep=1).logits)
+
+    def loop() -> Iterator[torch.Tensor]:
+        for inputs in alone:
+            yield match(llava(**inputs, use_cache=False, logits_to_keep=1).logits)
+
+    def prefix_cache() -> Iterator[torch.Tensor]:
+        pixels = batch.inputs["pixel_values"]
+        prefix = llava(input_ids=shared["prefix_ids"], pixel_values=pixels, use_cache=True, logits_to_keep=1)
+        prefix.past_key_values.batch_repeat_interleave(len(rows[0].captions))
+        yield match(
+            llava(
+                input_ids=shared["branch_ids"],
+                attention_mask=shared["attention_mask"],
+                position_ids=shared["position_ids"],
+                past_key_values=prefix.past_key_values,
+                logits_to_keep=1,
+            ).logits
+        )
+
+    return {
+        PACKED: Way(packed),
+        PADDED: Way(padded),
+        LOOP: Way(loop),
+        PREFIX_CACHE: Way(prefix_cache, trains=False),
+    }
+
+
+def prefix_and_branches(packed: dict[str, torch.Tensor], captions: int) -> dict[str, torch.Tensor]:
+    """A packed batch cut into its prefix, run once per image, and its branches, run behind the prefix's KV cache.
+
+    Args:
+        packed: `input_ids` and `segment_ids` [B, S] as `pack_branches` lays them out.
+        captions: branches of each image, the same for all.
+
+    Returns:
+        `prefix_ids` [B, P]; for the N = B * captions branches, padded on the left to L: `branch_ids`, `position_ids`
+        [N, L] and `attention_mask` [N, P + L].
+    """
+    input_ids, segments = packed["input_ids"], packed["segment_ids"]
+    length = int((segments[0] == PREFIX_SEGMENT).sum())
+    branches = [
+        ids[row_segments == column + 1]
+        for ids, row_segments in zip(input_ids, segments, strict=True)
+        for column in range(captions)
+    ]
+    longest = max(map(len, branches))
+    mask = torch.zeros((len(branches), longest), dtype=torch.long, device=input_ids.device)
+    branch_ids = torch.zeros_like(mask)
+    for index, branch in enumerate(branches):
+        branch_ids[index, longest - len(branch) :] = branch
+        mask[index, longest - len(branch) :] = 1
+    return {
+        "prefix_ids": input_ids[:, :length],
+        "branch_ids": branch_ids,
+        "position_ids": length + (mask.cumsum(-1) - 1).clamp(min=0),
+        "attention_mask": torch.cat([mask.new_ones((len(branches), length)), mask], dim=-1),
+    }
+
+
+def describe_llava(preset: Preset, module: AlignmentModule, rows: Sequence[ImageTextRow]) -> str:
+    """Sizes of the model and of its sequences, for a reader who wants to judge the figures."""
+    sizes = preset.llava
+    segments = module.collator()(rows).inputs["segment_ids"]
+    prefix = int((segments[0] == PREFIX_SEGMENT).sum())
+    branches = [int((row == column).sum()) for row in segments for column in range(1, int(row.max()) + 1)]
+    return (
+        f"LLaVA: {count_parameters(module) / 1e6:,.1f} million parameters, language model {sizes.layers} layers x "
+        f"{sizes.hidden_size}, vision {sizes.vision_layers} layers x {sizes.vision_hidden_size}; "
+        f"{(sizes.image_size // sizes.patch_size) ** 2} image tokens in a shared prefix of {prefix}, "
+        f"{min(branches)} to {max(branches)} tokens more for each caption"
+    )
+
+
+def blip2_ways(module: AlignmentModule, rows: Sequence[ImageTextRow], device: torch.device) -> dict[str, Way]:
+    """BLIP-2 with each image through the vision tower once, and the plain Transformers model on the same pairs."""
+    module = cast(Blip2ItmModule, module)
+    processor, blip2 = module.processor, module.network.blip2
+    batch = module.collator()(rows).to(device)
+    pairs = [(row, caption) for row in rows for caption in row.captions]
+
+    def plain_inputs(chosen: Sequence[Pair]) -> dict[str, torch.Tensor]:
+        texts = [" ".join(clean_words(caption)) for _, caption in chosen]
+        text = processor.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").to(device)
+        images = processor.image_processor([row.image for row, _ in chosen], return_tensors="pt").to(device)
+        return {
+            "pixel_values": images["pixel_values"],
+            "input_ids": text["input_ids"],
+            "attention_mask": text["attention_mask"],
+        }
+
+    def plain(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        itm = blip2(**inputs, use_image_text_matching_head=True).logits_per_image.float()
+        return itm[:, MATCH] - itm[:, NO_MATCH]
+
+    together, alone = plain_inputs(pairs), [plain_inputs([pair]) for pair in pairs]
+
+    def packed() -> Iterator[torch.Tensor]:
+        yield module.logits(batch)[batch.caption_mask]
+
+    def padded() -> Iterator[torch.Tensor]:
+        yield plain(together)
+
+    def loop() -> Iterator[torch.Tensor]:
+        for inputs in alone:
+            yield plain(inputs)
+
+    return {PACKED: Way(packed), PADDED: Way(padded), LOOP: Way(loop)}
+
+
+def describe_blip2(preset: Preset, module: AlignmentModule, rows: Sequence[ImageTextRow]) -> str:
+    """Sizes of the model and of its texts."""
+    sizes = preset.blip2
+    texts = module.collator()(rows).inputs["attention_mask"].sum(-1).tolist()
+    return (
+        f"BLIP-2 ITM: {count_parameters(module) / 1e6:,.1f} million parameters, vision {sizes.vision_layers} layers x "
+        f"{sizes.vision_hidden_size}, Q-Former {sizes.layers} layers x {sizes.hidden_size}; "
+        f"{(sizes.image_size // sizes.patch_size) ** 2 + 1} image places, {sizes.queries} queries, {min(texts)} to "
+        f"{max(texts)} text tokens"
+    )
+
+
+BACKBONES = {
+    "llava": Backbone(build_llava, llava_ways, describe_llava),
+    "blip2": Backbone(build_blip2, blip2_ways, describe_blip2),
+}

@@ -1,0 +1,101 @@
+"""The numbers of a comparison as rows: accuracies beside blind controls, paired differences, learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.report.intervals import MEAN, Interval, differences, type_intervals
+from experiments.report.read_runs import EvaluatedRun, EvaluatedSet, common_sets
+from experiments.runs.progress import track
+from negatives.tables.captions import NEGATIVE_TYPES, InputError
+
+Row = dict[str, Any]
+
+COMPARISON_COLUMNS = (
+    *("run", "set", "negative_type", "accuracy", "low", "high"),
+    *("blind_accuracy", "blind_low", "blind_high", "pairs", "images"),
+)
+DIFFERENCE_COLUMNS = ("run", "reference", "set", "negative_type", "difference", "low", "high")
+CURVE_COLUMNS = ("run", "step", "metric", "value")
+
+
+def find_reference(runs: Sequence[EvaluatedRun], name: str | None) -> EvaluatedRun:
+    """The run that the others are compared with: the one called `name`, the first where `name` is None.
+
+    Raises:
+        InputError: If no run has this name.
+    """
+    found = [run for run in runs if run.name == name] if name is not None else list(runs[:1])
+    if not found:
+        names = ", ".join(run.name for run in runs)
+        raise InputError(f"`reference` must be the name of a compared run ({names}), got {name!r}. Change it.")
+    return found[0]
+
+
+def comparison_rows(runs: Sequence[EvaluatedRun], *, resamples: int, seed: int) -> list[Row]:
+    """Accuracy and blind accuracy of every run, set and negative type, in the columns of `COMPARISON_COLUMNS`."""
+    every = [(name, run) for name in set_names(runs) for run in runs if name in run.sets]
+    rows: list[Row] = []
+    for name, run in track(every, "Intervals"):
+        seen, blind = (
+            _intervals(run.sets[name], right, resamples, seed)
+            for right in (run.sets[name].right, run.sets[name].blind_right)
+        )
+        for kind in types_in_order(list(seen)):
+            numbers = (*seen[kind], *blind[kind], *_sizes(run.sets[name], kind))
+            rows.append(dict(zip(COMPARISON_COLUMNS, (run.name, name, kind, *numbers), strict=True)))
+    return rows
+
+
+def difference_rows(runs: Sequence[EvaluatedRun], reference: EvaluatedRun, *, resamples: int, seed: int) -> list[Row]:
+    """Accuracy minus that of the reference on the same pairs, in the columns of `DIFFERENCE_COLUMNS`."""
+    others = [run for run in runs if run is not reference]
+    every = [(name, run) for name in reference.sets for run in others if name in run.sets]
+    rows: list[Row] = []
+    for name, run in track(every, "Differences"):
+        values = differences(run.sets[name].right, reference.sets[name].right)
+        found = _intervals(run.sets[name], values, resamples, seed)
+        for kind in types_in_order(list(found)):
+            row = (run.name, reference.name, name, kind, *found[kind])
+            rows.append(dict(zip(DIFFERENCE_COLUMNS, row, strict=True)))
+    return rows
+
+
+def curve_rows(runs: Sequence[EvaluatedRun]) -> list[Row]:
+    """Every logged value, in the columns of `CURVE_COLUMNS`."""
+    return [
+        dict(zip(CURVE_COLUMNS, (run.name, step, metric, value), strict=True))
+        for run in runs
+        for metric, points in run.curves.items()
+        for step, value in points.items()
+    ]
+
+
+def set_names(runs: Sequence[EvaluatedRun]) -> list[str]:
+    """The sets of all runs: those that every run has first, in the order of the first run."""
+    return list(dict.fromkeys([*common_sets(runs), *(name for run in runs for name in run.sets)]))
+
+
+def types_in_order(names: Sequence[str]) -> list[str]:
+    """Negative types in the product's order, others alphabetically after them, "mean" last.
+
+    >>> types_in_order(["mean", "swap_att", "zebra", "replace_obj"])
+    ['replace_obj', 'swap_att', 'zebra', 'mean']
+    """
+    rank = {name: position for position, name in enumerate((*NEGATIVE_TYPES, "", MEAN))}
+    return sorted(set(names), key=lambda name: (rank.get(name, rank[""]), name))
+
+
+def _intervals(scored: EvaluatedSet, values: np.ndarray, resamples: int, seed: int) -> dict[str, Interval]:
+    images, kinds = scored.pairs["image_id"].to_pylist(), scored.pairs["negative_type"].to_pylist()
+    return type_intervals(values, images, kinds, resamples=resamples, seed=seed)
+
+
+def _sizes(scored: EvaluatedSet, kind: str) -> tuple[int, int]:
+    """Pairs and images of a negative type; of all for "mean"."""
+    kinds, images = np.array(scored.pairs["negative_type"].to_pylist()), np.array(scored.pairs["image_id"].to_pylist())
+    own = images if kind == MEAN else images[kinds == kind]
+    return len(own), len(np.unique(own))

@@ -1,0 +1,175 @@
+"""Reading what `itm train` and `itm evaluate` leave in a run's folder, and checking that runs can be compared."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from experiments.report.intervals import MEAN, is_right
+from negatives.tables.captions import InputError, show
+
+PAIR_KEY = ("image_id", "caption_id", "negative_id", "negative_type", "caption", "negative_caption")
+LOGITS = ("positive_logit", "negative_logit", "blind_positive_logit", "blind_negative_logit")
+COLUMNS = (*PAIR_KEY, "image", *LOGITS, "positive_score", "negative_score")
+
+
+@dataclass(frozen=True)
+class EvaluatedSet:
+    """One set as one run scored it: where its images lie, and its pairs in the order of `PAIR_KEY`."""
+
+    image_root: Path
+    pairs: pa.Table
+
+    @property
+    def right(self) -> np.ndarray:
+        """(pairs,) whether the run prefers the positive."""
+        return is_right(self.pairs["positive_logit"], self.pairs["negative_logit"])
+
+    @property
+    def blind_right(self) -> np.ndarray:
+        """(pairs,) whether the run prefers the positive on a noise image."""
+        return is_right(self.pairs["blind_positive_logit"], self.pairs["blind_negative_logit"])
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """A run: its sets, and its training log as metric -> step -> value."""
+
+    name: str
+    folder: Path
+    sets: dict[str, EvaluatedSet]
+    curves: dict[str, dict[int, float]]
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[EvaluatedRun]:
+    """The runs in the order given; runs of one name are called by their folders instead.
+
+    Raises:
+        InputError: If a folder is missing, listed twice, not evaluated or damaged, the runs have no set in common, or
+            two runs scored different pairs under the same set's name.
+    """
+    if not folders:
+        raise InputError("`runs` must name at least one evaluated run, got none. Give folders: itm compare RUN RUN.")
+    twice = [path for path, count in Counter(Path(folder).resolve() for folder in folders).items() if count > 1]
+    if twice:
+        raise InputError(f"A run can be compared once, {twice[0]} is listed more often. Take it out of `runs`.")
+    runs = [read_run(Path(folder)) for folder in folders]
+    names = Counter(run.name for run in runs)
+    runs = [replace(run, name=str(run.folder)) if names[run.name] > 1 else run for run in runs]
+    for position, run in enumerate(runs):
+        for earlier in runs[:position]:
+            _check_same_pairs(earlier, run)
+    common_sets(runs)
+    return runs
+
+
+def read_run(folder: Path) -> EvaluatedRun:
+    """One evaluated run.
+
+    Raises:
+        InputError: If the folder is not evaluated, or a file in it is damaged.
+    """
+    is_evaluation = (folder / "summary.json").is_file()  # one beside a run's own, with another score
+    path = folder / "summary.json" if is_evaluation else folder / "evaluation" / "summary.json"
+    if not path.is_file():
+        raise InputError(
+            f"A run must be evaluated before it is compared, {folder} is not: run `itm evaluate {folder}`."
+        )
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        name = f"{summary['run']} ({folder.name})" if is_evaluation else str(summary["run"])
+        roots = {str(key): Path(entry["image_root"]) for key, entry in summary["sets"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} must be what `itm evaluate` writes, and is not: evaluate the run again.") from error
+    read = {key: EvaluatedSet(root, _read_pairs(path.parent / key / "pairs.parquet")) for key, root in roots.items()}
+    return EvaluatedRun(name, folder, read, read_curves(path.parent.parent / "logs"))
+
+
+def common_sets(runs: Sequence[EvaluatedRun]) -> list[str]:
+    """The sets that every run was evaluated on, in the order of the first run.
+
+    Raises:
+        InputError: If there is none.
+    """
+    common = [name for name in runs[0].sets if all(name in run.sets for run in runs)]
+    if not common:
+        had = "; ".join(f"{run.name}: {', '.join(run.sets) or 'none'}" for run in runs)
+        raise InputError(f"Compared runs need an evaluated set in common, got {had}. Evaluate them on the same sets.")
+    return common
+
+
+def read_curves(logs: Path) -> dict[str, dict[int, float]]:
+    """Metric -> step -> value from all `version_*/metrics.csv`; what a resumed run logged again replaces the old."""
+    curves: dict[str, dict[int, float]] = {}
+    for path in sorted(logs.glob("version_*/metrics.csv"), key=lambda path: _numbers(path.parent.name)):
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                _add_row(curves, row)
+    return {metric: dict(sorted(points.items())) for metric, points in sorted(curves.items())}
+
+
+def _add_row(curves: dict[str, dict[int, float]], row: dict[str, Any]) -> None:
+    step = _number(row.get("step"))
+    for metric, text in row.items():
+        value = _number(text)
+        if metric not in ("epoch", "step") and step is not None and value is not None:
+            curves.setdefault(metric, {})[int(step)] = value
+
+
+def _number(text: Any) -> float | None:
+    # a killed run may leave half a line
+    try:
+        return float(text) if math.isfinite(float(text)) else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\d+", name)]
+
+
+def _read_pairs(path: Path) -> pa.Table:
+    again = "Evaluate the run again."
+    try:
+        table = pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} must be a Parquet file, and cannot be read as one. {again}") from error
+    missing = [name for name in COLUMNS if name not in table.column_names or table[name].null_count]
+    if missing:
+        raise InputError(f"Evaluated pairs need column `{missing[0]}` in every row, {path} lacks it. {again}")
+    if not len(table):
+        raise InputError(f"Evaluated pairs need rows, got none ({path}). {again}")
+    table = table.select(COLUMNS).sort_by([(name, "ascending") for name in PAIR_KEY])
+    repeated = [pair for pair, count in Counter(_pairs(table)).items() if count > 1]
+    if repeated:
+        raise InputError(f"A pair can be there once, got {show(repeated[0])} more often ({path}). {again}")
+    if MEAN in table["negative_type"].to_pylist():
+        raise InputError(f"A negative type cannot be called {MEAN!r}, the mean over the types is ({path}). Rename it.")
+    return table
+
+
+def _pairs(table: pa.Table) -> list[tuple[Any, ...]]:
+    return list(zip(*(table[name].to_pylist() for name in PAIR_KEY), strict=True))
+
+
+def _check_same_pairs(a: EvaluatedRun, b: EvaluatedRun) -> None:
+    for name in [name for name in a.sets if name in b.sets]:
+        one, other = a.sets[name].pairs, b.sets[name].pairs
+        if one.select(PAIR_KEY).equals(other.select(PAIR_KEY)):
+            continue
+        differ = len(set(_pairs(one)) ^ set(_pairs(other)))
+        raise InputError(
+            f"Paired differences need the same pairs in both runs, set {name!r} has {len(one)} in {a.folder} and "
+            f"{len(other)} in {b.folder}, {differ} of them in one only. Evaluate both on the same tables."
+        )

@@ -1,0 +1,134 @@
+"""A sweep's manifest: what has to run, what has run, in a file that survives kill -9."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from negatives.tables.captions import InputError, write_json
+
+PENDING, RUNNING, FINISHED, FAILED = "pending", "running", "finished", "failed"
+
+
+@dataclass
+class Task:
+    """One verb with its configuration.
+
+    Attributes:
+        name: unique in the sweep.
+        verb: which verb.
+        config: its configuration as YAML.
+        needs: task that has to be finished first; None where it only has to come after the preparation.
+        state: pending, running, finished or failed.
+        seconds: how long the last attempt took.
+    """
+
+    name: str
+    verb: str
+    config: str
+    needs: str | None = None
+    state: str = PENDING
+    seconds: float | None = None
+    config_hash: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.config_hash = hashlib.sha256(self.config.encode()).hexdigest()[:16]
+
+
+class Manifest:
+    """The tasks of a sweep; every change of state is on disk, whole, before the next step.
+
+    Args:
+        path: of the manifest file.
+        tasks: what the configuration asks for; states come from the file where it exists.
+
+    Raises:
+        InputError: a finished task's configuration has changed, or the file is no manifest.
+    """
+
+    def __init__(self, path: Path, tasks: list[Task]):
+        self.path, self.tasks = path, tasks
+        recorded = read_states(path)
+        self._others = [record for name, record in recorded.items() if name not in {task.name for task in tasks}]
+        for task in tasks:
+            record = recorded.get(task.name)
+            if record is None or record["state"] != FINISHED:
+                continue
+            if record["config_hash"] != task.config_hash:
+                raise InputError(
+                    f"{task.name} has run with another configuration ({path}); "
+                    "start anew with --overwrite, or give another output_dir."
+                )
+            task.state, task.seconds = FINISHED, record["seconds"]
+
+    def save(self) -> None:
+        """Writes the manifest whole."""
+        records = [{key: value for key, value in asdict(task).items() if key != "config"} for task in self.tasks]
+        # Tasks that the file no longer asks for keep their record: if they come back, it must be as they were.
+        write_json({"tasks": [*records, *self._others]}, self.path)
+
+    @contextmanager
+    def running(self, task: Task) -> Iterator[None]:
+        """Marks a task as running, then as finished, or as failed where the block raises."""
+        start = time.monotonic()
+        task.state = RUNNING
+        try:
+            self.save()  # inside: Ctrl-C may come as soon as others can read it
+            yield
+            task.state = FINISHED
+        except BaseException:
+            task.state = FAILED
+            raise
+        finally:
+            task.seconds = round(time.monotonic() - start, 1)
+            self.save()
+
+
+def read_states(path: Path) -> dict[str, dict[str, Any]]:
+    """The recorded tasks by name; none where there is no manifest yet.
+
+    Raises:
+        InputError: the file is no manifest.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        return {record["name"]: record for record in json.loads(path.read_text(encoding="utf-8"))["tasks"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no sweep manifest ({error!r}); start anew with --overwrite.") from None
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a sweep works in the folder."""
+    try:
+        with sweep_lock(folder):
+            return False
+    except InputError:
+        return True
+
+
+@contextmanager
+def sweep_lock(folder: Path) -> Iterator[None]:
+    """Holds the sweep's folder; forked children hold it too, until the last of them has ended.
+
+    Raises:
+        InputError: another sweep, or a run that outlived its sweep, works in the folder.
+    """
+    # Beside the folder, so that emptying the folder does not take the lock away.
+    path = folder.absolute().with_name(f".{folder.absolute().name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder} is in use by a sweep that is still running; wait for it or stop it (`fuser {path}`)."
+            ) from None
+        yield

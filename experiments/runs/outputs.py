@@ -1,0 +1,235 @@
+"""Output folders: what a run's folder says about how it came to be, whose it is, and whether it may be written."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from experiments.config.load import to_yaml
+from negatives.tables.captions import InputError, write_json, write_text
+
+CONFIG_FILE, PROVENANCE_FILE = "config.yaml", "provenance.json"
+PACKAGES = (
+    *("itm-lightning", "torch", "lightning", "transformers", "peft", "torchmetrics", "omegaconf", "wandb"),
+    *("pyarrow", "scikit-learn", "scipy", "numpy", "pillow", "tokenizers", "safetensors"),
+)
+ELSEWHERE = "or give another output_dir"
+
+
+class OutputFolder:
+    """The folder that a verb writes into. Making one checks the folder and touches nothing; `claim` prepares it.
+
+    Args:
+        config: the verb's configuration, with `output_dir`.
+        verb: a folder is only resumed or overwritten by the verb that wrote it.
+        result: the file that is written last; a folder that holds it is finished.
+        resume: go on in an existing folder, which has to have the same configuration (`logging` aside).
+        overwrite: empty an existing folder, which must not hold what the configuration reads.
+        may_differ: dotted keys that may have another value when a run goes on, with all below them.
+        kept: files and folders that `overwrite` leaves, with all whose names begin so.
+        private: keys of local paths in a folder that gets published: it holds their last part and a hash instead, by
+            which `resume` still knows them, and no command line.
+
+    Attributes:
+        path: the folder.
+        finished: with `resume`, whether there is nothing left to do.
+
+    Raises:
+        InputError: the folder exists and neither flag is set, or it is not this verb's, or a flag's condition fails.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        *,
+        verb: str,
+        result: str,
+        resume: bool,
+        overwrite: bool,
+        may_differ: Collection[str] = (),
+        kept: Collection[str] = (),
+        private: Collection[str] = (),
+    ):
+        self.path, self.verb = Path(config.output_dir), verb
+        shown = {key: without_folders(getattr(config, key)) for key in private}
+        self.yaml, self._left_out = to_yaml(dataclasses.replace(config, **shown)), {"argv"} if private else set()
+        self._empties, self._kept = False, tuple(kept)
+        self.finished = resume and (self.path / result).is_file()
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"output_dir must be a folder, {self.path} is a file; give another output_dir.")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        if not resume and not overwrite:
+            raise InputError(f"{self.path} exists: go on with it by --resume, replace it by --overwrite, {ELSEWHERE}.")
+        self._check_owner("--resume" if resume else "--overwrite")
+        if resume and verb != "sweep":  # a sweep may grow; its manifest checks each task
+            self._check_same_configuration(may_differ)
+        if overwrite:
+            self._check_no_input_inside(config)
+            self._empties = True
+
+    def claim(self) -> Path:
+        """Empties the folder where asked to, and writes `config.yaml` and `provenance.json`; returns the folder."""
+        if self._empties:
+            _empty(self.path, self._kept)
+        self._describe(self.path)
+        return self.path
+
+    @contextmanager
+    def whole(self) -> Iterator[Path]:
+        """Instead of `claim`: a folder beside this one to write to, which takes its place when the block ends.
+
+        Where the block fails, nothing is left of it, and what was there before stays; where the process is killed while
+        the two change places, the next call puts it back first.
+        """
+        path = self.path.resolve()
+        before = path.with_name(f".{path.name}.before")
+        if before.exists() and not path.exists():  # a process was killed between the two renames below
+            before.rename(path)
+        shutil.rmtree(before, ignore_errors=True)
+        with built_beside(path) as beside:
+            self._describe(beside)
+            yield beside
+            try:
+                if path.exists():
+                    path.rename(before)
+                beside.rename(path)
+            finally:
+                if before.exists() and not path.exists():
+                    before.rename(path)
+                shutil.rmtree(before, ignore_errors=True)
+
+    def _describe(self, folder: Path) -> None:
+        content = {key: value for key, value in provenance().items() if key not in self._left_out}
+        write_json({"verb": self.verb, **content}, folder / PROVENANCE_FILE)
+        write_text(self.yaml, folder / CONFIG_FILE)
+
+    def _check_owner(self, flag: str) -> None:
+        try:
+            owner = json.loads((self.path / PROVENANCE_FILE).read_text(encoding="utf-8"))["verb"]
+        except (OSError, ValueError, KeyError, TypeError):
+            owner = "something else"
+        if owner != self.verb:
+            raise InputError(f"{flag} needs a folder of `itm {self.verb}`, {self.path} is of {owner}; {ELSEWHERE[3:]}.")
+
+    def _check_same_configuration(self, may_differ: Collection[str]) -> None:
+        try:
+            before = OmegaConf.to_container(OmegaConf.load(self.path / CONFIG_FILE))
+        except Exception:  # an interrupted claim; whatever the file holds, it says nothing
+            return
+        now = OmegaConf.to_container(OmegaConf.create(self.yaml))
+        free = tuple(f"{key}." for key in may_differ)
+        if keys := sorted({key for key in _differences(before, now) if not f"{key}.".startswith(free)}):
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            listed = ", ".join(f"`{key}`" for key in keys[:3])
+            raise InputError(
+                f"{self.path} was made with another {listed}{more}; start anew with --overwrite, {ELSEWHERE}."
+            )
+
+    def _check_no_input_inside(self, config: Any) -> None:
+        root = self.path.resolve()
+        for value in _strings(dataclasses.asdict(config)):
+            path = Path(value)
+            inside = len(value) < 4096 and "\0" not in value and path.resolve().is_relative_to(root)
+            if inside and self.verb != "sweep" and path.resolve() != root and path.exists():
+                raise InputError(f"--overwrite would delete {value}, which this run reads; give another output_dir.")
+
+
+def without_folders(path: str) -> str:
+    """The last part of a path and a hash of all of it: two paths stay two, and no folder is told.
+
+    >>> without_folders("/home/me/clip"), without_folders("/home/you/clip")
+    ('clip-24aaa22e', 'clip-82c89660')
+    """
+    return f"{Path(path).name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+
+
+@contextmanager
+def built_beside(folder: Path) -> Iterator[Path]:
+    """A new folder next to `folder`, under a name of its own, gone at the end whatever happens."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
+    """Dotted keys whose values differ, `logging` aside."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {*before, *now} - ({"logging"} if not place else set()):
+            yield from _differences(before.get(key), now.get(key), f"{place}.{key}" if place else str(key))
+    elif before != now:
+        yield place
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+
+
+def provenance() -> dict[str, Any]:
+    """Source commit (None for an installed package), versions and command line of this process."""
+    return {
+        "argv": sys.argv,
+        "git": git_state(Path(__file__).parents[2]),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def git_state(checkout: Path) -> dict[str, Any] | None:
+    """Commit of a checkout and whether tracked or new files differ from it; None where there is no checkout."""
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        commit = _git(checkout, "rev-parse", "--verify", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(checkout, "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(checkout: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(checkout), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _empty(folder: Path, kept: tuple[str, ...]) -> None:
+    # the mark goes last, so that an overwrite that was interrupted can be repeated
+    for child in sorted(folder.iterdir(), key=lambda path: path.name == PROVENANCE_FILE):
+        if child.name.startswith(kept):
+            continue
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()

@@ -1,0 +1,144 @@
+"""`itm compare`: evaluated runs side by side, in tables, plots and one self-contained page.
+
+Writes `index.html`, `comparison.csv`, `seeds.csv`, `differences.csv`, `learning_curves.csv` and `audits.csv`. They are
+built in a folder beside the output folder and moved when all are there.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.config.schemas import CompareConfig
+from experiments.report.audits import AUDIT_COLUMNS, read_audits
+from experiments.report.examples import choose_examples
+from experiments.report.metric_rows import (
+    COMPARISON_COLUMNS,
+    CURVE_COLUMNS,
+    DIFFERENCE_COLUMNS,
+    Row,
+    comparison_rows,
+    curve_rows,
+    difference_rows,
+    find_reference,
+    types_in_order,
+)
+from experiments.report.page import Comparison, render_page
+from experiments.report.read_runs import common_sets, read_runs
+from experiments.report.seeds import SEED_COLUMNS, by_method, seed_rows
+from experiments.runs.outputs import OutputFolder, built_beside
+from experiments.runs.progress import say
+from negatives.tables.captions import write_text
+
+PAGE = "index.html"
+
+
+def run(config: CompareConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Compares the runs and writes the report; with `resume` an older report is replaced by a new one.
+
+    Raises:
+        InputError: an existing folder, runs that are not evaluated or cannot be compared, an unknown reference, or a
+            damaged audit.
+    """
+    output = OutputFolder(config, verb="compare", result=PAGE, resume=resume, overwrite=overwrite)
+    comparison = compare(config)
+    with built_beside(output.path.absolute()) as temporary:
+        write_tables(comparison, temporary)
+        write_text(render_page(comparison), temporary / PAGE)
+        folder = output.claim()
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == PAGE):
+            os.replace(path, folder / path.name)
+    _log(config, comparison, folder)
+    _print(comparison)
+    say(f"Report: {folder / PAGE}")
+
+
+def compare(config: CompareConfig) -> Comparison:
+    """All that the report shows, measured.
+
+    Raises:
+        InputError: runs that are not evaluated or cannot be compared, an unknown reference, or a damaged audit.
+    """
+    runs = read_runs(config.runs)
+    reference, audits = find_reference(runs, config.reference), read_audits(config.audits)
+    examples_set = common_sets(runs)[0]
+    return Comparison(
+        title=config.title,
+        note=config.note,
+        runs=runs,
+        reference=reference.name,
+        rows=comparison_rows(runs, resamples=config.bootstrap, seed=config.seed),
+        seeds=seed_rows(runs, resamples=config.bootstrap, seed=config.seed),
+        differences=difference_rows(runs, reference, resamples=config.bootstrap, seed=config.seed),
+        audits=audits,
+        examples_set=examples_set,
+        examples=choose_examples(runs, examples_set, config.examples, config.seed),
+    )
+
+
+def write_tables(comparison: Comparison, folder: Path) -> None:
+    """Writes the comparison's CSV files, each with its head even where it has no rows."""
+    _write_csv(folder / "comparison.csv", COMPARISON_COLUMNS, comparison.rows)
+    _write_csv(folder / "seeds.csv", SEED_COLUMNS, comparison.seeds)
+    _write_csv(folder / "differences.csv", DIFFERENCE_COLUMNS, comparison.differences)
+    _write_csv(folder / "learning_curves.csv", CURVE_COLUMNS, curve_rows(comparison.runs))
+    _write_csv(folder / "audits.csv", AUDIT_COLUMNS, [row for audit in comparison.audits for row in audit.rows()])
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _log(config: CompareConfig, comparison: Comparison, folder: Path) -> None:
+    if config.logging.wandb == "disabled":
+        return
+    import wandb
+
+    from experiments.build import wandb_logger
+
+    logger = wandb_logger(config.logging, folder=folder, name=config.title, job_type="compare", settings=config)
+    assert logger is not None
+    rows = [[row[column] for column in COMPARISON_COLUMNS] for row in comparison.rows]
+    logger.experiment.log({"compare/comparison/table": wandb.Table(columns=list(COMPARISON_COLUMNS), data=rows)})
+    logger.experiment.summary.update(
+        {
+            f"compare/{row['set']}/{row['run']}.{row['negative_type']}_{key}": row[key]
+            for row in comparison.rows
+            for key in ("accuracy", "blind_accuracy")
+        }
+    )
+    logger.experiment.finish()
+
+
+def _print(comparison: Comparison) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    kinds = types_in_order([row["negative_type"] for row in comparison.rows])
+    # what many seeds have in common says more than each of them; the page has them all
+    methods = by_method(comparison.runs)
+    alone = {run.name for run in comparison.runs} - {run.name for runs in methods.values() for run in runs}
+    rows = [row for row in comparison.rows if row["run"] in alone] + [*comparison.seeds]
+    for name in dict.fromkeys(row["set"] for row in rows):
+        table = Table(title=Text(f"{name}: accuracy [95 % interval], and blind, on noise images"), box=SIMPLE)
+        for heading in ("negative type", "run", "accuracy", *["seeds"] * bool(methods), "blind"):
+            table.add_column(heading, justify="left" if heading in ("negative type", "run") else "right")
+        for kind in (*kinds[-1:], *kinds[:-1]):
+            own = [row for row in rows if (row["set"], row["negative_type"]) == (name, kind)]
+            for position, row in enumerate(own):
+                seeds = [f"{row['lowest_seed']:.3f} - {row['highest_seed']:.3f}" if "method" in row else ""]
+                shown = (_shown(row, ""), *seeds[: bool(methods)], _shown(row, "blind_"))
+                cells = ("" if position else kind, row["method"] if "method" in row else row["run"], *shown)
+                table.add_row(*map(Text, cells))
+        Console().print(table)
+
+
+def _shown(row: Row, prefix: str) -> str:
+    return f"{row[f'{prefix}accuracy']:.3f} [{row[f'{prefix}low']:.3f}, {row[f'{prefix}high']:.3f}]"

@@ -1,0 +1,140 @@
+"""`itm export`: a trained run as a folder that Transformers, or PEFT for adapters, loads without this package.
+
+Writes the weights with processor and tokenizer, `scorer.json`, and a model card with code that scores, `README.md`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from experiments.build import load_run
+from experiments.config.model_schemas import ModelConfig
+from experiments.config.schemas import ExperimentConfig, ExportConfig
+from experiments.report.card import Card, Licence, render_card
+from experiments.report.card_sources import find_certificate, find_evaluations, find_provenance, table_sources
+from experiments.runs.outputs import OutputFolder
+from experiments.runs.progress import say
+from experiments.verbs.filter import CERTIFICATE_FILE
+from lightning_modules.scoring.runs import SCORER_FILE
+from negatives.tables.captions import InputError, write_json, write_text
+
+CARD_FILE = "README.md"
+PRIVATE = ("run", "output_dir")
+"""Keys of the configuration that are no one's business where the folder is published."""
+KNOWN_LICENCES = {
+    "llava-hf/llava-1.5-": ("llama2", "Llama 2 Community License"),
+    "Salesforce/blip2": ("mit", "MIT"),
+    "openai/clip": ("mit", "MIT (that of OpenAI's repository; the weights' own page names none)"),
+}
+"""Start of a base's name on the hub -> its licence, by the hub's name and for people."""
+
+
+def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Writes a run's weights in the format of Transformers or PEFT, and the model card; the folder appears whole.
+
+    Raises:
+        InputError: the folder is in use, the run is unfinished, or its base cannot be loaded.
+    """
+    output = OutputFolder(
+        config, verb="export", result=SCORER_FILE, resume=resume, overwrite=overwrite, private=PRIVATE
+    )
+    if output.finished:
+        say(f"{output.path} is finished; nothing to resume.")
+        return
+    module, experiment = load_run(Path(config.run))
+    base = experiment.model.checkpoint
+    if base is not None and Path(base).is_dir() and output.path.resolve().is_relative_to(Path(base).resolve()):
+        raise InputError(f"`output_dir` must not be in the base of the run, {base}, got {output.path}; choose another.")
+    from lightning_modules.backbones.blip2_itm import MAX_WORDS, PUNCTUATION
+    from lightning_modules.checkpoint import EDGE
+    from lightning_modules.scoring import export
+
+    content, beside = export.scorer_content(module), export.other_parameters(module)
+    backend, has_adapters = export.image_backend(module), export.has_adapters(module)
+    facts = _facts(Path(config.run), experiment, content["model"].get("score"))
+    with output.whole() as folder:
+        try:
+            parameters = _write_weights(module, experiment.model, folder, content, merge=config.merge)
+        except (ValueError, OSError) as error:
+            raise InputError(f"{config.run}: {' '.join(str(error).split())}") from error
+        card = Card(
+            experiment,
+            content,
+            merged=has_adapters and "base" not in content,
+            licence=licence_of(experiment.model.checkpoint, config.licence),
+            image_backend=backend,
+            parameters=parameters,
+            others=beside,
+            **facts,
+        )
+        punctuation = "".join(map(chr, PUNCTUATION))
+        text = render_card(card, edge=EDGE, max_words=MAX_WORDS, punctuation=punctuation)
+        write_text(text, folder / CARD_FILE)
+        write_json(content, folder / SCORER_FILE)
+    say(f"Exported {experiment.name}: {output.path / CARD_FILE} says how it is used.")
+
+
+def _write_weights(module: Any, model: ModelConfig, folder: Path, content: dict[str, Any], *, merge: bool) -> list[str]:
+    """Writes weights and processor, and for adapters says in `content` what their base is.
+
+    Returns:
+        The names of the parameters that trained beside adapters and are no module's.
+    """
+    from lightning_modules.scoring import export
+
+    if merge or model.checkpoint is None or not export.has_adapters(module):
+        export.save_whole(module, folder)
+        return []
+    # a folder is found from wherever the export is used
+    checkpoint = str(Path(model.checkpoint).resolve()) if Path(model.checkpoint).is_dir() else model.checkpoint
+    parameters = export.save_adapters(module, folder, checkpoint)
+    # once more from its files: in the scorer, some of its weights have trained
+    base = export.load_base(content["backbone"], checkpoint, content["model"], dtype="auto")
+    content["base"] = {"checkpoint": checkpoint, "weights": export.base_fingerprint(base)}
+    return parameters
+
+
+def licence_of(base: str | None, given: str | None = None) -> Licence:
+    """The licence for a card.
+
+    Args:
+        base: hub name or folder of what was trained from; None for a model from scratch.
+        given: the hub's name of the licence that the user says it has.
+
+    >>> licence_of("llava-hf/llava-1.5-7b-hf").name, licence_of("me/model").name, licence_of(None).name
+    ('llama2', 'other', 'apache-2.0')
+    """
+    if given is not None:
+        return Licence(given, given, "Given by whoever exported it.")
+    if base is None:
+        return Licence("apache-2.0", "Apache-2.0", "The weights were trained from random ones.")
+    reason = "That of the base; what was trained from it is bound by it."
+    if Path(base).is_dir():
+        if own := _licence_in(Path(base) / "README.md"):
+            return Licence(own, own, reason)
+    else:
+        for start, (name, title) in KNOWN_LICENCES.items():
+            if base.startswith(start):
+                return Licence(name, title, reason)
+    return Licence("other", "other: see the base model", "The base's licence is not known here; it binds this model.")
+
+
+def _licence_in(card: Path) -> str | None:
+    """What the YAML in front of a model card names; None where it names nothing that the hub would know."""
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+    found = re.search(r"""^licen[sc]e:\s*["']?([\w.-]{1,60})["']?\s*$""", front[1], re.MULTILINE) if front else None
+    return found[1] if found else None
+
+
+def _facts(run: Path, experiment: ExperimentConfig, own_score: str | None) -> dict[str, Any]:
+    """What a card says about data, evaluation and provenance, as far as the files are there."""
+    verdicts = experiment.data.verdicts
+    return {
+        "tables": list(table_sources(experiment.data)),
+        "certificate": find_certificate(Path(verdicts).parent / CERTIFICATE_FILE) if verdicts else None,
+        "evaluations": list(find_evaluations(run, own_score)),
+        "provenance": find_provenance(run),
+    }

@@ -1,0 +1,228 @@
+"""`itm filter`: keeps the texts or pairs on which text alone says nothing, and certifies what is left."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from experiments.build import build_judges, wandb_logger
+from experiments.config.text_schemas import FilterConfig
+from experiments.runs.outputs import OutputFolder
+from experiments.runs.progress import counter, say
+from negatives.tables.captions import (
+    PAIR_VERDICT_SCHEMA,
+    PAIR_VERDICTS_FILE,
+    VERDICT_SCHEMA,
+    pair_table,
+    read_captions,
+    read_negatives,
+    strings,
+    text_table,
+    with_paraphrases,
+    write_json,
+    write_table,
+)
+
+if TYPE_CHECKING:
+    from negatives.filtering.certificate import Certificate
+    from negatives.filtering.filter import Filtered
+    from negatives.judging.text_pairs import Corpus
+
+VERDICTS_FILE = "verdicts.parquet"
+CERTIFICATE_FILE = "certificate.json"
+MISSED = 1
+
+
+def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) -> int:
+    """Judges every text or pair by models that saw no other text of its image, applies the rule, writes verdicts.
+
+    Returns:
+        The exit code: 1 where fresh probes still tell the classes apart, or tell them apart the wrong way round.
+
+    Raises:
+        InputError: the folder is in use, an input is unusable, or nothing would be kept.
+    """
+    from negatives.filtering.harmonise import harmonise_table
+    from negatives.judging.text_pairs import build_corpus
+
+    output = OutputFolder(config, verb="filter", result=VERDICTS_FILE, resume=resume, overwrite=overwrite)
+    if output.finished:
+        say(f"{output.path} is finished; nothing to resume.")
+        return _finished(output.path)
+    captions = read_captions(config.captions)
+    if config.paraphrases is not None:
+        captions = with_paraphrases(captions, config.paraphrases)
+    negatives = read_negatives(config.negatives, captions)
+    if config.harmonise:
+        negatives = harmonise_table(captions, negatives)
+    texts, pairs = text_table(captions, negatives), pair_table(captions, negatives)
+    corpus = build_corpus(texts, pairs)
+    filtered, certificate = _filter(config, corpus)
+    folder = output.claim()
+    metadata = {"harmonised": "true" if config.harmonise else "false", "unit": config.unit, "rule": config.rule}
+    metadata["constant"] = str(filtered.constant)
+    if config.unit != "text":
+        write_table(_pair_verdicts(corpus, filtered, pairs, metadata), folder / PAIR_VERDICTS_FILE)
+    if certificate is not None:
+        found = filtered.constant is not None and math.isfinite(filtered.constant)
+        content = {"rule": config.rule, "constant": filtered.constant if found else None} | certificate.to_json()
+        write_json(content, folder / CERTIFICATE_FILE)
+        _log(config, certificate, folder)
+    write_table(_verdicts(corpus, filtered, texts, metadata), folder / VERDICTS_FILE)
+    return _report(config, corpus, filtered, certificate, folder)
+
+
+def _finished(folder: Path) -> int:
+    """The exit code of a run that is done: its certificate still says what it said."""
+    path = folder / CERTIFICATE_FILE
+    if not path.is_file() or json.loads(path.read_text(encoding="utf-8"))["balanced"]:
+        return 0
+    say(f"Not balanced: see {path}")
+    return MISSED
+
+
+def _filter(config: FilterConfig, corpus: Corpus) -> tuple[Filtered, Certificate | None]:
+    from negatives.filtering.certificate import certificate_fits, certify
+    from negatives.filtering.filter import filter_corpus, filter_fits
+    from negatives.judging.bias_metrics import encode
+
+    judges = build_judges(config.judge.judges, config.judge)
+    encoded = encode(judges, corpus)
+    searched = config.rule == "overlap" and config.constant is None
+    quick = sum(judge.threads for judge in judges) or len(judges)
+    total = filter_fits(
+        len(judges),
+        config.judge.folds,
+        config.unit,
+        searching=quick if searched else 0,
+        aflite_fraction=config.top_fraction if config.rule == "aflite" else 0.0,
+    )
+    with counter("filter: fits of judges", total) as advance:
+        filtered = filter_corpus(
+            corpus,
+            judges,
+            encoded,
+            unit=config.unit,
+            rule=config.rule,
+            constant=config.constant,
+            target=config.target,
+            fraction=config.top_fraction,
+            per_type=config.per_type,
+            folds=config.judge.folds,
+            seed=config.seed,
+            workers=config.judge.workers,
+            advance=advance,
+        )
+    if not config.certify:
+        return filtered, None
+    probes = build_judges(config.certificate.probes, config.judge)
+    missing = [judge for judge in probes if judge.name not in encoded]
+    wanted = config.certificate
+    with counter("certificate: fits of probes", certificate_fits(len(probes), wanted.folds, wanted.seeds)) as advance:
+        certificate = certify(
+            corpus,
+            filtered,
+            probes,
+            encoded | encode(missing, corpus),
+            tolerance=wanted.tolerance,
+            transformer_tolerance=wanted.transformer_tolerance,
+            folds=wanted.folds,
+            seeds=wanted.seeds,
+            bootstrap=wanted.bootstrap,
+            seed=config.seed,
+            workers=config.judge.workers,
+            advance=advance,
+        )
+    return filtered, certificate
+
+
+def _verdicts(corpus: Corpus, filtered: Filtered, texts: pa.Table, metadata: dict[str, str]) -> pa.Table:
+    """One row for each row of the text table."""
+    rows = corpus.text_of
+    columns = [strings(texts, "text_id"), corpus.labels[rows]]
+    columns += [part[rows] for part in (filtered.fold, filtered.oof_score, filtered.keep_probability, filtered.keep)]
+    table = pa.table(dict(zip(VERDICT_SCHEMA.names, columns, strict=True)), schema=VERDICT_SCHEMA)
+    return table.replace_schema_metadata(metadata)
+
+
+def _pair_verdicts(corpus: Corpus, filtered: Filtered, pairs: pa.Table, metadata: dict[str, str]) -> pa.Table:
+    """One row for each row of the pair table."""
+    parts = (filtered.pair_fold, filtered.pair_score, filtered.pair_keep_probability, filtered.pair_keep)
+    columns = [strings(pairs, "caption_id"), strings(pairs, "negative_id"), *(part[corpus.pair_of] for part in parts)]
+    table = pa.table(dict(zip(PAIR_VERDICT_SCHEMA.names, columns, strict=True)), schema=PAIR_VERDICT_SCHEMA)
+    return table.replace_schema_metadata(metadata)
+
+
+def _report(
+    config: FilterConfig, corpus: Corpus, filtered: Filtered, certificate: Certificate | None, folder: Path
+) -> int:
+    from negatives.filtering.certificate import retention
+
+    parts = [
+        f"{kept.kept} of {kept.of} {name} ({kept.share:.1%})" if kept.of else f"0 {name}"
+        for name, kept in retention(corpus, filtered).items()
+        if name in ("pairs", "texts", "positives", "negatives")
+    ]
+    constant = "" if filtered.constant is None else f", constant {filtered.constant:.3g}"
+    say(f"Kept {', '.join(parts)} by {config.rule}{constant}: {folder / VERDICTS_FILE}")
+    if certificate is None:
+        say("Not certified: what is left in the texts was not measured.")
+        return 0
+    _print(certificate)
+    if certificate.balanced:
+        say(f"Balanced: every probe is at a coin's level. {folder / CERTIFICATE_FILE}")
+        return 0
+    say(f"Not balanced: {'; '.join(certificate.misses)}. {folder / CERTIFICATE_FILE}")
+    return MISSED
+
+
+def _print(certificate: Certificate) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Fresh probes on what was kept, beside a random subset as large (0.5: a coin)")
+    for heading in ("probe", "negative type", "AUC", "random", "paired", "random"):
+        table.add_column(heading, justify="left" if heading in ("probe", "negative type") else "right")
+    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    for column, found in (("kept", certificate.estimates), ("random", certificate.control)):
+        for one in found:
+            cells.setdefault((one.judge, one.negative_type), {})[f"{column} {one.estimand}"] = one
+    for (judge, kind), row in cells.items():
+        if kind != "all" and judge != "stacked":
+            continue
+        keys = [f"{name} {estimand}" for estimand in ("auc", "paired_accuracy") for name in ("kept", "random")]
+        table.add_row(judge, kind, *(_cell(row.get(key)) for key in keys))
+    Console().print(table)
+
+
+def _cell(one: Any) -> str:
+    if one is None or one.value != one.value:
+        return "-"
+    return f"{one.value:.3f}" if one.low is None else f"{one.value:.3f} ±{(one.high - one.low) / 2:.3f}"
+
+
+def _log(config: FilterConfig, certificate: Certificate, folder: Path) -> None:
+    logger = wandb_logger(config.logging, folder=folder, name=folder.name, job_type="filter", settings=config)
+    if logger is None:
+        return
+    import wandb
+
+    metrics: dict[str, float] = {f"filter/{name}/kept": kept.share for name, kept in certificate.retention.items()}
+    metrics |= {
+        f"certificate/{one.judge}/{one.estimand}": one.value
+        for one in certificate.estimates
+        if one.negative_type == "all"
+    }
+    logger.log_metrics({name: value for name, value in metrics.items() if value == value})
+    columns: list[str | int] = ["set", "estimand", "judge", "negative_type", "value", "low", "high", "count"]
+    rows = [
+        [name, one.estimand, one.judge, one.negative_type, one.value, one.low, one.high, one.count]
+        for name, found in (("kept", certificate.estimates), ("random", certificate.control))
+        for one in found
+    ]
+    logger.experiment.log({"certificate/estimates": wandb.Table(columns=columns, data=rows)})
+    logger.experiment.finish()

@@ -1,0 +1,218 @@
+"""`itm generate generator=gpt`: asks a GPT model for every caption, at once or by its batch API.
+
+All answers are kept in a cache, and the tables are made from it: a run that is killed or stopped by a limit goes on
+where it was, and one on more captions with the same `gpt.cache` asks for the new ones. `summary.json` is written once
+every request is settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.config.text_schemas import GenerateConfig, GptConfig
+from experiments.runs.outputs import OutputFolder
+from experiments.runs.progress import meter, say, tracker
+from experiments.verbs.generate import (
+    NEGATIVES_FILE,
+    SUMMARY_FILE,
+    UNWRITTEN_FILE,
+    print_types,
+    read_source,
+    write_captions_with_negatives,
+)
+from experiments.verbs.generate_batches import (
+    GptRun,
+    collect_batches,
+    estimated,
+    price_of,
+    refuse_while_batches_run,
+    send_batches,
+    told,
+)
+from negatives.tables.captions import write_json
+from negatives.tables.files import table_writer
+
+if TYPE_CHECKING:
+    from negatives.chat.client import Server
+    from negatives.chat.tally import Event
+    from negatives.gpt.recipe import Recipe
+
+PARAPHRASES_FILE, CACHE_FILE, BATCHES = "paraphrases.parquet", "requests.sqlite", "batches"
+INCOMPLETE = 1
+REASONS_SHOWN = 3
+NO_KEY = "none"  # the package wants one
+# what may change when a run goes on: none of it is part of a request
+LIMITS = (
+    *("base_url", "api_key_env", "attempts", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout"),
+    *("retries", "max_requests", "max_cost", "prices", "batch", "results", "cache"),
+)
+
+
+def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = False) -> int:
+    """Asks what is not in the cache yet, and writes the tables from it.
+
+    Returns:
+        The exit code: 1 while requests are not settled.
+
+    Raises:
+        InputError: unusable captions, folder or cache; a server that will not answer; a price that is not known.
+    """
+    from negatives.chat.cache import RequestCache
+
+    free = ["image_root", *(f"gpt.{key}" for key in LIMITS)]
+    # what was paid for outlives --overwrite: a key says what was asked, so that no answer can be mistaken
+    output = OutputFolder(
+        config,
+        verb="generate",
+        result=SUMMARY_FILE,
+        resume=resume,
+        overwrite=overwrite,
+        may_differ=free,
+        kept=(CACHE_FILE, BATCHES),
+    )
+    if output.finished:
+        say(f"{output.path} is finished; nothing to resume.")
+        return 0
+    captions, recipe = read_source(config), recipe_of(config.gpt)
+    server, _ = _server(config.gpt), price_of(config.gpt)  # what they refuse, they refuse before the folder is touched
+    folder = output.claim()
+    with RequestCache(config.gpt.cache or folder / CACHE_FILE) as cache:
+        run = GptRun(config.gpt, captions, recipe, cache, folder / BATCHES)
+        if config.gpt.batch in ("submit", "write"):
+            send_batches(run, server)
+            return 0
+        complete = collect_batches(run, server) if config.gpt.batch == "collect" else _ask(run, server)
+        content = _write(config, run, folder)
+    if complete and not any(counts["valid"] for counts in content["types"].values()):
+        say("Not one text is valid. Look into the tables, change the model or gpt.attempts, and go on by --resume.")
+        complete = False
+    if complete:
+        write_captions_with_negatives(config, captions, folder)
+        write_json(content, folder / SUMMARY_FILE)  # last: it says that the folder is finished
+    return 0 if complete else INCOMPLETE
+
+
+def print_estimate(config: GenerateConfig) -> None:
+    """What is still to be asked, and what it will cost."""
+    from negatives.chat.cache import RequestCache
+
+    path = Path(config.gpt.cache or Path(config.output_dir) / CACHE_FILE)
+    with ExitStack() as stack:
+        cache = stack.enter_context(RequestCache(path)) if path.is_file() else None
+        say(told(estimated(config.gpt, read_source(config), recipe_of(config.gpt), cache), config.gpt))
+
+
+def recipe_of(config: GptConfig) -> Recipe:
+    """What is asked about every caption."""
+    from negatives.gpt.recipe import Recipe
+
+    return Recipe(
+        model=config.model,
+        types=tuple(config.types),
+        count=config.texts,
+        temperature=config.temperature,
+        max_tokens=config.max_tokens,
+        seed=config.seed,
+        version=config.prompt_version,
+    )
+
+
+def _server(config: GptConfig) -> Server:
+    """The server with its key; the key of OpenAI goes to no other server unless the configuration names it."""
+    from negatives.chat.client import Server
+
+    own = config.base_url == GptConfig.base_url
+    offline = config.batch == "write" or (config.batch == "collect" and config.results)
+    if offline or (config.api_key_env is None and not own):
+        return Server(config.base_url, NO_KEY)
+    return Server.from_environment(config.base_url, config.api_key_env or "OPENAI_API_KEY")
+
+
+def _ask(run: GptRun, server: Server) -> bool:
+    """Asks now; whether every request is settled then."""
+    from negatives.chat.ask import ask_all
+    from negatives.chat.rate_limits import RateLimits
+    from negatives.gpt.prompts import check_answer
+
+    config = run.config
+    refuse_while_batches_run(run)
+    estimate, price = run.estimate(), price_of(config)
+    say(told(estimate, config))
+    reasons: Counter[str] = Counter()
+    with meter("Requests", estimate.requests + estimate.settled) as show:
+        tally = asyncio.run(
+            ask_all(
+                run.requests(),
+                run.cache,
+                server,
+                check=check_answer,
+                limits=RateLimits(config.requests_per_minute, config.tokens_per_minute),
+                concurrency=config.concurrency,
+                attempts=config.attempts,
+                retries=config.retries,
+                timeout=config.timeout,
+                max_requests=config.max_requests,
+                max_cost=config.max_cost,
+                price=None if price is None else lambda model, prompt, completion: price.cost(prompt, completion),
+                report=_reporter(show, estimate.requests, reasons),
+            )
+        )
+    if tally.stopped:
+        say(f"Stopped: {tally.stopped}. Go on by --resume, with the same bounds or others.")
+    for detail, number in reasons.most_common(REASONS_SHOWN):
+        say(f"{number} times: {detail}")
+    if tally.unanswered:
+        say(f"{tally.unanswered} requests got no answer. Ask them again by --resume.")
+    return not tally.stopped and not tally.unanswered
+
+
+def _write(config: GenerateConfig, run: GptRun, folder: Path) -> dict[str, Any]:
+    """Writes the tables, as far as there are answers, and prints the summary, which it returns."""
+    from negatives.gpt.recipe import NEGATIVE_SCHEMA, PARAPHRASE_SCHEMA, rows_from
+    from negatives.gpt.summary import Summary
+    from negatives.writers.write import UNWRITTEN_SCHEMA
+
+    files = {
+        NEGATIVES_FILE: NEGATIVE_SCHEMA,
+        PARAPHRASES_FILE: PARAPHRASE_SCHEMA,
+        UNWRITTEN_FILE: UNWRITTEN_SCHEMA,
+    }
+    summary = Summary(run.recipe)
+    with ExitStack() as stack:
+        writers = [stack.enter_context(table_writer(folder / name, schema)) for name, schema in files.items()]
+        rows = rows_from(run.captions, run.recipe, run.cache, attempts=config.gpt.attempts)
+        for batch in tracker("Reading answers")(rows):
+            summary.add(batch)
+            for writer, table in zip(writers, (batch.negatives, batch.paraphrases, batch.unwritten), strict=True):
+                writer(table)
+    content = summary.to_dict(prices=config.gpt.prices, batch=config.gpt.batch != "none")
+    print_types(content["types"])
+    cost = "unknown" if content["cost"] is None else f"{content['cost']:.2f} dollars"
+    tokens = f"{content['prompt_tokens']} prompt and {content['completion_tokens']} completion tokens"
+    say(f"{tokens} in all, cost {cost}: {folder / NEGATIVES_FILE}")
+    return content
+
+
+def _reporter(show: Callable[[int, str], None], requests: int, reasons: Counter[str]) -> Callable[[Event], None]:
+    """Tells a meter how many requests are settled, the rate, failures, cost and time left; counts why some failed."""
+    start = time.monotonic()
+
+    def report(event: Event) -> None:
+        tally = event.tally
+        if event.kind == "fallback":
+            say(event.detail)
+        if event.kind in ("failed", "unanswered"):
+            reasons[event.detail] += 1
+        failed = tally.failed.total() + tally.unanswered
+        asked = tally.answered + failed
+        rate = asked / max(time.monotonic() - start, 1e-3)
+        left = f"{(requests - asked) / rate:.0f} s left" if asked else "time left unknown"
+        show(asked + tally.cached, f"{rate:.0f}/s, {failed} failed, {tally.cost:.2f} dollars, {left}")
+
+    return report

@@ -1,0 +1,119 @@
+"""`itm score`: scores a table of image-caption pairs, resumable.
+
+Finished shards lie in `parts/` as Parquet; at the end they become `scores.parquet`. Scores of another scorer are never
+mixed in: the folder's fingerprint has to be that of the run.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from experiments.build import build_module, file_hash, fingerprint, load_run, resolve_device
+from experiments.config.model_schemas import ModelConfig
+from experiments.config.schemas import ScoreConfig
+from experiments.runs.outputs import OutputFolder
+from experiments.runs.progress import say
+from negatives.tables.captions import InputError, read_captions, write_json, write_table
+
+SCORES_FILE, SCORER_FILE = "scores.parquet", "scorer.json"
+
+
+def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Scores every caption on its image and writes `scores.parquet`: image_id, text_id, logit, score.
+
+    Raises:
+        InputError: neither a run nor a checkpoint is given, an image is missing, or the folder holds other scores.
+    """
+    from datamodules.sources.image_rows import ImageRows, check_images
+    from experiments.runs.scoring import say_cut
+
+    output = OutputFolder(config, verb="score", result=SCORES_FILE, resume=resume, overwrite=overwrite)
+    if output.finished:
+        say(f"{output.path} is finished; nothing to resume.")
+        return
+    device = resolve_device(config.accelerator)
+    captions = read_captions(config.captions)
+    root = Path(config.image_root) if config.image_root else Path(config.captions).parent
+    check_images(root, captions["image"].to_pylist())
+    module, model = _scorer(config)
+    scorer = fingerprint(module, model, Path(config.run) if config.run else None)
+    # A resumed run must not mix scores of two scorers or two tables.
+    made_from = {**scorer, "captions": file_hash([Path(config.captions)])}
+    if not overwrite:
+        _check_same(output.path / SCORER_FILE, made_from)
+    folder = output.claim()
+    write_json(made_from, folder / SCORER_FILE)
+    rows = ImageRows(captions, None, root)
+    parts = _score_shards(config, module, rows, folder / "parts", device)
+    table = pa.concat_tables([pq.ParquetFile(part).read() for part in parts]).replace_schema_metadata(scorer)
+    write_table(table, folder / SCORES_FILE)
+    shutil.rmtree(folder / "parts")
+    say_cut(module)
+    say(f"Scored {len(table)} captions: {folder / SCORES_FILE}")
+
+
+def _scorer(config: ScoreConfig) -> tuple[Any, Any]:
+    if config.run is not None:
+        module, experiment = load_run(Path(config.run), score=config.score)
+        return module, experiment.model
+    model, dtype = with_scorer_settings(config.model)
+    return build_module(model, dtype=dtype), model
+
+
+def with_scorer_settings(model: ModelConfig) -> tuple[ModelConfig, Any | None]:
+    """The configuration with what the checkpoint's `scorer.json` says where it is left at its default, and the dtype.
+
+    Raises:
+        InputError: the file cannot be trusted.
+    """
+    from lightning_modules.scoring.scorer_file import find_scorer_settings
+
+    assert model.checkpoint is not None
+    try:
+        settings = find_scorer_settings(model.checkpoint)
+    except InputError:
+        raise
+    except (OSError, ValueError):  # no such checkpoint, which is told when it is loaded
+        settings = None
+    if settings is None:
+        return model, None
+    default = ModelConfig()
+    said = {"backbone": settings.backbone, **settings.model}
+    left = {key: value for key, value in said.items() if getattr(model, key) == getattr(default, key)}
+    return replace(model, **left), settings.dtype
+
+
+def _check_same(file: Path, made_from: dict[str, str]) -> None:
+    if not file.is_file():
+        return
+    before = json.loads(file.read_text(encoding="utf-8"))
+    if different := sorted(key for key in made_from if made_from[key] != before.get(key)):
+        raise InputError(f"{file.parent} holds scores made from another {', '.join(different)}; use --overwrite.")
+
+
+def _score_shards(config: ScoreConfig, module: Any, rows: Sequence[Any], parts: Path, device: Any) -> list[Path]:
+    """Scores what no saved part holds yet; returns all parts in order."""
+    from torch.utils.data import Subset
+
+    from experiments.runs.scoring import score_rows
+
+    paths = []
+    for start in range(0, len(rows), config.shard_size):
+        stop = min(start + config.shard_size, len(rows))
+        path = parts / f"{start:09d}-{stop:09d}.parquet"
+        paths.append(path)
+        if path.is_file():
+            continue
+        shard: Any = Subset(rows, range(start, stop))  # type: ignore[arg-type]
+        label = f"images {start} to {stop} of {len(rows)}"
+        scored = score_rows(module, shard, batch_size=config.batch_size, device=device, label=label)
+        write_table(pa.Table.from_pylist([asdict(item) for item in scored]), path)
+    return paths

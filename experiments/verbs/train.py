@@ -1,0 +1,275 @@
+"""`itm train`: one experiment, from its configuration to a checkpoint.
+
+The run's folder holds `config.yaml` and `provenance.json`, `logs/` (CSV, always), `wandb/` (unless disabled),
+`checkpoints/last.ckpt` (Lightning's, to resume from), `base.json` where it starts from a published checkpoint,
+and at the end `processor/` and `weights.safetensors`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.build import build_datamodule, build_module, resolve_device, wandb_logger
+from experiments.config.load import to_yaml
+from experiments.config.schemas import ExperimentConfig, LoggingConfig, TrainerConfig
+from experiments.runs.outputs import OutputFolder
+from experiments.runs.progress import is_terminal, say
+from lightning_modules.scoring.runs import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
+from negatives.tables.captions import InputError, write_json
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from lightning_modules.base import AlignmentModule
+
+LAST_FILE = "last.ckpt"
+
+
+def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Trains and saves; with `resume` goes on from the last checkpoint, or does nothing where the run is finished.
+
+    Raises:
+        InputError: an existing folder, missing hardware, unusable tables, or a model that cannot be loaded.
+    """
+    folder = Path(config.output_dir)
+    if resume and (folder / WEIGHTS_FILE).is_file() and not is_main_process():
+        return
+    output = None
+    if is_main_process():
+        output = OutputFolder(config, verb="train", result=WEIGHTS_FILE, resume=resume, overwrite=overwrite)
+        if output.finished:
+            say(f"{folder} is finished; nothing to resume.")
+            return
+    resolve_device(config.trainer.accelerator)
+    check_launched(config.trainer)
+    import lightning as L
+    import torch
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+    from rich.console import Console
+
+    from experiments.report.trainable import trainable_table
+    from experiments.runs.scoring import say_cut
+    from lightning_modules.checkpoint import frozen_fingerprint
+    from lightning_modules.scoring.runs import BASE_FILE, check_base
+
+    _quiet()
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    datamodule = build_datamodule(config.data, config.seed)
+    datamodule.setup()
+    words = datamodule.captions_to_train_on()
+    dtype = weights_dtype(config.trainer.precision)
+    module = build_module(config.model, config.optim, captions=words, dtype=dtype, seed=config.seed)
+    module.trainable_only = config.model.checkpoint is not None
+    datamodule.connect(module.collator())
+    last = folder / "checkpoints" / LAST_FILE
+    goes_on = resume and last.is_file()
+    frozen = None
+    if config.model.checkpoint is not None:
+        frozen = frozen_fingerprint(module.network)
+        if goes_on:
+            check_base(folder, module, config.model.checkpoint)
+    if goes_on and output is not None:
+        say(f"{folder} goes on from step {check_last(last, module, made_by(config))}.")
+    elif resume and output is not None and folder.exists():
+        say(f"{folder} has no checkpoint yet; it starts from step 0.")
+    try:
+        trainer = build_trainer(config, folder, last_wandb_run(folder) if goes_on else None)
+    except MisconfigurationException as error:
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+    if output is not None:
+        output.claim()
+        remove_partial(folder)
+        if frozen is not None:
+            write_json({"checkpoint": config.model.checkpoint, "frozen": frozen}, folder / BASE_FILE)
+        Console().print(trainable_table(module.network))
+    fit(trainer, module, datamodule, last if goes_on else None)
+    save_run(module, folder, write=trainer.is_global_zero)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # before a rank exits while another one still listens
+    if trainer.is_global_zero:
+        say_cut(module)
+        say(f"Trained {config.name}: {folder / WEIGHTS_FILE}")
+
+
+def is_main_process() -> bool:
+    """Whether this is the one process of a job that prepares the folder, by the launchers' environment variables."""
+    ranks = ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
+    return all(int(os.environ.get(name, 0)) == 0 for name in ranks)
+
+
+def check_launched(settings: TrainerConfig) -> None:
+    """Refuses a number of processes other than the configured one: alone, each would train a copy of its own.
+
+    Raises:
+        InputError: torchrun started another number.
+    """
+    expected, launched = settings.devices * settings.num_nodes, int(os.environ.get("WORLD_SIZE", 1))
+    if "TORCHELASTIC_RUN_ID" in os.environ and launched != expected:
+        raise InputError(
+            f"torchrun started {launched} processes, and trainer.devices x trainer.num_nodes is {expected}; "
+            "give both the same number."
+        )
+
+
+def made_by(config: ExperimentConfig) -> str:
+    """A hash of the configuration, `logging` aside: a checkpoint of another one is not gone on from."""
+    settings = to_yaml(replace(config, logging=LoggingConfig()))
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+def check_last(last: Path, module: AlignmentModule, made_by: str) -> int:
+    """Refuses a checkpoint that training cannot go on from, before anything is written; returns its step.
+
+    Raises:
+        InputError: it is damaged, unsafe, or of another model.
+    """
+    from lightning_modules.resume import check_resumable
+
+    try:
+        return check_resumable(last, module, made_by)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def remove_partial(folder: Path) -> None:
+    """Removes what a run that was killed while it wrote has left behind."""
+    from lightning_modules.checkpoint import partial_path
+
+    for path in (folder / WEIGHTS_FILE, folder / "checkpoints" / LAST_FILE):
+        partial_path(path).unlink(missing_ok=True)
+
+
+def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDataModule, last: Path | None) -> None:
+    """Fits, from the checkpoint `last` where there is one, and closes W&B's run whatever happens.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C.
+    """
+    try:
+        trainer.fit(module, datamodule, ckpt_path=last, weights_only=True)
+    except SystemExit:
+        raise KeyboardInterrupt from None  # how Lightning ends on Ctrl-C
+    finally:
+        finish_logging(trainer.loggers)
+
+
+def finish_logging(loggers: Iterable[Any]) -> None:
+    """Closes W&B's run, so that the next one in this process is a run of its own."""
+    from lightning.pytorch.loggers import WandbLogger
+
+    for logger in loggers:
+        if isinstance(logger, WandbLogger) and logger._experiment is not None:
+            logger.experiment.finish()
+
+
+def _quiet() -> None:
+    """Silences Lightning's advertisements and warnings about itself; errors still show."""
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # the accuracy is computed over all ranks already
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*accumulate the metric across devices.*")
+    # Lightning looks for a state of the loader; ours asks Lightning how far it has come
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+
+
+def save_run(module: Any, folder: Path, *, write: bool) -> None:
+    """Saves the processor, then the weights: a folder with weights is a finished run.
+
+    Args:
+        module: what was trained; to be called on all ranks, since they may have to gather its weights.
+        folder: of the run.
+        write: whether this is the rank that writes.
+    """
+    from lightning_modules.checkpoint import full_state_dict, write_weights
+
+    tensors = full_state_dict(module.network, trainable_only=module.trainable_only)
+    if write:
+        module.processor.save_pretrained(folder / PROCESSOR_FOLDER)
+        write_weights(tensors, folder / WEIGHTS_FILE, backbone=module.backbone)
+
+
+def build_strategy(settings: TrainerConfig) -> Any:
+    """Lightning's name or object for `trainer.strategy`; auto is ddp where there is more than one device."""
+    world_size = settings.devices * settings.num_nodes
+    if settings.strategy != "fsdp":
+        return "ddp" if settings.strategy == "auto" and world_size > 1 else settings.strategy
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    # One file that any number of ranks can resume from and that is replaced as a whole.
+    # The others wait for rank 0 to write it, which takes a while where it holds 100 GB.
+    return ModelParallelStrategy(
+        data_parallel_size=world_size,
+        tensor_parallel_size=1,
+        save_distributed_checkpoint=False,
+        timeout=timedelta(hours=2),
+    )
+
+
+def last_wandb_run(folder: Path) -> str | None:
+    """The id of the W&B run that a run's folder records already, for a resumed run to go on in."""
+    recorded = sorted((folder / "wandb").glob("*run-*_*-*"), key=lambda path: path.name.removeprefix("offline-"))
+    return recorded[-1].name.rsplit("-", 1)[-1] if recorded else None
+
+
+def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None = None) -> L.Trainer:
+    """Lightning's Trainer, with CSV and W&B logs, resumable checkpoints and progress.
+
+    Args:
+        config: the experiment.
+        folder: of the run.
+        wandb_run: id of the W&B run to go on in; a new one where None.
+    """
+    import lightning as L
+    from lightning.pytorch.loggers import CSVLogger
+
+    from experiments.runs.plain_progress import PlainProgress
+    from lightning_modules.resume import LastCheckpoint, WholeFiles
+
+    settings = config.trainer
+    wandb = wandb_logger(
+        config.logging, folder=folder, name=config.name, job_type="train", settings=config, run_id=wandb_run
+    )
+    # every row is written when it is logged: what a killed run has logged before its last checkpoint, nobody logs again
+    csv = CSVLogger(save_dir=folder, name="logs", flush_logs_every_n_steps=1)
+    callbacks: list[L.Callback] = [
+        LastCheckpoint(folder / "checkpoints" / LAST_FILE, settings.checkpoint_every, made_by(config))
+    ]
+    if not is_terminal():
+        callbacks.append(PlainProgress())
+    validate = settings.validate_every
+    return L.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=build_strategy(settings),
+        precision=settings.precision,  # type: ignore[arg-type]
+        max_epochs=-1 if settings.max_steps > 0 else settings.max_epochs,
+        max_steps=settings.max_steps if settings.max_steps > 0 else -1,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=config.optim.gradient_clip or None,
+        check_val_every_n_epoch=None if validate else 1,
+        val_check_interval=validate * settings.accumulate if validate else 1.0,
+        num_sanity_val_steps=0,
+        limit_val_batches=1.0 if config.data.validation else 0,
+        log_every_n_steps=settings.log_every,
+        logger=[csv, *([wandb] if wandb else [])],
+        callbacks=callbacks,
+        plugins=[WholeFiles()],
+        use_distributed_sampler=False,
+        # sharded parameters that were gathered in inference mode cannot be trained afterwards
+        inference_mode=False,
+        enable_progress_bar=is_terminal(),
+        enable_model_summary=is_terminal(),
+        default_root_dir=folder,
+    )

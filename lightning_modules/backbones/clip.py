@@ -1,0 +1,357 @@
+"""CLIP as an image-text matching scorer: match logit = logit scale x cosine, trained with hard negatives."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    PreTrainedTokenizerBase,
+)
+
+from datamodules.batch import POSITIVE, CaptionTooLongError, ImageTextBatch
+from lightning_modules.adapters import LoraSettings, add_lora
+from lightning_modules.backbones.published import load_processor, load_published, published_config
+from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, recompute_activations
+from lightning_modules.flat_captions import flat_captions, to_cells
+from lightning_modules.losses.ce_clip import CeClipLoss, CeClipSettings
+from lightning_modules.losses.itc import gather_layout, gather_rows, itc_loss, local_layout, rank_sizes
+from lightning_modules.precision import at_least_float32
+
+LOSSES = ("itc", "ce_clip")
+ACTIVATIONS = ("quick_gelu", "gelu")
+PARTS = {
+    "towers": ("text_model", "vision_model"),
+    "language_model": ("text_model",),
+    "vision": ("vision_model",),
+    "projector": ("visual_projection", "text_projection"),
+}
+"""What LoRA can be put on; both towers where nothing is said."""
+LARGEST_LOGIT_SCALE = math.log(100)
+OPENAI = re.compile(r"(^|[/\\])(models--)?openai(/|\\|--|-|_)clip-[^/\\]*([/\\]snapshots[/\\][^/\\]*)?[/\\]?$")
+"""OpenAI's CLIPs on the hub, in the hub's cache, and in folders called after them."""
+QUICK_GELU = "set model.activation=quick_gelu"
+OPENAI_SHAPES = {(768, 32, 512), (768, 16, 512), (1024, 14, 768)}
+"""Width and patch of the vision tower and width of the text tower: ViT-B/32, ViT-B/16 and ViT-L/14."""
+
+
+class ClipEncoder:
+    """Images and captions to CLIP's inputs; picklable, runs in loader workers.
+
+    Args:
+        processor: tokenizer and image processor of the checkpoint.
+        max_text_tokens: most tokens of a caption, start and end token among them.
+        long_captions: `truncate` leaves out what is too long before the end token, `error` refuses the caption.
+    """
+
+    def __init__(self, processor: CLIPProcessor, *, max_text_tokens: int, long_captions: str):
+        self.processor, self.tokenizer = processor, processor.tokenizer
+        self.max_text_tokens, self.long_captions = max_text_tokens, long_captions
+
+    def _shortened(self, ids: list[int], caption: str) -> list[int]:
+        if len(ids) <= self.max_text_tokens:
+            return ids
+        if self.long_captions == "error":
+            raise CaptionTooLongError.of(caption, len(ids), self.max_text_tokens)
+        return [*ids[: self.max_text_tokens - 1], ids[-1]]
+
+    def __call__(
+        self, images: Sequence[Image.Image], captions: Sequence[Sequence[str]], labels: Sequence[Sequence[int]]
+    ) -> dict[str, torch.Tensor]:
+        """`pixel_values` [B, 3, H, W], and what `text_inputs` gives."""
+        return {"pixel_values": self.image_inputs(images), **self.text_inputs(captions)}
+
+    def image_inputs(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """[B, 3, H, W] pixel values."""
+        return self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+
+    def text_inputs(self, captions: Sequence[Sequence[str]]) -> dict[str, torch.Tensor]:
+        """What `flat_captions` gives.
+
+        Raises:
+            CaptionTooLongError: a caption is too long, and `long_captions` is `error`.
+        """
+        flat = [caption for texts in captions for caption in texts]
+        # An end token that a caption spells stays text: it would hide what follows it.
+        whole = self.tokenizer(flat, split_special_tokens=True, verbose=False).input_ids
+        ids = [self._shortened(tokens, caption) for tokens, caption in zip(whole, flat, strict=True)]
+        cut = [len(tokens) > self.max_text_tokens for tokens in whole]
+        # Padded with the end token: the text model reads the first end token (or the first highest id).
+        return flat_captions(captions, ids, cut, pad_id=self.tokenizer.eos_token_id)
+
+
+class ClipNetwork(nn.Module):
+    """A CLIP whose `forward` encodes every image and every text once.
+
+    It owns the Transformers model: sharded parameters (FSDP2) are gathered by the hooks of this module's forward, so
+    nothing outside calls a submodule or reads a weight.
+    """
+
+    def __init__(self, clip: CLIPModel):
+        super().__init__()
+        # FSDP2 shards no scalars; one element broadcasts wherever CLIPModel multiplies by its scale
+        clip.logit_scale = nn.Parameter(clip.logit_scale.detach().reshape(1), clip.logit_scale.requires_grad)
+        self.clip = clip
+
+    def forward(
+        self, pixel_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Features and scale, in float32 at least: in half precision the cosines of similar captions would tie.
+
+        Args:
+            pixel_values: [B, 3, H, W].
+            input_ids, attention_mask: [N, T], padded on the right.
+
+        Returns:
+            `image_features` [B, D] and `text_features` [N, D] of length 1, and the `scale` [1] of their cosines,
+            exp(logit_scale).
+        """
+        image_features = self.clip.get_image_features(pixel_values=pixel_values).pooler_output
+        text_features = self.clip.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+        return (
+            F.normalize(at_least_float32(image_features), dim=-1),
+            F.normalize(at_least_float32(text_features), dim=-1),
+            at_least_float32(self.clip.logit_scale).exp(),
+        )
+
+
+class ClipModule(AlignmentModule):
+    """CLIP behind the contract of `AlignmentModule`.
+
+    The contrast is taken over the texts and images of all ranks, batch by batch: a step over several accumulated
+    batches is the mean of their contrasts, each over its own batch.
+
+    Args:
+        clip: the Transformers model.
+        processor: its processor.
+        loss: `itc`, with the hard negatives of all images among the texts (NegCLIP's), or `ce_clip`, which adds IMC and
+            CMR.
+        ce_clip: settings of the latter.
+        train_vision: also train the vision tower's own weights, where there are no adapters.
+        lora: adapters, beside which both towers stay as they are; None trains the towers' weights. The projections
+            (unless they are adapted) and the logit scale train either way.
+        gradient_checkpointing: recompute activations in the backward pass.
+        max_text_tokens: longest caption, start and end token among its tokens; the text model's context where None.
+        long_captions: `truncate`, or `error` to refuse longer ones.
+        optim: keyword arguments of `AlignmentModule`.
+
+    Raises:
+        ValueError: an unknown setting, a limit beyond the text model's context, or adapters that match nothing.
+    """
+
+    backbone = "clip"
+    parts = PARTS
+    network: ClipNetwork
+
+    def __init__(
+        self,
+        clip: CLIPModel,
+        processor: CLIPProcessor,
+        *,
+        loss: str = "itc",
+        ce_clip: CeClipSettings | None = None,
+        train_vision: bool = True,
+        lora: LoraSettings | None = None,
+        gradient_checkpointing: bool = False,
+        max_text_tokens: int | None = None,
+        long_captions: str = "truncate",
+        **optim: Any,
+    ):
+        super().__init__(**optim)
+        check_choice("loss", loss, LOSSES)
+        check_choice("long_captions", long_captions, LONG_CAPTIONS)
+        text_config = clip.text_model.config
+        context = text_config.max_position_embeddings
+        limit = context if max_text_tokens is None else max_text_tokens
+        if not 3 <= limit <= context:
+            raise ValueError(f"model.max_text_tokens must be in [3, {context}] for this CLIP, got {limit}.")
+        check_end_token(text_config, processor.tokenizer)
+        self.processor = processor
+        self.encoder = ClipEncoder(processor, max_text_tokens=limit, long_captions=long_captions)
+        clip.vision_model.requires_grad_(train_vision)
+        if lora is not None:
+            clip.text_model.requires_grad_(False)
+            clip.vision_model.requires_grad_(False)
+            add_lora(clip, lora, PARTS)
+        if gradient_checkpointing:
+            recompute_activations(clip)
+        self.network = ClipNetwork(clip)
+        self.ce_clip = CeClipLoss(ce_clip or CeClipSettings()) if loss == "ce_clip" else None
+
+    def logits(self, batch: ImageTextBatch) -> torch.Tensor:
+        """(B, C) float32 scale x cosine of each image and its own captions; 0 in cells that do not exist."""
+        image_features, text_features, scale = self._features(batch)
+        own_image = image_features[batch.inputs["cell_index"] // batch.labels.shape[1]]
+        # a sum of products, since a matrix product would round under autocast
+        return to_cells((scale * (own_image * text_features).sum(-1)).float(), batch)
+
+    def matrix_logits(self, images: Iterable[Sequence[Image.Image]], captions: Iterable[Sequence[str]]) -> torch.Tensor:
+        """(M, N) float32 scale x cosine of M images with N captions, each encoded once; captions that are cut count."""
+        image_features = torch.cat([self.image_features(batch) for batch in images])
+        text_features = torch.cat([self.text_features(batch) for batch in captions])
+        return (self._scale() * image_features @ text_features.T).float()
+
+    def score(self, logits: torch.Tensor) -> torch.Tensor:
+        """The cosine, in [-1, 1]."""
+        return logits / self._scale()
+
+    def _scale(self) -> torch.Tensor:
+        return at_least_float32(self.network.clip.logit_scale.detach()).exp()
+
+    def loss_terms(self, batch: ImageTextBatch) -> int:
+        """How many of this rank's images have an anchor: a positive in column 0."""
+        return int((batch.caption_mask[:, 0] & (batch.labels[:, 0] == POSITIVE)).sum())
+
+    def loss(self, batch: ImageTextBatch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """Contrast over the global batch, mean over this rank's anchors; the report holds its terms and the scale."""
+        images, texts, scale = self._features(batch)
+        settings = self.ce_clip.settings if self.ce_clip else None
+        local = local_layout(
+            batch, settings.types if settings else (), distinct_images=bool(settings and settings.reference)
+        )
+        counts = len(images), len(texts), len(local.anchor_texts), len(local.hard_texts)
+        image_sizes, text_sizes, anchors, hard_texts = rank_sizes(*counts, device=images.device)
+        layout = gather_layout(local, image_sizes, text_sizes)
+        features = gather_rows(images, image_sizes), gather_rows(texts, text_sizes)
+        report: dict[str, torch.Tensor] = {}
+        if self.ce_clip is None:
+            loss, right = itc_loss(*features, scale, layout)
+        else:
+            totals = {"anchors": sum(anchors), "hard_texts": sum(hard_texts)}
+            loss, right, report = self.ce_clip(*features, scale, layout, **totals)
+        report["itc/i2t_accuracy"] = right.sum() / max(1, len(right))
+        report["itc/logit_scale"] = scale.detach().squeeze()
+        return loss, report
+
+    def on_train_batch_start(self, batch: ImageTextBatch, batch_idx: int) -> None:
+        """Seeds dropout; in CE-CLIP's reference, rank thresholds begin anew with each epoch."""
+        super().on_train_batch_start(batch, batch_idx)
+        if self.ce_clip and self.ce_clip.settings.reference and batch_idx == 0:
+            self.ce_clip.rank_thresholds.reset()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Normalises gradients, and moves the rank thresholds for the next step."""
+        super().on_before_optimizer_step(optimizer)
+        if self.ce_clip:
+            self.ce_clip.step()
+
+    def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
+        """Keeps the scale between 1 and 100 after every step, as CLIP does."""
+        super().optimizer_step(*arguments, **settings)
+        # not in on_train_batch_end: checkpoints are written by then
+        with torch.no_grad():
+            self.network.clip.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
+
+    def _features(self, batch: ImageTextBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        names = ("pixel_values", "input_ids", "attention_mask")
+        return self.network(**{name: batch.inputs[name] for name in names})
+
+    def image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """[n, D] features of length 1 of images without captions, by a network that is not sharded."""
+        pixel_values = self.encoder.image_inputs(images).to(self.device)
+        features = self.network.clip.get_image_features(pixel_values=pixel_values).pooler_output
+        return F.normalize(at_least_float32(features), dim=-1)
+
+    def text_features(self, captions: Sequence[str]) -> torch.Tensor:
+        """[n, D] features of length 1 of captions without images, by a network that is not sharded; counts cut ones."""
+        inputs = self.encoder.text_inputs([captions])
+        self.captions_cut += int(inputs["cut"].sum())
+        given = {name: inputs[name].to(self.device) for name in ("input_ids", "attention_mask")}
+        return F.normalize(at_least_float32(self.network.clip.get_text_features(**given).pooler_output), dim=-1)
+
+
+def check_end_token(config: CLIPTextConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """That the text model reads a caption at its end token, and not all captions at the start token.
+
+    Transformers takes an `eos_token_id` of 2 in the configuration, which is what OpenAI's have, for "the highest id".
+
+    Raises:
+        ValueError: the configuration names another token than the tokenizer's end token.
+    """
+    expected = len(tokenizer) - 1 if config.eos_token_id == 2 else config.eos_token_id
+    if tokenizer.eos_token_id != expected:
+        raise ValueError(
+            f"CLIP's text_config.eos_token_id is {config.eos_token_id} (the text is read at token {expected}), but the "
+            f"tokenizer ends a caption with {tokenizer.eos_token_id}; mend config.json or the tokenizer."
+        )
+
+
+def choose_activation(
+    text: CLIPTextConfig, vision: CLIPVisionConfig, sources: Sequence[str], activation: str | None = None
+) -> str:
+    """The activation that a checkpoint's weights need; OpenAI's were trained with QuickGELU.
+
+    What says nothing about its origin cannot be recognised: weights that were trained from OpenAI's, saved under
+    another name, with `gelu` in their configuration. They run, and score worse than they could. So this warns about
+    `gelu` in a model of one of OpenAI's shapes; `activation` says that it is meant. A configuration without
+    `hidden_act` counts as quick_gelu, Transformers' default.
+
+    Args:
+        text, vision: the towers' configurations, as saved.
+        sources: what tells where the weights are from: hub name or folder, and the `_name_or_path` that was saved.
+        activation: `quick_gelu` or `gelu`, whatever the configuration says; None for what it says.
+
+    Raises:
+        ValueError: OpenAI's weights without QuickGELU, towers that disagree, or an unknown `activation`.
+    """
+    name, agreed = sources[0], text.hidden_act == vision.hidden_act
+    if activation not in (None, *ACTIVATIONS):
+        raise ValueError(f"model.activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
+    if activation is None and not agreed:
+        raise ValueError(
+            f"hidden_act must be the same in both towers, got {text.hidden_act} (text) and {vision.hidden_act} "
+            f"(vision) in {name}; set model.activation to what the weights were trained with."
+        )
+    chosen = activation or text.hidden_act
+    if chosen != "quick_gelu" and (openai := next((source for source in sources if OPENAI.search(source)), None)):
+        said = "model.activation" if activation else "hidden_act in its configuration"
+        remedy = "leave it out" if activation and agreed and text.hidden_act == "quick_gelu" else QUICK_GELU
+        raise ValueError(f"{name} holds weights of {openai}, which need quick_gelu, and {said} is {chosen}; {remedy}.")
+    shape = (vision.hidden_size, vision.patch_size, text.hidden_size)
+    if activation is None and chosen == "gelu" and shape in OPENAI_SHAPES:
+        rank_zero_warn(
+            f"{name} runs with gelu, as its configuration says. If its weights were trained from OpenAI's, "
+            f"{QUICK_GELU}; if not, model.activation=gelu says so."
+        )
+    return chosen
+
+
+def load_clip(
+    name_or_folder: str | Path, *, dtype: torch.dtype | str = "auto", activation: str | None = None
+) -> tuple[CLIPModel, CLIPProcessor]:
+    """A published checkpoint (openai/clip-vit-base-patch32) by hub name or folder, safetensors only.
+
+    Args:
+        name_or_folder: where it is.
+        dtype: of the weights; as saved for "auto".
+        activation: see `choose_activation`.
+
+    Raises:
+        OSError: there is no such checkpoint, or the hub cannot be reached.
+        ValueError: it is no CLIP, lacks weights, or its activation is not what its weights need.
+    """
+    name = str(name_or_folder)
+    config = published_config(CLIPModel, name)
+    saved, _ = CLIPConfig.get_config_dict(name)
+    text, vision = config.text_config, config.vision_config
+    assert isinstance(text, CLIPTextConfig)
+    assert isinstance(vision, CLIPVisionConfig)
+    folder = [str(Path(name).resolve())] if Path(name).is_dir() else []
+    text.hidden_act = vision.hidden_act = choose_activation(
+        text, vision, [name, *folder, str(saved.get("_name_or_path"))], activation
+    )
+    clip = load_published(CLIPModel, name, dtype=dtype, config=config)
+    return clip, load_processor(name)

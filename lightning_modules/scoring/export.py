@@ -1,0 +1,272 @@
+"""Trained scorers as folders that Transformers, and PEFT for adapters, load without this package."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
+from safetensors.torch import save_file
+from torch import nn
+from transformers import LlavaImageProcessorPil, PreTrainedModel, ProcessorMixin
+from transformers.image_processing_backends import PilBackend
+
+from lightning_modules.backbones.blip2_itm import Blip2ItmModule, load_blip2
+from lightning_modules.backbones.clip import ClipModule, load_clip
+from lightning_modules.backbones.llava import LlavaModule, load_llava
+from lightning_modules.backbones.published import load_processor, reading
+from lightning_modules.base import AlignmentModule
+from lightning_modules.checkpoint import weights_fingerprint
+from lightning_modules.scoring.adapter_files import PEFT_PREFIX, check_adapter_tensors, read_lora_config
+from lightning_modules.scoring.adapter_files import TENSORS_FILE as ADAPTERS_FILE
+from lightning_modules.scoring.scorer_file import FORMAT, ScorerSettings, find_scorer_settings
+
+
+def plain_model(module: AlignmentModule) -> PreTrainedModel:
+    """The Transformers model inside a scorer, in the shapes of its own format: CLIP's scale gets back to no axis."""
+    (model,) = module.network.children()
+    assert isinstance(model, PreTrainedModel)
+    if isinstance(module, ClipModule):
+        scale = module.network.clip.logit_scale
+        module.network.clip.logit_scale = nn.Parameter(scale.detach().reshape(()), scale.requires_grad)
+    return model
+
+
+def other_parameters(module: AlignmentModule) -> dict[str, float]:
+    """What a scorer's network holds beside the Transformers model, which has no place for it: name -> value."""
+    return {
+        name: value.detach().item()
+        for name, value in module.network.named_parameters(recurse=False)
+        if value.numel() == 1
+    }
+
+
+def plain_processor(module: AlignmentModule) -> ProcessorMixin:
+    """The processor that makes a scorer's inputs alone: LLaVA's pads images to squares itself.
+
+    `LlavaImageProcessor` has the padding off where nothing is said, and CLIP's, which LLaVA's checkpoints come with,
+    has none.
+    """
+    processor: Any = module.processor
+    if not isinstance(module, LlavaModule):
+        return processor
+    own = processor.image_processor
+    settings = {name: value for name, value in own.to_dict().items() if name != "image_processor_type"}
+    settings |= {"do_pad": True, "do_center_crop": bool(getattr(own, "do_center_crop", False))}
+    padding: Any = LlavaImageProcessorPil
+    if not isinstance(own, PilBackend):
+        from transformers import LlavaImageProcessor  # says at import where torchvision is absent
+
+        padding = LlavaImageProcessor
+    processor = copy.copy(processor)
+    processor.image_processor = padding(**settings)
+    return processor
+
+
+def image_backend(module: AlignmentModule) -> str:
+    """What resizes the scorer's images, `pil` or `torchvision`: the two round differently."""
+    processor: Any = module.processor
+    return "pil" if isinstance(processor.image_processor, PilBackend) else "torchvision"
+
+
+def scorer_settings(module: AlignmentModule) -> dict[str, Any]:
+    """What a score depends on beside weights and processor, in the words of the configuration; nothing is left out."""
+    encoder = module.encoder
+    settings: dict[str, Any] = {}
+    if isinstance(module, LlavaModule):
+        # the `lm` loss leaves room for the answer, so which one it was decides where a long caption is cut
+        settings = {"system": encoder.prompt.system, "question": encoder.prompt.question, "loss": module.loss_name}
+    elif isinstance(module, Blip2ItmModule):
+        settings = {"score": module.score_name}
+    elif isinstance(module, ClipModule):
+        settings = {"activation": module.network.clip.text_model.config.hidden_act}
+    return {**settings, "max_text_tokens": encoder.max_text_tokens, "long_captions": encoder.long_captions}
+
+
+def scorer_content(module: AlignmentModule) -> dict[str, Any]:
+    """`scorer.json` of a whole model; adapters add their `base`."""
+    dtype = str(next(module.network.parameters()).dtype).removeprefix("torch.")
+    return {"format": FORMAT, "backbone": module.backbone, "model": scorer_settings(module), "dtype": dtype}
+
+
+def has_adapters(module: AlignmentModule) -> bool:
+    """Whether a scorer was trained by adapters."""
+    return any(isinstance(layer, LoraLayer) for layer in module.network.modules())
+
+
+def save_whole(module: AlignmentModule, folder: Path) -> None:
+    """Writes model, processor and tokenizer in Transformers' format; adapters are merged into the model, in place.
+
+    Raises:
+        ValueError: an adapter holds a number that is not finite.
+    """
+    model = plain_model(module)
+    merge_adapters(model)
+    model.save_pretrained(folder)
+    plain_processor(module).save_pretrained(folder)
+
+
+def merge_adapters(model: PreTrainedModel) -> None:
+    """Adds every LoRA update to the weight that it adapts, in place, and takes the adapters out.
+
+    Raises:
+        ValueError: an adapter holds a number that is not finite.
+    """
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+    for name, layer in layers.items():
+        layer.merge(safe_merge=True)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    if layers:
+        del model.peft_config
+
+
+def save_adapters(module: AlignmentModule, folder: Path, base: str) -> list[str]:
+    """Writes adapters, and what trained beside them, in PEFT's format, with processor and tokenizer.
+
+    What trained whole becomes `modules_to_save`. A parameter that is no module's (BLIP-2's query tokens, CLIP's scale)
+    cannot be one; it stands in the same file under the name that it has in PEFT's model, and `PeftModel` loads it
+    over the base's.
+
+    Args:
+        module: a scorer that was trained by adapters.
+        folder: to write to.
+        base: the checkpoint that the adapters belong to, by hub name or folder.
+
+    Returns:
+        The names of the parameters that are no module's.
+    """
+    model = plain_model(module)
+    modules, parameters = trained_beside(model)
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    state = model.state_dict()
+    tensors |= {name: value for name, value in state.items() if name.startswith(tuple(f"{m}." for m in modules))}
+    tensors |= {name: state[name] for name in parameters}
+    settings: LoraConfig = model.peft_config["default"]  # type: ignore[assignment]
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        bias="none",
+        modules_to_save=modules or None,
+        base_model_name_or_path=base,
+        inference_mode=True,
+        auto_mapping={"base_model_class": type(model).__name__, "parent_library": type(model).__module__},
+    )
+    # after the constructor, which would make a set of them, in an order of its own
+    config.target_modules = [name for name, layer in model.named_modules() if isinstance(layer, LoraLayer)]
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(folder))
+    whole = {f"{PEFT_PREFIX}{name}": tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    save_file(whole, folder / ADAPTERS_FILE, metadata={"format": "pt"})
+    plain_processor(module).save_pretrained(folder)
+    return parameters
+
+
+def trained_beside(model: nn.Module) -> tuple[list[str], list[str]]:
+    """What trained beside adapters: the largest modules that trained whole, and parameters outside of them.
+
+    Args:
+        model: with adapters.
+
+    Returns:
+        Names of modules that PEFT can save and finds by no other module's name, and of parameters.
+    """
+    trained = [name for name, value in model.named_parameters() if value.requires_grad and "lora_" not in name]
+    names = [name for name, _ in model.named_modules()]
+    modules: list[str] = []
+    parameters: list[str] = []
+    for parameter in trained:
+        if parameter.startswith(tuple(f"{module}." for module in modules)):
+            continue
+        parts = parameter.split(".")[:-1]
+        around = [".".join(parts[: length + 1]) for length in range(len(parts))]
+        whole = [name for name in around if _trained_whole(model.get_submodule(name)) and _only(name, names)]
+        (modules if whole else parameters).append(whole[0] if whole else parameter)
+    return modules, parameters
+
+
+def _trained_whole(module: nn.Module) -> bool:
+    if isinstance(module, nn.ModuleList | nn.ModuleDict | nn.ParameterList | nn.ParameterDict):
+        return False  # PEFT cannot wrap what has no forward
+    # an adapted layer's own weight does not train, so a module with one is not whole
+    return all(parameter.requires_grad for parameter in module.parameters())
+
+
+def _only(name: str, names: list[str]) -> bool:
+    """Whether PEFT, which goes by how names end, takes `name` for one module."""
+    return sum(other.endswith(name) for other in names) == 1
+
+
+def base_fingerprint(model: nn.Module) -> str:
+    """A hash by which two bases of one shape are told apart, see `weights_fingerprint`; buffers do not count."""
+    return weights_fingerprint(model.named_parameters())
+
+
+def load_base(
+    backbone: str, checkpoint: str | Path, settings: Mapping[str, Any], *, dtype: torch.dtype | str
+) -> PreTrainedModel:
+    """The published model that adapters belong to.
+
+    Args:
+        backbone: the scorer's family.
+        checkpoint: hub name or folder.
+        settings: `scorer_settings` of the scorer.
+        dtype: of its weights, "auto" as they were saved.
+
+    Raises:
+        OSError: there is no such checkpoint, or the hub cannot be reached.
+        ValueError: it is of another kind, or incomplete.
+    """
+    if backbone == "clip":
+        return load_clip(checkpoint, dtype=dtype, activation=settings.get("activation"))[0]
+    return {"llava": load_llava, "blip2": load_blip2}[backbone](checkpoint, dtype=dtype)[0]
+
+
+def load_adapters(
+    folder: Path, base: str | Path | None = None, *, dtype: torch.dtype | None = None
+) -> tuple[PreTrainedModel, ProcessorMixin, ScorerSettings]:
+    """The model of exported adapters on the base that they were trained on, in eval mode, processor and `scorer.json`.
+
+    PEFT alone takes any base of the right shapes, and goes on without the tensors that a file lacks.
+
+    Args:
+        folder: written by `save_adapters`, with its `scorer.json`.
+        base: hub name or folder of the base where it is not where it was in training.
+        dtype: of base and adapters; what `scorer.json` says where None.
+
+    Raises:
+        OSError: the base cannot be loaded.
+        ValueError: the folder holds no adapters, they are damaged or not whole, or the base holds other weights than
+            those they were trained on.
+    """
+    scorer = find_scorer_settings(folder)
+    if scorer is None or scorer.base is None or not (folder / ADAPTERS_FILE).is_file():
+        raise ValueError(f"{folder} holds no exported adapters; give a folder that `itm export` made of a LoRA run.")
+    config, dtype = read_lora_config(folder), dtype or scorer.dtype
+    checkpoint = base or scorer.base.checkpoint
+    # as saved: what is rounded to load has another fingerprint
+    model = load_base(scorer.backbone, checkpoint, scorer.model, dtype="auto")
+    if (found := base_fingerprint(model)) != scorer.base.weights:
+        raise ValueError(
+            f"{folder}: these adapters were trained on {scorer.base.checkpoint} (weights {scorer.base.weights}), and "
+            f"{checkpoint} holds other weights ({found}); give the base that they were trained on."
+        )
+    if any(parameter.dtype != dtype for parameter in model.parameters()):
+        del model  # first: two of them may not fit
+        model = load_base(scorer.backbone, checkpoint, scorer.model, dtype=dtype)
+    with reading(f"the adapters in {folder}"):
+        # PEFT would lift half precision to float32, which training did not
+        adapted = PeftModel(model, config, autocast_adapter_dtype=False)
+    check_adapter_tensors(adapted, folder)
+    with reading(f"the adapters in {folder}"):
+        adapted.load_adapter(str(folder), "default", autocast_adapter_dtype=False)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):  # what asks for an nn.Linear must find one, as in training
+            model.set_submodule(name, module.modules_to_save["default"])
+    return model.eval(), load_processor(folder), scorer

@@ -1,0 +1,137 @@
+"""A scorer in a few lines of Python: `load_scorer(folder).score(image, caption)`."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from datamodules.batch import InputError
+from lightning_modules.backbones.published import saved_config
+from lightning_modules.backbones.registry import BACKBONES, Source, build_backbone, shown
+from lightning_modules.base import AlignmentModule
+from lightning_modules.scoring.runs import (
+    CONFIG_FILE,
+    SCORER_FILE,
+    WEIGHTS_FILE,
+    check_finished,
+    load_trained,
+    read_settings,
+    weights_dtype,
+)
+from lightning_modules.scoring.scorer import Scorer, find_device
+from lightning_modules.scoring.scorer_file import DTYPES, ScorerSettings, find_scorer_settings
+
+ADAPTERS_FILE, TRANSFORMERS_FILE = "adapter_config.json", "config.json"
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+NO_TRAINING = {"lr": 0.0}
+KINDS = "the folder of a finished `itm train`, one of `itm export` or in Transformers' format, or a model's hub name"
+
+
+def load_scorer(
+    path_or_name: str | os.PathLike[str],
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    base: str | os.PathLike[str] | None = None,
+) -> Scorer:
+    """The scorer of a training, of a checkpoint in Transformers' format, or of adapters that `itm export` wrote.
+
+    A checkpoint's `model_type` says which backbone it is of (llava, blip-2 or clip); a `scorer.json` beside it, as `itm
+    export` writes it, how it scores where that is not the backbone's default. Safetensors only; no code is run that
+    comes with a checkpoint.
+
+    Args:
+        path_or_name: the folder of a finished `itm train`, a folder in Transformers' format or of adapters that `itm
+            export` wrote, or the name of a whole model on the hub.
+        device: where to compute ("cuda", "cuda:1", "cpu"); the best there is where None.
+        dtype: of the weights ("bfloat16"); where None, float32, or what a run was trained in where that is `bf16-true`,
+            or what `scorer.json` says.
+        base: hub name or folder of the base of adapters, where it is not where it was in training.
+
+    Raises:
+        InputError: a ValueError of one line: there is no such scorer, its training is not finished, its weights are
+            damaged or do not fit, adapters were trained on another base, or this machine has no such device.
+    """
+    device, wanted = find_device(device), find_dtype(dtype)
+    if not isinstance(path_or_name, str | os.PathLike) or not os.fspath(path_or_name):
+        raise InputError(f"path_or_name must be a path or a name, got {shown(path_or_name)}; give {KINDS}.")
+    folder = Path(path_or_name).expanduser()
+    if (folder / ADAPTERS_FILE).is_file():
+        module = _adapters_module(folder, wanted, base)
+    elif (folder / TRANSFORMERS_FILE).is_file() or is_hub_name(path_or_name):
+        module = _published_module(folder if folder.is_dir() else Path(path_or_name), wanted)
+    elif (folder / CONFIG_FILE).is_file() or (folder / WEIGHTS_FILE).is_file():
+        module = _trained_module(folder, wanted)
+    else:
+        found = f"holds neither {CONFIG_FILE} nor {TRANSFORMERS_FILE}" if folder.is_dir() else "is no folder"
+        raise InputError(f"{folder} {found}; give {KINDS}.")
+    return Scorer(module, device=device)
+
+
+def is_hub_name(path_or_name: str | os.PathLike[str]) -> bool:
+    """Whether this can be a name on the hub: it is like one, and nothing here is called so.
+
+    >>> is_hub_name("openai/clip-vit-base-patch32"), is_hub_name("runs/a/b"), is_hub_name("./clip")
+    (True, False, False)
+    """
+    name = os.fspath(path_or_name)
+    return bool(HUB_NAME.fullmatch(name)) and not os.path.exists(name)
+
+
+def _trained_module(folder: Path, dtype: torch.dtype | None) -> AlignmentModule:
+    check_finished(folder)
+    model, precision = read_settings(folder)
+    module = load_trained(folder, model, dtype=weights_dtype(precision), optim=NO_TRAINING)
+    if dtype is not None:  # buffers stay as `from_pretrained` leaves them
+        for parameter in module.parameters():
+            parameter.data = parameter.data.to(dtype)
+    return module
+
+
+def _published_module(name_or_folder: Path, dtype: torch.dtype | None) -> AlignmentModule:
+    name = str(name_or_folder)
+    try:
+        model_type = saved_config(name).get("model_type")
+        settings = find_scorer_settings(name)
+    except (OSError, ValueError) as error:
+        raise InputError(" ".join(str(error).split())) from None
+    backbones = {backbone.model_type: key for key, backbone in BACKBONES.items()}
+    if not isinstance(model_type, str) or model_type not in backbones:
+        raise InputError(
+            f"{name} is a checkpoint of type {shown(model_type)}; a scorer is made of {', '.join(backbones)}."
+        )
+    settings = settings or ScorerSettings(backbones[model_type])
+    if settings.backbone != backbones[model_type]:
+        raise InputError(
+            f"{name}: backbone in {SCORER_FILE} must be {backbones[model_type]}, as {TRANSFORMERS_FILE} says, got "
+            f"{settings.backbone}; export the scorer again."
+        )
+    model = {"backbone": settings.backbone, "checkpoint": name, **settings.model}
+    return build_backbone(model, Source(dtype=dtype or settings.dtype), NO_TRAINING)
+
+
+def _adapters_module(folder: Path, dtype: torch.dtype | None, base: str | os.PathLike[str] | None) -> AlignmentModule:
+    from lightning_modules.scoring.export import load_adapters
+
+    try:
+        model, processor, settings = load_adapters(folder, None if base is None else os.fspath(base), dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise InputError(" ".join(str(error).split())) from None
+    loaded = Source(loaded=(model, processor))
+    return build_backbone({"backbone": settings.backbone, **settings.model}, loaded, NO_TRAINING)
+
+
+def find_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A type of weights by its name.
+
+    Raises:
+        InputError: it is none of `DTYPES`.
+    """
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in DTYPES.values()):
+        return dtype
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}.")
+    return DTYPES[dtype]

@@ -1,0 +1,127 @@
+"""The folder of a finished training: its settings, its processor and its weights, back as a scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_modules.backbones.registry import Source, build_backbone
+
+if TYPE_CHECKING:
+    import torch
+
+    from lightning_modules.base import AlignmentModule
+
+CONFIG_FILE, PROCESSOR_FOLDER, WEIGHTS_FILE = "config.yaml", "processor", "weights.safetensors"
+BASE_FILE = "base.json"
+"""In a run from a published checkpoint: the fingerprint of its weights that do not train."""
+SCORER_FILE = "scorer.json"
+"""In a folder of `itm export`: see `scorer_file`."""
+
+
+def check_finished(folder: Path) -> None:
+    """That a folder holds weights and a processor.
+
+    Raises:
+        InputError: names what it lacks.
+    """
+    from datamodules.batch import InputError
+
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise InputError(f"{folder} is no finished run (no {WEIGHTS_FILE}); finish it with `itm train --resume`.")
+    if not (folder / PROCESSOR_FOLDER).is_dir():
+        raise InputError(f"{folder} lacks its {PROCESSOR_FOLDER}/; copy the whole folder, or train again.")
+
+
+def load_trained(
+    folder: Path, model: Mapping[str, Any], *, dtype: torch.dtype, optim: Mapping[str, Any]
+) -> AlignmentModule:
+    """The trained scorer of a run's folder, in eval mode.
+
+    Args:
+        folder: of a finished run, `check_finished`.
+        model: the run's settings, see `build_backbone`.
+        dtype: of the published weights that it was trained from.
+        optim: keyword arguments of `AlignmentModule`.
+
+    Raises:
+        InputError: the settings make no scorer, the weights do not fit it, or the checkpoint that they were trained
+            from holds other weights now.
+    """
+    from datamodules.batch import InputError
+    from lightning_modules.checkpoint import load_weights
+
+    module = build_backbone(model, Source(processor_folder=folder / PROCESSOR_FOLDER, dtype=dtype), optim)
+    published = model.get("checkpoint") is not None
+    try:
+        load_weights(module.network, folder / WEIGHTS_FILE, trainable_only=published, backbone=module.backbone)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if published:
+        check_base(folder, module, str(model["checkpoint"]))
+    return module.eval()
+
+
+def check_base(folder: Path, module: AlignmentModule, checkpoint: str) -> None:
+    """That a run's checkpoint is what it was when the run began, as far as its weights do not train.
+
+    Args:
+        folder: of the run; one without a `base.json` is not checked.
+        module: built from the checkpoint, in the run's precision, and not sharded.
+        checkpoint: named in the error.
+
+    Raises:
+        InputError: other weights.
+    """
+    import json
+
+    from datamodules.batch import InputError
+    from lightning_modules.checkpoint import frozen_fingerprint
+
+    path = folder / BASE_FILE
+    if not path.is_file():
+        return
+    try:
+        expected = json.loads(path.read_text(encoding="utf-8"))["frozen"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error!r}); copy the run's folder anew.") from None
+    if (found := frozen_fingerprint(module.network)) != expected:
+        raise InputError(
+            f"{checkpoint} holds other weights ({found}) than when {folder} was trained on it ({expected}); restore "
+            "it, or train again."
+        )
+
+
+def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
+    """The `model` section of a run's `config.yaml` as plain data, and the precision it was trained in.
+
+    Raises:
+        InputError: the file cannot be read, or says nothing about a model.
+    """
+    from omegaconf import OmegaConf
+
+    from datamodules.batch import InputError
+
+    path = folder / CONFIG_FILE
+    try:
+        # resolved when it was written: nothing of it is looked up in the environment now
+        config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        model, precision = config["model"], config.get("trainer", {}).get("precision", "32-true")
+    except Exception as error:  # whatever a damaged file makes the parser stumble over
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is no configuration of a run ({reason}); copy it anew.") from None
+    if not isinstance(model, dict) or not all(isinstance(key, str) for key in model):
+        raise InputError(f"{path}: model must be a mapping with settings, got {model!r}; copy the file anew.")
+    return model, str(precision)
+
+
+def weights_dtype(precision: str) -> torch.dtype:
+    """The type that published weights are loaded in: half only where all computation is, whatever they were saved in.
+
+    Args:
+        precision: in Lightning's words.
+    """
+    import torch
+
+    return torch.bfloat16 if precision == "bf16-true" else torch.float32

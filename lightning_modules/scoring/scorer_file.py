@@ -1,0 +1,128 @@
+"""`scorer.json`: how a checkpoint in Transformers' format scores, where that is not the backbone's default."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, is_offline_mode, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from datamodules.batch import InputError
+from lightning_modules.backbones.registry import BACKBONES, check_settings, shown
+from lightning_modules.scoring.runs import SCORER_FILE
+
+FORMAT = 1
+KEYS = ("format", "backbone", "model", "dtype", "base")
+MODEL_KEYS = ("system", "question", "loss", "score", "max_text_tokens", "long_captions", "activation")
+"""What of an experiment's `model` section a score depends on, beside the weights."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Base:
+    """The checkpoint that adapters were trained on, by hub name or folder, and its `export.base_fingerprint`."""
+
+    checkpoint: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class ScorerSettings:
+    """What a `scorer.json` says: settings of `build_backbone`, the type of the weights, and the base of adapters."""
+
+    backbone: str
+    model: Mapping[str, Any] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+    base: Base | None = None
+
+
+def find_scorer_settings(name_or_folder: str | Path) -> ScorerSettings | None:
+    """The settings beside a checkpoint, in its folder or on the hub; None where it has none.
+
+    With HF_HUB_OFFLINE set, a file that was not downloaded with its checkpoint is none, and a warning says so.
+
+    Raises:
+        OSError: the hub refuses.
+        InputError: the file is not as `parse_scorer_settings` wants it, or whether there is one cannot be known.
+    """
+    folder = Path(name_or_folder)
+    path = folder / SCORER_FILE if folder.is_dir() else _on_hub(str(name_or_folder))
+    if path is None or not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON ({' '.join(str(error).split())}); export the scorer again.") from None
+    return parse_scorer_settings(content, path)
+
+
+def _on_hub(name: str) -> Path | None:
+    """The file in the hub's cache, downloaded if need be; None where the checkpoint has none.
+
+    The hub's absence is not the file's: other settings give other scores.
+    """
+    try:
+        return Path(hf_hub_download(name, SCORER_FILE))
+    except LocalEntryNotFoundError as error:
+        if try_to_load_from_cache(name, SCORER_FILE) is _CACHED_NO_EXIST:
+            return None
+        if not is_offline_mode():
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise InputError(
+                f"{name}: the hub does not say whether it has a {SCORER_FILE} ({reason}); try again, or set "
+                "HF_HUB_OFFLINE=1 to score by the backbone's defaults."
+            ) from None
+    except EntryNotFoundError:
+        return None
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):  # else the checkpoint itself is not there
+        rank_zero_warn(f"{name}: no {SCORER_FILE} was downloaded with it; scored by the backbone's defaults.")
+    return None
+
+
+def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
+    """Checked settings of a file that anybody may have written.
+
+    Args:
+        content: what the file holds.
+        path: named in errors.
+
+    Raises:
+        InputError: another format, an unknown key, a value of another type, or a setting of another backbone.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a mapping, got {shown(content)}; export the scorer again.")
+    if type(content.get("format")) is not int or content["format"] != FORMAT:
+        found = shown(content.get("format"))
+        raise InputError(f"{path}: format must be {FORMAT}, got {found}; update itm-lightning, or export again.")
+    if unknown := sorted(content.keys() - set(KEYS)):
+        raise InputError(f"{path}: there is no key {shown(unknown[0])}; known are {', '.join(KEYS)}.")
+    backbone, model, dtype = content.get("backbone"), content.get("model", {}), content.get("dtype", "float32")
+    if not isinstance(backbone, str) or backbone not in BACKBONES:
+        raise InputError(f"{path}: backbone must be one of {', '.join(BACKBONES)}, got {shown(backbone)}.")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise InputError(f"{path}: dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}.")
+    if not isinstance(model, dict):
+        raise InputError(f"{path}: model must be a mapping, got {shown(model)}.")
+    if unknown := sorted(model.keys() - set(MODEL_KEYS)):
+        raise InputError(f"{path}: model has no key {shown(unknown[0])}; known are {', '.join(MODEL_KEYS)}.")
+    given = {name: value for name, value in model.items() if value is not None}
+    try:
+        check_settings({"backbone": backbone, **given}, "model")
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    return ScorerSettings(backbone, given, DTYPES[dtype], _parse_base(content.get("base"), path))
+
+
+def _parse_base(content: Any, path: Path) -> Base | None:
+    if content is None:
+        return None
+    names = ("checkpoint", "weights")
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), str) for name in names):
+        raise InputError(f"{path}: base must name a checkpoint and its weights, got {shown(content)}.")
+    return Base(*(content[name] for name in names))

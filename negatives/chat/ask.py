@@ -1,0 +1,215 @@
+"""Asks a chat server many requests, and loses nothing that it answered.
+
+Requests are pulled one by one as slots become free; a slot is held until its answer is committed to the cache. The
+first request goes alone: a wrong key, address or form of answer shows at the price of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+
+from negatives.chat.cache import RequestCache
+from negatives.chat.client import ChatClient, Completion, Server, ServerStop
+from negatives.chat.messages import MODES, Answer, ChatRequest, final_answer
+from negatives.chat.rate_limits import RateLimits
+from negatives.chat.redact import scrubbed
+from negatives.chat.retries import CostOf, EndedError, Sender, UnansweredError, prompt_tokens
+from negatives.chat.tally import Event, Tally
+from negatives.tables.files import InputError
+
+__all__ = ["MODES", "Answer", "ChatRequest", "Check", "CostOf", "Event", "Server", "ServerStop", "Tally"]
+__all__ += ["answer_from", "ask_all", "prompt_tokens"]
+
+Check = Callable[[ChatRequest, str], str | None]
+"""None if the text is what the request asks for, else what is wrong with it."""
+
+LOST_IN_A_ROW = 20  # requests without an answer, one after the other, after which the server is taken for gone
+
+
+def _unheard(event: Event) -> None:
+    pass
+
+
+async def ask_all(
+    requests: Iterable[ChatRequest],
+    cache: RequestCache,
+    server: Server,
+    *,
+    check: Check,
+    limits: RateLimits | None = None,
+    concurrency: int = 64,
+    attempts: int = 3,
+    retries: int = 6,
+    backoff: float = 1.0,
+    timeout: float = 60.0,
+    max_requests: int | None = None,
+    max_cost: float | None = None,
+    price: CostOf | None = None,
+    report: Callable[[Event], None] = _unheard,
+) -> Tally:
+    """Gets every request an answer in `cache`, as far as the server gives one.
+
+    A request with an "ok" answer or `attempts` answers in the cache is not sent. A refused, truncated or malformed
+    answer is recorded and asked again, with another seed. When the run stops by itself, requests under way end and are
+    recorded; when it is cancelled, they are dropped.
+
+    Args:
+        requests: pulled as they are needed, no more than `concurrency` at a time.
+        cache: takes the answers.
+        server: where to send to.
+        check: whether an answer's text is good.
+        limits: requests and tokens per minute.
+        concurrency: most requests under way.
+        attempts: most answers to one request.
+        retries: most tries after the first, for one answer, when a try fails on the way.
+        backoff: seconds; the wait before retry n is drawn from 0 to backoff * 2^n (at most 60), and comes on top of
+            what the server asks to wait.
+        timeout: seconds for one try.
+        max_requests: most tries sent over the wire.
+        max_cost: most to spend, in the unit of `price`; what is under way counts with its longest answer.
+        price: None costs nothing.
+        report: is told of every event.
+
+    Raises:
+        ServerStop: the server will not answer: a wrong key, URL or model, no quota, or it is gone.
+        InputError: the cache cannot be written, or `max_cost` is given without `price`.
+    """
+    if max_cost is not None and price is None:
+        raise InputError("`max_cost` needs the model's price, got none. Give a price, or leave `max_cost` out.")
+    async with ChatClient(server, concurrency, timeout) as client:
+        tally = Tally()
+        sender = Sender(
+            client,
+            limits or RateLimits(),
+            tally,
+            report,
+            retries=retries,
+            backoff=backoff,
+            max_requests=max_requests,
+            max_cost=max_cost,
+            price=price,
+        )
+        await _Run(sender, cache, check, attempts, report).all(iter(requests), concurrency)
+        return tally
+
+
+def answer_from(request: ChatRequest, attempt: int, mode: str, completion: Completion, check: Check) -> Answer:
+    """What a completion comes to as an answer to one attempt, sent in `mode`."""
+    outcome, detail = _judged(request, completion, check)
+    return Answer(
+        key=request.key,
+        attempt=attempt,
+        outcome=outcome,
+        text=completion.text,
+        model=completion.model,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        mode=mode,
+        finish_reason=completion.finish_reason,
+        detail=detail,
+    )
+
+
+def _judged(request: ChatRequest, completion: Completion, check: Check) -> tuple[str, str]:
+    """(outcome, detail) of a completion."""
+    if completion.refusal or completion.finish_reason == "content_filter":
+        return "refused", completion.refusal or "stopped by the server's content filter"
+    if completion.finish_reason == "length":
+        return "truncated", f"longer than max_tokens = {request.max_tokens}"
+    wrong = check(request, completion.text)
+    return ("malformed", wrong) if wrong is not None else ("ok", "")
+
+
+class _Run:
+    """The workers of a run, and what they share."""
+
+    def __init__(
+        self, sender: Sender, cache: RequestCache, check: Check, attempts: int, report: Callable[[Event], None]
+    ) -> None:
+        self.sender, self.cache, self.check, self.attempts, self.report = sender, cache, check, attempts, report
+        self.tally = sender.tally
+        self._keys: set[str] = set()
+        self._workers: list[asyncio.Task[None]] = []
+        self._lost = 0
+        self._error: Exception | None = None
+
+    async def all(self, requests: Iterator[ChatRequest], concurrency: int) -> None:
+        """Settles all requests, so many at a time."""
+        self._workers = [asyncio.create_task(self._work(requests)) for _ in range(concurrency)]
+        try:
+            await asyncio.wait(self._workers)
+        finally:  # cancelled from outside
+            for worker in self._workers:
+                worker.cancel()
+            await asyncio.gather(*self._workers, return_exceptions=True)
+        if self._error is not None:
+            raise self._error
+
+    async def _work(self, requests: Iterator[ChatRequest]) -> None:
+        try:
+            while not self.sender.ended and (request := next(requests, None)) is not None:
+                await self._settle(request)
+        except EndedError as ended:
+            self._end(str(ended))
+        except Exception as error:  # whatever it is, what others are being answered is not lost by it
+            self._error = self._error or error
+            self._end()
+
+    def _end(self, stopped: str = "") -> None:
+        """Ends the run: who is sending gets its answer, who waits for something goes home."""
+        if self.sender.ended:
+            return
+        self.sender.ended = True
+        for worker in self._workers:
+            if worker not in self.sender.sending and worker is not asyncio.current_task():
+                worker.cancel()
+        if stopped:
+            self.tally.stopped = stopped
+            self._tell("stopped", stopped)
+
+    async def _settle(self, request: ChatRequest) -> None:
+        answers = self.cache.answers(request.key)
+        if request.key in self._keys or final_answer(answers, self.attempts):
+            self.tally.cached += 1
+            self._tell("cached")
+            await asyncio.sleep(0)  # a long row of cached requests must not keep others from their answers
+            return
+        self._keys.add(request.key)
+        try:
+            await self._ask(request, answers)
+        except UnansweredError as unanswered:
+            self._count_lost(str(unanswered))
+        finally:
+            self._keys.discard(request.key)
+
+    async def _ask(self, request: ChatRequest, answers: list[Answer]) -> None:
+        while (final := final_answer(answers, self.attempts)) is None:
+            attempt = answers[-1].attempt + 1 if answers else 0
+            mode, found = await self.sender.completion(request, attempt)
+            self._lost = 0
+            answer = answer_from(request, attempt, mode, found, self.check)
+            if self.cache.record(answer):
+                answers.append(answer)
+            else:  # another process was first
+                answers = self.cache.answers(request.key)
+        if final.outcome == "ok":
+            self.tally.answered += 1
+            self._tell("answered")
+        else:
+            self.tally.failed[final.outcome] += 1
+            key = self.sender.client.server.api_key
+            self._tell("failed", scrubbed(f"{final.outcome}: {final.detail}", key))
+
+    def _count_lost(self, detail: str) -> None:
+        self.tally.unanswered += 1
+        self._tell("unanswered", detail)
+        self._lost += 1
+        client, tries = self.sender.client, self.sender.retries + 1
+        if not self.sender.reached:
+            raise client.stop(f"gave no answer in {tries} tries: {detail}", "Check base_url and that it runs")
+        if self._lost >= LOST_IN_A_ROW:
+            raise client.stop(f"answered none of the last {self._lost} requests: {detail}", "Look into that")
+
+    def _tell(self, kind: str, detail: str = "") -> None:
+        self.report(Event(kind, detail, self.tally))

@@ -1,0 +1,151 @@
+"""Every answer that arrived, in one SQLite file: what was paid for once is never asked again.
+
+An answer is committed the moment it arrives. SQLite's write-ahead log keeps the file whole when a process is killed at
+any moment, and lets two processes share it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from types import TracebackType
+
+from negatives.chat.messages import Answer, final_answer
+from negatives.tables.files import InputError, StrPath
+
+VERSION = 1
+APPLICATION_ID = 0x69746D63  # "itmc": tells a cache from other SQLite files
+BUSY_SECONDS = 60.0
+
+COLUMNS = ", ".join(field.name for field in fields(Answer))
+INSERT = (
+    f"INSERT INTO answers ({COLUMNS}) VALUES ({', '.join('?' * len(fields(Answer)))}) "
+    "ON CONFLICT (key, attempt) DO NOTHING"  # and nothing else passes over in silence
+)
+CREATE = """
+CREATE TABLE answers (
+    key TEXT NOT NULL, attempt INTEGER NOT NULL, outcome TEXT NOT NULL, text TEXT NOT NULL, model TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, mode TEXT NOT NULL,
+    finish_reason TEXT NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (key, attempt)
+)"""
+
+
+class RequestCache:
+    """Answers by request key and attempt; a context manager.
+
+    Args:
+        path: the file; it and its folders are made where they are missing.
+
+    Raises:
+        InputError: if the file is no cache, is one of another version, or cannot be opened.
+    """
+
+    def __init__(self, path: StrPath) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"The request cache needs a folder that can be made, {self.path.parent} cannot: {error.strerror}. "
+                "Give another folder."
+            ) from error
+        with self._told():
+            self._database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            with self._told():
+                self._open()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def answers(self, key: str) -> list[Answer]:
+        """All answers to a request, by attempt."""
+        with self._told():
+            rows = self._database.execute(f"SELECT {COLUMNS} FROM answers WHERE key = ? ORDER BY attempt", (key,))
+            return [Answer(*row) for row in rows]
+
+    def final(self, key: str, attempts: int) -> Answer | None:
+        """The answer that settles a request: the "ok" one, else the last where `attempts` were made, else None."""
+        return final_answer(self.answers(key), attempts)
+
+    def record(self, answer: Answer) -> bool:
+        """Commits an answer; False, and nothing is changed, where that attempt is recorded already.
+
+        Raises:
+            InputError: if the file cannot be written, as on a full disk.
+        """
+        with self._told():
+            return self._database.execute(INSERT, tuple(vars(answer).values())).rowcount == 1
+
+    def counts(self) -> dict[str, int]:
+        """Outcome -> how many answers have it."""
+        with self._told():
+            return dict(self._database.execute("SELECT outcome, count(*) FROM answers GROUP BY outcome"))
+
+    def close(self) -> None:
+        """Closes the file; the last one to do so folds the log into it."""
+        self._database.close()
+
+    def __enter__(self) -> RequestCache:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        self._check()  # before anything is written: the file may be someone else's
+        self._use_log()
+        self._database.execute("PRAGMA synchronous = NORMAL")
+        self._database.execute("BEGIN IMMEDIATE")  # of two processes that make the file at once, one waits
+        try:
+            if self._check() == 0:
+                self._database.execute(CREATE)
+                self._database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                self._database.execute(f"PRAGMA user_version = {VERSION}")
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def _use_log(self) -> None:
+        """Turns the write-ahead log on; SQLite does not wait by itself where another process does the same."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _check(self) -> int:
+        """The version of the cache, 0 for a new file."""
+        found = [self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+        if found == [0, 0] and not self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return 0
+        if found[0] != APPLICATION_ID:
+            raise InputError(f"{self.path} must be a request cache, it is another SQLite file. Give another path.")
+        if found[1] != VERSION:
+            raise InputError(
+                f"A request cache must be of version {VERSION}, {self.path} is of version {found[1]}. "
+                "Use the release that wrote it, or give another path and keep this one."
+            )
+        return VERSION
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tells SQLite's errors in one line."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            folder = self.path.parent
+            hint = "Check its folder's rights and space" if os.path.isdir(folder) else "Check the path"
+            raise InputError(f"The request cache {self.path} cannot be used: {error}. {hint}.") from error
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{self.path} must be a request cache: {error}. Give another path.") from error

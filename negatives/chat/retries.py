@@ -1,0 +1,174 @@
+"""Gets one completion after another from a server that has limits, faults and forms of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Callable
+
+from negatives.chat.client import FILTER_CODES, ChatClient, Completion, RejectedError, TemporaryError
+from negatives.chat.messages import MODES, ChatRequest
+from negatives.chat.prices import estimate_tokens
+from negatives.chat.rate_limits import RateLimits
+from negatives.chat.tally import Event, Tally
+
+CostOf = Callable[[str, int, int], float]
+"""(model, prompt tokens, completion tokens) -> what they cost."""
+
+LONGEST_BACKOFF = 60.0  # seconds
+NAMES_FORM = re.compile(r"response_?format|json|schema|structured|guided|grammar", re.IGNORECASE)
+
+
+class EndedError(Exception):
+    """The run sends nothing more; says which of its bounds is met, if one is."""
+
+
+class UnansweredError(Exception):
+    """A request got no answer; says why."""
+
+
+class Sender:
+    """Sends requests within the limits, tries again what failed on the way, and finds the form that the server knows.
+
+    Args:
+        client: sends.
+        limits: requests and tokens per minute.
+        tally: is counted up.
+        report: is told of retries and fallbacks.
+        retries: most tries after the first.
+        backoff: seconds; the wait before retry n is drawn from 0 to backoff * 2^n.
+        max_requests: most tries.
+        max_cost: most to spend; what is under way counts with its longest answer.
+        price: None costs nothing.
+
+    Attributes:
+        reached: whether the server has ever answered.
+        ended: set from outside; nothing is sent from then on.
+        sending: the tasks whose request is at the server.
+    """
+
+    def __init__(
+        self,
+        client: ChatClient,
+        limits: RateLimits,
+        tally: Tally,
+        report: Callable[[Event], None],
+        *,
+        retries: int,
+        backoff: float,
+        max_requests: int | None,
+        max_cost: float | None,
+        price: CostOf | None,
+    ) -> None:
+        self.client, self.limits, self.tally, self.report = client, limits, tally, report
+        self.retries, self.backoff = retries, backoff
+        self.max_requests, self.max_cost, self.price = max_requests, max_cost, price
+        self.reached = False
+        self.ended = False
+        self.sending: set[asyncio.Task[None] | None] = set()
+        self._mode = MODES[0]
+        self._length_name = "max_tokens"
+        self._reserved = 0.0
+        self._returned = asyncio.Event()
+        self._alone = asyncio.Lock()
+
+    async def completion(self, request: ChatRequest, attempt: int) -> tuple[str, Completion]:
+        """(mode, completion); until the server is known to answer, requests go one by one."""
+        if not self.reached:
+            async with self._alone:
+                if not self.reached:
+                    return await self._tried(request, attempt)
+        return await self._tried(request, attempt)
+
+    async def _tried(self, request: ChatRequest, attempt: int) -> tuple[str, Completion]:
+        """Sends until there is an answer, and waits longer from try to try."""
+        tried = 0
+        while True:
+            mode = self._mode if request.schema is not None else "text"
+            try:
+                completion = await self._sent(request, mode, attempt)
+                self.reached = True
+                return mode, completion
+            except RejectedError as rejected:
+                if self._falls_back(mode, rejected):
+                    continue
+                self.reached = True
+                if rejected.code in FILTER_CODES:
+                    return mode, Completion("", request.model, 0, 0, "content_filter", rejected.detail)
+                raise UnansweredError(rejected.detail) from None
+            except TemporaryError as fault:
+                self.tally.faults[fault.name] += 1
+                if tried == self.retries:
+                    raise UnansweredError(fault.detail) from None
+                self._check_ended()  # a server may ask to wait for minutes
+                self._tell("retry", fault.detail)
+                grown = 1.0 if fault.wait else 2.0**tried
+                await asyncio.sleep(fault.wait + random.uniform(0.0, min(self.backoff * grown, LONGEST_BACKOFF)))
+                tried += 1
+                self.tally.retried += 1
+
+    async def _sent(self, request: ChatRequest, mode: str, attempt: int) -> Completion:
+        """Sends once, when the limits let it, and books what it took."""
+        estimate = prompt_tokens(request)
+        bound = self._cost(request, estimate, request.max_tokens)
+        self._check_ended()
+        await self.limits.acquire(estimate + request.max_tokens)
+        await self._admit(bound)
+        body = request.body(mode, attempt)
+        body[self._length_name] = body.pop("max_tokens")
+        task = asyncio.current_task()
+        self.sending.add(task)
+        self._reserved += bound
+        self.tally.sent += 1
+        try:
+            found = await self.client.send(body)
+        finally:
+            self.sending.discard(task)
+            self._reserved -= bound
+            self._returned.set()
+            self._returned = asyncio.Event()
+        self.limits.correct(estimate + request.max_tokens, found.prompt_tokens + found.completion_tokens)
+        self.tally.prompt_tokens += found.prompt_tokens
+        self.tally.completion_tokens += found.completion_tokens
+        self.tally.cost += self._cost(request, found.prompt_tokens, found.completion_tokens)
+        return found
+
+    async def _admit(self, bound: float) -> None:
+        """Returns when one more may be sent; raises `EndedError` when none may."""
+        while self.max_cost is not None and self.tally.cost + self._reserved + bound > self.max_cost:
+            if not self.sending:  # nothing will come back that could cost less than was set aside for it
+                raise EndedError("max_cost")
+            await self._returned.wait()
+        if self.max_requests is not None and self.tally.sent >= self.max_requests:
+            raise EndedError("max_requests")
+        self._check_ended()
+
+    def _check_ended(self) -> None:
+        if self.ended:
+            raise EndedError
+
+    def _falls_back(self, mode: str, rejected: RejectedError) -> bool:
+        """Whether the request can go again in a form that the server may know; tells it the first time."""
+        if "max_completion_tokens" in rejected.detail:  # OpenAI's reasoning models want another name
+            known, self._length_name = self._length_name != "max_tokens", "max_completion_tokens"
+            if not known:
+                self._tell("fallback", "max_completion_tokens in place of max_tokens")
+            return not known
+        if rejected.status not in (400, 422) or mode == MODES[-1] or not NAMES_FORM.search(rejected.detail):
+            return False
+        if self._mode == mode:
+            self._mode = MODES[MODES.index(mode) + 1]
+            self._tell("fallback", f"{self._mode} in place of {mode}: {rejected.detail}")
+        return True
+
+    def _cost(self, request: ChatRequest, prompt: int, completion: int) -> float:
+        return self.price(request.model, prompt, completion) if self.price is not None else 0.0
+
+    def _tell(self, kind: str, detail: str = "") -> None:
+        self.report(Event(kind, detail, self.tally))
+
+
+def prompt_tokens(request: ChatRequest) -> int:
+    """About how many tokens the messages of a request have; servers add a few for each."""
+    return sum(estimate_tokens(content) + 4 for _, content in request.messages)

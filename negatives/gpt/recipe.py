@@ -1,0 +1,245 @@
+"""Captions and a cache of answers -> negatives and paraphrases that a chat model wrote, each row with its provenance.
+
+Nothing here talks to a server or writes a file: `requests_for` says what to ask, whoever sends it (`chat.ask`,
+`chat.batch.jobs`) fills the cache, and `rows_from` turns the cache into rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from negatives.chat.cache import RequestCache
+from negatives.chat.messages import Answer, ChatRequest, final_answer
+from negatives.gpt.prompts import PARAPHRASE, TYPES, AnswerError, in_order, parse_answer, system_text, write_request
+from negatives.tables.captions import CAPTION_COLUMNS, NEGATIVE_COLUMNS, PROVENANCE_COLUMNS
+from negatives.validate import bare_words, rejection
+from negatives.writers.write import UNWRITTEN_SCHEMA
+
+GENERATOR = "gpt"
+OUTCOMES = ("nothing_to_write", "refused", "malformed", "truncated", "unanswered")
+"""Why a caption has no text of a type: the model found none, all attempts failed alike, or it was not asked enough."""
+
+_REQUEST_FIELDS = [
+    ("request_key", pa.string()),
+    ("requested_model", pa.string()),
+    ("temperature", pa.float64()),
+    ("seed", pa.int64()),
+    ("attempt", pa.int64()),
+    ("rejected", pa.string()),
+]
+NEGATIVE_SCHEMA = pa.schema([*((name, pa.string()) for name in NEGATIVE_COLUMNS), *_REQUEST_FIELDS])
+PARAPHRASE_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in (*CAPTION_COLUMNS, "source_caption_id", *PROVENANCE_COLUMNS)),
+        *_REQUEST_FIELDS,
+    ]
+)
+ANSWER_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("request_key", "outcome", "model", "mode")),
+        *((name, pa.int64()) for name in ("attempt", "prompt_tokens", "completion_tokens")),
+    ]
+)
+SCHEMAS = (NEGATIVE_SCHEMA, PARAPHRASE_SCHEMA, UNWRITTEN_SCHEMA, ANSWER_SCHEMA)
+"""In the order of `Rows`."""
+
+_Table = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is asked about every caption.
+
+    A request is a function of the recipe and of the caption's text, and its key a hash of the request. So captions may
+    be added, removed, reordered or moved to other images and ids, and every answer in the cache is still used. A new
+    request, paid for anew, is made by any other value here: another model, list of types, count, temperature, bound,
+    seed or version of the prompts. To add a type later without paying for the others again, run it by a recipe of its
+    own and join the tables.
+
+    Attributes:
+        model: model as the server names it.
+        types: which of `prompts.TYPES`; their order does not matter.
+        count: the most texts of each type, in [1, 20].
+        temperature: sampling temperature.
+        max_tokens: bound on an answer's length.
+        seed: for servers that take one.
+        version: version of the prompts.
+
+    Raises:
+        InputError: a type or version is unknown, or `count` is out of range.
+    """
+
+    model: str
+    types: tuple[str, ...] = TYPES
+    count: int = 1
+    temperature: float = 1.0
+    max_tokens: int = 512
+    seed: int | None = None
+    version: str = "v1"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "types", in_order(self.types))
+        system_text(self.types, self.count, self.version)
+
+    def request(self, caption: str) -> ChatRequest:
+        """The request for one caption."""
+        return write_request(
+            caption,
+            self.types,
+            count=self.count,
+            model=self.model,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            seed=self.seed,
+            version=self.version,
+        )
+
+
+class Rows(NamedTuple):
+    """What came of some captions: a batch of rows for each table.
+
+    Attributes:
+        negatives: `NEGATIVE_SCHEMA`; `rejected` is "" or the reason of `negatives.validate`.
+        paraphrases: `PARAPHRASE_SCHEMA`; likewise.
+        unwritten: `UNWRITTEN_SCHEMA`: one row for each caption and type without any text; `outcome` is of `OUTCOMES`.
+        answers: `ANSWER_SCHEMA`: every attempt at the requests of these captions; a text that several captions share
+            is counted with the first of them.
+        captions: how many captions these are.
+    """
+
+    negatives: pa.RecordBatch
+    paraphrases: pa.RecordBatch
+    unwritten: pa.RecordBatch
+    answers: pa.RecordBatch
+    captions: int
+
+
+def requests_for(captions: pa.Table, recipe: Recipe) -> Iterator[tuple[int, ChatRequest]]:
+    """The requests for a captions table, one for each text, made as they are asked for.
+
+    Yields:
+        The row in which the text comes first, and its request.
+    """
+    texts = captions["caption"].combine_chunks()
+    for row in np.flatnonzero(_is_first(texts)):
+        yield int(row), recipe.request(texts[int(row)].as_py())
+
+
+def rows_from(
+    captions: pa.Table, recipe: Recipe, cache: RequestCache, *, attempts: int = 3, batch_size: int = 2000
+) -> Iterator[Rows]:
+    """What the cached answers say about every caption, in the order of the captions.
+
+    Ids are `<caption_id>:<type>:<k>`, k counting the texts of a type. A negative is also rejected where it says what a
+    valid paraphrase of the caption says.
+
+    Args:
+        captions: captions table; captions with the same text share one request.
+        recipe: what was asked.
+        cache: answers; read only.
+        attempts: how many failed answers make a request failed; with fewer it is unanswered.
+        batch_size: captions in a batch; memory grows with it, not with the number of captions.
+    """
+    images, first = _Images(captions), _is_first(captions["caption"].combine_chunks())
+    for start in range(0, len(captions), batch_size):
+        block = captions.slice(start, batch_size).select(CAPTION_COLUMNS).to_pylist()
+        tables: tuple[_Table, _Table, _Table, _Table] = ([], [], [], [])
+        for row, caption in enumerate(block, start):
+            key = recipe.request(caption["caption"]).key
+            answers = cache.answers(key)
+            reading = _read(answers, recipe, attempts)
+            paraphrases, negatives = _written(caption, reading, _provenance(recipe, key, reading), images.said(row))
+            own = (negatives, paraphrases, _unwritten(caption, recipe, reading), _spent(answers) if first[row] else [])
+            for table, rows in zip(tables, own, strict=True):
+                table += rows
+        batches = [pa.RecordBatch.from_pylist(rows, schema) for rows, schema in zip(tables, SCHEMAS, strict=True)]
+        yield Rows._make([*batches, len(block)])
+
+
+class _Reading(NamedTuple):
+    """What a caption's answers come to: its texts by type, or the outcome of `OUTCOMES` that they share."""
+
+    texts: dict[str, list[str]]
+    outcome: str
+    detail: str
+    answer: Answer | None = None
+
+
+def _read(answers: list[Answer], recipe: Recipe, attempts: int) -> _Reading:
+    answer = final_answer(answers, attempts)
+    if answer is None:
+        last = f"{len(answers)} of {attempts} attempts, the last {answers[-1].outcome}" if answers else "no answer"
+        return _Reading({}, "unanswered", last)
+    if answer.outcome != "ok":
+        return _Reading({}, answer.outcome, answer.detail)
+    try:
+        return _Reading(parse_answer(answer.text, recipe.types, recipe.count), "nothing_to_write", "", answer)
+    except AnswerError as error:  # accepted by an older reading of answers
+        return _Reading({}, "malformed", str(error))
+
+
+def _provenance(recipe: Recipe, key: str, reading: _Reading) -> dict[str, Any]:
+    """The columns that all rows of one answer share."""
+    own = {"generator": GENERATOR, "prompt_version": recipe.version, "request_key": key}
+    asked = {"requested_model": recipe.model, "temperature": recipe.temperature, "seed": recipe.seed}
+    answer = reading.answer
+    return {**own, **asked, **({"model": answer.model, "attempt": answer.attempt} if answer else {})}
+
+
+def _written(
+    caption: dict[str, str], reading: _Reading, provenance: dict[str, Any], said: Collection[str]
+) -> tuple[_Table, _Table]:
+    """The rows of a caption's paraphrases and negatives; `said` are the bare words of the image's captions."""
+    paraphrases: _Table = []
+    negatives: _Table = []
+    texts = dict(reading.texts)
+    for number, text in enumerate(texts.pop(PARAPHRASE, ())):
+        name = f"{caption['caption_id']}:{PARAPHRASE}:{number}"
+        row = {**caption, "source_caption_id": caption["caption_id"], "caption_id": name, "caption": text, **provenance}
+        paraphrases.append({**row, "rejected": rejection(text, caption["caption"], PARAPHRASE, said)})
+    true = {*said, *(bare_words(row["caption"]) for row in paraphrases if not row["rejected"])}
+    for kind, found in texts.items():
+        for number, text in enumerate(found):
+            name = f"{caption['caption_id']}:{kind}:{number}"
+            row = {"caption_id": caption["caption_id"], "negative_id": name, "caption": text, "negative_type": kind}
+            rejected = rejection(text, caption["caption"], kind, true)
+            negatives.append({**row, **provenance, "rejected": rejected})
+    return paraphrases, negatives
+
+
+def _unwritten(caption: dict[str, str], recipe: Recipe, reading: _Reading) -> _Table:
+    row = {"caption_id": caption["caption_id"], "outcome": reading.outcome, "detail": reading.detail}
+    return [{**row, "negative_type": kind} for kind in recipe.types if not reading.texts.get(kind)]
+
+
+def _spent(answers: list[Answer]) -> _Table:
+    return [
+        {"request_key": answer.key, **{n: getattr(answer, n) for n in ANSWER_SCHEMA.names[1:]}} for answer in answers
+    ]
+
+
+def _is_first(texts: pa.Array) -> np.ndarray:
+    """Whether a text is the first of its kind: bool [number of texts]."""
+    codes = texts.dictionary_encode().indices.to_numpy()
+    return np.diff(np.maximum.accumulate(codes), prepend=-1) > 0
+
+
+class _Images:
+    """The captions of each image by row. Row numbers are all that it keeps, for it lives as long as the table."""
+
+    def __init__(self, captions: pa.Table) -> None:
+        self._texts = captions["caption"].combine_chunks()
+        self._image = captions["image_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+        self._rows = np.argsort(self._image, kind="stable")
+        self._starts = np.searchsorted(self._image[self._rows], np.arange(self._image.max(initial=-1) + 2))
+
+    def said(self, row: int) -> set[str]:
+        """The bare words of every caption of the image that the row's caption is of."""
+        image = self._image[row]
+        rows = self._rows[self._starts[image] : self._starts[image + 1]]
+        return {bare_words(self._texts[int(other)].as_py()) for other in rows}

@@ -1,0 +1,242 @@
+"""An offline writer of negatives: word lists, for any English captions. No model, no network, no tagger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from negatives.writers.caption_edits import edited
+from negatives.writers.english.lexicon import (
+    ATTRIBUTES,
+    NOUNS,
+    RELATIONS,
+    SIBLINGS,
+    WORDS,
+    Attribute,
+    Noun,
+    Relation,
+    plural,
+)
+from negatives.writers.english.noun_phrases import ADJECTIVES, DETERMINERS, Caption, Phrase, parse
+from negatives.writers.english.noun_swaps import noun_swaps
+
+Choices = list[list[str]]
+"""Negatives by the place that they change: the place is drawn first, so that a word with many siblings counts once."""
+LOOKS = frozenset({"colour", "material", "pattern"})
+GENDERED_PAIRS = frozenset({"man", "woman", "boy", "girl", "lady", "gentleman", "businessman", "businesswoman"})
+LONGEST_RELATION = max(len(words.split()) for words in RELATIONS)
+LONGEST_ATTRIBUTE = max(len(words.split()) for words in ATTRIBUTES)
+
+
+class RuleWriter:
+    """Writes negatives of each replace and swap type by exchanging listed words in places where they fit.
+
+    Args:
+        per_type: at most this many negatives of each type, all different.
+    """
+
+    name = "rules"
+    version = "2"
+
+    def __init__(self, per_type: int = 1) -> None:
+        self.per_type = per_type
+
+    def write(self, caption: str, rng: np.random.Generator) -> list[tuple[str, str]]:
+        """Negatives of `caption` as (negative_type, negative caption); none equals the caption.
+
+        >>> RuleWriter().write("A dog riding an elephant", np.random.default_rng(0))[-1]
+        ('swap_obj', 'An elephant riding a dog')
+        """
+        parsed = parse(caption)
+        return [
+            (negative_type, text)
+            for negative_type, choices in CHOICES.items()
+            for text in draw(choices(parsed), self.per_type, rng)
+            if text != caption
+        ]
+
+
+def draw(choices: Choices, count: int, rng: np.random.Generator) -> list[str]:
+    """At most `count` different negatives: first a place, then one of its texts, each place once before any twice."""
+    left = [list(dict.fromkeys(texts)) for texts in choices if texts]
+    drawn: list[str] = []
+    for place in rng.permutation(len(left))[:count]:
+        texts = left[place]
+        drawn.append(texts.pop(int(rng.integers(len(texts)))))
+    rest = [text for texts in left for text in texts]
+    more = rng.permutation(len(rest))[: count - len(drawn)] if count > len(drawn) else ()
+    return list(dict.fromkeys([*drawn, *(rest[number] for number in more)]))
+
+
+def object_choices(caption: Caption) -> Choices:
+    """Head nouns become siblings: "a dog on a bed" is "a cat on a bed"."""
+    return [_siblings(caption, phrase) for phrase in caption.phrases]
+
+
+def _siblings(caption: Caption, phrase: Phrase) -> list[str]:
+    noun = phrase.noun
+    before = caption.between(max(phrase.first - 1, 0), phrase.first)
+    names = (*(f"{word} {noun.lemma}" for word in before), noun.lemma)
+    siblings = next((SIBLINGS[name] for name in names if name in SIBLINGS), ())
+    told_again = sum(noun.lemma.split()[-1] in other.noun.lemma.split() for other in caption.phrases) > 1
+    unclear = noun.number == "one" and not phrase.determiner and before == ("of",)  # "a group of lady"
+    if told_again or unclear or not FREE_MODIFIERS.issuperset(phrase.modifiers):
+        return []
+    if noun.lemma in GENDERED_PAIRS and (caption.words & WORDS["gendered"] or noun.lemma + "'s" in caption.words):
+        return []
+    forms = [form for sibling in siblings if (form := _form(sibling, phrase, caption)) is not None]
+    start, end = caption.span(phrase.head, phrase.last)
+    return [edited(caption.text, [(start, end, form)]) for form in forms]
+
+
+def _form(sibling: str, phrase: Phrase, caption: Caption) -> str | None:
+    """The sibling in the number of the phrase's noun; None where it has no such form or the caption speaks of it."""
+    if {sibling, plural(sibling)} & caption.words or sibling in caption.text.lower():
+        return None
+    known = NOUNS.get(sibling, Noun(sibling, "", "one"))
+    if phrase.noun.number == "many":
+        return {"one": plural(sibling), "many": sibling}.get(known.number)
+    return sibling if known.number == phrase.noun.number else None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A listed attribute in a noun phrase: its tokens and what it can do there."""
+
+    phrase: Phrase
+    first: int
+    last: int
+    words: str
+    attribute: Attribute
+
+
+def attributes_of(caption: Caption) -> Iterator[Found]:
+    """Colours, sizes, numbers and the like before nouns that they can be changed with."""
+    for phrase in caption.phrases:
+        place = phrase.first
+        while place < phrase.head:
+            found = _attribute_at(caption, phrase, place)
+            if found is not None:
+                yield found
+            place = place + 1 if found is None else found.last
+
+
+def _attribute_at(caption: Caption, phrase: Phrase, place: int) -> Found | None:
+    if place and caption.tokens[place - 1].text in WORDS["shades"]:
+        return None
+    for last in range(min(phrase.head, place + LONGEST_ATTRIBUTE), place, -1):
+        words = " ".join(caption.between(place, last))
+        for attribute in ATTRIBUTES.get(words, ()):
+            if phrase.noun.fits(attribute.nouns) and _counts(caption, phrase, attribute):
+                return Found(phrase, place, last, words, attribute)
+    return None
+
+
+def _counts(caption: Caption, phrase: Phrase, attribute: Attribute) -> bool:
+    """Whether a number can change: not in "the two of them", nor where the caption tells the two apart."""
+    if attribute.group != "number":
+        return True
+    return phrase.noun.number == "many" and not caption.words & WORDS["counted apart"]
+
+
+def attribute_choices(caption: Caption) -> Choices:
+    """Attributes become others of their group that cannot hold as well: "a red bus" is "a green bus"."""
+    return [
+        [
+            edited(caption.text, [(*caption.span(found.first, found.last), other)])
+            for other in found.attribute.becomes
+            if other not in caption.words
+        ]
+        for found in attributes_of(caption)
+    ]
+
+
+def attribute_swaps(caption: Caption) -> Choices:
+    """Attributes of two different nouns change places, where each can stand before the other noun."""
+    found = list(attributes_of(caption))
+    return [
+        [_attributes_exchanged(caption, one, two)] for one, two in combinations(found, 2) if _may_swap(one, two, found)
+    ]
+
+
+def _may_swap(one: Found, two: Found, found: list[Found]) -> bool:
+    groups = {one.attribute.group, two.attribute.group}
+    looks = groups <= LOOKS
+    if one.words == two.words or one.phrase.noun.lemma == two.phrase.noun.lemma or not (looks or len(groups) == 1):
+        return False
+    phrases = (one.phrase, two.phrase)
+    others = [other for other in found if other not in (one, two) and other.phrase in phrases]
+    if looks and any(other.attribute.group in LOOKS for other in others):
+        return False  # "a black and white cat on a red bed"
+    exclusive = looks or groups == {"number"} or _are_opposite(one, two)
+    return exclusive and _stands_before(one, two.phrase.noun) and _stands_before(two, one.phrase.noun)
+
+
+def _are_opposite(one: Found, two: Found) -> bool:
+    """Whether two words lie on two ends of one scale: big and little do, big and long do not."""
+    ends = [attribute.becomes for other in two.attribute.becomes for attribute in ATTRIBUTES.get(other, ())]
+    return one.attribute.becomes in ends
+
+
+def _stands_before(found: Found, noun: Noun) -> bool:
+    return any(noun.fits(attribute.nouns) for attribute in ATTRIBUTES[found.words])
+
+
+def _attributes_exchanged(caption: Caption, one: Found, two: Found) -> str:
+    spans = [caption.span(found.first, found.last) for found in (one, two)]
+    words = [caption.text[start:end] for start, end in spans]
+    if spans[0][0] == 0:
+        words[0] = words[0].lower()
+    return edited(caption.text, [(*spans[0], words[1]), (*spans[1], words[0])])
+
+
+def relation_choices(caption: Caption) -> Choices:
+    """Places and actions become others: "a cat on a bed" is "a cat under a bed"."""
+    inside = {place for phrase in caption.phrases for place in range(phrase.first, phrase.last)}
+    choices, place = [], 0
+    while place < len(caption.tokens):
+        words, last = _relation_at(caption, place) if place not in inside else ("", place + 1)
+        choices.append(
+            [
+                edited(caption.text, [(*caption.span(place, last), other)])
+                for relation in RELATIONS.get(words, ())
+                if _holds(caption, relation, place, last)
+                for other in relation.becomes
+            ]
+        )
+        place = last
+    return choices
+
+
+def _relation_at(caption: Caption, place: int) -> tuple[str, int]:
+    """The longest listed relation that begins here, and where it ends."""
+    for last in range(min(len(caption.tokens), place + LONGEST_RELATION), place, -1):
+        words = " ".join(caption.between(place, last))
+        if words in RELATIONS:
+            return words, last
+    return "", place + 1
+
+
+def _holds(caption: Caption, relation: Relation, first: int, last: int) -> bool:
+    after = next((phrase for phrase in caption.phrases if phrase.first == last), None)
+    if bool(relation.objects) != (after is not None) or (after is not None and not after.noun.fits(relation.objects)):
+        return False
+    if "*" in relation.subjects:
+        return first == 0 or caption.tokens[first - 1].text not in DETERMINERS
+    before = next((phrase for phrase in reversed(caption.phrases) if phrase.last <= first), None)
+    skipped = WORDS["auxiliaries"] | WORDS["adverbs"]
+    near = before is not None and all(word in skipped for word in caption.between(before.last, first))
+    return before is not None and near and before.noun.fits(relation.subjects)
+
+
+FREE_MODIFIERS = (ADJECTIVES | {"and", ","}) - WORDS["made of"] - frozenset(NOUNS)
+CHOICES: dict[str, Callable[[Caption], Choices]] = {
+    "replace_obj": object_choices,
+    "replace_att": attribute_choices,
+    "replace_rel": relation_choices,
+    "swap_obj": noun_swaps,
+    "swap_att": attribute_swaps,
+}

@@ -1,0 +1,175 @@
+"""NegCLIP's negatives: two phrases of one kind change places (Yuksekgonul et al., 2023, arXiv 2210.01936).
+
+The kinds are the paper's: noun chunks of more than two words, verb phrases, singular nouns, plural nouns, adverbs and
+adjectives. Phrases are found by their places in the caption, so that nothing else is hit. Two things are added: the
+members of a list are left alone, since "a cat and a dog" says the same the other way round, and a or an follows the
+word behind it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from negatives.tables.randomness import generator_for
+from negatives.writers.caption_edits import ARTICLE_BEFORE, article_for
+from negatives.writers.tagging import TaggedCaption, Tagger, Word
+from negatives.writers.write import Attempt
+
+Span = tuple[int, int]
+"""(first word, behind the last word)."""
+
+KINDS = {
+    "noun_chunk": "swap_obj",
+    "verb_phrase": "swap_att",
+    "singular_noun": "swap_obj",
+    "plural_noun": "swap_obj",
+    "adverb": "swap_att",
+    "adjective": "swap_att",
+}
+"""Kind of phrase -> negative type. Where nouns change places, the objects do; of verbs and adverbs SugarCrepe has no
+swaps, and they are like its swaps of attributes: the objects stay, and what is said of them changes places."""
+
+MODIFIERS = {"NOUN": ("ADJ", "NOUN", "NUM", "PROPN"), "ADJ": ("ADV",)}  # what can stand before what it modifies
+LISTING = {"CCONJ", "DET", "PUNCT", "SPACE"}
+SYMMETRIC = {"alongside", "beside", "near", "next", "to", "with"}  # "a cat next to a dog"
+VERB_LETTERS = {"VERB": "V", "AUX": "X", "ADV": "R"}
+VERB_PHRASE = re.compile("V?[RX]*V+")
+
+
+class NegClipWriter:
+    """Writes one negative for a caption by exchanging two phrases.
+
+    The kind of phrase is drawn among those that have a pair to exchange, then the pair.
+
+    Args:
+        tagger: with noun chunks.
+    """
+
+    name = "negclip"
+    version = "1"
+
+    def __init__(self, tagger: Tagger) -> None:
+        self._tagger = tagger
+
+    @property
+    def model(self) -> str:
+        """The tagger's name and version."""
+        return self._tagger.name
+
+    def attempts(self, captions: Sequence[tuple[str, str]], seed: int) -> list[list[Attempt]]:
+        """For each (caption_id, caption) what was written; it depends on the seed, the id and the caption only."""
+        tagged = self._tagger.tag(caption for _, caption in captions)
+        return [
+            [negclip_attempt(caption, generator_for(seed, self.name, caption_id))]
+            for (caption_id, _), caption in zip(captions, tagged, strict=True)
+        ]
+
+
+def negclip_attempt(caption: TaggedCaption, rng: np.random.Generator) -> Attempt:
+    """The caption with two phrases of one kind exchanged; `field` is the kind, "" if no kind has a pair."""
+    possible = {kind: pairs for kind in KINDS if (pairs := exchangeable(caption, phrases(caption, kind)))}
+    if not possible:
+        return Attempt("", "swap_obj", "", "no two phrases of one kind that can change places")
+    kind = list(possible)[int(rng.integers(len(possible)))]
+    first, second = possible[kind][int(rng.integers(len(possible[kind])))]
+    return Attempt(kind, KINDS[kind], exchanged(caption, first, second))
+
+
+def phrases(caption: TaggedCaption, kind: str) -> list[Span]:
+    """The phrases of one of `KINDS`, in order; none overlap.
+
+    A verb phrase is a verb with the auxiliaries and adverbs right before it, and maybe a verb before those: "is slowly
+    walking" is one.
+    """
+    words = caption.words
+    if kind == "noun_chunk":
+        return [(first, end) for first, end in caption.noun_chunks if end - first > 2]
+    if kind == "verb_phrase":
+        letters = "".join(VERB_LETTERS.get(word.pos, ".") for word in words)
+        return [match.span() for match in VERB_PHRASE.finditer(letters)]
+    fits = {
+        "singular_noun": lambda word: word.tag == "NN",
+        "plural_noun": lambda word: word.tag == "NNS",
+        "adverb": lambda word: word.pos == "ADV",
+        "adjective": lambda word: word.pos == "ADJ",
+    }[kind]
+    return [(place, place + 1) for place, word in enumerate(words) if fits(word)]
+
+
+def exchangeable(caption: TaggedCaption, spans: Sequence[Span]) -> list[tuple[Span, Span]]:
+    """Pairs of spans that say something else in each other's place: not the same words, and no members of a list."""
+    return [
+        (first, second)
+        for first, second in combinations(spans, 2)
+        if span_text(caption, first).casefold() != span_text(caption, second).casefold()
+        and not in_one_list(caption, first, second)
+    ]
+
+
+def in_one_list(caption: TaggedCaption, first: Span, second: Span) -> bool:
+    """Whether what stands between two spans only lists them, as in "a cat, a bird and a dog", or is nothing.
+
+    Where one of them has a modifier before it, as in "a red cat and a dog", the order does say something.
+    """
+    own = {word.pos for start, end in (first, second) for word in caption.words[start:end]}
+    between = caption.words[first[1] : second[0]]
+    if not all(word.pos in own | LISTING or word.text.casefold() in SYMMETRIC for word in between):
+        return False
+    return not between or not any(_is_modified(caption.words, span) for span in (first, second))
+
+
+def exchanged(caption: TaggedCaption, first: Span, second: Span) -> str:
+    """The caption with two spans in each other's place; each place keeps the case of its first letter.
+
+    Args:
+        caption: tagged caption.
+        first, second: spans; `first` ends before `second` starts.
+    """
+    text = caption.text
+    places = [characters(caption, span) for span in (second, first)]
+    moved = [span_text(caption, span) for span in (first, second)]
+    lowered = [_lowered(text, caption.words[span[0]]) for span in (first, second)]
+    for (start, end), phrase, lower in zip(places, moved, lowered, strict=True):
+        text = replaced(text, start, end, lower + phrase[1:])
+    return text
+
+
+def replaced(text: str, start: int, end: int, phrase: str) -> str:
+    """The text with a phrase in the place of characters `start` to `end`.
+
+    A capital stays a capital, and a or an before the place follows the phrase.
+
+    >>> replaced("A man eats", 2, 5, "elephant"), replaced("Red bus", 0, 3, "blue"), replaced("a day", 2, 5, "hour")
+    ('An elephant eats', 'Blue bus', 'an hour')
+    """
+    if text[start].isupper():
+        phrase = phrase[0].upper() + phrase[1:]
+    ending = article_for(phrase)[1:]
+    ending = ending.upper() if text.isupper() else ending
+    return ARTICLE_BEFORE.sub(lambda match: match[1] + ending + match[3], text[:start]) + phrase + text[end:]
+
+
+def characters(caption: TaggedCaption, span: Span) -> tuple[int, int]:
+    """(start, end) of a span in the caption's text."""
+    return caption.words[span[0]].start, caption.words[span[1] - 1].end
+
+
+def span_text(caption: TaggedCaption, span: Span) -> str:
+    """The caption's text in a span."""
+    start, end = characters(caption, span)
+    return caption.text[start:end]
+
+
+def _is_modified(words: Sequence[Word], span: Span) -> bool:
+    return span[0] > 0 and words[span[0] - 1].pos in MODIFIERS.get(words[span[1] - 1].pos, ())
+
+
+def _lowered(text: str, word: Word) -> str:
+    """A word's first letter, small if it is large only because it begins the caption or a sentence."""
+    first = word.text[0]
+    begins = re.search(r"(^|[.!?])[\s\"'“‘(]*$", text[: word.start]) is not None
+    return first.lower() if begins and word.pos != "PROPN" and word.text[1:] == word.text[1:].lower() else first

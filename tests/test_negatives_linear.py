@@ -1,0 +1,211 @@
+"""Judges: what they see of a text, that rows are features of one text alone, and fits against slow references."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.sparse import issparse
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+
+import negatives.judging.linear
+from negatives.judging.bias_metrics import auc
+from negatives.judging.linear import (
+    SURFACE_FEATURES,
+    BayesJudge,
+    Judge,
+    LinearJudge,
+    bayes_judge,
+    char_judge,
+    surface_features,
+    surface_judge,
+    word_judge,
+)
+from tests.test_negatives_text_pairs import corpus_of, cued
+
+MAKERS: dict[str, Callable[[], Judge]] = {
+    "word": word_judge, "char": char_judge, "surface": surface_judge, "bayes": bayes_judge
+}  # fmt: skip
+STRANGE = [
+    *(
+        ".",
+        "a",
+        "  ",
+        "🐶🐱 🚌",
+        "👩‍👩‍👧",
+        "一只狗坐在床上。",
+        "كلب على السرير",
+        "e\u0301te\u0301",
+        "١٢٣",
+        "\u200b",
+        "\x00a\n\tb",
+    ),
+    "a dog " * 1667,
+]
+every_judge = pytest.mark.parametrize("name", MAKERS)
+
+
+def dense(features: object) -> np.ndarray:
+    return features.toarray() if issparse(features) else np.asarray(features)  # type: ignore[attr-defined]
+
+
+def test_surface_features_by_hand() -> None:
+    first, second = surface_features(["A dog, a DOG; it's 10!", " one  two."])
+    log = math.log1p
+    # words: a dog a dog it s 10, of 1 + 3 + 1 + 3 + 2 + 1 + 2 letters; marks: ; ' !
+    by_hand = {
+        "characters": (log(22), log(10)),
+        "words": (log(7), log(2)),
+        "word length": (13 / 7, 3.0),
+        "capital first": (1.0, 0.0),
+        "capitals": (log(4), 0.0),
+        "full stop last": (0.0, 1.0),
+        "commas": (log(1), 0.0),
+        "other marks": (log(3), 0.0),
+        "digits": (log(2), 0.0),
+        "space at an end": (0.0, 1.0),
+        "double space": (0.0, 1.0),
+        "repeated words": (log(2), 0.0),
+    }
+    assert list(by_hand) == list(SURFACE_FEATURES)
+    np.testing.assert_allclose(np.stack([first, second], axis=1), list(by_hand.values()), rtol=1e-6)
+
+
+def test_word_features_are_the_different_ngrams_lower_cased_with_single_letters() -> None:
+    gram = dense(word_judge(2).encode(["A cat", "a cat a cat", "cat", "an cat", "a"]))
+    # a, cat, a_cat | a, cat, a_cat, cat_a | cat | an, cat, an_cat | a
+    assert (gram @ gram.T).tolist() == [
+        [3, 3, 1, 1, 1],
+        [3, 4, 1, 1, 1],
+        [1, 1, 1, 1, 0],
+        [1, 1, 1, 3, 0],
+        [1, 1, 0, 0, 1],
+    ]
+
+
+def test_char_features_are_counts_of_unit_length_with_case() -> None:
+    gram = dense(char_judge(3).encode(["abab", "ab", "AB"]))
+    # ab ab ba aba bab: (2, 1, 1, 1), of length sqrt 7; ab
+    np.testing.assert_allclose(gram @ gram.T, [[1, 2 / 7**0.5, 0], [2 / 7**0.5, 1, 0], [0, 0, 1]], atol=1e-6)
+
+
+@every_judge
+def test_features_of_a_text_do_not_depend_on_the_other_texts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = corpus_of(cued(20, 0.2, 0.5)).captions[:50]
+    alone = dense(MAKERS[name]().encode(texts))
+    among = dense(MAKERS[name]().encode([*STRANGE, *texts]))[len(STRANGE) :]
+    # columns are numbered anew, so that sums run in another order
+    np.testing.assert_allclose(np.float64(alone) @ alone.T, np.float64(among) @ among.T, rtol=1e-12)
+    monkeypatch.setattr(negatives.judging.linear, "CHUNK", 7)
+    np.testing.assert_array_equal(dense(MAKERS[name]().encode(texts)), alone)
+
+
+def test_fit_on_texts_is_the_logistic_regression_of_scikit_learn() -> None:
+    corpus = corpus_of(cued(40, 0.2, 0.6))
+    judge = word_judge(2, regularisation=0.5)
+    seen, asked = np.arange(0, 100), np.arange(100, len(corpus.captions))
+    found = judge.fit(judge.encode(corpus.captions), seen, corpus.labels[seen])(asked)
+    counter = CountVectorizer(binary=True, ngram_range=(1, 2), token_pattern=r"\b\w+\b")
+    model = LogisticRegression(C=0.5, class_weight="balanced", max_iter=5000, tol=1e-9)
+    model.fit(counter.fit_transform([corpus.captions[i] for i in seen]), corpus.labels[seen])
+    expected = model.decision_function(counter.transform([corpus.captions[i] for i in asked]))
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_fit_on_pairs_is_the_logistic_regression_on_differences_both_ways_round() -> None:
+    corpus = corpus_of(cued(40, 0.2, 0.6))
+    judge = word_judge(1, regularisation=0.5)
+    found = judge.fit_pairs(judge.encode(corpus.captions), corpus.pairs)(np.arange(len(corpus.captions)))
+    counts = CountVectorizer(binary=True, token_pattern=r"\b\w+\b").fit_transform(corpus.captions).toarray()
+    difference = counts[corpus.pairs[:, 0]].astype(float) - counts[corpus.pairs[:, 1]]
+    # each pair twice, so half the weight each
+    model = LogisticRegression(C=0.25, fit_intercept=False, max_iter=5000, tol=1e-9)
+    model.fit(np.concatenate([difference, -difference]), [1] * len(difference) + [0] * len(difference))
+    np.testing.assert_allclose(found, counts @ model.coef_[0], atol=2e-3)
+
+
+def test_naive_bayes_by_hand() -> None:
+    judge = BayesJudge(MAKERS["bayes"]().features, smoothing=0.5)  # type: ignore[attr-defined]
+    texts = ["dog", "dog", "cat", "cat", "dog", "fish"]
+    encoded = judge.encode(texts)
+    scores = judge.fit(encoded, np.arange(5), np.array([1, 1, 1, 0, 0]))(np.arange(6))
+    # positives: 2 of 3 dog, 1 of 3 cat; negatives: 1 of 2 each; fish in none; smoothed by 0.5 in 5 texts
+    dog = math.log((2 / 3 + 0.1) / (1 / 2 + 0.1))
+    cat = math.log((1 / 3 + 0.1) / (1 / 2 + 0.1))
+    np.testing.assert_allclose(scores, [dog, dog, cat, cat, dog, 0.0], rtol=1e-5, atol=1e-9)
+    pairs = judge.fit_pairs(encoded, np.array([[0, 3], [1, 4]]))(np.array([0, 3]))
+    # first of each pair: dog, dog; second: cat, dog
+    np.testing.assert_allclose(pairs, [math.log(1.125 / 0.625), math.log(0.125 / 0.625)], rtol=1e-5)
+
+
+@every_judge
+def test_exchanging_the_texts_of_every_pair_negates_all_scores(name: str) -> None:
+    corpus = corpus_of(cued(40, 0.1, 0.5, cue="indeed ."))
+    judge, rows = MAKERS[name](), np.arange(len(corpus.captions))
+    encoded = judge.encode(corpus.captions)
+    scores = judge.fit_pairs(encoded, corpus.pairs)(rows)
+    back = judge.fit_pairs(encoded, corpus.pairs[:, ::-1])(rows)
+    assert np.ptp(scores) > 0.5
+    np.testing.assert_allclose(back, -scores, atol=1e-9)
+
+
+@every_judge
+@pytest.mark.parametrize("unit", ["text", "pair"])
+def test_judges_learn_the_cue(name: str, unit: str) -> None:
+    corpus = corpus_of(cued(60, 0.0, 0.5, cue="indeed ."))
+    judge = MAKERS[name]()
+    encoded = judge.encode(corpus.captions)
+    half = corpus.images < 30
+    if unit == "text":
+        scorer = judge.fit(encoded, np.flatnonzero(half), corpus.labels[half])
+    else:
+        scorer = judge.fit_pairs(encoded, corpus.pairs[half[corpus.pairs[:, 0]]])
+    is_plain = np.array(["indeed" not in text for text in corpus.captions])
+    assert auc(scorer(np.flatnonzero(~half)), is_plain[~half].astype(int)) > 0.9
+
+
+@every_judge
+def test_classes_weigh_the_same_whatever_their_sizes(name: str) -> None:
+    """Of a text that is in both classes alike, nothing is known, also where one class is three times the other."""
+    texts = ["a dog", "the cat on a bed.", "a dog", "the cat on a bed."]
+    labels = np.array([1, 1, 0, 0])
+    rows = np.array([0, 1] * 20 + [2, 3] * 60)
+    judge = MAKERS[name]()
+    scores = judge.fit(judge.encode(texts), rows, labels[rows])(np.arange(4))
+    # naive Bayes adds its half a count to either class, which weighs a little more in the smaller one
+    np.testing.assert_allclose(scores, 0.0, atol=0.02 if name == "bayes" else 1e-3)
+
+
+@every_judge
+@pytest.mark.parametrize("texts", [STRANGE, ["🐶", "🐱", ".", "!"] * 2], ids=["all kinds", "no word at all"])
+def test_strange_texts_get_finite_scores_without_a_warning(name: str, texts: list[str]) -> None:
+    judge, rows = MAKERS[name](), np.arange(len(texts))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoded = judge.encode(texts)
+        scores = judge.fit(encoded, rows, rows % 2)(rows)
+        pairs = judge.fit_pairs(encoded, rows.reshape(-1, 2))(rows)
+    assert np.isfinite(scores).all()
+    assert np.isfinite(pairs).all()
+
+
+def test_encoding_sees_no_label_and_judges_have_different_names() -> None:
+    judges = [maker() for maker in MAKERS.values()]
+    assert [judge.name for judge in judges] == list(MAKERS)
+    assert all(isinstance(judge, LinearJudge | BayesJudge) and judge.threads for judge in judges)
+
+
+def test_an_ngram_that_neither_class_has_weighs_nothing_for_bayes_whatever_the_sizes() -> None:
+    """With counts smoothed alike, every unseen n-gram would vote for the smaller class."""
+    texts = [
+        *("red dog", "blue dog"),
+        *(f"{colour} cat" for colour in ("red", "blue") for _ in range(5)),
+        "a lone word",
+    ]
+    judge = bayes_judge(1)
+    scorer = judge.fit(judge.encode(texts), np.arange(12), np.array([1, 1, *[0] * 10]))
+    assert scorer(np.array([12])).tolist() == [0.0]

@@ -1,0 +1,195 @@
+"""Writers and pairs: negatives are false, reproducible and belong to their captions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from negatives.tables.captions import InputError, read_captions, read_negatives, strings, write_table
+from negatives.tables.randomness import generator_for, hash_of
+from negatives.validate import bare_words
+from negatives.writers.english.rules import RuleWriter
+from negatives.writers.write import join_pairs, write_negatives
+
+TEXTS = [
+    "A man riding a brown horse on a large beach.",
+    "Two dogs sitting under a red umbrella next to a white car",
+    "a cat in front of a small black laptop",
+    "An elephant behind a tall woman with an apple",
+    "a teddy bear eats noodles",
+]
+
+
+def captions_table(texts: list[str] = TEXTS) -> pa.Table:
+    ids = [str(number) for number in range(len(texts))]
+    return pa.table({"image_id": ids, "image": ids, "caption_id": [f"{i}_0" for i in ids], "caption": texts})
+
+
+def test_draws_depend_on_the_key_only() -> None:
+    assert generator_for(1, "a").integers(1 << 60) == generator_for(np.int64(1), np.str_("a")).integers(1 << 60)
+    keys = [(0, "a"), (1, "a"), (0, "b"), ("0", "a"), ("0a",), (0, "a", 0)]
+    assert len({hash_of(*key) for key in keys}) == len(keys)
+
+
+def test_draws_are_the_same_in_every_process() -> None:
+    program = "from negatives.tables.randomness import generator_for; print(generator_for(3, 'x').integers(1 << 60))"
+    root = Path(__file__).parents[1]
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert runs[0] == runs[1] == f"{generator_for(3, 'x').integers(1 << 60)}\n"
+
+
+def test_negatives_imports_without_torch() -> None:
+    root = Path(__file__).parents[1]
+    files = [path.relative_to(root).with_suffix("") for path in (root / "negatives").rglob("*.py")]
+    modules = {".".join(file.parts).removesuffix(".__init__") for file in files} - {"negatives.judging.transformer"}
+    program = f"import sys, {', '.join(sorted(modules))}; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert run.stdout == "False\n", run.stderr
+
+
+def test_negatives_do_not_depend_on_row_order() -> None:
+    captions = captions_table()
+    forward = write_negatives(captions, RuleWriter(), seed=3).negatives
+    backward = write_negatives(captions.take([4, 3, 2, 1, 0]), RuleWriter(), seed=3).negatives
+    assert forward.sort_by("negative_id").equals(backward.sort_by("negative_id"))
+    assert not forward.equals(write_negatives(captions, RuleWriter(), seed=4).negatives)
+
+
+def test_written_negatives_can_be_read_again(tmp_path: Path) -> None:
+    captions = captions_table()
+    table = write_negatives(captions, RuleWriter(), seed=0).negatives
+    write_table(table, tmp_path / "negatives.parquet")
+    valid = [row for row in table.to_pylist() if not row["rejected"]]
+    assert read_negatives(tmp_path / "negatives.parquet", captions).to_pylist() == valid
+    assert set(strings(table, "generator")) == {"rules"}
+    assert set(strings(table, "model")) == {""}
+    first = table.to_pylist()[0]
+    assert first["negative_id"] == f"{first['caption_id']}:{first['negative_type']}:0"
+
+
+class Parrot:
+    name = "parrot"
+    version = "1"
+
+    def write(self, caption: str, rng: np.random.Generator) -> list[tuple[str, str]]:
+        return [("replace_obj", "A  SMALL dog!"), ("replace_att", "a large dog")]
+
+
+def test_a_negative_that_another_caption_of_the_image_says_is_marked() -> None:
+    captions = pa.table(
+        {
+            "image_id": ["1", "1", "2"],
+            "image": ["a", "a", "b"],
+            "caption_id": ["x", "y", "z"],
+            "caption": ["A cat.", "a small dog", "a cow"],
+        }
+    )
+    seen: list[Any] = []
+
+    def progress(items: Any) -> Any:
+        for item in items:
+            seen.append(item)
+            yield item
+
+    table = write_negatives(captions, Parrot(), seed=0, progress=progress).negatives
+    assert strings(table, "negative_id") == [f"{name}:replace_{kind}:0" for name in "xyz" for kind in ("obj", "att")]
+    assert strings(table, "rejected")[:3] == ["equals_other_caption", "", "equals_caption"]
+    assert len(seen) == 3
+
+
+def test_a_writer_without_a_word_to_say_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"nothing for 1 captions.*'noodles'.*another generator"):
+        write_negatives(captions_table(["noodles"]), RuleWriter(), seed=0)
+
+
+def pairs_file(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+PAIR = {
+    "type": "add_obj",
+    "coco_id": 0,
+    "caption": "a CAT on  a mat",
+    "negative_caption": "a cat and a hat",
+    "image_fold": 1,
+}
+ONE = captions_table(["A cat on a mat. "])
+
+
+def test_pairs_join_by_image_and_text(tmp_path: Path) -> None:
+    rows = [
+        PAIR,
+        PAIR,  # repeated
+        PAIR | {"negative_caption": "A cat and a bat"},
+        PAIR | {"coco_id": 9},  # another image
+        PAIR | {"caption": "a cat"},  # another caption
+        PAIR | {"negative_caption": "a cat on a mat"},  # says what the caption says
+        PAIR | {"image_fold": 0, "negative_caption": "fold 0"},
+    ]
+    table = join_pairs(ONE, pairs_file(tmp_path / "pairs.jsonl", rows), folds=[1])
+    assert strings(table, "negative_id") == ["0_0:add_obj:0", "0_0:add_obj:1", "0_0:add_obj:2"]
+    assert strings(table, "caption") == ["a cat and a hat", "A cat and a bat", "a cat on a mat"]
+    assert set(strings(table, "generator")) == {"pairs"}
+    assert strings(table, "rejected") == ["words_lost", "words_lost", "equals_caption"]
+    assert len(join_pairs(ONE, tmp_path / "pairs.jsonl")) == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "folds", "told"),
+    [
+        (PAIR | {"coco_id": 5}, [], "none of 1 pairs does.*pairs.jsonl.*Give the captions"),
+        (PAIR, [0], r"none of 0 pairs of folds \[0\] does"),
+        (PAIR | {"type": "flip"}, [], "'flip'.*pairs.jsonl, line 1"),
+        (PAIR | {"negative_caption": ""}, [], "`negative_caption`.*line 1.*Fill it in"),
+        ({k: v for k, v in PAIR.items() if k != "coco_id"}, [], "`image_id` or `coco_id`.*None.*line 1"),
+        ({k: v for k, v in PAIR.items() if k != "image_fold"}, [1], "`image_fold`.*line 1.*leave `folds` empty"),
+    ],
+)
+def test_bad_pairs_are_refused_with_place_and_remedy(
+    tmp_path: Path, row: dict[str, Any], folds: list[int], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        join_pairs(ONE, pairs_file(tmp_path / "pairs.jsonl", [row]), folds)
+
+
+@pytest.mark.skipif(
+    "ITM_SHARED" not in os.environ, reason="needs ITM_SHARED: a folder with COCO captions and LLM pairs"
+)
+def test_real_pairs_join_real_captions() -> None:
+    data = Path(os.environ["ITM_SHARED"]) / "data"
+    captions = read_captions(data / "coco_val2017" / "captions.jsonl")
+    table = join_pairs(captions, data / "llm_negatives" / "pairs.jsonl")
+    assert (len(captions), len(table)) == (590, 378)
+    assert len({name.rsplit("_", 1)[0] for name in strings(table, "caption_id")}) == 51
+    said = dict(zip(strings(captions, "caption_id"), strings(captions, "caption"), strict=True))
+    for row in table.to_pylist():
+        same = bare_words(said[row["caption_id"]]) == bare_words(row["caption"])
+        assert same == (row["rejected"] == "equals_caption")
+
+
+def test_a_row_can_be_made_again_from_its_columns() -> None:
+    captions = pa.table(
+        {"image_id": ["1"], "image": ["1.jpg"], "caption_id": ["1_0"], "caption": ["a red cat on a blue table"]}
+    )
+    for row in write_negatives(captions, RuleWriter(), seed=7).negatives.to_pylist():
+        assert (row["generator"], row["prompt_version"]) == (RuleWriter.name, RuleWriter.version)
+        rng = generator_for(row["seed"], row["generator"], row["caption_id"])
+        assert (row["negative_type"], row["caption"]) in RuleWriter().write("a red cat on a blue table", rng)
