@@ -41,8 +41,9 @@ class LastCheckpoint(Checkpoint):
     """Keeps one checkpoint to go on from.
 
     It is written every so often and at the end: after an optimiser step, since gradients that are being accumulated are
-    not part of it, and after the validation that belongs to the step, since Lightning takes that for done when it
-    resumes.
+    not part of it, and after all that belongs to the step, which a resumed run does not do again: Lightning logs a
+    step's metrics after `on_train_batch_end`, and validates and logs that after them. The first hook to come after it
+    all is the start of the next batch or the end of the epoch.
 
     Args:
         path: of the file.
@@ -52,70 +53,65 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, path: Path, every: int | None = None, made_by: str = ""):
         self.path, self.every, self.made_by = path, every, made_by
-        self._hook = ""
+        self._due = False
+        self._begun: int | None = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Decides whether a checkpoint is due after this batch, and in which hook."""
+        """Decides whether a checkpoint is due after this batch."""
         last = batch_idx + 1 == trainer.num_training_batches
         stepped = last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         due = last if self.every is None else trainer.global_step % self.every == 0
-        due = due or trainer.global_step >= trainer.estimated_stepping_batches
-        self._hook = saving_hook(trainer, batch_idx) if stepped and due else ""
-        self._save_in("on_train_batch_end", trainer)
+        self._due = stepped and (due or trainer.global_step >= trainer.estimated_stepping_batches)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Saves where the checkpoint had to wait for the validation."""
-        self._save_in("on_validation_end", trainer)
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves what is due within an epoch."""
+        self._save_due(trainer, begun=1)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Saves where the checkpoint had to wait for the epoch's end."""
-        self._save_in("on_train_epoch_end", trainer)
+        """Saves what is due at an epoch's end, or where training ends within one."""
+        self._save_due(trainer, begun=0)
 
-    def _save_in(self, hook: str, trainer: L.Trainer) -> None:
-        if hook == self._hook:
+    def _save_due(self, trainer: L.Trainer, *, begun: int) -> None:
+        if self._due:
+            self._due, self._begun = False, begun
             trainer.save_checkpoint(self.path)
-            self._hook = ""
+            self._begun = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Says whose this is, and puts the loops' progress into words that Lightning resumes exactly."""
         checkpoint["made_by"] = self.made_by
-        if self._hook:
-            settle_progress(checkpoint["loops"]["fit_loop"], epoch_ended=self._hook == "on_train_epoch_end")
+        if self._begun is not None:
+            progress = checkpoint["loops"]["fit_loop"]
+            settle_progress(progress, begun=self._begun, batches_in_epoch=trainer.num_training_batches)
 
 
-def saving_hook(trainer: L.Trainer, batch_idx: int) -> str:
-    """The last hook that belongs to a batch: its own, that of the validation after it, or that of the epoch's end."""
-    if batch_idx + 1 == trainer.num_training_batches:
-        return "on_train_epoch_end"
-    if not trainer.enable_validation or not trainer.val_check_batch:
-        return "on_train_batch_end"
-    batches = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
-    return "on_validation_end" if (batches + 1) % trainer.val_check_batch == 0 else "on_train_batch_end"
-
-
-def settle_progress(progress: dict[str, Any], *, epoch_ended: bool) -> None:
+def settle_progress(progress: dict[str, Any], *, begun: int, batches_in_epoch: float) -> None:
     """Rewrites the fit loop's progress to "in an epoch, in the hook after its k-th batch", k = 0 for a new epoch.
 
     Lightning (2.6) resumes exactly from there and not from elsewhere: from the end of an epoch, and where `max_steps`
     is set, it runs that end twice or does not count the next epoch as started.
 
     Args:
-        progress: the fit loop's state in a checkpoint; changed in place.
-        epoch_ended: whether the epoch is over, and all of its hooks have run.
+        progress: the fit loop's state in a checkpoint after an optimiser step; changed in place.
+        begun: batches that have begun and are not trained on, 0 or 1.
+        batches_in_epoch: after so many, the epoch is over, and all of its hooks have run.
     """
     batches, epochs = progress["epoch_loop.batch_progress"], progress["epoch_progress"]
-    epoch = epochs["current"]["processed"]
+    epoch_ended = batches["current"]["ready"] - begun == batches_in_epoch
+    epoch = epochs["current"]["started"] - (0 if epoch_ended else 1)
     for part in ("total", "current"):
         epochs[part] = {"ready": epoch + 1, "started": epoch + 1, "processed": epoch, "completed": epoch}
-        done = 0 if epoch_ended and part == "current" else batches[part]["ready"]
+        done = 0 if epoch_ended and part == "current" else batches[part]["ready"] - begun
         # the hook after the batch belongs to it, so the batch is not complete
         batches[part] = {"ready": done, "started": done, "processed": done, "completed": done - 1}
     batches["is_last_batch"] = False
+    # Lightning counts the step that the batch made when it resumes
+    progress["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
     if epoch_ended:
-        # Lightning counts the step that the batch made when it resumes
-        progress["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
         optimizer = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
         per_epoch = [progress["epoch_loop.scheduler_progress"], optimizer["step"], optimizer["zero_grad"]]
         for counts in (

@@ -265,7 +265,7 @@ def test_examples_and_intervals_depend_on_the_seed_only(config: CompareConfig):
 
 
 def test_resumed_curves_replace_what_was_logged_twice(tmp_path: Path):
-    write_text("epoch,step,train/loss/value\n0,10,3.0\n0,20,2.0\n0,30", tmp_path / "version_9" / "metrics.csv")
+    write_text("epoch,step,train/loss/value\n0,10,3.0\n0,20,2.0\n0,40,1.", tmp_path / "version_9" / "metrics.csv")
     write_text("epoch,step,train/loss/value\n0,20,1.5\n0,30,1.0\n0,40,nan\n", tmp_path / "version_10" / "metrics.csv")
     assert read_curves(tmp_path) == {"train/loss/value": {10: 3.0, 20: 1.5, 30: 1.0}}
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
-import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,10 @@ from safetensors.torch import load_file, save_file
 
 from experiments.__main__ import main
 from experiments.report.read_runs import read_curves
+from experiments.runs.metric_log import MetricLog
 from lightning_modules.base import AlignmentModule
+from lightning_modules.checkpoint import partial_path
+from lightning_modules.resume import WholeFiles
 from tests.backbones import save_published
 from tests.launch import start, start_ranks
 from tests.test_experiments_train import train_words
@@ -89,7 +96,6 @@ def test_a_run_that_was_interrupted_twice_equals_the_unbroken_one(
                 main(train_words(tables, tmp_path / "parts", *words, *flags))
     assert main(train_words(tables, tmp_path / "parts", *words, "--resume")) == 0
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
-    assert len(list((tmp_path / "parts/logs").glob("version_*"))) == 3
 
 
 def test_a_published_checkpoint_is_in_no_checkpoint_of_the_run(
@@ -251,26 +257,91 @@ def test_a_resumed_run_goes_on_in_its_wandb_run(interrupted: Path, tables: Path)
     assert recorded.name.endswith("-latest")
 
 
+def run_and_die(moment: str, step: int, arguments: list[str]) -> int:
+    """`itm`, killed at a moment of the optimiser step of this number, counted from 1.
+
+    Args:
+        moment: "before", "in" or "after", and what is written: its "loss", its "accuracy" or its "checkpoint".
+    """
+    when, what = moment.split()
+    save, log = WholeFiles.save_checkpoint, MetricLog.log_metrics
+    key = {"loss": "train/loss/value", "accuracy": "val/mean/accuracy"}.get(what)
+
+    def save_checkpoint(self: WholeFiles, checkpoint: dict[str, Any], path: Path, storage_options: Any = None) -> None:
+        dies = what == "checkpoint" and checkpoint["global_step"] == step
+        with _death(when, lambda: setattr(os, "replace", _kill)) if dies else nullcontext():
+            save(self, checkpoint, path, storage_options)
+
+    def log_metrics(self: MetricLog, metrics: dict[str, float], **logged: int) -> None:
+        dies = key in metrics and logged["step"] + 1 == step
+        with _death(when, partial(_limit, self.path)) if dies else nullcontext():
+            log(self, metrics, **logged)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WholeFiles, "save_checkpoint", save_checkpoint)
+        patch.setattr(MetricLog, "log_metrics", log_metrics)
+        return main(arguments)
+
+
+@contextmanager
+def _death(when: str, prepare: Callable[[], None]) -> Iterator[None]:
+    """Kills this process before or after the block, or in it as `prepare` sees to."""
+    if when == "before":
+        _kill()
+    if when == "in":
+        prepare()
+    yield
+    _kill()
+
+
+def _kill(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _limit(path: Path) -> None:
+    """Has the system kill this process when it has written 60 more bytes to a file, which are less than a line."""
+    size = path.stat().st_size if path.exists() else 0
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 60, resource.RLIM_INFINITY))
+
+
+# step 1 is the first, 2, 4 and 6 are validated, 3 and 6 end an epoch, and 7 ends the training within one
+KILLS = [
+    *[("in loss", 1), ("after loss", 1), ("after checkpoint", 1)],
+    *[("before loss", 4), ("after loss", 4), ("before accuracy", 4), ("in accuracy", 4), ("after accuracy", 4)],
+    *[("before checkpoint", 5), ("in checkpoint", 5), ("after checkpoint", 5), ("in loss", 5), ("after loss", 5)],
+    *[("before checkpoint", 6), ("after checkpoint", 6)],
+    *[("after loss", 7), ("before checkpoint", 7), ("after checkpoint", 7)],
+]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A run with a checkpoint after every step, dropout, accumulated batches and validation; and its settings."""
+    words = [*DROPOUT, *validation(tables), "data.batch_size=2", "trainer.accumulate=2", "trainer.max_steps=7"]
+    words += ["trainer.checkpoint_every=1", "trainer.validate_every=2", "trainer.log_every=1"]
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    assert main(train_words(tables, run, *words)) == 0
+    return run, words
+
+
 @pytest.mark.slow
-def test_a_run_that_is_killed_at_random_moments_equals_the_unbroken_one(tables: Path, tmp_path: Path) -> None:
-    """SIGKILL, with a checkpoint after every step, dropout, accumulated batches, a loader worker and validation."""
-    words = [*DROPOUT, *validation(tables), "data.batch_size=2", "data.num_workers=1", "trainer.accumulate=2"]
-    words += ["trainer.max_steps=40", "trainer.checkpoint_every=1", "trainer.validate_every=15", "trainer.log_every=1"]
-    last = tmp_path / "parts/checkpoints/last.ckpt"
-    for flags in ([], ["--resume"], ["--resume"]):
-        before = last.stat().st_ino if last.exists() else None
-        child = start(tmp_path / "log", main, train_words(tables, tmp_path / "parts", *words, *flags))
-        while not last.exists() or last.stat().st_ino == before:
-            assert child.is_alive(), (tmp_path / "log").read_text()
-            time.sleep(0.01)
-        time.sleep(random.uniform(0.0, 0.3))
-        child.kill()
-        child.join()
-        assert child.exitcode == -signal.SIGKILL
-        assert torch.load(last, weights_only=True)["global_step"] > 0
-    assert main(train_words(tables, tmp_path / "parts", *words, "--resume")) == 0
-    assert main(train_words(tables, tmp_path / "whole", *words)) == 0
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+@pytest.mark.parametrize(("moment", "step"), KILLS, ids=[f"{moment} {step}" for moment, step in KILLS])
+def test_a_run_that_is_killed_while_it_logs_or_saves_equals_the_unbroken_one(
+    moment: str, step: int, unbroken: tuple[Path, list[str]], tables: Path, tmp_path: Path
+) -> None:
+    whole, words = unbroken
+    run, last = tmp_path / "run", tmp_path / "run/checkpoints/last.ckpt"
+    child = start(tmp_path / "log", run_and_die, moment, step, train_words(tables, run, *words))
+    child.join()
+    torn = moment in ("in loss", "in accuracy")
+    assert child.exitcode == -(signal.SIGXFSZ if torn else signal.SIGKILL), (tmp_path / "log").read_text()
+    assert (run / "logs/metrics.jsonl").read_bytes().endswith(b"\n") != torn
+    assert partial_path(last).exists() == (moment == "in checkpoint")
+    done = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
+    assert done == step - (moment != "after checkpoint")
+    assert main(train_words(tables, run, *words, "--resume")) == 0
+    assert_same_run(whole, run)
 
 
 def torchrun(words: list[str]) -> int:
@@ -309,4 +380,5 @@ def test_two_ranks_that_go_on_equal_two_that_were_not_interrupted(strategy: str,
         torch.testing.assert_close(two[name], tensor, atol=1e-6, rtol=0, msg=name)
     before, after = (read_curves(folder / "logs")["train/loss/value"] for folder in (whole, run))
     assert after == pytest.approx(before, abs=1e-6)
-    assert (run / "logs/version_1/metrics.csv").is_file(), "the resumed run logged losses of its own"
+    steps = [json.loads(line)["step"] for line in (run / "logs/metrics.jsonl").read_text().splitlines()]
+    assert steps.count(7) == 2, "the resumed run logged losses of its own"

@@ -227,6 +227,25 @@ def test_batches_after_the_last_checkpoint_are_trained_again_as_they_were(
     assert assert_interrupted_equals_unbroken(tables, tmp_path, 1, **settings) >= 1
 
 
+@pytest.mark.parametrize("case", RUNS)
+def test_a_checkpoint_is_saved_after_all_metrics_of_its_step_are_logged(
+    case: str, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning logs a step's loss after `on_train_batch_end`, and nobody would log it again."""
+    logged, save, saved = Memory(), WholeFiles.save_checkpoint, {}
+
+    def save_checkpoint(self: WholeFiles, checkpoint: dict[str, Any], path: Path, **options: Any) -> None:
+        saved[checkpoint["global_step"]] = {key for step, key in logged.values if step + 1 == checkpoint["global_step"]}
+        save(self, checkpoint, path, **options)
+
+    monkeypatch.setattr(WholeFiles, "save_checkpoint", save_checkpoint)
+    fit(tables, tmp_path / "last.ckpt", logged, **RUNS[case])
+    assert len(saved) >= 2
+    for done, keys in saved.items():
+        assert keys == {key for step, key in logged.values if step + 1 == done}, done
+        assert "train/loss/value" in keys, done
+
+
 def test_dropout_depends_on_seed_epoch_batch_and_rank_and_on_nothing_else() -> None:
     def drawn(seed: int = 0, epoch: int = 0, batch_idx: int = 0, rank: int = 0) -> list[float]:
         module = Letters()

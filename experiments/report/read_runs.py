@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experiments.report.intervals import MEAN, is_right
+from experiments.runs.outputs import METRICS_FILE
 from negatives.tables.captions import InputError, show
 
 PAIR_KEY = ("image_id", "caption_id", "negative_id", "negative_type", "caption", "negative_caption")
@@ -110,27 +111,45 @@ def common_sets(runs: Sequence[EvaluatedRun]) -> list[str]:
 
 
 def read_curves(logs: Path) -> dict[str, dict[int, float]]:
-    """Metric -> step -> value from all `version_*/metrics.csv`; what a resumed run logged again replaces the old."""
+    """Metric -> step -> value from a run's `logs/`; what a resumed run logged again replaces the old.
+
+    Runs of older versions have `version_*/metrics.csv`, one for each time they were started.
+
+    Raises:
+        InputError: If a line is none that `MetricLog` writes.
+    """
     curves: dict[str, dict[int, float]] = {}
     for path in sorted(logs.glob("version_*/metrics.csv"), key=lambda path: _numbers(path.parent.name)):
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                _add_row(curves, row)
+        for row in csv.DictReader(_whole_lines(path)):
+            if (step := _number(row.pop("step", None))) is not None:
+                _add_metrics(curves, step, row)
+    record = logs / METRICS_FILE
+    for number, line in enumerate(_whole_lines(record) if record.is_file() else [], start=1):
+        try:
+            row = json.loads(line)
+            _add_metrics(curves, row["step"], row["metrics"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{record}, line {number}, must be a step's metrics, and is not. Remove it.") from error
     return {metric: dict(sorted(points.items())) for metric, points in sorted(curves.items())}
 
 
-def _add_row(curves: dict[str, dict[int, float]], row: dict[str, Any]) -> None:
-    step = _number(row.get("step"))
-    for metric, text in row.items():
-        value = _number(text)
-        if metric not in ("epoch", "step") and step is not None and value is not None:
+def _whole_lines(path: Path) -> list[str]:
+    # a killed run may leave a part of the last line, whose number is not the one that was logged
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def _add_metrics(curves: dict[str, dict[int, float]], step: Any, metrics: dict[str, Any]) -> None:
+    for metric, logged in metrics.items():
+        value = _number(logged)
+        if metric != "epoch" and value is not None:
             curves.setdefault(metric, {})[int(step)] = value
 
 
-def _number(text: Any) -> float | None:
-    # a killed run may leave half a line
+def _number(value: Any) -> float | None:
+    # the CSV leaves a cell empty where a row has no such metric
     try:
-        return float(text) if math.isfinite(float(text)) else None
+        return float(value) if math.isfinite(float(value)) else None
     except (TypeError, ValueError):
         return None
 

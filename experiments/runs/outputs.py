@@ -23,6 +23,8 @@ from experiments.config.load import to_yaml
 from negatives.tables.captions import InputError, write_json, write_text
 
 CONFIG_FILE, PROVENANCE_FILE = "config.yaml", "provenance.json"
+METRICS_FILE = "metrics.jsonl"
+"""In the `logs/` of a training: see `metric_log`."""
 PACKAGES = (
     *("itm-lightning", "torch", "lightning", "transformers", "peft", "torchmetrics", "omegaconf", "wandb"),
     *("pyarrow", "scikit-learn", "scipy", "numpy", "pillow", "tokenizers", "safetensors"),

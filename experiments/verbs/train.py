@@ -1,6 +1,6 @@
 """`itm train`: one experiment, from its configuration to a checkpoint.
 
-The run's folder holds `config.yaml` and `provenance.json`, `logs/` (CSV, always), `wandb/` (unless disabled),
+The run's folder holds `config.yaml` and `provenance.json`, `logs/` (JSON lines, always), `wandb/` (unless disabled),
 `checkpoints/last.ckpt` (Lightning's, to resume from), `base.json` where it starts from a published checkpoint,
 and at the end `processor/` and `weights.safetensors`.
 """
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.build import build_datamodule, build_module, resolve_device, wandb_logger
 from experiments.config.load import to_yaml
 from experiments.config.schemas import ExperimentConfig, LoggingConfig, TrainerConfig
-from experiments.runs.outputs import OutputFolder
+from experiments.runs.outputs import METRICS_FILE, OutputFolder
 from experiments.runs.progress import is_terminal, say
 from lightning_modules.scoring.runs import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
 from negatives.tables.captions import InputError, write_json
@@ -223,7 +223,7 @@ def last_wandb_run(folder: Path) -> str | None:
 
 
 def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None = None) -> L.Trainer:
-    """Lightning's Trainer, with CSV and W&B logs, resumable checkpoints and progress.
+    """Lightning's Trainer, with JSONL and W&B logs, resumable checkpoints and progress.
 
     Args:
         config: the experiment.
@@ -231,8 +231,8 @@ def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None 
         wandb_run: id of the W&B run to go on in; a new one where None.
     """
     import lightning as L
-    from lightning.pytorch.loggers import CSVLogger
 
+    from experiments.runs.metric_log import MetricLog
     from experiments.runs.plain_progress import PlainProgress
     from lightning_modules.resume import LastCheckpoint, WholeFiles
 
@@ -240,8 +240,6 @@ def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None 
     wandb = wandb_logger(
         config.logging, folder=folder, name=config.name, job_type="train", settings=config, run_id=wandb_run
     )
-    # every row is written when it is logged: what a killed run has logged before its last checkpoint, nobody logs again
-    csv = CSVLogger(save_dir=folder, name="logs", flush_logs_every_n_steps=1)
     callbacks: list[L.Callback] = [
         LastCheckpoint(folder / "checkpoints" / LAST_FILE, settings.checkpoint_every, made_by(config))
     ]
@@ -263,7 +261,7 @@ def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None 
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if config.data.validation else 0,
         log_every_n_steps=settings.log_every,
-        logger=[csv, *([wandb] if wandb else [])],
+        logger=[MetricLog(folder / "logs" / METRICS_FILE), *([wandb] if wandb else [])],
         callbacks=callbacks,
         plugins=[WholeFiles()],
         use_distributed_sampler=False,
