@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(CoverageMap(config.rootpath, Path(config.getoption("--coverage-map"))))
+    config.pluginmanager.register(CoverageMap(config.rootpath.resolve(), Path(config.getoption("--coverage-map"))))
 
 
 def function_of(test: str) -> str:
