@@ -1,5 +1,6 @@
 # make demo: set up, then run the whole road on the embedded data
 # make test: set up with the development tools, then run the tests
+# make mutation: put faults into lines drawn at random, and see which of them the fast tests find (tests/mutation.py)
 # make bench: set up, then time the packed scorers against the plain Transformers model, contrastive losses
 #   against the plain one, requests to a loopback server, and, where ITM_SHARED names the
 #   folder of the real texts, measure what filters keep of them, and how long they take (BENCHMARKS.md)
@@ -18,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 CODE := lightning_modules datamodules negatives experiments tests
 
-.PHONY: demo test test-fast test-slow lint format bench bench-packing bench-losses bench-generate bench-filters
+.PHONY: demo test test-fast test-slow mutation lint format bench bench-packing bench-losses bench-generate bench-filters
 
 demo: $(INSTALLED)
 	$(BIN)/itm demo --resume
@@ -31,6 +32,9 @@ test-fast: $(INSTALLED_DEV)
 
 test-slow: $(INSTALLED_DEV)
 	$(PYTEST) -m slow
+
+mutation: $(INSTALLED_DEV)
+	$(BIN)/python -m tests.mutation --seed 7 --mutations 40 --json runs/mutation/seed-7.json
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check $(CODE)

@@ -319,6 +319,36 @@ def test_a_caption_is_told_otherwise_as_often_as_the_ratio_says_and_uniformly() 
         assert counts[name] == pytest.approx(expected, abs=88), name  # 4 standard deviations
 
 
+def test_what_an_anchor_shows_depends_on_seed_epoch_and_caption() -> None:
+    pool = TextPool(anchors=[0], paraphrases={0: list(range(1, 50))})
+
+    def drawn(caption_id: str = "c", seed: int = 0) -> list[int]:
+        settings: dict[str, Any] = {"caption_id": caption_id, "paraphrase_ratio": 0.8, "seed": seed}
+        return [shown_positive(pool, 0, epoch=epoch, **settings) for epoch in range(20)]
+
+    assert drawn() == drawn()
+    assert len(set(drawn())) > 10, "epochs draw for themselves"
+    assert drawn() != drawn(seed=1) != drawn("d") != drawn()
+
+
+def test_whether_a_paraphrase_stands_in_tells_nothing_of_the_other_draws() -> None:
+    """On one stream it would be the coin of the first negative's family, and the hard image's caption."""
+    pool = TextPool(anchors=[0], by_image={"i": {"swap": [2], "other": [3]}}, paraphrases={0: [1]})
+    key: dict[str, Any] = {"caption_id": "c", "seed": 0}
+    negatives: dict[str, Any] = {"image_id": "i", "unit": "text", "negatives": 1, "swap_ratio": 0.5}
+    near = {"a": [0, 1], "b": [2, 3]}
+    counts: Counter[tuple[str, int, int]] = Counter()
+    for epoch in range(2000):
+        stands_in = shown_positive(pool, 0, paraphrase_ratio=0.5, epoch=epoch, **key)
+        (negative,) = draw_negatives(pool, epoch=epoch, **negatives, **key)
+        hard = draw_hard_anchor(["a", "b"], near, epoch=epoch, **key)
+        assert hard is not None
+        counts.update([("negative", stands_in, negative), ("hard anchor", stands_in, hard % 2)])
+    assert len(counts) == 8
+    for ends, count in counts.items():
+        assert count == pytest.approx(500, abs=78), ends  # 4 standard deviations
+
+
 def test_a_paraphrase_whose_source_is_no_anchor_is_not_used() -> None:
     pool, names = paraphrase_pool({"p": "2_0", "q": "2_1", "r": "q"}, dropped="2_0")
     assert {names[anchor]: [names[p] for p in found] for anchor, found in pool.paraphrases.items()} == {"2_1": ["q"]}

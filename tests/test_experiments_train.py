@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from experiments.__main__ import main
+from experiments.build import file_hash
 from negatives.tables.captions import read_jsonl, write_table
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 from tests.wandb_log import read_wandb
@@ -82,6 +83,15 @@ def test_scores_carry_the_fingerprint_of_their_scorer(trained: Path) -> None:
     schema = pq.read_schema(trained / "evaluation/balanced/scores.parquet")
     assert schema.names == ["image_id", "text_id", "logit", "score"]
     assert {b"weights", b"processor", b"transformers"} <= schema.metadata.keys()
+
+
+def test_a_hash_of_files_tells_their_contents_and_names(tmp_path: Path) -> None:
+    for name, content in {"a/x": "1", "b/x": "1", "a/y": "1", "c/x": "2"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    hashes = [file_hash([tmp_path / name]) for name in ("a/x", "b/x", "a/y", "c/x")]
+    assert hashes[0] == hashes[1], "wherever they lie"
+    assert len(set(hashes)) == 3
 
 
 def test_a_loaded_run_scores_as_the_trained_one(trained: Path, tables: Path, tmp_path: Path) -> None:

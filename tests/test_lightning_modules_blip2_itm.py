@@ -219,6 +219,25 @@ def test_the_tiny_model_has_no_language_model_and_no_dropout() -> None:
         *("vision_projection", "text_projection", "itm_head"),
     }
     assert {part.p for part in blip2.modules() if isinstance(part, nn.Dropout)} == {0.0}
+    # the attention's is no module of its own
+    rates = {part.attention_dropout for part in blip2.qformer.modules() if hasattr(part, "attention_dropout")}
+    assert rates == {0.0}
+
+
+@torch.no_grad()
+def test_the_attention_dropout_of_a_checkpoint_is_that_of_training_and_of_nothing_else(
+    module: Blip2ItmModule, tmp_path: Path
+) -> None:
+    save_published(module, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["qformer_config"]["attention_probs_dropout_prob"] = 0.5
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = Blip2ItmModule(*load_blip2(tmp_path), lr=1e-3)
+    batch = loaded.collator()(ROWS)
+    assert torch.equal(loaded.eval().logits(batch), module.logits(batch))
+    loaded.on_fit_start()
+    one, two = loaded.logits(batch), loaded.logits(batch)
+    assert not torch.isclose(one, two)[batch.caption_mask].any()
 
 
 def trainable(module: Blip2ItmModule) -> set[str]:

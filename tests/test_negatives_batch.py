@@ -174,7 +174,7 @@ def run(tmp_path: Path, server: BatchServer, cache: RequestCache) -> Callable[..
         folder = kwargs.pop("folder", tmp_path / "batch")
         if verb == "submit":
             return submit(folder, requests(number), cache, kwargs.pop("server", server.server), **kwargs)
-        return collect(folder, cache, server.server, check_answer)
+        return collect(folder, cache, kwargs.pop("server", server.server), check_answer, **kwargs)
 
     return call
 
@@ -575,10 +575,11 @@ def test_the_folder_goes_to_another_machine(
     assert run("collect", folder=tmp_path / "elsewhere").results.recorded == {"ok": 5}
 
 
-def test_another_server_is_not_asked_for_these_batches(run: Callable[..., Any], server: BatchServer) -> None:
+@pytest.mark.parametrize("verb", ["submit", "collect"])
+def test_another_server_is_not_asked_for_these_batches(run: Callable[..., Any], verb: str) -> None:
     run("submit")
     with pytest.raises(InputError, match="Give that `base_url`"):
-        run("submit", server=Server("http://127.0.0.1:9/v1", KEY))
+        run(verb, server=Server("http://127.0.0.1:9/v1", KEY))
 
 
 def test_two_processes_do_not_submit_at_once(run: Callable[..., Any], tmp_path: Path) -> None:

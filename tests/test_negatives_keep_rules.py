@@ -215,6 +215,12 @@ def test_aflite_stops_when_nothing_reaches_the_threshold() -> None:
     assert not aflite(*arguments, fraction=0.9, drop_threshold=0.7).all()
 
 
+def test_aflite_drops_from_the_threshold_up() -> None:
+    scores = np.array([np.nextafter(0.75, 0), 0.75, np.nextafter(0.75, 1), 0.0])
+    keep = aflite(lambda keep, _: scores, ["+"] * 4, names(4), fraction=0.9)
+    assert keep.tolist() == [True, False, False, True]
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.13, 0.5, 0.99])
 def test_aflite_never_drops_more_than_the_fraction_of_a_group(fraction: float) -> None:
     groups = ["a"] * 100 + ["b"] * 37 + ["c"] * 3

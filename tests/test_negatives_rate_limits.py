@@ -55,12 +55,13 @@ def test_no_minute_sees_more_requests_than_the_limit(limit: int) -> None:
 @pytest.mark.parametrize("limit", [30_000, 200_000])
 def test_no_minute_sees_more_tokens_than_the_limit(limit: int) -> None:
     clock, rng = Clock(), random.Random(limit)
+    # half a second's worth of tokens every eighth of a second: more than may pass
     amounts = [float(rng.randint(1, limit // 60)) for _ in range(400)]
-    pauses = [rng.choice([0.0, 0.0, 3.0]) for _ in range(400)]
+    pauses = [rng.choice([0.0, 0.0, 0.0, 0.5]) for _ in range(400)]
     taken = run(RateLimits(None, limit, clock=clock, sleep=clock.sleep), clock, amounts, pauses)
     for seconds in (1.0, 10.0, 60.0):
         assert most_in_a_window(taken, seconds) <= limit / 60 * (seconds + 1) + 1e-3
-    assert most_in_a_window(taken, 60.0) <= limit
+    assert 0.97 * limit < most_in_a_window(taken, 60.0) <= limit, "the limit binds, and holds"
 
 
 def test_a_request_larger_than_the_burst_is_let_through_and_paid_back() -> None:
