@@ -1,0 +1,97 @@
+"""What the first version wrote still loads: `tests/first_version` holds its tables, verdicts, a run and its scores.
+
+They were made by commit 688ab61: `itm generate generator=scenes`, `itm filter unit=pair`, four steps of CE-CLIP with a
+checkpoint after each two, `itm evaluate`, `itm score`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from experiments.__main__ import main
+from lightning_modules import load_scorer
+
+TOLERANCE = 1e-5
+"""Of logits: the machine that wrote them may have summed in another order."""
+
+
+@pytest.fixture
+def former(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy that commands run in, since the paths in its configurations are relative."""
+    folder = tmp_path / "former"
+    shutil.copytree(Path(__file__).with_name("first_version"), folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    return folder
+
+
+def stored_logits(folder: Path) -> dict[str, float]:
+    table = pq.read_table(folder / "scores/scores.parquet")
+    return dict(zip(table["text_id"].to_pylist(), table["logit"].to_pylist(), strict=True))
+
+
+def test_a_run_is_loaded_as_a_scorer_and_scores_as_it_did(former: Path) -> None:
+    scorer, captions = load_scorer(former / "run"), pq.read_table(former / "data/balanced/captions.parquet").to_pylist()
+    found = scorer.logits(
+        [former / "data/balanced" / row["image"] for row in captions], [r["caption"] for r in captions]
+    )
+    expected = [stored_logits(former)[f"caption:{row['caption_id']}"] for row in captions]
+    assert found.tolist() == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_a_run_is_scored_evaluated_and_exported(former: Path) -> None:
+    data = "data/balanced"
+    assert main(["score", "run=run", f"captions={data}/captions.parquet", "output_dir=new_scores"]) == 0
+    new = pq.read_table("new_scores/scores.parquet")
+    assert new["logit"].to_pylist() == pytest.approx([*stored_logits(former).values()], abs=TOLERANCE)
+    sets = [f"evaluation.sets.balanced.{name}={data}/{name}.parquet" for name in ("captions", "negatives")]
+    words = ["evaluate", "run", *sets, "output_dir=new_evaluation", "evaluation.bootstrap=100"]
+    assert main(words) == 0
+    assert Path("new_evaluation/metrics.csv").read_text() == Path("run/evaluation/metrics.csv").read_text()
+    assert main(["export", "run", "output_dir=exported"]) == 0
+
+
+def test_evaluated_runs_are_compared(former: Path) -> None:
+    summary = former / "run/evaluation/summary.json"
+    content = json.loads(summary.read_text())
+    content["sets"]["balanced"]["image_root"] = str(former / "data/balanced")
+    summary.write_text(json.dumps(content))
+    assert main(["compare", "run", "output_dir=comparison", "bootstrap=100", "logging.wandb=disabled"]) == 0
+    curves = Path("comparison/learning_curves.csv").read_text().splitlines()
+    assert len(curves) > 4, "the learning curves are read from the CSV that it logged"
+
+
+def test_a_finished_run_has_nothing_to_resume(former: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = former / "resolved.yaml"
+    shutil.copy(former / "run/config.yaml", settings)
+    assert main(["train", str(settings), "--resume"]) == 0
+    assert "finished" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_from_its_checkpoint(former: Path) -> None:
+    settings = former / "resolved.yaml"
+    shutil.copy(former / "run/config.yaml", settings)
+    weights = former / "run/weights.safetensors"
+    before = load_file(weights)
+    weights.unlink()
+    assert main(["train", str(settings), "--resume"]) == 0
+    after = load_file(weights)
+    assert after.keys() == before.keys()
+    assert all(after[name].equal(before[name]) for name in before), "the last step was made: nothing is trained again"
+
+
+def test_its_verdicts_choose_what_is_trained_on(former: Path) -> None:
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert config["data"]["verdicts"] == "filter/verdicts.parquet"
+    words = ["output_dir=again", "trainer.max_steps=1", "trainer.validate_every=null", "trainer.checkpoint_every=null"]
+    shutil.copy(former / "run/config.yaml", former / "resolved.yaml")
+    assert main(["train", "resolved.yaml", *words]) == 0
+    Path("filter/pair_verdicts.parquet").unlink()
+    assert main(["train", "resolved.yaml", *words, "--overwrite"]) == 2, "verdicts on pairs belong to them"
