@@ -22,8 +22,8 @@ from negatives.gpt.prompts import (
     system_text,
     write_request,
 )
-from negatives.tables.captions import NEGATIVE_TYPES
 from negatives.tables.files import InputError
+from negatives.types import NEGATIVE_TYPES
 from negatives.validate import rejection
 
 FOLDER = Path(negatives.gpt.prompts.__file__).parent

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,18 @@ def show(value: object, length: int = 60) -> str:
     """
     text = repr(value)
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def unknown_name(subject: str, got: object, names: Iterable[str], place: str = "") -> str:
+    """The refusal of a name that is none of `names`: it lists them, and offers the nearest.
+
+    >>> unknown_name("fruit", "aple", ("apple", "pear"), "basket.yaml")
+    "fruit must be one of apple, pear, got 'aple' (basket.yaml). Did you mean apple?"
+    """
+    known, where = list(names), f" ({place})" if place else ""
+    near = difflib.get_close_matches(str(got), known, n=1)
+    offer = f" Did you mean {near[0]}?" if near else ""
+    return f"{subject} must be one of {', '.join(known)}, got {show(got)}{where}.{offer}"
 
 
 def write_table(table: pa.Table, path: StrPath) -> None:
