@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from negatives.chat.client import Server
     from negatives.chat.messages import ChatRequest
     from negatives.chat.prices import Price
-    from negatives.gpt.recipe import Recipe
+    from negatives.gpt.recipe import PromptRecipe
     from negatives.gpt.summary import Estimate
 
 
@@ -37,7 +37,7 @@ class GptRun:
 
     config: GptConfig
     captions: pa.Table
-    recipe: Recipe
+    recipe: PromptRecipe
     cache: RequestCache
     batches: Path
 
@@ -52,7 +52,7 @@ class GptRun:
         return estimated(self.config, self.captions, self.recipe, self.cache)
 
 
-def estimated(config: GptConfig, captions: pa.Table, recipe: Recipe, cache: RequestCache | None) -> Estimate:
+def estimated(config: GptConfig, captions: pa.Table, recipe: PromptRecipe, cache: RequestCache | None) -> Estimate:
     """What is still to be asked when the cache, if there is one, has these answers."""
     from negatives.gpt.summary import estimate
 

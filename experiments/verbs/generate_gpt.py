@@ -41,7 +41,7 @@ from negatives.tables.files import table_writer
 if TYPE_CHECKING:
     from negatives.chat.client import Server
     from negatives.chat.tally import Event
-    from negatives.gpt.recipe import Recipe
+    from negatives.gpt.recipe import PromptRecipe
 
 PARAPHRASES_FILE, CACHE_FILE, BATCHES = "paraphrases.parquet", "requests.sqlite", "batches"
 INCOMPLETE = 1
@@ -108,11 +108,11 @@ def print_estimate(config: GenerateConfig) -> None:
         say(told(estimated(config.gpt, read_source(config), recipe_of(config.gpt), cache), config.gpt))
 
 
-def recipe_of(config: GptConfig) -> Recipe:
+def recipe_of(config: GptConfig) -> PromptRecipe:
     """What is asked about every caption."""
-    from negatives.gpt.recipe import Recipe
+    from negatives.gpt.recipe import PromptRecipe
 
-    return Recipe(
+    return PromptRecipe(
         model=config.model,
         types=tuple(config.types),
         count=config.texts,
