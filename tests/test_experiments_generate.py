@@ -16,9 +16,6 @@ import pytest
 from datamodules.scenes.writer import SceneWriter
 from experiments.__main__ import main
 from experiments.bench.chat_server import Reply, completion
-from experiments.config import text_schemas
-from negatives.gpt import prompts
-from negatives.tables import sources as caption_files
 from negatives.tables.captions import read_captions, read_negatives, with_paraphrases, write_table
 from negatives.writers.english.rules import RuleWriter
 from negatives.writers.write import Writer
@@ -151,7 +148,9 @@ def test_a_dry_run_tells_what_it_would_take_and_asks_nothing(folder: Path, capsy
     ("words", "told"),
     [
         (["gpt.model=mine", "gpt.max_cost=1"], "needs the price of mine"),
-        (["gpt.types=[swap_obj,swap]"], "`gpt.types` must list some of"),
+        (["gpt.types=[swap_obj,swap_at]"], "`gpt.types` must list some of"),
+        (["gpt.types=[swap_obj,swap_at]"], "Did you mean swap_att?"),
+        (["gpt.types=[swap_obj,swap_obj]"], "each once"),
         (["gpt.base_url=nowhere"], "must be a URL"),
         (["gpt.base_url=http://127.0.0.1:9/v1", "gpt.retries=0"], "http://127.0.0.1:9/v1"),
         (["gpt.cache=CAPTIONS"], "captions.parquet"),
@@ -234,11 +233,6 @@ def test_a_batch_beyond_a_bound_is_not_sent(
     assert ask(folder, "http://127.0.0.1:9/v1", "gpt.batch=submit", word) == 2
     assert told in capsys.readouterr().err
     assert not (folder / "out/batches").exists()
-
-
-def test_what_can_be_configured_is_what_there_is() -> None:
-    assert text_schemas.CAPTION_FORMATS == caption_files.FORMATS
-    assert text_schemas.GPT_TYPES == prompts.TYPES
 
 
 def test_a_missing_key_is_told(

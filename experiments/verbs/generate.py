@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from experiments.config.text_schemas import GenerateConfig
+from experiments.config.generate_schemas import GenerateConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say, tracker
 from negatives.tables.captions import InputError, valid_rows, write_json, write_table

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from experiments.config.text_schemas import GptConfig
+from experiments.config.generate_schemas import GptConfig
 from experiments.runs.progress import say
 from negatives.tables.files import InputError
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.config.text_schemas import GenerateConfig, GptConfig
+from experiments.config.generate_schemas import GenerateConfig, GptConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import meter, say, tracker
 from experiments.verbs.generate import (

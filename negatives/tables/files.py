@@ -39,9 +39,17 @@ def unknown_name(subject: str, got: object, names: Iterable[str], place: str = "
     "fruit must be one of apple, pear, got 'aple' (basket.yaml). Did you mean apple?"
     """
     known, where = list(names), f" ({place})" if place else ""
-    near = difflib.get_close_matches(str(got), known, n=1)
-    offer = f" Did you mean {near[0]}?" if near else ""
-    return f"{subject} must be one of {', '.join(known)}, got {show(got)}{where}.{offer}"
+    return f"{subject} must be one of {', '.join(known)}, got {show(got)}{where}.{nearest_name(got, known)}"
+
+
+def nearest_name(got: object, names: Iterable[str]) -> str:
+    """An offer of the name that is spelt most like `got`, to add to an error; "" where none is like it.
+
+    >>> nearest_name("aple", ("apple", "pear")), nearest_name("kiwi", ("apple", "pear"))
+    (' Did you mean apple?', '')
+    """
+    near = difflib.get_close_matches(str(got), list(names), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def write_table(table: pa.Table, path: StrPath) -> None:

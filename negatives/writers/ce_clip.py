@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from negatives.tables.files import InputError, show
 from negatives.tables.randomness import generator_for
-from negatives.writers.masked_lm import Guess, MaskedLm
+from negatives.writers.masked_lm import DEFAULT_MODEL, Guess, MaskedLm
 from negatives.writers.negclip import Span, exchangeable, exchanged, replaced
-from negatives.writers.tagging import TaggedCaption, Tagger, Word
+from negatives.writers.tagging import SpacySettings, TaggedCaption, Tagger, Word
 from negatives.writers.write import Attempt
 
 MODES = ("careful", "reference")
@@ -43,6 +44,26 @@ FUNCTION_WORDS = """
     their them then there these they this those to under up very was we were what when where which while who will with
     would you your
 """
+
+
+@dataclass
+class CeClipSettings:
+    """CE-CLIP's generator."""
+
+    mode: str = field(default="careful", metadata={"choices": MODES})
+    """careful: writes nothing where the method would write junk. reference: as published, faults included."""
+    masked_lm: str = DEFAULT_MODEL
+    """Masked language model that fills words in, by hub name or folder."""
+    batch_size: int = field(default=64, metadata={"min": 1})
+    """Texts filled at once."""
+    device: str = "auto"
+    """Device of the masked LM."""
+
+
+def build(ce_clip: CeClipSettings, spacy: SpacySettings) -> CeClipWriter:
+    """The writer on a spaCy pipeline, whose parser it leaves out, and a masked LM."""
+    masked_lm = MaskedLm(ce_clip.masked_lm, batch_size=ce_clip.batch_size, device=ce_clip.device)
+    return CeClipWriter(Tagger(spacy.pipeline, batch_size=spacy.batch_size), masked_lm, ce_clip.mode)
 
 
 class CeClipWriter:

@@ -16,7 +16,7 @@ import numpy as np
 
 from negatives.tables.randomness import generator_for
 from negatives.writers.caption_edits import ARTICLE_BEFORE, article_for
-from negatives.writers.tagging import TaggedCaption, Tagger, Word
+from negatives.writers.tagging import SpacySettings, TaggedCaption, Tagger, Word
 from negatives.writers.write import Attempt
 
 Span = tuple[int, int]
@@ -67,6 +67,11 @@ class NegClipWriter:
             [negclip_attempt(caption, generator_for(seed, self.name, caption_id))]
             for (caption_id, _), caption in zip(captions, tagged, strict=True)
         ]
+
+
+def build(spacy: SpacySettings) -> NegClipWriter:
+    """The writer on a spaCy pipeline with a parser."""
+    return NegClipWriter(Tagger(spacy.pipeline, noun_chunks=True, batch_size=spacy.batch_size))
 
 
 def negclip_attempt(caption: TaggedCaption, rng: np.random.Generator) -> Attempt:

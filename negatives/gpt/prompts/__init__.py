@@ -118,7 +118,7 @@ def system_text(types: tuple[str, ...], count: int, version: str) -> str:
     askable = askable_types(version)
     if lacking := [name for name in types if name not in askable]:
         raise InputError(
-            f"`types` must be those that the prompts {version} have a text for, {', '.join(askable)}, got {lacking[0]}. "
+            f"`types` must have a text in the prompts {version}, as {', '.join(askable)} have, got {lacking[0]}. "
             f"Leave it out, or write negatives/gpt/prompts/{version}/{lacking[0]}.txt."
         )
     general = [] if types == (PARAPHRASE,) else ["negative"]

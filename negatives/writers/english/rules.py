@@ -59,6 +59,11 @@ class RuleWriter:
         ]
 
 
+def build(per_type: int = 1) -> RuleWriter:
+    """The writer with at most `per_type` negatives of each type."""
+    return RuleWriter(per_type)
+
+
 def draw(choices: Choices, count: int, rng: np.random.Generator) -> list[str]:
     """At most `count` different negatives: first a place, then one of its texts, each place once before any twice."""
     left = [list(dict.fromkeys(texts)) for texts in choices if texts]
