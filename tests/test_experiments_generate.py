@@ -126,6 +126,19 @@ def test_a_run_stopped_by_a_limit_goes_on_with_another(folder: Path, capsys: pyt
     assert (folder / "out/summary.json").exists()
 
 
+def test_a_writer_that_was_added_since_keeps_no_run_from_going_on(folder: Path) -> None:
+    recorder = Recorder(written)
+    with serving(recorder) as url:
+        assert ask(folder, url, "gpt.max_requests=1") == 1
+        before = (folder / "out/config.yaml").read_text()
+        lines = before.splitlines()
+        start = lines.index("ce_clip:")
+        stop = next(n for n in range(start + 1, len(lines) + 1) if n == len(lines) or not lines[n].startswith(" "))
+        (folder / "out/config.yaml").write_text("\n".join([*lines[:start], *lines[stop:], ""]))
+        assert ask(folder, url, "--resume") == 0
+    assert len(recorder.bodies) == 3
+
+
 def test_another_recipe_needs_another_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(Recorder(written)) as url:
         assert ask(folder, url, "gpt.max_requests=1") == 1

@@ -1,4 +1,4 @@
-"""A GPT run's requests and what they cost, and its batches: sent, written for others to run, and collected."""
+"""A chat model's run: its requests, what they cost, and its batches: sent, written to files, and collected."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def price_of(config: GptConfig) -> Price | None:
     return price
 
 
-def told(found: Estimate, config: GptConfig) -> str:
+def estimate_line(found: Estimate, config: GptConfig) -> str:
     """An estimate in a line."""
     cost = f"about {found.cost:.2f} dollars" if found.cost is not None else f"price of {config.model} unknown"
     return (
@@ -96,7 +96,7 @@ def send_batches(run: GptRun, server: Server) -> None:
     from negatives.chat.batch.parts import open_folder, write_parts
 
     config, estimate = run.config, run.estimate()
-    say(told(estimate, config))
+    say(estimate_line(estimate, config))
     _check_bounds(estimate, config)
     if config.batch == "write":
         with open_folder(run.batches) as opened:
