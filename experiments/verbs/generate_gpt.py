@@ -137,7 +137,7 @@ def _server(config: GptConfig) -> Server:
 
 def _ask(run: GptRun, server: Server) -> bool:
     """Asks now; whether every request is settled then."""
-    from negatives.chat.ask import ask_all
+    from negatives.chat.ask import SendOptions, ask_all
     from negatives.chat.rate_limits import RateLimits
     from negatives.gpt.prompts import check_answer
 
@@ -156,11 +156,13 @@ def _ask(run: GptRun, server: Server) -> bool:
                 limits=RateLimits(config.requests_per_minute, config.tokens_per_minute),
                 concurrency=config.concurrency,
                 attempts=config.attempts,
-                retries=config.retries,
                 timeout=config.timeout,
-                max_requests=config.max_requests,
-                max_cost=config.max_cost,
-                price=None if price is None else lambda model, prompt, completion: price.cost(prompt, completion),
+                options=SendOptions(
+                    retries=config.retries,
+                    max_requests=config.max_requests,
+                    max_cost=config.max_cost,
+                    price=None if price is None else lambda model, prompt, completion: price.cost(prompt, completion),
+                ),
                 report=_reporter(show, estimate.requests, reasons),
             )
         )
