@@ -39,6 +39,7 @@ _NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
 )
+# "one" counts as 1, which `_numbers` leaves out: an article says as much
 NUMBERS = {word: str(value) for value, word in enumerate(_NUMBER_WORDS.split())}
 NUMBERS |= {"trio": "3", "dozen": "12", "thirty": "30", "forty": "40", "fifty": "50", "hundred": "100"}
 TWOS = _listed("both couple pair pairs double duo twin twins")
@@ -48,7 +49,8 @@ NEGATIONS = _listed(
     "no not none nobody nothing nowhere never neither nor without cannot lack lacks lacking devoid absent"
 )
 
-MAX_INFLECTED = 8  # words of other form in a swap or an addition: more is another sentence
+# words of other form in a swap or an addition: more is another sentence, and would make the pairing of forms quadratic
+MAX_INFLECTED = 8
 MIN_SPAN, MAX_SPAN_SHARE = 4, 0.5  # in short captions "sitting on top of" is more than half of the words
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)*")
@@ -58,11 +60,16 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _META = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
+        # an answer that speaks to who asked
         r"^\W*(?:here(?:['’]s| is| are) |sure\b|certainly\b|of course\b|okay\b|sorry\b|unfortunately\b)",
+        # a model about itself, as in a refusal
         r"^\W*(?:i['’]m|i am|as an ai|i can(?:['’]t|not)?|i could)\b",
+        # words of the task, which captions of photos hardly hold
         r"\b(?:captions?|paraphras\w*|rewrit\w+|rephras\w*)\b",
+        # a label before the text
         r"^\W*(?:output|answer|response|note|result|negative|positive|original|[a-z]{1,20}_[a-z]{1,20})\s*:",
         r"^\s*(?:[-*•#>`]|\(?\d+[.)]\s|[{\[])",  # a list's item, markdown, JSON
+        # quotes round the whole text
         r"""^\s*["“”'‘«].*["“”'’»][.!]?\s*$""",
         r"\*\*|`|<\w+>",
     )
@@ -87,6 +94,7 @@ def words(text: str) -> tuple[str, ...]:
     >>> words("一只狗")
     ('一', '只', '狗')
     """
+    # NFKC, not NFC: full-width letters and ligatures are the letters that they show
     text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'").replace("‘", "'")
     if not text.isascii():
         text = _UNSPACED.sub(r" \g<0> ", text)
@@ -127,6 +135,7 @@ def keeps_content_words(text: str, caption: str) -> bool:
     if _content_words(text) == _content_words(caption):
         return False
     ours, theirs = _content(text), _content(caption)
+    # sets and not counts: of white, white, black may become white, black, black
     if len(ours) == len(theirs):
         return set(ours) == set(theirs) or _are_inflected(_difference(theirs, ours), _difference(ours, theirs))
     short, long = sorted((ours, theirs), key=len)
@@ -198,6 +207,7 @@ def length_within(text: str, caption: str) -> bool:
     (True, False)
     """
     length, base = len(text.strip()), len(caption.strip())
+    # 30 characters more, so that a caption of one or two words may become a sentence
     return base / 3 <= length <= 3 * base + 30
 
 
@@ -235,7 +245,10 @@ def _span_words(text: str) -> list[str]:
 
 
 def _stem(word: str) -> str:
-    """What a noun's singular and plural have in common, roughly: knif of knife and knives."""
+    """What a noun's singular and plural have in common, roughly: knif of knife and knives.
+
+    Number is all that it takes off, unlike Porter's stemmer: in a replace, "walked" for "walking" is a change.
+    """
     word = IRREGULAR_PLURALS.get(word, word).removesuffix("'s").replace("'", "")
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us")):
         word = word[:-1]
@@ -277,6 +290,7 @@ def _difference(one: list[str], other: list[str]) -> list[str]:
 
 def _same_numbers(ours: Sequence[str], theirs: Sequence[str]) -> bool:
     our, their = _numbers(ours), _numbers(theirs)
+    # what may say two ("a pair of skis" may not) need not, but can stand for a two that the other text has
     more, fewer = our.pop("2", 0), their.pop("2", 0)
     fits = fewer <= more + _twos(ours) and more <= fewer + _twos(theirs)
     return our == their and fits

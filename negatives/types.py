@@ -16,7 +16,8 @@ from negatives.tables.files import InputError, show, unknown_name
 
 REPLACE, SWAP, ADD, OTHER = "replace", "swap", "add", "other"
 FAMILIES = (REPLACE, SWAP, ADD)
-"""SugarCrepe's three ways to falsify a caption (Hsieh et al., NeurIPS 2023); `OTHER` is what tables of others hold."""
+"""SugarCrepe's (Hsieh et al., NeurIPS 2023): a word becomes another, two change places, or one is added.
+`OTHER` is the family of a type without a row whose name starts with none of these."""
 PARAPHRASE = "paraphrase"
 """What a text is called that is no negative: true, in other words than the caption's (a hard positive)."""
 

@@ -153,7 +153,7 @@ def rows_from(
         block = captions.slice(start, batch_size).select(CAPTION_COLUMNS).to_pylist()
         tables: tuple[_Table, _Table, _Table, _Table] = ([], [], [], [])
         for row, caption in enumerate(block, start):
-            key = recipe.request(caption["caption"]).key
+            key = recipe.request(caption["caption"]).key  # made again, for keeping all requests would take the memory
             answers = cache.answers(key)
             parsed = _parsed(answers, recipe, attempts)
             true = images.captions_of(row)
@@ -230,6 +230,7 @@ def _spent(answers: list[Answer]) -> _Table:
 
 def _is_first(texts: pa.Array) -> np.ndarray:
     """Whether a text is the first of its kind: bool [number of texts]."""
+    # codes are given in order of appearance, so that a text is a first one where the largest code so far grows
     codes = texts.dictionary_encode().indices.to_numpy()
     return np.diff(np.maximum.accumulate(codes), prepend=-1) > 0
 

@@ -202,6 +202,7 @@ def _suffix(path: StrPath) -> str:
 def _beside(path: StrPath) -> Iterator[Path]:
     """A temporary path next to `path`, moved onto it on success and removed on any failure."""
     target = Path(path)
+    # in the same folder, since a move is atomic within one file system only; a name of its own for each process
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:

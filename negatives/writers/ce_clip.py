@@ -33,8 +33,10 @@ FIELDS = {
 
 FILLED = {"adj_aug_caption": "ADJ", "noun_aug_caption": "NOUN", "verb_aug_caption": "VERB"}
 NAMES = {"ADJ": "adjective", "NOUN": "noun", "VERB": "verb"}
-REFERENCE_TOP, CAREFUL_TOP = 5, 20  # most probable words that are looked at
-RANK = 3  # 0-based: the fourth most probable
+# most probable words that are looked at: the authors' five; careful looks further, since unfit ones fall out before
+# the fourth is counted
+REFERENCE_TOP, CAREFUL_TOP = 5, 20
+RANK = 3  # 0-based: the authors take the fourth most probable
 UNFIT = "the masked LM cannot read the caption: it is too long, or holds the mask token"
 
 # in place of a noun, adjective or verb they make no sentence, or say nothing that could be false
@@ -105,6 +107,7 @@ class CeClipWriter:
             for caption, rng in zip(tagged, rngs, strict=True)
         ]
         texts = [text for row in masks for _, text in row if text]
+        # one call for all masks of all captions: the masked LM is where the time goes
         guesses = iter(self._lm.guesses(texts, CAREFUL_TOP if careful else REFERENCE_TOP))
         rows = []
         for caption, row in zip(tagged, masks, strict=True):
@@ -137,7 +140,8 @@ def reference_relation(caption: TaggedCaption) -> Attempt:
     nouns = [word.text for word in caption.words if word.pos == "NOUN"]
     if len(nouns) < 3:
         return _failed(RELATION, "fewer than three nouns")
-    placeholder = "temp1"  # the authors'
+    # letters and not words, as in the authors' program: with "cat", the first letters of "catwalk" go too
+    placeholder = "temp1"
     text = caption.text.replace(nouns[0], placeholder).replace(nouns[1], nouns[0]).replace(placeholder, nouns[1])
     return Attempt(RELATION, FIELDS[RELATION], text)
 

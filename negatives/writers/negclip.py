@@ -79,6 +79,7 @@ def negclip_attempt(caption: TaggedCaption, rng: np.random.Generator) -> Attempt
     possible = {kind: pairs for kind in KINDS if (pairs := exchangeable(caption, phrases(caption, kind)))}
     if not possible:
         return Attempt("", "swap_obj", "", "no two phrases of one kind that can change places")
+    # the kind first, then the pair: long captions have many more pairs of nouns than of anything else
     kind = list(possible)[int(rng.integers(len(possible)))]
     first, second = possible[kind][int(rng.integers(len(possible[kind])))]
     return Attempt(kind, KINDS[kind], exchanged(caption, first, second))

@@ -112,7 +112,7 @@ def write_negatives(
     unwritten = []
     model = getattr(writer, "model", "")
     for (image_id, caption_id, caption), attempts in _attempts(captions, writer, seed, progress):
-        counts = Counter[str]()
+        counts = Counter[str]()  # anew for each caption: an id does not depend on which other captions there are
         for attempt in attempts:
             negative_type, text = attempt.negative_type, attempt.text
             check_is_registered(negative_type, f"writer {writer.name}")
@@ -168,6 +168,7 @@ def join_pairs(captions: pa.Table, pairs_path: StrPath, folds: Sequence[int] = (
     Raises:
         InputError: if the file is unreadable, a line lacks a key, a type is unknown, or no pair joins.
     """
+    # by image too: "a man riding a wave" is the caption of many
     joined: dict[tuple[str, str], tuple[str, str]] = {}
     for image_id, caption_id, caption in _caption_rows(captions):
         joined.setdefault((image_id, join_key(caption)), (caption_id, caption))
