@@ -158,7 +158,7 @@ def test_a_dry_run_tells_what_it_would_take_and_asks_nothing(folder: Path, capsy
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["gpt.model=mine", "gpt.max_cost=1"], "needs the price of mine"),
         (["gpt.types=[swap_obj,swap_at]"], "`gpt.types` must list some of"),
@@ -173,13 +173,13 @@ def test_a_dry_run_tells_what_it_would_take_and_asks_nothing(folder: Path, capsy
     ],
 )
 def test_bad_input_is_one_line_and_writes_no_table(
-    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
 ) -> None:
     with serving(Recorder(written)) as url:
         words = [word.replace("CAPTIONS", f"{folder}/captions.parquet") for word in words]
         assert ask(folder, url, *words) == 2
     line = capsys.readouterr().err.strip()
-    assert told in line
+    assert expected in line
     assert KEY not in line
     assert not (folder / "out/negatives.parquet").exists()
 
@@ -238,13 +238,13 @@ def test_paraphrases_alone_have_no_captions_with_negatives(folder: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("word", "told"), [("gpt.max_requests=2", "3 requests"), ("gpt.max_cost=1e-9", "requests cost")]
+    ("word", "expected"), [("gpt.max_requests=2", "3 requests"), ("gpt.max_cost=1e-9", "requests cost")]
 )
 def test_a_batch_beyond_a_bound_is_not_sent(
-    folder: Path, capsys: pytest.CaptureFixture[str], word: str, told: str
+    folder: Path, capsys: pytest.CaptureFixture[str], word: str, expected: str
 ) -> None:
     assert ask(folder, "http://127.0.0.1:9/v1", "gpt.batch=submit", word) == 2
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert not (folder / "out/batches").exists()
 
 

@@ -85,7 +85,7 @@ def test_whole_numbers_as_ids_become_strings(tmp_path: Path, suffix: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "expected"),
     [
         ([CAPTIONS[0], CAPTIONS[1] | {"caption": "  "}], ["`caption`", "'  '", "line 2", "remove the row"]),
         ([CAPTIONS[0], CAPTIONS[0]], ["`caption_id`", "'1_0'", "line 1 and line 2", "rename its id"]),
@@ -98,17 +98,17 @@ def test_whole_numbers_as_ids_become_strings(tmp_path: Path, suffix: str) -> Non
         ([], ["must have rows", "Check what wrote it"]),
     ],
 )
-def test_bad_captions_are_refused_with_place_and_remedy(tmp_path: Path, rows: list[Any], told: list[str]) -> None:
+def test_bad_captions_are_refused_with_place_and_remedy(tmp_path: Path, rows: list[Any], expected: list[str]) -> None:
     path = jsonl(tmp_path / "captions.jsonl", rows)
     with pytest.raises(InputError) as caught:
         read_captions(path)
     message = str(caught.value)
-    assert all(part in message for part in [*told, str(path)]), message
+    assert all(part in message for part in [*expected, str(path)]), message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "expected"),
     [
         ("captions.csv", b"a,b", ".parquet or .jsonl"),
         ("captions.parquet", b"not parquet", "must be a Parquet file"),
@@ -116,9 +116,9 @@ def test_bad_captions_are_refused_with_place_and_remedy(tmp_path: Path, rows: li
         ("captions.jsonl", b'{"image_id": ', "line 1"),
     ],
 )
-def test_undecodable_files_are_refused_by_name(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+def test_undecodable_files_are_refused_by_name(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=expected) as caught:
         read_captions(tmp_path / name)
     assert name in str(caught.value)
 
@@ -136,7 +136,7 @@ def test_bad_rows_of_parquet_are_named_by_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "expected"),
     [
         ([NEGATIVE, NEGATIVE | {"negative_id": "n1", "caption_id": "9_9"}], ["1 of its 2 rows", "'9_9'", "line 2"]),
         ([NEGATIVE, NEGATIVE], ["`negative_id`", "'n0'", "line 1 and line 2", "rename its id"]),
@@ -146,11 +146,11 @@ def test_bad_rows_of_parquet_are_named_by_row(tmp_path: Path) -> None:
         ([{k: v for k, v in NEGATIVE.items() if k != "model"}], ["column `model`", "line 1", "Add or rename"]),
     ],
 )
-def test_bad_negatives_are_refused_with_place_and_remedy(tmp_path: Path, rows: list[Any], told: list[str]) -> None:
+def test_bad_negatives_are_refused_with_place_and_remedy(tmp_path: Path, rows: list[Any], expected: list[str]) -> None:
     path = jsonl(tmp_path / "negatives.jsonl", rows)
     with pytest.raises(InputError) as caught:
         read_negatives(path, captions_table())
-    assert all(part in str(caught.value) for part in [*told, str(path)]), str(caught.value)
+    assert all(part in str(caught.value) for part in [*expected, str(path)]), str(caught.value)
 
 
 def test_tables_of_others_may_name_types_that_have_no_row(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_whole_numbers_name_the_source_of_a_paraphrase(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "expected"),
     [
         (PARAPHRASES[0] | {"source_caption_id": "9"}, "must name a caption of the same image, got '9'.*line 2"),
         (PARAPHRASES[0] | {"source_caption_id": "2_0"}, "must name a caption of the same image, got '2_0'.*line 2"),
@@ -228,8 +228,8 @@ def test_whole_numbers_name_the_source_of_a_paraphrase(tmp_path: Path) -> None:
         (PARAPHRASES[0] | {"source_caption_id": None}, "`source_caption_id` must be a text.*line 2"),
     ],
 )
-def test_bad_paraphrases_are_refused_with_place_and_remedy(tmp_path: Path, row: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told) as caught:
+def test_bad_paraphrases_are_refused_with_place_and_remedy(tmp_path: Path, row: dict[str, Any], expected: str) -> None:
+    with pytest.raises(InputError, match=expected) as caught:
         with_paraphrases(captions_table(), jsonl(tmp_path / "p.jsonl", [PARAPHRASES[1], row]))
     assert "p.jsonl" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -28,7 +28,7 @@ def test_verdicts_come_in_the_order_of_the_texts(tmp_path: Path, suffix: str) ->
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "expected"),
     [
         (VERDICTS[:3], "1 of 4 texts have no verdict, such as 'caption:1_0'"),
         ([*VERDICTS, verdict("caption:9", 1)], "1 of 5 verdicts judge a text that is not there, such as 'caption:9'"),
@@ -38,9 +38,9 @@ def test_verdicts_come_in_the_order_of_the_texts(tmp_path: Path, suffix: str) ->
         ([VERDICTS[0] | {"keep": None}, *VERDICTS[1:]], "`keep` must be given.*line 1"),
     ],
 )
-def test_verdicts_must_be_exactly_those_of_the_texts(tmp_path: Path, rows: list[Any], told: str) -> None:
+def test_verdicts_must_be_exactly_those_of_the_texts(tmp_path: Path, rows: list[Any], expected: str) -> None:
     path = jsonl(tmp_path / "verdicts.jsonl", rows)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=expected):
         read_verdicts(path, text_table(captions_table(), negatives_table()))
 
 
@@ -64,7 +64,7 @@ def test_verdicts_of_pairs_come_in_the_order_of_the_pairs(tmp_path: Path, suffix
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "expected"),
     [
         (PAIR_VERDICTS[:2], r"1 of 3 pairs have no verdict, such as .*'b', 'n0'"),
         ([*PAIR_VERDICTS, pair_verdict("b", "n1")], r"1 of 4 verdicts judge a pair that is not there.*'b', 'n1'"),
@@ -74,8 +74,8 @@ def test_verdicts_of_pairs_come_in_the_order_of_the_pairs(tmp_path: Path, suffix
         ([{k: v for k, v in row.items() if k != "fold"} for row in PAIR_VERDICTS], "needs column `fold`"),
     ],
 )
-def test_verdicts_must_be_exactly_those_of_the_pairs(tmp_path: Path, rows: list[Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_verdicts_must_be_exactly_those_of_the_pairs(tmp_path: Path, rows: list[Any], expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
         read_pair_verdicts(jsonl(tmp_path / "v.jsonl", rows), PAIRS)
 
 

@@ -147,7 +147,7 @@ class GenerateConfig:
     per_type: int = field(default=1, metadata={"min": 1})
     """The most negatives of each type for a caption (rules)."""
     image_root: str | None = field(default=None, metadata={"exists": "folder"})
-    """Writes `captions.parquet` too, its image paths told from this folder, which has to hold that of `captions`."""
+    """Writes `captions.parquet` too, with image paths from this folder, which has to hold that of `captions`."""
     seed: int = field(default=0, metadata={"min": 0})
     """Seeds scenes and negatives."""
     gpt: GptConfig = field(default_factory=GptConfig)

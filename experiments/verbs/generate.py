@@ -87,7 +87,7 @@ def _written(config: GenerateConfig, captions: pa.Table) -> tuple[pa.Table, pa.T
 
 
 def _joined(config: GenerateConfig, captions: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """(negatives, unwritten) of the file of pairs; of what it lacks nothing can be said."""
+    """(negatives, unwritten) of the file of pairs; what the file lacks, no one tried to write."""
     from negatives.writers.write import UNWRITTEN_SCHEMA, join_pairs
 
     assert config.pairs is not None

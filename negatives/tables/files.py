@@ -19,7 +19,7 @@ StrPath = str | os.PathLike[str]
 
 
 class InputError(ValueError):
-    """Bad input, told in one line: subject, rule, value, place, remedy."""
+    """Bad input, in one line: subject, rule, value, place, remedy."""
 
 
 def show(value: object, length: int = 60) -> str:
