@@ -18,16 +18,13 @@ from datamodules.mixing import UNITS, Curriculum, Mixing, build_pool, rank_rows,
 from datamodules.sources.image_rows import SOURCE, ImageRows, check_images, read_neighbours, read_tables
 from negatives.filtering.harmonise import harmonise_table
 from negatives.filtering.keep_rules import random_subset
-from negatives.tables.captions import (
-    InputError,
-    StrPath,
+from negatives.tables.captions import InputError, StrPath, pair_table, text_table
+from negatives.tables.verdicts import (
     is_harmonised,
     judged_unit,
-    pair_table,
     pair_verdicts_beside,
     read_pair_verdicts,
     read_verdicts,
-    text_table,
 )
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from negatives.tables.randomness import generator_for
+from negatives.types import OTHER, SWAP, family_of
 
 UNITS = ("text", "pair")
-SWAP, OTHER = "swap", "other"
 MOVING = ("negatives", "swap_ratio", "paraphrase_ratio")
 """What a curriculum moves."""
 
@@ -86,13 +86,13 @@ class TextPool:
     paraphrases: dict[int, list[int]] = field(default_factory=dict)
 
 
-def family_of(negative_type: str) -> str:
-    """The family of a negative type: swaps keep the caption's words, the others (replace, add) change some.
+def draw_family(negative_type: str) -> str:
+    """The family that a type is drawn with: swaps keep the caption's words, all others change, add or drop some.
 
-    >>> family_of("swap_att"), family_of("replace_obj")
-    ('swap', 'other')
+    >>> draw_family("swap_att"), draw_family("replace_obj"), draw_family("counting-hard")
+    ('swap', 'other', 'other')
     """
-    return SWAP if negative_type.startswith("swap_") else OTHER
+    return SWAP if family_of(negative_type) == SWAP else OTHER
 
 
 def build_pool(
@@ -113,13 +113,13 @@ def build_pool(
         if keep[index] and label == 1:
             pool.anchors.append(index)
         elif keep[index]:
-            pool.by_image.setdefault(image_id, {}).setdefault(family_of(negative_type), []).append(index)
+            pool.by_image.setdefault(image_id, {}).setdefault(draw_family(negative_type), []).append(index)
     positives, negatives = positions(texts, pairs)
     keep_pairs = keep[positives] & keep[negatives] if keep_pairs is None else keep_pairs
     columns = (pairs[name].to_pylist() for name in ("caption_id", "negative_type"))
     for kept, index, caption_id, negative_type in zip(keep_pairs, negatives.tolist(), *columns, strict=True):
         if kept:
-            pool.by_caption.setdefault(caption_id, {}).setdefault(family_of(negative_type), []).append(index)
+            pool.by_caption.setdefault(caption_id, {}).setdefault(draw_family(negative_type), []).append(index)
     return pool
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.config.generate_schemas import GenerateConfig
 from experiments.config.model_schemas import ModelConfig
 from experiments.config.schemas import (
     DataConfig,
@@ -18,7 +19,7 @@ from experiments.config.schemas import (
     OptimConfig,
     PairsConfig,
 )
-from experiments.config.text_schemas import GenerateConfig, JudgeConfig
+from experiments.config.text_schemas import JudgeConfig
 from experiments.runs.progress import is_terminal
 from lightning_modules.scoring.runs import PROCESSOR_FOLDER, WEIGHTS_FILE
 from negatives.tables.captions import InputError
@@ -48,21 +49,11 @@ def build_pairs(config: PairsConfig) -> Pairs:
 
 
 def build_writer(config: GenerateConfig) -> Writer | BatchWriter:
-    """The offline writer that `config` names."""
-    if config.generator == "rules":
-        from negatives.writers.english.rules import RuleWriter
+    """The offline writer that `config` names, of the keys that its builder takes."""
+    from negatives.writers import builder_keys, find_builder
 
-        return RuleWriter(config.per_type)
-    from negatives.writers.ce_clip import CeClipWriter
-    from negatives.writers.masked_lm import MaskedLm
-    from negatives.writers.negclip import NegClipWriter
-    from negatives.writers.tagging import Tagger
-
-    tagged, own = config.spacy, config.ce_clip
-    if config.generator == "negclip":
-        return NegClipWriter(Tagger(tagged.pipeline, noun_chunks=True, batch_size=tagged.batch_size))
-    masked_lm = MaskedLm(own.masked_lm, batch_size=own.batch_size, device=own.device)
-    return CeClipWriter(Tagger(tagged.pipeline, batch_size=tagged.batch_size), masked_lm, own.mode)
+    settings = {key: getattr(config, key) for key in builder_keys(config.generator)}
+    return find_builder(config.generator)(**settings)
 
 
 def build_judges(names: Sequence[str], config: JudgeConfig) -> list[Judge]:

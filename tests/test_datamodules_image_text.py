@@ -22,15 +22,8 @@ from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
 from datamodules.mixing import Curriculum, Mixing
 from negatives.filtering.harmonise import harmonise_table
-from negatives.tables.captions import (
-    VERDICT_SCHEMA,
-    InputError,
-    pair_table,
-    read_captions,
-    read_negatives,
-    text_table,
-    write_table,
-)
+from negatives.tables.captions import InputError, pair_table, read_captions, read_negatives, text_table, write_table
+from negatives.tables.verdicts import VERDICT_SCHEMA
 from tests.tiny import photo, row, tiny_tables
 
 NEIGHBOUR_COLUMNS = ("image_id", "neighbour_image_id")

@@ -19,7 +19,8 @@ from experiments.verbs.audit import read_audited
 from negatives.filtering.audit import Audit
 from negatives.filtering.harmonise import harmonise_table
 from negatives.judging.text_pairs import build_corpus
-from negatives.tables.captions import VERDICT_SCHEMA, InputError, pair_table, strings, text_table, write_table
+from negatives.tables.captions import InputError, pair_table, strings, text_table, write_table
+from negatives.tables.verdicts import VERDICT_SCHEMA
 from tests.test_negatives_audit import Row, planted, tables
 from tests.wandb_log import read_wandb
 

@@ -18,17 +18,9 @@ from negatives.filtering.harmonise import harmonise_table
 from negatives.judging.bias_metrics import encode, paired_wins, probe
 from negatives.judging.linear import word_judge
 from negatives.judging.text_pairs import build_corpus
-from negatives.tables.captions import (
-    is_harmonised,
-    pair_table,
-    read_pair_verdicts,
-    read_verdicts,
-    strings,
-    text_table,
-    with_paraphrases,
-    write_table,
-)
+from negatives.tables.captions import pair_table, strings, text_table, with_paraphrases, write_table
 from negatives.tables.randomness import hash_of
+from negatives.tables.verdicts import is_harmonised, read_pair_verdicts, read_verdicts
 from tests.test_negatives_text_pairs import Row, cued, tables
 
 QUIET = ("judge.judges=[word]", "judge.word_ngrams=1", "judge.folds=3", "judge.workers=1", "logging.wandb=disabled")

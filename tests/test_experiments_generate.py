@@ -16,9 +16,6 @@ import pytest
 from datamodules.scenes.writer import SceneWriter
 from experiments.__main__ import main
 from experiments.bench.chat_server import Reply, completion
-from experiments.config import text_schemas
-from negatives.gpt import prompts
-from negatives.tables import sources as caption_files
 from negatives.tables.captions import read_captions, read_negatives, with_paraphrases, write_table
 from negatives.writers.english.rules import RuleWriter
 from negatives.writers.write import Writer
@@ -129,6 +126,19 @@ def test_a_run_stopped_by_a_limit_goes_on_with_another(folder: Path, capsys: pyt
     assert (folder / "out/summary.json").exists()
 
 
+def test_a_writer_that_was_added_since_keeps_no_run_from_going_on(folder: Path) -> None:
+    recorder = Recorder(written)
+    with serving(recorder) as url:
+        assert ask(folder, url, "gpt.max_requests=1") == 1
+        before = (folder / "out/config.yaml").read_text()
+        lines = before.splitlines()
+        start = lines.index("ce_clip:")
+        stop = next(n for n in range(start + 1, len(lines) + 1) if n == len(lines) or not lines[n].startswith(" "))
+        (folder / "out/config.yaml").write_text("\n".join([*lines[:start], *lines[stop:], ""]))
+        assert ask(folder, url, "--resume") == 0
+    assert len(recorder.bodies) == 3
+
+
 def test_another_recipe_needs_another_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(Recorder(written)) as url:
         assert ask(folder, url, "gpt.max_requests=1") == 1
@@ -148,10 +158,12 @@ def test_a_dry_run_tells_what_it_would_take_and_asks_nothing(folder: Path, capsy
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["gpt.model=mine", "gpt.max_cost=1"], "needs the price of mine"),
-        (["gpt.types=[swap_obj,swap]"], "`gpt.types` must list some of"),
+        (["gpt.types=[swap_obj,swap_at]"], "`gpt.types` must list some of"),
+        (["gpt.types=[swap_obj,swap_at]"], "Did you mean swap_att?"),
+        (["gpt.types=[swap_obj,swap_obj]"], "each once"),
         (["gpt.base_url=nowhere"], "must be a URL"),
         (["gpt.base_url=http://127.0.0.1:9/v1", "gpt.retries=0"], "http://127.0.0.1:9/v1"),
         (["gpt.cache=CAPTIONS"], "captions.parquet"),
@@ -161,13 +173,13 @@ def test_a_dry_run_tells_what_it_would_take_and_asks_nothing(folder: Path, capsy
     ],
 )
 def test_bad_input_is_one_line_and_writes_no_table(
-    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
 ) -> None:
     with serving(Recorder(written)) as url:
         words = [word.replace("CAPTIONS", f"{folder}/captions.parquet") for word in words]
         assert ask(folder, url, *words) == 2
     line = capsys.readouterr().err.strip()
-    assert told in line
+    assert expected in line
     assert KEY not in line
     assert not (folder / "out/negatives.parquet").exists()
 
@@ -226,19 +238,14 @@ def test_paraphrases_alone_have_no_captions_with_negatives(folder: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("word", "told"), [("gpt.max_requests=2", "3 requests"), ("gpt.max_cost=1e-9", "requests cost")]
+    ("word", "expected"), [("gpt.max_requests=2", "3 requests"), ("gpt.max_cost=1e-9", "requests cost")]
 )
 def test_a_batch_beyond_a_bound_is_not_sent(
-    folder: Path, capsys: pytest.CaptureFixture[str], word: str, told: str
+    folder: Path, capsys: pytest.CaptureFixture[str], word: str, expected: str
 ) -> None:
     assert ask(folder, "http://127.0.0.1:9/v1", "gpt.batch=submit", word) == 2
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert not (folder / "out/batches").exists()
-
-
-def test_what_can_be_configured_is_what_there_is() -> None:
-    assert text_schemas.CAPTION_FORMATS == caption_files.FORMATS
-    assert text_schemas.GPT_TYPES == prompts.TYPES
 
 
 def test_a_missing_key_is_told(

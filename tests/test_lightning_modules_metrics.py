@@ -9,7 +9,7 @@ import torch
 
 from datamodules.batch import ImageTextBatch
 from lightning_modules.metrics import VALIDATION_TYPES, PairedAccuracy
-from negatives.tables.captions import NEGATIVE_TYPES
+from negatives.types import NEGATIVE_TYPES
 
 TYPES = ("replace_obj", "swap_att", "add_att")
 

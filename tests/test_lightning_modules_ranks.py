@@ -18,7 +18,8 @@ from experiments.config.schemas import TrainerConfig
 from experiments.verbs.train import build_strategy
 from lightning_modules.base import AlignmentModule
 from lightning_modules.checkpoint import full_state_dict, load_weights, write_weights
-from negatives.tables.captions import VERDICT_SCHEMA, read_captions, read_negatives, text_table, write_table
+from negatives.tables.captions import read_captions, read_negatives, text_table, write_table
+from negatives.tables.verdicts import VERDICT_SCHEMA
 from tests.backbones import TRAININGS
 from tests.launch import run_on_two_ranks
 from tests.tiny import CAPTIONS, row

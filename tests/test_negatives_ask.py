@@ -18,6 +18,7 @@ import time
 import tracemalloc
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from negatives.chat.cache import RequestCache
 from negatives.chat.client import ChatClient, retry_after
 from negatives.chat.rate_limits import RateLimits
 from negatives.chat.redact import error_of
-from negatives.chat.retries import EndedError, Sender
+from negatives.chat.retries import EndedError, Sender, SendOptions
 from negatives.tables.files import InputError
 from tests.chat_server import (
     ANSWERED_BADLY,
@@ -54,14 +55,14 @@ ROOT = Path(__file__).parent.parent
 KEY = "sk-proj-Ab3dEf6hIj9kLm2nOp5q"
 DRIVER = """
 import asyncio, sys
-from negatives.chat.ask import Server, ask_all
+from negatives.chat.ask import SendOptions, Server, ask_all
 from negatives.chat.cache import RequestCache
 from tests.chat_server import check, make_request
 url, path, count, concurrency, timeout = sys.argv[1], sys.argv[2], *map(float, sys.argv[3:])
 with RequestCache(path) as cache:
     requests = (make_request(number) for number in range(int(count)))
     tally = asyncio.run(ask_all(requests, cache, Server(url, "EMPTY"), check=check, concurrency=int(concurrency),
-                                retries=9, backoff=0.05, timeout=timeout))
+                                timeout=timeout, options=SendOptions(retries=9, backoff=0.05)))
 print(dict(tally.faults).get("timeout", 0), tally.unanswered)
 """
 
@@ -74,6 +75,8 @@ def one_tls_context(monkeypatch: pytest.MonkeyPatch) -> None:
 def ask(url: str, path: Path, requests: list[ChatRequest] | Iterator[ChatRequest], **options: Any) -> Tally:
     """Asks all on a cache, quickly."""
     options = {"check": check, "backoff": 0.01, "timeout": 10.0, "concurrency": 8, **options}
+    own = [option.name for option in fields(SendOptions) if option.name in options]
+    options["options"] = SendOptions(**{name: options.pop(name) for name in own})
     with RequestCache(path) as cache:
         return asyncio.run(ask_all(requests, cache, Server(url, options.pop("key", KEY)), **options))
 
@@ -502,8 +505,7 @@ def test_a_stopped_run_does_not_queue_for_the_rate_limit() -> None:
 
     async def sent() -> None:
         async with ChatClient(Server("http://127.0.0.1:9/v1", KEY), 1, 1.0) as client:
-            bounds: dict[str, Any] = {"max_requests": None, "max_cost": None, "price": None}
-            sender = Sender(client, Limits(), Tally(), lambda event: None, retries=1, backoff=1.0, **bounds)
+            sender = Sender(client, Limits(), Tally(), lambda event: None, SendOptions(retries=1))
             sender.ended = True
             await sender.completion(make_request(0), 0)
 

@@ -388,9 +388,9 @@ def test_what_was_settled_since_its_upload_is_not_sent(
 def test_texts_of_the_server_are_told_on_one_line_without_control_characters(
     run: Callable[..., Any], server: BatchServer
 ) -> None:
-    told: list[str] = []
-    run("submit", say=told.append)
-    assert told == ["Batch batch_0: 5 requests"]
+    expected: list[str] = []
+    run("submit", say=expected.append)
+    assert expected == ["Batch batch_0: 5 requests"]
     server.end("batch_0", [], [], "failed")
     fault = {"code": "\x1b[2J", "message": f"Bad\nkey {KEY}\r\u202e\ud800" + "x" * 1000}
     server.batches["batch_0"]["errors"] = {"data": [fault]}

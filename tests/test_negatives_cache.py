@@ -91,13 +91,13 @@ def test_a_killed_writer_leaves_every_answer_that_it_recorded(tmp_path: Path) ->
     with start_writer(path, "x" * 3000, 100_000) as writer:
         let_go(writer)
         assert writer.stdout is not None
-        told = [int(writer.stdout.readline()) for _ in range(500)][-1]
+        written = [int(writer.stdout.readline()) for _ in range(500)][-1]
         writer.send_signal(signal.SIGKILL)
-        told = max([told, *map(int, writer.stdout.read().split())])
+        written = max([written, *map(int, writer.stdout.read().split())])
     with RequestCache(path) as cache:
         kept = cache.counts()["ok"]
-        assert told + 1 <= kept <= told + 2
-        assert all(cache.answers(str(number))[0].text == "x" * 3000 for number in range(told))
+        assert written + 1 <= kept <= written + 2
+        assert all(cache.answers(str(number))[0].text == "x" * 3000 for number in range(written))
     assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 

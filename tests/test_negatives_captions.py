@@ -1,4 +1,4 @@
-"""Tables on disk: what is read, what is refused and in which words, and that nothing is left half-written."""
+"""Tables of texts on disk: what is read, what is refused and in which words, and that nothing is left half-written."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ import pytest
 import negatives.tables.files
 from negatives.tables.captions import (
     InputError,
-    is_harmonised,
     pair_table,
     read_captions,
     read_negatives,
-    read_pair_verdicts,
-    read_verdicts,
     strings,
     text_table,
     with_paraphrases,
@@ -88,7 +85,7 @@ def test_whole_numbers_as_ids_become_strings(tmp_path: Path, suffix: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "expected"),
     [
         ([CAPTIONS[0], CAPTIONS[1] | {"caption": "  "}], ["`caption`", "'  '", "line 2", "remove the row"]),
         ([CAPTIONS[0], CAPTIONS[0]], ["`caption_id`", "'1_0'", "line 1 and line 2", "rename its id"]),
@@ -101,17 +98,17 @@ def test_whole_numbers_as_ids_become_strings(tmp_path: Path, suffix: str) -> Non
         ([], ["must have rows", "Check what wrote it"]),
     ],
 )
-def test_bad_captions_are_refused_with_place_and_remedy(tmp_path: Path, rows: list[Any], told: list[str]) -> None:
+def test_bad_captions_are_refused_with_place_and_remedy(tmp_path: Path, rows: list[Any], expected: list[str]) -> None:
     path = jsonl(tmp_path / "captions.jsonl", rows)
     with pytest.raises(InputError) as caught:
         read_captions(path)
     message = str(caught.value)
-    assert all(part in message for part in [*told, str(path)]), message
+    assert all(part in message for part in [*expected, str(path)]), message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "expected"),
     [
         ("captions.csv", b"a,b", ".parquet or .jsonl"),
         ("captions.parquet", b"not parquet", "must be a Parquet file"),
@@ -119,9 +116,9 @@ def test_bad_captions_are_refused_with_place_and_remedy(tmp_path: Path, rows: li
         ("captions.jsonl", b'{"image_id": ', "line 1"),
     ],
 )
-def test_undecodable_files_are_refused_by_name(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+def test_undecodable_files_are_refused_by_name(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=expected) as caught:
         read_captions(tmp_path / name)
     assert name in str(caught.value)
 
@@ -139,20 +136,28 @@ def test_bad_rows_of_parquet_are_named_by_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "expected"),
     [
         ([NEGATIVE, NEGATIVE | {"negative_id": "n1", "caption_id": "9_9"}], ["1 of its 2 rows", "'9_9'", "line 2"]),
         ([NEGATIVE, NEGATIVE], ["`negative_id`", "'n0'", "line 1 and line 2", "rename its id"]),
-        ([NEGATIVE | {"negative_type": "flip"}], ["replace_obj", "'flip'", "line 1", "Rename it"]),
+        ([NEGATIVE | {"negative_type": "flip it"}], ["without white space", "'flip it'", "line 1", "Rename it"]),
+        ([NEGATIVE, NEGATIVE | {"negative_id": "n1", "negative_type": "mean"}], ["not all or mean", "line 2"]),
         ([NEGATIVE | {"caption": " "}], ["`caption`", "' '", "line 1", "remove the row"]),
         ([{k: v for k, v in NEGATIVE.items() if k != "model"}], ["column `model`", "line 1", "Add or rename"]),
     ],
 )
-def test_bad_negatives_are_refused_with_place_and_remedy(tmp_path: Path, rows: list[Any], told: list[str]) -> None:
+def test_bad_negatives_are_refused_with_place_and_remedy(tmp_path: Path, rows: list[Any], expected: list[str]) -> None:
     path = jsonl(tmp_path / "negatives.jsonl", rows)
     with pytest.raises(InputError) as caught:
         read_negatives(path, captions_table())
-    assert all(part in str(caught.value) for part in [*told, str(path)]), str(caught.value)
+    assert all(part in str(caught.value) for part in [*expected, str(path)]), str(caught.value)
+
+
+def test_tables_of_others_may_name_types_that_have_no_row(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "negatives.jsonl", [NEGATIVE | {"negative_type": "counting-hard"}])
+    negatives = read_negatives(path, captions_table())
+    assert strings(negatives, "negative_type") == ["counting-hard"]
+    assert strings(pair_table(captions_table(), negatives), "negative_type") == ["counting-hard"]
 
 
 def test_text_table_has_one_row_for_every_text() -> None:
@@ -161,37 +166,6 @@ def test_text_table_has_one_row_for_every_text() -> None:
     assert strings(texts, "image_id") == ["1", "1", "2", "1"]
     assert texts["label"].to_pylist() == [1, 1, 1, 0]
     assert strings(texts, "negative_type") == ["", "", "", "replace_obj"]
-
-
-def verdict(text_id: str, label: int) -> dict[str, Any]:
-    return {"text_id": text_id, "label": label, "fold": 0, "oof_score": 0.5, "keep_probability": 1.0, "keep": True}
-
-
-VERDICTS = [verdict("negative:n0", 0), *(verdict(f"caption:{name}", 1) for name in ("2_0", "1_1", "1_0"))]
-
-
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
-def test_verdicts_come_in_the_order_of_the_texts(tmp_path: Path, suffix: str) -> None:
-    texts = text_table(captions_table(), negatives_table())
-    write_table(pa.Table.from_pylist(VERDICTS), tmp_path / f"verdicts{suffix}")
-    assert strings(read_verdicts(tmp_path / f"verdicts{suffix}", texts), "text_id") == strings(texts, "text_id")
-
-
-@pytest.mark.parametrize(
-    ("rows", "told"),
-    [
-        (VERDICTS[:3], "1 of 4 texts have no verdict, such as 'caption:1_0'"),
-        ([*VERDICTS, verdict("caption:9", 1)], "1 of 5 verdicts judge a text that is not there, such as 'caption:9'"),
-        ([*VERDICTS[:3], verdict("caption:1_0", 0)], "1 of 4 verdicts have another label.*'caption:1_0'"),
-        ([*VERDICTS, VERDICTS[0]], "`text_id` must not repeat.*line 1 and line 5"),
-        ([row | {"keep": "perhaps"} for row in VERDICTS], "`keep` must be bool"),
-        ([VERDICTS[0] | {"keep": None}, *VERDICTS[1:]], "`keep` must be given.*line 1"),
-    ],
-)
-def test_verdicts_must_be_exactly_those_of_the_texts(tmp_path: Path, rows: list[Any], told: str) -> None:
-    path = jsonl(tmp_path / "verdicts.jsonl", rows)
-    with pytest.raises(InputError, match=told):
-        read_verdicts(path, text_table(captions_table(), negatives_table()))
 
 
 PARAPHRASES = [
@@ -243,7 +217,7 @@ def test_whole_numbers_name_the_source_of_a_paraphrase(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "expected"),
     [
         (PARAPHRASES[0] | {"source_caption_id": "9"}, "must name a caption of the same image, got '9'.*line 2"),
         (PARAPHRASES[0] | {"source_caption_id": "2_0"}, "must name a caption of the same image, got '2_0'.*line 2"),
@@ -254,8 +228,8 @@ def test_whole_numbers_name_the_source_of_a_paraphrase(tmp_path: Path) -> None:
         (PARAPHRASES[0] | {"source_caption_id": None}, "`source_caption_id` must be a text.*line 2"),
     ],
 )
-def test_bad_paraphrases_are_refused_with_place_and_remedy(tmp_path: Path, row: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told) as caught:
+def test_bad_paraphrases_are_refused_with_place_and_remedy(tmp_path: Path, row: dict[str, Any], expected: str) -> None:
+    with pytest.raises(InputError, match=expected) as caught:
         with_paraphrases(captions_table(), jsonl(tmp_path / "p.jsonl", [PARAPHRASES[1], row]))
     assert "p.jsonl" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -270,59 +244,6 @@ def test_a_paraphrase_that_gives_its_image_another_file_is_refused(tmp_path: Pat
     path = jsonl(tmp_path / "p.jsonl", [PARAPHRASES[0] | {"image": "z.jpg"}])
     with pytest.raises(InputError, match=r"'a\.jpg'.*'z\.jpg'"):
         with_paraphrases(captions_table(), path)
-
-
-def pair_verdict(caption_id: str, negative_id: str) -> dict[str, Any]:
-    own = {"caption_id": caption_id, "negative_id": negative_id}
-    return own | {"fold": 0, "oof_score": 0.5, "keep_probability": 1.0, "keep": True}
-
-
-PAIRS = pa.table({"caption_id": ["a", "b", "a"], "negative_id": ["n0", "n0", "n1"]})
-PAIR_VERDICTS = [pair_verdict(*pair) for pair in (("a", "n1"), ("a", "n0"), ("b", "n0"))]
-
-
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
-def test_verdicts_of_pairs_come_in_the_order_of_the_pairs(tmp_path: Path, suffix: str) -> None:
-    rows = [row | {"fold": fold, "note": "x"} for fold, row in enumerate(PAIR_VERDICTS)]
-    write_table(pa.Table.from_pylist(rows), tmp_path / f"v{suffix}")
-    table = read_pair_verdicts(tmp_path / f"v{suffix}", PAIRS)
-    assert pairs_of(table) == pairs_of(PAIRS)
-    assert table["fold"].to_pylist() == [1, 2, 0]
-    assert table.column_names == list(PAIR_VERDICTS[0])
-
-
-@pytest.mark.parametrize(
-    ("rows", "told"),
-    [
-        (PAIR_VERDICTS[:2], r"1 of 3 pairs have no verdict, such as .*'b', 'n0'"),
-        ([*PAIR_VERDICTS, pair_verdict("b", "n1")], r"1 of 4 verdicts judge a pair that is not there.*'b', 'n1'"),
-        ([*PAIR_VERDICTS, PAIR_VERDICTS[0]], r"A pair must not repeat, got \('a', 'n1'\) twice.*line 4"),
-        ([row | {"oof_score": "high"} for row in PAIR_VERDICTS], "`oof_score` must be double"),
-        ([PAIR_VERDICTS[0] | {"keep": None}, *PAIR_VERDICTS[1:]], "`keep` must be given.*line 1"),
-        ([{k: v for k, v in row.items() if k != "fold"} for row in PAIR_VERDICTS], "needs column `fold`"),
-    ],
-)
-def test_verdicts_must_be_exactly_those_of_the_pairs(tmp_path: Path, rows: list[Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
-        read_pair_verdicts(jsonl(tmp_path / "v.jsonl", rows), PAIRS)
-
-
-@pytest.mark.parametrize(
-    ("metadata", "harmonised"),
-    [({"harmonised": "true"}, True), ({"harmonised": "false"}, False), ({"harmonised": "1"}, None), (None, None)],
-)
-def test_verdicts_say_whether_their_negatives_were_harmonised(
-    tmp_path: Path, metadata: dict[str, str] | None, harmonised: bool | None
-) -> None:
-    write_table(captions_table().replace_schema_metadata(metadata), tmp_path / "v.parquet")
-    assert is_harmonised(tmp_path / "v.parquet") is harmonised
-
-
-@pytest.mark.parametrize("name", ["v.jsonl", "nowhere.parquet", "broken.parquet"])
-def test_files_that_cannot_say_so_do_not(tmp_path: Path, name: str) -> None:
-    if name != "nowhere.parquet":
-        (tmp_path / name).write_text("{}\n", encoding="utf-8")
-    assert is_harmonised(tmp_path / name) is None
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.jsonl"])

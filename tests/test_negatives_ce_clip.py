@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from negatives.tables.captions import NEGATIVE_TYPES
 from negatives.tables.files import InputError
 from negatives.tables.randomness import generator_for
+from negatives.types import NEGATIVE_TYPES
 from negatives.writers.ce_clip import (
     FIELDS,
     UNFIT,

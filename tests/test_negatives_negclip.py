@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from negatives.tables.captions import NEGATIVE_TYPES
+from negatives.types import NEGATIVE_TYPES
 from negatives.writers.negclip import (
     KINDS,
     NegClipWriter,

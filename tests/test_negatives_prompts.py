@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from negatives.gpt.prompts import (
     VERSIONS,
     AnswerError,
     answer_schema,
+    askable_types,
     check_answer,
     parse_answer,
     system_text,
     write_request,
 )
-from negatives.tables.captions import NEGATIVE_TYPES
 from negatives.tables.files import InputError
+from negatives.types import NEGATIVE_TYPES, NegativeType
 from negatives.validate import rejection
 
 FOLDER = Path(negatives.gpt.prompts.__file__).parent
@@ -43,8 +45,29 @@ def examples() -> list[tuple[str, str, str]]:
     return found
 
 
-def test_every_type_of_the_prompts_is_one_of_the_tables_or_paraphrase() -> None:
-    assert set(TYPES) - {PARAPHRASE} < set(NEGATIVE_TYPES)
+def test_what_is_asked_by_default_has_a_row_and_a_prompt_text() -> None:
+    assert {name for name, row in NEGATIVE_TYPES.items() if row.asked} == set(TYPES) - {PARAPHRASE}
+    for version in VERSIONS:
+        assert set(TYPES) <= set(askable_types(version))
+
+
+def test_a_type_with_a_prompt_text_can_be_asked_for_and_changes_no_other_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = write_request("A dog", TYPES, model="m").key
+    shutil.copytree(FOLDER / "v1", tmp_path / "v1")
+    (tmp_path / "v1/replace_num.txt").write_text("Task replace_num: change the number.\n")
+    monkeypatch.setattr(negatives.gpt.prompts.resources, "files", lambda package: tmp_path)
+    row = NegativeType("replace_num", "replace", lambda text, caption: True, "not_one_number")
+    monkeypatch.setitem(NEGATIVE_TYPES, row.name, row)
+    system_text.cache_clear()
+    try:
+        request = write_request("Two dogs", ["replace_num", "paraphrase"], model="m")
+        assert "Task replace_num" in request.messages[0][1]
+        assert check_answer(request, '{"replace_num": ["Three dogs"], "paraphrase": []}') is None
+        assert write_request("A dog", TYPES, model="m").key == before
+    finally:
+        system_text.cache_clear()
 
 
 @pytest.mark.parametrize(("kind", "caption", "text"), examples())

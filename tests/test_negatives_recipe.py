@@ -15,12 +15,12 @@ import pytest
 from negatives.chat.cache import RequestCache
 from negatives.chat.messages import Answer
 from negatives.gpt.prompts import TYPES
-from negatives.gpt.recipe import NEGATIVE_SCHEMA, PARAPHRASE_SCHEMA, Recipe, Rows, requests_for, rows_from
+from negatives.gpt.recipe import NEGATIVE_SCHEMA, PARAPHRASE_SCHEMA, PromptRecipe, Rows, requests_for, rows_from
 from negatives.gpt.summary import Summary, estimate
 from negatives.tables.captions import read_captions, read_negatives, with_paraphrases, write_table
 from negatives.tables.files import InputError
 
-RECIPE = Recipe("m", ("replace_obj", "swap_obj", "paraphrase"), temperature=0.7, seed=5)
+RECIPE = PromptRecipe("m", ("replace_obj", "swap_obj", "paraphrase"), temperature=0.7, seed=5)
 TEXTS = ["A dog chases a cat.", "a red car", "A dog chases a cat.", "Two dogs run after a cat."]
 
 
@@ -37,7 +37,12 @@ def cache(tmp_path: Path) -> Iterator[RequestCache]:
 
 
 def record(
-    cache: RequestCache, caption: str, answer: object, attempt: int = 0, outcome: str = "ok", recipe: Recipe = RECIPE
+    cache: RequestCache,
+    caption: str,
+    answer: object,
+    attempt: int = 0,
+    outcome: str = "ok",
+    recipe: PromptRecipe = RECIPE,
 ) -> None:
     text = answer if isinstance(answer, str) else json.dumps(answer)
     key = recipe.request(caption).key
@@ -49,7 +54,9 @@ def answer(replace: str = "", swap: str = "", paraphrase: str = "") -> dict[str,
     return {kind: [text] if text else [] for kind, text in texts.items()}
 
 
-def tables(captions: pa.Table, cache: RequestCache, recipe: Recipe = RECIPE, **kwargs: int) -> dict[str, pa.Table]:
+def tables(
+    captions: pa.Table, cache: RequestCache, recipe: PromptRecipe = RECIPE, **kwargs: int
+) -> dict[str, pa.Table]:
     batches = list(rows_from(captions, recipe, cache, **kwargs))
     return {name: pa.Table.from_batches([getattr(rows, name) for rows in batches]) for name in Rows._fields[:4]}
 
@@ -142,7 +149,7 @@ def test_adding_moving_and_renaming_captions_invalidates_nothing() -> None:
     after = {request.key for _, request in requests_for(more, RECIPE)}
     assert before < after
     assert len(after) == len(before) + 1
-    assert Recipe("m", tuple(reversed(RECIPE.types)), temperature=0.7, seed=5) == RECIPE
+    assert PromptRecipe("m", tuple(reversed(RECIPE.types)), temperature=0.7, seed=5) == RECIPE
 
 
 def test_batches_are_the_same_rows_whatever_their_size(cache: RequestCache) -> None:
@@ -206,12 +213,12 @@ def test_the_estimate_asks_for_what_the_cache_has_not_settled(cache: RequestCach
     assert rest.prompt_tokens < everything.prompt_tokens
     assert rest.cost == pytest.approx((rest.prompt_tokens + 2 * rest.completion_tokens) / 1e6)
     assert estimate(captions, RECIPE).requests == 3
-    more = estimate(captions, Recipe("m", RECIPE.types, count=3))
+    more = estimate(captions, PromptRecipe("m", RECIPE.types, count=3))
     assert more.completion_tokens > 2 * everything.completion_tokens
 
 
 def test_the_batch_api_is_estimated_at_its_price() -> None:
-    full, half = (estimate(captions_table(), Recipe("gpt-4o-mini"), batch=batch).cost for batch in (False, True))
+    full, half = (estimate(captions_table(), PromptRecipe("gpt-4o-mini"), batch=batch).cost for batch in (False, True))
     assert full is not None
     assert half == pytest.approx(full / 2)
 
@@ -219,11 +226,11 @@ def test_the_batch_api_is_estimated_at_its_price() -> None:
 @pytest.mark.parametrize("wrong", [{"types": ()}, {"types": ("add_obj",)}, {"count": 0}, {"version": "v9"}])
 def test_a_recipe_that_cannot_be_fails_before_any_request(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError):
-        Recipe("m", **wrong)  # type: ignore[arg-type]
+        PromptRecipe("m", **wrong)  # type: ignore[arg-type]
 
 
 def test_memory_does_not_grow_with_the_captions(cache: RequestCache) -> None:
-    recipe = Recipe("m", TYPES)
+    recipe = PromptRecipe("m", TYPES)
 
     def peak(number: int) -> int:
         captions = captions_table([f"caption number {row}" for row in range(number)])

@@ -48,12 +48,12 @@ def saved(path: Path, value: Any) -> Path:
     return path
 
 
-def refused(path: Path, *told: str, **arguments: Any) -> None:
+def refused(path: Path, *expected: str, **arguments: Any) -> None:
     with pytest.raises(InputError) as caught:
         read_caption_source(path, **arguments)
     message = str(caught.value)
     assert "\n" not in message
-    assert all(part in message for part in (*told, path.name)), message
+    assert all(part in message for part in (*expected, path.name)), message
 
 
 def changed(value: Any, *keys: Any, to: Any) -> Any:
@@ -135,7 +135,7 @@ def test_tables_are_read_as_read_captions_reads_them(tmp_path: Path, suffix: str
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "expected"),
     [
         (json.dumps(COCO)[:-40], ["must be whole", "Copy it again"]),
         ("", ["must be whole"]),
@@ -158,12 +158,12 @@ def test_tables_are_read_as_read_captions_reads_them(tmp_path: Path, suffix: str
         (changed(KARPATHY, "images", 1, to={"filename": "a.jpg"}), ["`cocoid`", "None", "images[1]"]),
     ],
 )
-def test_broken_json_is_refused_with_place_and_remedy(tmp_path: Path, value: Any, told: list[str]) -> None:
-    refused(saved(tmp_path / "captions.json", value), *told)
+def test_broken_json_is_refused_with_place_and_remedy(tmp_path: Path, value: Any, expected: list[str]) -> None:
+    refused(saved(tmp_path / "captions.json", value), *expected)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("", ["must have rows"]),
         ("image,caption\n", ["must have rows"]),
@@ -182,10 +182,10 @@ def test_broken_json_is_refused_with_place_and_remedy(tmp_path: Path, value: Any
         ("image,caption\nd/a.jpg,a\ne/a.jpg,b\n", ["'a'", "'d/a.jpg' and 'e/a.jpg'", "line 3", "id of its own"]),
     ],
 )
-def test_broken_csv_is_refused_with_line_and_remedy(tmp_path: Path, text: str, told: list[str]) -> None:
-    refused(saved(tmp_path / "captions.csv", text), *told)
+def test_broken_csv_is_refused_with_line_and_remedy(tmp_path: Path, text: str, expected: list[str]) -> None:
+    refused(saved(tmp_path / "captions.csv", text), *expected)
     refused(
-        saved(tmp_path / "captions.tsv", text.replace(",", "\t")), *(part.replace(", ", "\\t") for part in told[:1])
+        saved(tmp_path / "captions.tsv", text.replace(",", "\t")), *(part.replace(", ", "\\t") for part in expected[:1])
     )
 
 

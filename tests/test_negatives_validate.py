@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from negatives.tables.captions import NEGATIVE_TYPES
+from negatives.types import NEGATIVE_TYPES
 from negatives.validate import (
     REASONS,
     bare_words,
@@ -288,7 +288,7 @@ def test_a_text_of_another_caption_or_of_no_words_is_refused() -> None:
 
 
 def test_a_kind_that_does_not_exist_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match=r"kind must be paraphrase or one of replace_obj .* got 'flip'"):
+    with pytest.raises(ValueError, match=r"kind must be one of paraphrase, replace_obj, .* got 'flip'"):
         rejection("a cat", "a dog", "flip", ())
 
 

@@ -88,8 +88,21 @@ class Parrot:
     name = "parrot"
     version = "1"
 
+    def __init__(self, *negative_types: str) -> None:
+        self.negative_types = negative_types or ("replace_obj", "replace_att")
+
     def write(self, caption: str, rng: np.random.Generator) -> list[tuple[str, str]]:
-        return [("replace_obj", "A  SMALL dog!"), ("replace_att", "a large dog")]
+        return list(zip(self.negative_types, ("A  SMALL dog!", "a large dog"), strict=False))
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_writer_writes_only_types_that_have_a_row(place: int) -> None:
+    types = ["swap_obj", "swap_obj"]
+    types[place] = "swap_ob"
+    expected = r"swap_att, .* got 'swap_ob' \(writer parrot\). Did you mean swap_obj\?.*negatives/types.py"
+    with pytest.raises(InputError, match=expected) as caught:
+        write_negatives(captions_table(), Parrot(*types), seed=0)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_negative_that_another_caption_of_the_image_says_is_marked() -> None:
@@ -153,20 +166,24 @@ def test_pairs_join_by_image_and_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "folds", "told"),
+    ("row", "folds", "expected"),
     [
         (PAIR | {"coco_id": 5}, [], "none of 1 pairs does.*pairs.jsonl.*Give the captions"),
         (PAIR, [0], r"none of 0 pairs of folds \[0\] does"),
-        (PAIR | {"type": "flip"}, [], "'flip'.*pairs.jsonl, line 1"),
+        (
+            PAIR | {"type": "ad_obj"},
+            [],
+            r"replace_obj, .*'ad_obj' \(.*pairs.jsonl, line 1\). Did you mean add_obj",
+        ),
         (PAIR | {"negative_caption": ""}, [], "`negative_caption`.*line 1.*Fill it in"),
         ({k: v for k, v in PAIR.items() if k != "coco_id"}, [], "`image_id` or `coco_id`.*None.*line 1"),
         ({k: v for k, v in PAIR.items() if k != "image_fold"}, [1], "`image_fold`.*line 1.*leave `folds` empty"),
     ],
 )
 def test_bad_pairs_are_refused_with_place_and_remedy(
-    tmp_path: Path, row: dict[str, Any], folds: list[int], told: str
+    tmp_path: Path, row: dict[str, Any], folds: list[int], expected: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=expected):
         join_pairs(ONE, pairs_file(tmp_path / "pairs.jsonl", [row]), folds)
 
 
@@ -179,9 +196,9 @@ def test_real_pairs_join_real_captions() -> None:
     table = join_pairs(captions, data / "llm_negatives" / "pairs.jsonl")
     assert (len(captions), len(table)) == (590, 378)
     assert len({name.rsplit("_", 1)[0] for name in strings(table, "caption_id")}) == 51
-    said = dict(zip(strings(captions, "caption_id"), strings(captions, "caption"), strict=True))
+    caption_of = dict(zip(strings(captions, "caption_id"), strings(captions, "caption"), strict=True))
     for row in table.to_pylist():
-        same = bare_words(said[row["caption_id"]]) == bare_words(row["caption"])
+        same = bare_words(caption_of[row["caption_id"]]) == bare_words(row["caption"])
         assert same == (row["rejected"] == "equals_caption")
 
 

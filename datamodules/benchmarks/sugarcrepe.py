@@ -13,7 +13,10 @@ import pyarrow as pa
 from datamodules.benchmarks import Pairs
 from datamodules.benchmarks.own_tables import restrict
 from datamodules.sources.image_rows import image_path
-from negatives.tables.captions import NEGATIVE_TYPES, InputError, show
+from negatives.tables.captions import InputError, show
+
+FILES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj", "add_att")
+"""The benchmark's own types, a JSON file each: what it consists of does not change with the types that we write."""
 
 
 def read_sugarcrepe(
@@ -30,7 +33,7 @@ def read_sugarcrepe(
         InputError: no annotation file, a malformed one, a blank text, or nothing left.
     """
     root, captions, negatives, left_out = Path(folder if image_root is None else image_root), [], [], 0
-    files = [path for name in NEGATIVE_TYPES if (path := Path(folder) / f"{name}.json").is_file()]
+    files = [path for name in FILES if (path := Path(folder) / f"{name}.json").is_file()]
     if not files:
         raise InputError(f"{folder} holds no SugarCrepe file such as replace_obj.json; give its data folder.")
     for path in files:

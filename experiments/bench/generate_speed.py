@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = made.add_argument
     add("--captions", type=int, default=3000, help="requests of each run (default: 3000)")
-    add("--runs", type=int, default=5, help="runs, of which the median is told (default: 5)")
+    add("--runs", type=int, default=5, help="runs, of which the median is printed (default: 5)")
     add("--concurrency", type=int, default=64, help="most requests under way (default: 64)")
     add("--latency", type=float, default=0.05, help="seconds that the server takes for an answer (default: 0.05)")
     return made

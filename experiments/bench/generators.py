@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from experiments.bench.filter_speed import TYPES
 from experiments.build import build_judges
 from experiments.config.text_schemas import JudgeConfig
 from experiments.runs.progress import tracker
 from negatives.filtering.harmonise import harmonise_table
 from negatives.tables.captions import pair_table, text_table, valid_rows
 from negatives.tables.files import read_jsonl
+from negatives.types import NEGATIVE_TYPES, family_of
 from negatives.validate import bare_words, rejection
 from negatives.writers.write import write_negatives
 
 if TYPE_CHECKING:
     from negatives.judging.bias_metrics import Estimate
+
+TYPES = tuple(name for name, row in NEGATIVE_TYPES.items() if row.asked)  # what ChatGPT was asked for
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,10 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("|" + " --- |" * (5 + len(TYPES)))
     for name, negatives in (("ChatGPT", given), ("rules", rules)):
         valid = valid_rows(negatives)
-        kinds = valid["negative_type"].to_pylist()
-        shares = [f"{coverage(valid, kind) / len(captions):.3f}" for kind in ("replace", "swap")]
+        types = valid["negative_type"].to_pylist()
+        shares = [f"{coverage(valid, family) / len(captions):.3f}" for family in ("replace", "swap")]
         estimates = audited(captions, valid, arguments)
-        cells = [*shares, *(str(kinds.count(kind)) for kind in TYPES), *map(_cell, estimates)]
+        cells = [*shares, *(str(types.count(name)) for name in TYPES), *map(_cell, estimates)]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
     return 0
 
@@ -57,19 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_written(path: str) -> tuple[pa.Table, pa.Table]:
     """The human captions of a file of written pairs, and its validated negatives of `TYPES`."""
     captions: dict[tuple[str, str], dict[str, Any]] = {}
-    said: dict[str, set[str]] = {}
+    captions_of: dict[str, set[str]] = {}  # image -> the bare words of its captions
     rows = []
     for number, record in read_jsonl(path):
         image_id, caption = str(record["coco_id"]), record["caption"]
         own = {"image_id": image_id, "image": image_id, "caption_id": str(number), "caption": caption}
         row = captions.setdefault((image_id, caption), own)
-        said.setdefault(image_id, set()).add(bare_words(caption))
+        captions_of.setdefault(image_id, set()).add(bare_words(caption))
         if record["type"] in TYPES:
             rows.append((str(number), row, record["negative_caption"], record["type"]))
     negatives = [
-        {"caption_id": row["caption_id"], "negative_id": number, "caption": text, "negative_type": kind}
-        | {"rejected": rejection(text, row["caption"], kind, said[row["image_id"]])}
-        for number, row, text, kind in rows
+        {"caption_id": row["caption_id"], "negative_id": number, "caption": text, "negative_type": name}
+        | {"rejected": rejection(text, row["caption"], name, captions_of[row["image_id"]])}
+        for number, row, text, name in rows
     ]
     return pa.Table.from_pylist(list(captions.values())), pa.Table.from_pylist(negatives)
 
@@ -81,10 +83,10 @@ def by_rules(captions: pa.Table, seed: int) -> pa.Table:
     return write_negatives(captions, RuleWriter(), seed, progress=tracker("rules")).negatives
 
 
-def coverage(valid: pa.Table, kind: str) -> int:
-    """How many captions have a negative whose type begins so."""
+def coverage(valid: pa.Table, family: str) -> int:
+    """How many captions have a negative of a family of types."""
     rows = zip(valid["caption_id"].to_pylist(), valid["negative_type"].to_pylist(), strict=True)
-    return len({caption_id for caption_id, own in rows if own.startswith(kind)})
+    return len({caption_id for caption_id, negative_type in rows if family_of(negative_type) == family})
 
 
 def audited(captions: pa.Table, negatives: pa.Table, arguments: argparse.Namespace) -> list[Estimate | None]:

@@ -18,18 +18,15 @@ from experiments.config.text_schemas import AuditConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say, tracker
 from negatives.tables.captions import (
-    is_harmonised,
     pair_table,
-    pair_verdicts_beside,
     read_captions,
     read_negatives,
-    read_pair_verdicts,
-    read_verdicts,
     text_table,
     with_paraphrases,
     write_json,
     write_text,
 )
+from negatives.tables.verdicts import is_harmonised, pair_verdicts_beside, read_pair_verdicts, read_verdicts
 
 if TYPE_CHECKING:
     from negatives.filtering.audit import Audit

@@ -14,9 +14,6 @@ from experiments.config.text_schemas import FilterConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say
 from negatives.tables.captions import (
-    PAIR_VERDICT_SCHEMA,
-    PAIR_VERDICTS_FILE,
-    VERDICT_SCHEMA,
     pair_table,
     read_captions,
     read_negatives,
@@ -26,6 +23,7 @@ from negatives.tables.captions import (
     write_json,
     write_table,
 )
+from negatives.tables.verdicts import PAIR_VERDICT_SCHEMA, PAIR_VERDICTS_FILE, VERDICT_SCHEMA
 
 if TYPE_CHECKING:
     from negatives.filtering.certificate import Certificate

@@ -1,4 +1,4 @@
-"""A GPT run's requests and what they cost, and its batches: sent, written for others to run, and collected."""
+"""A chat model's run: its requests, what they cost, and its batches: sent, written to files, and collected."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from experiments.config.text_schemas import GptConfig
+from experiments.config.generate_schemas import GptConfig
 from experiments.runs.progress import say
 from negatives.tables.files import InputError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from negatives.chat.client import Server
     from negatives.chat.messages import ChatRequest
     from negatives.chat.prices import Price
-    from negatives.gpt.recipe import Recipe
+    from negatives.gpt.recipe import PromptRecipe
     from negatives.gpt.summary import Estimate
 
 
@@ -37,7 +37,7 @@ class GptRun:
 
     config: GptConfig
     captions: pa.Table
-    recipe: Recipe
+    recipe: PromptRecipe
     cache: RequestCache
     batches: Path
 
@@ -52,7 +52,7 @@ class GptRun:
         return estimated(self.config, self.captions, self.recipe, self.cache)
 
 
-def estimated(config: GptConfig, captions: pa.Table, recipe: Recipe, cache: RequestCache | None) -> Estimate:
+def estimated(config: GptConfig, captions: pa.Table, recipe: PromptRecipe, cache: RequestCache | None) -> Estimate:
     """What is still to be asked when the cache, if there is one, has these answers."""
     from negatives.gpt.summary import estimate
 
@@ -77,7 +77,7 @@ def price_of(config: GptConfig) -> Price | None:
     return price
 
 
-def told(found: Estimate, config: GptConfig) -> str:
+def estimate_line(found: Estimate, config: GptConfig) -> str:
     """An estimate in a line."""
     cost = f"about {found.cost:.2f} dollars" if found.cost is not None else f"price of {config.model} unknown"
     return (
@@ -96,7 +96,7 @@ def send_batches(run: GptRun, server: Server) -> None:
     from negatives.chat.batch.parts import open_folder, write_parts
 
     config, estimate = run.config, run.estimate()
-    say(told(estimate, config))
+    say(estimate_line(estimate, config))
     _check_bounds(estimate, config)
     if config.batch == "write":
         with open_folder(run.batches) as opened:

@@ -1,4 +1,4 @@
-"""`itm generate generator=gpt`: asks a GPT model for every caption, at once or by its batch API.
+"""`itm generate generator=gpt`: asks a chat model for every caption, at once or by its batch API.
 
 All answers are kept in a cache, and the tables are made from it: a run that is killed or stopped by a limit goes on
 where it was, and one on more captions with the same `gpt.cache` asks for the new ones. `summary.json` is written once
@@ -15,25 +15,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.config.text_schemas import GenerateConfig, GptConfig
+from experiments.config.generate_schemas import GenerateConfig, GptConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import meter, say, tracker
-from experiments.verbs.generate import (
+from experiments.verbs.generate_batches import (
+    GptRun,
+    collect_batches,
+    estimate_line,
+    estimated,
+    price_of,
+    refuse_while_batches_run,
+    send_batches,
+)
+from experiments.verbs.generate_tables import (
     NEGATIVES_FILE,
     SUMMARY_FILE,
     UNWRITTEN_FILE,
     print_types,
     read_source,
+    unread_keys,
     write_captions_with_negatives,
-)
-from experiments.verbs.generate_batches import (
-    GptRun,
-    collect_batches,
-    estimated,
-    price_of,
-    refuse_while_batches_run,
-    send_batches,
-    told,
 )
 from negatives.tables.captions import write_json
 from negatives.tables.files import table_writer
@@ -41,7 +42,7 @@ from negatives.tables.files import table_writer
 if TYPE_CHECKING:
     from negatives.chat.client import Server
     from negatives.chat.tally import Event
-    from negatives.gpt.recipe import Recipe
+    from negatives.gpt.recipe import PromptRecipe
 
 PARAPHRASES_FILE, CACHE_FILE, BATCHES = "paraphrases.parquet", "requests.sqlite", "batches"
 INCOMPLETE = 1
@@ -65,7 +66,7 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     """
     from negatives.chat.cache import RequestCache
 
-    free = ["image_root", *(f"gpt.{key}" for key in LIMITS)]
+    free = ["image_root", *unread_keys("gpt"), *(f"gpt.{key}" for key in LIMITS)]
     # what was paid for outlives --overwrite: a key says what was asked, so that no answer can be mistaken
     output = OutputFolder(
         config,
@@ -105,14 +106,14 @@ def print_estimate(config: GenerateConfig) -> None:
     path = Path(config.gpt.cache or Path(config.output_dir) / CACHE_FILE)
     with ExitStack() as stack:
         cache = stack.enter_context(RequestCache(path)) if path.is_file() else None
-        say(told(estimated(config.gpt, read_source(config), recipe_of(config.gpt), cache), config.gpt))
+        say(estimate_line(estimated(config.gpt, read_source(config), recipe_of(config.gpt), cache), config.gpt))
 
 
-def recipe_of(config: GptConfig) -> Recipe:
+def recipe_of(config: GptConfig) -> PromptRecipe:
     """What is asked about every caption."""
-    from negatives.gpt.recipe import Recipe
+    from negatives.gpt.recipe import PromptRecipe
 
-    return Recipe(
+    return PromptRecipe(
         model=config.model,
         types=tuple(config.types),
         count=config.texts,
@@ -136,14 +137,14 @@ def _server(config: GptConfig) -> Server:
 
 def _ask(run: GptRun, server: Server) -> bool:
     """Asks now; whether every request is settled then."""
-    from negatives.chat.ask import ask_all
+    from negatives.chat.ask import SendOptions, ask_all
     from negatives.chat.rate_limits import RateLimits
     from negatives.gpt.prompts import check_answer
 
     config = run.config
     refuse_while_batches_run(run)
     estimate, price = run.estimate(), price_of(config)
-    say(told(estimate, config))
+    say(estimate_line(estimate, config))
     reasons: Counter[str] = Counter()
     with meter("Requests", estimate.requests + estimate.settled) as show:
         tally = asyncio.run(
@@ -155,11 +156,13 @@ def _ask(run: GptRun, server: Server) -> bool:
                 limits=RateLimits(config.requests_per_minute, config.tokens_per_minute),
                 concurrency=config.concurrency,
                 attempts=config.attempts,
-                retries=config.retries,
                 timeout=config.timeout,
-                max_requests=config.max_requests,
-                max_cost=config.max_cost,
-                price=None if price is None else lambda model, prompt, completion: price.cost(prompt, completion),
+                options=SendOptions(
+                    retries=config.retries,
+                    max_requests=config.max_requests,
+                    max_cost=config.max_cost,
+                    price=None if price is None else lambda model, prompt, completion: price.cost(prompt, completion),
+                ),
                 report=_reporter(show, estimate.requests, reasons),
             )
         )

@@ -14,12 +14,11 @@ from negatives.chat.client import ChatClient, Completion, Server, ServerStop
 from negatives.chat.messages import MODES, Answer, ChatRequest, final_answer
 from negatives.chat.rate_limits import RateLimits
 from negatives.chat.redact import scrubbed
-from negatives.chat.retries import CostOf, EndedError, Sender, UnansweredError, prompt_tokens
+from negatives.chat.retries import CostOf, EndedError, Sender, SendOptions, UnansweredError, prompt_tokens
 from negatives.chat.tally import Event, Tally
-from negatives.tables.files import InputError
 
-__all__ = ["MODES", "Answer", "ChatRequest", "Check", "CostOf", "Event", "Server", "ServerStop", "Tally"]
-__all__ += ["answer_from", "ask_all", "prompt_tokens"]
+__all__ = ["MODES", "Answer", "ChatRequest", "Check", "CostOf", "Event", "SendOptions", "Server", "ServerStop"]
+__all__ += ["Tally", "answer_from", "ask_all", "prompt_tokens"]
 
 Check = Callable[[ChatRequest, str], str | None]
 """None if the text is what the request asks for, else what is wrong with it."""
@@ -40,12 +39,8 @@ async def ask_all(
     limits: RateLimits | None = None,
     concurrency: int = 64,
     attempts: int = 3,
-    retries: int = 6,
-    backoff: float = 1.0,
     timeout: float = 60.0,
-    max_requests: int | None = None,
-    max_cost: float | None = None,
-    price: CostOf | None = None,
+    options: SendOptions | None = None,
     report: Callable[[Event], None] = _unheard,
 ) -> Tally:
     """Gets every request an answer in `cache`, as far as the server gives one.
@@ -62,34 +57,17 @@ async def ask_all(
         limits: requests and tokens per minute.
         concurrency: most requests under way.
         attempts: most answers to one request.
-        retries: most tries after the first, for one answer, when a try fails on the way.
-        backoff: seconds; the wait before retry n is drawn from 0 to backoff * 2^n (at most 60), and comes on top of
-            what the server asks to wait.
         timeout: seconds for one try.
-        max_requests: most tries sent over the wire.
-        max_cost: most to spend, in the unit of `price`; what is under way counts with its longest answer.
-        price: None costs nothing.
-        report: is told of every event.
+        options: how often a request is sent, and what the run may send and spend; None for the defaults.
+        report: gets every event.
 
     Raises:
         ServerStop: the server will not answer: a wrong key, URL or model, no quota, or it is gone.
-        InputError: the cache cannot be written, or `max_cost` is given without `price`.
+        InputError: the cache cannot be written.
     """
-    if max_cost is not None and price is None:
-        raise InputError("`max_cost` needs the model's price, got none. Give a price, or leave `max_cost` out.")
     async with ChatClient(server, concurrency, timeout) as client:
         tally = Tally()
-        sender = Sender(
-            client,
-            limits or RateLimits(),
-            tally,
-            report,
-            retries=retries,
-            backoff=backoff,
-            max_requests=max_requests,
-            max_cost=max_cost,
-            price=price,
-        )
+        sender = Sender(client, limits or RateLimits(), tally, report, options or SendOptions())
         await _Run(sender, cache, check, attempts, report).all(iter(requests), concurrency)
         return tally
 
@@ -205,7 +183,7 @@ class _Run:
         self.tally.unanswered += 1
         self._tell("unanswered", detail)
         self._lost += 1
-        client, tries = self.sender.client, self.sender.retries + 1
+        client, tries = self.sender.client, self.sender.options.retries + 1
         if not self.sender.reached:
             raise client.stop(f"gave no answer in {tries} tries: {detail}", "Check base_url and that it runs")
         if self._lost >= LOST_IN_A_ROW:

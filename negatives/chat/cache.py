@@ -54,10 +54,10 @@ class RequestCache:
                 f"The request cache needs a folder that can be made, {self.path.parent} cannot: {error.strerror}. "
                 "Give another folder."
             ) from error
-        with self._told():
+        with self._named_errors():
             self._database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
-            with self._told():
+            with self._named_errors():
                 self._open()
         except BaseException:
             self._database.close()
@@ -65,7 +65,7 @@ class RequestCache:
 
     def answers(self, key: str) -> list[Answer]:
         """All answers to a request, by attempt."""
-        with self._told():
+        with self._named_errors():
             rows = self._database.execute(f"SELECT {COLUMNS} FROM answers WHERE key = ? ORDER BY attempt", (key,))
             return [Answer(*row) for row in rows]
 
@@ -79,12 +79,12 @@ class RequestCache:
         Raises:
             InputError: if the file cannot be written, as on a full disk.
         """
-        with self._told():
+        with self._named_errors():
             return self._database.execute(INSERT, tuple(vars(answer).values())).rowcount == 1
 
     def counts(self) -> dict[str, int]:
         """Outcome -> how many answers have it."""
-        with self._told():
+        with self._named_errors():
             return dict(self._database.execute("SELECT outcome, count(*) FROM answers GROUP BY outcome"))
 
     def close(self) -> None:
@@ -139,8 +139,8 @@ class RequestCache:
         return VERSION
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Tells SQLite's errors in one line."""
+    def _named_errors(self) -> Iterator[None]:
+        """Turns SQLite's errors into one line that names the file."""
         try:
             yield
         except sqlite3.OperationalError as error:

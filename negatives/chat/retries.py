@@ -6,12 +6,14 @@ import asyncio
 import random
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from negatives.chat.client import FILTER_CODES, ChatClient, Completion, RejectedError, TemporaryError
 from negatives.chat.messages import MODES, ChatRequest
 from negatives.chat.prices import estimate_tokens
 from negatives.chat.rate_limits import RateLimits
 from negatives.chat.tally import Event, Tally
+from negatives.tables.files import InputError
 
 CostOf = Callable[[str, int, int], float]
 """(model, prompt tokens, completion tokens) -> what they cost."""
@@ -28,6 +30,33 @@ class UnansweredError(Exception):
     """A request got no answer; says why."""
 
 
+@dataclass(frozen=True)
+class SendOptions:
+    """How often a request is sent, and what a run may send and spend.
+
+    Attributes:
+        retries: most tries after the first, for one answer, when a try fails on the way.
+        backoff: seconds; the wait before retry n is drawn from 0 to backoff * 2^n (at most 60), and comes on top of
+            what the server asks to wait.
+        max_requests: most tries sent over the wire.
+        max_cost: most to spend, in the unit of `price`; what is under way counts with its longest answer.
+        price: None costs nothing.
+
+    Raises:
+        InputError: `max_cost` is given without `price`.
+    """
+
+    retries: int = 6
+    backoff: float = 1.0
+    max_requests: int | None = None
+    max_cost: float | None = None
+    price: CostOf | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_cost is not None and self.price is None:
+            raise InputError("`max_cost` needs the model's price, got none. Give a price, or leave `max_cost` out.")
+
+
 class Sender:
     """Sends requests within the limits, tries again what failed on the way, and finds the form that the server knows.
 
@@ -35,12 +64,8 @@ class Sender:
         client: sends.
         limits: requests and tokens per minute.
         tally: is counted up.
-        report: is told of retries and fallbacks.
-        retries: most tries after the first.
-        backoff: seconds; the wait before retry n is drawn from 0 to backoff * 2^n.
-        max_requests: most tries.
-        max_cost: most to spend; what is under way counts with its longest answer.
-        price: None costs nothing.
+        report: gets retries and fallbacks.
+        options: tries and bounds.
 
     Attributes:
         reached: whether the server has ever answered.
@@ -54,16 +79,10 @@ class Sender:
         limits: RateLimits,
         tally: Tally,
         report: Callable[[Event], None],
-        *,
-        retries: int,
-        backoff: float,
-        max_requests: int | None,
-        max_cost: float | None,
-        price: CostOf | None,
+        options: SendOptions,
     ) -> None:
         self.client, self.limits, self.tally, self.report = client, limits, tally, report
-        self.retries, self.backoff = retries, backoff
-        self.max_requests, self.max_cost, self.price = max_requests, max_cost, price
+        self.options = options
         self.reached = False
         self.ended = False
         self.sending: set[asyncio.Task[None] | None] = set()
@@ -99,12 +118,13 @@ class Sender:
                 raise UnansweredError(rejected.detail) from None
             except TemporaryError as fault:
                 self.tally.faults[fault.name] += 1
-                if tried == self.retries:
+                if tried == self.options.retries:
                     raise UnansweredError(fault.detail) from None
                 self._check_ended()  # a server may ask to wait for minutes
                 self._tell("retry", fault.detail)
-                grown = 1.0 if fault.wait else 2.0**tried
-                await asyncio.sleep(fault.wait + random.uniform(0.0, min(self.backoff * grown, LONGEST_BACKOFF)))
+                # full jitter: workers that failed together must not come back together
+                longest = min(self.options.backoff * (1.0 if fault.wait else 2.0**tried), LONGEST_BACKOFF)
+                await asyncio.sleep(fault.wait + random.uniform(0.0, longest))
                 tried += 1
                 self.tally.retried += 1
 
@@ -136,11 +156,12 @@ class Sender:
 
     async def _admit(self, bound: float) -> None:
         """Returns when one more may be sent; raises `EndedError` when none may."""
-        while self.max_cost is not None and self.tally.cost + self._reserved + bound > self.max_cost:
+        most = self.options.max_cost
+        while most is not None and self.tally.cost + self._reserved + bound > most:
             if not self.sending:  # nothing will come back that could cost less than was set aside for it
                 raise EndedError("max_cost")
             await self._returned.wait()
-        if self.max_requests is not None and self.tally.sent >= self.max_requests:
+        if self.options.max_requests is not None and self.tally.sent >= self.options.max_requests:
             raise EndedError("max_requests")
         self._check_ended()
 
@@ -163,7 +184,8 @@ class Sender:
         return True
 
     def _cost(self, request: ChatRequest, prompt: int, completion: int) -> float:
-        return self.price(request.model, prompt, completion) if self.price is not None else 0.0
+        price = self.options.price
+        return price(request.model, prompt, completion) if price is not None else 0.0
 
     def _tell(self, kind: str, detail: str = "") -> None:
         self.report(Event(kind, detail, self.tally))

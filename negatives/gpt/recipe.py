@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from negatives.chat.cache import RequestCache
 from negatives.chat.messages import Answer, ChatRequest, final_answer
-from negatives.gpt.prompts import PARAPHRASE, TYPES, AnswerError, in_order, parse_answer, system_text, write_request
+from negatives.gpt.prompts import TYPES, AnswerError, in_order, parse_answer, system_text, write_request
 from negatives.tables.captions import CAPTION_COLUMNS, NEGATIVE_COLUMNS, PROVENANCE_COLUMNS
+from negatives.types import PARAPHRASE
 from negatives.validate import bare_words, rejection
 from negatives.writers.write import UNWRITTEN_SCHEMA
 
@@ -52,8 +53,10 @@ _Table = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What is asked about every caption.
+class PromptRecipe:
+    """What is asked about every caption, and how: `summary.json` calls it the run's `recipe`.
+
+    It is named for the prompts, since a training recipe is another thing (`experiments/configs`).
 
     A request is a function of the recipe and of the caption's text, and its key a hash of the request. So captions may
     be added, removed, reordered or moved to other images and ids, and every answer in the cache is still used. A new
@@ -63,7 +66,7 @@ class Recipe:
 
     Attributes:
         model: model as the server names it.
-        types: which of `prompts.TYPES`; their order does not matter.
+        types: which of `prompts.askable_types`; their order does not matter.
         count: the most texts of each type, in [1, 20].
         temperature: sampling temperature.
         max_tokens: bound on an answer's length.
@@ -119,7 +122,7 @@ class Rows(NamedTuple):
     captions: int
 
 
-def requests_for(captions: pa.Table, recipe: Recipe) -> Iterator[tuple[int, ChatRequest]]:
+def requests_for(captions: pa.Table, recipe: PromptRecipe) -> Iterator[tuple[int, ChatRequest]]:
     """The requests for a captions table, one for each text, made as they are asked for.
 
     Yields:
@@ -131,7 +134,7 @@ def requests_for(captions: pa.Table, recipe: Recipe) -> Iterator[tuple[int, Chat
 
 
 def rows_from(
-    captions: pa.Table, recipe: Recipe, cache: RequestCache, *, attempts: int = 3, batch_size: int = 2000
+    captions: pa.Table, recipe: PromptRecipe, cache: RequestCache, *, attempts: int = 3, batch_size: int = 2000
 ) -> Iterator[Rows]:
     """What the cached answers say about every caption, in the order of the captions.
 
@@ -150,18 +153,19 @@ def rows_from(
         block = captions.slice(start, batch_size).select(CAPTION_COLUMNS).to_pylist()
         tables: tuple[_Table, _Table, _Table, _Table] = ([], [], [], [])
         for row, caption in enumerate(block, start):
-            key = recipe.request(caption["caption"]).key
+            key = recipe.request(caption["caption"]).key  # made again, for keeping all requests would take the memory
             answers = cache.answers(key)
-            reading = _read(answers, recipe, attempts)
-            paraphrases, negatives = _written(caption, reading, _provenance(recipe, key, reading), images.said(row))
-            own = (negatives, paraphrases, _unwritten(caption, recipe, reading), _spent(answers) if first[row] else [])
+            parsed = _parsed(answers, recipe, attempts)
+            true = images.captions_of(row)
+            paraphrases, negatives = _written(caption, parsed, _provenance(recipe, key, parsed), true)
+            own = (negatives, paraphrases, _unwritten(caption, recipe, parsed), _spent(answers) if first[row] else [])
             for table, rows in zip(tables, own, strict=True):
                 table += rows
         batches = [pa.RecordBatch.from_pylist(rows, schema) for rows, schema in zip(tables, SCHEMAS, strict=True)]
         yield Rows._make([*batches, len(block)])
 
 
-class _Reading(NamedTuple):
+class _Parsed(NamedTuple):
     """What a caption's answers come to: its texts by type, or the outcome of `OUTCOMES` that they share."""
 
     texts: dict[str, list[str]]
@@ -170,51 +174,52 @@ class _Reading(NamedTuple):
     answer: Answer | None = None
 
 
-def _read(answers: list[Answer], recipe: Recipe, attempts: int) -> _Reading:
+def _parsed(answers: list[Answer], recipe: PromptRecipe, attempts: int) -> _Parsed:
     answer = final_answer(answers, attempts)
     if answer is None:
         last = f"{len(answers)} of {attempts} attempts, the last {answers[-1].outcome}" if answers else "no answer"
-        return _Reading({}, "unanswered", last)
+        return _Parsed({}, "unanswered", last)
     if answer.outcome != "ok":
-        return _Reading({}, answer.outcome, answer.detail)
+        return _Parsed({}, answer.outcome, answer.detail)
     try:
-        return _Reading(parse_answer(answer.text, recipe.types, recipe.count), "nothing_to_write", "", answer)
-    except AnswerError as error:  # accepted by an older reading of answers
-        return _Reading({}, "malformed", str(error))
+        return _Parsed(parse_answer(answer.text, recipe.types, recipe.count), "nothing_to_write", "", answer)
+    except AnswerError as error:  # accepted when it arrived, by an older parser
+        return _Parsed({}, "malformed", str(error))
 
 
-def _provenance(recipe: Recipe, key: str, reading: _Reading) -> dict[str, Any]:
+def _provenance(recipe: PromptRecipe, key: str, parsed: _Parsed) -> dict[str, Any]:
     """The columns that all rows of one answer share."""
     own = {"generator": GENERATOR, "prompt_version": recipe.version, "request_key": key}
     asked = {"requested_model": recipe.model, "temperature": recipe.temperature, "seed": recipe.seed}
-    answer = reading.answer
+    answer = parsed.answer
     return {**own, **asked, **({"model": answer.model, "attempt": answer.attempt} if answer else {})}
 
 
 def _written(
-    caption: dict[str, str], reading: _Reading, provenance: dict[str, Any], said: Collection[str]
+    caption: dict[str, str], parsed: _Parsed, provenance: dict[str, Any], true: Collection[str]
 ) -> tuple[_Table, _Table]:
-    """The rows of a caption's paraphrases and negatives; `said` are the bare words of the image's captions."""
+    """The rows of a caption's paraphrases and negatives; `true` are the bare words of the image's captions."""
     paraphrases: _Table = []
     negatives: _Table = []
-    texts = dict(reading.texts)
+    texts = dict(parsed.texts)
     for number, text in enumerate(texts.pop(PARAPHRASE, ())):
         name = f"{caption['caption_id']}:{PARAPHRASE}:{number}"
         row = {**caption, "source_caption_id": caption["caption_id"], "caption_id": name, "caption": text, **provenance}
-        paraphrases.append({**row, "rejected": rejection(text, caption["caption"], PARAPHRASE, said)})
-    true = {*said, *(bare_words(row["caption"]) for row in paraphrases if not row["rejected"])}
-    for kind, found in texts.items():
+        paraphrases.append({**row, "rejected": rejection(text, caption["caption"], PARAPHRASE, true)})
+    # a text that says what a valid paraphrase says is true too, and no negative
+    true = {*true, *(bare_words(row["caption"]) for row in paraphrases if not row["rejected"])}
+    for negative_type, found in texts.items():
         for number, text in enumerate(found):
-            name = f"{caption['caption_id']}:{kind}:{number}"
-            row = {"caption_id": caption["caption_id"], "negative_id": name, "caption": text, "negative_type": kind}
-            rejected = rejection(text, caption["caption"], kind, true)
-            negatives.append({**row, **provenance, "rejected": rejected})
+            name = f"{caption['caption_id']}:{negative_type}:{number}"
+            row = {"caption_id": caption["caption_id"], "negative_id": name, "caption": text, **provenance}
+            rejected = rejection(text, caption["caption"], negative_type, true)
+            negatives.append({**row, "negative_type": negative_type, "rejected": rejected})
     return paraphrases, negatives
 
 
-def _unwritten(caption: dict[str, str], recipe: Recipe, reading: _Reading) -> _Table:
-    row = {"caption_id": caption["caption_id"], "outcome": reading.outcome, "detail": reading.detail}
-    return [{**row, "negative_type": kind} for kind in recipe.types if not reading.texts.get(kind)]
+def _unwritten(caption: dict[str, str], recipe: PromptRecipe, parsed: _Parsed) -> _Table:
+    row = {"caption_id": caption["caption_id"], "outcome": parsed.outcome, "detail": parsed.detail}
+    return [{**row, "negative_type": name} for name in recipe.types if not parsed.texts.get(name)]
 
 
 def _spent(answers: list[Answer]) -> _Table:
@@ -225,6 +230,7 @@ def _spent(answers: list[Answer]) -> _Table:
 
 def _is_first(texts: pa.Array) -> np.ndarray:
     """Whether a text is the first of its kind: bool [number of texts]."""
+    # codes are given in order of appearance, so that a text is a first one where the largest code so far grows
     codes = texts.dictionary_encode().indices.to_numpy()
     return np.diff(np.maximum.accumulate(codes), prepend=-1) > 0
 
@@ -238,7 +244,7 @@ class _Images:
         self._rows = np.argsort(self._image, kind="stable")
         self._starts = np.searchsorted(self._image[self._rows], np.arange(self._image.max(initial=-1) + 2))
 
-    def said(self, row: int) -> set[str]:
+    def captions_of(self, row: int) -> set[str]:
         """The bare words of every caption of the image that the row's caption is of."""
         image = self._image[row]
         rows = self._rows[self._starts[image] : self._starts[image + 1]]

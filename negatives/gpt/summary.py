@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from negatives.chat.cache import RequestCache
 from negatives.chat.prices import estimate_tokens, price_list, price_of
-from negatives.gpt.prompts import PARAPHRASE
-from negatives.gpt.recipe import GENERATOR, Recipe, Rows, requests_for
+from negatives.gpt.recipe import GENERATOR, PromptRecipe, Rows, requests_for
+from negatives.types import PARAPHRASE
 
 CHAT_TOKENS = 10  # what a chat's format adds to two messages
 TYPE_TOKENS, TEXT_TOKENS = 5, 2  # a key and its list; the marks round a text and where it differs from the caption
@@ -40,7 +40,7 @@ class Estimate:
 
 def estimate(
     captions: pa.Table,
-    recipe: Recipe,
+    recipe: PromptRecipe,
     cache: RequestCache | None = None,
     *,
     attempts: int = 3,
@@ -89,7 +89,7 @@ class Summary:
         recipe: what was asked.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: PromptRecipe) -> None:
         self.recipe = recipe
         self._captions = 0
         self._texts: dict[str, Counter[str]] = {name: Counter() for name in recipe.types}

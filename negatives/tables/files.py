@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ StrPath = str | os.PathLike[str]
 
 
 class InputError(ValueError):
-    """Bad input, told in one line: subject, rule, value, place, remedy."""
+    """Bad input, in one line: subject, rule, value, place, remedy."""
 
 
 def show(value: object, length: int = 60) -> str:
@@ -29,6 +30,26 @@ def show(value: object, length: int = 60) -> str:
     """
     text = repr(value)
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def unknown_name(subject: str, got: object, names: Iterable[str], place: str = "") -> str:
+    """The refusal of a name that is none of `names`: it lists them, and offers the nearest.
+
+    >>> unknown_name("fruit", "aple", ("apple", "pear"), "basket.yaml")
+    "fruit must be one of apple, pear, got 'aple' (basket.yaml). Did you mean apple?"
+    """
+    known, where = list(names), f" ({place})" if place else ""
+    return f"{subject} must be one of {', '.join(known)}, got {show(got)}{where}.{nearest_name(got, known)}"
+
+
+def nearest_name(got: object, names: Iterable[str]) -> str:
+    """An offer of the name that is spelt most like `got`, to add to an error; "" where none is like it.
+
+    >>> nearest_name("aple", ("apple", "pear")), nearest_name("kiwi", ("apple", "pear"))
+    (' Did you mean apple?', '')
+    """
+    near = difflib.get_close_matches(str(got), list(names), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def write_table(table: pa.Table, path: StrPath) -> None:
@@ -181,6 +202,7 @@ def _suffix(path: StrPath) -> str:
 def _beside(path: StrPath) -> Iterator[Path]:
     """A temporary path next to `path`, moved onto it on success and removed on any failure."""
     target = Path(path)
+    # in the same folder, since a move is atomic within one file system only; a name of its own for each process
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:

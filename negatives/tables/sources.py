@@ -200,7 +200,8 @@ def _records(path: StrPath, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """The records of a CSV file that are not blank, each with the line where it begins."""
     line = 0
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:  # Excel puts a byte order mark first
+            # strict, or a quote that is never closed makes one field of the rest of the file
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             for record in reader:
                 if any("\0" in field for field in record):

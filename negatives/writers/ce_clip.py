@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from negatives.tables.files import InputError, show
 from negatives.tables.randomness import generator_for
-from negatives.writers.masked_lm import Guess, MaskedLm
+from negatives.writers.masked_lm import DEFAULT_MODEL, Guess, MaskedLm
 from negatives.writers.negclip import Span, exchangeable, exchanged, replaced
-from negatives.writers.tagging import TaggedCaption, Tagger, Word
+from negatives.writers.tagging import SpacySettings, TaggedCaption, Tagger, Word
 from negatives.writers.write import Attempt
 
 MODES = ("careful", "reference")
@@ -32,8 +33,10 @@ FIELDS = {
 
 FILLED = {"adj_aug_caption": "ADJ", "noun_aug_caption": "NOUN", "verb_aug_caption": "VERB"}
 NAMES = {"ADJ": "adjective", "NOUN": "noun", "VERB": "verb"}
-REFERENCE_TOP, CAREFUL_TOP = 5, 20  # most probable words that are looked at
-RANK = 3  # 0-based: the fourth most probable
+# most probable words that are looked at: the authors' five; careful looks further, since unfit ones fall out before
+# the fourth is counted
+REFERENCE_TOP, CAREFUL_TOP = 5, 20
+RANK = 3  # 0-based: the authors take the fourth most probable
 UNFIT = "the masked LM cannot read the caption: it is too long, or holds the mask token"
 
 # in place of a noun, adjective or verb they make no sentence, or say nothing that could be false
@@ -43,6 +46,26 @@ FUNCTION_WORDS = """
     their them then there these they this those to under up very was we were what when where which while who will with
     would you your
 """
+
+
+@dataclass
+class CeClipSettings:
+    """CE-CLIP's generator."""
+
+    mode: str = field(default="careful", metadata={"choices": MODES})
+    """careful: writes nothing where the method would write junk. reference: as published, faults included."""
+    masked_lm: str = DEFAULT_MODEL
+    """Masked language model that fills words in, by hub name or folder."""
+    batch_size: int = field(default=64, metadata={"min": 1})
+    """Texts filled at once."""
+    device: str = "auto"
+    """Device of the masked LM."""
+
+
+def build(ce_clip: CeClipSettings, spacy: SpacySettings) -> CeClipWriter:
+    """The writer on a spaCy pipeline, whose parser it leaves out, and a masked LM."""
+    masked_lm = MaskedLm(ce_clip.masked_lm, batch_size=ce_clip.batch_size, device=ce_clip.device)
+    return CeClipWriter(Tagger(spacy.pipeline, batch_size=spacy.batch_size), masked_lm, ce_clip.mode)
 
 
 class CeClipWriter:
@@ -84,6 +107,7 @@ class CeClipWriter:
             for caption, rng in zip(tagged, rngs, strict=True)
         ]
         texts = [text for row in masks for _, text in row if text]
+        # one call for all masks of all captions: the masked LM is where the time goes
         guesses = iter(self._lm.guesses(texts, CAREFUL_TOP if careful else REFERENCE_TOP))
         rows = []
         for caption, row in zip(tagged, masks, strict=True):
@@ -116,7 +140,8 @@ def reference_relation(caption: TaggedCaption) -> Attempt:
     nouns = [word.text for word in caption.words if word.pos == "NOUN"]
     if len(nouns) < 3:
         return _failed(RELATION, "fewer than three nouns")
-    placeholder = "temp1"  # the authors'
+    # letters and not words, as in the authors' program: with "cat", the first letters of "catwalk" go too
+    placeholder = "temp1"
     text = caption.text.replace(nouns[0], placeholder).replace(nouns[1], nouns[0]).replace(placeholder, nouns[1])
     return Attempt(RELATION, FIELDS[RELATION], text)
 

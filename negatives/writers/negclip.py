@@ -16,7 +16,7 @@ import numpy as np
 
 from negatives.tables.randomness import generator_for
 from negatives.writers.caption_edits import ARTICLE_BEFORE, article_for
-from negatives.writers.tagging import TaggedCaption, Tagger, Word
+from negatives.writers.tagging import SpacySettings, TaggedCaption, Tagger, Word
 from negatives.writers.write import Attempt
 
 Span = tuple[int, int]
@@ -69,11 +69,17 @@ class NegClipWriter:
         ]
 
 
+def build(spacy: SpacySettings) -> NegClipWriter:
+    """The writer on a spaCy pipeline with a parser."""
+    return NegClipWriter(Tagger(spacy.pipeline, noun_chunks=True, batch_size=spacy.batch_size))
+
+
 def negclip_attempt(caption: TaggedCaption, rng: np.random.Generator) -> Attempt:
     """The caption with two phrases of one kind exchanged; `field` is the kind, "" if no kind has a pair."""
     possible = {kind: pairs for kind in KINDS if (pairs := exchangeable(caption, phrases(caption, kind)))}
     if not possible:
         return Attempt("", "swap_obj", "", "no two phrases of one kind that can change places")
+    # the kind first, then the pair: long captions have many more pairs of nouns than of anything else
     kind = list(possible)[int(rng.integers(len(possible)))]
     first, second = possible[kind][int(rng.integers(len(possible[kind])))]
     return Attempt(kind, KINDS[kind], exchanged(caption, first, second))

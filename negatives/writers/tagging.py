@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from negatives.tables.files import InputError, show
 
 DEFAULT_PIPELINE = "en_core_web_sm"
 PROBE = "A dog runs."
+
+
+@dataclass
+class SpacySettings:
+    """The spaCy pipeline that tags captions (ce_clip, negclip)."""
+
+    pipeline: str = DEFAULT_PIPELINE
+    """Name or folder."""
+    batch_size: int = field(default=256, metadata={"min": 1})
+    """Captions tagged at once."""
 
 
 @dataclass(frozen=True)

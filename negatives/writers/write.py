@@ -16,16 +16,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from negatives.tables.captions import (
-    NEGATIVE_COLUMNS,
-    InputError,
-    StrPath,
-    check_negative_type,
-    read_jsonl,
-    show,
-    strings,
-)
+from negatives.tables.captions import NEGATIVE_COLUMNS, InputError, StrPath, read_jsonl, show, strings
 from negatives.tables.randomness import generator_for
+from negatives.types import check_is_registered
 from negatives.validate import bare_words, rejection
 
 CHUNK = 1000  # captions that a model reads at once
@@ -40,7 +33,7 @@ class Attempt:
 
     Attributes:
         field: the writer's own name of what it did: a CE-CLIP field, a NegCLIP kind of phrase.
-        negative_type: one of `records.NEGATIVE_TYPES`.
+        negative_type: one of `negatives.types.NEGATIVE_TYPES`.
         text: the negative; "" where there is none.
         detail: why there is none; "" where there is one.
     """
@@ -112,24 +105,25 @@ def write_negatives(
         they can be made again.
 
     Raises:
-        InputError: if the writer has no negative for any caption.
+        InputError: if the writer has no negative for any caption, or writes a type that has no row.
     """
-    said = _said(captions)
+    captions_of = _captions_by_image(captions)
     columns: dict[str, list[Any]] = {name: [] for name in (*NEGATIVE_COLUMNS, "field", "seed", "rejected")}
     unwritten = []
     model = getattr(writer, "model", "")
     for (image_id, caption_id, caption), attempts in _attempts(captions, writer, seed, progress):
-        counts = Counter[str]()
+        counts = Counter[str]()  # anew for each caption: an id does not depend on which other captions there are
         for attempt in attempts:
-            kind, text = attempt.negative_type, attempt.text
+            negative_type, text = attempt.negative_type, attempt.text
+            check_is_registered(negative_type, f"writer {writer.name}")
             if not text:
-                unwritten.append((caption_id, kind, "nothing_to_write", attempt.detail))
+                unwritten.append((caption_id, negative_type, "nothing_to_write", attempt.detail))
                 continue
-            negative_id = f"{caption_id}:{kind}:{counts[kind]}"
-            counts[kind] += 1
-            reason = rejection(text, caption, kind, said[image_id])
-            row = (caption_id, negative_id, text, kind, writer.name, model, writer.version, attempt.field, seed, reason)
-            for column, value in zip(columns.values(), row, strict=True):
+            negative_id = f"{caption_id}:{negative_type}:{counts[negative_type]}"
+            counts[negative_type] += 1
+            reason = rejection(text, caption, negative_type, captions_of[image_id])
+            row = (caption_id, negative_id, text, negative_type, writer.name, model, writer.version)
+            for column, value in zip(columns.values(), (*row, attempt.field, seed, reason), strict=True):
                 column.append(value)
     if not columns["caption"]:
         raise InputError(
@@ -150,7 +144,7 @@ def _attempts(
     if not hasattr(writer, "attempts"):
         for row in rows:
             written = writer.write(row[2], generator_for(seed, writer.name, row[1]))
-            yield row, [Attempt("", kind, text) for kind, text in written]
+            yield row, [Attempt("", negative_type, text) for negative_type, text in written]
         return
     while chunk := list(islice(rows, CHUNK)):
         yield from zip(chunk, writer.attempts([row[1:] for row in chunk], seed), strict=True)
@@ -174,22 +168,23 @@ def join_pairs(captions: pa.Table, pairs_path: StrPath, folds: Sequence[int] = (
     Raises:
         InputError: if the file is unreadable, a line lacks a key, a type is unknown, or no pair joins.
     """
+    # by image too: "a man riding a wave" is the caption of many
     joined: dict[tuple[str, str], tuple[str, str]] = {}
     for image_id, caption_id, caption in _caption_rows(captions):
         joined.setdefault((image_id, join_key(caption)), (caption_id, caption))
-    said, seen, counts = _said(captions), set(), Counter[tuple[str, str]]()
+    captions_of, seen, counts = _captions_by_image(captions), set(), Counter[tuple[str, str]]()
     source = Path(pairs_path).name
     rows, total = [], 0
-    for image_id, kind, caption, negative in _pairs(pairs_path, folds):
+    for image_id, negative_type, caption, negative in _pairs(pairs_path, folds):
         total += 1
         caption_id, own = joined.get((image_id, join_key(caption)), ("", ""))
-        if not caption_id or (caption_id, kind, negative) in seen:
+        if not caption_id or (caption_id, negative_type, negative) in seen:
             continue
-        seen.add((caption_id, kind, negative))
-        negative_id = f"{caption_id}:{kind}:{counts[caption_id, kind]}"
-        counts[caption_id, kind] += 1
-        reason = rejection(negative, own, kind, said[image_id])
-        rows.append((caption_id, negative_id, negative, kind, "pairs", "", "", source, reason))
+        seen.add((caption_id, negative_type, negative))
+        negative_id = f"{caption_id}:{negative_type}:{counts[caption_id, negative_type]}"
+        counts[caption_id, negative_type] += 1
+        reason = rejection(negative, own, negative_type, captions_of[image_id])
+        rows.append((caption_id, negative_id, negative, negative_type, "pairs", "", "", source, reason))
     if not rows:
         listed = f" of folds {list(folds)}" if folds else ""
         raise InputError(
@@ -213,12 +208,12 @@ def _caption_rows(captions: pa.Table) -> Iterator[tuple[str, str, str]]:
     return zip(*(strings(captions, name) for name in ("image_id", "caption_id", "caption")), strict=True)
 
 
-def _said(captions: pa.Table) -> defaultdict[str, set[str]]:
-    """Image id -> the bare words of each of its captions."""
-    said: defaultdict[str, set[str]] = defaultdict(set)
+def _captions_by_image(captions: pa.Table) -> defaultdict[str, set[str]]:
+    """Image id -> the bare words of each of its captions: a text that equals any of them is true of the image."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
     for image_id, _, caption in _caption_rows(captions):
-        said[image_id].add(bare_words(caption))
-    return said
+        found[image_id].add(bare_words(caption))
+    return found
 
 
 def _pairs(path: StrPath, folds: Sequence[int]) -> Iterator[tuple[str, str, str, str]]:
@@ -234,6 +229,6 @@ def _pairs(path: StrPath, folds: Sequence[int]) -> Iterator[tuple[str, str, str,
         if folds and "image_fold" not in pair:
             raise InputError(f"`folds` needs the key `image_fold` ({place}). Add it, or leave `folds` empty.")
         negative_type = str(pair["type"])
-        check_negative_type(negative_type, place)
+        check_is_registered(negative_type, place)
         if not folds or pair["image_fold"] in folds:
             yield str(image_id), negative_type, pair["caption"], pair["negative_caption"]

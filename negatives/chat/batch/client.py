@@ -53,7 +53,7 @@ def telling(server: Server) -> Iterator[None]:
     import httpx2
     import openai
 
-    def told(error: Exception) -> str:
+    def detail(error: Exception) -> str:
         text = error_of(error.response.text)[1] if isinstance(error, openai.APIStatusError) else str(error)
         return scrubbed(text, server.api_key).rstrip(".")
 
@@ -61,13 +61,13 @@ def telling(server: Server) -> Iterator[None]:
     try:
         yield
     except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-        raise ServerStop(f"{place} does not take the key: {told(error)}. Check the key; then run again.") from None
+        raise ServerStop(f"{place} does not take the key: {detail(error)}. Check the key; then run again.") from None
     except openai.NotFoundError as error:
-        raise InputError(f"{place} does not know what it was asked for: {told(error)}. Check `base_url`.") from None
+        raise InputError(f"{place} does not know what it was asked for: {detail(error)}. Check `base_url`.") from None
     except openai.APIStatusError as error:
-        what = f"{place} answered HTTP {error.status_code}: {told(error)}"
+        what = f"{place} answered HTTP {error.status_code}: {detail(error)}"
         if code_of(error) in QUOTA_CODES:
             raise ServerStop(f"{what}. Top up the account or raise its limit; then run again.") from None
         raise InputError(f"{what}. Run again to go on: what was sent is recorded.") from None
     except (openai.APIError, httpx2.HTTPError) as error:
-        raise InputError(f"{place} cannot be reached: {told(error)}. Check it, and go on by --resume.") from None
+        raise InputError(f"{place} cannot be reached: {detail(error)}. Check it, and go on by --resume.") from None

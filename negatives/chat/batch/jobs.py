@@ -101,7 +101,7 @@ def submit(
         server: with a batch API.
         attempts: how many failed answers make a request failed.
         max_lines: bound of a batch.
-        say: told of every step.
+        say: gets a line for every step.
 
     Raises:
         ServerStop: a wrong key or no quota.

@@ -127,10 +127,10 @@ def _completion(value: dict[str, Any], request: ChatRequest) -> Completion | str
     if status == 200 and isinstance(body, dict) and not error:
         return completion_of(body)
     inner = body.get("error") if isinstance(body, dict) else None
-    told = next((item for item in (error, inner) if isinstance(item, dict)), {})
-    code = told.get("code") or told.get("type") or status or ("error" if error else None)
+    fault = next((item for item in (error, inner) if isinstance(item, dict)), {})
+    code = fault.get("code") or fault.get("type") or status or ("error" if error else None)
     if code in FILTER_CODES:
-        return Completion("", request.model, 0, 0, "content_filter", clean_string(told.get("message")) or code)
+        return Completion("", request.model, 0, 0, "content_filter", clean_string(fault.get("message")) or code)
     return None if code in (None, 200) else scrubbed(str(code)[:60], "")
 
 

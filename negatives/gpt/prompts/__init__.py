@@ -2,7 +2,8 @@
 
 The texts are files in a folder for each version (`v1/`): the rules for all tasks, one text for each task with its
 definition and examples, and the shape of the answer. A published version never changes: other words are a new version,
-because the text is part of a request and with it of the cache's key.
+because the text is part of a request and with it of the cache's key. A text for one more type may join a published
+version: requests that do not ask for the type stay as they are.
 
 The system message is the same for every caption and comes first, so that servers with a prompt cache read it once. The
 caption follows in the user message as a JSON string: whatever it says, it stays a string in an object.
@@ -20,10 +21,11 @@ from typing import Any
 
 from negatives.chat.messages import ChatRequest
 from negatives.tables.files import InputError, show
+from negatives.types import NEGATIVE_TYPES, PARAPHRASE
 
 VERSIONS = ("v1",)
-PARAPHRASE = "paraphrase"
-TYPES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", PARAPHRASE)
+TYPES = (*(row.name for row in NEGATIVE_TYPES.values() if row.asked), PARAPHRASE)
+"""What is asked for unless a recipe says otherwise; `askable_types` may be more."""
 MAX_COUNT = 20
 MAX_ANSWER_CHARACTERS = 100_000
 MAX_STARTS = 20  # places in an answer that are tried as the start of its JSON object
@@ -50,7 +52,7 @@ def write_request(
 
     Args:
         caption: the caption, true of its image.
-        types: which of `TYPES`; their order and repetition do not change the request.
+        types: which of `askable_types`; their order and repetition do not change the request.
         count: the most texts of each type, in [1, 20].
         model: model as the server names it.
         temperature: sampling temperature.
@@ -73,8 +75,19 @@ def write_request(
     )
 
 
+def askable_types(version: str) -> tuple[str, ...]:
+    """The kinds of text that a version of the prompts has a text for: negative types in their table's order, then
+    "paraphrase".
+
+    >>> askable_types("v1") == TYPES
+    True
+    """
+    folder = resources.files(__package__).joinpath(version)
+    return tuple(name for name in (*NEGATIVE_TYPES, PARAPHRASE) if folder.joinpath(f"{name}.txt").is_file())
+
+
 def in_order(types: Iterable[str]) -> tuple[str, ...]:
-    """The given types once each, in the order of `TYPES`.
+    """The given types once each, in the order of `NEGATIVE_TYPES`, "paraphrase" last.
 
     >>> in_order(["swap_att", "replace_obj", "swap_att"])
     ('replace_obj', 'swap_att')
@@ -82,26 +95,32 @@ def in_order(types: Iterable[str]) -> tuple[str, ...]:
     Raises:
         InputError: a type is unknown, or none is given.
     """
-    given = set(types)
-    if not given or not given <= set(TYPES):
-        wrong = sorted(given - set(TYPES), key=str)
+    given, known = set(types), (*NEGATIVE_TYPES, PARAPHRASE)
+    if not given or not given <= set(known):
+        wrong = sorted(given - set(known), key=str)
         raise InputError(
-            f"`types` must name at least one of {' '.join(TYPES)}, got {show(wrong or [])}. Mend the list."
+            f"`types` must name at least one of {', '.join(known)}, got {show(wrong or [])}. Mend the list."
         )
-    return tuple(name for name in TYPES if name in given)
+    return tuple(name for name in known if name in given)
 
 
 @functools.lru_cache(maxsize=64)
 def system_text(types: tuple[str, ...], count: int, version: str) -> str:
-    """The system message: rules, then the tasks in the order of `TYPES`, then the shape of the answer.
+    """The system message: rules, then the tasks in the order of `types`, then the shape of the answer.
 
     Raises:
-        InputError: the version is unknown, or `count` is out of range.
+        InputError: the version is unknown or has no text for a type, or `count` is out of range.
     """
     if version not in VERSIONS:
         raise InputError(f"The prompts' version must be one of {' '.join(VERSIONS)}, got {show(version)}. Mend it.")
     if not 1 <= count <= MAX_COUNT:
         raise InputError(f"`count`, the texts of each type, must be in [1, {MAX_COUNT}], got {show(count)}. Mend it.")
+    askable = askable_types(version)
+    if lacking := [name for name in types if name not in askable]:
+        raise InputError(
+            f"`types` must have a text in the prompts {version}, as {', '.join(askable)} have, got {lacking[0]}. "
+            f"Leave it out, or write negatives/gpt/prompts/{version}/{lacking[0]}.txt."
+        )
     general = [] if types == (PARAPHRASE,) else ["negative"]
     parts = [_text(version, name) for name in ("system", *general, *types)]
     shape = json.dumps({name: ["..."] for name in types})
@@ -133,7 +152,7 @@ def answer_schema(types: Sequence[str]) -> dict[str, Any]:
 
 
 def parse_answer(text: str, types: Iterable[str], count: int) -> dict[str, list[str]]:
-    """The texts of an answer by type, in the order of `TYPES`; an empty list means that there was nothing to write.
+    """The texts of an answer by type, in the table's order; an empty list means that there was nothing to write.
 
     The first JSON object of the right shape counts: what stands round it (a code fence, a preamble, what a model
     thought aloud) does not matter. Blank and repeated texts are left out, as are texts beyond `count`, and a line break

@@ -31,8 +31,8 @@ def noun_swaps(caption: Caption) -> list[list[str]]:
     """Negatives by exchange of two noun phrases, the least odd ones: a list of one for each pair."""
     units = units_of(caption)
     by_oddness: dict[int, list[list[str]]] = {}
-    for way in (_neighbours, _same_kind, _contents, _numbered, _doers, _background, _on_it):
-        for oddness, text in way(caption, units):
+    for swaps in (_neighbours, _same_kind, _contents, _numbered, _doers, _background, _on_it):
+        for oddness, text in swaps(caption, units):
             by_oddness.setdefault(oddness, []).append([text])
     return by_oddness[min(by_oddness)] if by_oddness else []
 

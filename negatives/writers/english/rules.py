@@ -59,6 +59,11 @@ class RuleWriter:
         ]
 
 
+def build(per_type: int = 1) -> RuleWriter:
+    """The writer with at most `per_type` negatives of each type."""
+    return RuleWriter(per_type)
+
+
 def draw(choices: Choices, count: int, rng: np.random.Generator) -> list[str]:
     """At most `count` different negatives: first a place, then one of its texts, each place once before any twice."""
     left = [list(dict.fromkeys(texts)) for texts in choices if texts]
@@ -81,9 +86,10 @@ def _siblings(caption: Caption, phrase: Phrase) -> list[str]:
     before = caption.between(max(phrase.first - 1, 0), phrase.first)
     names = (*(f"{word} {noun.lemma}" for word in before), noun.lemma)
     siblings = next((SIBLINGS[name] for name in names if name in SIBLINGS), ())
-    told_again = sum(noun.lemma.split()[-1] in other.noun.lemma.split() for other in caption.phrases) > 1
+    # the other mention would still say what the photo shows: "a cat next to another dog"
+    repeated = sum(noun.lemma.split()[-1] in other.noun.lemma.split() for other in caption.phrases) > 1
     unclear = noun.number == "one" and not phrase.determiner and before == ("of",)  # "a group of lady"
-    if told_again or unclear or not FREE_MODIFIERS.issuperset(phrase.modifiers):
+    if repeated or unclear or not FREE_MODIFIERS.issuperset(phrase.modifiers):
         return []
     if noun.lemma in GENDERED_PAIRS and (caption.words & WORDS["gendered"] or noun.lemma + "'s" in caption.words):
         return []

@@ -1,0 +1,57 @@
+"""What the readers of all tables ask of a column: that it is there, of texts, not blank, and that ids do not repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
+
+from negatives.tables.files import InputError, StrPath, show
+
+ID_COLUMNS = ("image_id", "caption_id", "negative_id", "text_id")
+"""Columns whose whole numbers become strings before one kind of value is asked of them."""
+
+
+def strings(table: pa.Table, column: str) -> list[str]:
+    """A string column as a list."""
+    values: list[str] = table[column].to_pylist()
+    return values
+
+
+def with_strings(
+    table: pa.Table,
+    places: Callable[[int], str],
+    path: StrPath,
+    filled: Sequence[str],
+    optional: Sequence[str] = (),
+    present: Sequence[str] = (),
+) -> pa.Table:
+    """The table with `filled` and `optional` as string columns, none of `filled` blank, and `present` there."""
+    missing = [name for name in (*filled, *optional, *present) if name not in table.column_names]
+    if missing:
+        raise InputError(
+            f"The table needs column `{missing[0]}`, got {', '.join(table.column_names)} ({path}, {places(0)}). "
+            "Add or rename the column."
+        )
+    for name in (*filled, *optional):
+        values = [str(value) if type(value) is int else value for value in table[name].to_pylist()]
+        if name in optional:
+            values = ["" if value is None else value for value in values]
+        for row, value in enumerate(values):
+            if not isinstance(value, str) or (name in filled and not value.strip()):
+                raise InputError(
+                    f"`{name}` must be a text{' that is not blank' if name in filled else ''}, got {show(value)} "
+                    f"({path}, {places(row)}). Fill it in, or remove the row."
+                )
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
+    return table
+
+
+def check_unique(table: pa.Table, column: str, places: Callable[[int], str], path: StrPath) -> None:
+    first: dict[str, int] = {}
+    for row, value in enumerate(strings(table, column)):
+        if first.setdefault(value, row) != row:
+            raise InputError(
+                f"`{column}` must not repeat, got {show(value)} twice ({path}, {places(first[value])} and "
+                f"{places(row)}). Remove one row, or rename its id."
+            )

@@ -1,0 +1,94 @@
+"""The negative types: one row each, from which validation, mixing, prompts, schemas and reports take theirs.
+
+A new type is a row here, a writer that writes it (`negatives.writers`), and, where a chat model is to be asked for it,
+a prompt text `negatives/gpt/prompts/<version>/<name>.txt`. Tables that someone else wrote may name other types: they
+are audited, filtered, mixed and evaluated like these, and only what is to be validated has to have a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from negatives.checks import is_one_span, keeps_caption_words, keeps_content_words
+from negatives.tables.captions import is_type_name
+from negatives.tables.files import InputError, show, unknown_name
+
+REPLACE, SWAP, ADD, OTHER = "replace", "swap", "add", "other"
+FAMILIES = (REPLACE, SWAP, ADD)
+"""SugarCrepe's (Hsieh et al., NeurIPS 2023): a word becomes another, two change places, or one is added.
+`OTHER` is the family of a type without a row whose name starts with none of these."""
+PARAPHRASE = "paraphrase"
+"""What a text is called that is no negative: true, in other words than the caption's (a hard positive)."""
+
+
+@dataclass(frozen=True)
+class NegativeType:
+    """A kind of false caption.
+
+    Attributes:
+        name: as tables and metric keys have it, such as "swap_obj".
+        family: one of `FAMILIES`; mixing draws swaps apart from the others.
+        check: (text, caption) -> whether the text is a negative of this type; one of `negatives.checks`, or your own.
+        reason: the rejection of a text that fails the check.
+        asked: whether a chat model is asked for it unless `gpt.types` says otherwise; it then needs a prompt text.
+
+    Raises:
+        ValueError: if the name is no name, or the family is unknown.
+    """
+
+    name: str
+    family: str
+    check: Callable[[str, str], bool]
+    reason: str
+    asked: bool = False
+
+    def __post_init__(self) -> None:
+        if not is_type_name(self.name):
+            raise ValueError(
+                f"A negative type must have a name without white space that is not all or mean, got {show(self.name)}."
+            )
+        if self.family not in FAMILIES:
+            raise ValueError(unknown_name(f"The family of {self.name}", self.family, FAMILIES))
+
+
+# The order is the order of questions in a request to a chat model, and so part of every request's key in a cache, and
+# of rows in a report: a new row goes to the end.
+_ROWS = (
+    NegativeType("replace_obj", REPLACE, is_one_span, "not_one_span", asked=True),
+    NegativeType("replace_att", REPLACE, is_one_span, "not_one_span", asked=True),
+    NegativeType("replace_rel", REPLACE, is_one_span, "not_one_span", asked=True),
+    NegativeType("swap_obj", SWAP, keeps_content_words, "content_words", asked=True),
+    NegativeType("swap_att", SWAP, keeps_content_words, "content_words", asked=True),
+    NegativeType("add_obj", ADD, keeps_caption_words, "words_lost"),
+    NegativeType("add_att", ADD, keeps_caption_words, "words_lost"),
+)
+NEGATIVE_TYPES: dict[str, NegativeType] = {row.name: row for row in _ROWS}
+
+
+def family_of(negative_type: str) -> str:
+    """The family of a type; of one without a row, the family that its name starts with, `OTHER` where it has none.
+
+    >>> family_of("swap_att"), family_of("swap_verbs"), family_of("counting-hard")
+    ('swap', 'swap', 'other')
+    """
+    if negative_type in NEGATIVE_TYPES:
+        return NEGATIVE_TYPES[negative_type].family
+    return next((family for family in FAMILIES if negative_type.startswith(f"{family}_")), OTHER)
+
+
+def check_is_registered(negative_type: str, place: str) -> None:
+    """Refuses a type that has no row: what is written or joined here is validated, and only a row says how.
+
+    Args:
+        negative_type: as a writer or a file of pairs calls it.
+        place: where, for the error.
+
+    Raises:
+        InputError: with the nearest type and all of them.
+    """
+    if negative_type not in NEGATIVE_TYPES:
+        raise InputError(
+            f"{unknown_name('negative_type', negative_type, NEGATIVE_TYPES, place)} Rename it, or give it a row in "
+            "NEGATIVE_TYPES (negatives/types.py)."
+        )
