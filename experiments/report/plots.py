@@ -122,35 +122,35 @@ def audits_plot(audits: Sequence[LabelledAudit]) -> Markup:
 
 
 def estimates_plot(parts: Mapping[str, Sequence[Estimate]], looks: Mapping[str, Look]) -> Markup:
-    """Both estimands by judge and negative type, a panel for each, with intervals; the last part filled, others hollow.
+    """Both bias metrics by judge and negative type, a panel each, with intervals; the last part filled, others hollow.
 
     Args:
         parts: Part of the texts -> its estimates.
         looks: Judge -> look.
     """
     every = [estimate for estimates in parts.values() for estimate in estimates]
-    kinds = list(dict.fromkeys(estimate.negative_type for estimate in every))
+    types = list(dict.fromkeys(estimate.negative_type for estimate in every))
     panels = {"auc": "AUC of single texts", "paired_accuracy": "accuracy on pairs"}
-    present = {name: title for name, title in panels.items() if any(e.estimand == name for e in every)}
+    present = {name: title for name, title in panels.items() if any(e.metric == name for e in every)}
     rows = [(judge, part) for judge in looks for part in parts]
     step = 0.84 / len(rows)
     with matplotlib.rc_context(STYLE):
-        height = 0.9 + len(kinds) * max(0.5, 0.13 * len(rows))
+        height = 0.9 + len(types) * max(0.5, 0.13 * len(rows))
         figure = Figure(figsize=(ROW_WIDTH, height), layout="constrained")
         columns = figure.subplots(1, len(present), sharey=True, squeeze=False)[0]
-        for axes, (estimand, title) in zip(columns, present.items(), strict=True):
+        for axes, (metric, title) in zip(columns, present.items(), strict=True):
             for position, (judge, part) in enumerate(rows):
                 for estimate in parts[part]:
-                    if (estimate.estimand, estimate.judge) == (estimand, judge):
-                        y = kinds.index(estimate.negative_type) + (position - (len(rows) - 1) / 2) * step
+                    if (estimate.metric, estimate.judge) == (metric, judge):
+                        y = types.index(estimate.negative_type) + (position - (len(rows) - 1) / 2) * step
                         _estimate_point(axes, y, estimate, looks[judge], filled=part == list(parts)[-1])
-            for border in range(1, len(kinds)):
+            for border in range(1, len(types)):
                 axes.axhline(border - 0.5, color=INK, alpha=0.12, linewidth=0.8)
             axes.axvline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)), alpha=0.6)
             axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.8)
             axes.set_xlabel(title)
-        columns[0].set_yticks(range(len(kinds)), labels=kinds)
-        columns[0].set_ylim(len(kinds) - 0.5, -0.5)
+        columns[0].set_yticks(range(len(types)), labels=types)
+        columns[0].set_ylim(len(types) - 0.5, -0.5)
         return _svg(figure)
 
 
