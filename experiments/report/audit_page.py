@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.report.page import number, template_environment
-from experiments.report.plots import estimates_plot, look
+from experiments.report.plots import METRIC_NAMES, estimates_plot, look
 from negatives.filtering.audit import Audit
 from negatives.judging.bias_metrics import Estimate
 
-METRIC_NAMES = {"auc": "AUC of single texts", "paired_accuracy": "accuracy on pairs"}
 DUPLICATE_NAMES = {
     "both_classes": "texts that are a positive and a negative",
     "repeated_positives": "positives that repeat another positive",

@@ -232,11 +232,13 @@ def _given_pairs(text_pairs: TextPairs, logits: np.ndarray, top: int) -> list[Gi
 
 def _descending(confidence: np.ndarray) -> np.ndarray:
     """Positions by falling confidence, those that are right only; ties stay in the order of the texts."""
+    # rounded: sums in another order must not let equal logits change places
     order = np.argsort(-confidence.round(9), kind="stable")
     return order[confidence[order] > TIE]
 
 
 def _first_of_each(positions: Iterable[int], key: Callable[[int], Any], top: int) -> list[int]:
+    # a wording that many images share would fill the list by itself
     found: dict[Any, int] = {}
     for position in positions:
         if len(found) == top:

@@ -142,6 +142,7 @@ def retention(text_pairs: TextPairs, filtered: Filtered) -> dict[str, Kept]:
 
 def _control(text_pairs: TextPairs, filtered: Filtered, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """As many texts of each class, or as many pairs of each type, drawn at random."""
+    # of each class, or type, as many: the control differs from what was kept in nothing but the choice
     if filtered.unit == "text":
         keys = [text_pairs.key(text) for text in range(len(text_pairs.captions))]
         chosen = random_subset(text_pairs.labels, filtered.keep, keys, seed)

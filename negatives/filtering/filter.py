@@ -76,8 +76,10 @@ def filter_texts(panel: Panel, plan: FilterPlan) -> Filtered:
         plan: unit, rule and the rule's settings.
 
     Raises:
-        InputError: if the texts cannot be judged, or nothing would be kept.
+        InputError: if the plan contradicts itself, the texts cannot be judged, or nothing would be kept.
     """
+    for fault in plan.faults(""):
+        raise InputError(fault)
     judged = judge_texts(panel, unit=plan.unit, seed=plan.seed)
     chosen = _choose(panel, judged, plan)
     if not chosen.keep.any():

@@ -47,6 +47,7 @@ def judge_texts(panel: Panel, *, unit: str, seed: int) -> Judged:
     pairs = panel.text_pairs.pairs
     if unit != "text" and not len(pairs):
         raise InputError(f"unit: {unit} needs pairs, and no negative belongs to any caption. Ask for unit: text.")
+    # a seed of the filter's own: a certificate or an audit at the same seed deals the images out anew
     fold = fold_of_texts(panel.text_pairs, panel.folds, f"filter {seed}")
     if unit == "text":
         return _of_texts(panel, fold, combine_texts(_columns(panel, "text", fold), panel.text_pairs.labels, fold))

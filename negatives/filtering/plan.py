@@ -5,6 +5,7 @@ Nothing heavy is imported here: help pages and checks of a configuration read th
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -53,7 +54,13 @@ class FilterPlan:
         return TARGETS[self.unit] if self.target is None else self.target
 
     def faults(self, place: str) -> Iterator[str]:
-        """A rule that satisfies one unit at a time."""
+        """An unknown unit or rule, which a configuration refuses before; a rule that satisfies one unit at a time."""
+        for key, known in (("unit", UNITS), ("rule", RULES)):
+            value = getattr(self, key)
+            if value not in known:
+                near = difflib.get_close_matches(value, known, n=1)
+                hint = f". Did you mean {near[0]}?" if near else ""
+                yield f"`{place}{key}` must be one of {', '.join(known)}, got {value!r}{hint}"
         if self.rule == "aflite" and self.unit == "both":
             yield f"`{place}unit` must be text or pair where `{place}rule` is aflite, got both"
 

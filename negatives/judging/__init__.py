@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ Did you mean word?"
     yield f"`{place}` must list some of {', '.join(JUDGES)}, each once, got {list(names)}{hint}"
 
 
-def _builder(name: str):  # type: ignore[no-untyped-def]
+def _builder(name: str) -> Callable[[JudgeSettings], Judge]:
     module, _, function = JUDGES[name].rpartition(".")
-    return getattr(importlib.import_module(module), function)
+    build: Callable[[JudgeSettings], Judge] = getattr(importlib.import_module(module), function)
+    return build

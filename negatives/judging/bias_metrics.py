@@ -203,6 +203,7 @@ def _texts_of_type(text_pairs: TextPairs, negative_type: str) -> np.ndarray:
     if negative_type == ALL:
         return np.arange(len(text_pairs.captions))
     positive = text_pairs.labels == 1
+    # not `positive & same image`: an image's other captions may have negatives of another source
     paired = np.zeros(len(positive), dtype=bool)
     paired[text_pairs.pairs[text_pairs.pair_types == negative_type, 0]] = True
     return np.flatnonzero((paired if paired.any() else positive) | (text_pairs.types == negative_type))
@@ -233,6 +234,8 @@ def auc(scores: np.ndarray, labels: np.ndarray, weight: np.ndarray | None = None
 
 def auc_of(scores: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray | None], float]:
     """`auc` as a function of the weights alone, so that a bootstrap sorts the scores once."""
+    # The Mann-Whitney statistic: equal scores share a rank, and for each rank the negatives below it count once, those
+    # at it one half. Against all pairs of texts this is linear in the texts once they are sorted.
     _, rank = np.unique(scores, return_inverse=True)
     is_positive = labels == 1
 
@@ -251,6 +254,7 @@ def image_weights(images: int, resamples: int, seed: int | str) -> Iterator[np.n
     """How often each image is drawn, [images] for each resample."""
     generator = generator_for("image_weights", seed)
     for _ in range(resamples):
+        # counts instead of copies of rows: a text that is drawn twice weighs two, and nothing is sorted again
         yield np.bincount(generator.integers(0, images, images), minlength=images).astype(np.float64)
 
 

@@ -40,6 +40,7 @@ class Panel:
 
     def with_judges(self, judges: Sequence[Judge]) -> Panel:
         """The same texts before other judges; only those that are new read the texts."""
+        # by name: a probe of the filter's own family reads no text twice, although it is fitted anew
         missing = [judge for judge in judges if judge.name not in self.encoded]
         return replace(self, judges=judges, encoded={**self.encoded, **encode(missing, self.text_pairs)})
 

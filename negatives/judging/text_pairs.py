@@ -60,7 +60,7 @@ class TextPairs:
             keep: [U] bool.
             keep_pairs: [P] bool.
         """
-        place = np.cumsum(keep) - 1
+        place = np.cumsum(keep) - 1  # of each kept text among the kept ones
         pairs = self.pairs[keep_pairs & keep[self.pairs].all(axis=1)]
         used, images = np.unique(self.images[keep], return_inverse=True)
         nothing = np.empty(0, dtype=np.int64)
@@ -86,6 +86,7 @@ def build_text_pairs(texts: pa.Table, pairs: pa.Table) -> TextPairs:
     Raises:
         InputError: if a pair names a text that is not there.
     """
+    # what a text is to a judge: the same wording for another image, or as another type, is another text
     columns = zip(
         *(strings(texts, "image_id"), texts["label"].to_pylist()),
         *(strings(texts, "negative_type"), strings(texts, "caption")),
@@ -101,6 +102,7 @@ def build_text_pairs(texts: pa.Table, pairs: pa.Table) -> TextPairs:
     ends = np.empty((len(pairs), 2), dtype=np.int64)
     for end, (table, column) in enumerate((("caption", "caption_id"), ("negative", "negative_id"))):
         ends[:, end] = [text_of[_row(rows, f"{table}:{name}")] for name in strings(pairs, column)]
+    # sorted, so that fits sum in an order of their own whatever the order of the tables' rows
     unique_pairs, pair_of = np.unique(ends, axis=0, return_inverse=True)
     return TextPairs(
         captions=[key[3] for key in unique],

@@ -186,7 +186,7 @@ def load_network(checkpoint: str, padding: int) -> nn.Module:
     odd = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
     # a pooler on top of the encoder is part of the head: models trained without one have none to give
     odd = {key for key in odd if key.startswith(f"{network.base_model_prefix}.") and ".pooler." not in key}
-    if odd:
+    if odd:  # an encoder at random is no pretrained judge, and would only look like a weak one
         raise InputError(_refusal(checkpoint, f"no weights for {len(odd)} tensors, such as {min(odd)}"))
     network.config.pad_token_id = padding
     return network
