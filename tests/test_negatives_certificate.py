@@ -145,6 +145,17 @@ def test_the_transformer_has_a_tolerance_of_its_own_and_is_not_stacked() -> None
     assert found.misses[0].endswith("not 0.5 +- 0.01")
 
 
+def test_the_stack_says_the_same_with_and_without_a_transformer_beside_it() -> None:
+    text_pairs = text_pairs_of(with_giveaway(60, 0.2, 0.6))
+    stand_in = replace(word_judge(2), name="transformer")
+    alone, beside = (
+        [one for one in certified(text_pairs, keeping(text_pairs), probes).estimates if one.judge == "stacked"]
+        for probes in (PROBES, [stand_in, *PROBES])
+    )
+    assert alone
+    assert alone == beside
+
+
 def small() -> TextPairs:
     # texts: 1 bus-, 1 cat-, 1 dog+, 2 cup-, 2 kite+, 3 tree-, 3 bed+; pairs: dog-bus, dog-cat, kite-cup, bed-tree
     return text_pairs_of(

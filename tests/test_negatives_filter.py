@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,10 @@ RULES: dict[str, dict[str, Any]] = {
 ROWS: list[Row] = with_giveaway(40, 0.2, 0.7)
 TEXT_PAIRS = text_pairs_of(ROWS)
 every_unit = pytest.mark.parametrize("unit", UNITS)
-every_rule = pytest.mark.parametrize("rule", RULES)
+# aflite judges texts or pairs, and no plan asks it for both
+every_unit_and_rule = pytest.mark.parametrize(
+    ("unit", "rule"), [(unit, rule) for unit in UNITS for rule in RULES if (unit, rule) != ("both", "aflite")]
+)
 
 
 def filtered(
@@ -59,8 +63,7 @@ def verdicts(texts: pa.Table, pairs: pa.Table, **arguments: Any) -> tuple[dict[A
     )
 
 
-@every_rule
-@every_unit
+@every_unit_and_rule
 def test_a_verdict_does_not_depend_on_the_order_of_rows_nor_on_workers(unit: str, rule: str) -> None:
     captions, negatives = tables(ROWS)
     texts, pairs = text_table(captions, negatives), pair_table(captions, negatives)
@@ -122,6 +125,16 @@ def test_each_filter_makes_as_many_fits_as_it_announces(unit: str) -> None:
         )
         filter_texts(panel, plan)
         assert len(calls) == filter_fits(panel, plan) == expected
+
+
+def test_slow_judges_do_not_search_unless_there_are_no_others() -> None:
+    slow = [replace(word_judge(1), name=name, threads=False) for name in ("one", "two")]
+    # 3 couples of 3 folds for each of the judges, and 6 times 3 folds for each that searches
+    for judges, searching in (([surface_judge(), *slow], 1), (slow, 2)):
+        calls: list[int] = []
+        panel = seat(judges, TEXT_PAIRS, folds=3, advance=lambda calls=calls: calls.append(1))
+        filter_texts(panel, FilterPlan())
+        assert len(calls) == filter_fits(panel, FilterPlan()) == len(judges) * 3 + searching * 6 * 3
 
 
 def test_pairs_get_the_verdict_of_both_texts_where_texts_are_judged() -> None:
@@ -243,8 +256,15 @@ def typed(images: int) -> list[Row]:
     return rows
 
 
-@pytest.mark.parametrize("rule", ["overlap", "top_fraction", "aflite"])
-@every_unit
+@pytest.mark.parametrize(
+    ("unit", "rule"),
+    [
+        (unit, rule)
+        for unit in UNITS
+        for rule in ("overlap", "top_fraction", "aflite")
+        if (unit, rule) != ("both", "aflite")
+    ],
+)
 def test_types_kept_apart_keep_the_same_share(unit: str, rule: str) -> None:
     text_pairs = text_pairs_of(typed(100))
     arguments = (
@@ -294,7 +314,7 @@ def test_top_fraction_drops_its_part_of_each_class_or_of_the_pairs(unit: str) ->
         assert score[rows & ~found.keep].min() >= score[rows & found.keep].max()
 
 
-@every_unit
+@pytest.mark.parametrize("unit", ["text", "pair"])
 def test_aflite_drops_what_has_the_giveaway(unit: str) -> None:
     """The judge is always right about what has it, and about few others by chance."""
     text_pairs = text_pairs_of(with_giveaway(150, 0.0, 0.5))
