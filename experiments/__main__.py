@@ -25,7 +25,7 @@ class Verb(NamedTuple):
     Attributes:
         module: Module with `run(config, *, resume, overwrite)`; sweeps also `load(path, overrides)`, `status(config)`;
             where there is something to tell before a run, `estimate(config)`, printed by --dry-run.
-        schema: Its dataclass in `experiments.config.schemas` or `experiments.config.text_schemas`.
+        schema: Its dataclass in `experiments.config.schemas`, `generate_schemas` or `filter_schemas`.
         summary: One line of `itm --help`.
         example: A command that teaches the verb.
         bare: Key that takes the arguments which are neither a file of configuration nor `key=value`.
@@ -202,9 +202,9 @@ def _configure(name: str, verb: Verb, words: Sequence[str], *, full: bool = Fals
 
 
 def _schema(verb: Verb) -> type[Any]:
-    from experiments.config import schemas, text_schemas
+    from experiments.config import filter_schemas, generate_schemas, schemas
 
-    home = schemas if hasattr(schemas, verb.schema) else text_schemas
+    home = next(file for file in (schemas, generate_schemas, filter_schemas) if hasattr(file, verb.schema))
     schema: type[Any] = getattr(home, verb.schema)
     return schema
 

@@ -6,9 +6,9 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from experiments.config.generate_schemas import GenerateConfig
 from experiments.config.model_schemas import ModelConfig
@@ -19,7 +19,6 @@ from experiments.config.schemas import (
     OptimConfig,
     PairsConfig,
 )
-from experiments.config.text_schemas import JudgeConfig
 from experiments.runs.progress import is_terminal
 from lightning_modules.scoring.runs import PROCESSOR_FOLDER, WEIGHTS_FILE
 from negatives.tables.captions import InputError
@@ -30,8 +29,9 @@ if TYPE_CHECKING:
     from datamodules.benchmarks import Pairs
     from datamodules.image_text import ImageTextDataModule
     from lightning_modules.base import AlignmentModule
-    from negatives.judging.linear import Judge
     from negatives.writers.write import BatchWriter, Writer
+
+Plan = TypeVar("Plan")
 
 
 def build_pairs(config: PairsConfig) -> Pairs:
@@ -56,23 +56,15 @@ def build_writer(config: GenerateConfig) -> Writer | BatchWriter:
     return find_builder(config.generator)(**settings)
 
 
-def build_judges(names: Sequence[str], config: JudgeConfig) -> list[Judge]:
-    """The text-only judges of these names."""
-    from negatives.judging.linear import bayes_judge, char_judge, surface_judge, word_judge
+def plan_of(cls: type[Plan], config: Plan) -> Plan:
+    """The plain settings that a configuration inherits, without the files, folders and sections that it adds.
 
-    def transformer() -> Judge:
-        from negatives.judging.transformer import TransformerJudge
-
-        return TransformerJudge(**dataclasses.asdict(config.transformer))
-
-    makers: dict[str, Callable[[], Judge]] = {
-        "word": lambda: word_judge(config.word_ngrams),
-        "char": lambda: char_judge(config.char_ngrams),
-        "surface": surface_judge,
-        "bayes": bayes_judge,
-        "transformer": transformer,
-    }
-    return [makers[name]() for name in names]
+    >>> from experiments.config.filter_schemas import AuditConfig
+    >>> from negatives.filtering.plan import AuditPlan
+    >>> plan_of(AuditPlan, AuditConfig(output_dir="audit", top=5))
+    AuditPlan(bootstrap=200, top=5, seed=0)
+    """
+    return cls(**{declared.name: getattr(config, declared.name) for declared in dataclasses.fields(cls)})  # type: ignore[arg-type]
 
 
 def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:

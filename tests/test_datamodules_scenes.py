@@ -14,11 +14,12 @@ import pytest
 from datamodules.scenes.draw import COLOURS, SHAPES, Scene, SceneObject, draw_scene, random_scene
 from datamodules.scenes.splits import write_scenes
 from datamodules.scenes.writer import FALSIFIERS, PEOPLES_WORDS, WRITERS_WORDS, SceneWriter, parse_caption, tell
-from negatives.filtering.audit import Audit, audit_corpus
-from negatives.filtering.filter import filter_corpus
-from negatives.judging.bias_metrics import encode
+from negatives.filtering.audit import Audit, audit_texts
+from negatives.filtering.filter import filter_texts
+from negatives.filtering.plan import AuditPlan, FilterPlan
 from negatives.judging.linear import surface_judge, word_judge
-from negatives.judging.text_pairs import Corpus, build_corpus
+from negatives.judging.panel import seat
+from negatives.judging.text_pairs import TextPairs, build_text_pairs
 from negatives.tables.captions import InputError, pair_table, read_captions, read_negatives, strings, text_table
 from negatives.tables.randomness import generator_for, hash_of
 
@@ -214,31 +215,31 @@ def leaking(audit: Audit, label: str) -> set[str]:
     return {ngram.ngram for ngram in audit.ngrams[label]}
 
 
-def audited(corpus: Corpus) -> Audit:
-    return audit_corpus(corpus, [word_judge(), surface_judge()], folds=4, bootstrap=20, top=6)
+def audited(text_pairs: TextPairs) -> Audit:
+    return audit_texts(seat([word_judge(), surface_judge()], text_pairs, folds=4), AuditPlan(bootstrap=20, top=6))
 
 
 @pytest.fixture(scope="module")
-def corpus(many: tuple[pa.Table, pa.Table]) -> Corpus:
-    return build_corpus(text_table(*many), pair_table(*many))
+def text_pairs(many: tuple[pa.Table, pa.Table]) -> TextPairs:
+    return build_text_pairs(text_table(*many), pair_table(*many))
 
 
-def test_text_gives_the_label_of_the_raw_negatives_away(corpus: Corpus) -> None:
-    audit = audited(corpus)
+def test_text_gives_the_label_of_the_raw_negatives_away(text_pairs: TextPairs) -> None:
+    audit = audited(text_pairs)
     assert 0.70 < audit.find("auc").value < 0.80
     assert leaking(audit, "positive") >= {*PEOPLES_WORDS.split(), PEOPLES_WORDS}
     assert leaking(audit, "negative") >= {*WRITERS_WORDS.split(), WRITERS_WORDS}
 
 
 @pytest.mark.parametrize("rule", ["overlap", "top_fraction"])
-def test_the_filter_returns_the_favourite_words_to_parity(corpus: Corpus, rule: str) -> None:
+def test_the_filter_returns_the_favourite_words_to_parity(text_pairs: TextPairs, rule: str) -> None:
     judges = [word_judge(), surface_judge()]
-    filtered = filter_corpus(corpus, judges, encode(judges, corpus), rule=rule, fraction=0.3)
+    filtered = filter_texts(seat(judges, text_pairs), FilterPlan(rule=rule, top_fraction=0.3))
     assert 0.65 < filtered.keep.mean() < 0.78
     for words in (PEOPLES_WORDS, WRITERS_WORDS):
-        said = np.array([words in caption for caption in corpus.captions])
-        shares = {label: said[corpus.labels == label].mean() for label in (0, 1)}
-        kept = {label: said[filtered.keep & (corpus.labels == label)].mean() for label in (0, 1)}
+        said = np.array([words in caption for caption in text_pairs.captions])
+        shares = {label: said[text_pairs.labels == label].mean() for label in (0, 1)}
+        kept = {label: said[filtered.keep & (text_pairs.labels == label)].mean() for label in (0, 1)}
         assert abs(shares[0] - shares[1]) > 0.25
         assert abs(kept[0] - kept[1]) < 0.04
-    assert 0.45 < audited(corpus.subset(filtered.keep, filtered.pair_keep)).find("auc").value < 0.55
+    assert 0.45 < audited(text_pairs.subset(filtered.keep, filtered.pair_keep)).find("auc").value < 0.55

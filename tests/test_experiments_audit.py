@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.__main__ import main
+from experiments.config.filter_schemas import AuditConfig
 from experiments.config.load import load_config
-from experiments.config.text_schemas import AuditConfig
 from experiments.report.audits import read_audits
 from experiments.verbs.audit import read_audited
 from negatives.filtering.audit import Audit
 from negatives.filtering.harmonise import harmonise_table
-from negatives.judging.text_pairs import build_corpus
+from negatives.judging.text_pairs import build_text_pairs
 from negatives.tables.captions import InputError, pair_table, strings, text_table, write_table
 from negatives.tables.verdicts import VERDICT_SCHEMA
 from tests.test_negatives_audit import Row, planted, tables
@@ -71,11 +71,11 @@ def audit(folder: Path, *words: str, quick: tuple[str, ...] = QUIET) -> dict[str
     return content
 
 
-def value(part: dict[str, Any], estimand: str, negative_type: str = "all") -> float:
+def value(part: dict[str, Any], metric: str, negative_type: str = "all") -> float:
     (found,) = [
         float(entry["value"])
         for entry in part["estimates"]
-        if (entry["estimand"], entry["judge"], entry["negative_type"]) == (estimand, part["judge"], negative_type)
+        if (entry["estimand"], entry["judge"], entry["negative_type"]) == (metric, part["judge"], negative_type)
     ]
     return found
 
@@ -87,11 +87,11 @@ def test_audit_shows_what_a_filter_kept_beside_everything(tmp_path: Path) -> Non
     content = audit(tmp_path / "audit", *words, write_verdicts(tmp_path, texts, keep))
     before, after = content["parts"]
     assert (before["name"], after["name"], content["harmonised"]) == ("all", "kept", False)
-    for estimand in ("auc", "paired_accuracy"):
-        assert value(before, estimand) > value(after, estimand) + 0.1
+    for metric in ("auc", "paired_accuracy"):
+        assert value(before, metric) > value(after, metric) + 0.1
     assert "without" in {item["ngram"] for item in before["ngrams"]["negative"]}
     assert "without" not in {item["ngram"] for item in after["ngrams"]["negative"]}
-    assert set(before) == {"name", *Audit.__dataclass_fields__}
+    assert set(before) == {"name", *Audit.__dataclass_fields__} - {"giveaways"} | {"cues"}
     page = (tmp_path / "audit" / "index.html").read_text(encoding="utf-8")
     assert "Hollow: all texts. Filled: those that were kept." in page
     for text in ("AUC of single texts", "accuracy on pairs", "swap_obj", "without", "full stop last", "Duplicates"):
@@ -133,7 +133,7 @@ def test_negatives_are_harmonised_as_the_filter_did_or_as_asked(tmp_path: Path) 
         assert read.negatives.equals(harmonise_table(captions, negatives) if harmonised else negatives)
     content = audit(tmp_path / "audit", *words, verdicts, "judge.folds=3")
     full_stops = [
-        cue["negatives"] for part in content["parts"] for cue in part["cues"] if cue["cue"] == "full stop last"
+        row["negatives"] for part in content["parts"] for row in part["cues"] if row["cue"] == "full stop last"
     ]
     assert (content["harmonised"], full_stops) == (True, [0.0, 0.0])
 
@@ -149,10 +149,10 @@ def test_paraphrases_are_positives_with_pairs_of_their_own(tmp_path: Path) -> No
         }
     )
     write_table(paraphrases, tmp_path / "paraphrases.parquet")
-    corpus = build_corpus(text_table(captions, negatives), pair_table(captions, negatives))
+    text_pairs = build_text_pairs(text_table(captions, negatives), pair_table(captions, negatives))
     (part,) = audit(tmp_path / "audit", *words, f"paraphrases={tmp_path}/paraphrases.parquet")["parts"]
-    assert part["positives"] == 2 * (corpus.labels == 1).sum()
-    assert part["pairs"] == 2 * len(corpus.pairs)
+    assert part["positives"] == 2 * (text_pairs.labels == 1).sum()
+    assert part["pairs"] == 2 * len(text_pairs.pairs)
 
 
 def test_markup_in_captions_types_and_paths_is_shown_not_run(tmp_path: Path) -> None:
@@ -228,13 +228,15 @@ def test_one_judge_alone_is_the_headline(tmp_path: Path) -> None:
     assert value(part, "auc") > 0.5
 
 
-def test_bad_input_is_told_in_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_counted_in_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words, captions, negatives = write(tmp_path, planted(images=12))
     texts = text_table(captions, negatives)
     nothing = write_verdicts(tmp_path / "nothing", texts, [label == 1 for label in texts["label"].to_pylist()])
     others = write_verdicts(tmp_path / "others", texts.slice(1), [True] * (len(texts) - 1))
     (tmp_path / "empty").mkdir()
-    for more, told in (
+    for more, expected in (
         ([*words, nothing], "both classes, got"),
         ([*words, others], "have no verdict"),
         (["format=valse", f"annotations={tmp_path}/empty"], "holds no VALSE file"),
@@ -242,7 +244,7 @@ def test_bad_input_is_told_in_one_line_and_leaves_nothing(tmp_path: Path, capsys
         (["format=valse"], "annotations"),
     ):
         assert main(["audit", *more, f"output_dir={tmp_path}/audit", *QUIET]) == 2
-        assert told in capsys.readouterr().err
+        assert expected in capsys.readouterr().err
         assert not (tmp_path / "audit").exists()
 
 
@@ -269,9 +271,9 @@ def test_audit_reaches_wandb_offline(tmp_path: Path) -> None:
     last = audit(folder, *words, quick=(*QUICK, "logging.wandb=offline"))["parts"][-1]
     logged = read_wandb(folder)
     assert logged.job_type == "audit"
-    for estimand in ("auc", "paired_accuracy"):
-        assert logged.values[f"audit/all/{estimand}"] == pytest.approx(value(last, estimand))
-        assert logged.values[f"audit/swap_obj/{estimand}"] == pytest.approx(value(last, estimand, "swap_obj"))
+    for metric in ("auc", "paired_accuracy"):
+        assert logged.values[f"audit/all/{metric}"] == pytest.approx(value(last, metric))
+        assert logged.values[f"audit/swap_obj/{metric}"] == pytest.approx(value(last, metric, "swap_obj"))
     for name, column in (("estimates", "estimand"), ("ngrams", "ngram"), ("cues", "cue"), ("given_away", "caption")):
         (table,) = folder.glob(f"wandb/offline-run-*/files/media/table/audit/{name}_*.table.json")
         content = json.loads(table.read_text(encoding="utf-8"))

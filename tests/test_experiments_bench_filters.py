@@ -44,8 +44,8 @@ def test_the_table_has_a_row_for_each_arm_and_its_control(pairs: Path, capsys: p
 
 def test_paraphrases_join_the_positives_and_raw_texts_keep_their_style(pairs: Path) -> None:
     types = filters.FAMILIES["replace"]
-    plain = filters.read_corpus(str(pairs), types, harmonised=True, paraphrases=False)
-    more = filters.read_corpus(str(pairs), types, harmonised=False, paraphrases=True)
+    plain = filters.read_text_pairs(str(pairs), types, harmonised=True, paraphrases=False)
+    more = filters.read_text_pairs(str(pairs), types, harmonised=False, paraphrases=True)
     assert more.labels.sum() > plain.labels.sum()
     assert len(more.pairs) > len(plain.pairs)
     assert not any(caption.startswith("A ") for caption in plain.captions)
@@ -53,7 +53,7 @@ def test_paraphrases_join_the_positives_and_raw_texts_keep_their_style(pairs: Pa
 
 
 @pytest.mark.slow
-def test_speed_is_told_for_each_size(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_speed_is_counted_for_each_size(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert filter_speed.main([str(pairs), "--texts", "200", "400", "--judges", "word", "surface"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("200 texts: ")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import MISSING
 
-from experiments.config import generate_schemas, model_schemas, schemas, text_schemas
+from experiments.config import filter_schemas, generate_schemas, model_schemas, schemas
 from experiments.config.load import ConfigError, describe, load_config, load_mapping, read_yaml, to_yaml
 
 
@@ -382,7 +382,7 @@ def test_yaml_of_a_configuration_reads_back_as_itself(tmp_path: Path) -> None:
     assert load_config(Outer, write(tmp_path / "a.yaml", to_yaml(config))) == config
 
 
-ALL = vars(schemas) | vars(model_schemas) | vars(text_schemas) | vars(generate_schemas)
+ALL = vars(schemas) | vars(model_schemas) | vars(generate_schemas) | vars(filter_schemas)
 VERB_SCHEMAS = [schema for name, schema in ALL.items() if name.endswith("Config")]
 
 

@@ -13,20 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.__main__ import main
-from negatives.filtering.filter import filter_corpus
+from negatives.filtering.filter import filter_texts
 from negatives.filtering.harmonise import harmonise_table
-from negatives.judging.bias_metrics import encode, paired_wins, probe
+from negatives.filtering.plan import FilterPlan
+from negatives.judging.bias_metrics import paired_wins, probe
 from negatives.judging.linear import word_judge
-from negatives.judging.text_pairs import build_corpus
+from negatives.judging.panel import seat
+from negatives.judging.text_pairs import build_text_pairs
 from negatives.tables.captions import pair_table, strings, text_table, with_paraphrases, write_table
 from negatives.tables.randomness import hash_of
 from negatives.tables.verdicts import is_harmonised, read_pair_verdicts, read_verdicts
-from tests.test_negatives_text_pairs import Row, cued, tables
+from tests.test_negatives_text_pairs import Row, tables, with_giveaway
 
 QUIET = ("judge.judges=[word]", "judge.word_ngrams=1", "judge.folds=3", "judge.workers=1", "logging.wandb=disabled")
 PROBES = ("certificate.probes=[word,bayes]", "certificate.folds=3", "certificate.seeds=1", "certificate.bootstrap=20")
 QUICK = (*QUIET, *PROBES)
 FILES = {"verdicts.parquet", "certificate.json", "config.yaml", "provenance.json"}
+SOME = with_giveaway(9, 0.2, 0.5)
 every_unit = pytest.mark.parametrize("unit", ["text", "pair", "both"])
 
 
@@ -59,7 +62,7 @@ UNITS_AND_RULES = [
 
 @pytest.mark.parametrize(("unit", "rule"), UNITS_AND_RULES)
 def test_what_is_written_is_read_and_says_how_it_came_to_be(tmp_path: Path, unit: str, rule: str) -> None:
-    words, captions, negatives = write(tmp_path, cued(40, 0.2, 0.5))
+    words, captions, negatives = write(tmp_path, with_giveaway(40, 0.2, 0.5))
     code = run(
         tmp_path / "out", *words, f"unit={unit}", f"rule={rule}", "constant=1.2", "top_fraction=0.1",
         "certificate.tolerance=0.5"
@@ -91,37 +94,36 @@ def test_what_is_written_is_read_and_says_how_it_came_to_be(tmp_path: Path, unit
 
 
 def test_the_verdicts_are_those_of_the_filter(tmp_path: Path) -> None:
-    words, captions, negatives = write(tmp_path, cued(40, 0.2, 0.5))
+    words, captions, negatives = write(tmp_path, with_giveaway(40, 0.2, 0.5))
     assert run(tmp_path / "out", *words, "unit=pair", "constant=1.2", "certify=false", "seed=3") == 0
     pairs = pair_table(captions, negatives)
     judged = read_pair_verdicts(tmp_path / "out" / "pair_verdicts.parquet", pairs)
-    corpus = build_corpus(text_table(captions, harmonise_table(captions, negatives)), pairs)
-    judges = [word_judge(1)]
-    found = filter_corpus(corpus, judges, encode(judges, corpus), unit="pair", constant=1.2, folds=3, seed=3)
-    assert judged["oof_score"].to_pylist() == found.pair_score[corpus.pair_of].tolist()
-    assert judged["fold"].to_pylist() == found.pair_fold[corpus.pair_of].tolist()
-    assert judged["keep"].to_pylist() == found.pair_keep[corpus.pair_of].tolist()
+    text_pairs = build_text_pairs(text_table(captions, harmonise_table(captions, negatives)), pairs)
+    found = filter_texts(seat([word_judge(1)], text_pairs, folds=3), FilterPlan(unit="pair", constant=1.2, seed=3))
+    assert judged["oof_score"].to_pylist() == found.pair_score[text_pairs.pair_of].tolist()
+    assert judged["fold"].to_pylist() == found.pair_fold[text_pairs.pair_of].tolist()
+    assert judged["keep"].to_pylist() == found.pair_keep[text_pairs.pair_of].tolist()
 
 
 def test_without_a_certificate_nothing_is_promised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words, *_ = write(tmp_path, cued(40, 0.0, 0.9))
+    words, *_ = write(tmp_path, with_giveaway(40, 0.0, 0.9))
     assert run(tmp_path / "out", *words, "constant=1000", "certify=false") == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES - {"certificate.json"}
     assert "Not certified" in capsys.readouterr().out
     assert run(tmp_path / "out", *words, "constant=1000", "certify=false", "--resume") == 0
 
 
-def test_a_cue_that_is_left_is_exit_code_one_and_resume_says_so_again(
+def test_a_giveaway_that_is_left_is_exit_code_one_and_resume_says_so_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words, *_ = write(tmp_path, cued(60, 0.1, 0.9))
+    words, *_ = write(tmp_path, with_giveaway(60, 0.1, 0.9))
     assert run(tmp_path / "out", *words, "constant=1000") == 1
-    said = capsys.readouterr().out
-    assert "Not balanced: auc of the word probe is 0." in said
+    printed = capsys.readouterr().out
+    assert "Not balanced: auc of the word probe is 0." in printed
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     certificate = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
     assert certificate["balanced"] is False
-    assert certificate["misses"][0] in said
+    assert certificate["misses"][0] in printed
     assert run(tmp_path / "out", *words, "constant=1000", "--resume") == 1
     assert "Not balanced: see" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
@@ -132,7 +134,7 @@ def test_a_cue_that_is_left_is_exit_code_one_and_resume_says_so_again(
 def test_a_balanced_set_is_exit_code_zero_and_so_is_its_resumption(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words, *_ = write(tmp_path, cued(300, 0.2, 0.6))
+    words, *_ = write(tmp_path, with_giveaway(300, 0.2, 0.6))
     assert run(tmp_path / "out", *words, "target=0.512", "certificate.tolerance=0.05") == 0
     assert "Balanced: every probe is at a coin's level" in capsys.readouterr().out
     certificate = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
@@ -151,7 +153,9 @@ def test_a_balanced_set_is_exit_code_zero_and_so_is_its_resumption(
 @pytest.mark.parametrize("harmonise", [True, False])
 def test_style_is_judged_only_where_negatives_are_not_harmonised(tmp_path: Path, harmonise: bool) -> None:
     """Four negatives of five end in a full stop: harmonised, they do not, and nothing is left to tell."""
-    rows = [(image, a, b + "." * (row % 5 > 0), kind) for row, (image, a, b, kind) in enumerate(cued(60, 0.3, 0.3))]
+    rows = [
+        (image, a, b + "." * (row % 5 > 0), kind) for row, (image, a, b, kind) in enumerate(with_giveaway(60, 0.3, 0.3))
+    ]
     words, captions, negatives = write(tmp_path, rows)
     quick = (*QUICK, "judge.judges=[surface]")
     words += [f"harmonise={str(harmonise).lower()}", "constant=1", "certify=false"]
@@ -166,7 +170,7 @@ def test_style_is_judged_only_where_negatives_are_not_harmonised(tmp_path: Path,
 def test_types_kept_apart_keep_the_same_share(tmp_path: Path, unit: str) -> None:
     rows = [
         (image, positive, negative + " indeed" * (kind == "swap_obj" and number % 4 < 3), kind)
-        for number, (image, positive, negative, kind) in enumerate(cued(200, 0.1, 0.1))
+        for number, (image, positive, negative, kind) in enumerate(with_giveaway(200, 0.1, 0.1))
     ]
     words, captions, negatives = write(tmp_path, rows)
     wanted = text_table(captions, negatives) if unit == "text" else pair_table(captions, negatives)
@@ -186,7 +190,7 @@ def test_types_kept_apart_keep_the_same_share(tmp_path: Path, unit: str) -> None
 
 
 def test_hard_positives_join_the_positives_and_their_pairs(tmp_path: Path) -> None:
-    words, captions, negatives = write(tmp_path, cued(40, 0.2, 0.5))
+    words, captions, negatives = write(tmp_path, with_giveaway(40, 0.2, 0.5))
     ids, images = strings(captions, "caption_id"), strings(captions, "image_id")
     half = range(0, len(ids), 2)
     paraphrases = pa.table(
@@ -212,39 +216,39 @@ def test_hard_positives_join_the_positives_and_their_pairs(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("rows", "words", "told"),
+    ("rows", "words", "expected"),
     [
         ([("1", "a dog", "a cat", "swap_obj"), ("1", "a bus", "a bed", "swap_obj")], [], "got 1 images for 3 folds"),
         ([("1", "a dog", "a cat", "swap_obj"), ("2", "a bus", "a bed", "swap_obj")], [], "got 2 images for 3 folds"),
         ([(str(image), "a dog", "a dog", "swap_obj") for image in range(9)], [], "got 18 times 'a dog'"),
         ([(str(image), "a dog", "a dog", "swap_obj") for image in range(9)], ["unit=pair"], "texts that differ"),
-        (cued(9, 0.2, 0.5), ["constant=1e-300"], "Nothing would be kept"),
-        (cued(9, 0.2, 0.5), ["constant=-1"], "`constant` must be"),
-        (cued(9, 0.2, 0.5), ["judge.folds=2"], "`judge.folds` must be"),
-        (cued(9, 0.2, 0.5), ["judge.judges=[]"], "`judge.judges` must list"),
-        (cued(9, 0.2, 0.5), ["certificate.probes=[oracle]"], "`certificate.probes` must list"),
-        (cued(9, 0.2, 0.5), ["unit=image"], "`unit` must be"),
-        (cued(9, 0.2, 0.5), ["unit=both", "rule=aflite"], "`unit` must be text or pair where `rule` is aflite"),
-        (cued(9, 0.2, 0.5), ["certificate.probes=[word]"], "must hold a judge that is not among `judge.judges`"),
+        (SOME, ["constant=1e-300"], "Nothing would be kept"),
+        (SOME, ["constant=-1"], "`constant` must be"),
+        (SOME, ["judge.folds=2"], "`judge.folds` must be"),
+        (SOME, ["judge.judges=[]"], "`judge.judges` must list"),
+        (SOME, ["certificate.probes=[oracle]"], "`certificate.probes` must list"),
+        (SOME, ["unit=image"], "`unit` must be"),
+        (SOME, ["unit=both", "rule=aflite"], "`unit` must be text or pair where `rule` is aflite"),
+        (SOME, ["certificate.probes=[word]"], "must hold a judge that is not among `judge.judges`"),
     ],
     ids=["one image", "fewer images than folds", "all texts equal", "all pairs equal", "nothing kept", "constant",
          "folds", "no judge", "unknown probe", "unknown unit", "aflite of both", "no fresh family"],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_exit_code_two(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[Row], words: list[str], told: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[Row], words: list[str], expected: str
 ) -> None:
     named, *_ = write(tmp_path, rows)
     assert main(["filter", *named, f"output_dir={tmp_path}/out", *QUICK, *words]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("itm: error:")]
     assert len(errors) == 1
-    assert told in errors[0]
+    assert expected in errors[0]
     assert not (tmp_path / "out").exists()
 
 
 def test_strange_captions_go_through(tmp_path: Path) -> None:
     strange = [".", "🐶", "一只狗坐在床上", "كلب يجلس على السرير", "a dog " * 1667, "a\u2028b", "'\"<b>"]
     rows: list[Row] = [
-        *cued(30, 0.2, 0.5),
+        *with_giveaway(30, 0.2, 0.5),
         *((f"s{i}", text, f"{text} not", "swap_obj") for i, text in enumerate(strange)),
     ]
     words, captions, negatives = write(tmp_path, rows)
@@ -255,7 +259,7 @@ def test_strange_captions_go_through(tmp_path: Path) -> None:
 
 
 def test_a_seed_decides_the_certificate(tmp_path: Path) -> None:
-    words, *_ = write(tmp_path, cued(40, 0.2, 0.5))
+    words, *_ = write(tmp_path, with_giveaway(40, 0.2, 0.5))
     content: dict[str, Any] = {}
     for seed in (0, 0, 1):
         out = tmp_path / f"{seed} {len(content)}"
@@ -280,14 +284,14 @@ def real_pairs(shared: Path) -> tuple[pa.Table, pa.Table]:
 
 
 def test_of_real_pairs_most_replaced_relations_go_and_most_swaps_stay(real_pairs: tuple[pa.Table, pa.Table]) -> None:
-    corpus = build_corpus(text_table(*real_pairs), pair_table(*real_pairs))
-    judges = [word_judge(1)]
-    found = filter_corpus(corpus, judges, encode(judges, corpus), unit="pair", constant=1.5, folds=4)
-    share = {kind: found.pair_keep[corpus.pair_types == kind].mean() for kind in ("replace_rel", "swap_obj")}
+    text_pairs = build_text_pairs(text_table(*real_pairs), pair_table(*real_pairs))
+    panel = seat([word_judge(1)], text_pairs, folds=4)
+    found = filter_texts(panel, FilterPlan(unit="pair", constant=1.5))
+    share = {name: found.pair_keep[text_pairs.pair_types == name].mean() for name in ("replace_rel", "swap_obj")}
     assert share["replace_rel"] < 0.6 < 0.85 < share["swap_obj"]
     accuracy = []
-    for part in (corpus, corpus.subset(found.keep, found.pair_keep)):
-        said = probe(part, judges, encode(judges, part), folds=4, seed="fresh", estimands=("paired_accuracy",))
-        accuracy.append(paired_wins(said.pairs["word"]).mean())
+    for part in (panel, panel.subset(found.keep, found.pair_keep)):
+        probed = probe(part, seed="fresh", metrics=("paired_accuracy",))
+        accuracy.append(paired_wins(probed.pairs["word"]).mean())
     assert accuracy[0] > 0.65
     assert accuracy[1] < accuracy[0] - 0.1

@@ -13,8 +13,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.__main__ import VERBS, main
+from experiments.config import filter_schemas, generate_schemas, schemas
 from experiments.config import load as config
-from experiments.config import schemas, text_schemas
 from experiments.runs.outputs import OutputFolder, git_state
 from negatives.tables.captions import InputError
 
@@ -69,7 +69,10 @@ def test_help_of_a_verb_teaches_it_and_lists_its_keys(name: str, capsys: pytest.
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert VERBS[name].example in text
-    keys = config.describe(getattr(schemas, VERBS[name].schema, None) or getattr(text_schemas, VERBS[name].schema))
+    homes = (schemas, generate_schemas, filter_schemas)
+    keys = config.describe(
+        next(getattr(home, VERBS[name].schema) for home in homes if hasattr(home, VERBS[name].schema))
+    )
     assert all(f"  {key.name} " in text for key in keys)
 
 

@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from negatives.filtering.audit import Audit, audit_corpus, count_duplicates, keep_of
-from negatives.filtering.giveaways import leaking_ngrams, style_cues
+from negatives.filtering.audit import Audit, audit_texts, count_duplicates, keep_of
+from negatives.filtering.giveaways import leaking_ngrams, style_giveaways
+from negatives.filtering.plan import AuditPlan
 from negatives.judging.bias_metrics import auc, estimates, image_weights, probe
 from negatives.judging.linear import surface_judge, word_judge
-from negatives.judging.text_pairs import Corpus, build_corpus
+from negatives.judging.panel import seat
+from negatives.judging.text_pairs import TextPairs, build_text_pairs
 from negatives.tables.captions import InputError, pair_table, strings, text_table
 
 Row = tuple[str, str, str, str]
@@ -46,17 +48,18 @@ def planted(images: int = 40, leak: float = 0.5) -> list[Row]:
     return rows
 
 
-def corpus_of(rows: Sequence[Row]) -> Corpus:
+def text_pairs_of(rows: Sequence[Row]) -> TextPairs:
     captions, negatives = tables(rows)
-    return build_corpus(text_table(captions, negatives), pair_table(captions, negatives))
+    return build_text_pairs(text_table(captions, negatives), pair_table(captions, negatives))
 
 
 ROWS = planted()
-CORPUS = corpus_of(ROWS)
+TEXT_PAIRS = text_pairs_of(ROWS)
+QUICK = AuditPlan(bootstrap=20)
 
 
-def audited(corpus: Corpus = CORPUS, **arguments: Any) -> Audit:
-    return audit_corpus(corpus, [word_judge(), surface_judge()], **{"bootstrap": 20, **arguments})
+def audited(text_pairs: TextPairs = TEXT_PAIRS, **arguments: Any) -> Audit:
+    return audit_texts(seat([word_judge(), surface_judge()], text_pairs), AuditPlan(**{"bootstrap": 20, **arguments}))
 
 
 def value(audit: Audit, *wanted: str) -> float:
@@ -67,11 +70,11 @@ def value(audit: Audit, *wanted: str) -> float:
 
 def test_audit_finds_the_words_that_leak_and_where() -> None:
     audit = audited()
-    assert (audit.positives, audit.negatives) == tuple((CORPUS.labels == label).sum() for label in (1, 0))
-    assert (audit.images, audit.pairs, audit.judge) == (40, len(CORPUS.pairs), "stacked")
+    assert (audit.positives, audit.negatives) == tuple((TEXT_PAIRS.labels == label).sum() for label in (1, 0))
+    assert (audit.images, audit.pairs, audit.judge) == (40, len(TEXT_PAIRS.pairs), "stacked")
     assert audit.types == ["all", "replace_rel", "swap_obj"]
-    assert {(e.judge, e.estimand) for e in audit.estimates} == {
-        (judge, estimand) for judge in ("word", "surface", "stacked") for estimand in ("auc", "paired_accuracy")
+    assert {(e.judge, e.metric) for e in audit.estimates} == {
+        (judge, metric) for judge in ("word", "surface", "stacked") for metric in ("auc", "paired_accuracy")
     }
     whole = audit.find("auc")
     assert whole is not None
@@ -81,30 +84,30 @@ def test_audit_finds_the_words_that_leak_and_where() -> None:
     assert value(audit, "auc", "swap_obj") < 0.75
     assert audit.ngrams["negative"][0].ngram in ("without", "without a")
     found = {item.ngram: item for item in audit.ngrams["negative"]}["without"]
-    assert (found.positives, found.negatives) == (0, (CORPUS.types == "replace_rel").sum())
+    assert (found.positives, found.negatives) == (0, (TEXT_PAIRS.types == "replace_rel").sum())
     assert "on" in {item.ngram for item in audit.ngrams["positive"]}
 
 
 def test_audit_of_what_is_kept_finds_less() -> None:
-    rows = [text for text, caption in enumerate(CORPUS.captions) if "without" not in caption]
-    keep = np.isin(np.arange(len(CORPUS.captions)), rows)
-    kept = CORPUS.subset(keep, np.ones(len(CORPUS.pairs), dtype=bool))
-    judges = [word_judge()]
-    encoded = {"word": judges[0].encode(CORPUS.captions)[np.flatnonzero(keep)]}
-    before, after = audited(), audit_corpus(kept, judges, encoded, bootstrap=20)
+    rows = [text for text, caption in enumerate(TEXT_PAIRS.captions) if "without" not in caption]
+    keep = np.isin(np.arange(len(TEXT_PAIRS.captions)), rows)
+    kept = TEXT_PAIRS.subset(keep, np.ones(len(TEXT_PAIRS.pairs), dtype=bool))
+    whole = seat([word_judge()], TEXT_PAIRS)
+    part = whole.subset(keep, np.ones(len(TEXT_PAIRS.pairs), dtype=bool))
+    before, after = audited(), audit_texts(part, QUICK)
     assert value(before, "auc") > value(after, "auc") + 0.1
     assert value(before, "paired_accuracy") > value(after, "paired_accuracy") + 0.1
     assert after.positives + after.negatives == keep.sum()
-    assert after.pairs == sum(keep[a] and keep[b] for a, b in CORPUS.pairs)
+    assert after.pairs == sum(keep[a] and keep[b] for a, b in TEXT_PAIRS.pairs)
     assert not any("without" in item.ngram for items in after.ngrams.values() for item in items)
     # the encoded rows of all texts and an encoding of the kept ones alone say the same
-    anew = audit_corpus(kept, judges, bootstrap=20)
+    anew = audit_texts(seat([word_judge()], kept), QUICK)
     assert value(anew, "auc") == pytest.approx(value(after, "auc"), abs=1e-3)
 
 
 def test_pairs_that_look_equal_count_as_a_half() -> None:
     """With single words a swapped caption scores exactly as its positive: neither won nor lost."""
-    audit = audit_corpus(CORPUS, [word_judge(ngrams=1)], bootstrap=20)
+    audit = audit_texts(seat([word_judge(ngrams=1)], TEXT_PAIRS), QUICK)
     assert audit.judge == "word"
     assert value(audit, "paired_accuracy", "swap_obj") == 0.5
     assert all(pair.negative_type == "replace_rel" for pair in audit.given_pairs)
@@ -115,19 +118,19 @@ def test_audit_does_not_depend_on_row_order() -> None:
         return json.loads(json.dumps(audit.to_json()), parse_float=lambda text: round(float(text), 9))
 
     order = np.random.default_rng(1).permutation(len(ROWS))
-    assert rounded(audited()) == rounded(audited(corpus_of([ROWS[row] for row in order])))
+    assert rounded(audited()) == rounded(audited(text_pairs_of([ROWS[row] for row in order])))
 
 
 def test_other_seeds_make_other_folds_than_a_filter_at_the_same_seed() -> None:
-    encoded = {"word": (judge := word_judge()).encode(CORPUS.captions)}
-    filtering = probe(CORPUS, [judge], encoded, folds=5, seed=0, estimands=("auc",))
-    of_filter = estimates(CORPUS, filtering, bootstrap=0, seed=0, by_type=False)[0].value
-    assert of_filter != value(audit_corpus(CORPUS, [judge], encoded, bootstrap=20), "auc")
+    panel = seat([word_judge()], TEXT_PAIRS)
+    filtering = probe(panel, seed="filter 0", metrics=("auc",))
+    of_filter = estimates(TEXT_PAIRS, filtering, bootstrap=0, seed=0, by_type=False)[0].value
+    assert of_filter != value(audit_texts(panel, QUICK), "auc")
 
 
 def test_texts_most_given_away_are_right_and_each_wording_is_there_once() -> None:
     rows = [*ROWS, *((f"more {n}", f"a {'dog' if n % 2 else 'cat'} here", "no no no", "add_obj") for n in range(20))]
-    audit = audited(corpus_of(rows), top=5)
+    audit = audited(text_pairs_of(rows), top=5)
     for texts, right in ((audit.given_positives, 1), (audit.given_negatives, -1)):
         assert len({text.caption for text in texts}) == len(texts) == 5
         confidence = [right * text.logit for text in texts]
@@ -144,7 +147,7 @@ def test_texts_most_given_away_are_right_and_each_wording_is_there_once() -> Non
 def test_too_few_pairs_are_not_measured_and_no_error(images: int) -> None:
     captions, negatives = tables(ROWS)
     some = pair_table(captions, negatives.slice(0, 2 * images))
-    audit = audited(build_corpus(text_table(captions, negatives), some), top=1)
+    audit = audited(build_text_pairs(text_table(captions, negatives), some), top=1)
     assert audit.pairs == 2 * images
     assert audit.find("paired_accuracy") is None
     assert audit.given_pairs == []
@@ -154,7 +157,7 @@ def test_too_few_pairs_are_not_measured_and_no_error(images: int) -> None:
 def test_a_type_without_pairs_is_null_in_json() -> None:
     captions, negatives = tables(ROWS)
     swaps = negatives.filter(pc.equal(negatives["negative_type"], "swap_obj"))
-    audit = audited(build_corpus(text_table(captions, negatives), pair_table(captions, swaps)))
+    audit = audited(build_text_pairs(text_table(captions, negatives), pair_table(captions, swaps)))
     assert math.isnan(value(audit, "paired_accuracy", "replace_rel"))
     plain = json.loads(json.dumps(audit.to_json(), allow_nan=False))
     (entry,) = [
@@ -164,17 +167,19 @@ def test_a_type_without_pairs_is_null_in_json() -> None:
     ]
     assert (entry["value"], entry["low"], entry["high"], entry["count"]) == (None, None, None, 0)
     assert set(plain["ngrams"]["negative"][0]) == {"ngram", "positives", "negatives", "z"}
-    assert set(plain) == set(Audit.__dataclass_fields__)
+    assert set(plain) == set(Audit.__dataclass_fields__) - {"giveaways"} | {"cues"}, "as files have always had it"
+    assert set(plain["cues"][0]) == {"cue", "kind", "positives", "negatives", "auc"}
+    assert set(entry) == {"estimand", "judge", "negative_type", "value", "low", "high", "count"}
 
 
 def test_one_class_alone_is_refused() -> None:
-    keep = CORPUS.labels == 1
+    keep = TEXT_PAIRS.labels == 1
     with pytest.raises(InputError, match=r"both classes, got .* positives and 0 negatives"):
-        audited(CORPUS.subset(keep, np.zeros(len(CORPUS.pairs), dtype=bool)))
+        audited(TEXT_PAIRS.subset(keep, np.zeros(len(TEXT_PAIRS.pairs), dtype=bool)))
 
 
 def test_duplicates_are_counted() -> None:
-    corpus = corpus_of(
+    text_pairs = text_pairs_of(
         [
             ("1", "a dog", "a cat", "swap_obj"),
             ("1", "a dog", "a cat", "swap_att"),  # the caption again, and the negative as another type
@@ -183,11 +188,11 @@ def test_duplicates_are_counted() -> None:
             ("3", "a bed", "a cup", "swap_obj"),
         ]
     )
-    found = count_duplicates(corpus)
+    found = count_duplicates(text_pairs)
     assert (found.both_classes, found.equal_pairs) == (2, 1)
     assert (found.repeated_positives, found.repeated_negatives) == (1, 1)
     assert found.merged_rows == 1
-    part = corpus.subset(np.ones(len(corpus.captions), dtype=bool), np.ones(len(corpus.pairs), dtype=bool))
+    part = text_pairs.subset(np.ones(len(text_pairs.captions), dtype=bool), np.ones(len(text_pairs.pairs), dtype=bool))
     assert count_duplicates(part).merged_rows is None
 
 
@@ -195,15 +200,15 @@ def test_verdicts_on_rows_become_verdicts_on_texts() -> None:
     rows = [("1", "a dog", "a cat", "swap_obj"), ("1", "a dog", "a bus", "swap_obj"), ("2", "a b", "c", "swap_obj")]
     captions, negatives = tables(rows)
     texts, pairs = text_table(captions, negatives), pair_table(captions, negatives)
-    corpus = build_corpus(texts, pairs)
+    text_pairs = build_text_pairs(texts, pairs)
     keep = [caption not in ("a cat", "c") for caption in strings(texts, "caption")]
-    kept, kept_pairs = keep_of(corpus, keep)
-    assert [caption for caption, own in zip(corpus.captions, kept, strict=True) if own] == ["a bus", "a dog", "a b"]
+    kept, kept_pairs = keep_of(text_pairs, keep)
+    assert [caption for caption, own in zip(text_pairs.captions, kept, strict=True) if own] == ["a bus", "a dog", "a b"]
     assert kept_pairs.all()
-    assert len(corpus.subset(kept, kept_pairs).pairs) == 1
-    kept, kept_pairs = keep_of(corpus, [True] * 6, [False, True, True])
+    assert len(text_pairs.subset(kept, kept_pairs).pairs) == 1
+    kept, kept_pairs = keep_of(text_pairs, [True] * 6, [False, True, True])
     assert kept.all()
-    assert len(corpus.subset(kept, kept_pairs).pairs) == 2
+    assert len(text_pairs.subset(kept, kept_pairs).pairs) == 2
 
 
 def test_z_scores_follow_the_formula_of_monroe_et_al() -> None:
@@ -225,10 +230,10 @@ def test_one_ngram_alone_leaks_nothing() -> None:
     assert leaking_ngrams(["dog", "dog"], np.array([1, 0]), ngrams=1) == {"positive": [], "negative": []}
 
 
-def test_style_cues_are_those_counted_by_hand() -> None:
+def test_style_giveaways_are_those_counted_by_hand() -> None:
     texts = ["A dog, and a  cat. ", "two cats!", "A DOG.", "a dog and a dog (2)"]
-    found = {cue.cue: cue for cue in style_cues(texts, np.array([1, 1, 0, 0]))}
-    pairs = {name: (cue.positives, cue.negatives) for name, cue in found.items()}
+    found = {giveaway.name: giveaway for giveaway in style_giveaways(texts, np.array([1, 1, 0, 0]))}
+    pairs = {name: (giveaway.positives, giveaway.negatives) for name, giveaway in found.items()}
     assert pairs["characters"] == ((19 + 9) / 2, (6 + 19) / 2)
     assert pairs["words"] == ((5 + 2) / 2, (2 + 6) / 2)
     assert pairs["letters a word"] == pytest.approx(((11 / 5 + 7 / 2) / 2, (4 / 2 + 12 / 6) / 2))

@@ -12,40 +12,45 @@ import pytest
 
 from negatives.filtering.certificate import Certificate, Kept, certificate_fits, certify, retention
 from negatives.filtering.filter import Filtered
-from negatives.filtering.keep_rules import RULES
-from negatives.judging.bias_metrics import ALL, auc, encode
-from negatives.judging.linear import Judge, bayes_judge, surface_judge, word_judge
-from negatives.judging.text_pairs import Corpus
-from tests.test_negatives_text_pairs import corpus_of, cued
+from negatives.filtering.plan import CertificatePlan
+from negatives.judging.bias_metrics import ALL, auc
+from negatives.judging.judge import Judge
+from negatives.judging.linear import bayes_judge, surface_judge, word_judge
+from negatives.judging.panel import seat
+from negatives.judging.text_pairs import TextPairs
+from tests.test_negatives_text_pairs import text_pairs_of, with_giveaway
 
 PROBES: list[Judge] = [word_judge(1), surface_judge()]
-CHANCE = corpus_of(cued(400, 0.4, 0.4))
+CHANCE = text_pairs_of(with_giveaway(400, 0.4, 0.4))
 every_unit = pytest.mark.parametrize("unit", ["text", "pair", "both"])
 
 
-def keeping(corpus: Corpus, unit: str = "text", keep: np.ndarray | None = None) -> Filtered:
+def keeping(text_pairs: TextPairs, unit: str = "text", keep: np.ndarray | None = None) -> Filtered:
     """A filter's result that keeps these texts, or these pairs; all where not given."""
-    texts, pairs = len(corpus.captions), len(corpus.pairs)
+    texts, pairs = len(text_pairs.captions), len(text_pairs.pairs)
     if unit == "text":
         own = np.ones(texts, dtype=bool) if keep is None else keep
-        both = own[corpus.pairs].all(axis=1)
+        both = own[text_pairs.pairs].all(axis=1)
     else:
         both = np.ones(pairs, dtype=bool) if keep is None else keep
         own = np.zeros(texts, dtype=bool)
-        own[corpus.pairs[both].ravel()] = True
+        own[text_pairs.pairs[both].ravel()] = True
     score, pair_score = np.full(texts, 0.5), np.full(pairs, 0.5)
     return Filtered(
         unit, 1.0, np.zeros(texts), score, own.astype(float), own, np.zeros(pairs), pair_score, both.astype(float), both
     )
 
 
-def certified(corpus: Corpus, filtered: Filtered, probes: Sequence[Judge] = PROBES, **arguments: Any) -> Certificate:
-    settings = {"folds": 3, "seeds": 1, "bootstrap": 20, "tolerance": 0.03} | arguments
-    return certify(corpus, filtered, probes, encode(probes, corpus), **settings)
+def certified(
+    text_pairs: TextPairs, filtered: Filtered, probes: Sequence[Judge] = PROBES, **arguments: Any
+) -> Certificate:
+    of_panel = {name: arguments.pop(name) for name in ("workers", "advance") if name in arguments}
+    plan = CertificatePlan(**{"folds": 3, "seeds": 1, "bootstrap": 20, "tolerance": 0.03} | arguments)
+    return certify(seat(probes, text_pairs, **of_panel), filtered, plan)
 
 
-def cue_of(corpus: Corpus) -> np.ndarray:
-    return np.array(["indeed" in caption for caption in corpus.captions])
+def giveaway_of(text_pairs: TextPairs) -> np.ndarray:
+    return np.array(["indeed" in caption for caption in text_pairs.captions])
 
 
 @every_unit
@@ -57,25 +62,25 @@ def test_text_of_one_distribution_is_balanced(unit: str) -> None:
 
 
 @every_unit
-def test_a_planted_cue_is_a_miss_that_names_its_probe(unit: str) -> None:
-    corpus = corpus_of(cued(150, 0.2, 0.6))
-    found = certified(corpus, keeping(corpus, unit))
+def test_a_planted_giveaway_is_a_miss_that_names_its_probe(unit: str) -> None:
+    text_pairs = text_pairs_of(with_giveaway(150, 0.2, 0.6))
+    found = certified(text_pairs, keeping(text_pairs, unit))
     assert not found.balanced
-    named = {(one.estimand, one.judge): one.value for one in found.estimates if one.negative_type == ALL}
+    named = {(one.metric, one.judge): one.value for one in found.estimates if one.negative_type == ALL}
     wanted = {"text": ["auc"], "pair": ["paired_accuracy"], "both": ["auc", "paired_accuracy"]}[unit]
     assert {miss.split(" is ")[0] for miss in found.misses} >= {f"{name} of the word probe" for name in wanted}
     for miss in found.misses:
-        estimand, _, _, judge, _, _, value, *_ = miss.split(" ")
-        assert estimand in wanted
-        assert value == f"{named[estimand, judge]:.3f},"
+        metric, _, _, judge, _, _, value, *_ = miss.split(" ")
+        assert metric in wanted
+        assert value == f"{named[metric, judge]:.3f},"
         assert miss.endswith("not 0.5 +- 0.03")
 
 
-def test_a_cue_that_one_probe_sees_is_missed_by_the_others() -> None:
+def test_a_giveaway_that_one_probe_sees_is_missed_by_the_others() -> None:
     """Word probes do not see final punctuation."""
-    corpus = corpus_of(cued(300, 0.2, 0.6, cue="."))
+    text_pairs = text_pairs_of(with_giveaway(300, 0.2, 0.6, giveaway="."))
     probes = {"word": [word_judge(1)], "surface": [surface_judge()]}
-    found = {name: certified(corpus, keeping(corpus), probe) for name, probe in probes.items()}
+    found = {name: certified(text_pairs, keeping(text_pairs), probe) for name, probe in probes.items()}
     assert found["word"].balanced
     assert [miss.split(" is ")[0] for miss in found["surface"].misses] == ["auc of the surface probe"]
 
@@ -91,54 +96,69 @@ def test_fresh_probes_below_one_half_are_a_miss_too(unit: str) -> None:
         word = f"word{number // 3}"
         texts = (f"a dog {word}", "a dog") if number % 3 == 0 else ("a dog", f"a dog {word}")
         rows.append((f"image {number}", *texts, "swap_obj"))
-    corpus = corpus_of(rows)
-    found = certified(corpus, keeping(corpus, unit), [bayes_judge(1)], seeds=3)
-    estimand = {"text": "auc", "pair": "paired_accuracy"}[unit]
-    (whole,) = [one for one in found.estimates if (one.estimand, one.negative_type) == (estimand, ALL)]
+    text_pairs = text_pairs_of(rows)
+    found = certified(text_pairs, keeping(text_pairs, unit), [bayes_judge(1)], seeds=3)
+    metric = {"text": "auc", "pair": "paired_accuracy"}[unit]
+    (whole,) = [one for one in found.estimates if (one.metric, one.negative_type) == (metric, ALL)]
     assert whole.value < 0.47
-    assert found.misses == [f"{estimand} of the bayes probe is {whole.value:.3f}, not 0.5 +- 0.03"]
+    assert found.misses == [f"{metric} of the bayes probe is {whole.value:.3f}, not 0.5 +- 0.03"]
 
 
 def test_an_over_corrected_set_is_a_miss_and_its_own_judge_is_below_one_half() -> None:
-    """Positives without the cue and negatives with it are dropped: what is left has it the wrong way round."""
-    corpus = corpus_of(cued(300, 0.4, 0.6))
-    cue = cue_of(corpus)
-    keep = np.where(corpus.labels == 1, cue, ~cue)
-    filtered = replace(keeping(corpus, keep=keep), oof_score=np.where(cue, 0.4, 0.6))
-    found = certified(corpus, filtered)
+    """Positives without the giveaway and negatives with it are dropped: what is left has it the wrong way round."""
+    text_pairs = text_pairs_of(with_giveaway(300, 0.4, 0.6))
+    giveaway = giveaway_of(text_pairs)
+    keep = np.where(text_pairs.labels == 1, giveaway, ~giveaway)
+    filtered = replace(keeping(text_pairs, keep=keep), oof_score=np.where(giveaway, 0.4, 0.6))
+    found = certified(text_pairs, filtered)
     assert found.known == {"auc": 0.0}
     assert not found.balanced
     assert "auc of the word probe is 1.000, not 0.5 +- 0.03" in found.misses
 
 
 def test_the_tolerance_decides_on_either_side() -> None:
-    corpus = corpus_of(cued(150, 0.3, 0.5))
-    filtered = keeping(corpus)
+    text_pairs = text_pairs_of(with_giveaway(150, 0.3, 0.5))
+    filtered = keeping(text_pairs)
     (value,) = [
         one.value
-        for one in certified(corpus, filtered, PROBES[:1]).estimates
-        if (one.estimand, one.negative_type) == ("auc", ALL)
+        for one in certified(text_pairs, filtered, PROBES[:1]).estimates
+        if (one.metric, one.negative_type) == ("auc", ALL)
     ]
     distance = abs(value - 0.5)
     assert 0.02 < distance < 0.3
-    assert certified(corpus, filtered, PROBES[:1], tolerance=distance + 1e-6).balanced
-    assert not certified(corpus, filtered, PROBES[:1], tolerance=distance - 1e-6).balanced
+    assert certified(text_pairs, filtered, PROBES[:1], tolerance=distance + 1e-6).balanced
+    assert not certified(text_pairs, filtered, PROBES[:1], tolerance=distance - 1e-6).balanced
 
 
 def test_the_transformer_has_a_tolerance_of_its_own_and_is_not_stacked() -> None:
-    corpus = corpus_of(cued(100, 0.2, 0.6))
+    text_pairs = text_pairs_of(with_giveaway(100, 0.2, 0.6))
     stand_in = replace(word_judge(1), name="transformer")
-    found = certified(corpus, keeping(corpus), [stand_in, surface_judge()], transformer_tolerance=0.5, tolerance=0.5)
+    found = certified(
+        text_pairs, keeping(text_pairs), [stand_in, surface_judge()], transformer_tolerance=0.5, tolerance=0.5
+    )
     assert found.balanced
     assert {one.judge for one in found.estimates} == {"transformer", "surface"}
-    found = certified(corpus, keeping(corpus), [stand_in, surface_judge()], transformer_tolerance=0.01, tolerance=0.5)
+    found = certified(
+        text_pairs, keeping(text_pairs), [stand_in, surface_judge()], transformer_tolerance=0.01, tolerance=0.5
+    )
     assert [miss.split(" is ")[0] for miss in found.misses] == ["auc of the transformer probe"]
     assert found.misses[0].endswith("not 0.5 +- 0.01")
 
 
-def small() -> Corpus:
+def test_the_stack_says_the_same_with_and_without_a_transformer_beside_it() -> None:
+    text_pairs = text_pairs_of(with_giveaway(60, 0.2, 0.6))
+    stand_in = replace(word_judge(2), name="transformer")
+    alone, beside = (
+        [one for one in certified(text_pairs, keeping(text_pairs), probes).estimates if one.judge == "stacked"]
+        for probes in (PROBES, [stand_in, *PROBES])
+    )
+    assert alone
+    assert alone == beside
+
+
+def small() -> TextPairs:
     # texts: 1 bus-, 1 cat-, 1 dog+, 2 cup-, 2 kite+, 3 tree-, 3 bed+; pairs: dog-bus, dog-cat, kite-cup, bed-tree
-    return corpus_of(
+    return text_pairs_of(
         [
             ("1", "a dog", "a cat", "swap_obj"),
             ("1", "a dog", "a bus", "swap_obj"),
@@ -167,17 +187,21 @@ def test_retention_by_hand() -> None:
 
 @every_unit
 def test_the_control_has_as_many_texts_of_each_class_or_pairs_of_each_type(unit: str) -> None:
-    corpus = corpus_of(cued(100, 0.2, 0.6))
+    text_pairs = text_pairs_of(with_giveaway(100, 0.2, 0.6))
     rng = np.random.default_rng(0)
     if unit == "text":
-        filtered = keeping(corpus, unit, rng.random(len(corpus.captions)) < np.where(corpus.labels == 1, 0.4, 0.8))
+        filtered = keeping(
+            text_pairs, unit, rng.random(len(text_pairs.captions)) < np.where(text_pairs.labels == 1, 0.4, 0.8)
+        )
     else:
         filtered = keeping(
-            corpus, unit, rng.random(len(corpus.pairs)) < np.where(corpus.pair_types == "swap_obj", 0.8, 0.4)
+            text_pairs,
+            unit,
+            rng.random(len(text_pairs.pairs)) < np.where(text_pairs.pair_types == "swap_obj", 0.8, 0.4),
         )
-    found = certified(corpus, filtered, PROBES[:1])
+    found = certified(text_pairs, filtered, PROBES[:1])
     count = {
-        name: {(one.estimand, one.negative_type): one.count for one in estimates}
+        name: {(one.metric, one.negative_type): one.count for one in estimates}
         for name, estimates in (("kept", found.estimates), ("control", found.control))
     }
     if unit == "text":
@@ -185,18 +209,18 @@ def test_the_control_has_as_many_texts_of_each_class_or_pairs_of_each_type(unit:
         assert count["kept"]["paired_accuracy", ALL] == filtered.pair_keep.sum()
         return
     for kind in (ALL, "swap_obj", "replace_rel"):
-        kept = filtered.pair_keep[(corpus.pair_types == kind) | (kind == ALL)].sum()
+        kept = filtered.pair_keep[(text_pairs.pair_types == kind) | (kind == ALL)].sum()
         assert count["kept"]["paired_accuracy", kind] == count["control"]["paired_accuracy", kind] == kept
 
 
 def test_the_control_is_drawn_and_shows_what_was_there_before() -> None:
-    corpus = corpus_of(cued(200, 0.2, 0.6))
-    cue = cue_of(corpus)
+    text_pairs = text_pairs_of(with_giveaway(200, 0.2, 0.6))
+    giveaway = giveaway_of(text_pairs)
     rng = np.random.default_rng(0)
-    odds = np.where(corpus.labels == 1, np.where(cue, 1, 0.5), np.where(cue, 1 / 3, 1))
-    found = certified(corpus, keeping(corpus, keep=rng.random(len(cue)) < odds), PROBES[:1])
+    odds = np.where(text_pairs.labels == 1, np.where(giveaway, 1, 0.5), np.where(giveaway, 1 / 3, 1))
+    found = certified(text_pairs, keeping(text_pairs, keep=rng.random(len(giveaway)) < odds), PROBES[:1])
     values = [
-        next(one.value for one in estimates if one.estimand == "auc" and one.negative_type == ALL)
+        next(one.value for one in estimates if one.metric == "auc" and one.negative_type == ALL)
         for estimates in (found.estimates, found.control)
     ]
     assert values[0] == pytest.approx(0.5, abs=0.06)
@@ -205,8 +229,8 @@ def test_the_control_is_drawn_and_shows_what_was_there_before() -> None:
 
 def test_known_is_what_the_filters_own_scores_reach_on_what_is_kept() -> None:
     score = np.array([0.1, 0.3, 0.9, 0.6, 0.6, 0.2, 0.4])
-    corpus = small()
-    more = corpus_of(cued(60, 0.3, 0.5))
+    text_pairs = small()
+    more = text_pairs_of(with_giveaway(60, 0.3, 0.5))
     rng = np.random.default_rng(0)
     filtered = replace(
         keeping(more, keep=rng.random(len(more.captions)) < 0.8), oof_score=rng.random(len(more.captions))
@@ -217,40 +241,31 @@ def test_known_is_what_the_filters_own_scores_reach_on_what_is_kept() -> None:
     filtered = replace(keeping(more, "pair", np.arange(len(more.pairs)) % 4 != 0), pair_score=pair_score)
     assert certified(more, filtered, PROBES[:1]).known == {"paired_accuracy": pair_score[filtered.pair_keep].mean()}
     # by hand: positives 0.9, 0.6, 0.4 against 0.1, 0.3, 0.6, 0.2: 4, 3 + 1/2 and 3 of 4 won
-    assert auc(score, corpus.labels) == pytest.approx((4 + 3.5 + 3) / 12)
+    assert auc(score, text_pairs.labels) == pytest.approx((4 + 3.5 + 3) / 12)
 
 
 @every_unit
 def test_json_has_every_part_and_no_nan(unit: str) -> None:
-    corpus = corpus_of(cued(60, 0.3, 0.5))
-    found = replace(certified(corpus, keeping(corpus, unit)), known={"auc": float("nan")})
+    text_pairs = text_pairs_of(with_giveaway(60, 0.3, 0.5))
+    found = replace(certified(text_pairs, keeping(text_pairs, unit)), known={"auc": float("nan")})
     content = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert set(content) == {"unit", "balanced", "misses", "retention", "estimates", "control", "known"}
     assert content["known"] == {"auc": None}
-    assert content["retention"]["pairs"] == {"kept": len(corpus.pairs), "of": len(corpus.pairs)}
+    assert content["retention"]["pairs"] == {"kept": len(text_pairs.pairs), "of": len(text_pairs.pairs)}
     first = content["estimates"][0]
     assert set(first) == {"estimand", "judge", "negative_type", "value", "low", "high", "count"}
     assert {one["judge"] for one in content["estimates"]} == {"word", "surface", "stacked"}
 
 
 def test_progress_counts_the_fits_that_are_announced() -> None:
-    corpus = corpus_of(cued(60, 0.4, 0.4))
-    told: list[int] = []
-    certified(corpus, keeping(corpus), seeds=2, advance=lambda: told.append(1))
-    # 2 probes, 2 estimands, 3 couples of folds; 2 seeds and the control
-    assert len(told) == certificate_fits(2, 3, 2) == 2 * 2 * 3 * 3
+    text_pairs = text_pairs_of(with_giveaway(60, 0.4, 0.4))
+    calls: list[int] = []
+    certified(text_pairs, keeping(text_pairs), seeds=2, advance=lambda: calls.append(1))
+    # 2 probes, 2 metrics, 3 couples of folds; 2 seeds and the control
+    assert len(calls) == certificate_fits(2, CertificatePlan(folds=3, seeds=2)) == 2 * 2 * 3 * 3
 
 
 def test_a_certificate_does_not_depend_on_workers() -> None:
-    corpus = corpus_of(cued(60, 0.3, 0.5))
-    one, two = (certified(corpus, keeping(corpus), workers=workers) for workers in (1, 2))
+    text_pairs = text_pairs_of(with_giveaway(60, 0.3, 0.5))
+    one, two = (certified(text_pairs, keeping(text_pairs), workers=workers) for workers in (1, 2))
     assert one == two
-
-
-def test_rules_are_those_of_the_configuration() -> None:
-    from dataclasses import fields
-
-    from experiments.config.text_schemas import FilterConfig
-
-    (rule,) = [field for field in fields(FilterConfig) if field.name == "rule"]
-    assert rule.metadata["choices"] == RULES

@@ -14,14 +14,16 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from negatives.judging.crossfit import HeldOut, combine_pairs, combine_texts, fold_of_texts, held_out_scores
-from negatives.judging.linear import Judge, LinearJudge, Scorer, bayes_judge, char_judge, surface_judge, word_judge
-from negatives.judging.text_pairs import Corpus, build_corpus
+from negatives.judging.judge import Judge, Scorer
+from negatives.judging.linear import LinearJudge, bayes_judge, char_judge, surface_judge, word_judge
+from negatives.judging.panel import seat
+from negatives.judging.text_pairs import TextPairs, build_text_pairs
 from negatives.tables.captions import InputError, pair_table, text_table
 from negatives.tables.randomness import hash_of
-from tests.test_negatives_text_pairs import Row, corpus_of, cued, tables
+from tests.test_negatives_text_pairs import Row, tables, text_pairs_of, with_giveaway
 
-CORPUS = corpus_of(cued(40, 0.2, 0.6))
-FOLD = fold_of_texts(CORPUS, 4, 0)
+TEXT_PAIRS = text_pairs_of(with_giveaway(40, 0.2, 0.6))
+FOLD = fold_of_texts(TEXT_PAIRS, 4, 0)
 
 
 @dataclass
@@ -49,8 +51,8 @@ class RecordingJudge:
         return self.fit(encoded, pairs.ravel(), np.empty(0))
 
 
-def held(judge: Judge, corpus: Corpus, fold: np.ndarray, unit: str, workers: int = 1) -> HeldOut:
-    return held_out_scores(judge, judge.encode(corpus.captions), corpus, unit=unit, fold=fold, workers=workers)
+def held(judge: Judge, text_pairs: TextPairs, fold: np.ndarray, unit: str, workers: int = 1) -> HeldOut:
+    return held_out_scores(seat([judge], text_pairs, workers=workers), judge, unit=unit, fold=fold)
 
 
 both_units = pytest.mark.parametrize("unit", ["text", "pair"])
@@ -59,22 +61,22 @@ both_units = pytest.mark.parametrize("unit", ["text", "pair"])
 @both_units
 def test_no_fit_scores_a_text_of_an_image_that_it_saw(unit: str) -> None:
     judge = RecordingJudge()
-    held(judge, CORPUS, FOLD, unit)
+    held(judge, TEXT_PAIRS, FOLD, unit)
     assert len(judge.fits) == 6
     for seen, scored in judge.fits:
         assert len(seen) > 0
-        assert not set(CORPUS.images[seen]) & set(CORPUS.images[np.concatenate(scored)])
+        assert not set(TEXT_PAIRS.images[seen]) & set(TEXT_PAIRS.images[np.concatenate(scored)])
 
 
 def test_each_fit_sees_all_texts_outside_its_two_folds() -> None:
     judge = RecordingJudge()
-    held(judge, CORPUS, FOLD, "text")
+    held(judge, TEXT_PAIRS, FOLD, "text")
     expected = [np.flatnonzero(~np.isin(FOLD, (a, b))).tolist() for a, b in combinations(range(4), 2)]
     assert [seen.tolist() for seen, _ in judge.fits] == expected
 
 
 def test_what_combines_judges_for_a_fold_comes_from_models_that_saw_neither_it_nor_the_texts_own_fold() -> None:
-    scores = held(RecordingJudge(), CORPUS, FOLD, "text").scores
+    scores = held(RecordingJudge(), TEXT_PAIRS, FOLD, "text").scores
     rows = np.arange(len(FOLD))
     saw = {pair: float(rows[~np.isin(FOLD, pair)].sum()) for pair in combinations(range(4), 2)}
     for number in range(4):
@@ -87,20 +89,20 @@ def test_what_combines_judges_for_a_fold_comes_from_models_that_saw_neither_it_n
 
 @both_units
 def test_oof_scores_equal_a_slow_loop(unit: str) -> None:
-    found = held(word_judge(2, regularisation=0.5), CORPUS, FOLD, unit).out_of_fold(FOLD)
+    found = held(word_judge(2, regularisation=0.5), TEXT_PAIRS, FOLD, unit).out_of_fold(FOLD)
     expected = np.zeros(len(FOLD))
     for a, b in combinations(range(4), 2):
         outside = [row for row in range(len(FOLD)) if FOLD[row] not in (a, b)]
         inside = [row for row in range(len(FOLD)) if FOLD[row] in (a, b)]
         counter = CountVectorizer(binary=True, ngram_range=(1, 2), token_pattern=r"\b\w+\b")
-        counter.fit([CORPUS.captions[row] for row in outside])
-        features = counter.transform(CORPUS.captions).toarray().astype(float)
+        counter.fit([TEXT_PAIRS.captions[row] for row in outside])
+        features = counter.transform(TEXT_PAIRS.captions).toarray().astype(float)
         if unit == "text":
             model = LogisticRegression(C=0.5, class_weight="balanced", max_iter=5000, tol=1e-9)
-            model.fit(features[outside], CORPUS.labels[outside])
+            model.fit(features[outside], TEXT_PAIRS.labels[outside])
             scores = model.decision_function(features)
         else:
-            pairs = [(first, second) for first, second in CORPUS.pairs if first in outside]
+            pairs = [(first, second) for first, second in TEXT_PAIRS.pairs if first in outside]
             differences = np.array([features[first] - features[second] for first, second in pairs])
             model = LogisticRegression(C=0.25, fit_intercept=False, max_iter=5000, tol=1e-9)
             labels = [1] * len(pairs) + [0] * len(pairs)
@@ -113,16 +115,16 @@ def test_oof_scores_equal_a_slow_loop(unit: str) -> None:
 @both_units
 @pytest.mark.parametrize("judge", [word_judge(), surface_judge(), bayes_judge()], ids=lambda judge: judge.name)
 def test_scores_do_not_depend_on_the_number_of_workers(judge: Judge, unit: str) -> None:
-    one, two = (held(judge, CORPUS, FOLD, unit, workers) for workers in (1, 2))
+    one, two = (held(judge, TEXT_PAIRS, FOLD, unit, workers) for workers in (1, 2))
     assert (one.scores == two.scores).all()
 
 
-def test_progress_is_told_after_each_fit() -> None:
-    told: list[int] = []
+def test_progress_is_counted_after_each_fit() -> None:
+    calls: list[int] = []
     judge = word_judge()
-    encoded = judge.encode(CORPUS.captions)
-    held_out_scores(judge, encoded, CORPUS, unit="text", fold=FOLD, advance=lambda: told.append(1))
-    assert len(told) == 6
+    panel = seat([judge], TEXT_PAIRS, advance=lambda: calls.append(1))
+    held_out_scores(panel, judge, unit="text", fold=FOLD)
+    assert len(calls) == 6
 
 
 def bag(texts: Sequence[str]) -> np.ndarray:
@@ -134,9 +136,9 @@ def bag(texts: Sequence[str]) -> np.ndarray:
     return counts
 
 
-def with_sibling(caption: str, label: int) -> Corpus:
-    """The corpus with one more text in image 7, and a pair of it that no other text is part of."""
-    captions, negatives = tables(cued(40, 0.2, 0.6))
+def with_sibling(caption: str, label: int) -> TextPairs:
+    """The texts with one more in image 7, and a pair of it that no other text is part of."""
+    captions, negatives = tables(with_giveaway(40, 0.2, 0.6))
     extra = {"text_id": "caption:x", "image_id": "image 7", "caption": caption, "label": label, "negative_type": ""}
     other = {"text_id": "negative:x", "image_id": "image 7", "caption": caption[::-1], "label": 1 - label}
     texts = text_table(captions, negatives)
@@ -144,32 +146,34 @@ def with_sibling(caption: str, label: int) -> Corpus:
         [texts, pa.Table.from_pylist([extra, other | {"negative_type": "add_obj"}], schema=texts.schema)]
     )
     pairs = pair_table(captions, negatives).select(["caption_id", "negative_id"])
-    return build_corpus(texts, pa.concat_tables([pairs, pa.table({"caption_id": ["x"], "negative_id": ["x"]})]))
+    return build_text_pairs(texts, pa.concat_tables([pairs, pa.table({"caption_id": ["x"], "negative_id": ["x"]})]))
 
 
-def said(corpus: Corpus, judges: Sequence[Judge], unit: str) -> tuple[dict[Any, list[float]], int]:
-    """What is said of each text or pair of image 7 but for the siblings, and the number of texts in its fold."""
-    fold = fold_of_texts(corpus, 4, 0)
-    columns = [held(judge, corpus, fold, unit) for judge in judges]
-    place = corpus.image_ids.index("image 7")
-    rows = [row for row in np.flatnonzero(corpus.images == place) if "near" in corpus.captions[row]]
-    scores = {corpus.key(row): [float(column.out_of_fold(fold)[row]) for column in columns] for row in rows}
+def scores_of_an_image(text_pairs: TextPairs, judges: Sequence[Judge], unit: str) -> tuple[dict[Any, list[float]], int]:
+    """The scores of each text or pair of image 7 but for the siblings, and the number of texts in its fold."""
+    fold = fold_of_texts(text_pairs, 4, 0)
+    columns = [held(judge, text_pairs, fold, unit) for judge in judges]
+    place = text_pairs.image_ids.index("image 7")
+    rows = [row for row in np.flatnonzero(text_pairs.images == place) if "near" in text_pairs.captions[row]]
+    scores = {text_pairs.key(row): [float(column.out_of_fold(fold)[row]) for column in columns] for row in rows}
     if unit == "text":
-        logits = combine_texts(columns, corpus.labels, fold)
+        logits = combine_texts(columns, text_pairs.labels, fold)
         for row in rows:
-            scores[corpus.key(row)].append(float(logits[row]))
+            scores[text_pairs.key(row)].append(float(logits[row]))
     else:
-        for (first, second), logit in zip(corpus.pairs, combine_pairs(columns, corpus.pairs, fold), strict=True):
+        for (first, second), logit in zip(
+            text_pairs.pairs, combine_pairs(columns, text_pairs.pairs, fold), strict=True
+        ):
             if first in rows:
-                scores[corpus.key(first), corpus.key(second)] = [float(logit)]
+                scores[text_pairs.key(first), text_pairs.key(second)] = [float(logit)]
     return scores, len(rows)
 
 
 @both_units
-def test_changing_a_sibling_changes_nothing_that_is_said_of_an_images_other_texts(unit: str) -> None:
+def test_changing_a_sibling_changes_no_score_of_an_images_other_texts(unit: str) -> None:
     judges = [LinearJudge("bag", bag), surface_judge()]
-    before, texts = said(with_sibling("zzz indeed", 1), judges, unit)
-    after, _ = said(with_sibling("Another one altogether , much longer .", 0), judges, unit)
+    before, texts = scores_of_an_image(with_sibling("zzz indeed", 1), judges, unit)
+    after, _ = scores_of_an_image(with_sibling("Another one altogether , much longer .", 0), judges, unit)
     assert texts == 4
     assert len(before) == (4 if unit == "text" else 6)
     assert before == after
@@ -182,16 +186,16 @@ def test_changing_a_sibling_changes_nothing_that_is_said_of_an_images_other_text
     ids=["bayes", "word", "char"],
 )
 def test_new_ngrams_of_a_sibling_change_no_bit(judge: Judge, unit: str) -> None:
-    before, _ = said(with_sibling("zzz indeed", 1), [judge], unit)
-    after, _ = said(with_sibling("Another one altogether , much longer .", 0), [judge], unit)
+    before, _ = scores_of_an_image(with_sibling("zzz indeed", 1), [judge], unit)
+    after, _ = scores_of_an_image(with_sibling("Another one altogether , much longer .", 0), [judge], unit)
     assert before == after
 
 
 @both_units
 def test_new_ngrams_of_a_sibling_move_scores_by_no_more_than_a_solvers_tolerance(unit: str) -> None:
     judges = [word_judge(), char_judge(4), bayes_judge()]
-    before, _ = said(with_sibling("zzz indeed", 1), judges, unit)
-    after, _ = said(with_sibling("Another one altogether , much longer .", 0), judges, unit)
+    before, _ = scores_of_an_image(with_sibling("zzz indeed", 1), judges, unit)
+    after, _ = scores_of_an_image(with_sibling("Another one altogether , much longer .", 0), judges, unit)
     assert before.keys() == after.keys()
     for key, scores in before.items():
         np.testing.assert_allclose(scores, after[key], atol=2e-3)
@@ -199,13 +203,13 @@ def test_new_ngrams_of_a_sibling_move_scores_by_no_more_than_a_solvers_tolerance
 
 def test_the_law_of_siblings_can_fail() -> None:
     """Without regard to images, a judge does move with an image's other texts."""
-    corpora = [with_sibling("zzz indeed", 1), with_sibling("zzz indeed", 0)]
+    both = [with_sibling("zzz indeed", 1), with_sibling("zzz indeed", 0)]
     judge = LinearJudge("bag", bag)
     scores = []
-    for corpus in corpora:
-        fold = np.arange(len(corpus.captions)) % 4
-        rows = [row for row in range(len(fold)) if corpus.captions[row] not in ("zzz indeed", "deedni zzz")]
-        scores.append(np.sort(held(judge, corpus, fold, "text").out_of_fold(fold)[rows]))
+    for text_pairs in both:
+        fold = np.arange(len(text_pairs.captions)) % 4
+        rows = [row for row in range(len(fold)) if text_pairs.captions[row] not in ("zzz indeed", "deedni zzz")]
+        scores.append(np.sort(held(judge, text_pairs, fold, "text").out_of_fold(fold)[rows]))
     assert np.abs(scores[0] - scores[1]).max() > 1e-3
 
 
@@ -216,11 +220,11 @@ def random_columns(rows: int, folds: int, seed: int) -> list[HeldOut]:
 
 def test_combined_logits_of_texts_equal_a_slow_loop() -> None:
     columns = random_columns(len(FOLD), 4, seed=0)
-    found = combine_texts(columns, CORPUS.labels, FOLD)
+    found = combine_texts(columns, TEXT_PAIRS.labels, FOLD)
     for row in range(0, len(FOLD), 3):
         others = [other for other in range(len(FOLD)) if FOLD[other] != FOLD[row]]
         features = [[column.scores[FOLD[row], other] for column in columns] for other in others]
-        model = LogisticRegression(C=100.0, class_weight="balanced", tol=1e-9).fit(features, CORPUS.labels[others])
+        model = LogisticRegression(C=100.0, class_weight="balanced", tol=1e-9).fit(features, TEXT_PAIRS.labels[others])
         own = [column.scores[FOLD[row], row] for column in columns]
         expected = np.dot(own, model.coef_[0]) + model.intercept_[0]
         assert found[row] == pytest.approx(expected, abs=1e-3)
@@ -228,11 +232,11 @@ def test_combined_logits_of_texts_equal_a_slow_loop() -> None:
 
 def test_combined_logits_of_pairs_equal_a_slow_loop() -> None:
     columns = random_columns(len(FOLD), 4, seed=1)
-    found = combine_pairs(columns, CORPUS.pairs, FOLD)
-    for number, (first, second) in enumerate(CORPUS.pairs):
+    found = combine_pairs(columns, TEXT_PAIRS.pairs, FOLD)
+    for number, (first, second) in enumerate(TEXT_PAIRS.pairs):
         fold = FOLD[first]
         features = np.array(
-            [[c.scores[fold, a] - c.scores[fold, b] for c in columns] for a, b in CORPUS.pairs if FOLD[a] != fold]
+            [[c.scores[fold, a] - c.scores[fold, b] for c in columns] for a, b in TEXT_PAIRS.pairs if FOLD[a] != fold]
         )
         model = LogisticRegression(C=50.0, fit_intercept=False, tol=1e-9)
         model.fit(np.concatenate([features, -features]), [1] * len(features) + [0] * len(features))
@@ -242,9 +246,9 @@ def test_combined_logits_of_pairs_equal_a_slow_loop() -> None:
 
 def test_exchanging_the_texts_of_the_pairs_of_a_fold_negates_their_logits() -> None:
     columns = random_columns(len(FOLD), 4, seed=2)
-    inside = FOLD[CORPUS.pairs[:, 0]] == 1
-    pairs = np.where(inside[:, None], CORPUS.pairs[:, ::-1], CORPUS.pairs)
-    there, back = combine_pairs(columns, CORPUS.pairs, FOLD), combine_pairs(columns, pairs, FOLD)
+    inside = FOLD[TEXT_PAIRS.pairs[:, 0]] == 1
+    pairs = np.where(inside[:, None], TEXT_PAIRS.pairs[:, ::-1], TEXT_PAIRS.pairs)
+    there, back = combine_pairs(columns, TEXT_PAIRS.pairs, FOLD), combine_pairs(columns, pairs, FOLD)
     assert (back[inside] == -there[inside]).all()
     assert np.abs(there[inside]).min() > 0
 
@@ -266,19 +270,19 @@ def test_calibrated_chances_are_the_posteriors_of_planted_data() -> None:
         assert np.average(labels[rows], weights=weight[rows]) == pytest.approx(chance[rows].mean(), abs=0.03)
 
 
-def test_judged_texts_have_the_chance_of_their_cue() -> None:
-    """70 in 100 negatives and 20 in 100 positives have the cue: chance 2 / 9 with it, 8 / 11 without."""
-    corpus = corpus_of(cued(700, 0.2, 0.7))
-    fold = fold_of_texts(corpus, 3, 0)
-    columns = [held(judge, corpus, fold, "text") for judge in (word_judge(1), surface_judge())]
-    chance = 1 / (1 + np.exp(-combine_texts(columns, corpus.labels, fold)))
-    cue = np.array(["indeed" in caption for caption in corpus.captions])
-    assert chance[cue].mean() == pytest.approx(2 / 9, abs=0.03)
-    assert chance[~cue].mean() == pytest.approx(8 / 11, abs=0.03)
+def test_judged_texts_have_the_chance_of_their_giveaway() -> None:
+    """70 in 100 negatives and 20 in 100 positives have the giveaway: chance 2 / 9 with it, 8 / 11 without."""
+    text_pairs = text_pairs_of(with_giveaway(700, 0.2, 0.7))
+    fold = fold_of_texts(text_pairs, 3, 0)
+    columns = [held(judge, text_pairs, fold, "text") for judge in (word_judge(1), surface_judge())]
+    chance = 1 / (1 + np.exp(-combine_texts(columns, text_pairs.labels, fold)))
+    giveaway = np.array(["indeed" in caption for caption in text_pairs.captions])
+    assert chance[giveaway].mean() == pytest.approx(2 / 9, abs=0.03)
+    assert chance[~giveaway].mean() == pytest.approx(8 / 11, abs=0.03)
 
 
 def test_three_times_as_many_negatives_leave_an_uninformative_text_at_one_half() -> None:
-    rows: list[Row] = cued(200, 0.4, 0.4)
+    rows: list[Row] = with_giveaway(200, 0.4, 0.4)
     more: list[Row] = [
         (f"{image} {number}", "a dog and cat near a bus", negative, kind)
         for number in range(3)
@@ -298,17 +302,17 @@ def test_three_times_as_many_negatives_leave_an_uninformative_text_at_one_half()
         "negative_type": extra["negative_type"],
     }
     texts = pa.concat_tables([texts, pa.table(copies, schema=texts.schema)])
-    corpus = build_corpus(texts, pair_table(captions, negatives.slice(0, 0)))
-    assert (corpus.labels == 0).sum() > 3.5 * (corpus.labels == 1).sum()
-    fold = fold_of_texts(corpus, 3, 0)
+    text_pairs = build_text_pairs(texts, pair_table(captions, negatives.slice(0, 0)))
+    assert (text_pairs.labels == 0).sum() > 3.5 * (text_pairs.labels == 1).sum()
+    fold = fold_of_texts(text_pairs, 3, 0)
     for judges in ([word_judge(1)], [word_judge(1), bayes_judge(1)]):
-        columns = [held(judge, corpus, fold, "text") for judge in judges]
-        chance = 1 / (1 + np.exp(-combine_texts(columns, corpus.labels, fold)))
+        columns = [held(judge, text_pairs, fold, "text") for judge in judges]
+        chance = 1 / (1 + np.exp(-combine_texts(columns, text_pairs.labels, fold)))
         assert chance.mean() == pytest.approx(0.5, abs=0.04)
         assert np.median(chance) == pytest.approx(0.5, abs=0.04)
 
 
-def texts_of(rows: Sequence[tuple[str, str, int]]) -> Corpus:
+def texts_of(rows: Sequence[tuple[str, str, int]]) -> TextPairs:
     names = [f"caption:{number}" for number in range(len(rows))]
     images, captions, labels = zip(*rows, strict=True)
     texts = {
@@ -319,11 +323,11 @@ def texts_of(rows: Sequence[tuple[str, str, int]]) -> Corpus:
         "negative_type": [""] * len(rows),
     }
     none = pa.table({name: pa.array([], pa.string()) for name in ("caption_id", "negative_id")})
-    return build_corpus(pa.table(texts), none)
+    return build_text_pairs(pa.table(texts), none)
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
         ([("1", "a", 1), ("2", "b", 1), ("3", "c", 1)], "both classes, got 3 positives and 0 negatives.*keep more"),
         ([("1", "a", 0), ("2", "b", 0), ("3", "c", 0)], "both classes, got 0 positives and 3 negatives"),
@@ -333,35 +337,35 @@ def texts_of(rows: Sequence[tuple[str, str, int]]) -> Corpus:
     ],
     ids=["no negative", "no positive", "one image", "fewer images than folds", "all texts equal"],
 )
-def test_texts_that_cannot_be_judged_are_refused(rows: list[tuple[str, str, int]], told: str) -> None:
-    with pytest.raises(InputError, match=told) as caught:
+def test_texts_that_cannot_be_judged_are_refused(rows: list[tuple[str, str, int]], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         fold_of_texts(texts_of(rows), 3, 0)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_fit_that_would_see_one_class_is_refused(workers: int) -> None:
-    corpus = texts_of([("1", "a", 1), ("2", "b", 0), ("3", "c", 1), ("4", "d", 1)])
+    text_pairs = texts_of([("1", "a", 1), ("2", "b", 0), ("3", "c", 1), ("4", "d", 1)])
     with pytest.raises(
         InputError, match=r"both classes, and all \d texts outside its folds have label 1.*another seed"
     ):
-        held(word_judge(), corpus, fold_of_texts(corpus, 3, 0), "text", workers)
+        held(word_judge(), text_pairs, fold_of_texts(text_pairs, 3, 0), "text", workers)
 
 
 @pytest.mark.parametrize("pairs", [0, 1])
 def test_a_fit_that_would_see_fewer_than_two_pairs_is_refused(pairs: int) -> None:
     words = ["dog", "bus", "bed"]
-    corpus = corpus_of([(str(image), f"a {word}", "a cat", "swap_obj") for image, word in enumerate(words)])
-    corpus = replace(corpus, pairs=corpus.pairs[: 3 * pairs])
+    text_pairs = text_pairs_of([(str(image), f"a {word}", "a cat", "swap_obj") for image, word in enumerate(words)])
+    text_pairs = replace(text_pairs, pairs=text_pairs.pairs[: 3 * pairs])
     with pytest.raises(InputError, match=rf"two pairs or more, and {pairs} lie outside.*3 images.*Give more images"):
-        held(word_judge(), corpus, fold_of_texts(corpus, 3, 0), "pair")
+        held(word_judge(), text_pairs, fold_of_texts(text_pairs, 3, 0), "pair")
 
 
 def test_two_pairs_outside_every_two_folds_are_enough() -> None:
     rows = [(str(image), f"a {word} {i}", f"a cat {i}", "swap_obj") for image, word in enumerate("abc") for i in (0, 1)]
-    corpus = corpus_of(rows)
-    fold = fold_of_texts(corpus, 3, 0)
-    columns = [held(judge, corpus, fold, "pair") for judge in (word_judge(), char_judge(), surface_judge())]
-    logits = combine_pairs(columns, corpus.pairs, fold)
+    text_pairs = text_pairs_of(rows)
+    fold = fold_of_texts(text_pairs, 3, 0)
+    columns = [held(judge, text_pairs, fold, "pair") for judge in (word_judge(), char_judge(), surface_judge())]
+    logits = combine_pairs(columns, text_pairs.pairs, fold)
     assert logits.shape == (6,)
     assert (logits > 0).all()  # no positive elsewhere has "cat"

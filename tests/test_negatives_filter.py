@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from negatives.filtering.filter import (
-    LARGEST_CONSTANT,
-    Filtered,
-    Judged,
-    filter_corpus,
-    filter_fits,
-    judge_texts,
-    keep_probabilities,
-    search_constant,
-)
-from negatives.judging.bias_metrics import auc, encode, paired_wins, probe
-from negatives.judging.linear import Judge, surface_judge, word_judge
-from negatives.judging.text_pairs import Corpus, build_corpus, fold_of
+from negatives.filtering.filter import Filtered, filter_fits, filter_texts
+from negatives.filtering.judged import Judged, judge_texts
+from negatives.filtering.plan import FilterPlan
+from negatives.filtering.search import LARGEST_CONSTANT, keep_probabilities, search_constant
+from negatives.judging.bias_metrics import auc, paired_wins, probe
+from negatives.judging.judge import Judge
+from negatives.judging.linear import surface_judge, word_judge
+from negatives.judging.panel import seat
+from negatives.judging.text_pairs import TextPairs, build_text_pairs, fold_of
 from negatives.tables.captions import InputError, pair_table, strings, text_table
-from tests.test_negatives_text_pairs import Row, corpus_of, cued, shuffled, tables
+from tests.test_negatives_text_pairs import Row, shuffled, tables, text_pairs_of, with_giveaway
 
 JUDGES: list[Judge] = [word_judge(1), surface_judge()]
 UNITS = ("text", "pair", "both")
@@ -33,33 +30,40 @@ RULES: dict[str, dict[str, Any]] = {
     "search": {"judges": JUDGES[:1]},
     "per type": {"constant": 1.2, "per_type": True, "judges": JUDGES[:1]},
     "top_fraction": {"rule": "top_fraction", "judges": JUDGES[:1]},
-    "aflite": {"rule": "aflite", "fraction": 0.1, "judges": JUDGES[:1]},
+    "aflite": {"rule": "aflite", "top_fraction": 0.1, "judges": JUDGES[:1]},
 }
-ROWS: list[Row] = cued(40, 0.2, 0.7)
-CORPUS = corpus_of(ROWS)
+ROWS: list[Row] = with_giveaway(40, 0.2, 0.7)
+TEXT_PAIRS = text_pairs_of(ROWS)
 every_unit = pytest.mark.parametrize("unit", UNITS)
-every_rule = pytest.mark.parametrize("rule", RULES)
+# aflite judges texts or pairs, and no plan asks it for both
+every_unit_and_rule = pytest.mark.parametrize(
+    ("unit", "rule"), [(unit, rule) for unit in UNITS for rule in RULES if (unit, rule) != ("both", "aflite")]
+)
 
 
-def filtered(corpus: Corpus, judges: Sequence[Judge] = JUDGES, **arguments: Any) -> Filtered:
-    return filter_corpus(corpus, judges, encode(judges, corpus), **{"folds": 3, **arguments})
+def filtered(
+    text_pairs: TextPairs, judges: Sequence[Judge] = JUDGES, *, folds: int = 3, workers: int = 1, **plan: Any
+) -> Filtered:
+    return filter_texts(seat(judges, text_pairs, folds=folds, workers=workers), FilterPlan(**plan))
 
 
 def verdicts(texts: pa.Table, pairs: pa.Table, **arguments: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
     """Verdicts by text id, and by the ids of a pair."""
-    corpus = build_corpus(texts, pairs)
-    found = filtered(corpus, **arguments)
+    text_pairs = build_text_pairs(texts, pairs)
+    found = filtered(text_pairs, **arguments)
     parts = (found.fold, found.oof_score, found.keep_probability, found.keep)
     pair_parts = (found.pair_fold, found.pair_score, found.pair_keep_probability, found.pair_keep)
     names = list(zip(strings(pairs, "caption_id"), strings(pairs, "negative_id"), strict=True))
     return (
-        {name: tuple(p[i] for p in parts) for name, i in zip(strings(texts, "text_id"), corpus.text_of, strict=True)},
-        {name: tuple(p[i] for p in pair_parts) for name, i in zip(names, corpus.pair_of, strict=True)},
+        {
+            name: tuple(p[i] for p in parts)
+            for name, i in zip(strings(texts, "text_id"), text_pairs.text_of, strict=True)
+        },
+        {name: tuple(p[i] for p in pair_parts) for name, i in zip(names, text_pairs.pair_of, strict=True)},
     )
 
 
-@every_rule
-@every_unit
+@every_unit_and_rule
 def test_a_verdict_does_not_depend_on_the_order_of_rows_nor_on_workers(unit: str, rule: str) -> None:
     captions, negatives = tables(ROWS)
     texts, pairs = text_table(captions, negatives), pair_table(captions, negatives)
@@ -89,39 +93,53 @@ def test_a_text_that_is_there_many_times_has_one_verdict_and_counts_once(unit: s
 
 
 @every_unit
-def test_what_overlap_keeps_has_the_cue_alike_in_both_classes(unit: str) -> None:
-    """With and without the cue, all of the rarer class and as much of the other is kept: 0.2 + 0.3 of texts."""
-    corpus = corpus_of(cued(500, 0.2, 0.7))
-    found = filtered(corpus, [word_judge(1)], unit=unit, constant=1.0)
-    cue = np.array(["indeed" in caption for caption in corpus.captions])
-    first, second = corpus.pairs.T
+def test_what_overlap_keeps_has_the_giveaway_alike_in_both_classes(unit: str) -> None:
+    """With and without the giveaway, all of the rarer class and as much of the other is kept: 0.2 + 0.3 of texts."""
+    text_pairs = text_pairs_of(with_giveaway(500, 0.2, 0.7))
+    found = filtered(text_pairs, [word_judge(1)], unit=unit, constant=1.0)
+    giveaway = np.array(["indeed" in caption for caption in text_pairs.captions])
+    first, second = text_pairs.pairs.T
     if unit == "text":
         weight = found.keep_probability
-        rows = [np.flatnonzero(corpus.labels == label) for label in (1, 0)]
-        positive, negative = (np.average(cue[row], weights=weight[row]) for row in rows)
+        rows = [np.flatnonzero(text_pairs.labels == label) for label in (1, 0)]
+        positive, negative = (np.average(giveaway[row], weights=weight[row]) for row in rows)
         assert weight.mean() == pytest.approx(0.2 + 0.3, abs=0.05)
     else:
         # pairs: 0.14 + 0.24 that have it alike, 2 * 0.06 of those that have it on either side alone
         weight = found.pair_keep_probability
-        positive, negative = (np.average(cue[end], weights=weight) for end in (first, second))
+        positive, negative = (np.average(giveaway[end], weights=weight) for end in (first, second))
         assert weight.mean() == pytest.approx(0.14 + 0.24 + 0.12, abs=0.05)
     assert positive == pytest.approx(negative, abs=0.05)
-    assert abs(cue[corpus.labels == 1].mean() - cue[corpus.labels == 0].mean()) > 0.4
+    assert abs(giveaway[text_pairs.labels == 1].mean() - giveaway[text_pairs.labels == 0].mean()) > 0.4
 
 
 @every_unit
 def test_each_filter_makes_as_many_fits_as_it_announces(unit: str) -> None:
-    for arguments, searched in (({"constant": 1.0}, False), ({}, True)):
-        told: list[int] = []
-        filtered(CORPUS, unit=unit, advance=lambda told=told: told.append(1), **arguments)
-        assert len(told) == filter_fits(2, 3, unit, searching=2 if searched else 0)
-    kinds = {"text": 1, "pair": 1, "both": 2}[unit]
-    assert filter_fits(2, 3, unit, searching=0) == 2 * 3 * kinds
+    # 2 judges, 3 couples of 3 folds; a search asks each judge, in each bias metric of the unit, 6 times in 3 folds
+    metrics = {"text": 1, "pair": 1, "both": 2}[unit]
+    for constant, expected in ((1.0, 2 * 3 * metrics), (None, 2 * 3 * metrics + 6 * 2 * 3 * metrics)):
+        calls: list[int] = []
+        panel, plan = (
+            seat(JUDGES, TEXT_PAIRS, folds=3, advance=lambda calls=calls: calls.append(1)),
+            FilterPlan(unit=unit, constant=constant),
+        )
+        filter_texts(panel, plan)
+        assert len(calls) == filter_fits(panel, plan) == expected
+
+
+def test_slow_judges_do_not_search_unless_there_are_no_others() -> None:
+    slow = [replace(word_judge(1), name=name, threads=False) for name in ("one", "two")]
+    # 3 couples of 3 folds for each of the judges, and 6 times 3 folds for each that searches
+    for judges, searching in (([surface_judge(), *slow], 1), (slow, 2)):
+        calls: list[int] = []
+        panel = seat(judges, TEXT_PAIRS, folds=3, advance=lambda calls=calls: calls.append(1))
+        filter_texts(panel, FilterPlan())
+        assert len(calls) == filter_fits(panel, FilterPlan()) == len(judges) * 3 + searching * 6 * 3
 
 
 def test_pairs_get_the_verdict_of_both_texts_where_texts_are_judged() -> None:
-    found = filtered(CORPUS, unit="text", constant=1.2)
-    for number, (first, second) in enumerate(CORPUS.pairs):
+    found = filtered(TEXT_PAIRS, unit="text", constant=1.2)
+    for number, (first, second) in enumerate(TEXT_PAIRS.pairs):
         a, b = found.oof_score[first], found.oof_score[second]
         assert found.pair_keep[number] == (found.keep[first] and found.keep[second])
         assert found.pair_score[number] == pytest.approx(a * (1 - b) / (a * (1 - b) + b * (1 - a)))
@@ -135,25 +153,25 @@ def test_texts_get_the_verdicts_of_their_pairs_where_pairs_are_judged(unit: str)
     captions, negatives = tables([*ROWS, ("image 3", "a dog", "a dog and a cat", "add_obj")])
     alone = captions.slice(0, 1).set_column(2, "caption_id", pa.array(["x"])).set_column(3, "caption", pa.array(["!"]))
     captions = pa.concat_tables([captions, alone])
-    corpus = build_corpus(text_table(captions, negatives), pair_table(captions, negatives))
-    found = filtered(corpus, unit=unit, constant=1.2)
-    for text in range(len(corpus.captions)):
-        own = [pair for pair, ends in enumerate(corpus.pairs) if text in ends]
-        scores = [found.pair_score[p] if corpus.pairs[p, 0] == text else 1 - found.pair_score[p] for p in own]
+    text_pairs = build_text_pairs(text_table(captions, negatives), pair_table(captions, negatives))
+    found = filtered(text_pairs, unit=unit, constant=1.2)
+    for text in range(len(text_pairs.captions)):
+        own = [pair for pair, ends in enumerate(text_pairs.pairs) if text in ends]
+        scores = [found.pair_score[p] if text_pairs.pairs[p, 0] == text else 1 - found.pair_score[p] for p in own]
         assert found.oof_score[text] == pytest.approx(np.mean(scores) if own else 0.5)
         probabilities = found.pair_keep_probability[own]
-        shared = unit == "both" and corpus.labels[text] == 1  # one draw for all pairs of a positive
+        shared = unit == "both" and text_pairs.labels[text] == 1  # one draw for all pairs of a positive
         chance = probabilities.max(initial=0) if shared else 1 - math.prod(1 - probabilities)
         assert found.keep_probability[text] == pytest.approx(chance)
         assert found.keep[text] == any(found.pair_keep[pair] for pair in own)
-    lone = corpus.captions.index("!")
+    lone = text_pairs.captions.index("!")
     assert (found.oof_score[lone], found.keep_probability[lone], found.keep[lone]) == (0.5, 0.0, False)
 
 
 def test_judges_of_both_units_join_the_two_kinds_of_evidence() -> None:
     """A chance of `both` is neither that of pairs alone, nor of texts alone."""
-    encoded = encode(JUDGES, CORPUS)
-    pair, both = (judge_texts(CORPUS, JUDGES, encoded, unit=unit, folds=3, seed=0) for unit in ("pair", "both"))
+    panel = seat(JUDGES, TEXT_PAIRS, folds=3)
+    pair, both = (judge_texts(panel, unit=unit, seed=0) for unit in ("pair", "both"))
     assert (pair.fold == both.fold).all()
     assert np.abs(pair.oof_score - both.oof_score).max() > 0.01
     assert (both.labels == 1).all()
@@ -162,10 +180,12 @@ def test_judges_of_both_units_join_the_two_kinds_of_evidence() -> None:
 @pytest.mark.parametrize("unit", ["pair", "both"])
 def test_a_pair_that_looks_equal_has_one_half(unit: str) -> None:
     rows = [*ROWS, ("image 3", "a dog", "A DOG", "swap_obj"), ("image 4", "a cat", "a cat", "swap_obj")]
-    corpus = corpus_of(rows)
-    found = filtered(corpus, [word_judge(2)], unit=unit, constant=1.0)
+    text_pairs = text_pairs_of(rows)
+    found = filtered(text_pairs, [word_judge(2)], unit=unit, constant=1.0)
     equal = [
-        number for number, (a, b) in enumerate(corpus.pairs) if corpus.captions[a].lower() == corpus.captions[b].lower()
+        number
+        for number, (a, b) in enumerate(text_pairs.pairs)
+        if text_pairs.captions[a].lower() == text_pairs.captions[b].lower()
     ]
     assert len(equal) >= 2
     assert found.pair_score[equal].tolist() == [0.5] * len(equal)
@@ -175,8 +195,8 @@ def test_a_pair_that_looks_equal_has_one_half(unit: str) -> None:
 
 @every_unit
 def test_texts_that_say_nothing_are_judged_near_one_half_and_all_kept(unit: str) -> None:
-    corpus = corpus_of([(f"{i}", f"a {i % 7}", f"a {(i + 3) % 7}", "swap_obj") for i in range(300)])
-    found = filtered(corpus, [word_judge(1)], unit=unit)
+    text_pairs = text_pairs_of([(f"{i}", f"a {i % 7}", f"a {(i + 3) % 7}", "swap_obj") for i in range(300)])
+    found = filtered(text_pairs, [word_judge(1)], unit=unit)
     assert found.pair_score.mean() == pytest.approx(0.5, abs=0.02)
     assert found.constant == math.inf
     assert found.keep.all()
@@ -186,44 +206,44 @@ def test_texts_that_say_nothing_are_judged_near_one_half_and_all_kept(unit: str)
 def test_all_pairs_equal_keep_everything() -> None:
     rows = [(str(i), f"a {word}", f"a {word}", "swap_obj") for i, word in enumerate(["dog", "cat", "bus"] * 10)]
     for unit in UNITS:
-        found = filtered(corpus_of(rows), unit=unit)
+        found = filtered(text_pairs_of(rows), unit=unit)
         assert found.pair_keep.all()
         np.testing.assert_allclose(found.pair_score, 0.5, atol=1e-3)
 
 
 @every_unit
 def test_the_searched_constant_leaves_fresh_judges_near_the_target(unit: str) -> None:
-    corpus = corpus_of(cued(300, 0.2, 0.7))
+    text_pairs = text_pairs_of(with_giveaway(300, 0.2, 0.7))
     judges: list[Judge] = [word_judge(1)]
-    encoded = encode(judges, corpus)
-    judged = judge_texts(corpus, judges, encoded, unit=unit, folds=3, seed=0)
+    panel = seat(judges, text_pairs, folds=3)
+    judged = judge_texts(panel, unit=unit, seed=0)
     reached = []
     for target in (0.52, 0.62):
-        constant = search_constant(corpus, judged, judges, encoded, unit=unit, target=target, seed=0)
+        constant = search_constant(panel, judged, FilterPlan(unit=unit, target=target))
         assert 1.0 <= constant <= LARGEST_CONSTANT
-        found = filtered(corpus, judges, unit=unit, target=target)
+        found = filtered(text_pairs, judges, unit=unit, target=target)
         assert found.constant == constant
-        part = corpus.subset(found.keep, found.pair_keep)
-        said = probe(part, judges, encode(judges, part), folds=3, seed="fresh")
-        values = [auc(said.texts["word"], part.labels), float(paired_wins(said.pairs["word"]).mean())]
+        part = panel.subset(found.keep, found.pair_keep)
+        probed = probe(part, seed="fresh")
+        values = [auc(probed.texts["word"], part.text_pairs.labels), float(paired_wins(probed.pairs["word"]).mean())]
         reached.append({"text": values[0], "pair": values[1], "both": max(values)}[unit])
         assert reached[-1] == pytest.approx(target, abs=0.05)
     assert reached[0] < reached[1] - 0.04
 
 
 def test_a_target_that_everything_meets_keeps_everything() -> None:
-    found = filtered(CORPUS, target=1.0)
+    found = filtered(TEXT_PAIRS, target=1.0)
     assert found.constant == math.inf
     assert found.keep.all()
 
 
 def test_constants_below_one_can_be_asked_for_and_keep_less() -> None:
-    kept = [filtered(CORPUS, constant=constant).keep_probability.mean() for constant in (0.5, 1.0, 2.0)]
+    kept = [filtered(TEXT_PAIRS, constant=constant).keep_probability.mean() for constant in (0.5, 1.0, 2.0)]
     assert kept[0] < kept[1] < kept[2]
 
 
 def typed(images: int) -> list[Row]:
-    """Swaps say nothing, replacements nearly always have the cue, attributes sometimes."""
+    """Swaps say nothing, replacements nearly always have the giveaway, attributes sometimes."""
     rng = np.random.default_rng(0)
     rows = []
     for image in range(images):
@@ -236,25 +256,34 @@ def typed(images: int) -> list[Row]:
     return rows
 
 
-@pytest.mark.parametrize("rule", ["overlap", "top_fraction", "aflite"])
-@every_unit
+@pytest.mark.parametrize(
+    ("unit", "rule"),
+    [
+        (unit, rule)
+        for unit in UNITS
+        for rule in ("overlap", "top_fraction", "aflite")
+        if (unit, rule) != ("both", "aflite")
+    ],
+)
 def test_types_kept_apart_keep_the_same_share(unit: str, rule: str) -> None:
-    corpus = corpus_of(typed(100))
-    arguments = {"constant": 1.0} if rule == "overlap" else {"rule": rule, "fraction": 0.2 if rule == "aflite" else 0.4}
-    apart = filtered(corpus, [word_judge(1)], unit=unit, per_type=True, **arguments)
+    text_pairs = text_pairs_of(typed(100))
+    arguments = (
+        {"constant": 1.0} if rule == "overlap" else {"rule": rule, "top_fraction": 0.2 if rule == "aflite" else 0.4}
+    )
+    apart = filtered(text_pairs, [word_judge(1)], unit=unit, per_type=True, **arguments)
     kinds = ("swap_obj", "replace_rel", "replace_att")
     if unit == "text":
-        shares = [apart.keep_probability[corpus.types == kind].mean() for kind in kinds]
+        shares = [apart.keep_probability[text_pairs.types == kind].mean() for kind in kinds]
     else:
-        shares = [apart.pair_keep_probability[corpus.pair_types == kind].mean() for kind in kinds]
+        shares = [apart.pair_keep_probability[text_pairs.pair_types == kind].mean() for kind in kinds]
     if rule == "aflite":  # what is not predictable stays; no type loses more than its part
         assert min(shares) >= 0.8 - 1e-9
         assert shares[0] > shares[1]
         return
     assert max(shares) - min(shares) < 0.02
-    together = filtered(corpus, [word_judge(1)], unit=unit, per_type=False, **arguments)
+    together = filtered(text_pairs, [word_judge(1)], unit=unit, per_type=False, **arguments)
     keep = (together.pair_keep if unit != "text" else together.keep).astype(float)
-    types = corpus.pair_types if unit != "text" else corpus.types
+    types = text_pairs.pair_types if unit != "text" else text_pairs.types
     assert keep[types == "swap_obj"].mean() - keep[types == "replace_rel"].mean() > 0.1
 
 
@@ -271,34 +300,36 @@ def test_keep_probabilities_per_type_keep_the_share_that_all_would() -> None:
 
 @every_unit
 def test_top_fraction_drops_its_part_of_each_class_or_of_the_pairs(unit: str) -> None:
-    found = filtered(CORPUS, unit=unit, rule="top_fraction", fraction=0.29)
+    found = filtered(TEXT_PAIRS, unit=unit, rule="top_fraction", top_fraction=0.29)
     assert found.constant is None
     if unit != "text":
-        size = len(CORPUS.pairs)
+        size = len(TEXT_PAIRS.pairs)
         assert (~found.pair_keep).sum() == math.floor(0.29 * size)
         assert found.pair_score[~found.pair_keep].min() >= found.pair_score[found.pair_keep].max()
         return
     for label in (1, 0):
-        rows = CORPUS.labels == label
+        rows = TEXT_PAIRS.labels == label
         assert (~found.keep[rows]).sum() == math.floor(0.29 * rows.sum())
         score = found.oof_score * (2 * label - 1)
         assert score[rows & ~found.keep].min() >= score[rows & found.keep].max()
 
 
-@every_unit
-def test_aflite_drops_what_has_the_cue(unit: str) -> None:
+@pytest.mark.parametrize("unit", ["text", "pair"])
+def test_aflite_drops_what_has_the_giveaway(unit: str) -> None:
     """The judge is always right about what has it, and about few others by chance."""
-    corpus = corpus_of(cued(150, 0.0, 0.5))
-    found = filtered(corpus, [word_judge(1)], unit=unit, rule="aflite", fraction=0.2)
-    cue = np.array(["indeed" in caption for caption in corpus.captions])
+    text_pairs = text_pairs_of(with_giveaway(150, 0.0, 0.5))
+    found = filtered(text_pairs, [word_judge(1)], unit=unit, rule="aflite", top_fraction=0.2)
+    giveaway = np.array(["indeed" in caption for caption in text_pairs.captions])
     if unit == "text":
-        negative = corpus.labels == 0
+        negative = text_pairs.labels == 0
         assert (~found.keep[negative]).sum() <= 0.2 * negative.sum()
-        assert cue[negative & ~found.keep].mean() > 0.9
+        assert giveaway[negative & ~found.keep].mean() > 0.9
     else:
-        assert (~found.pair_keep).sum() <= 0.2 * len(corpus.pairs)
-        assert cue[corpus.pairs[~found.pair_keep, 1]].mean() > 0.7  # of all, it is 0.5
-    before, after = (cue[rows & (corpus.labels == 0)].mean() for rows in (np.ones(len(cue), dtype=bool), found.keep))
+        assert (~found.pair_keep).sum() <= 0.2 * len(text_pairs.pairs)
+        assert giveaway[text_pairs.pairs[~found.pair_keep, 1]].mean() > 0.7  # of all, it is 0.5
+    before, after = (
+        giveaway[rows & (text_pairs.labels == 0)].mean() for rows in (np.ones(len(giveaway), dtype=bool), found.keep)
+    )
     assert after < before - 0.04
 
 
@@ -307,51 +338,51 @@ def test_aflite_drops_what_has_the_cue(unit: str) -> None:
 )
 def test_strange_texts_are_judged_and_leave_the_others_alone(text: str) -> None:
     rows = [*ROWS, ("image 3", text, f"{text} indeed", "swap_obj"), ("image 4", f"not {text}", text, "swap_att")]
-    corpus = corpus_of(rows)
+    text_pairs = text_pairs_of(rows)
     for unit in UNITS:
-        found = filtered(corpus, unit=unit, constant=1.2)
+        found = filtered(text_pairs, unit=unit, constant=1.2)
         for part in (found.oof_score, found.keep_probability, found.pair_score, found.pair_keep_probability):
             assert ((part >= 0) & (part <= 1)).all()
-    plain, found = (filtered(which, [word_judge(1)], constant=1.2) for which in (CORPUS, corpus))
-    among = {corpus.key(row): score for row, score in enumerate(found.oof_score)}
-    alone = [among[CORPUS.key(row)] for row in range(len(CORPUS.captions))]
+    plain, found = (filtered(which, [word_judge(1)], constant=1.2) for which in (TEXT_PAIRS, text_pairs))
+    among = {text_pairs.key(row): score for row, score in enumerate(found.oof_score)}
+    alone = [among[TEXT_PAIRS.key(row)] for row in range(len(TEXT_PAIRS.captions))]
     np.testing.assert_allclose(plain.oof_score, alone, atol=0.05)
 
 
 @pytest.mark.parametrize("language", ["一只狗和{}在{}旁边", "كلب و{} قرب {}", "🐶 {} 🐱 {}"])
-def test_a_cue_is_found_in_any_script(language: str) -> None:
+def test_a_giveaway_is_found_in_any_script(language: str) -> None:
     rng = np.random.default_rng(0)
     rows = []
     for image in range(100):
         texts = [language.format(*rng.choice(["一", "二", "三", "四"], 2)) for _ in range(2)]
         rows.append((str(image), texts[0], texts[1] + " 的确!" * bool(rng.random() < 0.8), "swap_obj"))
-    corpus = corpus_of(rows)
-    found = filtered(corpus, unit="text", constant=1.0)
-    cue = np.array(["的确" in caption for caption in corpus.captions])
-    assert found.oof_score[cue].max() < 0.1 < found.oof_score[~cue].min()
-    assert found.keep[cue].mean() < 0.2 < found.keep[~cue].mean()
+    text_pairs = text_pairs_of(rows)
+    found = filtered(text_pairs, unit="text", constant=1.0)
+    giveaway = np.array(["的确" in caption for caption in text_pairs.captions])
+    assert found.oof_score[giveaway].max() < 0.1 < found.oof_score[~giveaway].min()
+    assert found.keep[giveaway].mean() < 0.2 < found.keep[~giveaway].mean()
 
 
 @pytest.mark.parametrize("unit", ["pair", "both"])
 def test_units_of_pairs_without_any_pair_are_refused(unit: str) -> None:
     captions, negatives = tables(ROWS)
-    corpus = build_corpus(text_table(captions, negatives), pair_table(captions, negatives.slice(0, 0)))
+    text_pairs = build_text_pairs(text_table(captions, negatives), pair_table(captions, negatives.slice(0, 0)))
     with pytest.raises(InputError, match=rf"unit: {unit} needs pairs.*Ask for unit: text"):
-        filtered(corpus, unit=unit)
-    assert filtered(corpus, unit="text").pair_keep.tolist() == []
+        filtered(text_pairs, unit=unit)
+    assert filtered(text_pairs, unit="text").pair_keep.tolist() == []
 
 
 @every_unit
 def test_a_filter_that_would_keep_nothing_is_refused(unit: str) -> None:
     with pytest.raises(InputError, match="Nothing would be kept"):
-        filtered(CORPUS, unit=unit, constant=1e-300)
+        filtered(TEXT_PAIRS, unit=unit, constant=1e-300)
 
 
 @every_unit
 def test_a_search_on_classes_that_do_not_overlap_keeps_next_to_nothing_or_says_so(unit: str) -> None:
-    corpus = corpus_of(cued(60, 0.0, 1.0))
+    text_pairs = text_pairs_of(with_giveaway(60, 0.0, 1.0))
     try:
-        found = filtered(corpus, unit=unit)
+        found = filtered(text_pairs, unit=unit)
     except InputError as error:
         assert "Nothing would be kept" in str(error)  # noqa: PT017
     else:
@@ -359,12 +390,12 @@ def test_a_search_on_classes_that_do_not_overlap_keeps_next_to_nothing_or_says_s
 
 
 def test_folds_of_texts_are_those_of_their_images() -> None:
-    found = filtered(CORPUS, constant=1.0, seed=4)
-    assert (found.fold == fold_of(CORPUS.image_ids, 3, "filter 4")[CORPUS.images]).all()
-    assert (found.pair_fold == found.fold[CORPUS.pairs[:, 0]]).all()
+    found = filtered(TEXT_PAIRS, constant=1.0, seed=4)
+    assert (found.fold == fold_of(TEXT_PAIRS.image_ids, 3, "filter 4")[TEXT_PAIRS.images]).all()
+    assert (found.pair_fold == found.fold[TEXT_PAIRS.pairs[:, 0]]).all()
 
 
 def test_the_seed_changes_folds_and_draws() -> None:
-    one, other = (filtered(CORPUS, constant=1.0, seed=seed) for seed in (0, 1))
+    one, other = (filtered(TEXT_PAIRS, constant=1.0, seed=seed) for seed in (0, 1))
     assert (one.fold != other.fold).any()
     assert (one.keep != other.keep).any()

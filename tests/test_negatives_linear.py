@@ -14,10 +14,10 @@ from sklearn.linear_model import LogisticRegression
 
 import negatives.judging.linear
 from negatives.judging.bias_metrics import auc
+from negatives.judging.judge import Judge
 from negatives.judging.linear import (
     SURFACE_FEATURES,
     BayesJudge,
-    Judge,
     LinearJudge,
     bayes_judge,
     char_judge,
@@ -25,7 +25,7 @@ from negatives.judging.linear import (
     surface_judge,
     word_judge,
 )
-from tests.test_negatives_text_pairs import corpus_of, cued
+from tests.test_negatives_text_pairs import text_pairs_of, with_giveaway
 
 MAKERS: dict[str, Callable[[], Judge]] = {
     "word": word_judge, "char": char_judge, "surface": surface_judge, "bayes": bayes_judge
@@ -95,7 +95,7 @@ def test_char_features_are_counts_of_unit_length_with_case() -> None:
 
 @every_judge
 def test_features_of_a_text_do_not_depend_on_the_other_texts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = corpus_of(cued(20, 0.2, 0.5)).captions[:50]
+    texts = text_pairs_of(with_giveaway(20, 0.2, 0.5)).captions[:50]
     alone = dense(MAKERS[name]().encode(texts))
     among = dense(MAKERS[name]().encode([*STRANGE, *texts]))[len(STRANGE) :]
     # columns are numbered anew, so that sums run in another order
@@ -105,23 +105,23 @@ def test_features_of_a_text_do_not_depend_on_the_other_texts(name: str, monkeypa
 
 
 def test_fit_on_texts_is_the_logistic_regression_of_scikit_learn() -> None:
-    corpus = corpus_of(cued(40, 0.2, 0.6))
+    text_pairs = text_pairs_of(with_giveaway(40, 0.2, 0.6))
     judge = word_judge(2, regularisation=0.5)
-    seen, asked = np.arange(0, 100), np.arange(100, len(corpus.captions))
-    found = judge.fit(judge.encode(corpus.captions), seen, corpus.labels[seen])(asked)
+    seen, asked = np.arange(0, 100), np.arange(100, len(text_pairs.captions))
+    found = judge.fit(judge.encode(text_pairs.captions), seen, text_pairs.labels[seen])(asked)
     counter = CountVectorizer(binary=True, ngram_range=(1, 2), token_pattern=r"\b\w+\b")
     model = LogisticRegression(C=0.5, class_weight="balanced", max_iter=5000, tol=1e-9)
-    model.fit(counter.fit_transform([corpus.captions[i] for i in seen]), corpus.labels[seen])
-    expected = model.decision_function(counter.transform([corpus.captions[i] for i in asked]))
+    model.fit(counter.fit_transform([text_pairs.captions[i] for i in seen]), text_pairs.labels[seen])
+    expected = model.decision_function(counter.transform([text_pairs.captions[i] for i in asked]))
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
 def test_fit_on_pairs_is_the_logistic_regression_on_differences_both_ways_round() -> None:
-    corpus = corpus_of(cued(40, 0.2, 0.6))
+    text_pairs = text_pairs_of(with_giveaway(40, 0.2, 0.6))
     judge = word_judge(1, regularisation=0.5)
-    found = judge.fit_pairs(judge.encode(corpus.captions), corpus.pairs)(np.arange(len(corpus.captions)))
-    counts = CountVectorizer(binary=True, token_pattern=r"\b\w+\b").fit_transform(corpus.captions).toarray()
-    difference = counts[corpus.pairs[:, 0]].astype(float) - counts[corpus.pairs[:, 1]]
+    found = judge.fit_pairs(judge.encode(text_pairs.captions), text_pairs.pairs)(np.arange(len(text_pairs.captions)))
+    counts = CountVectorizer(binary=True, token_pattern=r"\b\w+\b").fit_transform(text_pairs.captions).toarray()
+    difference = counts[text_pairs.pairs[:, 0]].astype(float) - counts[text_pairs.pairs[:, 1]]
     # each pair twice, so half the weight each
     model = LogisticRegression(C=0.25, fit_intercept=False, max_iter=5000, tol=1e-9)
     model.fit(np.concatenate([difference, -difference]), [1] * len(difference) + [0] * len(difference))
@@ -144,27 +144,27 @@ def test_naive_bayes_by_hand() -> None:
 
 @every_judge
 def test_exchanging_the_texts_of_every_pair_negates_all_scores(name: str) -> None:
-    corpus = corpus_of(cued(40, 0.1, 0.5, cue="indeed ."))
-    judge, rows = MAKERS[name](), np.arange(len(corpus.captions))
-    encoded = judge.encode(corpus.captions)
-    scores = judge.fit_pairs(encoded, corpus.pairs)(rows)
-    back = judge.fit_pairs(encoded, corpus.pairs[:, ::-1])(rows)
+    text_pairs = text_pairs_of(with_giveaway(40, 0.1, 0.5, giveaway="indeed ."))
+    judge, rows = MAKERS[name](), np.arange(len(text_pairs.captions))
+    encoded = judge.encode(text_pairs.captions)
+    scores = judge.fit_pairs(encoded, text_pairs.pairs)(rows)
+    back = judge.fit_pairs(encoded, text_pairs.pairs[:, ::-1])(rows)
     assert np.ptp(scores) > 0.5
     np.testing.assert_allclose(back, -scores, atol=1e-9)
 
 
 @every_judge
 @pytest.mark.parametrize("unit", ["text", "pair"])
-def test_judges_learn_the_cue(name: str, unit: str) -> None:
-    corpus = corpus_of(cued(60, 0.0, 0.5, cue="indeed ."))
+def test_judges_learn_the_giveaway(name: str, unit: str) -> None:
+    text_pairs = text_pairs_of(with_giveaway(60, 0.0, 0.5, giveaway="indeed ."))
     judge = MAKERS[name]()
-    encoded = judge.encode(corpus.captions)
-    half = corpus.images < 30
+    encoded = judge.encode(text_pairs.captions)
+    half = text_pairs.images < 30
     if unit == "text":
-        scorer = judge.fit(encoded, np.flatnonzero(half), corpus.labels[half])
+        scorer = judge.fit(encoded, np.flatnonzero(half), text_pairs.labels[half])
     else:
-        scorer = judge.fit_pairs(encoded, corpus.pairs[half[corpus.pairs[:, 0]]])
-    is_plain = np.array(["indeed" not in text for text in corpus.captions])
+        scorer = judge.fit_pairs(encoded, text_pairs.pairs[half[text_pairs.pairs[:, 0]]])
+    is_plain = np.array(["indeed" not in text for text in text_pairs.captions])
     assert auc(scorer(np.flatnonzero(~half)), is_plain[~half].astype(int)) > 0.9
 
 

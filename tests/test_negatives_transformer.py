@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +20,21 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from negatives.judging import build_judges
 from negatives.judging.crossfit import fold_of_texts, held_out_scores
-from negatives.judging.text_pairs import build_corpus
-from negatives.judging.transformer import TransformerJudge, class_weights, judge_loss, schedule, without_words, word_ids
+from negatives.judging.panel import seat
+from negatives.judging.settings import JudgeSettings, TransformerSettings
+from negatives.judging.text_pairs import build_text_pairs
+from negatives.judging.transformer import TransformerJudge
+from negatives.judging.transformer_training import class_weights, judge_loss, schedule, without_words, word_ids
 from negatives.tables.files import InputError
 
 WORDS = ["dog", "cat", "horse", "bus", "tree", "bed", "kite", "cup", "man", "boat"]
-SCRATCH = TransformerJudge(
-    checkpoint=None, hidden_size=32, layers=1, epochs=8, lr=5e-3, batch_size=32, accelerator="cpu"
+TINY = TransformerSettings(
+    checkpoint=None, hidden_size=16, layers=2, epochs=1, lr=5e-3, batch_size=16, accelerator="cpu"
 )
-SHORT = TransformerJudge(checkpoint=None, hidden_size=16, layers=2, epochs=1, lr=5e-3, batch_size=16, accelerator="cpu")
+SHORT = TransformerJudge(TINY)
+SCRATCH = TransformerJudge(replace(TINY, hidden_size=32, layers=1, epochs=8, batch_size=32))
 
 
 def planted(count: int) -> tuple[list[str], np.ndarray]:
@@ -79,7 +84,8 @@ def save_checkpoint(folder: Path, *, dropout: float = 0.1, head: int | None = No
 
 
 def from_checkpoint(checkpoint: str, *, lr: float = 1e-3, epochs: int = 1) -> TransformerJudge:
-    return TransformerJudge(checkpoint=checkpoint, lr=lr, epochs=epochs, batch_size=32, accelerator="cpu")
+    settings = TransformerSettings(checkpoint=checkpoint, lr=lr, epochs=epochs, batch_size=32, accelerator="cpu")
+    return TransformerJudge(settings)
 
 
 def fitted_scores(judge: TransformerJudge, count: int = 100) -> np.ndarray:
@@ -113,16 +119,16 @@ def test_fits_depend_on_their_arguments_only_and_leave_generators_alone() -> Non
     pairs = np.arange(100).reshape(50, 2)
     twice = [SHORT.fit_pairs(encoded, pairs)(np.arange(100)) for _ in range(2)]
     assert np.array_equal(*twice)
-    assert not np.array_equal(fitted_scores(TransformerJudge(**{**vars(SHORT), "seed": 1})), scores)
+    assert not np.array_equal(fitted_scores(replace(SHORT, seed=1)), scores)
 
 
-def test_learns_a_planted_cue_on_texts() -> None:
+def test_learns_a_planted_giveaway_on_texts() -> None:
     encoded = SCRATCH.encode(TEXTS)
     scores = SCRATCH.fit(encoded, np.arange(300), LABELS[:300])(np.arange(300, 400))
     assert auc(scores, LABELS[300:]) > 0.9
 
 
-def test_learns_a_planted_cue_on_pairs() -> None:
+def test_learns_a_planted_giveaway_on_pairs() -> None:
     encoded = SCRATCH.encode(TEXTS)
     pairs = np.stack([np.flatnonzero(LABELS == 1), np.flatnonzero(LABELS == 0)], axis=1)
     scores = SCRATCH.fit_pairs(encoded, pairs[:150])(np.arange(400))
@@ -143,7 +149,7 @@ def test_class_imbalance_does_not_shift_scores() -> None:
     """Of words that say nothing, one class in five leaves the mean probability at a half, not at a fifth."""
     labels = (np.arange(400) % 5 == 0).astype(np.int64)
     texts = [" ".join(np.random.default_rng(row).choice(WORDS, size=5)) for row in range(400)]
-    judge = TransformerJudge(**{**vars(SHORT), "epochs": 4})
+    judge = TransformerJudge(replace(TINY, epochs=4))
     scores = judge.fit(judge.encode(texts), np.arange(400), labels)(np.arange(400))
     assert abs(scores.mean()) < 0.3 < abs(np.log(0.2 / 0.8))
 
@@ -220,7 +226,7 @@ def test_a_checkpoint_is_trained_in_train_mode(tmp_path: Path) -> None:
     assert np.abs(scores[0] - scores[1]).max() > 1e-4
 
 
-def test_a_checkpoint_learns_a_planted_cue(tmp_path: Path) -> None:
+def test_a_checkpoint_learns_a_planted_giveaway(tmp_path: Path) -> None:
     judge = from_checkpoint(save_checkpoint(tmp_path, dropout=0.0), lr=1e-2, epochs=6)
     assert auc(fitted_scores(judge, count=300)[300:], LABELS[300:]) > 0.9
 
@@ -278,14 +284,16 @@ def test_is_cross_fitted(unit: str) -> None:
     columns = {"text_id": names, "image_id": images, "caption": TEXTS, "label": LABELS.tolist()}
     numbers = {"caption_id": range(1, 400, 2), "negative_id": range(0, 400, 2)}
     pairs = pa.table({name: [str(row) for row in rows] for name, rows in numbers.items()})
-    corpus = build_corpus(pa.table({**columns, "negative_type": types}), pairs)
-    fold = fold_of_texts(corpus, 3, 0)
-    held = held_out_scores(SCRATCH, SCRATCH.encode(corpus.captions), corpus, unit=unit, fold=fold, workers=2)
+    text_pairs = build_text_pairs(pa.table({**columns, "negative_type": types}), pairs)
+    fold = fold_of_texts(text_pairs, 3, 0)
+    held = held_out_scores(seat([SCRATCH], text_pairs, workers=2), SCRATCH, unit=unit, fold=fold)
     scores = held.out_of_fold(fold)
     if unit == "text":
-        assert auc(scores, corpus.labels) > 0.9
-    assert (scores[corpus.pairs[:, 0]] > scores[corpus.pairs[:, 1]]).mean() > 0.9
+        assert auc(scores, text_pairs.labels) > 0.9
+    assert (scores[text_pairs.pairs[:, 0]] > scores[text_pairs.pairs[:, 1]]).mean() > 0.9
 
 
-def test_settings_are_plain_values() -> None:
-    assert json.loads(json.dumps(vars(TransformerJudge())))["name"] == "transformer"
+def test_a_configuration_reaches_the_judge_as_it_is() -> None:
+    settings = JudgeSettings(transformer=TINY)
+    assert build_judges(["transformer"], settings) == [TransformerJudge(TINY)]
+    assert build_judges(["transformer"], JudgeSettings()) != build_judges(["transformer"], settings)

@@ -16,8 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from experiments.build import build_judges
-from experiments.config.text_schemas import JudgeConfig
+from negatives.filtering.plan import AuditPlan, FilterPlan
+from negatives.judging import build_judges
+from negatives.judging.settings import JudgeSettings
 from negatives.tables.files import read_jsonl
 from negatives.tables.randomness import generator_for
 
@@ -29,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
         "python -m experiments.bench.filter_speed",
-        description="Times corpus, audit and filter (its certificate aside), each size in a process of its own.",
+        description="Times text_pairs, audit and filter (its certificate aside), each size in a process of its own.",
         allow_abbrev=False,
     )
     add = made.add_argument
@@ -77,9 +78,9 @@ def make_tables(path: str, texts: int) -> tuple[pa.Table, pa.Table]:
         drawn = rng.random(len(own))
         others = rng.integers(len(words), size=len(own))
         exchange = {w: words[o] if d < EXCHANGED else w for w, d, o in zip(own, drawn, others, strict=True)}
-        for key, label, kind in (("caption", 1, ""), ("negative_caption", 0, record["type"])):
+        for key, label, negative_type in (("caption", 1, ""), ("negative_caption", 0, record["type"])):
             text = " ".join(exchange[word] for word in record[key].split())
-            row = (f"{'caption' if label else 'negative'}:{number}", str(number // 2), text, label, kind)
+            row = (f"{'caption' if label else 'negative'}:{number}", str(number // 2), text, label, negative_type)
             for column, value in zip(columns.values(), row, strict=True):
                 column.append(value)
         ids["caption_id"].append(str(number))
@@ -88,10 +89,10 @@ def make_tables(path: str, texts: int) -> tuple[pa.Table, pa.Table]:
 
 
 def _measure(sender: Any, arguments: argparse.Namespace, texts: int) -> None:
-    from negatives.filtering.audit import audit_corpus
-    from negatives.filtering.filter import filter_corpus
-    from negatives.judging.bias_metrics import encode
-    from negatives.judging.text_pairs import build_corpus
+    from negatives.filtering.audit import audit_texts
+    from negatives.filtering.filter import filter_texts
+    from negatives.judging.panel import seat
+    from negatives.judging.text_pairs import build_text_pairs
 
     tables = make_tables(arguments.pairs, texts)
     seconds = {}
@@ -102,15 +103,14 @@ def _measure(sender: Any, arguments: argparse.Namespace, texts: int) -> None:
         seconds[name] = time.perf_counter() - start
         start = time.perf_counter()
 
-    corpus = build_corpus(*tables)
-    lap("corpus")
-    judges = build_judges(arguments.judges, JudgeConfig())
-    encoded = encode(judges, corpus)
+    text_pairs = build_text_pairs(*tables)
+    lap("texts")
+    panel = seat(build_judges(arguments.judges, JudgeSettings()), text_pairs, workers=arguments.workers)
     lap("n-grams")
     if not arguments.no_audit:
-        audit_corpus(corpus, judges, encoded, workers=arguments.workers)
+        audit_texts(panel, AuditPlan())
         lap("audit")
-    filtered = filter_corpus(corpus, judges, encoded, constant=arguments.constant, workers=arguments.workers)
+    filtered = filter_texts(panel, FilterPlan(constant=arguments.constant))
     lap("filter")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     result = {"gibibytes": peak, "kept": float(filtered.keep.mean()), "constant": filtered.constant}

@@ -13,20 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from experiments.build import build_judges
-from experiments.config.text_schemas import JudgeConfig, TransformerConfig
+from negatives.filtering.plan import CertificatePlan, FilterPlan
+from negatives.judging import build_judges
+from negatives.judging.settings import JudgeSettings, TransformerSettings
 from negatives.tables.captions import pair_table, read_jsonl, text_table, write_json
 
 if TYPE_CHECKING:
     from negatives.filtering.certificate import Certificate
-    from negatives.judging.text_pairs import Corpus
+    from negatives.judging.bias_metrics import Estimate
+    from negatives.judging.text_pairs import TextPairs
 
 FAMILIES = {
     "replace": ("replace_obj", "replace_att", "replace_rel"),
     "swap": ("swap_obj", "swap_att"),
     "add": ("add_obj", "add_att"),
 }
-FROM_SCRATCH = TransformerConfig(checkpoint=None, layers=1, epochs=6, lr=1e-3, accelerator="cpu")
+FROM_SCRATCH = TransformerSettings(checkpoint=None, layers=1, epochs=6, lr=1e-3, accelerator="cpu")
 ARMS = ("text", "pair", "both", "top_fraction text", "top_fraction pair")
 EXAMPLES = """\
 examples:
@@ -75,29 +77,31 @@ class Row:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line."""
     arguments = parser().parse_args(argv)
-    corpus = read_corpus(
+    text_pairs = read_text_pairs(
         arguments.pairs,
         [name for family in arguments.families for name in FAMILIES[family]],
         harmonised=not arguments.raw,
         paraphrases=arguments.paraphrases,
     )
-    counts = f"{len(corpus.captions)} texts ({int(corpus.labels.sum())} positives), {len(corpus.pairs)} pairs"
-    print(f"{counts}, {len(corpus.image_ids)} images", flush=True)
+    counts = (
+        f"{len(text_pairs.captions)} texts ({int(text_pairs.labels.sum())} positives), {len(text_pairs.pairs)} pairs"
+    )
+    print(f"{counts}, {len(text_pairs.image_ids)} images", flush=True)
     rows = []
-    for row in measure(corpus, arguments):
+    for row in measure(text_pairs, arguments):
         rows.append(row)
         print(line(row), flush=True)
     print("\n" + table(rows))
     if arguments.json:
         content = [vars(row) | {"certificate": row.certificate.to_json()} for row in rows]
-        write_json({"corpus": counts, "rows": content}, Path(arguments.json))
+        write_json({"texts": counts, "rows": content}, Path(arguments.json))
     return 0
 
 
-def read_corpus(path: str, types: Sequence[str], *, harmonised: bool, paraphrases: bool) -> Corpus:
+def read_text_pairs(path: str, types: Sequence[str], *, harmonised: bool, paraphrases: bool) -> TextPairs:
     """The texts and pairs of a file of written negatives."""
     from negatives.filtering.harmonise import harmonise_table
-    from negatives.judging.text_pairs import build_corpus
+    from negatives.judging.text_pairs import build_text_pairs
 
     captions: dict[tuple[str, str], dict[str, Any]] = {}
     hard: dict[tuple[str, str], dict[str, Any]] = {}
@@ -119,54 +123,35 @@ def read_corpus(path: str, types: Sequence[str], *, harmonised: bool, paraphrase
     false = pa.Table.from_pylist(negatives)
     if harmonised:
         false = harmonise_table(true, false)
-    return build_corpus(text_table(true, false), pair_table(true, false))
+    return build_text_pairs(text_table(true, false), pair_table(true, false))
 
 
-def measure(corpus: Corpus, arguments: argparse.Namespace) -> Iterator[Row]:
+def measure(text_pairs: TextPairs, arguments: argparse.Namespace) -> Iterator[Row]:
     """Every arm at every seed."""
     from negatives.filtering.certificate import certify
-    from negatives.filtering.filter import filter_corpus
-    from negatives.judging.bias_metrics import encode
+    from negatives.filtering.filter import filter_texts
+    from negatives.judging.panel import seat
 
-    config = JudgeConfig(transformer=FROM_SCRATCH)
-    extra = ["transformer"] if arguments.transformer else []
-    judges = build_judges(["word", "char", "surface", *extra], config)
-    probes = [*judges, *build_judges(["bayes"], config)]
-    encoded = encode(probes, corpus)
+    settings = JudgeSettings(transformer=FROM_SCRATCH)
+    names = ["word", "char", "surface", *(["transformer"] if arguments.transformer else [])]
+    folds = min(5, arguments.folds) if arguments.transformer else arguments.folds
+    panel = seat(build_judges(names, settings), text_pairs, folds=folds, workers=arguments.workers)
+    probes = panel.with_judges([*panel.judges, *build_judges(["bayes"], settings)])
+    certificate_plan = CertificatePlan(seeds=arguments.fold_seeds, bootstrap=0)
     for seed in arguments.seeds:
         for arm in arguments.arms:
             start = time.monotonic()
             *rule, unit = arm.split()
-            filtered = filter_corpus(
-                corpus,
-                judges,
-                encoded,
-                unit=unit,
-                rule=rule[0] if rule else "overlap",
-                folds=min(5, arguments.folds) if arguments.transformer else arguments.folds,
-                seed=seed,
-                workers=arguments.workers,
-            )
+            filtered = filter_texts(panel, FilterPlan(unit=unit, rule=rule[0] if rule else "overlap", seed=seed))
             seconds = time.monotonic() - start
-            certificate = certify(
-                corpus,
-                filtered,
-                probes,
-                encoded,
-                folds=5,
-                seeds=arguments.fold_seeds,
-                bootstrap=0,
-                seed=seed,
-                workers=arguments.workers,
-            )
-            yield Row(arm, seed, filtered.constant, seconds, certificate)
+            yield Row(arm, seed, filtered.constant, seconds, certify(probes, filtered, certificate_plan, seed=seed))
 
 
 def line(row: Row) -> str:
     """One arm at one seed, in a line."""
     kept = " ".join(f"{name} {row.certificate.retention[name].share:.3f}" for name in ("texts", "positives", "pairs"))
     values = " ".join(
-        f"{estimate.estimand.split('_')[0]}:{estimate.judge} {estimate.value:.3f}"
+        f"{estimate.metric.split('_')[0]}:{estimate.judge} {estimate.value:.3f}"
         for estimate in row.certificate.estimates
         if estimate.negative_type == "all"
     )
@@ -191,18 +176,18 @@ def table(rows: Sequence[Row]) -> str:
         shares = [
             _spread([row.certificate.retention[name].share for row in own]) for name in ("texts", "positives", "pairs")
         ]
-        for label, kind in ((arm, "estimates"), (f"random, as large as {arm}", "control")):
+        for label, part in ((arm, "estimates"), (f"random, as large as {arm}", "control")):
             cells = [
-                _spread([_value(getattr(row.certificate, kind), estimand, name) for row in own])
-                for estimand in ("auc", "paired_accuracy")
+                _spread([_value(getattr(row.certificate, part), metric, name) for row in own])
+                for metric in ("auc", "paired_accuracy")
                 for name in probes
             ]
             lines.append("| " + " | ".join([label, *shares, *cells]) + " |")
     return "\n".join(lines)
 
 
-def _value(found: Sequence[Any], estimand: str, judge: str) -> float:
-    values = [one.value for one in found if (one.estimand, one.judge, one.negative_type) == (estimand, judge, "all")]
+def _value(found: Sequence[Estimate], metric: str, judge: str) -> float:
+    values = [one.value for one in found if (one.metric, one.judge, one.negative_type) == (metric, judge, "all")]
     return values[0] if values else float("nan")
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from experiments.build import build_judges
-from experiments.config.text_schemas import JudgeConfig
 from experiments.runs.progress import tracker
 from negatives.filtering.harmonise import harmonise_table
+from negatives.filtering.plan import AuditPlan
+from negatives.judging import build_judges
+from negatives.judging.settings import JudgeSettings
 from negatives.tables.captions import pair_table, text_table, valid_rows
 from negatives.tables.files import read_jsonl
 from negatives.types import NEGATIVE_TYPES, family_of
@@ -91,19 +92,17 @@ def coverage(valid: pa.Table, family: str) -> int:
 
 def audited(captions: pa.Table, negatives: pa.Table, arguments: argparse.Namespace) -> list[Estimate | None]:
     """AUC and paired accuracy of all judges together, on captions that have a negative."""
-    from negatives.filtering.audit import audit_corpus
-    from negatives.judging.bias_metrics import encode
-    from negatives.judging.text_pairs import build_corpus
+    from negatives.filtering.audit import audit_texts
+    from negatives.judging.panel import seat
+    from negatives.judging.text_pairs import build_text_pairs
 
     own = set(negatives["caption_id"].to_pylist())
     with_own = captions.filter(pa.array([caption_id in own for caption_id in captions["caption_id"].to_pylist()]))
     alike = harmonise_table(with_own, negatives)
-    corpus = build_corpus(text_table(with_own, alike), pair_table(with_own, alike))
-    judges = build_judges(["word", "char", "surface", "bayes"], JudgeConfig())
-    encoded = encode(judges, corpus)
-    audit = audit_corpus(
-        corpus, judges, encoded, folds=5, ngrams=2, top=1, bootstrap=200, seed=arguments.seed, workers=arguments.workers
-    )
+    text_pairs = build_text_pairs(text_table(with_own, alike), pair_table(with_own, alike))
+    judges = build_judges(["word", "char", "surface", "bayes"], JudgeSettings())
+    panel = seat(judges, text_pairs, workers=arguments.workers)
+    audit = audit_texts(panel, AuditPlan(top=1, seed=arguments.seed))
     return [audit.find("auc"), audit.find("paired_accuracy")]
 
 

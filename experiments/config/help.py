@@ -88,7 +88,8 @@ def strip_optional(hint: Any) -> tuple[Any, bool]:
 
 
 def _walk(config: Any, prefix: str) -> Iterator[Key]:
-    hints, docs = get_type_hints(type(config)), _docstrings(type(config))
+    bases = [base for base in reversed(type(config).__mro__) if dataclasses.is_dataclass(base)]
+    hints, docs = get_type_hints(type(config)), {name: doc for base in bases for name, doc in _docstrings(base).items()}
     for field in dataclasses.fields(config):
         name, value, hint = prefix + field.name, getattr(config, field.name), hints[field.name]
         inner, _ = strip_optional(hint)

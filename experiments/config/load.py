@@ -110,6 +110,7 @@ class _Check:
 
     def fill(self, node: DictConfig, schema: type, mapping: Mapping[Any, Any], place: Place) -> None:
         """Puts a mapping into the node of a dataclass."""
+        OmegaConf.set_readonly(node, False)  # of a frozen dataclass OmegaConf makes a node that cannot be filled
         hints = get_type_hints(schema)
         for key, value in mapping.items():
             where = (*place, str(key))

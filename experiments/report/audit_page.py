@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.report.page import number, template_environment
-from experiments.report.plots import estimates_plot, look
+from experiments.report.plots import METRIC_NAMES, estimates_plot, look
 from negatives.filtering.audit import Audit
 from negatives.judging.bias_metrics import Estimate
 
-ESTIMAND_NAMES = {"auc": "AUC of single texts", "paired_accuracy": "accuracy on pairs"}
 DUPLICATE_NAMES = {
     "both_classes": "texts that are a positive and a negative",
     "repeated_positives": "positives that repeat another positive",
@@ -47,7 +46,7 @@ class AuditPage:
 def render_audit_page(page: AuditPage) -> str:
     """The page as HTML: plots inside, nothing fetched from anywhere."""
     environment = template_environment()
-    environment.filters |= {"measured": measured, "interval": interval, "cue": cue}
+    environment.filters |= {"measured": measured, "interval": interval, "giveaway": giveaway}
     audits = list(page.parts.values())
     names = list(dict.fromkeys(estimate.judge for audit in audits for estimate in audit.estimates))
     estimates = {name: audit.estimates for name, audit in page.parts.items()}
@@ -55,8 +54,8 @@ def render_audit_page(page: AuditPage) -> str:
     return environment.get_template("audit.html").render(
         page=page,
         looks=looks,
-        estimands={name: title for name, title in ESTIMAND_NAMES.items() if any(audit.find(name) for audit in audits)},
-        types=list(dict.fromkeys(kind for audit in audits for kind in audit.types)),
+        metrics={name: title for name, title in METRIC_NAMES.items() if any(audit.find(name) for audit in audits)},
+        types=list(dict.fromkeys(name for audit in audits for name in audit.types)),
         duplicates=DUPLICATE_NAMES,
         plot=estimates_plot(estimates, looks),
     )
@@ -82,10 +81,10 @@ def interval(estimate: Estimate | None) -> str:
     return f"{number(estimate.low)} – {number(estimate.high)}"
 
 
-def cue(value: float, kind: str) -> str:
-    """A cue's value as the page writes it: shares in percent.
+def giveaway(value: float, kind: str) -> str:
+    """A giveaway's value as the page writes it: shares in percent.
 
-    >>> cue(0.1234, "share"), cue(52.071, "mean"), cue(float("nan"), "mean")
+    >>> giveaway(0.1234, "share"), giveaway(52.071, "mean"), giveaway(float("nan"), "mean")
     ('12.3 %', '52.07', '–')
     """
     if math.isnan(value):
@@ -94,10 +93,13 @@ def cue(value: float, kind: str) -> str:
 
 
 def audit_tables(parts: Mapping[str, Audit]) -> dict[str, Table]:
-    """Columns and rows of "estimates", "ngrams", "cues" and "given_away"; what was not measured is None."""
+    """Columns and rows of "estimates", "ngrams", "cues" and "given_away"; what was not measured is None.
+
+    Tables and columns are named as in `audit.json`.
+    """
     plain = {name: audit.to_json() for name, audit in parts.items()}
     estimates = [{"part": part, **row} for part, audit in plain.items() for row in audit["estimates"]]
-    cues = [{"part": part, **row} for part, audit in plain.items() for row in audit["cues"]]
+    giveaways = [{"part": part, **row} for part, audit in plain.items() for row in audit["cues"]]
     ngrams = [
         {"part": part, "more_in": label, **row}
         for part, audit in plain.items()
@@ -113,7 +115,7 @@ def audit_tables(parts: Mapping[str, Audit]) -> dict[str, Table]:
     return {
         "estimates": _table(estimates, "part estimand judge negative_type value low high count"),
         "ngrams": _table(ngrams, "part more_in ngram positives negatives z"),
-        "cues": _table(cues, "part cue kind positives negatives auc"),
+        "cues": _table(giveaways, "part cue kind positives negatives auc"),
         "given_away": _table(given, "part kind image_id negative_type caption negative_caption logit"),
     }
 

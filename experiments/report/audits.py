@@ -61,12 +61,12 @@ def _read(label: str, path: Path) -> LabelledAudit:
     try:
         part = json.loads(path.read_text(encoding="utf-8"))["parts"][-1]
         found = {
-            (estimate["estimand"], estimate["negative_type"]): estimate
+            (estimate["estimand"], estimate["negative_type"]): estimate  # the file's name of a bias metric
             for estimate in part["estimates"]
             if estimate["judge"] == part["judge"]
         }
-        kinds = [kind for estimand, kind in found if estimand == "auc" and kind != ALL]
-        auc, paired = (_measured(found.get((estimand, ALL))) for estimand in ("auc", "paired_accuracy"))
+        types = [name for metric, name in found if metric == "auc" and name != ALL]
+        auc, paired = (_measured(found.get((metric, ALL))) for metric in ("auc", "paired_accuracy"))
         return LabelledAudit(
             label=label,
             positives=int(part["positives"]),
@@ -74,17 +74,17 @@ def _read(label: str, path: Path) -> LabelledAudit:
             auc=Interval(*_all(auc)),
             pairs=int(part["pairs"]),
             paired=None if paired[0] is None else Interval(*_all(paired)),
-            types=[_type_row(label, kind, found) for kind in kinds],
+            types=[_type_row(label, name, found) for name in types],
             leaking={name: [_ngram(entry) for entry in part["ngrams"][name]] for name in ("positive", "negative")},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(f"audits.{label} must be an audit.json of `itm audit`, {path} is not. Audit again.") from error
 
 
-def _type_row(label: str, kind: str, found: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
-    auc, paired = found["auc", kind], found.get(("paired_accuracy", kind))
+def _type_row(label: str, negative_type: str, found: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
+    auc, paired = found["auc", negative_type], found.get(("paired_accuracy", negative_type))
     pairs = 0 if paired is None else int(paired["count"])
-    values = (label, str(kind), None, None, *_measured(auc), pairs, *_measured(paired))
+    values = (label, str(negative_type), None, None, *_measured(auc), pairs, *_measured(paired))
     return dict(zip(AUDIT_COLUMNS, values, strict=True))
 
 

@@ -31,6 +31,7 @@ STYLE: Any = {
     "text.parse_math": False,  # a $ in a name is a dollar
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
+METRIC_NAMES = {"auc": "AUC of single texts", "paired_accuracy": "accuracy on pairs"}
 POINTS = 400  # of a learning curve, at most
 ROW_WIDTH, PANEL_HEIGHT = 10.5, 2.6
 
@@ -56,18 +57,18 @@ def accuracy_plot(rows: Sequence[Row], looks: Mapping[str, Look]) -> Markup:
         rows: Comparison rows of one set.
         looks: Run -> look, for every run of the comparison.
     """
-    kinds, names = types_in_order([row["negative_type"] for row in rows]), list(looks)
+    types, names = types_in_order([row["negative_type"] for row in rows]), list(looks)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(ROW_WIDTH, 3.6), layout="constrained")
         axes = figure.subplots()
         step = min(0.13, 0.8 / len(names))
         for row in rows:
             position = names.index(row["run"])
-            x = kinds.index(row["negative_type"]) + (position - (len(names) - 1) / 2) * step
+            x = types.index(row["negative_type"]) + (position - (len(names) - 1) / 2) * step
             _point(axes, x - step * 0.14, row, "blind_", looks[row["run"]])
             _point(axes, x + step * 0.14, row, "", looks[row["run"]])
-        axes.set_xticks(range(len(kinds)), labels=kinds)
-        axes.set_xlim(-0.5, len(kinds) - 0.5)
+        axes.set_xticks(range(len(types)), labels=types)
+        axes.set_xlim(-0.5, len(types) - 0.5)
         axes.set_ylabel("accuracy")
         lowest = min(min(row["low"], row["blind_low"]) for row in rows)
         axes.set_ylim(max(-0.02, min(0.38, lowest - 0.04)), 1.03)
@@ -79,8 +80,8 @@ def curves_plot(runs: Sequence[EvaluatedRun], looks: Mapping[str, Look]) -> Mark
     """Training loss and validation accuracies against the step, a panel for each; None where nothing was logged."""
     logged = dict.fromkeys(metric for run in runs for metric in run.curves)
     losses = [metric for metric in logged if metric == "train/loss/value"]
-    kinds = types_in_order([m.split("/")[1] for m in logged if re.fullmatch(r"val/[^/]+/accuracy", m)])
-    metrics = losses + [f"val/{kind}/accuracy" for kind in (*kinds[-1:], *kinds[:-1])]  # the mean before its parts
+    types = types_in_order([m.split("/")[1] for m in logged if re.fullmatch(r"val/[^/]+/accuracy", m)])
+    metrics = losses + [f"val/{name}/accuracy" for name in (*types[-1:], *types[:-1])]  # the mean before its parts
     if not metrics:
         return None
     columns = min(3, len(metrics))
@@ -122,35 +123,34 @@ def audits_plot(audits: Sequence[LabelledAudit]) -> Markup:
 
 
 def estimates_plot(parts: Mapping[str, Sequence[Estimate]], looks: Mapping[str, Look]) -> Markup:
-    """Both estimands by judge and negative type, a panel for each, with intervals; the last part filled, others hollow.
+    """Both bias metrics by judge and negative type, a panel each, with intervals; the last part filled, others hollow.
 
     Args:
         parts: Part of the texts -> its estimates.
         looks: Judge -> look.
     """
     every = [estimate for estimates in parts.values() for estimate in estimates]
-    kinds = list(dict.fromkeys(estimate.negative_type for estimate in every))
-    panels = {"auc": "AUC of single texts", "paired_accuracy": "accuracy on pairs"}
-    present = {name: title for name, title in panels.items() if any(e.estimand == name for e in every)}
+    types = list(dict.fromkeys(estimate.negative_type for estimate in every))
+    present = {name: title for name, title in METRIC_NAMES.items() if any(e.metric == name for e in every)}
     rows = [(judge, part) for judge in looks for part in parts]
     step = 0.84 / len(rows)
     with matplotlib.rc_context(STYLE):
-        height = 0.9 + len(kinds) * max(0.5, 0.13 * len(rows))
+        height = 0.9 + len(types) * max(0.5, 0.13 * len(rows))
         figure = Figure(figsize=(ROW_WIDTH, height), layout="constrained")
         columns = figure.subplots(1, len(present), sharey=True, squeeze=False)[0]
-        for axes, (estimand, title) in zip(columns, present.items(), strict=True):
+        for axes, (metric, title) in zip(columns, present.items(), strict=True):
             for position, (judge, part) in enumerate(rows):
                 for estimate in parts[part]:
-                    if (estimate.estimand, estimate.judge) == (estimand, judge):
-                        y = kinds.index(estimate.negative_type) + (position - (len(rows) - 1) / 2) * step
+                    if (estimate.metric, estimate.judge) == (metric, judge):
+                        y = types.index(estimate.negative_type) + (position - (len(rows) - 1) / 2) * step
                         _estimate_point(axes, y, estimate, looks[judge], filled=part == list(parts)[-1])
-            for border in range(1, len(kinds)):
+            for border in range(1, len(types)):
                 axes.axhline(border - 0.5, color=INK, alpha=0.12, linewidth=0.8)
             axes.axvline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)), alpha=0.6)
             axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.8)
             axes.set_xlabel(title)
-        columns[0].set_yticks(range(len(kinds)), labels=kinds)
-        columns[0].set_ylim(len(kinds) - 0.5, -0.5)
+        columns[0].set_yticks(range(len(types)), labels=types)
+        columns[0].set_ylim(len(types) - 0.5, -0.5)
         return _svg(figure)
 
 

@@ -7,16 +7,19 @@ where a part holds the attributes of `audit.Audit`; "kept", what a filter kept, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from experiments.build import build_judges, wandb_logger
-from experiments.config.text_schemas import AuditConfig
+from experiments.build import plan_of, wandb_logger
+from experiments.config.filter_schemas import AuditConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say, tracker
+from negatives.filtering.plan import AuditPlan
+from negatives.judging import build_judges
 from negatives.tables.captions import (
     pair_table,
     read_captions,
@@ -30,7 +33,7 @@ from negatives.tables.verdicts import is_harmonised, pair_verdicts_beside, read_
 
 if TYPE_CHECKING:
     from negatives.filtering.audit import Audit
-    from negatives.judging.text_pairs import Corpus
+    from negatives.judging.text_pairs import TextPairs
 
 REPORT_FILE, PAGE = "audit.json", "index.html"
 ALL, KEPT = "all", "kept"
@@ -112,46 +115,33 @@ def audit_parts(config: AuditConfig, tables: Tables) -> dict[str, Audit]:
     Raises:
         InputError: verdicts of other texts, or texts that cannot be judged.
     """
-    from negatives.filtering.audit import audit_corpus, measurable
-    from negatives.judging.bias_metrics import encode, fits
-    from negatives.judging.text_pairs import build_corpus
+    from negatives.filtering.audit import audit_texts, measurable
+    from negatives.judging.bias_metrics import fits
+    from negatives.judging.panel import seat
+    from negatives.judging.text_pairs import build_text_pairs
 
     texts, pairs = text_table(tables.captions, tables.negatives), pair_table(tables.captions, tables.negatives)
-    corpus = build_corpus(texts, pairs)
-    verdicts = None if config.verdicts is None else _kept(corpus, Path(config.verdicts), texts, pairs)
-    judges = build_judges(config.judge.judges, config.judge)
-    encoded = encode(judges, corpus)
-    parts: dict[str, tuple[Corpus, Mapping[str, Any]]] = {ALL: (corpus, encoded)}
-    if verdicts is not None:
-        rows = np.flatnonzero(verdicts[0])
-        parts[KEPT] = corpus.subset(*verdicts), {name: features[rows] for name, features in encoded.items()}
+    text_pairs = build_text_pairs(texts, pairs)
+    verdicts = None if config.verdicts is None else _kept(text_pairs, Path(config.verdicts), texts, pairs)
+    judge, plan = config.judge, plan_of(AuditPlan, config)
+    panel = seat(build_judges(judge.judges, judge), text_pairs, folds=judge.folds, workers=judge.workers)
+    parts = {ALL: panel} if verdicts is None else {ALL: panel, KEPT: panel.subset(*verdicts)}
     audits = {}
-    for name, (part, features) in parts.items():
-        measured = measurable(part, config.judge.folds, config.seed)
-        with counter(f"Judges on {name}", fits(len(judges), config.judge.folds, len(measured))) as advance:
-            audits[name] = audit_corpus(
-                part,
-                judges,
-                features,
-                folds=config.judge.folds,
-                ngrams=config.judge.word_ngrams,
-                top=config.top,
-                bootstrap=config.bootstrap,
-                seed=config.seed,
-                workers=config.judge.workers,
-                advance=advance,
-            )
+    for name, part in parts.items():
+        metrics = measurable(part, plan)
+        with counter(f"Judges on {name}", fits(len(part.judges), part.folds, len(metrics))) as advance:
+            audits[name] = audit_texts(replace(part, advance=advance), plan, ngrams=judge.word_ngrams)
     return audits
 
 
-def _kept(corpus: Corpus, path: Path, texts: pa.Table, pairs: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+def _kept(text_pairs: TextPairs, path: Path, texts: pa.Table, pairs: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     from negatives.filtering.audit import keep_of
 
     keep = read_verdicts(path, texts)["keep"].to_numpy(zero_copy_only=False)
     beside = pair_verdicts_beside(path)
     if beside is None:
-        return keep_of(corpus, keep)
-    return keep_of(corpus, keep, read_pair_verdicts(beside, pairs)["keep"].to_numpy(zero_copy_only=False))
+        return keep_of(text_pairs, keep)
+    return keep_of(text_pairs, keep, read_pair_verdicts(beside, pairs)["keep"].to_numpy(zero_copy_only=False))
 
 
 def _write_page(config: AuditConfig, tables: Tables, audits: Mapping[str, Audit], path: Path) -> None:
@@ -170,6 +160,8 @@ def _print(audits: Mapping[str, Audit]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from negatives.judging.bias_metrics import BIAS_METRICS
+
     console = Console()
     for name, audit in audits.items():
         table = Table(
@@ -182,9 +174,9 @@ def _print(audits: Mapping[str, Audit]) -> None:
         for heading in ("judge, type", "AUC", "texts", "paired accuracy", "pairs"):
             table.add_column(heading, justify="left" if heading.startswith("judge") else "right")
         others = [(judge, judge, ALL) for judge in audit.judges if judge != audit.judge]
-        own = [(audit.judge if kind == ALL else f" {kind}", audit.judge, kind) for kind in audit.types]
-        for heading, judge, kind in [*others, *own]:
-            cells = [cell for e in ("auc", "paired_accuracy") for cell in _cells(audit, e, kind, judge)]
+        own = [(audit.judge if name == ALL else f" {name}", audit.judge, name) for name in audit.types]
+        for heading, judge, negative_type in [*others, *own]:
+            cells = [cell for metric in BIAS_METRICS for cell in _cells(audit, metric, negative_type, judge)]
             table.add_row(*map(Text, (heading, *cells)))
         console.print(table)
         for label, ngrams in audit.ngrams.items():
@@ -192,9 +184,9 @@ def _print(audits: Mapping[str, Audit]) -> None:
             console.print(f"{label} (in positives : in negatives): {words or 'nothing'}", markup=False)
 
 
-def _cells(audit: Audit, estimand: str, negative_type: str, judge: str) -> tuple[str, str]:
+def _cells(audit: Audit, metric: str, negative_type: str, judge: str) -> tuple[str, str]:
     """Value with interval, and count, as the table shows them."""
-    found = audit.find(estimand, negative_type, judge)
+    found = audit.find(metric, negative_type, judge)
     if found is None or np.isnan(found.value):
         return "–", "–" if found is None else str(found.count)
     interval = "" if found.low is None or found.high is None else f" {found.low:.3f}–{found.high:.3f}"
@@ -216,7 +208,7 @@ def _log(config: AuditConfig, audits: Mapping[str, Audit], folder: Path) -> None
     }
     last = list(audits.values())[-1]
     metrics = {
-        f"audit/{estimate.negative_type}/{estimate.estimand}": estimate.value
+        f"audit/{estimate.negative_type}/{estimate.metric}": estimate.value
         for estimate in last.estimates
         if estimate.judge == last.judge and not np.isnan(estimate.value)
     }

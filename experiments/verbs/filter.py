@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from experiments.build import build_judges, wandb_logger
-from experiments.config.text_schemas import FilterConfig
+from experiments.build import plan_of, wandb_logger
+from experiments.config.filter_schemas import FilterConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say
+from negatives.filtering.plan import FilterPlan
+from negatives.judging import build_judges
 from negatives.tables.captions import (
     pair_table,
     read_captions,
@@ -28,7 +31,8 @@ from negatives.tables.verdicts import PAIR_VERDICT_SCHEMA, PAIR_VERDICTS_FILE, V
 if TYPE_CHECKING:
     from negatives.filtering.certificate import Certificate
     from negatives.filtering.filter import Filtered
-    from negatives.judging.text_pairs import Corpus
+    from negatives.judging.panel import Panel
+    from negatives.judging.text_pairs import TextPairs
 
 VERDICTS_FILE = "verdicts.parquet"
 CERTIFICATE_FILE = "certificate.json"
@@ -45,7 +49,7 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
         InputError: the folder is in use, an input is unusable, or nothing would be kept.
     """
     from negatives.filtering.harmonise import harmonise_table
-    from negatives.judging.text_pairs import build_corpus
+    from negatives.judging.text_pairs import build_text_pairs
 
     output = OutputFolder(config, verb="filter", result=VERDICTS_FILE, resume=resume, overwrite=overwrite)
     if output.finished:
@@ -58,20 +62,20 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
     if config.harmonise:
         negatives = harmonise_table(captions, negatives)
     texts, pairs = text_table(captions, negatives), pair_table(captions, negatives)
-    corpus = build_corpus(texts, pairs)
-    filtered, certificate = _filter(config, corpus)
+    text_pairs = build_text_pairs(texts, pairs)
+    filtered, certificate = _filter(config, text_pairs)
     folder = output.claim()
     metadata = {"harmonised": "true" if config.harmonise else "false", "unit": config.unit, "rule": config.rule}
     metadata["constant"] = str(filtered.constant)
     if config.unit != "text":
-        write_table(_pair_verdicts(corpus, filtered, pairs, metadata), folder / PAIR_VERDICTS_FILE)
+        write_table(_pair_verdicts(text_pairs, filtered, pairs, metadata), folder / PAIR_VERDICTS_FILE)
     if certificate is not None:
         found = filtered.constant is not None and math.isfinite(filtered.constant)
         content = {"rule": config.rule, "constant": filtered.constant if found else None} | certificate.to_json()
         write_json(content, folder / CERTIFICATE_FILE)
         _log(config, certificate, folder)
-    write_table(_verdicts(corpus, filtered, texts, metadata), folder / VERDICTS_FILE)
-    return _report(config, corpus, filtered, certificate, folder)
+    write_table(_verdicts(text_pairs, filtered, texts, metadata), folder / VERDICTS_FILE)
+    return _report(config, text_pairs, filtered, certificate, folder)
 
 
 def _finished(folder: Path) -> int:
@@ -83,86 +87,56 @@ def _finished(folder: Path) -> int:
     return MISSED
 
 
-def _filter(config: FilterConfig, corpus: Corpus) -> tuple[Filtered, Certificate | None]:
+def _filter(config: FilterConfig, text_pairs: TextPairs) -> tuple[Filtered, Certificate | None]:
+    """What is kept and, where one is asked for, its certificate."""
+    from negatives.filtering.filter import filter_fits, filter_texts
+    from negatives.judging.panel import seat
+
+    judge, plan = config.judge, plan_of(FilterPlan, config)
+    panel = seat(build_judges(judge.judges, judge), text_pairs, folds=judge.folds, workers=judge.workers)
+    with counter("filter: fits of judges", filter_fits(panel, plan)) as advance:
+        filtered = filter_texts(replace(panel, advance=advance), plan)
+    return filtered, _certificate(config, panel, filtered) if config.certify else None
+
+
+def _certificate(config: FilterConfig, panel: Panel, filtered: Filtered) -> Certificate:
     from negatives.filtering.certificate import certificate_fits, certify
-    from negatives.filtering.filter import filter_corpus, filter_fits
-    from negatives.judging.bias_metrics import encode
 
-    judges = build_judges(config.judge.judges, config.judge)
-    encoded = encode(judges, corpus)
-    searched = config.rule == "overlap" and config.constant is None
-    quick = sum(judge.threads for judge in judges) or len(judges)
-    total = filter_fits(
-        len(judges),
-        config.judge.folds,
-        config.unit,
-        searching=quick if searched else 0,
-        aflite_fraction=config.top_fraction if config.rule == "aflite" else 0.0,
-    )
-    with counter("filter: fits of judges", total) as advance:
-        filtered = filter_corpus(
-            corpus,
-            judges,
-            encoded,
-            unit=config.unit,
-            rule=config.rule,
-            constant=config.constant,
-            target=config.target,
-            fraction=config.top_fraction,
-            per_type=config.per_type,
-            folds=config.judge.folds,
-            seed=config.seed,
-            workers=config.judge.workers,
-            advance=advance,
-        )
-    if not config.certify:
-        return filtered, None
-    probes = build_judges(config.certificate.probes, config.judge)
-    missing = [judge for judge in probes if judge.name not in encoded]
-    wanted = config.certificate
-    with counter("certificate: fits of probes", certificate_fits(len(probes), wanted.folds, wanted.seeds)) as advance:
-        certificate = certify(
-            corpus,
-            filtered,
-            probes,
-            encoded | encode(missing, corpus),
-            tolerance=wanted.tolerance,
-            transformer_tolerance=wanted.transformer_tolerance,
-            folds=wanted.folds,
-            seeds=wanted.seeds,
-            bootstrap=wanted.bootstrap,
-            seed=config.seed,
-            workers=config.judge.workers,
-            advance=advance,
-        )
-    return filtered, certificate
+    plan = config.certificate
+    probes = panel.with_judges(build_judges(plan.probes, config.judge))
+    with counter("certificate: fits of probes", certificate_fits(len(plan.probes), plan)) as advance:
+        return certify(replace(probes, advance=advance), filtered, plan, seed=config.seed)
 
 
-def _verdicts(corpus: Corpus, filtered: Filtered, texts: pa.Table, metadata: dict[str, str]) -> pa.Table:
+def _verdicts(text_pairs: TextPairs, filtered: Filtered, texts: pa.Table, metadata: dict[str, str]) -> pa.Table:
     """One row for each row of the text table."""
-    rows = corpus.text_of
-    columns = [strings(texts, "text_id"), corpus.labels[rows]]
+    rows = text_pairs.text_of
+    columns = [strings(texts, "text_id"), text_pairs.labels[rows]]
     columns += [part[rows] for part in (filtered.fold, filtered.oof_score, filtered.keep_probability, filtered.keep)]
     table = pa.table(dict(zip(VERDICT_SCHEMA.names, columns, strict=True)), schema=VERDICT_SCHEMA)
     return table.replace_schema_metadata(metadata)
 
 
-def _pair_verdicts(corpus: Corpus, filtered: Filtered, pairs: pa.Table, metadata: dict[str, str]) -> pa.Table:
+def _pair_verdicts(text_pairs: TextPairs, filtered: Filtered, pairs: pa.Table, metadata: dict[str, str]) -> pa.Table:
     """One row for each row of the pair table."""
     parts = (filtered.pair_fold, filtered.pair_score, filtered.pair_keep_probability, filtered.pair_keep)
-    columns = [strings(pairs, "caption_id"), strings(pairs, "negative_id"), *(part[corpus.pair_of] for part in parts)]
+    columns = [
+        strings(pairs, "caption_id"),
+        strings(pairs, "negative_id"),
+        *(part[text_pairs.pair_of] for part in parts),
+    ]
     table = pa.table(dict(zip(PAIR_VERDICT_SCHEMA.names, columns, strict=True)), schema=PAIR_VERDICT_SCHEMA)
     return table.replace_schema_metadata(metadata)
 
 
 def _report(
-    config: FilterConfig, corpus: Corpus, filtered: Filtered, certificate: Certificate | None, folder: Path
+    config: FilterConfig, text_pairs: TextPairs, filtered: Filtered, certificate: Certificate | None, folder: Path
 ) -> int:
     from negatives.filtering.certificate import retention
 
     parts = [
         f"{kept.kept} of {kept.of} {name} ({kept.share:.1%})" if kept.of else f"0 {name}"
-        for name, kept in retention(corpus, filtered).items()
+        for name, kept in retention(text_pairs, filtered).items()
         if name in ("pairs", "texts", "positives", "negatives")
     ]
     constant = "" if filtered.constant is None else f", constant {filtered.constant:.3g}"
@@ -188,12 +162,12 @@ def _print(certificate: Certificate) -> None:
     cells: dict[tuple[str, str], dict[str, Any]] = {}
     for column, found in (("kept", certificate.estimates), ("random", certificate.control)):
         for one in found:
-            cells.setdefault((one.judge, one.negative_type), {})[f"{column} {one.estimand}"] = one
-    for (judge, kind), row in cells.items():
-        if kind != "all" and judge != "stacked":
+            cells.setdefault((one.judge, one.negative_type), {})[f"{column} {one.metric}"] = one
+    for (judge, negative_type), row in cells.items():
+        if negative_type != "all" and judge != "stacked":
             continue
-        keys = [f"{name} {estimand}" for estimand in ("auc", "paired_accuracy") for name in ("kept", "random")]
-        table.add_row(judge, kind, *(_cell(row.get(key)) for key in keys))
+        keys = [f"{name} {metric}" for metric in ("auc", "paired_accuracy") for name in ("kept", "random")]
+        table.add_row(judge, negative_type, *(_cell(row.get(key)) for key in keys))
     Console().print(table)
 
 
@@ -211,14 +185,14 @@ def _log(config: FilterConfig, certificate: Certificate, folder: Path) -> None:
 
     metrics: dict[str, float] = {f"filter/{name}/kept": kept.share for name, kept in certificate.retention.items()}
     metrics |= {
-        f"certificate/{one.judge}/{one.estimand}": one.value
+        f"certificate/{one.judge}/{one.metric}": one.value
         for one in certificate.estimates
         if one.negative_type == "all"
     }
     logger.log_metrics({name: value for name, value in metrics.items() if value == value})
     columns: list[str | int] = ["set", "estimand", "judge", "negative_type", "value", "low", "high", "count"]
     rows = [
-        [name, one.estimand, one.judge, one.negative_type, one.value, one.low, one.high, one.count]
+        [name, one.metric, one.judge, one.negative_type, one.value, one.low, one.high, one.count]
         for name, found in (("kept", certificate.estimates), ("random", certificate.control))
         for one in found
     ]

@@ -20,10 +20,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from experiments.config.filter_schemas import AuditConfig, FilterConfig
+from experiments.config.generate_schemas import GenerateConfig
 from experiments.config.layers import ConfigError, find_base, find_yaml, nested, read_yaml
 from experiments.config.load import load_config, load_mapping, to_yaml
 from experiments.config.schemas import CompareConfig, EvaluateConfig, ExperimentConfig, NeighboursConfig, SweepConfig
-from experiments.config.text_schemas import AuditConfig, FilterConfig, GenerateConfig
 from experiments.runs.manifest import FINISHED, PENDING, RUNNING, Manifest, Task, is_locked, read_states, sweep_lock
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say

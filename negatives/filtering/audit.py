@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from negatives.filtering.giveaways import Cue, LeakingNgram, leaking_ngrams, style_cues
-from negatives.judging.bias_metrics import (
-    ALL,
-    ESTIMANDS,
-    STACKED,
-    TIE,
-    Estimate,
-    encode,
-    enough_pairs,
-    estimates,
-    probe,
-)
+from negatives.filtering.giveaways import Giveaway, LeakingNgram, leaking_ngrams, style_giveaways
+from negatives.filtering.plan import AuditPlan
+from negatives.judging.bias_metrics import ALL, BIAS_METRICS, STACKED, TIE, Estimate, enough_pairs, estimates, probe
 from negatives.judging.crossfit import fold_of_texts
-from negatives.judging.linear import Judge
-from negatives.judging.text_pairs import Corpus
+from negatives.judging.panel import Panel
+from negatives.judging.text_pairs import TextPairs
 from negatives.tables.files import finite
 
 
@@ -69,15 +60,15 @@ class GivenPair:
 
 @dataclass(frozen=True)
 class Audit:
-    """What the texts give away to judges that never saw an image; counts are of different texts, see `Corpus`.
+    """What the texts give away to judges that never saw an image; counts are of different texts, see `TextPairs`.
 
     Attributes:
         positives, negatives, images, pairs: how many there are.
         judges: names of the judges.
         judge: the one behind `given_*` and the headline: "stacked", or the only judge.
-        estimates: both estimands of each judge over all negatives and for each type.
+        estimates: both bias metrics of each judge over all negatives and for each type.
         ngrams: "positive" and "negative": the n-grams used more in that class, largest z first.
-        cues: habits of style.
+        giveaways: habits of style.
         duplicates: texts that repeat.
         given_positives, given_negatives, given_pairs: most confidently right first, each wording once.
     """
@@ -90,16 +81,16 @@ class Audit:
     judge: str
     estimates: list[Estimate]
     ngrams: dict[str, list[LeakingNgram]]
-    cues: list[Cue]
+    giveaways: list[Giveaway]
     duplicates: Duplicates
     given_positives: list[GivenText]
     given_negatives: list[GivenText]
     given_pairs: list[GivenPair]
 
-    def find(self, estimand: str, negative_type: str = ALL, judge: str | None = None) -> Estimate | None:
+    def find(self, metric: str, negative_type: str = ALL, judge: str | None = None) -> Estimate | None:
         """One estimate, the headline judge's where none is named; None where it was not measured."""
-        wanted = (estimand, judge or self.judge, negative_type)
-        return next((e for e in self.estimates if (e.estimand, e.judge, e.negative_type) == wanted), None)
+        wanted = (metric, judge or self.judge, negative_type)
+        return next((e for e in self.estimates if (e.metric, e.judge, e.negative_type) == wanted), None)
 
     @property
     def types(self) -> list[str]:
@@ -107,142 +98,132 @@ class Audit:
         return list(dict.fromkeys(estimate.negative_type for estimate in self.estimates))
 
     def to_json(self) -> dict[str, Any]:
-        """The audit as plain dicts, lists, strings and finite numbers, named as the attributes; NaN is None."""
-        plain: dict[str, Any] = finite(asdict(self))
-        return plain
+        """The audit as plain dicts, lists, strings and finite numbers, named as the attributes; NaN is None.
+
+        Two names are older in the files than here: giveaways are `cues` there, and metrics `estimand`.
+        """
+        written: dict[str, Any] = {"estimates": [one.to_json() for one in self.estimates]}
+        written["giveaways"] = [one.to_json() for one in self.giveaways]
+        plain: dict[str, Any] = finite(asdict(self) | written)
+        return {"cues" if name == "giveaways" else name: value for name, value in plain.items()}
 
 
-def audit_corpus(
-    corpus: Corpus,
-    judges: Sequence[Judge],
-    encoded: Mapping[str, Any] | None = None,
-    *,
-    folds: int = 5,
-    ngrams: int = 2,
-    top: int = 20,
-    bootstrap: int = 200,
-    seed: int = 0,
-    workers: int = 1,
-    advance: Callable[[], None] | None = None,
-) -> Audit:
+def audit_texts(panel: Panel, plan: AuditPlan, *, ngrams: int = 2) -> Audit:
     """Fits fresh judges, cross-fitted by image, and says what they reach and what they go by.
 
     Args:
-        corpus: texts and pairs; too few pairs to fit on are told nothing about.
-        judges: to fit; several are also combined as "stacked".
-        encoded: judge -> its features of the corpus; made here where not given.
-        folds: of the judges, by image; at least 3.
+        panel: judges, of which several are also combined as "stacked", and texts; too few pairs to fit on are left
+            unmeasured.
+        plan: how closely to look.
         ngrams: longest leaking word n-gram.
-        top: n-grams, texts and pairs listed, of each kind.
-        bootstrap: resamples of images behind each interval.
-        seed: of folds and bootstrap.
-        workers: threads that fit.
-        advance: called after each fit.
 
     Raises:
         InputError: if the texts cannot be judged (see `crossfit.fold_of_texts`).
     """
-    names = [judge.name for judge in judges]
-    own_seed = f"audit {seed}"  # not the filter's folds at the same seed: the judges are fresh to what the filter kept
-    probed = probe(
-        corpus,
-        judges,
-        encode(judges, corpus) if encoded is None else encoded,
-        folds=folds,
-        seed=own_seed,
-        stacked=names,
-        workers=workers,
-        advance=advance,
-    )
+    text_pairs, names = panel.text_pairs, [judge.name for judge in panel.judges]
+    probed = probe(panel, seed=_fold_seed(plan), stacked=names)
     headline = STACKED if STACKED in probed.texts else names[0]
-    positives, negatives = _given_texts(corpus, probed.texts[headline], top)
+    positives, negatives = _given_texts(text_pairs, probed.texts[headline], plan.top)
+    pairs = _given_pairs(text_pairs, probed.pairs[headline], plan.top) if headline in probed.pairs else []
     return Audit(
-        positives=int((corpus.labels == 1).sum()),
-        negatives=int((corpus.labels == 0).sum()),
-        images=len(corpus.image_ids),
-        pairs=len(corpus.pairs),
+        positives=int((text_pairs.labels == 1).sum()),
+        negatives=int((text_pairs.labels == 0).sum()),
+        images=len(text_pairs.image_ids),
+        pairs=len(text_pairs.pairs),
         judges=names,
         judge=headline,
-        estimates=estimates(corpus, probed, bootstrap=bootstrap, seed=own_seed),
-        ngrams=leaking_ngrams(corpus.captions, corpus.labels, ngrams=ngrams, top=top),
-        cues=style_cues(corpus.captions, corpus.labels),
-        duplicates=count_duplicates(corpus),
+        estimates=estimates(text_pairs, probed, bootstrap=plan.bootstrap, seed=_fold_seed(plan)),
+        ngrams=leaking_ngrams(text_pairs.captions, text_pairs.labels, ngrams=ngrams, top=plan.top),
+        giveaways=style_giveaways(text_pairs.captions, text_pairs.labels),
+        duplicates=count_duplicates(text_pairs),
         given_positives=positives,
         given_negatives=negatives,
-        given_pairs=_given_pairs(corpus, probed.pairs[headline], top) if headline in probed.pairs else [],
+        given_pairs=pairs,
     )
 
 
-def measurable(corpus: Corpus, folds: int, seed: int) -> tuple[str, ...]:
-    """The estimands that `audit_corpus` can measure: no paired accuracy where two folds may hold all pairs but one.
+def measurable(panel: Panel, plan: AuditPlan) -> tuple[str, ...]:
+    """The bias metrics that `audit_texts` can measure: no paired accuracy where two folds may hold all pairs but one.
 
     Raises:
         InputError: if the texts cannot be judged (see `crossfit.fold_of_texts`).
     """
-    fold = fold_of_texts(corpus, folds, f"audit {seed}")
-    return ESTIMANDS if enough_pairs(corpus, fold) else ESTIMANDS[:1]
+    fold = fold_of_texts(panel.text_pairs, panel.folds, _fold_seed(plan))
+    return BIAS_METRICS if enough_pairs(panel.text_pairs, fold) else BIAS_METRICS[:1]
+
+
+def _fold_seed(plan: AuditPlan) -> str:
+    """Not the filter's folds at the same seed: what a filter kept, it kept by what its own folds' judges said."""
+    return f"audit {plan.seed}"
 
 
 def keep_of(
-    corpus: Corpus, keep: Sequence[bool] | np.ndarray, keep_pairs: Sequence[bool] | np.ndarray | None = None
+    text_pairs: TextPairs, keep: Sequence[bool] | np.ndarray, keep_pairs: Sequence[bool] | np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Verdicts on rows of the tables as verdicts on texts and pairs: kept where one of their rows is.
 
     Args:
-        corpus: of the tables.
+        text_pairs: of the tables.
         keep: [N] of the rows of the text table.
         keep_pairs: [R] of the rows of the pair table; all where not given.
 
     Returns:
-        [U] and [P], bool; a pair also needs its texts, which `Corpus.subset` sees to.
+        [U] and [P], bool; a pair also needs its texts, which `TextPairs.subset` sees to.
     """
-    texts = np.zeros(len(corpus.captions), dtype=bool)
-    texts[corpus.text_of[np.asarray(keep, dtype=bool)]] = True
-    pairs = np.full(len(corpus.pairs), keep_pairs is None)
+    texts = np.zeros(len(text_pairs.captions), dtype=bool)
+    texts[text_pairs.text_of[np.asarray(keep, dtype=bool)]] = True
+    pairs = np.full(len(text_pairs.pairs), keep_pairs is None)
     if keep_pairs is not None:
-        pairs[corpus.pair_of[np.asarray(keep_pairs, dtype=bool)]] = True
+        pairs[text_pairs.pair_of[np.asarray(keep_pairs, dtype=bool)]] = True
     return texts, pairs
 
 
-def count_duplicates(corpus: Corpus) -> Duplicates:
+def count_duplicates(text_pairs: TextPairs) -> Duplicates:
     """How often texts repeat, letter for letter."""
-    by_class = [Counter(corpus.captions[row] for row in np.flatnonzero(corpus.labels == label)) for label in (1, 0)]
+    by_class = [
+        Counter(text_pairs.captions[row] for row in np.flatnonzero(text_pairs.labels == label)) for label in (1, 0)
+    ]
     positives, negatives = (count.total() - len(count) for count in by_class)
     return Duplicates(
         both_classes=len(by_class[0].keys() & by_class[1].keys()),
         repeated_positives=positives,
         repeated_negatives=negatives,
-        equal_pairs=sum(corpus.captions[a] == corpus.captions[b] for a, b in corpus.pairs.tolist()),
-        merged_rows=len(corpus.text_of) - len(corpus.captions) if len(corpus.text_of) else None,
+        equal_pairs=sum(text_pairs.captions[a] == text_pairs.captions[b] for a, b in text_pairs.pairs.tolist()),
+        merged_rows=len(text_pairs.text_of) - len(text_pairs.captions) if len(text_pairs.text_of) else None,
     )
 
 
-def _given_texts(corpus: Corpus, logits: np.ndarray, top: int) -> tuple[list[GivenText], list[GivenText]]:
+def _given_texts(text_pairs: TextPairs, logits: np.ndarray, top: int) -> tuple[list[GivenText], list[GivenText]]:
     """The positives and the negatives that the judge is most sure of, and right."""
     found = []
     for label, sign in ((1, 1), (0, -1)):
-        rows = np.flatnonzero(corpus.labels == label)
+        rows = np.flatnonzero(text_pairs.labels == label)
         order = rows[_descending(sign * logits[rows])]
-        chosen = _first_of_each(order.tolist(), lambda row: corpus.captions[row], top)
+        chosen = _first_of_each(order.tolist(), lambda row: text_pairs.captions[row], top)
         found.append(
             [
-                GivenText(corpus.image_ids[corpus.images[row]], corpus.captions[row], str(corpus.types[row]), logit)
+                GivenText(
+                    text_pairs.image_ids[text_pairs.images[row]],
+                    text_pairs.captions[row],
+                    str(text_pairs.types[row]),
+                    logit,
+                )
                 for row, logit in ((row, float(logits[row])) for row in chosen)
             ]
         )
     return found[0], found[1]
 
 
-def _given_pairs(corpus: Corpus, logits: np.ndarray, top: int) -> list[GivenPair]:
+def _given_pairs(text_pairs: TextPairs, logits: np.ndarray, top: int) -> list[GivenPair]:
     def wording(pair: int) -> tuple[str, str]:
-        first, second = corpus.pairs[pair]
-        return corpus.captions[first], corpus.captions[second]
+        first, second = text_pairs.pairs[pair]
+        return text_pairs.captions[first], text_pairs.captions[second]
 
     return [
         GivenPair(
-            corpus.image_ids[corpus.pair_images[pair]],
+            text_pairs.image_ids[text_pairs.pair_images[pair]],
             *wording(pair),
-            str(corpus.types[corpus.pairs[pair, 1]]),
+            str(text_pairs.types[text_pairs.pairs[pair, 1]]),
             float(logits[pair]),
         )
         for pair in _first_of_each(_descending(logits).tolist(), wording, top)
@@ -250,12 +231,14 @@ def _given_pairs(corpus: Corpus, logits: np.ndarray, top: int) -> list[GivenPair
 
 
 def _descending(confidence: np.ndarray) -> np.ndarray:
-    """Positions by falling confidence, those that are right only; ties stay in the order of the corpus."""
+    """Positions by falling confidence, those that are right only; ties stay in the order of the texts."""
+    # rounded: sums in another order must not let equal logits change places
     order = np.argsort(-confidence.round(9), kind="stable")
     return order[confidence[order] > TIE]
 
 
 def _first_of_each(positions: Iterable[int], key: Callable[[int], Any], top: int) -> list[int]:
+    # a wording that many images share would fill the list by itself
     found: dict[Any, int] = {}
     for position in positions:
         if len(found) == top:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from negatives.filtering.filter import UNITS, Filtered, texts_and_pairs
+from negatives.filtering.filter import Filtered
 from negatives.filtering.keep_rules import random_subset
-from negatives.judging.bias_metrics import ALL, Estimate, Probed, auc, estimates, fits, paired_wins, probe
-from negatives.judging.linear import Judge
-from negatives.judging.text_pairs import Corpus
+from negatives.filtering.plan import UNITS, CertificatePlan
+from negatives.filtering.search import texts_and_pairs
+from negatives.judging.bias_metrics import ALL, Estimate, auc, estimates, fits, paired_wins, probe
+from negatives.judging.panel import Panel
+from negatives.judging.text_pairs import TextPairs
 from negatives.tables.files import InputError, finite
 
 TRANSFORMER = "transformer"
@@ -37,7 +39,7 @@ class Certificate:
     """What is kept, and what text alone says about it.
 
     Attributes:
-        unit: what was filtered; decides which of the two estimands has to be met.
+        unit: what was filtered; decides which of the two bias metrics has to be met.
         balanced: whether no probe missed.
         misses: one line for each probe that did.
         retention: "pairs", "texts", "positives", "negatives" and each negative type's pairs -> kept, of how many.
@@ -57,110 +59,101 @@ class Certificate:
 
     def to_json(self) -> dict[str, Any]:
         """The certificate as plain dicts, lists, numbers and strings; what could not be measured is None."""
-        content: dict[str, Any] = finite(asdict(self))
+        written = {name: [one.to_json() for one in getattr(self, name)] for name in ("estimates", "control")}
+        content: dict[str, Any] = finite(asdict(self) | written)
         return content
 
 
-def certificate_fits(probes: int, folds: int, seeds: int) -> int:
+def certificate_fits(probes: int, plan: CertificatePlan) -> int:
     """How many fits `certify` makes at most."""
-    return fits(probes, folds) * (seeds + 1)
+    return fits(probes, plan.folds) * (plan.seeds + 1)
 
 
-def certify(
-    corpus: Corpus,
-    filtered: Filtered,
-    probes: Sequence[Judge],
-    encoded: Mapping[str, Any],
-    *,
-    tolerance: float = 0.02,
-    transformer_tolerance: float = 0.03,
-    folds: int = 5,
-    seeds: int = 3,
-    bootstrap: int = 200,
-    seed: int = 0,
-    workers: int = 1,
-    advance: Callable[[], None] | None = None,
-) -> Certificate:
+def certify(panel: Panel, filtered: Filtered, plan: CertificatePlan, *, seed: int = 0) -> Certificate:
     """Fits probes on what was kept, and on a random subset of the same size.
 
     Every probe, and all but the transformer together ("stacked"), must be at 0.5 give or take the tolerance, over all
-    negatives, in the estimands that the filter's unit promises (`filter.UNITS`). Below is a miss too.
+    negatives, in the bias metrics that the filter's unit promises (`plan.UNITS`). Below is a miss too, and so is too
+    little to fit probes on.
 
     Args:
-        corpus: what was filtered.
+        panel: the probes, which are fitted anew, and all texts that were filtered.
         filtered: what was kept.
-        probes: judges; they are fitted anew.
-        encoded: probe -> its features of the whole corpus.
-        tolerance, transformer_tolerance: distance from 0.5 that is no miss.
-        folds: at least 3.
-        seeds: fold seeds whose mean is judged; the control has one.
-        bootstrap: resamples of images behind each interval.
+        plan: folds, seeds and tolerances.
         seed: of folds, control and bootstrap.
-        workers: threads.
-        advance: called after each fit.
-
-    Too little to fit probes on is a miss.
     """
-    stacked = [judge.name for judge in probes if judge.name != TRANSFORMER]
-
-    def measure(keep: np.ndarray, keep_pairs: np.ndarray, names: Sequence[str]) -> list[Estimate]:
-        part, rows = corpus.subset(keep, keep_pairs), np.flatnonzero(keep)
-        own = {judge.name: encoded[judge.name][rows] for judge in probes}
-        probed: list[Probed] = [
-            probe(part, probes, own, folds=folds, seed=name, stacked=stacked, workers=workers, advance=advance)
-            for name in names
-        ]
-        return estimates(part, *probed, bootstrap=bootstrap, seed=f"certificate {seed}")
-
+    probes = replace(panel, folds=plan.folds)
+    bootstrap_seed = f"certificate {seed}"
     misses: list[str] = []
     found: list[Estimate] = []
     control: list[Estimate] = []
     try:
-        found = measure(filtered.keep, filtered.pair_keep, [f"certificate {seed} {i}" for i in range(seeds)])
-        control = measure(*_control(corpus, filtered, seed), [f"control {seed}"])
+        kept = probes.subset(filtered.keep, filtered.pair_keep)
+        found = _measure(kept, [f"certificate {seed} {i}" for i in range(plan.seeds)], plan.bootstrap, bootstrap_seed)
+        drawn = probes.subset(*_control(panel.text_pairs, filtered, seed))
+        control = _measure(drawn, [f"control {seed}"], plan.bootstrap, bootstrap_seed)
     except InputError as error:  # too little is left to measure: a miss, and no reason to lose the verdicts
         misses.append(f"What was kept cannot be probed. {error}")
-    misses += [
-        f"{estimate.estimand} of the {estimate.judge} probe is {estimate.value:.3f}, not 0.5 +- {allowed:g}"
-        for estimate in found
-        if estimate.negative_type == ALL and estimate.estimand in UNITS[filtered.unit]
-        for allowed in [transformer_tolerance if estimate.judge == TRANSFORMER else tolerance]
-        if not abs(estimate.value - 0.5) <= allowed + 1e-12
-    ]
-    measured = {estimate.estimand for estimate in found}
-    misses += [f"{name} could not be measured" for name in UNITS[filtered.unit] if name not in measured]
+    misses += _misses(found, filtered.unit, plan)
     return Certificate(
-        filtered.unit, not misses, misses, retention(corpus, filtered), found, control, _known(corpus, filtered)
+        unit=filtered.unit,
+        balanced=not misses,
+        misses=misses,
+        retention=retention(panel.text_pairs, filtered),
+        estimates=found,
+        control=control,
+        known=_known(panel.text_pairs, filtered),
     )
 
 
-def retention(corpus: Corpus, filtered: Filtered) -> dict[str, Kept]:
+def _measure(panel: Panel, fold_seeds: Sequence[str], bootstrap: int, seed: str) -> list[Estimate]:
+    """What the probes reach on a panel's texts, as means over fold seeds."""
+    # a judge that is combined takes K (K - 1) / 2 fits instead of K, and each of the transformer's is a training run
+    stacked = [judge.name for judge in panel.judges if judge.name != TRANSFORMER]
+    probed = [probe(panel, seed=name, stacked=stacked) for name in fold_seeds]
+    return estimates(panel.text_pairs, *probed, bootstrap=bootstrap, seed=seed)
+
+
+def _misses(found: Sequence[Estimate], unit: str, plan: CertificatePlan) -> list[str]:
+    """One line for each probe that is not at 0.5 over all negatives, and for each bias metric without a value."""
+    misses = []
+    for one in found:
+        allowed = plan.transformer_tolerance if one.judge == TRANSFORMER else plan.tolerance
+        # `not ... <=`: NaN is a miss. 1e-12: 0.52 - 0.5 is 0.020000000000000018
+        if one.negative_type == ALL and one.metric in UNITS[unit] and not abs(one.value - 0.5) <= allowed + 1e-12:
+            misses.append(f"{one.metric} of the {one.judge} probe is {one.value:.3f}, not 0.5 +- {allowed:g}")
+    measured = {one.metric for one in found}
+    return misses + [f"{name} could not be measured" for name in UNITS[unit] if name not in measured]
+
+
+def retention(text_pairs: TextPairs, filtered: Filtered) -> dict[str, Kept]:
     """What is kept of pairs (the headline), texts, each class, and each type's pairs."""
-    positive = corpus.labels == 1
+    positive = text_pairs.labels == 1
     parts = {
         "pairs": filtered.pair_keep,
         "texts": filtered.keep,
         "positives": filtered.keep[positive],
         "negatives": filtered.keep[~positive],
     }
-    for name in sorted({str(kind) for kind in corpus.pair_types}):
-        parts[name] = filtered.pair_keep[corpus.pair_types == name]
+    for name in sorted({str(negative_type) for negative_type in text_pairs.pair_types}):
+        parts[name] = filtered.pair_keep[text_pairs.pair_types == name]
     return {name: Kept(int(kept.sum()), len(kept)) for name, kept in parts.items()}
 
 
-def _control(corpus: Corpus, filtered: Filtered, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _control(text_pairs: TextPairs, filtered: Filtered, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """As many texts of each class, or as many pairs of each type, drawn at random."""
+    # of each class, or type, as many: the control differs from what was kept in nothing but the choice
     if filtered.unit == "text":
-        keys = [corpus.key(text) for text in range(len(corpus.captions))]
-        chosen = random_subset(corpus.labels, filtered.keep, keys, seed)
+        keys = [text_pairs.key(text) for text in range(len(text_pairs.captions))]
+        chosen = random_subset(text_pairs.labels, filtered.keep, keys, seed)
     else:
-        keys = [f"{first} {second}" for first, second in corpus.pairs]
-        chosen = random_subset(corpus.pair_types.astype(str), filtered.pair_keep, keys, seed)
-    return texts_and_pairs(corpus, filtered.unit, chosen)
+        keys = [f"{first} {second}" for first, second in text_pairs.pairs]
+        chosen = random_subset(text_pairs.pair_types.astype(str), filtered.pair_keep, keys, seed)
+    return texts_and_pairs(text_pairs, filtered.unit, chosen)
 
 
-def _known(corpus: Corpus, filtered: Filtered) -> dict[str, float]:
+def _known(text_pairs: TextPairs, filtered: Filtered) -> dict[str, float]:
     if filtered.unit == "text":
-        return {"auc": auc(filtered.oof_score[filtered.keep], corpus.labels[filtered.keep])}
+        return {"auc": auc(filtered.oof_score[filtered.keep], text_pairs.labels[filtered.keep])}
     chance = filtered.pair_score[filtered.pair_keep]
     return {"paired_accuracy": float(paired_wins(chance - 0.5).mean())}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,21 +24,25 @@ class LeakingNgram:
 
 
 @dataclass(frozen=True)
-class Cue:
+class Giveaway:
     """A habit of style.
 
     Attributes:
-        cue: one of `MEANS` or `SHARES`.
+        name: one of `MEANS` or `SHARES`.
         kind: "mean" over texts, or "share" of texts that have it, in [0, 1].
         positives, negatives: its value in each class.
-        auc: what the cue alone tells of the label: below 0.5 where negatives have more of it.
+        auc: what the giveaway alone says of the label: below 0.5 where negatives have more of it.
     """
 
-    cue: str
+    name: str
     kind: str
     positives: float
     negatives: float
     auc: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As `audit.json` holds it: there the name is called cue."""
+        return {"cue" if name == "name" else name: value for name, value in vars(self).items()}
 
 
 def leaking_ngrams(
@@ -45,7 +50,10 @@ def leaking_ngrams(
 ) -> dict[str, list[LeakingNgram]]:
     """The n-grams that tell the classes apart best: log-odds ratio with an informative Dirichlet prior, as z-scores.
 
-    Monroe, Colaresi and Quinn 2008, "Fightin' Words"; an n-gram counts once in a text, as for the word judge.
+    Monroe, Colaresi and Quinn, "Fightin' Words", Political Analysis 16(4), 2008, sections 3.3 to 3.5. A ratio of rates
+    would list the rarest words first, and a difference of rates the commonest. Dividing the log-odds ratio by its
+    standard deviation asks how sure the difference is; the prior, which follows the counts of both classes together,
+    pulls words that are seldom there towards no difference. An n-gram counts once in a text, as for the word judge.
 
     Args:
         texts: N texts.
@@ -65,6 +73,7 @@ def leaking_ngrams(
     rest = count.sum(axis=1, keepdims=True) + prior - smooth
     with np.errstate(divide="ignore", invalid="ignore"):  # a vocabulary of one n-gram leaves no rest
         log_odds = np.log(smooth) - np.log(rest)
+        # the variance of the ratio is about the sum of one over each smoothed count
         z = (log_odds[0] - log_odds[1]) / np.sqrt((1 / smooth).sum(axis=0))
     return {"positive": _top(words, count, z, top), "negative": _top(words, count, -z, top)}
 
@@ -94,7 +103,7 @@ MEANS: dict[str, Callable[[str, Sequence[str]], float]] = {
     "capitals": lambda text, words: sum(letter.isupper() for letter in text),
     "commas": lambda text, words: text.count(","),
 }
-"""Cue -> its size in a text, from the text and its lower-cased words."""
+"""Giveaway -> its size in a text, from the text and its lower-cased words."""
 
 SHARES: dict[str, Callable[[str, Sequence[str]], bool]] = {
     "capital first": lambda text, words: text.lstrip()[:1].isupper(),
@@ -106,18 +115,18 @@ SHARES: dict[str, Callable[[str, Sequence[str]], bool]] = {
     "double space": lambda text, words: "  " in text.strip(),
     "a word twice": lambda text, words: len(set(words)) < len(words),
 }
-"""Cue -> whether a text has it, from the text and its lower-cased words."""
+"""Giveaway -> whether a text has it, from the text and its lower-cased words."""
 
 
-def style_cues(texts: Sequence[str], labels: np.ndarray) -> list[Cue]:
-    """What each class's texts look like, cue by cue; NaN for a class without texts.
+def style_giveaways(texts: Sequence[str], labels: np.ndarray) -> list[Giveaway]:
+    """What each class's texts look like, habit by habit; NaN for a class without texts.
 
     Args:
         texts: N texts.
         labels: [N] 1 or 0.
 
-    >>> cues = style_cues(["A dog.", "a dog", "a cat"], np.array([1, 0, 0]))
-    >>> next((cue.positives, cue.negatives, cue.auc) for cue in cues if cue.cue == "full stop last")
+    >>> found = style_giveaways(["A dog.", "a dog", "a cat"], np.array([1, 0, 0]))
+    >>> next((one.positives, one.negatives, one.auc) for one in found if one.name == "full stop last")
     (1.0, 0.0, 1.0)
     """
     kinds = {**dict.fromkeys(MEANS, "mean"), **dict.fromkeys(SHARES, "share")}
@@ -128,8 +137,8 @@ def style_cues(texts: Sequence[str], labels: np.ndarray) -> list[Cue]:
         values[row] = [function(text, words) for function in functions]
     positive = labels == 1
     return [
-        Cue(cue, kind, _mean(column[positive]), _mean(column[~positive]), auc(column, labels))
-        for (cue, kind), column in zip(kinds.items(), values.T, strict=True)
+        Giveaway(name, kind, _mean(column[positive]), _mean(column[~positive]), auc(column, labels))
+        for (name, kind), column in zip(kinds.items(), values.T, strict=True)
     ]
 
 

@@ -62,6 +62,8 @@ def harmonise(positive: str, negative: str) -> str:
         return positive
     start, stop = _shared(text.keys, own.keys)
     end, own_end = len(text.words) - stop, len(own.words) - stop
+    # Gaps of the middle: those before each of its words, but for the head before a first word; and where both texts end
+    # alike, the one between the middle and that end.
     middle = range(start, end)
     words = _cased(text, own, middle, range(start, own_end))
     gaps = _between(text, own, range(max(start, 1), end + (stop > 0)), range(max(start, 1), own_end + (stop > 0)))
@@ -166,6 +168,7 @@ def _if_same(recased: str, word: str) -> str:
 
 def _between(text: Split, own: Split, places: range, own_places: range) -> list[str]:
     """What stands before the words at `places`, none of which is the first."""
+    # looked up by the two words around it: what stands between "dog" and "chasing" is copied wherever the two meet
     gap_of = {(own.keys[place - 1], own.keys[place]): own.gaps[place] for place in own_places}
     comma = next((gap for gap in own.gaps[1:-1] if gap.strip() == ","), ", ") if "," in "".join(own.gaps) else " "
     replaced = len(places) == len(own_places)  # as many words as in the positive, so that places correspond

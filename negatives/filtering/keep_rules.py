@@ -9,8 +9,6 @@ import numpy as np
 
 from negatives.tables.randomness import hash_of
 
-RULES = ("overlap", "top_fraction", "aflite")
-
 
 def overlap(oof_score: np.ndarray, labels: np.ndarray, constant: float | np.ndarray = 1.0) -> np.ndarray:
     """Keep probability proportional to the odds of the other class: min(1, constant * p(other) / p(own)).
@@ -18,6 +16,12 @@ def overlap(oof_score: np.ndarray, labels: np.ndarray, constant: float | np.ndar
     Where the scores are calibrated (both classes weighing the same) and the constant is 1, the kept positives and the
     kept negatives both have the density min(f1, f0), the overlap of the two: no judge can tell them apart, and nothing
     that keeps more has this property. Judges that learn from finite data cannot either at constants somewhat above 1.
+
+    Why: let texts have the density f1 among positives and f0 among negatives. With both classes weighing the same, a
+    calibrated score is p = f1 / (f1 + f0), so that the odds of the other class are (1 - p) / p = f0 / f1 for a positive
+    and f1 / f0 for a negative. Of the positives, f1 * min(1, c * f0 / f1) = min(f1, c * f0) is left; of the negatives
+    min(f0, c * f1). At c = 1 these are the same function, in shape and in mass. More cannot be kept: what is left of
+    either class is at most its own density, so that a common density is at most the smaller of the two.
 
     Args:
         oof_score: [N] probability that the label is 1. For pairs, that the first text is the positive.
@@ -46,6 +50,7 @@ def constants_for_shares(oof_score: np.ndarray, labels: np.ndarray, groups: Sequ
     constants = np.empty(len(names))
     for name in sorted(set(groups)):
         rows = np.flatnonzero(names == name)
+        # by halves: the share kept rises with the constant, and 60 halvings are below what a float can tell apart
         low, high = -30.0, 30.0  # of the logarithm
         for _ in range(60):
             middle = (low + high) / 2
@@ -56,7 +61,11 @@ def constants_for_shares(oof_score: np.ndarray, labels: np.ndarray, groups: Sequ
 
 
 def draw(keep_probability: np.ndarray, keys: Sequence[str], seed: int | str) -> np.ndarray:
-    """[N] bool: keeps each row with its probability. A row's draw depends on the seed and its key alone."""
+    """[N] bool: keeps each row with its probability. A row's draw depends on the seed and its key alone.
+
+    Rows with one key share a draw, and what a smaller probability keeps, a larger one keeps too: along a search for the
+    constant, the kept sets are nested.
+    """
     uniform = _hashes(f"draw {seed}", keys) / 2.0**64
     return uniform < keep_probability
 
@@ -105,7 +114,11 @@ def aflite(
     slice_fraction: float = 0.05,
     drop_threshold: float = 0.75,
 ) -> np.ndarray:
-    """Drops, round after round, the rows that linear judges predict most often (AFLite, Le Bras et al. 2020, alg. 1).
+    """Drops, round after round, the rows that linear judges predict most often.
+
+    AFLite: Le Bras et al., "Adversarial Filters of Dataset Biases", ICML 2020, algorithm 1. Rounds matter: with the
+    most predictable rows gone, the judges of the next round learn from what is left, and find other habits. Unlike the
+    paper's, this one bounds what each group loses, so that no class or type is all that is left.
 
     Args:
         predictability: (rows kept so far [N] bool, round) -> [N] share of the judges fitted on random parts of the

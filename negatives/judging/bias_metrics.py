@@ -1,12 +1,13 @@
-"""What text alone gives away, in two numbers: AUC on single texts, and accuracy of choosing the positive of a pair.
+"""Bias metrics: what text alone gives away, as AUC on single texts and as accuracy of choosing the positive of a pair.
 
-0.5 is what a coin reaches in both. Intervals are 95 % percentile bootstrap intervals, with images drawn with
-replacement.
+0.5 is what a coin reaches in both. Neither stands for the other: texts that say nothing one by one may still give the
+label away side by side, where what a pair shares cancels. Intervals are 95 % percentile bootstrap intervals, with
+images drawn with replacement: an image's texts are alike, and drawing texts would make the intervals too narrow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +21,13 @@ from negatives.judging.crossfit import (
     fold_scores,
     held_out_scores,
 )
-from negatives.judging.linear import Judge
-from negatives.judging.text_pairs import Corpus
+from negatives.judging.panel import Panel
+from negatives.judging.text_pairs import TextPairs
 from negatives.tables.randomness import generator_for
 
-ESTIMANDS = ("auc", "paired_accuracy")
+BIAS_METRICS = ("auc", "paired_accuracy")
 STACKED = "stacked"
 ALL = "all"
-UNIT_OF = {"auc": "text", "paired_accuracy": "pair"}
 TIE = 1e-9  # logits of pairs closer than this look equal: sums in another order differ in their last digits
 
 
@@ -36,7 +36,7 @@ class Estimate:
     """One measured value.
 
     Attributes:
-        estimand: "auc" or "paired_accuracy".
+        metric: one of `BIAS_METRICS`.
         judge: which judge, or "stacked" for all n-gram and surface judges together.
         negative_type: a type, or "all".
         value, low, high: in [0, 1]; 0.5 is a coin. NaN where nothing could be measured, None for an interval that was
@@ -44,7 +44,7 @@ class Estimate:
         count: texts (both classes) or pairs behind it.
     """
 
-    estimand: str
+    metric: str
     judge: str
     negative_type: str
     value: float
@@ -52,10 +52,14 @@ class Estimate:
     high: float | None
     count: int
 
+    def to_json(self) -> dict[str, Any]:
+        """As `certificate.json` and `audit.json` hold it: there the metric is called estimand."""
+        return {"estimand" if name == "metric" else name: value for name, value in vars(self).items()}
+
 
 @dataclass(frozen=True)
 class Probed:
-    """What judges say of a corpus, cross-fitted by image.
+    """What judges say of texts and pairs, cross-fitted by image.
 
     Attributes:
         texts: judge -> [U] scores of single texts.
@@ -66,121 +70,143 @@ class Probed:
     pairs: dict[str, np.ndarray]
 
 
-def encode(judges: Sequence[Judge], corpus: Corpus) -> dict[str, Any]:
-    """Judge -> its features of all texts."""
-    return {judge.name: judge.encode(corpus.captions) for judge in judges}
-
-
 def probe(
-    corpus: Corpus,
-    judges: Sequence[Judge],
-    encoded: Mapping[str, Any],
-    *,
-    folds: int,
-    seed: int | str,
-    stacked: Sequence[str] = (),
-    estimands: Sequence[str] = ESTIMANDS,
-    workers: int = 1,
-    advance: Callable[[], None] | None = None,
+    panel: Panel, *, seed: int | str, stacked: Sequence[str] = (), metrics: Sequence[str] = BIAS_METRICS
 ) -> Probed:
     """Fits fresh judges and asks them about texts and pairs.
 
     Args:
-        corpus: texts and pairs; with too few pairs nothing is said about them (see `enough_pairs`).
-        judges: to fit.
-        encoded: judge -> its features of the corpus.
-        folds: at least 3.
+        panel: judges and texts; with too few pairs nothing is measured on pairs (see `enough_pairs`).
         seed: of the folds.
         stacked: judges that "stacked" combines, where there are several.
-        estimands: which of the two to fit for.
-        workers: threads.
-        advance: called after each fit.
+        metrics: which of `BIAS_METRICS` to fit for.
 
     Raises:
         InputError: if the texts cannot be judged (see `crossfit.fold_of_texts`).
     """
-    fold = fold_of_texts(corpus, folds, seed)
-    found = Probed({}, {})
-    for estimand in estimands:
-        unit = UNIT_OF[estimand]
-        if unit == "pair" and not enough_pairs(corpus, fold):
-            continue
-        arguments: dict[str, Any] = {"unit": unit, "fold": fold, "workers": workers, "advance": advance}
-        columns: list[HeldOut] = []
-        for judge in judges:
-            if judge.name in stacked and len(stacked) > 1:
-                columns.append(held_out_scores(judge, encoded[judge.name], corpus, **arguments))
-                scores = columns[-1].out_of_fold(fold)
-            else:
-                scores = fold_scores(judge, encoded[judge.name], corpus, **arguments)
-            if unit == "text":
-                found.texts[judge.name] = scores
-            else:
-                found.pairs[judge.name] = scores[corpus.pairs[:, 0]] - scores[corpus.pairs[:, 1]]
-        if columns and unit == "text":
-            found.texts[STACKED] = combine_texts(columns, corpus.labels, fold)
-        elif columns:
-            found.pairs[STACKED] = combine_pairs(columns, corpus.pairs, fold)
-    return found
+    fold = fold_of_texts(panel.text_pairs, panel.folds, seed)
+    probed = Probed({}, {})
+    if "auc" in metrics:
+        probed.texts.update(_text_scores(panel, fold, stacked))
+    if "paired_accuracy" in metrics and enough_pairs(panel.text_pairs, fold):
+        probed.pairs.update(_pair_logits(panel, fold, stacked))
+    return probed
 
 
-def enough_pairs(corpus: Corpus, fold: np.ndarray) -> bool:
+def _text_scores(panel: Panel, fold: np.ndarray, stacked: Sequence[str]) -> dict[str, np.ndarray]:
+    """Judge, or "stacked" -> [U] out-of-fold scores of single texts."""
+    scores, columns = _scores(panel, "text", fold, stacked)
+    if columns:
+        scores[STACKED] = combine_texts(columns, panel.text_pairs.labels, fold)
+    return scores
+
+
+def _pair_logits(panel: Panel, fold: np.ndarray, stacked: Sequence[str]) -> dict[str, np.ndarray]:
+    """Judge, or "stacked" -> [P] out-of-fold logits that the first of each pair is the positive."""
+    pairs = panel.text_pairs.pairs
+    scores, columns = _scores(panel, "pair", fold, stacked)
+    logits = {name: own[pairs[:, 0]] - own[pairs[:, 1]] for name, own in scores.items()}
+    if columns:
+        logits[STACKED] = combine_pairs(columns, pairs, fold)
+    return logits
+
+
+def _scores(
+    panel: Panel, unit: str, fold: np.ndarray, stacked: Sequence[str]
+) -> tuple[dict[str, np.ndarray], list[HeldOut]]:
+    """Each judge's out-of-fold scores, and what has to be held out twice of those that are combined."""
+    scores: dict[str, np.ndarray] = {}
+    columns: list[HeldOut] = []
+    for judge in panel.judges:
+        if judge.name in stacked and len(stacked) > 1:
+            columns.append(held_out_scores(panel, judge, unit=unit, fold=fold))
+            scores[judge.name] = columns[-1].out_of_fold(fold)
+        else:  # a judge that is not combined does with fewer fits, each of which sees more
+            scores[judge.name] = fold_scores(panel, judge, unit=unit, fold=fold)
+    return scores, columns
+
+
+def enough_pairs(text_pairs: TextPairs, fold: np.ndarray) -> bool:
     """Whether two pairs or more lie outside any two folds, which is what fits on pairs need.
 
     Args:
-        corpus: texts and pairs.
+        text_pairs: texts and pairs.
         fold: [U] fold of each text.
     """
-    counts = np.sort(np.bincount(fold[corpus.pairs[:, 0]], minlength=int(fold.max()) + 1))
+    counts = np.sort(np.bincount(fold[text_pairs.pairs[:, 0]], minlength=int(fold.max()) + 1))
     return bool(counts[:-2].sum() >= 2)
 
 
-def fits(judges: int, folds: int, estimands: int = 2, *, stacked: bool = True) -> int:
+def fits(judges: int, folds: int, metrics: int = 2, *, stacked: bool = True) -> int:
     """How many fits `probe` makes: more of each judge that is combined with others."""
-    return judges * estimands * (folds * (folds - 1) // 2 if stacked else folds)
+    return judges * metrics * (folds * (folds - 1) // 2 if stacked else folds)
 
 
-def estimates(corpus: Corpus, *probed: Probed, bootstrap: int, seed: int | str, by_type: bool = True) -> list[Estimate]:
+def estimates(
+    text_pairs: TextPairs, *probed: Probed, bootstrap: int, seed: int | str, by_type: bool = True
+) -> list[Estimate]:
     """AUC and paired accuracy of each judge, over all negatives and for each type.
 
     A type's AUC is that of its negatives against the positives that they are paired with: types may come from other
     sources than each other, and that is not what tells the classes apart. A type without pairs has all positives.
 
     Args:
-        corpus: what was probed.
+        text_pairs: what was probed.
         probed: what the judges said, once or with several fold seeds: the values are means over these.
         bootstrap: resamples behind each interval; 0 for none.
         seed: of the bootstrap.
         by_type: whether to break down by negative type.
     """
-    types = [ALL, *(sorted({str(t) for t in corpus.types[corpus.labels == 0]}) if by_type else [])]
-    weights = list(image_weights(len(corpus.image_ids), bootstrap, seed))
-    found = []
-    for judge in probed[0].texts:
-        for name in types:
-            rows = _texts_of_type(corpus, name)
-            images = corpus.images[rows]
-            measures = [auc_of(one.texts[judge][rows], corpus.labels[rows]) for one in probed]
-            drawn = [float(np.mean([measure(weight[images]) for measure in measures])) for weight in weights]
-            value = float(np.mean([measure(None) for measure in measures]))
-            found.append(_estimate("auc", judge, name, value, drawn, len(rows)))
+    types = [ALL]
+    if by_type:
+        types += sorted({str(negative_type) for negative_type in text_pairs.types[text_pairs.labels == 0]})
+    # the same resamples for every judge and type, so that their intervals can be compared
+    weights = list(image_weights(len(text_pairs.image_ids), bootstrap, seed))
+    found = [
+        _auc_estimate(text_pairs, [one.texts[judge] for one in probed], judge, negative_type, weights)
+        for judge in probed[0].texts
+        for negative_type in types
+    ]
     for judge in probed[0].pairs:
         wins = np.mean([paired_wins(one.pairs[judge]) for one in probed], axis=0)
-        for name in types:
-            rows = np.flatnonzero((corpus.pair_types == name) | (name == ALL))
-            images = corpus.pair_images[rows]
-            drawn = [_mean(wins[rows], weight[images]) for weight in weights]
-            found.append(_estimate("paired_accuracy", judge, name, _mean(wins[rows]), drawn, len(rows)))
+        found += [_pair_estimate(text_pairs, wins, judge, negative_type, weights) for negative_type in types]
     return found
 
 
-def _texts_of_type(corpus: Corpus, negative_type: str) -> np.ndarray:
+def _auc_estimate(
+    text_pairs: TextPairs,
+    scores: Sequence[np.ndarray],
+    judge: str,
+    negative_type: str,
+    weights: Sequence[np.ndarray],
+) -> Estimate:
+    """The mean over fold seeds of a judge's AUC; `scores` are its [U] of each seed."""
+    rows = _texts_of_type(text_pairs, negative_type)
+    images = text_pairs.images[rows]
+    measures = [auc_of(own[rows], text_pairs.labels[rows]) for own in scores]
+    resampled = [float(np.mean([measure(weight[images]) for measure in measures])) for weight in weights]
+    value = float(np.mean([measure(None) for measure in measures]))
+    return Estimate("auc", judge, negative_type, value, *_ends(resampled), len(rows))
+
+
+def _pair_estimate(
+    text_pairs: TextPairs, wins: np.ndarray, judge: str, negative_type: str, weights: Sequence[np.ndarray]
+) -> Estimate:
+    """A judge's paired accuracy; `wins` are its [P] pairs won, as a mean over fold seeds."""
+    rows = np.flatnonzero((text_pairs.pair_types == negative_type) | (negative_type == ALL))
+    images = text_pairs.pair_images[rows]
+    resampled = [_mean(wins[rows], weight[images]) for weight in weights]
+    return Estimate("paired_accuracy", judge, negative_type, _mean(wins[rows]), *_ends(resampled), len(rows))
+
+
+def _texts_of_type(text_pairs: TextPairs, negative_type: str) -> np.ndarray:
     if negative_type == ALL:
-        return np.arange(len(corpus.captions))
-    positive = corpus.labels == 1
+        return np.arange(len(text_pairs.captions))
+    positive = text_pairs.labels == 1
+    # not `positive & same image`: an image's other captions may have negatives of another source
     paired = np.zeros(len(positive), dtype=bool)
-    paired[corpus.pairs[corpus.pair_types == negative_type, 0]] = True
-    return np.flatnonzero((paired if paired.any() else positive) | (corpus.types == negative_type))
+    paired[text_pairs.pairs[text_pairs.pair_types == negative_type, 0]] = True
+    return np.flatnonzero((paired if paired.any() else positive) | (text_pairs.types == negative_type))
 
 
 def paired_wins(logits: np.ndarray) -> np.ndarray:
@@ -208,6 +234,8 @@ def auc(scores: np.ndarray, labels: np.ndarray, weight: np.ndarray | None = None
 
 def auc_of(scores: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray | None], float]:
     """`auc` as a function of the weights alone, so that a bootstrap sorts the scores once."""
+    # The Mann-Whitney statistic: equal scores share a rank, and for each rank the negatives below it count once, those
+    # at it one half. Against all pairs of texts this is linear in the texts once they are sorted.
     _, rank = np.unique(scores, return_inverse=True)
     is_positive = labels == 1
 
@@ -226,16 +254,17 @@ def image_weights(images: int, resamples: int, seed: int | str) -> Iterator[np.n
     """How often each image is drawn, [images] for each resample."""
     generator = generator_for("image_weights", seed)
     for _ in range(resamples):
+        # counts instead of copies of rows: a text that is drawn twice weighs two, and nothing is sorted again
         yield np.bincount(generator.integers(0, images, images), minlength=images).astype(np.float64)
 
 
-def _estimate(
-    estimand: str, judge: str, negative_type: str, value: float, drawn: Sequence[float], count: int
-) -> Estimate:
-    present = [number for number in drawn if not np.isnan(number)]
-    low, high = np.percentile(present, (2.5, 97.5)) if present else (None, None)
-    ends = (None if low is None else float(low), None if high is None else float(high))
-    return Estimate(estimand, judge, negative_type, value, *ends, count)
+def _ends(resampled: Sequence[float]) -> tuple[float | None, float | None]:
+    """Ends of the 95 % percentile interval; None where no resample could be measured."""
+    present = [number for number in resampled if not np.isnan(number)]
+    if not present:
+        return None, None
+    low, high = np.percentile(present, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def _mean(values: np.ndarray, weight: np.ndarray | None = None) -> float:

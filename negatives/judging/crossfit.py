@@ -1,75 +1,78 @@
-"""Cross-fitting by image: what a judge says of texts and pairs whose images it has never seen."""
+"""Cross-fitting by image: what a judge says of texts and pairs whose images it has never seen.
+
+An image's captions share its words. A judge that saw one of them knows something of the others, so that a fold holds
+whole images, never single texts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from negatives.judging.linear import Judge, Scorer
-from negatives.judging.text_pairs import Corpus, fold_of
+from negatives.judging.judge import Judge, Scorer
+from negatives.judging.panel import Panel
+from negatives.judging.text_pairs import TextPairs, fold_of
 from negatives.tables.files import InputError, show
 
+_LOOSE = 100.0  # scikit-learn's C, for a few weights on thousands of rows: next to no penalty, yet always a solution
 
-def fold_of_texts(corpus: Corpus, folds: int, seed: int | str) -> np.ndarray:
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def fold_of_texts(text_pairs: TextPairs, folds: int, seed: int | str) -> np.ndarray:
     """[U] the fold of each text: that of its image.
 
     Raises:
-        InputError: if a judge could not be fitted: a class is missing, also outside one fold; there are fewer images
-            than folds; or all texts are equal.
+        InputError: if no judge could be fitted: a class is missing, there are fewer images than folds, or all texts are
+            equal.
     """
-    counts = {label: int((corpus.labels == label).sum()) for label in (1, 0)}
+    counts = {label: int((text_pairs.labels == label).sum()) for label in (1, 0)}
     if not all(counts.values()):
         raise InputError(
             f"The judge needs texts of both classes, got {counts[1]} positives and {counts[0]} negatives. "
             "Give captions together with their negatives, or keep more of them."
         )
-    if len(set(corpus.captions)) == 1:
+    if len(set(text_pairs.captions)) == 1:
         raise InputError(
-            f"The judge needs texts that differ, got {len(corpus.captions)} times {show(corpus.captions[0])}. "
+            f"The judge needs texts that differ, got {len(text_pairs.captions)} times {show(text_pairs.captions[0])}. "
             "Check the caption columns."
         )
-    return fold_of(corpus.image_ids, folds, seed)[corpus.images]
+    return fold_of(text_pairs.image_ids, folds, seed)[text_pairs.images]
 
 
-def fold_scores(
-    judge: Judge,
-    encoded: Any,
-    corpus: Corpus,
-    *,
-    unit: str,
-    fold: np.ndarray,
-    workers: int = 1,
-    advance: Callable[[], None] | None = None,
-) -> np.ndarray:
+def fold_scores(panel: Panel, judge: Judge, *, unit: str, fold: np.ndarray) -> np.ndarray:
     """Plain cross-fitting: each fold is scored by a judge fitted on all others. K fits for K folds.
 
     Args:
-        judge, encoded, corpus, unit, fold, workers, advance: see `held_out_scores`; two folds are enough.
+        panel, judge, unit, fold: see `held_out_scores`; two folds are enough.
 
     Returns:
         [U] scores; the logit of a pair is the difference of its two.
     """
     scores = np.empty(len(fold))
 
-    def run(number: int) -> None:
+    def score_fold(number: int) -> None:
         rows = np.flatnonzero(fold == number)
-        scores[rows] = fit_judge(judge, encoded, corpus, unit, fold != number)(rows)
-        if advance is not None:
-            advance()
+        scores[rows] = fit_judge(judge, panel.encoded[judge.name], panel.text_pairs, unit, fold != number)(rows)
+        panel.advance()
 
-    with ThreadPoolExecutor(workers if judge.threads else 1) as pool:
-        list(pool.map(run, range(int(fold.max()) + 1)))
+    _in_threads(score_fold, range(int(fold.max()) + 1), panel.workers if judge.threads else 1)
     return scores
 
 
 @dataclass
 class HeldOut:
     """Scores of one judge by models that each left out two folds, which is what combining judges honestly takes.
+
+    Combining is a second fit, on scores of the first. For it to say nothing of fold k that fold k has taught it, the
+    scores that it learns from must be held out twice: from the text's own fold, or a judge that has learnt its texts by
+    heart would look better than it is; and from fold k, whose texts the combination will be asked about.
 
     `scores[k][i]` of a text i outside fold k comes from the model that saw neither k nor i's fold: on these the
     combination for fold k is fitted. Of a text inside fold k it is the mean over all models that did not see k.
@@ -82,75 +85,72 @@ class HeldOut:
         return self.scores[fold, np.arange(len(fold))]
 
 
-def held_out_scores(
-    judge: Judge,
-    encoded: Any,
-    corpus: Corpus,
-    *,
-    unit: str,
-    fold: np.ndarray,
-    workers: int = 1,
-    advance: Callable[[], None] | None = None,
-) -> HeldOut:
+def held_out_scores(panel: Panel, judge: Judge, *, unit: str, fold: np.ndarray) -> HeldOut:
     """Fits a judge for every two folds, on all texts outside both.
 
     With K folds these are K (K - 1) / 2 fits on K - 2 folds each: for K = 5, half as much again as plain cross-fitting.
 
     Args:
+        panel: the texts and the judge's features of them; its other judges are not asked.
         judge: to fit.
-        encoded: its features of the corpus.
-        corpus: texts and pairs.
         unit: "text" fits on single texts, "pair" on pairs.
         fold: [U] see `fold_of_texts`; at least three folds.
-        workers: threads; the scores do not depend on them.
-        advance: called after each fit.
     """
     folds = int(fold.max()) + 1
     scores = np.zeros((folds, len(fold)))
     couples = list(combinations(range(folds), 2))
 
-    def run(couple: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.flatnonzero(np.isin(fold, couple))
-        scored = fit_judge(judge, encoded, corpus, unit, ~np.isin(fold, couple))(rows)
-        if advance is not None:
-            advance()
+    def score_couple(couple: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        inside = np.isin(fold, couple)
+        rows = np.flatnonzero(inside)
+        scored = fit_judge(judge, panel.encoded[judge.name], panel.text_pairs, unit, ~inside)(rows)
+        panel.advance()
         return rows, scored
 
-    with ThreadPoolExecutor(workers if judge.threads else 1) as pool:
-        # summed in this order whatever the number of threads
-        for (first, second), (rows, scored) in zip(couples, pool.map(run, couples), strict=True):
-            inside = fold[rows]
-            for number, other in ((first, second), (second, first)):
-                scores[number, rows[inside == other]] = scored[inside == other]
-                scores[number, rows[inside == number]] += scored[inside == number] / (folds - 1)
+    results = _in_threads(score_couple, couples, panel.workers if judge.threads else 1)
+    # summed in the order of the couples, not of their ends: floating-point sums must not depend on the threads
+    for (first, second), (rows, scored) in zip(couples, results, strict=True):
+        inside = fold[rows]
+        for number, other in ((first, second), (second, first)):
+            scores[number, rows[inside == other]] = scored[inside == other]
+            scores[number, rows[inside == number]] += scored[inside == number] / (folds - 1)
     return HeldOut(scores)
 
 
-def fit_judge(judge: Judge, encoded: Any, corpus: Corpus, unit: str, seen: np.ndarray) -> Scorer:
+def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> list[Result]:
+    """The function's results, in the order of the items."""
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(function, items))
+
+
+def fit_judge(judge: Judge, encoded: Any, text_pairs: TextPairs, unit: str, seen: np.ndarray) -> Scorer:
     """Fits a judge on the texts, or pairs, that it may see.
 
     Args:
-        judge, encoded, corpus, unit: see `held_out_scores`.
+        judge: to fit.
+        encoded: its features of the texts.
+        text_pairs: texts and pairs.
+        unit: "text" or "pair".
         seen: [U] bool; texts whose label is neither 1 nor 0 are left out.
 
     Raises:
         InputError: if these are no pairs, or texts of one class only.
     """
     if unit == "pair":
-        pairs = corpus.pairs[seen[corpus.pairs[:, 0]]]
+        pairs = text_pairs.pairs[seen[text_pairs.pairs[:, 0]]]
         if len(pairs) < 2:
             raise InputError(
                 f"Each fold's judge needs two pairs or more, and {len(pairs)} lie outside its folds "
-                f"({len(corpus.pairs)} pairs, {len(corpus.image_ids)} images). Give more images with negatives."
+                f"({len(text_pairs.pairs)} pairs, {len(text_pairs.image_ids)} images). Give more images with negatives."
             )
         return judge.fit_pairs(encoded, pairs)
-    rows = np.flatnonzero(seen & (corpus.labels >= 0))
-    labels = corpus.labels[rows]
+    rows = np.flatnonzero(seen & (text_pairs.labels >= 0))
+    labels = text_pairs.labels[rows]
     if len(np.unique(labels)) < 2:
         raise InputError(
             f"Each fold's judge needs texts of both classes, and all {len(rows)} texts outside its folds have label "
-            f"{labels[0] if len(labels) else 'of neither class'} ({len(corpus.image_ids)} images). Give more images, "
-            "or another seed."
+            f"{labels[0] if len(labels) else 'of neither class'} ({len(text_pairs.image_ids)} images). Give more "
+            "images, or another seed."
         )
     return judge.fit(encoded, rows, labels)
 
@@ -184,11 +184,9 @@ def combine_pairs(columns: Sequence[HeldOut], pairs: np.ndarray, fold: np.ndarra
         inside = pair_fold == number
         if not inside.any():
             continue
+        # as in `LinearJudge.fit_pairs`: every other pair the other way round, and no intercept
         first = np.arange((~inside).sum()) % 2 == 0
         model = LogisticRegression(C=_LOOSE, fit_intercept=False)
         model.fit(features[~inside] * np.where(first, 1, -1)[:, None], first)
         logits[inside] = features[inside] @ model.coef_[0]
     return logits
-
-
-_LOOSE = 100.0  # scikit-learn's C for a few weights on thousands of rows

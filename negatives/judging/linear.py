@@ -1,8 +1,6 @@
-"""Judges that see the text only: how likely is it that a caption is a positive, without a look at the image?
+"""Judges that are linear in a text's features: logistic regression, or naive Bayes, on n-grams and on habits of style.
 
-A judge turns texts into features once (`encode`, which sees no label) and is then fitted on some of them: on single
-texts with labels, or on pairs, where it learns to score the positive above its negative. What it has learnt is a score
-for each text; on a pair it is the difference of the two, so that it is antisymmetric in them.
+On short texts these are hard to beat as detectors of a writer's habits, and a fit takes a second.
 """
 
 from __future__ import annotations
@@ -10,54 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from negatives.judging.judge import Scorer
+from negatives.judging.settings import JudgeSettings
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-TOKEN_PATTERN = r"(?u)\b\w+\b"  # scikit-learn's own drops single letters: "a" against "an" is a cue
+TOKEN_PATTERN = r"(?u)\b\w+\b"  # scikit-learn's own drops single letters: "a" against "an" is a giveaway
 HASHED = 2**20  # columns that n-grams are hashed into; unlike a vocabulary, a hash sees no other text
 CHUNK = 100_000  # texts whose n-grams are counted at a time
-
-Scorer = Callable[[np.ndarray], np.ndarray]
-"""Rows of encoded texts [n] -> their scores [n], higher = more likely positive."""
-
-
-class Judge(Protocol):
-    """What cross-fitting asks of a judge. Fits depend on their arguments only: not on order, thread or history."""
-
-    @property
-    def name(self) -> str:
-        """Names the judge in tables."""
-
-    @property
-    def threads(self) -> bool:
-        """Whether several fits may run at a time, each in a thread."""
-
-    def encode(self, texts: Sequence[str]) -> Any:
-        """What `fit` and `fit_pairs` take for the texts, one row for each; sees no label.
-
-        The result is indexed by an array of rows (`encoded[rows]`), which gives the same for these texts.
-        """
-
-    def fit(self, encoded: Any, rows: np.ndarray, labels: np.ndarray) -> Scorer:
-        """Learns to tell the classes apart, both weighing the same: a logit for each text.
-
-        Args:
-            encoded: what `encode` returned.
-            rows: [n] texts to learn from.
-            labels: [n] 1 or 0, both there.
-        """
-
-    def fit_pairs(self, encoded: Any, pairs: np.ndarray) -> Scorer:
-        """Learns to score positives above their negatives: the difference is the logit of a pair.
-
-        Args:
-            encoded: what `encode` returned.
-            pairs: [n, 2] rows of a positive and its negative, at least two.
-        """
 
 
 @dataclass(frozen=True)
@@ -87,7 +50,9 @@ class LinearJudge:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        # on n-grams Newton's method takes a handful of steps and a fraction of the default solver's time
+        # Newton's method by conjugate gradients: with a column for each n-gram the Hessian is far too large to build,
+        # but its product with a vector costs no more than a gradient. A handful of steps, and a fraction of the default
+        # solver's time. It draws nothing at random, and unlike liblinear does not shrink the intercept.
         model = LogisticRegression(C=self.regularisation, class_weight="balanced", solver="newton-cg", max_iter=1000)
         if self.standardised:
             scaled = make_pipeline(StandardScaler(), model).fit(encoded[rows], labels)
@@ -100,11 +65,13 @@ class LinearJudge:
         """See `Judge.fit_pairs`."""
         from sklearn.linear_model import LogisticRegression
 
-        # every other pair the other way round: the loss is the same, and the solver needs two classes
+        # every other pair the other way round: the loss is the same, and the solver needs two classes. No intercept: a
+        # pair's logit must change its sign when the two texts change places
         first = np.arange(len(pairs)) % 2 == 0
         difference = _signed(encoded[pairs[:, 0]] - encoded[pairs[:, 1]], np.where(first, 1, -1).astype(np.float32))
         model = LogisticRegression(C=self.regularisation, solver="newton-cg", max_iter=1000, fit_intercept=False)
         if self.standardised:
+            # scaled about 0, not about the mean: which text of a pair comes first must not matter
             scale = np.sqrt((difference**2).mean(axis=0)) + 1e-6
             return _linear(encoded, model.fit(difference / scale, first).coef_[0] / scale)
         part, used = _columns_in_use(difference)
@@ -142,26 +109,6 @@ def _signed(difference: Any, sign: np.ndarray) -> Any:
     return difference
 
 
-def word_judge(ngrams: int = 2, regularisation: float = 1.0) -> LinearJudge:
-    """Which word n-grams of length 1..`ngrams` a text has: 0 or 1 each, lower-cased, single letters kept."""
-    return LinearJudge("word", lambda texts: _hashed(texts, ngrams=(1, ngrams)), regularisation)
-
-
-def char_judge(ngrams: int = 5, regularisation: float = 10.0) -> LinearJudge:
-    """Character n-grams of length 2..`ngrams`, case kept, counts of unit length."""
-    return LinearJudge("char", lambda texts: _hashed(texts, ngrams=(2, ngrams), characters=True), regularisation)
-
-
-def surface_judge(regularisation: float = 1.0) -> LinearJudge:
-    """Style without words (`SURFACE_FEATURES`)."""
-    return LinearJudge("surface", surface_features, regularisation, standardised=True)
-
-
-def bayes_judge(ngrams: int = 3, smoothing: float = 0.5) -> BayesJudge:
-    """Naive Bayes on word n-grams of length 1..`ngrams`: a family that shares no fitting with the linear judges."""
-    return BayesJudge(lambda texts: _hashed(texts, ngrams=(1, ngrams)), smoothing)
-
-
 @dataclass(frozen=True)
 class BayesJudge:
     """Naive Bayes: each n-gram of a text adds the log of how much more often it is in positives than in negatives.
@@ -190,13 +137,54 @@ class BayesJudge:
         return self._scorer(encoded, pairs[:, 0], pairs[:, 1])
 
     def _scorer(self, encoded: Any, positives: np.ndarray, negatives: np.ndarray) -> Scorer:
-        # rates are smoothed alike in both classes: what neither has weighs nothing, whatever their sizes
+        # Rates are smoothed alike in both classes. With the textbook's equal counts, the smaller class would get the
+        # larger rate for an n-gram that neither has, and every rare word would vote for it.
         smoothed = [
             np.asarray(encoded[rows].mean(axis=0)).ravel() + self.smoothing / (len(positives) + len(negatives))
             for rows in (positives, negatives)
         ]
         weights = np.log(smoothed[0]) - np.log(smoothed[1])
         return lambda rows: np.asarray(encoded[rows] @ weights, dtype=np.float64)
+
+
+def word_judge(ngrams: int = 2, regularisation: float = 1.0) -> LinearJudge:
+    """Which word n-grams of length 1..`ngrams` a text has: 0 or 1 each, lower-cased, single letters kept."""
+    return LinearJudge("word", lambda texts: _hashed(texts, ngrams=(1, ngrams)), regularisation)
+
+
+def char_judge(ngrams: int = 5, regularisation: float = 10.0) -> LinearJudge:
+    """Character n-grams of length 2..`ngrams`, case kept, counts of unit length."""
+    return LinearJudge("char", lambda texts: _hashed(texts, ngrams=(2, ngrams), characters=True), regularisation)
+
+
+def surface_judge(regularisation: float = 1.0) -> LinearJudge:
+    """Style without words (`SURFACE_FEATURES`)."""
+    return LinearJudge("surface", surface_features, regularisation, standardised=True)
+
+
+def bayes_judge(ngrams: int = 3, smoothing: float = 0.5) -> BayesJudge:
+    """Naive Bayes on word n-grams of length 1..`ngrams`: a family that shares no fitting with the linear judges."""
+    return BayesJudge(lambda texts: _hashed(texts, ngrams=(1, ngrams)), smoothing)
+
+
+def build_word(settings: JudgeSettings) -> LinearJudge:
+    """The word judge as set."""
+    return word_judge(settings.word_ngrams)
+
+
+def build_char(settings: JudgeSettings) -> LinearJudge:
+    """The character judge as set."""
+    return char_judge(settings.char_ngrams)
+
+
+def build_surface(settings: JudgeSettings) -> LinearJudge:
+    """The surface judge; it has no settings."""
+    return surface_judge()
+
+
+def build_bayes(settings: JudgeSettings) -> BayesJudge:
+    """The naive Bayes judge; it has no settings."""
+    return bayes_judge()
 
 
 def _hashed(texts: Sequence[str], *, ngrams: tuple[int, int], characters: bool = False) -> csr_matrix:

@@ -13,7 +13,7 @@ from negatives.tables.randomness import hash_of
 
 
 @dataclass(frozen=True)
-class Corpus:
+class TextPairs:
     """U different texts and the P pairs among them; nothing in it depends on the order of the tables' rows.
 
     Rows of the tables that agree in image, label, negative type and caption are one text, so that a caption counts once
@@ -53,18 +53,18 @@ class Corpus:
         """What random draws for a text depend on, beside their seed."""
         return "\n".join((self.image_ids[self.images[text]], self.types[text], self.captions[text]))
 
-    def subset(self, keep: np.ndarray, keep_pairs: np.ndarray) -> Corpus:
+    def subset(self, keep: np.ndarray, keep_pairs: np.ndarray) -> TextPairs:
         """The kept texts and pairs; a pair goes with its texts. `text_of` and `pair_of` are left empty.
 
         Args:
             keep: [U] bool.
             keep_pairs: [P] bool.
         """
-        place = np.cumsum(keep) - 1
+        place = np.cumsum(keep) - 1  # of each kept text among the kept ones
         pairs = self.pairs[keep_pairs & keep[self.pairs].all(axis=1)]
         used, images = np.unique(self.images[keep], return_inverse=True)
         nothing = np.empty(0, dtype=np.int64)
-        return Corpus(
+        return TextPairs(
             captions=[self.captions[text] for text in np.flatnonzero(keep)],
             labels=self.labels[keep],
             types=self.types[keep],
@@ -76,16 +76,17 @@ class Corpus:
         )
 
 
-def build_corpus(texts: pa.Table, pairs: pa.Table) -> Corpus:
-    """The corpus of a text table and its pairs.
+def build_text_pairs(texts: pa.Table, pairs: pa.Table) -> TextPairs:
+    """Each text of a text table once, with its pairs.
 
     Args:
-        texts: columns `text_id, image_id, caption, label, negative_type` (see `records.text_table`).
-        pairs: columns `caption_id, negative_id` (see `records.pair_table`).
+        texts: columns `text_id, image_id, caption, label, negative_type` (see `captions.text_table`).
+        pairs: columns `caption_id, negative_id` (see `captions.pair_table`).
 
     Raises:
         InputError: if a pair names a text that is not there.
     """
+    # what a text is to a judge: the same wording for another image, or as another type, is another text
     columns = zip(
         *(strings(texts, "image_id"), texts["label"].to_pylist()),
         *(strings(texts, "negative_type"), strings(texts, "caption")),
@@ -99,10 +100,11 @@ def build_corpus(texts: pa.Table, pairs: pa.Table) -> Corpus:
     image = {image_id: position for position, image_id in enumerate(image_ids)}
     rows = {text_id: row for row, text_id in enumerate(strings(texts, "text_id"))}
     ends = np.empty((len(pairs), 2), dtype=np.int64)
-    for end, (kind, column) in enumerate((("caption", "caption_id"), ("negative", "negative_id"))):
-        ends[:, end] = [text_of[_row(rows, f"{kind}:{name}")] for name in strings(pairs, column)]
+    for end, (table, column) in enumerate((("caption", "caption_id"), ("negative", "negative_id"))):
+        ends[:, end] = [text_of[_row(rows, f"{table}:{name}")] for name in strings(pairs, column)]
+    # sorted, so that fits sum in an order of their own whatever the order of the tables' rows
     unique_pairs, pair_of = np.unique(ends, axis=0, return_inverse=True)
-    return Corpus(
+    return TextPairs(
         captions=[key[3] for key in unique],
         labels=np.array([key[1] for key in unique], dtype=np.int64),
         types=np.array([key[2] for key in unique], dtype=object),
@@ -142,6 +144,7 @@ def fold_of(image_ids: Sequence[str], folds: int, seed: int | str) -> np.ndarray
             f"Cross-fitting needs an image for each fold, got {len(image_ids)} images for {folds} folds. "
             "Give or keep more images, or ask for fewer folds."
         )
+    # dealt out by hash, not at random: an image keeps its place among the others when rows are shuffled or read anew
     order = sorted(range(len(image_ids)), key=lambda i: (hash_of("fold", seed, image_ids[i]), image_ids[i]))
     fold = np.empty(len(image_ids), dtype=np.int64)
     fold[order] = np.arange(len(image_ids)) % folds

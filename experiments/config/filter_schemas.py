@@ -1,0 +1,95 @@
+"""What can be configured of the verbs that audit and filter texts; see `experiments.config.schemas`.
+
+What a filter, a certificate, an audit or a judge can be set to is declared in `negatives`, where it is used. Here are
+the keys that only a command has: files in, a folder out, sections, and where metrics go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from experiments.config.schemas import LoggingConfig
+from negatives.filtering.plan import AuditPlan, CertificatePlan, FilterPlan
+from negatives.judging.settings import JudgeSettings
+
+
+@dataclass(frozen=True)
+class AuditFiles:
+    """What `itm audit` reads, and where it writes."""
+
+    format: str = field(default="tables", metadata={"choices": ("tables", "sugarcrepe", "valse")})
+    """tables: `captions` and `negatives`. sugarcrepe, valse: a benchmark's official files in `annotations`."""
+    captions: str | None = field(default=None, metadata={"exists": "file"})
+    """Captions table: the positives (tables)."""
+    negatives: str | None = field(default=None, metadata={"exists": "file"})
+    """Negatives table of these captions (tables)."""
+    paraphrases: str | None = field(default=None, metadata={"exists": "file"})
+    """Hard positives: a captions table with `source_caption_id` (tables)."""
+    annotations: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder of the benchmark's official annotation files; no images are needed."""
+    verdicts: str | None = field(default=None, metadata={"exists": "file"})
+    """Verdicts of `itm filter`: audits what was kept beside everything."""
+    harmonise: bool | None = None
+    """Whether negatives take their positives' style first; not given: as the filter did, without verdicts not."""
+    output_dir: str = MISSING
+    """Folder for `audit.json` and `index.html`."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Keys that the format needs and that are not given."""
+        needed = ("captions", "negatives") if self.format == "tables" else ("annotations",)
+        for key in needed:
+            if getattr(self, key) is None:
+                yield f"`{place}{key}` must be given where `{place}format` is {self.format}"
+
+
+# A dataclass takes the fields of its last base first: files head the help page, as a user gives them first.
+@dataclass(frozen=True)
+class AuditConfig(AuditPlan, AuditFiles):
+    """`itm audit`: how much of the label the text alone gives away."""
+
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    """The judges."""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """Where metrics go."""
+
+
+@dataclass(frozen=True)
+class FilterFiles:
+    """What `itm filter` reads, and where it writes."""
+
+    captions: str = field(default=MISSING, metadata={"exists": "file"})
+    """Captions table: the positives."""
+    negatives: str = field(default=MISSING, metadata={"exists": "file"})
+    """Negatives table of these captions."""
+    paraphrases: str | None = field(default=None, metadata={"exists": "file"})
+    """Hard positives: a captions table with `source_caption_id`; they join the positives."""
+    output_dir: str = MISSING
+    """Folder for `verdicts.parquet`, `pair_verdicts.parquet` and `certificate.json`."""
+    harmonise: bool = True
+    """Each negative takes its positive's casing, final punctuation and white space before it is judged."""
+
+
+@dataclass(frozen=True)
+class FilterConfig(FilterPlan, FilterFiles):
+    """`itm filter`: keeps the texts or pairs on which text alone says nothing."""
+
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    """The judges."""
+    certify: bool = True
+    """Measure what is left with fresh probes; exit code 1 where it is not balanced."""
+    certificate: CertificatePlan = field(default_factory=CertificatePlan)
+    """The probes and what they may reach."""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """Where the certificate's metrics go."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """A certificate by the filter's own families alone, and what the plan says."""
+        if self.certify and set(self.certificate.probes) <= set(self.judge.judges):
+            yield (
+                f"`{place}certificate.probes` must hold a judge that is not among `{place}judge.judges`, got "
+                f"{self.certificate.probes}: what the filter is blind to, only another family sees"
+            )
+        yield from super().faults(place)

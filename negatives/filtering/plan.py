@@ -1,0 +1,99 @@
+"""What is asked of a filter, its certificate and an audit: each setting once, for Python and for the configuration.
+
+Nothing heavy is imported here: help pages and checks of a configuration read this file first.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from negatives.judging import faults_of_names
+
+UNITS = {"text": ("auc",), "pair": ("paired_accuracy",), "both": ("auc", "paired_accuracy")}
+"""Unit -> the bias metrics that have to be at a coin's level."""
+RULES = ("overlap", "top_fraction", "aflite")
+TARGETS = {"text": 0.505, "pair": 0.512, "both": 0.512}
+"""Unit -> what a probe may reach in the search of the constant.
+
+Probes of other families, and several together, see somewhat more than those which search, and more so on single
+texts: these targets leave room for that within the certificate's tolerance."""
+
+
+@dataclass(frozen=True)
+class FilterPlan:
+    """What a filter is to keep."""
+
+    unit: str = field(default="text", metadata={"choices": tuple(UNITS)})
+    """text: judges single texts, for losses that do (lm, binary, itm). pair: judges a positive beside its negative,
+    for losses and benchmarks that compare. both: satisfies the two."""
+    rule: str = field(default="overlap", metadata={"choices": RULES})
+    """overlap: keeps with probability proportional to the odds of the other class. top_fraction: drops the most
+    confidently judged (LLaVA-score). aflite: drops, again and again, what the first judge predicts (AFLite)."""
+    constant: float | None = field(default=None, metadata={"above": 0.0, "max": 1e6})
+    """overlap: the factor of the odds; not given: the one that keeps most while probes stay within `target`."""
+    target: float | None = field(default=None, metadata={"min": 0.5, "max": 1.0})
+    """overlap: the largest AUC or paired accuracy that probes may reach while the constant is searched; not given:
+    0.505 for unit text, 0.512 for pairs."""
+    top_fraction: float = field(default=0.3, metadata={"min": 0.0, "max": 0.99})
+    """top_fraction, aflite: part of each class (or of the pairs) that is dropped."""
+    per_type: bool = False
+    """Keep the same share of every negative type, so that none starves; types then are no longer balanced alike."""
+    seed: int = field(default=0, metadata={"min": 0})
+    """Seeds folds and draws."""
+
+    @property
+    def searches(self) -> bool:
+        """Whether the constant of overlap is to be searched for."""
+        return self.rule == "overlap" and self.constant is None
+
+    @property
+    def search_target(self) -> float:
+        """`target`, or the unit's own where it is not given."""
+        return TARGETS[self.unit] if self.target is None else self.target
+
+    def faults(self, place: str) -> Iterator[str]:
+        """An unknown unit or rule, which a configuration refuses before; a rule that satisfies one unit at a time."""
+        for key, known in (("unit", UNITS), ("rule", RULES)):
+            value = getattr(self, key)
+            if value not in known:
+                near = difflib.get_close_matches(value, known, n=1)
+                hint = f". Did you mean {near[0]}?" if near else ""
+                yield f"`{place}{key}` must be one of {', '.join(known)}, got {value!r}{hint}"
+        if self.rule == "aflite" and self.unit == "both":
+            yield f"`{place}unit` must be text or pair where `{place}rule` is aflite, got both"
+
+
+@dataclass(frozen=True)
+class CertificatePlan:
+    """What has to hold of the kept texts before they are called balanced: over all negatives; types are reported."""
+
+    probes: list[str] = field(default_factory=lambda: ["word", "char", "surface", "bayes"])
+    """Judges, fitted anew on what was kept, with new folds; at least one of them should not be among the filter's."""
+    tolerance: float = field(default=0.02, metadata={"above": 0.0, "max": 0.5})
+    """Every probe has to be at 0.5, give or take this. Below is a miss too: an over-corrected set is not balanced."""
+    transformer_tolerance: float = field(default=0.03, metadata={"above": 0.0, "max": 0.5})
+    """The same for the transformer probe, whose estimates vary more."""
+    seeds: int = field(default=3, metadata={"min": 1})
+    """Fold seeds that each probe's estimate is the mean of."""
+    folds: int = field(default=5, metadata={"min": 3})
+    """Folds of each."""
+    bootstrap: int = field(default=200, metadata={"min": 20})
+    """Resamples of images behind each 95 % interval."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Probes that are unknown, named twice, or missing."""
+        yield from faults_of_names(self.probes, f"{place}probes")
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """How closely an audit looks."""
+
+    bootstrap: int = field(default=200, metadata={"min": 20})
+    """Resamples of images behind each 95 % interval."""
+    top: int = field(default=20, metadata={"min": 1})
+    """Leaking n-grams, and texts most given away, listed for each class."""
+    seed: int = field(default=0, metadata={"min": 0})
+    """Seeds folds and bootstrap."""
