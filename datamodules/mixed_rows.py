@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 
 from datamodules.batch import ImageTextRow
 from datamodules.loaders import EpochBatch
-from datamodules.mixing import Mixing, TextPool, draw_hard_anchor, draw_negatives, group_anchors, shown_positive
-from datamodules.sources.image_rows import load_image, noise_image
+from datamodules.mixing import TextPool, draw_hard_anchor, draw_negatives, group_anchors, shown_positive
+from datamodules.mixing_settings import Mixing
+from datamodules.sources.images import load_image, noise_image
 from negatives.tables.randomness import generator_for
 
 
@@ -26,8 +27,8 @@ class MixedRows(Dataset[list[ImageTextRow]]):
         pool: its kept texts.
         images: image_id -> path inside `root`.
         root: folder of the images.
-        mixing: how negatives join positives. A row's time in training, on which a curriculum depends, is told by its
-            place in the order of the epoch.
+        mixing: how negatives join positives. A row's time in training, on which a curriculum depends, is its place in
+            the order of the epoch.
         seed: of all draws.
         neighbours: image_id -> images near it; none where None.
     """
