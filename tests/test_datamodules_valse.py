@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from datamodules.benchmarks.sugarcrepe import read_sugarcrepe
-from datamodules.benchmarks.valse import read_valse
+from datamodules.benchmarks import Pairs
+from datamodules.benchmarks.read import read_benchmark
 from negatives.tables.captions import InputError, pair_table, text_table
 
 VALID = {
@@ -25,6 +25,14 @@ VALID = {
     "coreference-hard": 104,
     "foil-it": 943,
 }
+
+
+def read_valse(folder: Path) -> Pairs:
+    return read_benchmark("valse", annotations=folder, texts_only=True)
+
+
+def read_sugarcrepe(folder: Path) -> Pairs:
+    return read_benchmark("sugarcrepe", annotations=folder, texts_only=True)
 
 
 def item(caption: Any = "a cat", foil: Any = "a dog", votes: Any = 3, image: Any = "v7w_1.jpg") -> dict[str, Any]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from experiments.config.schemas import LoggingConfig
+from datamodules.benchmarks import BENCHMARKS
+from experiments.config.trainer_schemas import LoggingConfig
 
 CAPTION_FORMATS = ("auto", "table", "jsonl", "coco", "karpathy", "csv", "tsv")
 GPT_TYPES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "paraphrase")
@@ -246,7 +247,7 @@ class CertificateConfig:
 class AuditConfig:
     """`itm audit`: how much of the label the text alone gives away."""
 
-    format: str = field(default="tables", metadata={"choices": ("tables", "sugarcrepe", "valse")})
+    format: str = field(default="tables", metadata={"choices": BENCHMARKS})
     """tables: `captions` and `negatives`. sugarcrepe, valse: a benchmark's official files in `annotations`."""
     captions: str | None = field(default=None, metadata={"exists": "file"})
     """Captions table: the positives (tables)."""
@@ -275,8 +276,7 @@ class AuditConfig:
 
     def faults(self, place: str) -> Iterator[str]:
         """Keys that the format needs and that are not given."""
-        needed = ("captions", "negatives") if self.format == "tables" else ("annotations",)
-        for key in needed:
+        for key in BENCHMARKS[self.format].needs(images=False):
             if getattr(self, key) is None:
                 yield f"`{place}{key}` must be given where `{place}format` is {self.format}"
 
