@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.__main__ import VERBS, main
+from experiments.__main__ import main
 from experiments.config import load as config
-from experiments.config import schemas, text_schemas
+from experiments.config.sweep_schemas import SweepConfig
 from experiments.runs.outputs import OutputFolder, git_state
+from experiments.verbs import VERBS
 from negatives.tables.captions import InputError
 
 
@@ -35,10 +36,10 @@ class Fake(types.ModuleType):
     def status(self, settings: Any) -> None:
         self.calls.append(("status", settings, {}))
 
-    def load(self, path: str, overrides: list[str]) -> schemas.SweepConfig:
+    def load(self, path: str, overrides: list[str]) -> SweepConfig:
         self.path = path
         given = path if Path(path).is_file() else None
-        return config.load_config(schemas.SweepConfig, given, overrides, check_files=False)
+        return config.load_config(SweepConfig, given, overrides, check_files=False)
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_help_of_a_verb_teaches_it_and_lists_its_keys(name: str, capsys: pytest.
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert VERBS[name].example in text
-    keys = config.describe(getattr(schemas, VERBS[name].schema, None) or getattr(text_schemas, VERBS[name].schema))
+    keys = config.describe(VERBS[name].load_schema())
     assert all(f"  {key.name} " in text for key in keys)
 
 
