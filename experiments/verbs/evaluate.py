@@ -14,11 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from experiments.build import build_pairs, fingerprint, load_run, resolve_device, wandb_logger
-from experiments.config.schemas import EvaluateConfig
+from experiments.build import build_pairs, load_run
+from experiments.config.evaluation_schemas import EvaluateConfig
 from experiments.report.intervals import Interval
+from experiments.runs.devices import resolve_device
+from experiments.runs.fingerprint import fingerprint
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
+from experiments.runs.tracking import wandb_logger
 from negatives.tables.captions import InputError, write_json, write_table, write_text
 
 SUMMARY_FILE = "summary.json"
@@ -53,7 +56,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
         metrics += set_metrics(name, table, evaluation.bootstrap, config.seed)
         images = len(set(table["image_id"].to_pylist()))
         if pairs.left_out:
-            say(f"{name}: {pairs.left_out} items of the benchmark are left out, since their images are not there")
+            say(f"{name}: {pairs.left_out} items of the benchmark are left out: not valid, or without their image")
         summary["sets"][name] = {"image_root": str(pairs.root.resolve()), "pairs": len(table), "images": images}
         summary["sets"][name]["left_out"] = pairs.left_out
     write_text(_csv(metrics), folder / "metrics.csv")

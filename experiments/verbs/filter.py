@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from experiments.build import build_judges, wandb_logger
+from experiments.build import build_judges
 from experiments.config.text_schemas import FilterConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say
+from experiments.runs.tracking import wandb_logger
 from negatives.tables.captions import (
     PAIR_VERDICT_SCHEMA,
     PAIR_VERDICTS_FILE,
