@@ -1,4 +1,4 @@
-"""The command line: `itm VERB [CONFIG.yaml] [key=value ...]`; its verbs are the rows of `experiments.verbs.VERBS`.
+"""The command line: `itm VERB [CONFIG.yaml] [key=value ...]`; its verbs are the rows of `experiments.verb_table.VERBS`.
 
 Only the verb that runs is imported, and nothing at all for `itm --help`.
 """
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from experiments.runs.exit_codes import DONE, UsageError, exit_code
-from experiments.verbs import VERBS, Verb, find_verb, run_verb
+from experiments.exit_codes import DONE, UsageError, exit_code
+from experiments.verb_table import VERBS, Verb, find_verb, run_verb
 
 DEMO = Path(__file__).parent / "sweeps/demo.yaml"
 DEMO_FULL = DEMO.with_name("demo_full.yaml")

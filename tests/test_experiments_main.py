@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from experiments.__main__ import main
 from experiments.config import load as config
 from experiments.config.sweep_schemas import SweepConfig
 from experiments.runs.outputs import OutputFolder, git_state
-from experiments.verbs import VERBS
+from experiments.verb_table import VERBS, Verb
 from negatives.tables.captions import InputError
 
 
@@ -72,6 +72,13 @@ def test_help_of_a_verb_teaches_it_and_lists_its_keys(name: str, capsys: pytest.
     assert VERBS[name].example in text
     keys = config.describe(VERBS[name].load_schema())
     assert all(f"  {key.name} " in text for key in keys)
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
+def test_every_row_of_the_table_names_a_module_that_runs_and_a_dataclass(verb: Verb) -> None:
+    assert is_dataclass(verb.load_schema())
+    names = {"run", "load", "status"} if verb.is_sweep else {"run"}
+    assert all(callable(getattr(verb.load_module(), name, None)) for name in names)
 
 
 def test_a_verb_runs_with_its_file_overrides_and_flags(fake: Fake, data: list[str], tmp_path: Path) -> None:

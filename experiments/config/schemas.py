@@ -1,6 +1,6 @@
 """What can be configured of the verbs that load a scorer: train, score, export, neighbours.
 
-Every verb has one dataclass, a docstring under each field; `experiments.verbs.VERBS` says where each is. Parts that
+Every verb has one dataclass, a docstring under each field; `experiments.verb_table` says where each is. Parts that
 several share stand in files by subject: data, trainer, evaluation, models.
 
 `field(metadata=...)` carries the rules that types cannot say and `config.load` checks: `min`, `max`, `above`

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from experiments.config.trainer_schemas import LoggingConfig
-from experiments.verbs import VERBS
+from experiments.verb_table import VERBS
 
 STEPS = tuple(name for name, verb in VERBS.items() if verb.prepares)
 

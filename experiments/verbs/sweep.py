@@ -23,11 +23,11 @@ from omegaconf import OmegaConf
 from experiments.config.layers import ConfigError, find_base, find_yaml, nested, read_yaml
 from experiments.config.load import load_config, load_mapping, to_yaml
 from experiments.config.sweep_schemas import SweepConfig
-from experiments.runs.exit_codes import INTERRUPTED, MISSED, exit_code
+from experiments.exit_codes import INTERRUPTED, MISSED, exit_code
 from experiments.runs.manifest import FINISHED, PENDING, RUNNING, Manifest, Task, is_locked, read_states, sweep_lock
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
-from experiments.verbs import VERBS, run_verb
+from experiments.verb_table import VERBS, run_verb
 from negatives.tables.captions import InputError, write_text
 
 NAME = r"[A-Za-z0-9][\w.=+-]*"

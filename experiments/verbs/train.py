@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from experiments.config.trainer_schemas import LoggingConfig, TrainerConfig
 from experiments.runs.devices import resolve_device
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import is_terminal, say
+from experiments.runs.ranks import check_launched, end_ranks, is_main_process
 from experiments.runs.tracking import wandb_logger
 from lightning_modules.scoring.runs import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
 from negatives.tables.captions import InputError, write_json
@@ -164,40 +164,12 @@ def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: Align
     Console().print(trainable_table(module.network))
 
 
-def end_ranks() -> None:
-    """Ends the process group, before a rank exits while another one still listens."""
-    import torch
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
 def say_end(config: ExperimentConfig, module: AlignmentModule) -> None:
     """Says where the weights are, and how many captions were cut."""
     from experiments.runs.scoring import say_cut
 
     say_cut(module)
     say(f"Trained {config.name}: {Path(config.output_dir) / WEIGHTS_FILE}")
-
-
-def is_main_process() -> bool:
-    """Whether this is the one process of a job that prepares the folder, by the launchers' environment variables."""
-    ranks = ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
-    return all(int(os.environ.get(name, 0)) == 0 for name in ranks)
-
-
-def check_launched(settings: TrainerConfig) -> None:
-    """Refuses a number of processes other than the configured one: alone, each would train a copy of its own.
-
-    Raises:
-        InputError: torchrun started another number.
-    """
-    expected, launched = settings.devices * settings.num_nodes, int(os.environ.get("WORLD_SIZE", 1))
-    if "TORCHELASTIC_RUN_ID" in os.environ and launched != expected:
-        raise InputError(
-            f"torchrun started {launched} processes, and trainer.devices x trainer.num_nodes is {expected}; "
-            "give both the same number."
-        )
 
 
 def made_by(config: ExperimentConfig) -> str:
