@@ -101,11 +101,12 @@ class ImageTextDataModule(L.LightningDataModule):
         if self.rows is not None:
             return
         captions, negatives = read_tables(self.captions, self.negatives)
+        # before anything else looks at a text: verdicts are on harmonised texts, and so is what the scorer reads
         if self.harmonise:
             negatives = harmonise_table(captions, negatives)
         texts, pairs = text_table(captions, negatives), pair_table(captions, negatives)
         images = dict(zip(captions["image_id"].to_pylist(), captions["image"].to_pylist(), strict=True))
-        check_images(self.root, list(images.values()))
+        check_images(self.root, list(images.values()))  # of dropped captions too: a missing file is better known now
         pool = build_pool(texts, pairs, *self._keep(texts, pairs))
         if self.mixing.paraphrase_ratio is not None:
             set_paraphrases_aside(pool, texts, self._sources(captions))
@@ -137,6 +138,7 @@ class ImageTextDataModule(L.LightningDataModule):
         if self.subset == "all" or self.verdicts is None:
             return None, None
         self._check_harmonised(self.verdicts)
+        # Texts that look balanced beside each other need not be balanced one by one, so this is said, not refused.
         if self.mixing.unit == "text" and judged_unit(self.verdicts) == "pair":
             rank_zero_warn(
                 f"data.mixing.unit: text draws single texts, and {self.verdicts} promises nothing of those: pairs were "
@@ -229,6 +231,7 @@ class ImageTextDataModule(L.LightningDataModule):
 
     def _batches_done(self) -> int:
         """How many batches of its epoch a run has trained on: Lightning's count, which checkpoints restore."""
+        # batch_idx is the last one that was trained on, -1 before the first
         return self.trainer.fit_loop.batch_idx + 1 if self.trainer and self.trainer.training else 0
 
     def _rank(self) -> tuple[int, int]:

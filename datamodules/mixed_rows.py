@@ -59,6 +59,7 @@ class MixedRows(Dataset[list[ImageTextRow]]):
 
     def __getitem__(self, item: EpochBatch) -> list[ImageTextRow]:
         epoch, rows, places = item
+        # by its place in the epoch and not by a count of steps, so that a curriculum is the same on any number of ranks
         times = (epoch + place / len(self) for place in places)
         mixed = [(self.anchors[row], self.mixing.at(time)) for row, time in zip(rows, times, strict=True)]
         hard = [
@@ -101,12 +102,13 @@ class MixedRows(Dataset[list[ImageTextRow]]):
                 swap_ratio=mixing.swap_ratio,
                 seed=self.seed,
                 epoch=epoch,
-                taken=negatives,
+                taken=negatives,  # positives of one image draw from the same texts
             )
         columns = (self.text_ids, self.captions, self.labels, self.types)
         image = load_image(self.root, self.images[image_id])
         key = self.text_ids[anchors[0]]
         if generator_for(self.seed, epoch, key, "image_dropout").random() < mixing.image_dropout:
+            # keyed by epoch too: one noise image for all epochs could be learnt by heart
             image = noise_image(image.size, self.seed, f"{epoch} {key}")
         return ImageTextRow(image_id, image, *([column[i] for i in (*shown, *negatives)] for column in columns))
 

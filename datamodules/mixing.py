@@ -150,6 +150,7 @@ def draw_negatives(
     own = pool.by_caption.get(caption_id if shown_id is None else shown_id, {})
     available = pool.by_image.get(image_id, {}) if unit == "text" else own
     rng = generator_for(seed, epoch, caption_id)
+    # All texts are shuffled before those taken go, so that no random number depends on what other positives drew.
     shuffled = {family: [texts[i] for i in rng.permutation(len(texts))] for family, texts in sorted(available.items())}
     left = {family: [text for text in texts if text not in taken] for family, texts in shuffled.items()}
     drawn = []
@@ -209,6 +210,7 @@ def rank_batches(
     >>> [rank_batches(5, batch_size=2, seed=0, epoch=0, rank=r, world_size=2) for r in (0, 1)]
     [[[2, 4]], [[1, 0]]]
     """
+    # every rank shuffles all rows: the order needs no exchange, and the global batches are the same on any world size
     order = generator_for(seed, epoch, "order").permutation(rows).tolist()
     size = batch_size * world_size
     chunks = (order[start : start + size] for start in range(0, rows, size))

@@ -127,7 +127,7 @@ def build_module(
 def _quiet_transformers() -> None:
     from transformers.utils import logging as transformers_logging
 
-    if not is_terminal():
+    if not is_terminal():  # a bar would fill a job's log with one line for each redraw
         transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
 

@@ -48,6 +48,7 @@ def read_benchmark(
     source = f"{name} ({inputs[benchmark.inputs[-1]]})"
     pairs = benchmark.load_reader()(**given)
     check_pairs(pairs, source)
+    # People keep a part of COCO; of tables that someone made, a missing image is a wrong image_root, refused below.
     if benchmark.published and not texts_only:
         pairs = with_images(pairs, source)
     if image_ids is not None:

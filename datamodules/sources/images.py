@@ -19,6 +19,7 @@ def image_path(root: Path, image: str) -> Path:
         InputError: the path leads out of the folder.
     """
     path = root / image
+    # resolved, since a link inside the folder may lead out of it; tables and annotations may be anyone's
     if Path(image).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
         raise InputError(f"image path {image!r} must stay inside {root}; set image_root to the folder it starts from.")
     return path

@@ -39,6 +39,7 @@ def read_tables(captions: StrPath | list[StrPath], negatives: StrPath | list[Str
         values = table[column].to_pylist()
         if len(set(values)) < len(values):
             raise InputError(f"{column} must be unique over all tables of {paths}; give each table ids of its own.")
+    # Two tables that number their images from 0 would silently share them. Paraphrases are of the others' images.
     images = [set(part["image_id"].to_pylist()) for part in parts if SOURCE not in part.column_names]
     pairs = set(columns_of(true, "image_id", "image"))
     if sum(map(len, images)) > len(set().union(*images)) or len(pairs) > len({image_id for image_id, _ in pairs}):

@@ -56,6 +56,7 @@ def difference_rows(runs: Sequence[EvaluatedRun], reference: EvaluatedRun, *, re
     every = [(name, run) for name in reference.sets for run in others if name in run.sets]
     rows: list[Row] = []
     for name, run in track(every, "Differences"):
+        # paired: an image that is hard for both runs is hard in every resample, and cancels
         values = differences(run.sets[name].right, reference.sets[name].right)
         found = _intervals(run.sets[name], values, resamples, seed)
         for kind in types_in_order(list(found)):

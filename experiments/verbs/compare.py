@@ -48,6 +48,7 @@ def run(config: CompareConfig, *, resume: bool = False, overwrite: bool = False)
         write_tables(comparison, temporary)
         write_text(render_page(comparison), temporary / PAGE)
         folder = output.claim()
+        # the page goes last, since it says that the comparison is whole
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == PAGE):
             os.replace(path, folder / path.name)
     _log(config, comparison, folder)

@@ -46,6 +46,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
         raise InputError(
             f"{config.run}: no set to evaluate on; give evaluation.sets, in the run's or in this configuration."
         )
+    # all are read before the first is scored: a wrong path in the last one is found now, not hours later
     sets = {name: build_pairs(pairs) for name, pairs in evaluation.sets.items()}
     folder = output.claim()
     scorer = fingerprint(module, experiment.model, Path(config.run))
@@ -74,6 +75,7 @@ def score_pairs(
     from experiments.runs.scoring import score_rows
 
     logits, scores = {}, {}
+    # The blind control: the same texts on noise of the image's size. What is above chance there, the text gives away.
     for blind in (False, True):
         rows = ImageRows(pairs.captions, pairs.negatives, pairs.root, blind_seed=seed if blind else None)
         label = f"{folder.name}{' blind' if blind else ''}"

@@ -173,6 +173,7 @@ def _name_faults(config: SweepConfig) -> list[str]:
 
 def run_settings(config: SweepConfig) -> list[tuple[str, dict[str, Any]]]:
     """Every listed run combined with every point of the grid: (name, the experiment's settings)."""
+    # product() of nothing is one empty point: without a grid every listed run is there once
     points = [dict(zip(config.grid, values, strict=True)) for values in itertools.product(*config.grid.values())]
     result = []
     for run_name, changes in (config.runs or {"": {}}).items():
@@ -229,6 +230,7 @@ def _run_task(task: Task, manifest: Manifest, folder: Path) -> None:
         with manifest.running(task):
             _start(child)
             child.join()
+            # Ctrl-C reaches the child too, which may be the first to see it
             if child.exitcode in (INTERRUPTED, -signal.SIGINT):
                 raise KeyboardInterrupt
             if child.exitcode != 0 and not _missed(task, child.exitcode, folder):
