@@ -65,7 +65,7 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
     module, datamodule = build_parts(config)
     start = find_start(config, module, resume=resume, main=output is not None)
     trainer = make_trainer(config, last_wandb_run(folder) if start.last is not None else None)
-    # Nothing was written up to here: whatever is refused above leaves the folder as it was.
+    # An existing run is untouched up to here, whatever is refused above.
     if output is not None:
         prepare_folder(config, output, module, start)
     fit(trainer, module, datamodule, start.last)
