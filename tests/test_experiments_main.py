@@ -81,6 +81,31 @@ def test_every_row_of_the_table_names_a_module_that_runs_and_a_dataclass(verb: V
     assert all(callable(getattr(verb.load_module(), name, None)) for name in names)
 
 
+@dataclass
+class GreetConfig:
+    """The settings of a verb that only this test has."""
+
+    name: str = "you"
+    """Who is greeted."""
+
+
+def test_a_new_verb_is_its_module_its_dataclass_and_its_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = Fake("greet")
+    monkeypatch.setitem(sys.modules, "greet", module)
+    row = Verb("greet", f"{__name__}.GreetConfig", "greets", "itm greet name=me", bare="name")
+    monkeypatch.setitem(VERBS, "greet", row)
+    assert main(["greet", "me"]) == 0
+    assert module.calls == [("run", GreetConfig("me"), {"resume": False, "overwrite": False})]
+    assert main(["--help"]) == main(["greet", "--help"]) == 0
+    page = capsys.readouterr().out
+    assert "  greet       greets" in page
+    assert "Who is greeted." in page
+    assert main(["greed"]) == 2
+    assert "greet, got 'greed'. Did you mean greet?" in capsys.readouterr().err
+
+
 def test_a_verb_runs_with_its_file_overrides_and_flags(fake: Fake, data: list[str], tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("name: a\nseed: 1")
