@@ -14,8 +14,11 @@ from datamodules.batch import Collator, ImageTextBatch
 from datamodules.benchmarks import Pairs
 from datamodules.loaders import CountedRows, EpochBatches, LateLoader
 from datamodules.mixed_rows import MixedRows
-from datamodules.mixing import UNITS, Curriculum, Mixing, build_pool, rank_rows, set_paraphrases_aside, texts_of_pairs
-from datamodules.sources.image_rows import SOURCE, ImageRows, check_images, read_neighbours, read_tables
+from datamodules.mixing import build_pool, rank_rows, set_paraphrases_aside, texts_of_pairs
+from datamodules.mixing_settings import UNITS, Mixing
+from datamodules.sources.image_rows import ImageRows
+from datamodules.sources.images import check_images
+from datamodules.sources.tables import SOURCE, read_neighbours, read_tables
 from negatives.filtering.harmonise import harmonise_table
 from negatives.filtering.keep_rules import random_subset
 from negatives.tables.captions import InputError, StrPath, pair_table, text_table
@@ -36,7 +39,7 @@ class ImageTextDataModule(L.LightningDataModule):
     Args:
         captions, negatives: paths of the tables, one or several of each.
         verdicts: path of the filter's verdicts; needed for subsets "kept" and "random". Where the filter judged pairs,
-            its verdicts on them lie beside this file, and decide where `unit` is "pair".
+            its verdicts on them lie beside this file, and decide where the mixing's unit is "pair".
         subset: "all", "kept", or "random" (as many texts of each class, or pairs of each type, as were kept, drawn at
             random).
         harmonise: each negative takes its positive's casing, final punctuation and white space, as `itm filter` judged
@@ -44,13 +47,7 @@ class ImageTextDataModule(L.LightningDataModule):
         image_root: folder of the images; the captions table's folder where None.
         neighbours: table of images near each other (`itm neighbours`); each row is then accompanied by one of a
             neighbour of its image, see `MixedRows`.
-        unit: "text" or "pair", see `draw_negatives`.
-        positives_per_row: kept positives of an image in a row, where the unit is "text".
-        negatives_per_positive, swap_ratio: how many negatives join a positive, see `draw_negatives`.
-        paraphrase_ratio: chance that a kept paraphrase stands in for its kept caption in an epoch; paraphrases of
-            captions that were not kept are not used. Where None, paraphrases are positives like any others.
-        image_dropout: chance that a row's image is replaced by noise, so that the blind control is no surprise to it.
-        curriculum: where `negatives_per_positive` and the two ratios start; None for constant ones.
+        mixing: how negatives join positives; one negative for each caption where None.
         batch_size: rows, each of one image, in a batch on each rank; those of neighbours come on top.
         num_workers: loader processes on each rank.
         validation: pairs for the learning curves.
@@ -70,21 +67,16 @@ class ImageTextDataModule(L.LightningDataModule):
         harmonise: bool = True,
         image_root: str | Path | None = None,
         neighbours: StrPath | None = None,
-        unit: str = "text",
-        positives_per_row: int = 1,
-        negatives_per_positive: float = 1.0,
-        swap_ratio: float = 0.5,
-        paraphrase_ratio: float | None = None,
-        image_dropout: float = 0.0,
-        curriculum: Curriculum | None = None,
+        mixing: Mixing | None = None,
         batch_size: int = 64,
         num_workers: int = 0,
         validation: Pairs | None = None,
         seed: int = 0,
     ):
         super().__init__()
-        if unit not in UNITS:
-            raise InputError(f"data.mixing.unit must be one of {', '.join(UNITS)}, got {unit!r}.")
+        self.mixing = mixing or Mixing()
+        if self.mixing.unit not in UNITS:
+            raise InputError(f"data.mixing.unit must be one of {', '.join(UNITS)}, got {self.mixing.unit!r}.")
         if subset != "all" and verdicts is None:
             raise InputError(f"data.subset={subset} needs data.verdicts: run `itm filter` and give its verdicts.")
         if image_root is None and isinstance(captions, list):
@@ -92,16 +84,7 @@ class ImageTextDataModule(L.LightningDataModule):
         self.captions, self.negatives, self.verdicts, self.subset = captions, negatives, verdicts, subset
         self.harmonise = harmonise
         self.root = Path(image_root) if image_root is not None else Path(captions).parent  # type: ignore[arg-type]
-        self.neighbours, self.unit, self.seed = neighbours, unit, seed
-        self.mixing = Mixing(
-            unit=unit,
-            positives=positives_per_row,
-            negatives=negatives_per_positive,
-            swap_ratio=swap_ratio,
-            paraphrase_ratio=paraphrase_ratio,
-            image_dropout=image_dropout,
-            curriculum=curriculum,
-        )
+        self.neighbours, self.seed = neighbours, seed
         self.batch_size, self.num_workers, self.validation = batch_size, num_workers, validation
         self.collate: Collator | None = None
         self.rows: MixedRows | None = None
@@ -115,11 +98,12 @@ class ImageTextDataModule(L.LightningDataModule):
         if self.rows is not None:
             return
         captions, negatives = read_tables(self.captions, self.negatives)
+        # before anything else looks at a text: verdicts are on harmonised texts, and so is what the scorer reads
         if self.harmonise:
             negatives = harmonise_table(captions, negatives)
         texts, pairs = text_table(captions, negatives), pair_table(captions, negatives)
         images = dict(zip(captions["image_id"].to_pylist(), captions["image"].to_pylist(), strict=True))
-        check_images(self.root, list(images.values()))
+        check_images(self.root, list(images.values()))  # of dropped captions too: a missing file is better known now
         pool = build_pool(texts, pairs, *self._keep(texts, pairs))
         if self.mixing.paraphrase_ratio is not None:
             set_paraphrases_aside(pool, texts, self._sources(captions))
@@ -151,12 +135,13 @@ class ImageTextDataModule(L.LightningDataModule):
         if self.subset == "all" or self.verdicts is None:
             return None, None
         self._check_harmonised(self.verdicts)
-        if self.unit == "text" and judged_unit(self.verdicts) == "pair":
+        # Texts that look balanced beside each other need not be balanced one by one, so this is said, not refused.
+        if self.mixing.unit == "text" and judged_unit(self.verdicts) == "pair":
             rank_zero_warn(
                 f"data.mixing.unit: text draws single texts, and {self.verdicts} promises nothing of those: pairs were "
                 "judged. Filter with unit: text or both, or set data.mixing.unit=pair."
             )
-        beside = pair_verdicts_beside(self.verdicts) if self.unit == "pair" else None
+        beside = pair_verdicts_beside(self.verdicts) if self.mixing.unit == "pair" else None
         if beside is not None:
             keep_pairs = _flags(read_pair_verdicts(beside, pairs))
             if self.subset == "random":
@@ -243,6 +228,7 @@ class ImageTextDataModule(L.LightningDataModule):
 
     def _batches_done(self) -> int:
         """How many batches of its epoch a run has trained on: Lightning's count, which checkpoints restore."""
+        # batch_idx is the last one that was trained on, -1 before the first
         return self.trainer.fit_loop.batch_idx + 1 if self.trainer and self.trainer.training else 0
 
     def _rank(self) -> tuple[int, int]:

@@ -43,6 +43,7 @@ class EpochBatches(Sampler[EpochBatch]):
 
     def __iter__(self) -> Iterator[EpochBatch]:
         sizes = {"batch_size": self.batch_size, "rank": self.rank, "world_size": self.world_size}
+        # asked now and not at the start: Lightning restores its count between the two
         done = self.done()
         batches = rank_batches(self.rows, seed=self.seed, epoch=self.epoch, **sizes)
         for number, rows in enumerate(batches[done:], start=done):
@@ -76,4 +77,5 @@ class CountedRows(Dataset[ImageTextRow]):
     def __getitem__(self, item: tuple[int, bool]) -> ImageTextRow:
         index, counts = item
         row = self.rows[index]
+        # still computed, since a sharded model needs every rank in every forward; without labels no metric counts it
         return row if counts else replace(row, labels=[UNKNOWN] * len(row.labels))

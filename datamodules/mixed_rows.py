@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 
 from datamodules.batch import ImageTextRow
 from datamodules.loaders import EpochBatch
-from datamodules.mixing import Mixing, TextPool, draw_hard_anchor, draw_negatives, group_anchors, shown_positive
-from datamodules.sources.image_rows import load_image, noise_image
+from datamodules.mixing import TextPool, draw_hard_anchor, draw_negatives, group_anchors, shown_positive
+from datamodules.mixing_settings import Mixing
+from datamodules.sources.images import load_image, noise_image
 from negatives.tables.randomness import generator_for
 
 
@@ -26,8 +27,8 @@ class MixedRows(Dataset[list[ImageTextRow]]):
         pool: its kept texts.
         images: image_id -> path inside `root`.
         root: folder of the images.
-        mixing: how negatives join positives. A row's time in training, on which a curriculum depends, is told by its
-            place in the order of the epoch.
+        mixing: how negatives join positives. A row's time in training, on which a curriculum depends, is its place in
+            the order of the epoch.
         seed: of all draws.
         neighbours: image_id -> images near it; none where None.
     """
@@ -58,6 +59,7 @@ class MixedRows(Dataset[list[ImageTextRow]]):
 
     def __getitem__(self, item: EpochBatch) -> list[ImageTextRow]:
         epoch, rows, places = item
+        # by its place in the epoch and not by a count of steps, so that a curriculum is the same on any number of ranks
         times = (epoch + place / len(self) for place in places)
         mixed = [(self.anchors[row], self.mixing.at(time)) for row, time in zip(rows, times, strict=True)]
         hard = [
@@ -100,12 +102,13 @@ class MixedRows(Dataset[list[ImageTextRow]]):
                 swap_ratio=mixing.swap_ratio,
                 seed=self.seed,
                 epoch=epoch,
-                taken=negatives,
+                taken=negatives,  # positives of one image draw from the same texts
             )
         columns = (self.text_ids, self.captions, self.labels, self.types)
         image = load_image(self.root, self.images[image_id])
         key = self.text_ids[anchors[0]]
         if generator_for(self.seed, epoch, key, "image_dropout").random() < mixing.image_dropout:
+            # keyed by epoch too: one noise image for all epochs could be learnt by heart
             image = noise_image(image.size, self.seed, f"{epoch} {key}")
         return ImageTextRow(image_id, image, *([column[i] for i in (*shown, *negatives)] for column in columns))
 

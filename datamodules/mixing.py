@@ -4,69 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
 from negatives.tables.randomness import generator_for
 from negatives.types import OTHER, SWAP, family_of
-
-UNITS = ("text", "pair")
-MOVING = ("negatives", "swap_ratio", "paraphrase_ratio")
-"""What a curriculum moves."""
-
-
-@dataclass(frozen=True)
-class Curriculum:
-    """Where the mixing starts; its values move linearly to their own over the first epochs and stay there.
-
-    Attributes:
-        epochs: how many, > 0; a fraction ends within an epoch.
-        negatives, swap_ratio, paraphrase_ratio: starting values of the mixing's; None for what does not move.
-    """
-
-    epochs: float
-    negatives: float | None = None
-    swap_ratio: float | None = None
-    paraphrase_ratio: float | None = None
-
-
-@dataclass(frozen=True)
-class Mixing:
-    """How negatives join positives in a row, and which positives there are.
-
-    Attributes:
-        unit: "text" or "pair", see `draw_negatives`.
-        positives: kept positives of an image in a row; with unit "pair" a row has one.
-        negatives, swap_ratio: see `draw_negatives`.
-        paraphrase_ratio: see `shown_positive`; None where paraphrases are positives like any others.
-        image_dropout: chance that a row's image is replaced by noise in an epoch.
-        curriculum: where the values start; None for constant ones.
-    """
-
-    unit: str = "text"
-    positives: int = 1
-    negatives: float = 1.0
-    swap_ratio: float = 0.5
-    paraphrase_ratio: float | None = None
-    image_dropout: float = 0.0
-    curriculum: Curriculum | None = None
-
-    def at(self, time: float) -> Mixing:
-        """The mixing at a time of training, in epochs: a constant one.
-
-        >>> Mixing(negatives=2.0, curriculum=Curriculum(epochs=0.5, negatives=0.0)).at(0.125).negatives
-        0.5
-        """
-        if self.curriculum is None:
-            return self
-        part = min(1.0, time / self.curriculum.epochs)
-        starts = {name: getattr(self.curriculum, name) for name in MOVING}
-        moved = {
-            name: (1 - part) * start + part * getattr(self, name) for name, start in starts.items() if start is not None
-        }
-        return replace(self, curriculum=None, **moved)
 
 
 @dataclass
@@ -205,6 +149,7 @@ def draw_negatives(
     own = pool.by_caption.get(caption_id if shown_id is None else shown_id, {})
     available = pool.by_image.get(image_id, {}) if unit == "text" else own
     rng = generator_for(seed, epoch, caption_id)
+    # All texts are shuffled before those taken go, so that no random number depends on what other positives drew.
     shuffled = {family: [texts[i] for i in rng.permutation(len(texts))] for family, texts in sorted(available.items())}
     left = {family: [text for text in texts if text not in taken] for family, texts in shuffled.items()}
     drawn = []
@@ -264,6 +209,7 @@ def rank_batches(
     >>> [rank_batches(5, batch_size=2, seed=0, epoch=0, rank=r, world_size=2) for r in (0, 1)]
     [[[2, 4]], [[1, 0]]]
     """
+    # every rank shuffles all rows: the order needs no exchange, and the global batches are the same on any world size
     order = generator_for(seed, epoch, "order").permutation(rows).tolist()
     size = batch_size * world_size
     chunks = (order[start : start + size] for start in range(0, rows, size))

@@ -1,4 +1,4 @@
-"""The command line: `itm VERB [CONFIG.yaml] [key=value ...]`, one row of `VERBS` for each verb.
+"""The command line: `itm VERB [CONFIG.yaml] [key=value ...]`; its verbs are the rows of `experiments.verb_table.VERBS`.
 
 Only the verb that runs is imported, and nothing at all for `itm --help`.
 """
@@ -6,166 +6,40 @@ Only the verb that runs is imported, and nothing at all for `itm --help`.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
+
+from experiments.exit_codes import DONE, UsageError, exit_code
+from experiments.verb_table import VERBS, Verb, find_verb, run_verb
 
 DEMO = Path(__file__).parent / "sweeps/demo.yaml"
 DEMO_FULL = DEMO.with_name("demo_full.yaml")
 
 
-class Verb(NamedTuple):
-    """A verb of the command line.
-
-    Attributes:
-        module: Module with `run(config, *, resume, overwrite)`; sweeps also `load(path, overrides)`, `status(config)`;
-            where there is something to tell before a run, `estimate(config)`, printed by --dry-run.
-        schema: Its dataclass in `experiments.config.schemas`, `generate_schemas` or `filter_schemas`.
-        summary: One line of `itm --help`.
-        example: A command that teaches the verb.
-        bare: Key that takes the arguments which are neither a file of configuration nor `key=value`.
-    """
-
-    module: str
-    schema: str
-    summary: str
-    example: str
-    bare: str | None = None
-
-    @property
-    def is_sweep(self) -> bool:
-        return self.schema == "SweepConfig"
-
-
-VERBS = {
-    "demo": Verb(
-        "experiments.verbs.sweep",
-        "SweepConfig",
-        "the whole road on the embedded data set, on a CPU, ending in a comparison report",
-        "itm demo",
-    ),
-    "generate": Verb(
-        "experiments.verbs.generate",
-        "GenerateConfig",
-        "captions -> negatives, by a GPT model, its batch API, offline generators, or from written pairs",
-        "itm generate generator=rules captions=captions.jsonl output_dir=negatives",
-    ),
-    "audit": Verb(
-        "experiments.verbs.audit",
-        "AuditConfig",
-        "how much of the label the text alone gives away, and which words do it",
-        "itm audit captions=captions.jsonl negatives=negatives/negatives.parquet output_dir=audit",
-    ),
-    "filter": Verb(
-        "experiments.verbs.filter",
-        "FilterConfig",
-        "keeps the texts on which text alone says nothing",
-        "itm filter captions=captions.jsonl negatives=negatives/negatives.parquet output_dir=filtered",
-    ),
-    "train": Verb(
-        "experiments.verbs.train",
-        "ExperimentConfig",
-        "one experiment from a YAML file",
-        "itm train experiment.yaml optim.lr=1e-4 trainer.max_steps=100",
-    ),
-    "sweep": Verb(
-        "experiments.verbs.sweep",
-        "SweepConfig",
-        "many experiments from one YAML file, resumable",
-        "itm sweep sweep.yaml --resume",
-    ),
-    "evaluate": Verb(
-        "experiments.verbs.evaluate",
-        "EvaluateConfig",
-        "a trained run on benchmarks, always with its blind control",
-        "itm evaluate runs/experiment",
-        bare="run",
-    ),
-    "compare": Verb(
-        "experiments.verbs.compare",
-        "CompareConfig",
-        "several evaluated runs side by side: tables, intervals, plots, one HTML page",
-        "itm compare runs/first runs/second output_dir=comparison",
-        bare="runs",
-    ),
-    "score": Verb(
-        "experiments.verbs.score",
-        "ScoreConfig",
-        "scores a table of image-caption pairs, resumable",
-        "itm score run=runs/experiment captions=captions.jsonl output_dir=scores",
-    ),
-    "export": Verb(
-        "experiments.verbs.export",
-        "ExportConfig",
-        "a trained run as a Transformers or PEFT folder that loads without this package, with a model card",
-        "itm export runs/experiment output_dir=scorer",
-        bare="run",
-    ),
-    "neighbours": Verb(
-        "experiments.verbs.neighbours",
-        "NeighboursConfig",
-        "the images nearest to each image by CLIP's features, for data.neighbours",
-        "itm neighbours model.checkpoint=openai/clip-vit-base-patch32 captions=captions.jsonl output_dir=neighbours",
-    ),
-}
-
-
-class UsageError(Exception):
-    """A command line that cannot be read."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0 done, 1 not balanced, 2 bad input, 130 interrupted."""
-    try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:
-        print("itm: interrupted", file=sys.stderr)
-        return 130
-    except UsageError as error:
-        print(f"itm: error: {error}", file=sys.stderr)
-        return 2
-    except FloatingPointError as error:
-        print(f"itm: error: {error} Try a lower optim.lr.", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"itm: error: {error.filename}: {error.strerror}; check the path and its permissions.", file=sys.stderr)
-        return 2
-    except ValueError as error:
-        from negatives.tables.captions import InputError
-
-        if not isinstance(error, InputError):
-            raise
-        print(f"itm: error: {_without_worker_traceback(str(error))}", file=sys.stderr)
-        return 2
-
-
-def _without_worker_traceback(message: str) -> str:
-    """What a loader worker's error says: PyTorch hands it over inside the text of its traceback."""
-    return re.split(r"\w+Error: ", message)[-1].strip() if "Original Traceback" in message else message
+    words = list(sys.argv[1:] if argv is None else argv)
+    return exit_code(lambda: _main(words))
 
 
 def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         _show(_overview())
-        return 0
+        return DONE
     if argv[0] == "--version":
         print(f"itm {_version()}")
-        return 0
-    name, verb = argv[0], VERBS.get(argv[0])
-    if verb is None:
-        raise UsageError(f"the verb must be one of {', '.join(VERBS)}, got {name!r}.{_nearest(name)}")
+        return DONE
+    name, verb = argv[0], find_verb(argv[0])
     parser = _parser(name, verb)
     arguments = parser.parse_intermixed_args(argv[1:])
     if arguments.help:
         _show(_verb_page(verb, parser))
-        return 0
+        return DONE
     return _run(name, verb, arguments)
 
 
@@ -175,14 +49,13 @@ def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
         from experiments.config.load import to_yaml
 
         _show(to_yaml(config).rstrip())
-        if estimate := getattr(importlib.import_module(verb.module), "estimate", None):
+        if estimate := getattr(verb.load_module(), "estimate", None):
             estimate(config)
-        return 0
-    module = importlib.import_module(verb.module)
+        return DONE
     if verb.is_sweep and arguments.status:
-        module.status(config)
-        return 0
-    return module.run(config, resume=arguments.resume, overwrite=arguments.overwrite) or 0
+        verb.load_module().status(config)
+        return DONE
+    return run_verb(name, config, resume=arguments.resume, overwrite=arguments.overwrite)
 
 
 def _configure(name: str, verb: Verb, words: Sequence[str], *, full: bool = False) -> Any:
@@ -195,18 +68,10 @@ def _configure(name: str, verb: Verb, words: Sequence[str], *, full: bool = Fals
     if verb.is_sweep:
         if path is None:
             raise UsageError("itm sweep needs a YAML file: itm sweep CONFIG.yaml")
-        return importlib.import_module(verb.module).load(path, overrides)
-    from experiments.config import load as config
+        return verb.load_module().load(path, overrides)
+    from experiments.config.load import load_config
 
-    return config.load_config(_schema(verb), path, overrides)
-
-
-def _schema(verb: Verb) -> type[Any]:
-    from experiments.config import filter_schemas, generate_schemas, schemas
-
-    home = next(file for file in (schemas, generate_schemas, filter_schemas) if hasattr(file, verb.schema))
-    schema: type[Any] = getattr(home, verb.schema)
-    return schema
+    return load_config(verb.load_schema(), path, overrides)
 
 
 def _sort_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -256,9 +121,9 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
 
 def _verb_page(verb: Verb, parser: argparse.ArgumentParser) -> str:
     """What `itm VERB --help` prints: options, an example, and every key of the configuration."""
-    from experiments.config import help as reference
+    from experiments.config.help import key_table
 
-    keys = reference.key_table(_schema(verb))
+    keys = key_table(verb.load_schema())
     return f"{parser.format_help()}\nexample:\n  {verb.example}\n\nkeys (type, default, rule):\n{keys}"
 
 
@@ -284,13 +149,6 @@ def _show(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails again
-
-
-def _nearest(name: str) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, VERBS, n=1)
-    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _version() -> str:

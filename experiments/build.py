@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.metadata
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from experiments.config.data_schemas import DataConfig, PairsConfig
 from experiments.config.generate_schemas import GenerateConfig
 from experiments.config.model_schemas import ModelConfig
-from experiments.config.schemas import (
-    DataConfig,
-    ExperimentConfig,
-    LoggingConfig,
-    OptimConfig,
-    PairsConfig,
-)
+from experiments.config.schemas import ExperimentConfig
+from experiments.config.trainer_schemas import OptimConfig
 from experiments.runs.progress import is_terminal
-from lightning_modules.scoring.runs import PROCESSOR_FOLDER, WEIGHTS_FILE
-from negatives.tables.captions import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -36,16 +27,16 @@ Plan = TypeVar("Plan")
 
 def build_pairs(config: PairsConfig) -> Pairs:
     """The evaluation pairs that `config` names."""
-    from datamodules.benchmarks.own_tables import read_pairs
-    from datamodules.benchmarks.sugarcrepe import read_sugarcrepe
+    from datamodules.benchmarks.read import read_benchmark
 
-    if config.format == "sugarcrepe":
-        assert config.annotations is not None
-        assert config.image_root is not None
-        return read_sugarcrepe(config.annotations, image_root=config.image_root, image_ids=config.image_ids)
-    assert config.captions is not None
-    assert config.negatives is not None
-    return read_pairs(config.captions, config.negatives, image_root=config.image_root, image_ids=config.image_ids)
+    return read_benchmark(
+        config.format,
+        captions=config.captions,
+        negatives=config.negatives,
+        annotations=config.annotations,
+        image_root=config.image_root,
+        image_ids=config.image_ids,
+    )
 
 
 def build_writer(config: GenerateConfig) -> Writer | BatchWriter:
@@ -70,9 +61,7 @@ def plan_of(cls: type[Plan], config: Plan) -> Plan:
 def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
     """The data module; call `connect` on it."""
     from datamodules.image_text import ImageTextDataModule
-    from datamodules.mixing import Curriculum
 
-    curriculum = config.mixing.curriculum
     return ImageTextDataModule(
         config.captions,
         config.negatives,
@@ -81,13 +70,7 @@ def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
         harmonise=config.harmonise,
         image_root=config.image_root,
         neighbours=config.neighbours,
-        unit=config.mixing.unit,
-        positives_per_row=config.mixing.positives,
-        negatives_per_positive=config.mixing.negatives,
-        swap_ratio=config.mixing.swap_ratio,
-        paraphrase_ratio=config.mixing.paraphrase_ratio,
-        image_dropout=config.mixing.image_dropout,
-        curriculum=Curriculum(**dataclasses.asdict(curriculum)) if curriculum else None,
+        mixing=config.mixing,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
         validation=build_pairs(config.validation) if config.validation else None,
@@ -127,7 +110,7 @@ def build_module(
 def _quiet_transformers() -> None:
     from transformers.utils import logging as transformers_logging
 
-    if not is_terminal():
+    if not is_terminal():  # a bar would fill a job's log with one line for each redraw
         transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
 
@@ -157,69 +140,3 @@ def load_run(folder: Path, *, score: str | None = None) -> tuple[AlignmentModule
     _quiet_transformers()
     model, dtype = dataclasses.asdict(config.model), weights_dtype(config.trainer.precision)
     return load_trained(folder, model, dtype=dtype, optim=_optim_arguments(config.optim)), config
-
-
-def resolve_device(accelerator: str) -> torch.device:
-    """The device that an accelerator's name stands for.
-
-    Raises:
-        InputError: the machine has none.
-    """
-    import torch
-
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if accelerator == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
-    name = accelerator
-    if accelerator == "gpu":
-        name = "mps" if available["mps"] and not available["cuda"] else "cuda"
-    if not available[name]:
-        raise InputError(
-            f"accelerator={accelerator} needs a GPU and this machine has none; use accelerator=cpu or auto."
-        )
-    return torch.device(name)
-
-
-def wandb_logger(
-    config: LoggingConfig, *, folder: Path, name: str, job_type: str, settings: Any, run_id: str | None = None
-) -> Any | None:
-    """Lightning's WandbLogger as configured, or None where W&B is disabled; `run_id` of a run to go on in."""
-    if config.wandb == "disabled":
-        return None
-    import wandb
-    from lightning.pytorch.loggers import WandbLogger
-
-    folder.mkdir(parents=True, exist_ok=True)
-    return WandbLogger(
-        name=name,
-        id=run_id,
-        save_dir=str(folder),
-        offline=config.wandb == "offline",
-        project=config.project,
-        group=config.group,
-        job_type=job_type,
-        config=dataclasses.asdict(settings),
-        settings=wandb.Settings(console="off", silent=config.wandb == "offline"),
-    )
-
-
-def fingerprint(module: AlignmentModule, model: ModelConfig, run: Path | None) -> dict[str, str]:
-    """What a score depends on: the model's configuration, hashes of weights and processor, precision and versions."""
-    result = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
-    result["precision"] = str(next(module.network.parameters()).dtype)
-    result["model"] = json.dumps(dataclasses.asdict(model), sort_keys=True)
-    if run is not None:
-        result["weights"] = file_hash([run / WEIGHTS_FILE])
-        result["processor"] = file_hash(sorted((run / PROCESSOR_FOLDER).rglob("*.json")))
-    return result
-
-
-def file_hash(files: Sequence[Path]) -> str:
-    """A hash of the files' names and contents, 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
-    return digest.hexdigest()[:16]

@@ -11,8 +11,9 @@ from PIL import Image
 
 from datamodules.benchmarks import Pairs
 from datamodules.benchmarks.own_tables import read_pairs
-from datamodules.benchmarks.sugarcrepe import read_sugarcrepe
-from datamodules.sources.image_rows import ImageRows, check_images
+from datamodules.benchmarks.read import read_benchmark
+from datamodules.sources.image_rows import ImageRows
+from datamodules.sources.images import check_images
 from negatives.tables.captions import InputError, read_captions, text_table
 from tests.tiny import tiny_tables
 
@@ -47,7 +48,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_sugarcrepe_items_become_captions_and_negatives(tmp_path: Path, photos: Path) -> None:
-    pairs = read_sugarcrepe(write(tmp_path / "data"), image_root=photos)
+    pairs = read_benchmark("sugarcrepe", annotations=write(tmp_path / "data"), image_root=photos)
     captions = {row["caption_id"]: row for row in pairs.captions.to_pylist()}
     negatives = {row["caption_id"]: row for row in pairs.negatives.to_pylist()}
     assert captions.keys() == negatives.keys() == {"swap_obj:0", "swap_obj:4", "replace_att:12"}
@@ -60,7 +61,7 @@ def test_sugarcrepe_items_become_captions_and_negatives(tmp_path: Path, photos: 
 
 
 def test_items_of_one_photo_share_its_row(tmp_path: Path, photos: Path) -> None:
-    pairs = read_sugarcrepe(write(tmp_path / "data"), image_root=photos)
+    pairs = read_benchmark("sugarcrepe", annotations=write(tmp_path / "data"), image_root=photos)
     rows = {row.image_id: row.captions for row in ImageRows(pairs.captions, pairs.negatives, pairs.root)}
     assert sorted(rows["7"]) == ["a black cat", "a cat on a mat", "a mat on a cat", "a white cat"]
     assert sorted(rows["70"]) == ["a box in a dog", "a dog in a box"]
@@ -69,7 +70,7 @@ def test_items_of_one_photo_share_its_row(tmp_path: Path, photos: Path) -> None:
 def test_items_whose_photo_is_absent_are_left_out_and_counted(tmp_path: Path, photos: Path) -> None:
     folder = write(tmp_path / "data")
     (photos / "000000000070.jpg").unlink()
-    pairs = read_sugarcrepe(folder, image_root=photos)
+    pairs = read_benchmark("sugarcrepe", annotations=folder, image_root=photos)
     assert pairs.captions["image_id"].to_pylist() == ["7", "7"]
     assert pairs.left_out == 1
 
@@ -78,11 +79,11 @@ def test_image_ids_restrict_a_benchmark_to_images_of_another_table(tmp_path: Pat
     folder, table = write(tmp_path / "data"), tmp_path / "ids.jsonl"
     line = {"image_id": 70, "image": "x.jpg", "caption_id": "70_0", "caption": "a dog"}
     table.write_text(json.dumps(line) + "\n", encoding="utf-8")
-    pairs = read_sugarcrepe(folder, image_root=photos, image_ids=table)
+    pairs = read_benchmark("sugarcrepe", annotations=folder, image_root=photos, image_ids=table)
     assert pairs.captions["caption_id"].to_pylist() == pairs.negatives["caption_id"].to_pylist() == ["swap_obj:4"]
     table.write_text(json.dumps({**line, "image_id": 8}) + "\n", encoding="utf-8")
     with pytest.raises(InputError, match="no pair is left to evaluate on; check `image_ids`"):
-        read_sugarcrepe(folder, image_root=photos, image_ids=table)
+        read_benchmark("sugarcrepe", annotations=folder, image_root=photos, image_ids=table)
 
 
 @pytest.mark.parametrize(
@@ -104,15 +105,15 @@ def test_a_malformed_file_is_named(tmp_path: Path, photos: Path, content: Any) -
     path = folder / "replace_att.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=r"replace_att\.json is no SugarCrepe file .*official JSON") as error:
-        read_sugarcrepe(folder, image_root=photos)
+        read_benchmark("sugarcrepe", annotations=folder, image_root=photos)
     assert "\n" not in str(error.value)
 
 
 def test_a_folder_without_files_or_photos_is_told_so(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(InputError, match=r"holds no SugarCrepe file such as replace_obj\.json"):
-        read_sugarcrepe(tmp_path, image_root=photos)
-    with pytest.raises(InputError, match=r"none of its photos lies in .*val2017"):
-        read_sugarcrepe(write(tmp_path / "data"), image_root=tmp_path)
+        read_benchmark("sugarcrepe", annotations=tmp_path, image_root=photos)
+    with pytest.raises(InputError, match=r"none of its images lies in .*; set image_root"):
+        read_benchmark("sugarcrepe", annotations=write(tmp_path / "data"), image_root=tmp_path)
 
 
 def test_own_tables_keep_only_captions_that_have_a_negative(tmp_path: Path) -> None:
@@ -130,12 +131,12 @@ def test_own_tables_keep_only_captions_that_have_a_negative(tmp_path: Path) -> N
 def test_own_tables_need_their_images(tmp_path: Path) -> None:
     captions, negatives = tiny_tables(tmp_path)
     with pytest.raises(InputError, match="6 of 6 images do not exist"):
-        read_pairs(captions, negatives, image_root=tmp_path)
+        read_benchmark("tables", captions=captions, negatives=negatives, image_root=tmp_path)
 
 
 def test_real_sugarcrepe_is_read_on_real_photos(shared: Path) -> None:
     photos = shared / "data" / "coco_val2017" / "images"
-    pairs: Pairs = read_sugarcrepe(shared / "data" / "sugarcrepe" / "data", image_root=photos)
+    pairs: Pairs = read_benchmark("sugarcrepe", annotations=shared / "data" / "sugarcrepe" / "data", image_root=photos)
     assert len(pairs.captions) == len(pairs.negatives) > 50
     assert set(pairs.negatives["negative_type"].to_pylist()) >= {"replace_obj", "swap_att", "add_obj"}
     assert len(text_table(pairs.captions, pairs.negatives)) == 2 * len(pairs.captions)

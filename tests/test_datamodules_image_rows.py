@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from datamodules.batch import ImageTextRow
-from datamodules.sources.image_rows import ImageRows, check_images, image_path, load_image, noise_image, read_tables
+from datamodules.sources.image_rows import ImageRows
+from datamodules.sources.images import check_images, image_path, load_image, noise_image
+from datamodules.sources.tables import read_tables
 from negatives.tables.captions import InputError, write_table
 
 

@@ -7,7 +7,7 @@ import shutil
 import warnings
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +20,7 @@ import pytest
 from datamodules.batch import ImageTextRow, collate_rows
 from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
-from datamodules.mixing import Curriculum, Mixing
+from datamodules.mixing_settings import Curriculum, Mixing
 from negatives.filtering.harmonise import harmonise_table
 from negatives.tables.captions import InputError, pair_table, read_captions, read_negatives, text_table, write_table
 from negatives.tables.verdicts import VERDICT_SCHEMA
@@ -57,10 +57,13 @@ def paraphrases_of(captions: pa.Table, first: int) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
+MIXING_KEYS = {field.name for field in fields(Mixing)}
+
+
 def data(folder: Path, **settings: Any) -> ImageTextDataModule:
     """A data module whose batches are lists of rows; with paraphrases where their ratio is given.
 
-    `neighbours` is the name of a table in the folder.
+    `neighbours` is the name of a table in the folder; settings of the mixing are mixed among the others.
     """
     train = folder / "train"
     settings = {"batch_size": 5, "verdicts": folder / "verdicts.parquet", "image_root": train, **settings}
@@ -69,7 +72,8 @@ def data(folder: Path, **settings: Any) -> ImageTextDataModule:
         captions.append(folder / "paraphrases.parquet")
     if "neighbours" in settings:
         settings["neighbours"] = folder / settings["neighbours"]
-    module = ImageTextDataModule(captions, train / "negatives.parquet", **settings)
+    mixing = Mixing(**{key: settings.pop(key) for key in MIXING_KEYS & settings.keys()})
+    module = ImageTextDataModule(captions, train / "negatives.parquet", mixing=mixing, **settings)
     module.connect(list)  # type: ignore[arg-type]
     module.setup()
     return module
@@ -115,7 +119,7 @@ def test_an_epoch_is_one_pass_over_the_kept_positives(folder: Path, unit: str, e
 
 @pytest.mark.parametrize("unit", ["text", "pair"])
 def test_rows_hold_the_positive_and_then_kept_negatives_of_its_image(folder: Path, unit: str) -> None:
-    module = data(folder, subset="kept", unit=unit, negatives_per_positive=3)
+    module = data(folder, subset="kept", unit=unit, negatives=3)
     texts = {row["text_id"]: row for row in text_table(*tables_of(folder)).to_pylist()}
     for item in (item for batch in epoch_of(module) for item in batch):
         assert item.labels == [1] + [0] * (len(item.labels) - 1)
@@ -139,7 +143,7 @@ def tables_of(folder: Path) -> tuple[pa.Table, pa.Table]:
 MIXES: dict[str, dict[str, Any]] = {
     "plain": {},
     "curriculum": {
-        "negatives_per_positive": 3.5,
+        "negatives": 3.5,
         "curriculum": Curriculum(epochs=1.7, negatives=0.5, swap_ratio=1.0),
     },
     "paraphrases": {
@@ -147,7 +151,7 @@ MIXES: dict[str, dict[str, Any]] = {
         "curriculum": Curriculum(epochs=2, paraphrase_ratio=0.1),
     },
     "neighbours": {"neighbours": "near.parquet", "paraphrase_ratio": 0.4},
-    "rows of several positives": {"positives_per_row": 2, "negatives_per_positive": 1.5, "paraphrase_ratio": 0.5},
+    "rows of several positives": {"positives": 2, "negatives": 1.5, "paraphrase_ratio": 0.5},
 }
 every_mix = pytest.mark.parametrize("mix", MIXES)
 
@@ -200,7 +204,7 @@ def test_rows_do_not_depend_on_the_number_of_ranks_or_the_batch_size(folder: Pat
 def test_a_curriculum_moves_within_and_across_epochs(folder: Path, unit: str) -> None:
     """From no negative to four over an epoch and a half: row j of the twelve in epoch e stands at e + j / 12."""
     curriculum = Curriculum(epochs=1.5, negatives=0.0)
-    module = data(folder, unit=unit, negatives_per_positive=4, curriculum=curriculum)
+    module = data(folder, unit=unit, negatives=4, curriculum=curriculum)
     for epoch in range(3):
         rows = [row for batch in epoch_of(module, epoch) for row in batch]
         for place, item in enumerate(rows):
@@ -281,7 +285,7 @@ def anchors_of(module: ImageTextDataModule) -> set[str]:
 
 def test_unit_pair_trains_on_the_kept_pairs_where_pairs_were_judged(folder: Path, tmp_path: Path) -> None:
     verdicts, keep = pair_verdicts(folder, tmp_path)
-    module = data(folder, verdicts=verdicts, subset="kept", unit="pair", negatives_per_positive=20)
+    module = data(folder, verdicts=verdicts, subset="kept", unit="pair", negatives=20)
     kept = sorted(pair for pair, yes in keep.items() if yes)
     assert pairs_of(module) == kept
     assert anchors_of(module) == {caption_id for caption_id, _, _ in kept}
@@ -311,7 +315,7 @@ def test_the_random_subset_of_pairs_has_as_many_of_each_type_and_differs(folder:
     kept = sorted(pair for pair, yes in keep.items() if yes)
 
     def drawn(seed: int) -> list[tuple[str, str, str]]:
-        settings: dict[str, Any] = {"subset": "random", "unit": "pair", "negatives_per_positive": 20, "seed": seed}
+        settings: dict[str, Any] = {"subset": "random", "unit": "pair", "negatives": 20, "seed": seed}
         module = data(folder, verdicts=verdicts, **settings)
         assert anchors_of(module) == {caption_id for caption_id, _, _ in pairs_of(module)}
         return pairs_of(module)
@@ -348,7 +352,7 @@ def test_negatives_take_their_positives_style_before_they_are_trained_on(
 @pytest.mark.parametrize("harmonise", [True, False])
 def test_the_configuration_says_whether_negatives_are_harmonised(folder: Path, harmonise: bool) -> None:
     from experiments.build import build_datamodule
-    from experiments.config.schemas import DataConfig
+    from experiments.config.data_schemas import DataConfig
 
     tables = (str(folder / "train" / f"{name}.parquet") for name in ("captions", "negatives"))
     assert DataConfig().harmonise
@@ -357,8 +361,8 @@ def test_the_configuration_says_whether_negatives_are_harmonised(folder: Path, h
 
 def test_the_configuration_says_how_rows_are_mixed(folder: Path) -> None:
     from experiments.build import build_datamodule
+    from experiments.config.data_schemas import DataConfig
     from experiments.config.load import load_config
-    from experiments.config.schemas import DataConfig
 
     words = [f"{name}={folder / 'train' / f'{name}.parquet'}" for name in ("captions", "negatives")]
     assert build_datamodule(load_config(DataConfig, None, words), seed=0).mixing == Mixing()
@@ -410,8 +414,7 @@ def test_a_paraphrase_is_a_positive_of_its_own(folder: Path, tmp_path: Path, uni
         [train / "captions.parquet", tmp_path / "paraphrases.parquet"],
         train / "negatives.parquet",
         image_root=train,
-        unit=unit,
-        negatives_per_positive=20,
+        mixing=Mixing(unit=unit, negatives=20),
     )
     module.connect(list)  # type: ignore[arg-type]
     module.setup()
@@ -425,7 +428,7 @@ def test_a_paraphrase_is_a_positive_of_its_own(folder: Path, tmp_path: Path, uni
 @pytest.mark.parametrize("unit", ["text", "pair"])
 def test_a_set_ratio_makes_paraphrases_stand_in_for_their_captions(folder: Path, unit: str) -> None:
     def rows(epoch: int, **settings: Any) -> list[ImageTextRow]:
-        module = data(folder, unit=unit, negatives_per_positive=2, **settings)
+        module = data(folder, unit=unit, negatives=2, **settings)
         return [row for batch in epoch_of(module, epoch) for row in batch]
 
     written = {row["caption_id"]: row for row in pq.read_table(folder / "paraphrases.parquet").to_pylist()}
@@ -446,7 +449,9 @@ def test_a_set_ratio_makes_paraphrases_stand_in_for_their_captions(folder: Path,
 
 def test_a_ratio_of_paraphrases_needs_paraphrases(folder: Path) -> None:
     train = folder / "train"
-    module = ImageTextDataModule(train / "captions.parquet", train / "negatives.parquet", paraphrase_ratio=0.5)
+    module = ImageTextDataModule(
+        train / "captions.parquet", train / "negatives.parquet", mixing=Mixing(paraphrase_ratio=0.5)
+    )
     with pytest.raises(InputError, match=r"needs paraphrases, .*; list a table of paraphrases in data\.cap") as error:
         module.setup()
     assert "\n" not in str(error.value)
@@ -454,7 +459,7 @@ def test_a_ratio_of_paraphrases_needs_paraphrases(folder: Path) -> None:
 
 @pytest.mark.parametrize("unit", ["text", "pair"])
 def test_a_batch_is_followed_by_a_row_of_a_neighbour_of_each_of_its_images(folder: Path, unit: str) -> None:
-    settings: dict[str, Any] = {"subset": "kept", "unit": unit, "negatives_per_positive": 2}
+    settings: dict[str, Any] = {"subset": "kept", "unit": unit, "negatives": 2}
     kept_anchors = kept(folder, 1)
     steps, captions = Counter(), Counter()
     for epoch in range(12):

@@ -14,9 +14,6 @@ import pyarrow as pa
 import pytest
 
 from datamodules.mixing import (
-    UNITS,
-    Curriculum,
-    Mixing,
     TextPool,
     batch_places,
     batches_in_epoch,
@@ -29,6 +26,7 @@ from datamodules.mixing import (
     shown_positive,
     texts_of_pairs,
 )
+from datamodules.mixing_settings import UNITS, Curriculum, Mixing
 from negatives.tables.captions import pair_table, text_table
 
 TYPES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")

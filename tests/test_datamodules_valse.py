@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from datamodules.benchmarks.sugarcrepe import read_sugarcrepe
-from datamodules.benchmarks.valse import read_valse
+from datamodules.benchmarks import Pairs
+from datamodules.benchmarks.read import read_benchmark
+from datamodules.sources.image_rows import ImageRows
 from negatives.tables.captions import InputError, pair_table, text_table
 
 VALID = {
@@ -25,6 +27,14 @@ VALID = {
     "coreference-hard": 104,
     "foil-it": 943,
 }
+
+
+def read_valse(folder: Path) -> Pairs:
+    return read_benchmark("valse", annotations=folder, texts_only=True)
+
+
+def read_sugarcrepe(folder: Path) -> Pairs:
+    return read_benchmark("sugarcrepe", annotations=folder, texts_only=True)
 
 
 def item(caption: Any = "a cat", foil: Any = "a dog", votes: Any = 3, image: Any = "v7w_1.jpg") -> dict[str, Any]:
@@ -103,6 +113,30 @@ def test_a_folder_without_files_or_valid_items_is_told_so(tmp_path: Path) -> Non
         read_valse(tmp_path)
     with pytest.raises(InputError, match="no item whose caption 2 annotators prefer"):
         read_valse(write(tmp_path, existence={"a": item(votes=0)}))
+
+
+def test_items_whose_image_is_there_are_scored_each_on_its_own_file(tmp_path: Path) -> None:
+    """One COCO photo has two names in VALSE: where only one of the files is there, the other's items are left out."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("COCO_val2014_000000000042.jpg", "v7w_1.jpg"):
+        Image.new("RGB", (4, 4)).save(images / name)
+    write(
+        tmp_path,
+        foil_it={"a": item("a bus", "a car", image="COCO_val2014_000000000042.jpg")},
+        relations={"a": item("on", "off", image="000000000042.jpg")},
+        existence={"a": item(votes=0), "b": item()},
+    )
+    pairs = read_benchmark("valse", annotations=tmp_path, image_root=images)
+    assert pairs.captions["caption_id"].to_pylist() == ["existence:b", "foil-it:a"]
+    assert pairs.left_out == 2, "one is not valid, one has no image"
+    Image.new("RGB", (8, 8)).save(images / "000000000042.jpg")
+    pairs = read_benchmark("valse", annotations=tmp_path, image_root=images)
+    rows = {row.captions[0]: row for row in ImageRows(pairs.captions, pairs.negatives, pairs.root)}
+    assert [(rows[name].image_id, rows[name].image.size) for name in ("a bus", "on")] == [
+        ("42", (4, 4)),
+        ("42", (8, 8)),
+    ]
 
 
 def test_real_valse_has_as_many_valid_items_as_its_paper(shared: Path) -> None:

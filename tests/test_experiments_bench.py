@@ -1,4 +1,4 @@
-"""The bench: all ways compute the same, a way that does not is refused, and what is written holds what was measured."""
+"""The bench: all implementations compute the same, one that does not is refused, and what is written was measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from torch.nn import functional as F
 
 from experiments.bench import __main__ as bench
 from experiments.bench import loss_cost
-from experiments.bench.implementations import BACKBONES, LOOP, PACKED, PADDED, PREFIX_CACHE, Way, prefix_and_branches
+from experiments.bench.implementations import (
+    BACKBONES,
+    LOOP,
+    PACKED,
+    PADDED,
+    PREFIX_CACHE,
+    Implementation,
+    prefix_and_branches,
+)
 from experiments.bench.measure import (
     SCORE,
     TRAIN,
@@ -46,11 +54,11 @@ def ready(case: Case) -> Ready:
     return prepare(case, module)
 
 
-def way_of(*values: float) -> Way:
+def implementation_of(*values: float) -> Implementation:
     def parts() -> Iterator[torch.Tensor]:
         yield torch.tensor(values)
 
-    return Way(parts)
+    return Implementation(parts)
 
 
 @pytest.fixture(scope="module", params=BACKBONES)
@@ -59,14 +67,14 @@ def tiny(request: pytest.FixtureRequest) -> Ready:
 
 
 def test_every_way_gives_the_same_logits(tiny: Ready) -> None:
-    assert {PACKED, PADDED, LOOP} <= tiny.ways.keys()
-    assert check_equal_logits(tiny.ways, 1e-4) < 1e-4
+    assert {PACKED, PADDED, LOOP} <= tiny.implementations.keys()
+    assert check_equal_logits(tiny.implementations, 1e-4) < 1e-4
 
 
 def test_a_training_step_leaves_the_same_gradients_in_every_way(tiny: Ready) -> None:
     gradients = []
-    for name, way in tiny.ways.items():
-        if way.trains:
+    for name, implementation in tiny.implementations.items():
+        if implementation.trains:
             training_step(tiny, name)
             gradients.append({n: p.grad.clone() for n, p in tiny.module.named_parameters() if p.grad is not None})
     assert len(gradients) == 3
@@ -77,20 +85,22 @@ def test_a_training_step_leaves_the_same_gradients_in_every_way(tiny: Ready) -> 
 
 
 def test_the_prefix_cache_only_scores() -> None:
-    assert PREFIX_CACHE in ready(CASE).ways
-    assert PREFIX_CACHE not in ready(replace(CASE, work=TRAIN)).ways
+    assert PREFIX_CACHE in ready(CASE).implementations
+    assert PREFIX_CACHE not in ready(replace(CASE, work=TRAIN)).implementations
 
 
 @pytest.mark.parametrize("wrong", [2.001, float("nan")])
 def test_a_way_with_other_logits_is_refused(wrong: float) -> None:
-    assert check_equal_logits({PACKED: way_of(1.0, 2.0), "other": way_of(1.0, 2.00005)}, 1e-4) < 1e-4
+    assert (
+        check_equal_logits({PACKED: implementation_of(1.0, 2.0), "other": implementation_of(1.0, 2.00005)}, 1e-4) < 1e-4
+    )
     with pytest.raises(LogitsDifferError, match="'other' computes something else"):
-        check_equal_logits({PACKED: way_of(1.0, 2.0), "other": way_of(1.0, wrong)}, 1e-4)
+        check_equal_logits({PACKED: implementation_of(1.0, 2.0), "other": implementation_of(1.0, wrong)}, 1e-4)
 
 
 def test_logits_too_much_alike_to_tell_are_refused() -> None:
     with pytest.raises(LogitsDifferError, match="cannot tell"):
-        check_equal_logits({PACKED: way_of(1.0, 1.0005), "other": way_of(1.0, 1.0005)}, 1e-4)
+        check_equal_logits({PACKED: implementation_of(1.0, 1.0005), "other": implementation_of(1.0, 1.0005)}, 1e-4)
 
 
 def test_a_wrong_way_stops_the_bench_before_anything_is_timed(
@@ -98,15 +108,15 @@ def test_a_wrong_way_stops_the_bench_before_anything_is_timed(
 ) -> None:
     honest = BACKBONES["llava"]
 
-    def with_a_wrong_one(*arguments: object) -> dict[str, Way]:
-        ways = honest.ways(*arguments)  # type: ignore[arg-type]
+    def with_a_wrong_one(*arguments: object) -> dict[str, Implementation]:
+        implementations = honest.implementations(*arguments)  # type: ignore[arg-type]
 
         def parts() -> Iterator[torch.Tensor]:
-            yield torch.cat(list(ways[PACKED].parts())) + 1e-3
+            yield torch.cat(list(implementations[PACKED].parts())) + 1e-3
 
-        return {**ways, "quick": Way(parts)}
+        return {**implementations, "quick": Implementation(parts)}
 
-    monkeypatch.setitem(BACKBONES, "llava", replace(honest, ways=with_a_wrong_one))
+    monkeypatch.setitem(BACKBONES, "llava", replace(honest, implementations=with_a_wrong_one))
     assert bench.main([*TINY, "--backbones", "llava", "--json", str(tmp_path / "bench.json")]) == 1
     told = capsys.readouterr()
     assert "'quick' computes something else than 'packed'" in told.err

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.config.schemas import CompareConfig, LoggingConfig
+from experiments.config.evaluation_schemas import CompareConfig
+from experiments.config.trainer_schemas import LoggingConfig
 from experiments.report.examples import thumbnail
 from experiments.report.read_runs import read_curves
 from experiments.verbs.compare import run as compare

@@ -18,10 +18,12 @@ from PIL import Image
 from transformers.utils import logging as transformers_logging
 
 from datamodules.batch import UNKNOWN, ImageTextRow
+from datamodules.mixing_settings import Curriculum, Mixing
 from experiments.__main__ import main
 from experiments.build import load_run
+from experiments.config.data_schemas import DataConfig
 from experiments.config.model_schemas import CeClipLossConfig
-from experiments.config.schemas import CurriculumConfig, DataConfig, ExperimentConfig, MixingConfig
+from experiments.config.schemas import ExperimentConfig
 from experiments.report.card import Card, Licence, render_card
 from experiments.report.card_sources import Certified, Evaluation, TableSource, find_certificate, find_evaluations
 from experiments.report.training_recipe import recipe, row_of_training
@@ -584,8 +586,8 @@ def test_a_recipe_tells_the_settings_of_its_loss_and_of_no_other() -> None:
 
 
 def test_a_card_tells_all_that_is_mixed() -> None:
-    curriculum = CurriculumConfig(epochs=0.5, negatives=0.0, swap_ratio=0.1, paraphrase_ratio=0.0)
-    mixing = MixingConfig(negatives=1.3, paraphrase_ratio=0.3, image_dropout=0.05, curriculum=curriculum)
+    curriculum = Curriculum(epochs=0.5, negatives=0.0, swap_ratio=0.1, paraphrase_ratio=0.0)
+    mixing = Mixing(negatives=1.3, paraphrase_ratio=0.3, image_dropout=0.05, curriculum=curriculum)
     assert row_of_training(DataConfig(mixing=mixing, neighbours="neighbours.parquet")).split("; ")[1:] == [
         "unit: text)",
         "a kept paraphrase stands in for its caption with a chance of 30%",

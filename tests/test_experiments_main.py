@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import types
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.__main__ import VERBS, main
-from experiments.config import filter_schemas, generate_schemas, schemas
+from experiments.__main__ import main
 from experiments.config import load as config
+from experiments.config.sweep_schemas import SweepConfig
 from experiments.runs.outputs import OutputFolder, git_state
+from experiments.verb_table import VERBS, Verb
 from negatives.tables.captions import InputError
 
 
@@ -35,10 +36,10 @@ class Fake(types.ModuleType):
     def status(self, settings: Any) -> None:
         self.calls.append(("status", settings, {}))
 
-    def load(self, path: str, overrides: list[str]) -> schemas.SweepConfig:
+    def load(self, path: str, overrides: list[str]) -> SweepConfig:
         self.path = path
         given = path if Path(path).is_file() else None
-        return config.load_config(schemas.SweepConfig, given, overrides, check_files=False)
+        return config.load_config(SweepConfig, given, overrides, check_files=False)
 
 
 @pytest.fixture
@@ -69,11 +70,40 @@ def test_help_of_a_verb_teaches_it_and_lists_its_keys(name: str, capsys: pytest.
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert VERBS[name].example in text
-    homes = (schemas, generate_schemas, filter_schemas)
-    keys = config.describe(
-        next(getattr(home, VERBS[name].schema) for home in homes if hasattr(home, VERBS[name].schema))
-    )
+    keys = config.describe(VERBS[name].load_schema())
     assert all(f"  {key.name} " in text for key in keys)
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
+def test_every_row_of_the_table_names_a_module_that_runs_and_a_dataclass(verb: Verb) -> None:
+    assert is_dataclass(verb.load_schema())
+    names = {"run", "load", "status"} if verb.is_sweep else {"run"}
+    assert all(callable(getattr(verb.load_module(), name, None)) for name in names)
+
+
+@dataclass
+class GreetConfig:
+    """The settings of a verb that only this test has."""
+
+    name: str = "you"
+    """Who is greeted."""
+
+
+def test_a_new_verb_is_its_module_its_dataclass_and_its_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = Fake("greet")
+    monkeypatch.setitem(sys.modules, "greet", module)
+    row = Verb("greet", f"{__name__}.GreetConfig", "greets", "itm greet name=me", bare="name")
+    monkeypatch.setitem(VERBS, "greet", row)
+    assert main(["greet", "me"]) == 0
+    assert module.calls == [("run", GreetConfig("me"), {"resume": False, "overwrite": False})]
+    assert main(["--help"]) == main(["greet", "--help"]) == 0
+    page = capsys.readouterr().out
+    assert "  greet       greets" in page
+    assert "Who is greeted." in page
+    assert main(["greed"]) == 2
+    assert "greet, got 'greed'. Did you mean greet?" in capsys.readouterr().err
 
 
 def test_a_verb_runs_with_its_file_overrides_and_flags(fake: Fake, data: list[str], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from experiments.__main__ import main
-from experiments.build import file_hash
+from experiments.runs.fingerprint import file_hash
 from negatives.tables.captions import read_jsonl, write_table
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 from tests.wandb_log import read_wandb

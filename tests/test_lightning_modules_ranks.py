@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
+from datamodules.mixing_settings import Mixing
 from datamodules.scenes.splits import write_scenes
-from experiments.config.schemas import TrainerConfig
+from experiments.config.trainer_schemas import TrainerConfig
 from experiments.verbs.train import build_strategy
 from lightning_modules.base import AlignmentModule
 from lightning_modules.checkpoint import full_state_dict, load_weights, write_weights
@@ -60,7 +61,7 @@ def train(folder: Path, backbone: str, *, strategy: str, devices: int) -> None:
         tables / "negatives.parquet",
         verdicts=folder / "verdicts.parquet",
         subset="kept",
-        negatives_per_positive=3,
+        mixing=Mixing(negatives=3),
         batch_size=4 // devices,
         validation=read_pairs(held_out / "captions.parquet", held_out / "negatives.parquet"),
     )

@@ -23,6 +23,7 @@ from torch import nn
 from datamodules.batch import Collator, ImageTextBatch, collate_rows
 from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
+from datamodules.mixing_settings import Mixing
 from lightning_modules.adapters import LoraSettings
 from lightning_modules.base import AlignmentModule, labelled_cells
 from lightning_modules.checkpoint import partial_path
@@ -122,7 +123,7 @@ def letters_data(tables: Path, *, validation: bool, workers: int = 0) -> ImageTe
     data = ImageTextDataModule(
         train / "captions.parquet",
         train / "negatives.parquet",
-        negatives_per_positive=2,
+        mixing=Mixing(negatives=2),
         batch_size=3,
         num_workers=workers,
         validation=read_pairs(held_out / "captions.parquet", held_out / "negatives.parquet") if validation else None,

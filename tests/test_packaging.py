@@ -54,6 +54,12 @@ def test_imports_go_one_way(package: str) -> None:
     assert wrong == []
 
 
+def test_nothing_imports_the_command_line() -> None:
+    paths = [path for package in PACKAGES for path in modules(package)]
+    importers = [path for path in paths for name in imported(path) if ".__main__" in name]
+    assert importers == [], "a verb is run by `experiments.verb_table.run_verb`"
+
+
 def test_negatives_import_no_torch() -> None:
     # judging/transformer.py is the one module that needs it, and is imported where it is used
     paths = [path.relative_to(ROOT).with_suffix("") for path in modules("negatives") if path.stem != "transformer"]

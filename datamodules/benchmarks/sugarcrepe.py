@@ -11,49 +11,38 @@ from pathlib import Path
 import pyarrow as pa
 
 from datamodules.benchmarks import Pairs
-from datamodules.benchmarks.own_tables import restrict
-from datamodules.sources.image_rows import image_path
-from negatives.tables.captions import InputError, show
+from negatives.tables.captions import InputError, StrPath, show
 
 FILES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj", "add_att")
 """The benchmark's own types, a JSON file each: what it consists of does not change with the types that we write."""
 
 
-def read_sugarcrepe(
-    folder: str | Path, *, image_root: str | Path | None = None, image_ids: str | Path | None = None
-) -> Pairs:
-    """The benchmark's items whose photo is there; image_id is COCO's number. The others are counted in `left_out`.
+def read_sugarcrepe(*, annotations: StrPath, image_root: StrPath | None = None) -> Pairs:
+    """The benchmark's items; the negative type is the file's name, and image_id COCO's number.
 
     Args:
-        folder: holds `replace_obj.json` and the like; types without a file are left out.
-        image_root: folder of the COCO val2017 photos; where None, texts are all that is wanted, and all are there.
-        image_ids: captions table whose images are the only ones used; needs the photos.
+        annotations: folder that holds `replace_obj.json` and the like; types without a file are left out.
+        image_root: folder of the COCO val2017 photos; None where only texts are wanted.
 
     Raises:
-        InputError: no annotation file, a malformed one, a blank text, or nothing left.
+        InputError: no annotation file, a malformed one, a blank text, or no item.
     """
-    root, captions, negatives, left_out = Path(folder if image_root is None else image_root), [], [], 0
-    files = [path for name in FILES if (path := Path(folder) / f"{name}.json").is_file()]
+    captions, negatives = [], []
+    files = [path for name in FILES if (path := Path(annotations) / f"{name}.json").is_file()]
     if not files:
-        raise InputError(f"{folder} holds no SugarCrepe file such as replace_obj.json; give its data folder.")
+        raise InputError(f"{annotations} holds no SugarCrepe file such as replace_obj.json; give its data folder.")
     for path in files:
         for key, filename, caption, negative in _items(path):
-            there = image_path(root, filename)  # refuses what leads out of the folder
-            if image_root is not None and not there.is_file():
-                left_out += 1
-                continue
-            identity = f"{path.stem}:{key}"
+            identity = f"{path.stem}:{key}"  # keys begin anew in every file
             image_id = Path(filename).stem.lstrip("0") or "0"
             captions.append({"image_id": image_id, "image": filename, "caption_id": identity, "caption": caption})
             negatives.append(
                 {"caption_id": identity, "negative_id": identity, "caption": negative, "negative_type": path.stem}
             )
-    if not captions and image_root is None:
-        raise InputError(f"{folder}: its files hold no item; take the benchmark's official JSON.")
     if not captions:
-        raise InputError(f"{folder}: none of its photos lies in {root}; set image_root to COCO's val2017 folder.")
-    pairs = Pairs(pa.Table.from_pylist(captions), pa.Table.from_pylist(negatives), root, left_out)
-    return pairs if image_root is None else restrict(pairs, image_ids, str(folder))
+        raise InputError(f"{annotations}: its files hold no item; take the benchmark's official JSON.")
+    root = Path(annotations if image_root is None else image_root)
+    return Pairs(pa.Table.from_pylist(captions), pa.Table.from_pylist(negatives), root)
 
 
 def _items(path: Path) -> list[tuple[str, str, str, str]]:

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from datamodules.benchmarks import Pairs
-from datamodules.sources.image_rows import image_path
-from negatives.tables.captions import InputError, show
+from negatives.tables.captions import InputError, StrPath, show
 
 VOTES = 2  # annotators, of three, who have to prefer the caption
 
@@ -28,28 +27,29 @@ class _Item(NamedTuple):
     votes: int
 
 
-def read_valse(folder: str | Path) -> Pairs:
-    """The benchmark's valid items; no image has to be there, and `left_out` counts the items that are not valid.
+def read_valse(*, annotations: StrPath, image_root: StrPath | None = None) -> Pairs:
+    """The benchmark's valid items; `left_out` counts those that are not.
 
     The negative type is the piece: its file's name without the ending, such as "counting-hard". COCO's photos have
     COCO's number as their image_id, so that pieces share them; other images the name of their file.
 
     Args:
-        folder: holds `existence.json` and the like; all its JSON files are read.
+        annotations: folder that holds `existence.json` and the like; all its JSON files are read.
+        image_root: one folder with the images of all the data sets that VALSE takes its own from, under the names that
+            it has for them; None where only texts are wanted.
 
     Raises:
-        InputError: no annotation file, a malformed one, a blank text, an image outside the folder, or no valid item.
+        InputError: no annotation file, a malformed one, a blank text, or no valid item.
     """
     captions, negatives, left_out = [], [], 0
-    files = sorted(Path(folder).glob("[!.]*.json"))
+    files = sorted(Path(annotations).glob("[!.]*.json"))
     if not files:
-        raise InputError(f"{folder} holds no VALSE file such as existence.json; give its data folder.")
+        raise InputError(f"{annotations} holds no VALSE file such as existence.json; give its data folder.")
     for path in files:
         for item in _items(path):
             if item.votes < VOTES:
                 left_out += 1
                 continue
-            image_path(path.parent, item.image)
             identity = f"{path.stem}:{item.key}"
             captions.append(
                 {
@@ -63,8 +63,11 @@ def read_valse(folder: str | Path) -> Pairs:
                 {"caption_id": identity, "negative_id": identity, "caption": item.foil, "negative_type": path.stem}
             )
     if not captions:
-        raise InputError(f"{folder} holds no item whose caption {VOTES} annotators prefer; take the official files.")
-    return Pairs(pa.Table.from_pylist(captions), pa.Table.from_pylist(negatives), Path(folder), left_out)
+        raise InputError(
+            f"{annotations} holds no item whose caption {VOTES} annotators prefer; take the official files."
+        )
+    root = Path(annotations if image_root is None else image_root)
+    return Pairs(pa.Table.from_pylist(captions), pa.Table.from_pylist(negatives), root, left_out)
 
 
 def _image_id(image: str) -> str:

@@ -48,8 +48,8 @@ def _write_split(folder: Path, scenes: int, size: int, seed: int, *, tellings: i
         scene = random_scene(rng)
         image_id = f"{split}-{index}"
         image = _save(folder, image_id, scene, size, seed)
-        for side, told in zip("ab", (scene, scene.converse)[:tellings], strict=False):
-            captions.append(_caption(image_id, image, f"{image_id}-{side}", tell(told, rng).caption))
+        for side, telling in zip("ab", (scene, scene.converse)[:tellings], strict=False):
+            captions.append(_caption(image_id, image, f"{image_id}-{side}", tell(telling, rng).caption))
     table = pa.Table.from_pylist(captions)
     write_table(table, folder / "captions.parquet")
     negatives = write_negatives(table, SceneWriter(), seed).negatives

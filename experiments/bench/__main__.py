@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 PRESET_NAMES = ("tiny", "small", "7b")
 EXAMPLES = """\
-every way first has to give the same match logits; then each repetition runs all ways once, and ratios are taken within
-a repetition. Reading and tokenising are not timed: all ways get inputs that lie ready.
+every implementation first has to give the same match logits; then each repetition runs all of them once, and ratios are
+taken within a repetition. Reading and tokenising are not timed: all get inputs that lie ready.
 
 examples:
   python -m experiments.bench                              what BENCHMARKS.md shows (make bench)
@@ -60,13 +60,13 @@ def parser() -> argparse.ArgumentParser:
     add("--dtype", choices=("float32", "bfloat16"), help="of the timed weights (default: the preset's)")
     add("--backbones", nargs="+", choices=LABELS, default=list(LABELS), help="scorers (default: all)")
     add("--work", nargs="+", choices=("train", "score"), default=("train", "score"), help="what to time")
-    add("--tune", nargs="+", choices=("full", "lora"), help="ways to train (default: the preset's)")
+    add("--tune", nargs="+", choices=("full", "lora"), help="how to train (default: the preset's)")
     add("--images", type=positive, help="in a batch (default: the preset's)")
     add("--captions-trained", nargs="+", type=positive, default=[4], metavar="N", help="per image (default: 4)")
     add("--captions-scored", nargs="+", type=positive, default=[4, 10], metavar="N", help="per image (default: 4 10)")
     add("--repetitions", type=positive, default=7, help="of every step; medians are shown (default: 7)")
     add("--threads", type=positive, help="of PyTorch (default: its own choice)")
-    add("--no-memory", action="store_true", help="leave out peak memory: on a CPU it takes a process for every way")
+    add("--no-memory", action="store_true", help="leave out peak memory: on a CPU each one takes a process of its own")
     add("--peak-tflops", type=float, help="of the device in --dtype, for MFU, where its name does not tell")
     add("--json", type=Path, metavar="PATH", help="also write every repetition and the conditions")
     add("--markdown", action="store_true", help="print the table as Markdown, and nothing else, on standard output")
@@ -81,7 +81,7 @@ def positive(text: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures, prints, and returns the exit code: 0 done, 1 where ways do not agree, 2 bad arguments."""
+    """Measures, prints, and returns the exit code: 0 done, 1 where implementations do not agree, 2 bad arguments."""
     command = parser()
     arguments = command.parse_args(argv)
     from experiments.bench.measure import LogitsDifferError, torch
@@ -158,7 +158,7 @@ def measure_group(cases: Sequence[Case], arguments: argparse.Namespace, about: d
     first = cases[0]
     preset, backbone = PRESETS[first.preset], BACKBONES[first.backbone]
     gc.collect()  # the model before this one: a GPU may not hold both
-    tell(f"{LABELS[first.backbone]}: building, and checking that all ways give the same logits")
+    tell(f"{LABELS[first.backbone]}: building, and checking that all implementations give the same logits")
     module = build_module(first)
     rows = rows_of_noise(first.images, max(case.captions for case in cases))
     about["models"][first.backbone] = backbone.describe(preset, module, rows)
@@ -166,13 +166,13 @@ def measure_group(cases: Sequence[Case], arguments: argparse.Namespace, about: d
     checked = []
     for case in cases:
         ready = prepare(case, module)
-        checked.append((case, ready, check_equal_logits(ready.ways, preset.tolerance)))
+        checked.append((case, ready, check_equal_logits(ready.implementations, preset.tolerance)))
     cast_parameters(module, getattr(torch, first.dtype))
     return [result for case, ready, difference in checked for result in measure(case, ready, difference, arguments)]
 
 
 def measure(case: Case, ready: Any, largest_difference: float, arguments: argparse.Namespace) -> list[Result]:
-    """Operations, seconds and peak memory of every way; counting runs each once, which warms it up."""
+    """Operations, seconds and peak memory of every implementation; counting runs each once, which warms it up."""
     from experiments.bench import measure as bench_measure
     from experiments.bench.implementations import PACKED
 
@@ -244,8 +244,8 @@ def conditions(arguments: argparse.Namespace) -> dict[str, Any]:
         "transformers": transformers.__version__,
         "repetitions": arguments.repetitions,
         "load_average": os.getloadavg()[0],
-        "attention": "SDPA in every way",
-        "loss": "binary cross entropy of the match logits, in every way; forward and backward, no optimiser step",
+        "attention": "SDPA in every implementation",
+        "loss": "the same binary cross entropy of the match logits; forward and backward, no optimiser step",
         "memory": (
             "most bytes allocated on the GPU, model included"
             if on_gpu

@@ -1,4 +1,4 @@
-"""Ways to compute the same match logits: packed, as the product does it, and with the plain Transformers model."""
+"""Implementations of the same match logits: packed, as the product does it, and with the plain Transformers model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from datamodules.batch import NEGATIVE, POSITIVE, ImageTextRow
 from experiments.bench.models import CAPTIONS, Preset, build_blip2, build_llava, count_parameters
 from lightning_modules.backbones.blip2_itm import MATCH, NO_MATCH, Blip2ItmModule, clean_words
-from lightning_modules.backbones.llava import LlavaModule, pad_to_square
+from lightning_modules.backbones.llava import LlavaEncoder, LlavaModule, pad_to_square
 from lightning_modules.backbones.packing import PREFIX_SEGMENT
 from lightning_modules.base import AlignmentModule
 
@@ -23,8 +23,8 @@ Pair = tuple[ImageTextRow, str]
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to compute the match logits of the same pairs.
+class Implementation:
+    """One implementation of the match logits of the same pairs.
 
     Attributes:
         parts: yields the float32 logits of all pairs, image by image, in as many parts as there are separate forwards;
@@ -38,10 +38,10 @@ class Way:
 
 @dataclass(frozen=True)
 class Backbone:
-    """How a scorer is built and which ways there are to run it; the way named `packed` is the product's own."""
+    """How a scorer is built, and its implementations; the one named `packed` is the product's own."""
 
     build: Callable[[Preset, str], AlignmentModule]
-    ways: Callable[[AlignmentModule, Sequence[ImageTextRow], torch.device], dict[str, Way]]
+    implementations: Callable[[AlignmentModule, Sequence[ImageTextRow], torch.device], dict[str, Implementation]]
     describe: Callable[[Preset, AlignmentModule, Sequence[ImageTextRow]], str]
 
 
@@ -58,25 +58,20 @@ def rows_of_noise(images: int, captions: int) -> list[ImageTextRow]:
     return rows
 
 
-def llava_ways(module: AlignmentModule, rows: Sequence[ImageTextRow], device: torch.device) -> dict[str, Way]:
+def llava_implementations(
+    module: AlignmentModule, rows: Sequence[ImageTextRow], device: torch.device
+) -> dict[str, Implementation]:
     """LLaVA packed, and the plain Transformers model on the same pairs; inputs are prepared here, outside the clock."""
     module = cast(LlavaModule, module)
     encoder, llava = module.encoder, module.network.llava
     batch = module.collator()(rows).to(device)
     pairs = [(row, caption) for row in rows for caption in row.captions]
 
-    def plain_inputs(chosen: Sequence[Pair]) -> dict[str, torch.Tensor]:
-        squares = [pad_to_square(row.image, encoder.background) for row, _ in chosen]
-        texts = [encoder.prompt(caption, encoder.image_token) for _, caption in chosen]
-        # on the left, so that `logits_to_keep=1` is the answer's place in every row
-        inputs = encoder.processor(images=squares, text=texts, padding=True, padding_side="left", return_tensors="pt")
-        return dict(inputs.to(device))
-
     def match(vocabulary_logits: torch.Tensor) -> torch.Tensor:
         last = vocabulary_logits[:, -1].float()
         return last[:, encoder.yes_id] - last[:, encoder.no_id]
 
-    together, alone = plain_inputs(pairs), [plain_inputs([pair]) for pair in pairs]
+    together, *alone = (plain_llava_inputs(encoder, chosen, device) for chosen in (pairs, *([pair] for pair in pairs)))
     shared = prefix_and_branches(batch.inputs, len(rows[0].captions))
 
     def packed() -> Iterator[torch.Tensor]:
@@ -104,11 +99,20 @@ def llava_ways(module: AlignmentModule, rows: Sequence[ImageTextRow], device: to
         )
 
     return {
-        PACKED: Way(packed),
-        PADDED: Way(padded),
-        LOOP: Way(loop),
-        PREFIX_CACHE: Way(prefix_cache, trains=False),
+        PACKED: Implementation(packed),
+        PADDED: Implementation(padded),
+        LOOP: Implementation(loop),
+        PREFIX_CACHE: Implementation(prefix_cache, trains=False),
     }
+
+
+def plain_llava_inputs(encoder: LlavaEncoder, pairs: Sequence[Pair], device: torch.device) -> dict[str, torch.Tensor]:
+    """What the plain model takes for these pairs, each a sequence of its own."""
+    squares = [pad_to_square(row.image, encoder.background) for row, _ in pairs]
+    texts = [encoder.prompt(caption, encoder.image_token) for _, caption in pairs]
+    # on the left, so that `logits_to_keep=1` is the answer's place in every row
+    inputs = encoder.processor(images=squares, text=texts, padding=True, padding_side="left", return_tensors="pt")
+    return dict(inputs.to(device))
 
 
 def prefix_and_branches(packed: dict[str, torch.Tensor], captions: int) -> dict[str, torch.Tensor]:
@@ -157,7 +161,9 @@ def describe_llava(preset: Preset, module: AlignmentModule, rows: Sequence[Image
     )
 
 
-def blip2_ways(module: AlignmentModule, rows: Sequence[ImageTextRow], device: torch.device) -> dict[str, Way]:
+def blip2_implementations(
+    module: AlignmentModule, rows: Sequence[ImageTextRow], device: torch.device
+) -> dict[str, Implementation]:
     """BLIP-2 with each image through the vision tower once, and the plain Transformers model on the same pairs."""
     module = cast(Blip2ItmModule, module)
     processor, blip2 = module.processor, module.network.blip2
@@ -190,7 +196,7 @@ def blip2_ways(module: AlignmentModule, rows: Sequence[ImageTextRow], device: to
         for inputs in alone:
             yield plain(inputs)
 
-    return {PACKED: Way(packed), PADDED: Way(padded), LOOP: Way(loop)}
+    return {PACKED: Implementation(packed), PADDED: Implementation(padded), LOOP: Implementation(loop)}
 
 
 def describe_blip2(preset: Preset, module: AlignmentModule, rows: Sequence[ImageTextRow]) -> str:
@@ -206,6 +212,6 @@ def describe_blip2(preset: Preset, module: AlignmentModule, rows: Sequence[Image
 
 
 BACKBONES = {
-    "llava": Backbone(build_llava, llava_ways, describe_llava),
-    "blip2": Backbone(build_blip2, blip2_ways, describe_blip2),
+    "llava": Backbone(build_llava, llava_implementations, describe_llava),
+    "blip2": Backbone(build_blip2, blip2_implementations, describe_blip2),
 }

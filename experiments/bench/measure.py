@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from datamodules.batch import POSITIVE
-from experiments.bench.implementations import BACKBONES, PACKED, Way, rows_of_noise
+from experiments.bench.implementations import BACKBONES, PACKED, Implementation, rows_of_noise
 from experiments.bench.models import PRESETS
 from lightning_modules.base import AlignmentModule
 from lightning_modules.losses.cell_losses import binary_loss
@@ -26,7 +26,7 @@ Shape = Sequence[int]
 
 
 class LogitsDifferError(ValueError):
-    """Two ways to compute the same match logits do not agree, or the logits could not tell."""
+    """Two implementations of the same match logits do not agree, or the logits could not tell."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Ready:
     """A case with its model built and its inputs on the device."""
 
     module: AlignmentModule
-    ways: dict[str, Way]
+    implementations: dict[str, Implementation]
     labels: torch.Tensor
 
 
@@ -62,11 +62,11 @@ def build_module(case: Case) -> AlignmentModule:
 
 
 def prepare(case: Case, module: AlignmentModule) -> Ready:
-    """The case's ways on a module that `build_module` made; ways that cannot train are left out of training."""
+    """The case's implementations on a module that `build_module` made; in training, those that can train."""
     rows = rows_of_noise(case.images, case.captions)
-    ways = BACKBONES[case.backbone].ways(module, rows, torch.device(case.device))
+    implementations = BACKBONES[case.backbone].implementations(module, rows, torch.device(case.device))
     labels = torch.tensor([label for row in rows for label in row.labels], device=case.device)
-    chosen = {name: way for name, way in ways.items() if way.trains or case.work == SCORE}
+    chosen = {name: one for name, one in implementations.items() if one.trains or case.work == SCORE}
     return Ready(module, chosen, labels)
 
 
@@ -77,17 +77,17 @@ def cast_parameters(module: AlignmentModule, dtype: torch.dtype) -> None:
 
 
 @torch.no_grad()
-def check_equal_logits(ways: Mapping[str, Way], tolerance: float) -> float:
-    """Compares every way's logits with the packed ones.
+def check_equal_logits(implementations: Mapping[str, Implementation], tolerance: float) -> float:
+    """Compares every implementation's logits with the packed ones.
 
     Returns:
         The largest absolute difference.
 
     Raises:
         LogitsDifferError: a difference exceeds `tolerance`, a logit is not finite, or the logits of different captions
-            lie so close together that a wrong way would pass.
+            lie so close together that a wrong implementation would pass.
     """
-    packed = torch.cat(list(ways[PACKED].parts()))
+    packed = torch.cat(list(implementations[PACKED].parts()))
     spread = float(packed.max() - packed.min())
     if not spread > 10 * tolerance:
         raise LogitsDifferError(
@@ -95,8 +95,8 @@ def check_equal_logits(ways: Mapping[str, Way], tolerance: float) -> float:
             f"{spread:.1e}, which must be more than 10 times the tolerance {tolerance:.1e}. Nothing was timed."
         )
     largest = 0.0
-    for name, way in ways.items():
-        difference = float((torch.cat(list(way.parts())) - packed).abs().max())
+    for name, implementation in implementations.items():
+        difference = float((torch.cat(list(implementation.parts())) - packed).abs().max())
         if not difference <= tolerance:
             raise LogitsDifferError(
                 f"{name!r} computes something else than {PACKED!r}: match logits differ by up to {difference:.1e}, "
@@ -110,7 +110,7 @@ def training_step(ready: Ready, name: str) -> None:
     """Forward and backward of the mean loss over all pairs, gradients left in the parameters; no optimiser step."""
     ready.module.zero_grad(set_to_none=True)
     remaining = ready.labels
-    for part in ready.ways[name].parts():
+    for part in ready.implementations[name].parts():
         labels, remaining = remaining[: len(part)], remaining[len(part) :]
         loss = binary_loss(part, (labels == POSITIVE).long(), torch.ones_like(labels, dtype=torch.bool))
         (loss * len(part) / len(ready.labels)).backward()
@@ -119,15 +119,15 @@ def training_step(ready: Ready, name: str) -> None:
 def scoring_step(ready: Ready, name: str) -> None:
     """The match logits of all pairs, without gradients."""
     with torch.inference_mode():
-        torch.cat(list(ready.ways[name].parts()))
+        torch.cat(list(ready.implementations[name].parts()))
 
 
 def steps_of(case: Case, ready: Ready) -> dict[str, Callable[[], None]]:
-    """A step of every way, as it is timed, with the module in the mode of the case's work and without gradients."""
+    """A step of every implementation, as it is timed; the module gets the mode of the case's work, and no gradients."""
     ready.module.train(case.work == TRAIN)
     ready.module.zero_grad(set_to_none=True)  # those of training would count as memory of scoring
     step = training_step if case.work == TRAIN else scoring_step
-    return {name: partial(step, ready, name) for name in ready.ways}
+    return {name: partial(step, ready, name) for name in ready.implementations}
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *rest: object, **named: object) -> int:
@@ -202,8 +202,8 @@ def cuda_peak(step: Callable[[], None], device: torch.device) -> int:
 def cpu_peaks(case: Case, names: Sequence[str]) -> dict[str, int]:
     """Bytes by which a step raises a process's peak resident memory above what building the model took.
 
-    Every way runs in a process of its own, since a process's peak never falls; each is forked from a small server
-    that has imported the libraries and computed nothing.
+    Every implementation runs in a process of its own, since a process's peak never falls; each is forked from a small
+    server that has imported the libraries and computed nothing.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])

@@ -83,7 +83,7 @@ class Preset:
     Attributes:
         images: in a batch, for each backbone.
         dtype: of the weights while they are timed.
-        tunes: ways to train: all weights but the vision tower's (`full`), or adapters (`lora`).
+        tunes: what trains: all weights but the vision tower's (`full`), or adapters (`lora`).
         tolerance: how far two match logits of a pair may lie apart in float32.
     """
 

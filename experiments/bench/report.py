@@ -11,17 +11,19 @@ LABELS = {"llava": "LLaVA", "blip2": "BLIP-2 ITM"}
 
 @dataclass(frozen=True)
 class Result:
-    """What one way of computing took.
+    """What one implementation took.
 
     Attributes:
+        way: which implementation, under the name that tables and files have had from the start.
         seconds: of each repetition.
-        ratios: seconds over those of the packed way, in each repetition.
+        ratios: seconds over those of the packed implementation, in each repetition.
         operations: floating-point operations of one step.
-        operations_ratio: operations over those of the packed way: what `ratios` would be if only arithmetic took time.
+        operations_ratio: operations over those of the packed implementation: what `ratios` would be if only arithmetic
+            took time.
         peak_bytes: on a CPU, how far a step raises the process's peak memory; on a GPU, the most that is allocated,
             the model included; None where it was not measured.
         utilisation: operations per second over the peak of the device; None where that is not known.
-        largest_difference: between match logits of this case's ways, in float32, before anything was timed.
+        largest_difference: between match logits of this case's implementations, in float32, before anything was timed.
     """
 
     backbone: str

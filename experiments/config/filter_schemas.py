@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from experiments.config.schemas import LoggingConfig
+from datamodules.benchmarks import BENCHMARKS
+from experiments.config.trainer_schemas import LoggingConfig
 from negatives.filtering.plan import AuditPlan, CertificatePlan, FilterPlan
 from negatives.judging.settings import JudgeSettings
 
@@ -20,7 +21,7 @@ from negatives.judging.settings import JudgeSettings
 class AuditFiles:
     """What `itm audit` reads, and where it writes."""
 
-    format: str = field(default="tables", metadata={"choices": ("tables", "sugarcrepe", "valse")})
+    format: str = field(default="tables", metadata={"choices": BENCHMARKS})
     """tables: `captions` and `negatives`. sugarcrepe, valse: a benchmark's official files in `annotations`."""
     captions: str | None = field(default=None, metadata={"exists": "file"})
     """Captions table: the positives (tables)."""
@@ -39,8 +40,7 @@ class AuditFiles:
 
     def faults(self, place: str) -> Iterator[str]:
         """Keys that the format needs and that are not given."""
-        needed = ("captions", "negatives") if self.format == "tables" else ("annotations",)
-        for key in needed:
+        for key in BENCHMARKS[self.format].needs(images=False):
             if getattr(self, key) is None:
                 yield f"`{place}{key}` must be given where `{place}format` is {self.format}"
 

@@ -27,8 +27,8 @@ class Key(NamedTuple):
 def describe(schema: type) -> list[Key]:
     """Every dotted key of a configuration dataclass, in the order of its source.
 
-    >>> from experiments.config.schemas import MixingConfig
-    >>> describe(MixingConfig)[3][1:]
+    >>> from datamodules.mixing_settings import Mixing
+    >>> describe(Mixing)[3][1:]
     ('float', '0.5', 'Chance that a drawn negative is a swap one.', 'in [0.0, 1.0]')
     """
     return list(_walk(schema(), ""))

@@ -75,6 +75,7 @@ class Layers:
             return
         else:
             node[key] = copy.deepcopy(value)
+        # What was known of the keys below is gone with the value that they were in.
         self._origins = {old: where for old, where in self._origins.items() if old[: len(path)] != path}
         self._origins[path] = origin
 
@@ -103,6 +104,7 @@ def parse_value(key: str, text: str) -> Any:
     (2e-05, ['a', 'b'], None)
     """
     try:
+        # PyYAML alone follows YAML 1.1, where 2e-5 without a dot is text
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         rule = f"must be valid YAML ({_first_line(error)}); put quotes around text"

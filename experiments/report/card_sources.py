@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
-from experiments.config.schemas import DataConfig
+from experiments.config.data_schemas import DataConfig
 from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE
 from negatives.tables.captions import InputError
 

@@ -97,7 +97,7 @@ def type_intervals(
     if MEAN in types:
         raise ValueError(f"a negative type cannot be called {MEAN!r}: the mean over the types is")
     sums, counts = _per_image(values, columns, image_ids, len(types))
-    averages = sums.sum(0) / counts.sum(0)
+    averages = sums.sum(0) / counts.sum(0)  # over pairs, so that an image with many captions weighs more
     drawn = np.concatenate([_ratio(w @ sums, w @ counts) for w in _weights(len(sums), resamples, seed)])
     result = {str(name): _interval(averages[k], drawn[:, k]) for k, name in enumerate(types)}
     return result | {MEAN: _interval(averages.mean(), np.nanmean(drawn, axis=1))}

@@ -57,6 +57,7 @@ def difference_rows(runs: Sequence[EvaluatedRun], reference: EvaluatedRun, *, re
     every = [(name, run) for name in reference.sets for run in others if name in run.sets]
     rows: list[Row] = []
     for name, run in track(every, "Differences"):
+        # paired: an image that is hard for both runs is hard in every resample, and cancels
         values = differences(run.sets[name].right, reference.sets[name].right)
         found = _intervals(run.sets[name], values, resamples, seed)
         for kind in types_in_order(list(found)):
@@ -81,13 +82,18 @@ def set_names(runs: Sequence[EvaluatedRun]) -> list[str]:
 
 
 def types_in_order(names: Sequence[str]) -> list[str]:
-    """Negative types in the product's order, others alphabetically after them, "mean" last.
+    """All of these types: SugarCrepe's in their usual order, others alphabetically after them, "mean" last.
 
     >>> types_in_order(["mean", "swap_att", "zebra", "replace_obj"])
     ['replace_obj', 'swap_att', 'zebra', 'mean']
     """
-    rank = {name: position for position, name in enumerate((*NEGATIVE_TYPES, "", MEAN))}
-    return sorted(set(names), key=lambda name: (rank.get(name, rank[""]), name))
+    # Which types there are, only the data says: the known ones are a sort key, never a filter.
+    usual = list(NEGATIVE_TYPES)
+
+    def place(name: str) -> tuple[bool, int, str]:
+        return name == MEAN, usual.index(name) if name in usual else len(usual), name
+
+    return sorted(set(names), key=place)
 
 
 def _intervals(scored: EvaluatedSet, values: np.ndarray, resamples: int, seed: int) -> dict[str, Interval]:

@@ -59,7 +59,7 @@ def template_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a misspelt name in a template is an error, not an empty cell
         trim_blocks=True,
         lstrip_blocks=True,
     )

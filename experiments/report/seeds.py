@@ -55,7 +55,7 @@ def seed_rows(runs: Sequence[EvaluatedRun], *, resamples: int, seed: int) -> lis
             for values, draws in (
                 (np.mean([scored.right for scored in own], axis=0), resamples),
                 (np.mean([scored.blind_right for scored in own], axis=0), resamples),
-                *((scored.right, 1) for scored in own),
+                *((scored.right, 1) for scored in own),  # of a single seed only the value is shown: one draw will do
             )
         )
         for kind in types_in_order(list(seen)):

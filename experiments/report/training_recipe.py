@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from datamodules.mixing_settings import Mixing
+from experiments.config.data_schemas import DataConfig
 from experiments.config.model_schemas import ModelConfig
-from experiments.config.schemas import DataConfig, ExperimentConfig, MixingConfig, OptimConfig
+from experiments.config.schemas import ExperimentConfig
+from experiments.config.trainer_schemas import OptimConfig
 
 
 def recipe(experiment: ExperimentConfig, provenance: Mapping[str, Any]) -> dict[str, str]:
@@ -75,7 +78,7 @@ def _rows_in_a_step(experiment: ExperimentConfig) -> str:
 def row_of_training(data: DataConfig) -> str:
     """What a row of the training holds, after "a row holds".
 
-    >>> row_of_training(DataConfig(mixing=MixingConfig(unit="pair", negatives=1.5, swap_ratio=0.25)))
+    >>> row_of_training(DataConfig(mixing=Mixing(unit="pair", negatives=1.5, swap_ratio=0.25)))
     'an image with a positive and its own kept negatives, 1.5 for each positive (swaps: 25%; unit: pair)'
     """
     mixing = data.mixing
@@ -91,7 +94,7 @@ def row_of_training(data: DataConfig) -> str:
     )
 
 
-def _also(mixing: MixingConfig) -> list[str]:
+def _also(mixing: Mixing) -> list[str]:
     """What mixes beside negatives, as far as it is turned on."""
     parts = []
     if mixing.paraphrase_ratio is not None:

@@ -152,7 +152,7 @@ class OutputFolder:
 
 
 def without_folders(path: str) -> str:
-    """The last part of a path and a hash of all of it: two paths stay two, and no folder is told.
+    """The last part of a path and a hash of all of it: two paths stay two, and no folder is named.
 
     >>> without_folders("/home/me/clip"), without_folders("/home/you/clip")
     ('clip-24aaa22e', 'clip-82c89660')

@@ -31,7 +31,7 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
 
         yield from rich_track(items, label, total=total, console=Console(stderr=True), transient=True)
         return
-    start = last = time.monotonic()
+    start = last = time.monotonic()  # of time.time() a change of the clock would make nonsense
     for count, item in enumerate(items):
         if time.monotonic() - last > SECONDS_BETWEEN_LINES:
             last = time.monotonic()

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from experiments.build import plan_of, wandb_logger
+from experiments.build import plan_of
 from experiments.config.filter_schemas import AuditConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say, tracker
+from experiments.runs.tracking import wandb_logger
 from negatives.filtering.plan import AuditPlan
 from negatives.judging import build_judges
 from negatives.tables.captions import (
@@ -83,8 +84,7 @@ def read_audited(config: AuditConfig) -> Tables:
     Raises:
         InputError: unusable tables or annotations.
     """
-    from datamodules.benchmarks.sugarcrepe import read_sugarcrepe
-    from datamodules.benchmarks.valse import read_valse
+    from datamodules.benchmarks.read import read_benchmark
 
     left_out = 0
     if config.format == "tables":
@@ -95,9 +95,7 @@ def read_audited(config: AuditConfig) -> Tables:
             captions = with_paraphrases(captions, config.paraphrases)
         negatives = read_negatives(config.negatives, captions)
     else:
-        assert config.annotations is not None
-        read = read_sugarcrepe if config.format == "sugarcrepe" else read_valse
-        pairs = read(config.annotations)
+        pairs = read_benchmark(config.format, annotations=config.annotations, texts_only=True)
         captions, negatives, left_out = pairs.captions, pairs.negatives, pairs.left_out
     harmonised = config.harmonise
     if harmonised is None:

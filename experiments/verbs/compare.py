@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.config.schemas import CompareConfig
+from experiments.config.evaluation_schemas import CompareConfig
 from experiments.report.audits import AUDIT_COLUMNS, read_audits
 from experiments.report.examples import choose_examples
 from experiments.report.metric_rows import (
@@ -48,6 +48,7 @@ def run(config: CompareConfig, *, resume: bool = False, overwrite: bool = False)
         write_tables(comparison, temporary)
         write_text(render_page(comparison), temporary / PAGE)
         folder = output.claim()
+        # the page goes last, since it says that the comparison is whole
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == PAGE):
             os.replace(path, folder / path.name)
     _log(config, comparison, folder)
@@ -99,7 +100,7 @@ def _log(config: CompareConfig, comparison: Comparison, folder: Path) -> None:
         return
     import wandb
 
-    from experiments.build import wandb_logger
+    from experiments.runs.tracking import wandb_logger
 
     logger = wandb_logger(config.logging, folder=folder, name=config.title, job_type="compare", settings=config)
     assert logger is not None

@@ -14,11 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from experiments.build import build_pairs, fingerprint, load_run, resolve_device, wandb_logger
-from experiments.config.schemas import EvaluateConfig
+from experiments.build import build_pairs, load_run
+from experiments.config.evaluation_schemas import EvaluateConfig
 from experiments.report.intervals import Interval
+from experiments.runs.devices import resolve_device
+from experiments.runs.fingerprint import fingerprint
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
+from experiments.runs.tracking import wandb_logger
 from negatives.tables.captions import InputError, write_json, write_table, write_text
 
 SUMMARY_FILE = "summary.json"
@@ -43,6 +46,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
         raise InputError(
             f"{config.run}: no set to evaluate on; give evaluation.sets, in the run's or in this configuration."
         )
+    # all are read before the first is scored: a wrong path in the last one is found now, not hours later
     sets = {name: build_pairs(pairs) for name, pairs in evaluation.sets.items()}
     folder = output.claim()
     scorer = fingerprint(module, experiment.model, Path(config.run))
@@ -53,7 +57,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
         metrics += set_metrics(name, table, evaluation.bootstrap, config.seed)
         images = len(set(table["image_id"].to_pylist()))
         if pairs.left_out:
-            say(f"{name}: {pairs.left_out} items of the benchmark are left out, since their images are not there")
+            say(f"{name}: {pairs.left_out} items of the benchmark are left out: not valid, or without their image")
         summary["sets"][name] = {"image_root": str(pairs.root.resolve()), "pairs": len(table), "images": images}
         summary["sets"][name]["left_out"] = pairs.left_out
     write_text(_csv(metrics), folder / "metrics.csv")
@@ -71,6 +75,7 @@ def score_pairs(
     from experiments.runs.scoring import score_rows
 
     logits, scores = {}, {}
+    # The blind control: the same texts on noise of the image's size. What is above chance there, the text gives away.
     for blind in (False, True):
         rows = ImageRows(pairs.captions, pairs.negatives, pairs.root, blind_seed=seed if blind else None)
         label = f"{folder.name}{' blind' if blind else ''}"

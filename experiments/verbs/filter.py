@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from experiments.build import plan_of, wandb_logger
+from experiments.build import plan_of
 from experiments.config.filter_schemas import FilterConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say
+from experiments.runs.tracking import wandb_logger
 from negatives.filtering.plan import FilterPlan
 from negatives.judging import build_judges
 from negatives.tables.captions import (

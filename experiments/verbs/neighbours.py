@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from experiments.build import build_module, fingerprint, load_run, resolve_device
+from experiments.build import build_module, load_run
 from experiments.config.load import load_config
 from experiments.config.model_schemas import ModelConfig
 from experiments.config.schemas import ExperimentConfig, NeighboursConfig
+from experiments.runs.devices import resolve_device
+from experiments.runs.fingerprint import fingerprint
 from experiments.runs.outputs import CONFIG_FILE, OutputFolder
 from experiments.runs.progress import say, track
 from negatives.tables.captions import InputError, read_captions, write_table
@@ -33,7 +35,7 @@ def run(config: NeighboursConfig, *, resume: bool = False, overwrite: bool = Fal
     Raises:
         InputError: the scorer is no CLIP, an image is missing, there is no other image, or the folder is in use.
     """
-    from datamodules.sources.image_rows import check_images
+    from datamodules.sources.images import check_images
 
     output = OutputFolder(config, verb="neighbours", result=NEIGHBOURS_FILE, resume=resume, overwrite=overwrite)
     if output.finished:
@@ -74,7 +76,7 @@ def _features(module: Any, root: Path, paths: Sequence[str], batch_size: int) ->
     """[N, D] features of length 1, on the module's device."""
     import torch
 
-    from datamodules.sources.image_rows import load_image
+    from datamodules.sources.images import load_image
 
     parts = []
     for start in track(range(0, len(paths), batch_size), f"features of {len(paths)} images, in batches"):

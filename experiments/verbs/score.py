@@ -16,9 +16,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from experiments.build import build_module, file_hash, fingerprint, load_run, resolve_device
+from experiments.build import build_module, load_run
 from experiments.config.model_schemas import ModelConfig
 from experiments.config.schemas import ScoreConfig
+from experiments.runs.devices import resolve_device
+from experiments.runs.fingerprint import file_hash, fingerprint
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from negatives.tables.captions import InputError, read_captions, write_json, write_table
@@ -32,7 +34,8 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
     Raises:
         InputError: neither a run nor a checkpoint is given, an image is missing, or the folder holds other scores.
     """
-    from datamodules.sources.image_rows import ImageRows, check_images
+    from datamodules.sources.image_rows import ImageRows
+    from datamodules.sources.images import check_images
     from experiments.runs.scoring import say_cut
 
     output = OutputFolder(config, verb="score", result=SCORES_FILE, resume=resume, overwrite=overwrite)

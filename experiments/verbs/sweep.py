@@ -20,24 +20,19 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments.config.filter_schemas import AuditConfig, FilterConfig
-from experiments.config.generate_schemas import GenerateConfig
 from experiments.config.layers import ConfigError, find_base, find_yaml, nested, read_yaml
 from experiments.config.load import load_config, load_mapping, to_yaml
-from experiments.config.schemas import CompareConfig, EvaluateConfig, ExperimentConfig, NeighboursConfig, SweepConfig
+from experiments.config.sweep_schemas import SweepConfig
+from experiments.exit_codes import INTERRUPTED, MISSED, exit_code
 from experiments.runs.manifest import FINISHED, PENDING, RUNNING, Manifest, Task, is_locked, read_states, sweep_lock
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
+from experiments.verb_table import VERBS, run_verb
 from negatives.tables.captions import InputError, write_text
 
-STEP_SCHEMAS: dict[str, type] = {
-    **{"generate": GenerateConfig, "audit": AuditConfig, "filter": FilterConfig},
-    **{"train": ExperimentConfig, "neighbours": NeighboursConfig},
-}
 NAME = r"[A-Za-z0-9][\w.=+-]*"
 MANIFEST_FILE = "manifest.json"
 PR_SET_PDEATHSIG = 1
-INTERRUPTED = 130
 SECONDS_TO_CLOSE = 10  # for a run that Ctrl-C reaches too, to close its logs
 # A forked child shares the parent's imports. The parent computes nothing, so no thread or CUDA context is forked.
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
@@ -128,9 +123,9 @@ def plan(config: SweepConfig) -> list[Task]:
     tasks: list[Task] = []
     faults: list[str] = _name_faults(config)
 
-    def add(name: str, verb: str, schema: type, mapping: Mapping[str, Any], needs: str | None = None) -> None:
+    def add(name: str, verb: str, mapping: Mapping[str, Any], needs: str | None = None) -> None:
         try:
-            resolved: Any = load_mapping(schema, mapping, name, made_in=folder)
+            resolved: Any = load_mapping(VERBS[verb].load_schema(), mapping, name, made_in=folder)
             tasks.append(Task(name, verb, to_yaml(resolved), needs))
         except ConfigError as error:
             faults.extend(fault for fault in error.faults if fault not in faults)
@@ -144,18 +139,18 @@ def plan(config: SweepConfig) -> list[Task]:
             own = _experiment(config, name, own, fixed)
         elif step.verb == "audit":
             fixed["logging"] = {**_plain(config.logging), "group": config.name}
-        add(f"prepare/{name}", step.verb, STEP_SCHEMAS[step.verb], {**fixed, **own})
+        add(f"prepare/{name}", step.verb, {**fixed, **own})
     runs = list(run_settings(config))
     for name, settings in runs:
-        add(f"train/{name}", "train", ExperimentConfig, settings)
+        add(f"train/{name}", "train", settings)
         evaluation = {"run": settings["output_dir"], "seed": config.seed, "logging": settings["logging"]}
         evaluation["evaluation"] = settings.get("evaluation", {})
         evaluation["accelerator"] = settings.get("trainer", {}).get("accelerator", "auto")
-        add(f"evaluate/{name}", "evaluate", EvaluateConfig, evaluation, needs=f"train/{name}")
+        add(f"evaluate/{name}", "evaluate", evaluation, needs=f"train/{name}")
     if runs:
         filled = {"runs": [settings["output_dir"] for _, settings in runs], "output_dir": str(folder / "report")}
         logging = {"logging": {**_plain(config.logging), "group": config.name}}
-        add("compare", "compare", CompareConfig, {**logging, **config.compare, **filled})
+        add("compare", "compare", {**logging, **config.compare, **filled})
     if faults:
         raise ConfigError(*faults)
     return tasks
@@ -178,6 +173,7 @@ def _name_faults(config: SweepConfig) -> list[str]:
 
 def run_settings(config: SweepConfig) -> list[tuple[str, dict[str, Any]]]:
     """Every listed run combined with every point of the grid: (name, the experiment's settings)."""
+    # product() of nothing is one empty point: without a grid every listed run is there once
     points = [dict(zip(config.grid, values, strict=True)) for values in itertools.product(*config.grid.values())]
     result = []
     for run_name, changes in (config.runs or {"": {}}).items():
@@ -228,12 +224,13 @@ def _run_task(task: Task, manifest: Manifest, folder: Path) -> None:
     config_file = folder / "tasks" / f"{task.name.replace('/', '-')}.yaml"
     write_text(task.config, config_file)
     child = multiprocessing.get_context(START_METHOD).Process(  # type: ignore[attr-defined]
-        target=_work, args=([sys.argv[0], task.verb, str(config_file), "--resume"],)
+        target=_work, args=(task.verb, config_file)
     )
     try:
         with manifest.running(task):
             _start(child)
             child.join()
+            # Ctrl-C reaches the child too, which may be the first to see it
             if child.exitcode in (INTERRUPTED, -signal.SIGINT):
                 raise KeyboardInterrupt
             if child.exitcode != 0 and not _missed(task, child.exitcode, folder):
@@ -248,7 +245,11 @@ def _run_task(task: Task, manifest: Manifest, folder: Path) -> None:
 
 def _missed(task: Task, exitcode: int | None, folder: Path) -> bool:
     """Whether a filter did its work and its certificate missed: said above, and no reason to stop a sweep."""
-    return task.verb == "filter" and exitcode == 1 and (folder / task.name.split("/")[-1] / "verdicts.parquet").exists()
+    return (
+        task.verb == "filter"
+        and exitcode == MISSED
+        and (folder / task.name.split("/")[-1] / "verdicts.parquet").exists()
+    )
 
 
 def _start(child: Any) -> None:
@@ -260,16 +261,15 @@ def _start(child: Any) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _work(argv: list[str]) -> None:
-    """A child's life: one verb, as if started from the command line (DDP starts its other ranks from sys.argv)."""
-    from experiments.__main__ import main
-
+def _work(verb: str, config_file: Path) -> None:
+    """A child's life: one verb with its configuration, and the exit code that the command line would give."""
     if sys.platform == "linux":
         # A killed sweep takes its run along; elsewhere the run goes on to its end.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    sys.argv = argv
-    sys.exit(main(argv[1:]))
+    # Lightning's DDP starts its other ranks from sys.argv: they come in by the command line.
+    sys.argv = [sys.argv[0], verb, str(config_file), "--resume"]
+    sys.exit(exit_code(lambda: run_verb(verb, load_config(VERBS[verb].load_schema(), config_file), resume=True)))
 
 
 def _import_libraries() -> None:

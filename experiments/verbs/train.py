@@ -9,28 +9,45 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import warnings
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.build import build_datamodule, build_module, resolve_device, wandb_logger
+from experiments.build import build_datamodule, build_module
 from experiments.config.load import to_yaml
-from experiments.config.schemas import ExperimentConfig, LoggingConfig, TrainerConfig
+from experiments.config.schemas import ExperimentConfig
+from experiments.config.trainer_schemas import LoggingConfig, TrainerConfig
+from experiments.runs.devices import resolve_device
 from experiments.runs.outputs import METRICS_FILE, OutputFolder
 from experiments.runs.progress import is_terminal, say
+from experiments.runs.ranks import check_launched, end_ranks, is_main_process
+from experiments.runs.tracking import wandb_logger
 from lightning_modules.scoring.runs import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
 from negatives.tables.captions import InputError, write_json
 
 if TYPE_CHECKING:
     import lightning as L
 
+    from datamodules.image_text import ImageTextDataModule
     from lightning_modules.base import AlignmentModule
 
 LAST_FILE = "last.ckpt"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training begins.
+
+    Attributes:
+        last: The checkpoint that it goes on from; None where it begins at step 0.
+        frozen: Fingerprint of the published weights that stay as they are; None where no checkpoint was published.
+    """
+
+    last: Path | None
+    frozen: str | None
 
 
 def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -40,25 +57,48 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
         InputError: an existing folder, missing hardware, unusable tables, or a model that cannot be loaded.
     """
     folder = Path(config.output_dir)
-    if resume and (folder / WEIGHTS_FILE).is_file() and not is_main_process():
+    output = check_folder(config, resume=resume, overwrite=overwrite)
+    if resume and (folder / WEIGHTS_FILE).is_file():
         return
-    output = None
-    if is_main_process():
-        output = OutputFolder(config, verb="train", result=WEIGHTS_FILE, resume=resume, overwrite=overwrite)
-        if output.finished:
-            say(f"{folder} is finished; nothing to resume.")
-            return
     resolve_device(config.trainer.accelerator)
     check_launched(config.trainer)
-    import lightning as L
-    import torch
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-    from rich.console import Console
+    module, datamodule = build_parts(config)
+    start = find_start(config, module, resume=resume, main=output is not None)
+    trainer = make_trainer(config, last_wandb_run(folder) if start.last is not None else None)
+    # An existing run is untouched up to here, whatever is refused above.
+    if output is not None:
+        prepare_folder(config, output, module, start)
+    fit(trainer, module, datamodule, start.last)
+    save_run(module, folder, write=trainer.is_global_zero)
+    end_ranks()
+    if trainer.is_global_zero:
+        say_end(config, module)
 
-    from experiments.report.trainable import trainable_table
-    from experiments.runs.scoring import say_cut
-    from lightning_modules.checkpoint import frozen_fingerprint
-    from lightning_modules.scoring.runs import BASE_FILE, check_base
+
+def check_folder(config: ExperimentConfig, *, resume: bool, overwrite: bool) -> OutputFolder | None:
+    """The run's folder, checked and untouched; None for the processes that leave it to the main one.
+
+    Raises:
+        InputError: the folder exists without a flag, or is not this run's.
+    """
+    if not is_main_process():
+        return None
+    output = OutputFolder(config, verb="train", result=WEIGHTS_FILE, resume=resume, overwrite=overwrite)
+    if output.finished:
+        say(f"{output.path} is finished; nothing to resume.")
+    return output
+
+
+def build_parts(config: ExperimentConfig) -> tuple[AlignmentModule, ImageTextDataModule]:
+    """The scorer and its data, connected.
+
+    The seed is set before anything draws, and the tables are read before the scorer is built: a tiny model makes its
+    tokenizer from their words.
+
+    Raises:
+        InputError: unusable tables, or a model that cannot be loaded.
+    """
+    import lightning as L
 
     _quiet()
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -69,54 +109,67 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
     module = build_module(config.model, config.optim, captions=words, dtype=dtype, seed=config.seed)
     module.trainable_only = config.model.checkpoint is not None
     datamodule.connect(module.collator())
-    last = folder / "checkpoints" / LAST_FILE
-    goes_on = resume and last.is_file()
-    frozen = None
-    if config.model.checkpoint is not None:
-        frozen = frozen_fingerprint(module.network)
-        if goes_on:
-            check_base(folder, module, config.model.checkpoint)
-    if goes_on and output is not None:
-        say(f"{folder} goes on from step {check_last(last, module, made_by(config))}.")
-    elif resume and output is not None and folder.exists():
-        say(f"{folder} has no checkpoint yet; it starts from step 0.")
-    try:
-        trainer = build_trainer(config, folder, last_wandb_run(folder) if goes_on else None)
-    except MisconfigurationException as error:
-        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
-    if output is not None:
-        output.claim()
-        remove_partial(folder)
-        if frozen is not None:
-            write_json({"checkpoint": config.model.checkpoint, "frozen": frozen}, folder / BASE_FILE)
-        Console().print(trainable_table(module.network))
-    fit(trainer, module, datamodule, last if goes_on else None)
-    save_run(module, folder, write=trainer.is_global_zero)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # before a rank exits while another one still listens
-    if trainer.is_global_zero:
-        say_cut(module)
-        say(f"Trained {config.name}: {folder / WEIGHTS_FILE}")
+    return module, datamodule
 
 
-def is_main_process() -> bool:
-    """Whether this is the one process of a job that prepares the folder, by the launchers' environment variables."""
-    ranks = ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
-    return all(int(os.environ.get(name, 0)) == 0 for name in ranks)
-
-
-def check_launched(settings: TrainerConfig) -> None:
-    """Refuses a number of processes other than the configured one: alone, each would train a copy of its own.
+def find_start(config: ExperimentConfig, module: AlignmentModule, *, resume: bool, main: bool) -> Start:
+    """Where the training begins, checked; the main process alone reads the checkpoint, and says from which step.
 
     Raises:
-        InputError: torchrun started another number.
+        InputError: there is a checkpoint to go on from that is damaged, unsafe, of another model or configuration, or
+            was trained on another base.
     """
-    expected, launched = settings.devices * settings.num_nodes, int(os.environ.get("WORLD_SIZE", 1))
-    if "TORCHELASTIC_RUN_ID" in os.environ and launched != expected:
-        raise InputError(
-            f"torchrun started {launched} processes, and trainer.devices x trainer.num_nodes is {expected}; "
-            "give both the same number."
-        )
+    from lightning_modules.checkpoint import frozen_fingerprint
+    from lightning_modules.scoring.runs import check_base
+
+    folder = Path(config.output_dir)
+    last = folder / "checkpoints" / LAST_FILE
+    goes_on = resume and last.is_file()
+    base = config.model.checkpoint
+    frozen = frozen_fingerprint(module.network) if base is not None else None
+    if goes_on and base is not None:
+        check_base(folder, module, base)
+    if goes_on and main:
+        say(f"{folder} goes on from step {check_last(last, module, made_by(config))}.")
+    elif resume and main and folder.exists():
+        say(f"{folder} has no checkpoint yet; it starts from step 0.")
+    return Start(last if goes_on else None, frozen)
+
+
+def make_trainer(config: ExperimentConfig, wandb_run: str | None) -> L.Trainer:
+    """Lightning's Trainer, as `build_trainer` builds it.
+
+    Raises:
+        InputError: Lightning finds that the settings do not go with this machine, or with each other.
+    """
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    try:
+        return build_trainer(config, Path(config.output_dir), wandb_run)
+    except MisconfigurationException as error:
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: AlignmentModule, start: Start) -> None:
+    """Takes the folder, notes on which weights the run is based, and prints what trains."""
+    from rich.console import Console
+
+    from experiments.report.trainable import trainable_table
+    from lightning_modules.scoring.runs import BASE_FILE
+
+    folder = output.claim()
+    remove_partial(folder)
+    if start.frozen is not None:
+        write_json({"checkpoint": config.model.checkpoint, "frozen": start.frozen}, folder / BASE_FILE)
+    Console().print(trainable_table(module.network))
+
+
+def say_end(config: ExperimentConfig, module: AlignmentModule) -> None:
+    """Says where the weights are, and how many captions were cut."""
+    from experiments.runs.scoring import say_cut
+
+    say_cut(module)
+    say(f"Trained {config.name}: {Path(config.output_dir) / WEIGHTS_FILE}")
 
 
 def made_by(config: ExperimentConfig) -> str:

@@ -1,0 +1,62 @@
+"""Images from disk, none from outside their folder, and the noise that stands in for them in the blind control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from negatives.tables.captions import InputError
+from negatives.tables.randomness import generator_for
+
+
+def image_path(root: Path, image: str) -> Path:
+    """Where an image lies; it has to stay inside `root`.
+
+    Raises:
+        InputError: the path leads out of the folder.
+    """
+    path = root / image
+    # resolved, since a link inside the folder may lead out of it; tables and annotations may be anyone's
+    if Path(image).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"image path {image!r} must stay inside {root}; set image_root to the folder it starts from.")
+    return path
+
+
+def load_image(root: Path, image: str) -> Image.Image:
+    """An image as RGB.
+
+    Raises:
+        InputError: missing, unreadable, or outside `root`.
+    """
+    path = image_path(root, image)
+    try:
+        with Image.open(path) as opened:
+            return opened.convert("RGB")
+    except FileNotFoundError:
+        raise InputError(f"image {path} does not exist; check the captions table's `image` column.") from None
+    except Exception as error:  # decoders of damaged files raise whatever they stumble over
+        raise InputError(f"image {path} cannot be read ({error}); replace it or drop its rows.") from None
+
+
+def check_images(root: Path, images: Sequence[str]) -> None:
+    """All images exist, before anything expensive starts.
+
+    Raises:
+        InputError: names how many are missing and the first of them.
+    """
+    missing = [image for image in dict.fromkeys(images) if not image_path(root, image).is_file()]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(set(images))} images do not exist, {root / missing[0]} for one; "
+            "set image_root to the folder that the table's paths start from."
+        )
+
+
+def noise_image(size: tuple[int, int], seed: int, image_id: str) -> Image.Image:
+    """Uniform RGB noise for the blind control; depends on `(seed, image_id)` and the size (width, height) only."""
+    width, height = size
+    pixels = generator_for(seed, "noise", image_id).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)

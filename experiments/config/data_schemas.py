@@ -1,0 +1,74 @@
+"""What can be configured of training data and of pairs to evaluate on; see `experiments.config.schemas`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from datamodules.benchmarks import BENCHMARKS
+from datamodules.mixing_settings import Mixing
+
+SUBSETS = ("all", "kept", "random")
+
+
+@dataclass
+class PairsConfig:
+    """Positives and negatives to evaluate on: our tables, or a benchmark in its official files."""
+
+    format: str = field(default="tables", metadata={"choices": BENCHMARKS})
+    """tables: `captions` and `negatives`. sugarcrepe, valse: the official files, a folder in `annotations`."""
+    captions: str | None = field(default=None, metadata={"exists": "file"})
+    """Captions table (Parquet or JSONL)."""
+    negatives: str | None = field(default=None, metadata={"exists": "file"})
+    """Negatives table of these captions (Parquet or JSONL)."""
+    annotations: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder of the benchmark's official annotation files."""
+    image_root: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder that image paths start from; the table's own folder where not given."""
+    image_ids: str | None = field(default=None, metadata={"exists": "file"})
+    """Captions table whose images are the only ones used (how a benchmark is restricted to a fold)."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Keys that the format needs and that are not given."""
+        for key in BENCHMARKS[self.format].needs(images=True):
+            if getattr(self, key) is None:
+                yield f"`{place}{key}` must be given where `{place}format` is {self.format}"
+
+
+@dataclass
+class DataConfig:
+    """Training data and how it is drawn."""
+
+    captions: Any = field(default=MISSING, metadata={"exists": "file"})
+    """Captions table (Parquet or JSONL), or a list of tables."""
+    negatives: Any = field(default=MISSING, metadata={"exists": "file"})
+    """Negatives table of these captions, or a list of tables."""
+    verdicts: str | None = field(default=None, metadata={"exists": "file"})
+    """Verdicts of `itm filter`; needed for `subset` kept and random."""
+    subset: str = field(default="all", metadata={"choices": SUBSETS})
+    """all: every text. kept: what the filter kept. random: as many texts of each class as it kept, drawn at random."""
+    harmonise: bool = True
+    """Each negative takes its positive's casing, final punctuation and white space, as `itm filter` judged them."""
+    image_root: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder that image paths start from; the captions table's own folder where not given."""
+    neighbours: str | None = field(default=None, metadata={"exists": "file"})
+    """Table of `itm neighbours`: beside each row of a batch, one of a neighbour of its image (NegCLIP's hard images),
+    drawn anew in every epoch; a batch then has up to twice `batch_size` rows."""
+    mixing: Mixing = field(default_factory=Mixing)
+    """How negatives join positives."""
+    batch_size: int = field(default=64, metadata={"min": 1})
+    """Rows, each of one image, in a batch on each device."""
+    num_workers: int = field(default=0, metadata={"min": 0})
+    """Loader processes on each device."""
+    validation: PairsConfig | None = None
+    """Pairs scored during training for the learning curves; none where not given."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """A subset without verdicts, and several tables without a folder that their images start from."""
+        if self.subset != "all" and self.verdicts is None:
+            yield f"`{place}verdicts` must be given where `{place}subset` is {self.subset}: run `itm filter`"
+        if isinstance(self.captions, list) and self.image_root is None:
+            yield f"`{place}image_root` must be given where `{place}captions` lists several tables"

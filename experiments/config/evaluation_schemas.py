@@ -1,0 +1,68 @@
+"""What can be configured of `itm evaluate` and `itm compare`; see `experiments.config.schemas`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from experiments.config.data_schemas import PairsConfig
+from experiments.config.trainer_schemas import ACCELERATORS, LoggingConfig
+
+
+@dataclass
+class EvaluationConfig:
+    """Benchmarks, each with its blind control."""
+
+    sets: dict[str, PairsConfig] = field(default_factory=dict)
+    """Name -> pairs to evaluate on."""
+    batch_size: int = field(default=64, metadata={"min": 1})
+    """Images scored at a time."""
+    bootstrap: int = field(default=1000, metadata={"min": 100})
+    """Resamples of images behind each 95 % interval."""
+
+
+@dataclass
+class EvaluateConfig:
+    """`itm evaluate`: a trained run on benchmarks, always with its blind control."""
+
+    run: str = field(default=MISSING, metadata={"exists": "folder"})
+    """Folder of a finished `itm train`."""
+    output_dir: str = "${run}/evaluation"
+    """Folder for `metrics.csv` and the scores of each set."""
+    score: str | None = field(default=None, metadata={"choices": ("itm", "itc", "itm_itc")})
+    """Overrules `model.score` of a blip2 run; give such an evaluation an `output_dir` of its own."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Sets; those of the run's own configuration where none is given."""
+    accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
+    """Hardware to score on."""
+    seed: int = field(default=0, metadata={"min": 0})
+    """Seeds noise images and bootstrap."""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """Where metrics go."""
+
+
+@dataclass
+class CompareConfig:
+    """`itm compare`: evaluated runs side by side."""
+
+    runs: list[str] = field(default_factory=list, metadata={"exists": "folder"})
+    """Folders of evaluated runs, in the order of the tables."""
+    output_dir: str = MISSING
+    """Folder for `index.html` and the CSV files."""
+    reference: str | None = None
+    """Name of the run that the others are compared with; the first where not given."""
+    title: str = "Comparison"
+    """Heading of the page."""
+    note: str = ""
+    """A sentence under the heading: what the numbers do and do not show."""
+    audits: dict[str, str] = field(default_factory=dict, metadata={"exists": "file"})
+    """Label -> `audit.json`, shown in this order."""
+    examples: int = field(default=8, metadata={"min": 0})
+    """Images shown with their captions and scores."""
+    bootstrap: int = field(default=1000, metadata={"min": 100})
+    """Resamples of images behind each 95 % interval."""
+    seed: int = field(default=0, metadata={"min": 0})
+    """Seeds the bootstrap and the choice of examples."""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """Where metrics go."""

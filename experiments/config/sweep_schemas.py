@@ -1,0 +1,47 @@
+"""What can be configured of `itm sweep`; see `experiments.config.schemas`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from experiments.config.trainer_schemas import LoggingConfig
+from experiments.verb_table import VERBS
+
+STEPS = tuple(name for name, verb in VERBS.items() if verb.prepares)
+
+
+@dataclass
+class StepConfig:
+    """One verb run before a sweep's experiments."""
+
+    verb: str = field(default=MISSING, metadata={"choices": STEPS})
+    """Which verb."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Its configuration; that of a training may have a `base: file.yaml`."""
+
+
+@dataclass
+class SweepConfig:
+    """`itm sweep`: many experiments from one file."""
+
+    name: str = "sweep"
+    """Names the sweep; the W&B group of its runs."""
+    output_dir: str = "runs/${name}"
+    """Folder of the sweep: `manifest.json`, the steps' folders, `runs/` and `report/`."""
+    seed: int = field(default=0, metadata={"min": 0})
+    """Seed of the sweep, for steps and experiments to refer to as ${seed}."""
+    prepare: dict[str, StepConfig] = field(default_factory=dict)
+    """Name -> a verb run once, in order, before the experiments; it writes into `<output_dir>/<name>`."""
+    experiment: dict[str, Any] = field(default_factory=dict)
+    """What all runs share: an experiment's keys, `base: file.yaml` among them."""
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Listed runs: name -> dotted keys or nested ones that differ; `base: file.yaml` instead of the shared one."""
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    """Dotted key -> values; every combination is run, for every listed run."""
+    compare: dict[str, Any] = field(default_factory=dict)
+    """How the evaluated runs are compared, in `itm compare`'s keys; the sweep fills in `runs` and `output_dir`."""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """Where the comparison's metrics go."""

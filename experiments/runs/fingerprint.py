@@ -1,0 +1,39 @@
+"""What a score depends on, in a form that is written beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.config.model_schemas import ModelConfig
+from lightning_modules.scoring.runs import PROCESSOR_FOLDER, WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    from lightning_modules.base import AlignmentModule
+
+
+def fingerprint(module: AlignmentModule, model: ModelConfig, run: Path | None) -> dict[str, str]:
+    """What a score depends on: the model's configuration, hashes of weights and processor, precision and versions."""
+    result = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
+    result["precision"] = str(next(module.network.parameters()).dtype)
+    result["model"] = json.dumps(dataclasses.asdict(model), sort_keys=True)
+    if run is not None:
+        result["weights"] = file_hash([run / WEIGHTS_FILE])
+        result["processor"] = file_hash(sorted((run / PROCESSOR_FOLDER).rglob("*.json")))
+    return result
+
+
+def file_hash(files: Sequence[Path]) -> str:
+    """A hash of the files' names and contents, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,147 @@
+"""The verbs of `itm`: one row of `VERBS` for each, which the command line and the tasks of sweeps both read.
+
+A new verb is its file in `verbs/`, a dataclass of its settings in `config/`, and its row. Both are imported when it is
+used, so that `itm --help` needs neither torch nor OmegaConf.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from experiments.exit_codes import DONE, UsageError
+
+
+class Verb(NamedTuple):
+    """A verb of the command line.
+
+    Attributes:
+        module: Module with `run(config, *, resume, overwrite)`, which returns an exit code or None; where there is
+            something to say before a run, also `estimate(config)`, printed by --dry-run.
+        schema: Dotted place of the dataclass of its settings.
+        summary: One line of `itm --help`.
+        example: A command that teaches the verb.
+        bare: Key that takes the arguments which are neither a file of configuration nor `key=value`.
+        prepares: Whether it can be a step of a sweep's `prepare`.
+        is_sweep: Whether its configuration describes other verbs' tasks: then the module also has `load(path,
+            overrides)`, which checks them all, and `status(config)`.
+    """
+
+    module: str
+    schema: str
+    summary: str
+    example: str
+    bare: str | None = None
+    prepares: bool = False
+    is_sweep: bool = False
+
+    def load_module(self) -> ModuleType:
+        """The verb's module, imported now."""
+        return importlib.import_module(self.module)
+
+    def load_schema(self) -> type[Any]:
+        """The dataclass of its settings, imported now."""
+        module, _, name = self.schema.rpartition(".")
+        schema: type[Any] = getattr(importlib.import_module(module), name)
+        return schema
+
+
+VERBS = {
+    "demo": Verb(
+        "experiments.verbs.sweep",
+        "experiments.config.sweep_schemas.SweepConfig",
+        "the whole road on the embedded data set, on a CPU, ending in a comparison report",
+        "itm demo",
+        is_sweep=True,
+    ),
+    "generate": Verb(
+        "experiments.verbs.generate",
+        "experiments.config.generate_schemas.GenerateConfig",
+        "captions -> negatives, by a GPT model, its batch API, offline generators, or from written pairs",
+        "itm generate generator=rules captions=captions.jsonl output_dir=negatives",
+        prepares=True,
+    ),
+    "audit": Verb(
+        "experiments.verbs.audit",
+        "experiments.config.filter_schemas.AuditConfig",
+        "how much of the label the text alone gives away, and which words do it",
+        "itm audit captions=captions.jsonl negatives=negatives/negatives.parquet output_dir=audit",
+        prepares=True,
+    ),
+    "filter": Verb(
+        "experiments.verbs.filter",
+        "experiments.config.filter_schemas.FilterConfig",
+        "keeps the texts on which text alone says nothing",
+        "itm filter captions=captions.jsonl negatives=negatives/negatives.parquet output_dir=filtered",
+        prepares=True,
+    ),
+    "train": Verb(
+        "experiments.verbs.train",
+        "experiments.config.schemas.ExperimentConfig",
+        "one experiment from a YAML file",
+        "itm train experiment.yaml optim.lr=1e-4 trainer.max_steps=100",
+        prepares=True,
+    ),
+    "sweep": Verb(
+        "experiments.verbs.sweep",
+        "experiments.config.sweep_schemas.SweepConfig",
+        "many experiments from one YAML file, resumable",
+        "itm sweep sweep.yaml --resume",
+        is_sweep=True,
+    ),
+    "evaluate": Verb(
+        "experiments.verbs.evaluate",
+        "experiments.config.evaluation_schemas.EvaluateConfig",
+        "a trained run on benchmarks, always with its blind control",
+        "itm evaluate runs/experiment",
+        bare="run",
+    ),
+    "compare": Verb(
+        "experiments.verbs.compare",
+        "experiments.config.evaluation_schemas.CompareConfig",
+        "several evaluated runs side by side: tables, intervals, plots, one HTML page",
+        "itm compare runs/first runs/second output_dir=comparison",
+        bare="runs",
+    ),
+    "score": Verb(
+        "experiments.verbs.score",
+        "experiments.config.schemas.ScoreConfig",
+        "scores a table of image-caption pairs, resumable",
+        "itm score run=runs/experiment captions=captions.jsonl output_dir=scores",
+    ),
+    "export": Verb(
+        "experiments.verbs.export",
+        "experiments.config.schemas.ExportConfig",
+        "a trained run as a Transformers or PEFT folder that loads without this package, with a model card",
+        "itm export runs/experiment output_dir=scorer",
+        bare="run",
+    ),
+    "neighbours": Verb(
+        "experiments.verbs.neighbours",
+        "experiments.config.schemas.NeighboursConfig",
+        "the images nearest to each image by CLIP's features, for data.neighbours",
+        "itm neighbours model.checkpoint=openai/clip-vit-base-patch32 captions=captions.jsonl output_dir=neighbours",
+        prepares=True,
+    ),
+}
+
+
+def find_verb(name: str) -> Verb:
+    """The row of a verb.
+
+    Raises:
+        UsageError: there is no such verb; names the nearest one and lists all.
+    """
+    if name not in VERBS:
+        near = difflib.get_close_matches(name, VERBS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(f"the verb must be one of {', '.join(VERBS)}, got {name!r}.{hint}")
+    return VERBS[name]
+
+
+def run_verb(name: str, config: Any, *, resume: bool = False, overwrite: bool = False) -> int:
+    """Runs one verb with its checked configuration and returns its exit code."""
+    code: int | None = find_verb(name).load_module().run(config, resume=resume, overwrite=overwrite)
+    return DONE if code is None else code
