@@ -24,7 +24,7 @@ from datamodules.batch import Collator, ImageTextBatch, collate_rows
 from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
 from lightning_modules.adapters import LoraSettings
-from lightning_modules.base import AlignmentModule, labelled_cells
+from lightning_modules.base import AlignmentModule
 from lightning_modules.checkpoint import partial_path
 from lightning_modules.resume import LastCheckpoint, WholeFiles, check_resumable
 from negatives.tables.captions import InputError
@@ -55,7 +55,7 @@ class Letters(AlignmentModule):
     backbone = "letters"
 
     def __init__(self, width: int = 8):
-        super().__init__(lr=1e-2, warmup_ratio=0.1, seed=3)
+        super().__init__(loss="binary", lr=1e-2, warmup_ratio=0.1, seed=3)
         torch.manual_seed(0)
         self.network = nn.Sequential(nn.Linear(4, width), nn.Dropout(0.5), nn.ReLU(), nn.Linear(width, 1))
 
@@ -67,11 +67,6 @@ class Letters(AlignmentModule):
 
     def score(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.sigmoid()
-
-    def loss(self, batch: ImageTextBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        mask = labelled_cells(batch)
-        targets = batch.labels[mask].float()
-        return nn.functional.binary_cross_entropy_with_logits(self.logits(batch)[mask], targets), {}
 
 
 class Memory(Logger):

@@ -89,7 +89,7 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
         remove_partial(folder)
         if frozen is not None:
             write_json({"checkpoint": config.model.checkpoint, "frozen": frozen}, folder / BASE_FILE)
-        Console().print(trainable_table(module.network))
+        Console().print(trainable_table(module))
     fit(trainer, module, datamodule, last if goes_on else None)
     save_run(module, folder, write=trainer.is_global_zero)
     if torch.distributed.is_initialized():
@@ -193,7 +193,7 @@ def save_run(module: Any, folder: Path, *, write: bool) -> None:
     """
     from lightning_modules.checkpoint import full_state_dict, write_weights
 
-    tensors = full_state_dict(module.network, trainable_only=module.trainable_only)
+    tensors = full_state_dict(module.network, trainable_only=module.trainable_only, loss=module.objective)
     if write:
         module.processor.save_pretrained(folder / PROCESSOR_FOLDER)
         write_weights(tensors, folder / WEIGHTS_FILE, backbone=module.backbone)
