@@ -91,10 +91,6 @@ class Loss(nn.Module):
         """Why `recall` cannot take a checkpoint's state; empty where it can."""
         return f"unexpected state of the loss, {', '.join(sorted(state)[:3])}" if state else ""
 
-    def faults(self, place: str) -> Iterator[str]:
-        """What breaks the rules of `Settings`; `place` is in front of the names."""
-        yield from broken_rules(self.settings, place)
-
 
 def labelled_cells(batch: ImageTextBatch) -> torch.Tensor:
     """(B, C) bool: the cells that exist and are known to be true or false."""
@@ -115,7 +111,7 @@ def cell_accuracy(match_logits: torch.Tensor, batch: ImageTextBatch) -> torch.Te
 
 
 def broken_rules(settings: Any, place: str) -> Iterator[str]:
-    """What breaks the rules in a dataclass' metadata and its `faults`.
+    """What breaks the rules in a dataclass' metadata and its `faults`; `place` is in front of the names.
 
     >>> @dataclass
     ... class Weights:
