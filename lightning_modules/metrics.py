@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -55,11 +55,17 @@ class PairedAccuracy(Metric):
         result = {name: accuracy[index] for index, name in enumerate(self.types) if seen[index]}
         return {**result, "mean": accuracy[seen].mean()} if result else {}
 
-    def sync(self, *arguments: Any, should_sync: bool = True, **settings: Any) -> None:
+    def sync(
+        self,
+        dist_sync_fn: Callable[..., Any] | None = None,
+        process_group: Any | None = None,
+        should_sync: bool = True,
+        distributed_available: Callable[[], bool] | None = None,
+    ) -> None:
         """Sums over ranks, once every rank counts the types of all: counts are added up place by place."""
         if should_sync:
             self._meet(gather_names(self.types, device=self.total.device))
-        super().sync(*arguments, should_sync=should_sync, **settings)
+        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def reset(self) -> None:
         """Forgets the counts, and which types there were."""
