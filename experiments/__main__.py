@@ -1,4 +1,4 @@
-"""The command line: `itm VERB [CONFIG.yaml] [key=value ...]`; its verbs are the rows of `experiments.verb_table.VERBS`.
+"""The command line: `itm VERB [CONFIG.yaml] [key=value ...]`; its verbs are the rows of `experiments.commands.VERBS`.
 
 Only the verb that runs is imported, and nothing at all for `itm --help`.
 """
@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from experiments.commands import VERBS, find_verb
 from experiments.exit_codes import DONE, UsageError, exit_code
-from experiments.verb_table import VERBS, Verb, find_verb, run_verb
+from experiments.verb_table import Verb, run_verb
 
 DEMO = Path(__file__).parent / "sweeps/demo.yaml"
 DEMO_FULL = DEMO.with_name("demo_full.yaml")
@@ -55,7 +56,7 @@ def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
     if verb.is_sweep and arguments.status:
         verb.load_module().status(config)
         return DONE
-    return run_verb(name, config, resume=arguments.resume, overwrite=arguments.overwrite)
+    return run_verb(verb, config, resume=arguments.resume, overwrite=arguments.overwrite)
 
 
 def _configure(name: str, verb: Verb, words: Sequence[str], *, full: bool = False) -> Any:

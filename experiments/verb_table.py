@@ -1,17 +1,17 @@
-"""The verbs of `itm`: one row of `VERBS` for each, which the command line and the tasks of sweeps both read.
+"""The verbs that do one task: a row of `TASKS` for each, which the command line and the tasks of sweeps both read.
 
 A new verb is its file in `verbs/`, a dataclass of its settings in `config/`, and its row. Both are imported when it is
-used, so that `itm --help` needs neither torch nor OmegaConf.
+used, so that `itm --help` needs neither torch nor OmegaConf. `commands.py` adds the verbs that run others: these read
+this table, so that they cannot stand in it.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from experiments.exit_codes import DONE, UsageError
+from experiments.exit_codes import DONE
 
 
 class Verb(NamedTuple):
@@ -48,14 +48,7 @@ class Verb(NamedTuple):
         return schema
 
 
-VERBS = {
-    "demo": Verb(
-        "experiments.verbs.sweep",
-        "experiments.config.sweep_schemas.SweepConfig",
-        "the whole road on the embedded data set, on a CPU, ending in a comparison report",
-        "itm demo",
-        is_sweep=True,
-    ),
+TASKS = {
     "generate": Verb(
         "experiments.verbs.generate",
         "experiments.config.generate_schemas.GenerateConfig",
@@ -83,13 +76,6 @@ VERBS = {
         "one experiment from a YAML file",
         "itm train experiment.yaml optim.lr=1e-4 trainer.max_steps=100",
         prepares=True,
-    ),
-    "sweep": Verb(
-        "experiments.verbs.sweep",
-        "experiments.config.sweep_schemas.SweepConfig",
-        "many experiments from one YAML file, resumable",
-        "itm sweep sweep.yaml --resume",
-        is_sweep=True,
     ),
     "evaluate": Verb(
         "experiments.verbs.evaluate",
@@ -128,20 +114,7 @@ VERBS = {
 }
 
 
-def find_verb(name: str) -> Verb:
-    """The row of a verb.
-
-    Raises:
-        UsageError: there is no such verb; names the nearest one and lists all.
-    """
-    if name not in VERBS:
-        near = difflib.get_close_matches(name, VERBS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(f"the verb must be one of {', '.join(VERBS)}, got {name!r}.{hint}")
-    return VERBS[name]
-
-
-def run_verb(name: str, config: Any, *, resume: bool = False, overwrite: bool = False) -> int:
+def run_verb(verb: Verb, config: Any, *, resume: bool = False, overwrite: bool = False) -> int:
     """Runs one verb with its checked configuration and returns its exit code."""
-    code: int | None = find_verb(name).load_module().run(config, resume=resume, overwrite=overwrite)
+    code: int | None = verb.load_module().run(config, resume=resume, overwrite=overwrite)
     return DONE if code is None else code

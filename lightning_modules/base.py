@@ -15,12 +15,13 @@ from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel
 
-from datamodules.batch import NEGATIVE, POSITIVE, Collator, ImageTextBatch, collate_rows
+from datamodules.batch import Collator, ImageTextBatch, collate_rows
 from lightning_modules.adapters import Parts
 from lightning_modules.checkpoint import saved_names
+from lightning_modules.losses import build_loss
 from lightning_modules.metrics import PairedAccuracy
 from lightning_modules.optim import adamw_warmup_cosine, parameter_groups
-from lightning_modules.resume import check_fit
+from lightning_modules.resume import LOSS_STATE, check_fit, take_loss_state
 from lightning_modules.sharding import shard_network
 
 LONG_CAPTIONS = ("truncate", "error")
@@ -29,14 +30,18 @@ LONG_CAPTIONS = ("truncate", "error")
 class AlignmentModule(L.LightningModule):
     """An image-text matching scorer that Lightning can train.
 
-    A backbone implements `logits`, `score` and `loss`. Its `encoder` makes a batch's `inputs`; its `network` is what it
-    calls, by `forward` alone; its `parts` name the modules of its `projector` and of what else can get adapters.
+    A backbone implements `logits` and `score`, and `loss_inputs` for losses that read more than match logits. Its
+    `encoder` makes a batch's `inputs`; its `network` is what it calls, by `forward` alone; its `parts` name the modules
+    of its `projector` and of what else can get adapters.
 
-    Losses are means over the terms of a batch (`loss_terms`); here they are weighted back by their number, and
+    Its `objective` is the loss, a module too: parameters of its own train, are saved and resume like the network's.
+    Losses are means over the terms of a batch (`Loss.terms`); here they are weighted back by their number, and
     gradients divided by the terms of all ranks and accumulated batches, so that a step does not depend on how its
     terms were spread.
 
     Args:
+        loss: name of the loss, one of those that read what the backbone `offers`.
+        loss_settings: of the loss, see `Loss.Settings`; its defaults where None.
         lr: peak learning rate.
         projector_lr: peak learning rate of the projector; `lr` where None.
         weight_decay: of parameters with two or more axes.
@@ -46,11 +51,16 @@ class AlignmentModule(L.LightningModule):
         seed: what dropout draws in a batch depends on it, the epoch, the batch's number and the rank, and on nothing
             else.
 
+    Raises:
+        ValueError: an unknown loss, one that does not fit the backbone, or settings out of range.
+
     Attributes:
         trainable_only: checkpoints leave out what does not train, since a published checkpoint brings it along.
+        offers: what losses can be computed from, see `Loss.reads`.
     """
 
     backbone: str
+    offers: ClassVar[tuple[str, ...]] = ("match_logits",)
     parts: ClassVar[Parts] = {}
     encoder: Any
     network: nn.Module
@@ -59,6 +69,8 @@ class AlignmentModule(L.LightningModule):
     def __init__(
         self,
         *,
+        loss: str,
+        loss_settings: Any | None = None,
         lr: float,
         projector_lr: float | None = None,
         weight_decay: float = 0.0,
@@ -69,6 +81,8 @@ class AlignmentModule(L.LightningModule):
         seed: int = 0,
     ):
         super().__init__()
+        self.loss_name = loss
+        self.objective = build_loss(loss, loss_settings, offers=self.offers)
         self.lr, self.projector_lr, self.weight_decay = lr, projector_lr, weight_decay
         self.betas, self.eps, self.seed = betas, eps, seed
         self.warmup_ratio, self.warmup_steps = warmup_ratio, warmup_steps
@@ -98,13 +112,18 @@ class AlignmentModule(L.LightningModule):
         """
         return None
 
-    @abstractmethod
     def loss(self, batch: ImageTextBatch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         """The mean over this rank's `loss_terms`, and a report that is only logged."""
+        loss, report = self.objective(batch, **self.loss_inputs(batch))
+        return loss, report
+
+    def loss_inputs(self, batch: ImageTextBatch) -> Mapping[str, Any]:
+        """What the loss is computed from, by the name of what it `reads`; match logits where not overridden."""
+        return {"match_logits": self.logits(batch)}
 
     def loss_terms(self, batch: ImageTextBatch) -> int:
-        """How many terms of this rank `loss` is the mean of; its existing labelled cells where not overridden."""
-        return int(labelled_cells(batch).sum())
+        """How many terms of this rank `loss` is the mean of."""
+        return self.objective.terms(batch)
 
     def count_cut(self, batch: ImageTextBatch) -> None:
         """Adds the batch's captions that were longer than the text limit, `inputs["cut"]` [B], to `captions_cut`."""
@@ -112,12 +131,14 @@ class AlignmentModule(L.LightningModule):
             self.captions_cut += int(batch.inputs["cut"].sum())
 
     def configure_model(self) -> None:
-        """Shards the network where the strategy is `fsdp`; may be called again."""
-        if self.device_mesh is not None:
-            mixed = self.trainer.precision == "bf16-mixed"
-            shard_network(
-                self.network, self.device_mesh["data_parallel"], compute_dtype=torch.bfloat16 if mixed else None
-            )
+        """Shards the network, and a loss with parameters, where the strategy is `fsdp`; may be called again."""
+        if self.device_mesh is None:
+            return
+        mesh, mixed = self.device_mesh["data_parallel"], self.trainer.precision == "bf16-mixed"
+        shard_network(self.network, mesh, compute_dtype=torch.bfloat16 if mixed else None)
+        if any(True for _ in self.objective.parameters()):
+            # not in half precision: a bias or a scale would round most of its steps away
+            shard_network(self.objective, mesh)
 
     def on_fit_start(self) -> None:
         """Train mode for all: Lightning leaves modules from `from_pretrained` in eval mode."""
@@ -125,6 +146,8 @@ class AlignmentModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: ImageTextBatch, batch_idx: int) -> None:
         """Seeds dropout from where the batch stands, so that no generator's state is part of going on."""
+        if batch_idx == 0:  # which comes once in an epoch, however often the epoch is resumed
+            self.objective.on_epoch_start()
         key = f"{self.seed} {self.trainer.current_epoch} {batch_idx} {self.trainer.global_rank}"
         torch.manual_seed(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big"))
 
@@ -160,6 +183,13 @@ class AlignmentModule(L.LightningModule):
             if parameter.grad is not None:
                 parameter.grad.div_(divisor)
 
+    def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
+        """Steps, and lets the loss move its state or keep its bounds."""
+        super().optimizer_step(*arguments, **settings)
+        # not in on_train_batch_end: checkpoints are written by then
+        with torch.no_grad():
+            self.objective.on_optimizer_step()
+
     def on_train_end(self) -> None:
         """Sums the counts of cut captions over the ranks."""
         cut = torch.tensor(float(self.captions_cut), device=self.device)
@@ -177,7 +207,7 @@ class AlignmentModule(L.LightningModule):
         self.validation_accuracy.reset()
 
     def checkpoint_names(self) -> set[str]:
-        """Names of the tensors in Lightning's checkpoints: weights, and what a loss remembers beside the network."""
+        """Names of the tensors in Lightning's checkpoints: weights of the network, and all that the loss has."""
         names = set(self.state_dict())
         if not self.trainable_only:
             return names
@@ -190,19 +220,27 @@ class AlignmentModule(L.LightningModule):
         return not self.trainable_only
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves out what does not train, and says whose weights these are; sharded, all are on rank 0."""
+        """Leaves out what does not train, says whose weights these are, and adds what the loss remembers.
+
+        Sharded, all tensors are on rank 0.
+        """
         names, state = self.checkpoint_names(), checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: tensor for name, tensor in state.items() if name in names}
         checkpoint["backbone"] = self.backbone
+        if remembered := self.objective.remembered():
+            checkpoint[LOSS_STATE] = remembered
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks that exactly the tensors that were saved are there; sharded, Lightning has loaded them already.
+        """Checks that exactly the tensors that were saved are there, and hands the loss what it remembered.
+
+        Sharded, Lightning has loaded the tensors already.
 
         Raises:
             ValueError: names what does not fit.
         """
         if "state_dict" in checkpoint:
             check_fit(checkpoint, self)
+        self.objective.recall(take_loss_state(checkpoint))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, warm-up and cosine over all of the trainer's steps."""
@@ -222,11 +260,6 @@ class AlignmentModule(L.LightningModule):
             warmup_steps=self.warmup_steps,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def labelled_cells(batch: ImageTextBatch) -> torch.Tensor:
-    """(B, C) bool: the cells that exist and are known to be true or false."""
-    return batch.caption_mask & ((batch.labels == POSITIVE) | (batch.labels == NEGATIVE))
 
 
 def check_choice(key: str, value: str, choices: Sequence[str]) -> None:

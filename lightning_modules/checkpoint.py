@@ -21,33 +21,54 @@ EDGE = 256
 """Elements of a tensor's start, of its end and about as many between that go into a fingerprint."""
 
 
-def saved_names(network: nn.Module, *, trainable_only: bool) -> list[str]:
-    """Names of the tensors that a checkpoint of this network holds."""
+LOSS = "loss."
+"""What the names of a loss's parameters begin with in a weights file."""
+
+
+def saved_names(network: nn.Module, *, trainable_only: bool, loss: nn.Module | None = None) -> list[str]:
+    """Names of the tensors that a weights file of this network, and of the loss it was trained by, holds.
+
+    All parameters of the loss are there, whatever trains, since no published checkpoint has them; its buffers are not:
+    they are where a training stands.
+    """
+    own = [f"{LOSS}{name}" for name, _ in loss.named_parameters()] if loss is not None else []
     if not trainable_only:
-        return list(network.state_dict())
-    return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+        return [*network.state_dict(), *own]
+    return [*(name for name, parameter in network.named_parameters() if parameter.requires_grad), *own]
 
 
-def full_state_dict(network: nn.Module, *, trainable_only: bool) -> dict[str, torch.Tensor]:
-    """The tensors that a checkpoint of this network holds, whole.
+def full_state_dict(
+    network: nn.Module, *, trainable_only: bool, loss: nn.Module | None = None
+) -> dict[str, torch.Tensor]:
+    """The tensors that a weights file holds, whole.
 
     To be called on all ranks: sharded tensors are gathered, and then only rank 0 gets any.
 
     Args:
         network: what was trained.
         trainable_only: leave out what a published checkpoint brings along.
+        loss: that it was trained by; its parameters are called `loss.<name>`.
     """
-    names = saved_names(network, trainable_only=trainable_only)
-    if any(isinstance(parameter, DTensor) for parameter in network.parameters()):
-        # a frozen tensor that is not saved need not be gathered either
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trainable_only)
-        gathered: dict[str, Any] = get_model_state_dict(network, options=options)
-        return {name: gathered[name] for name in names if name in gathered}
-    state = network.state_dict()
-    return {name: state[name] for name in names}
+    state = _gathered(network, trainable_only=trainable_only)
+    if loss is not None:
+        state |= {f"{LOSS}{name}": tensor for name, tensor in _gathered(loss, trainable_only=False).items()}
+    names = saved_names(network, trainable_only=trainable_only, loss=loss)
+    return {name: state[name] for name in names if name in state}
 
 
-def save_weights(network: nn.Module, path: Path, *, trainable_only: bool, backbone: str = "") -> None:
+def _gathered(module: nn.Module, *, trainable_only: bool) -> dict[str, torch.Tensor]:
+    """The tensors of a module; where they are sharded, whole ones on rank 0 and none elsewhere."""
+    if not any(isinstance(parameter, DTensor) for parameter in module.parameters()):
+        return module.state_dict()
+    # a frozen tensor that is not saved need not be gathered either
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trainable_only)
+    gathered: dict[str, Any] = get_model_state_dict(module, options=options)
+    return gathered
+
+
+def save_weights(
+    network: nn.Module, path: Path, *, trainable_only: bool, backbone: str = "", loss: nn.Module | None = None
+) -> None:
     """Saves a network's weights, to be called where there is one process; see `write_weights`.
 
     Args:
@@ -55,8 +76,9 @@ def save_weights(network: nn.Module, path: Path, *, trainable_only: bool, backbo
         path: of the safetensors file.
         trainable_only: leave out what a published checkpoint brings along.
         backbone: the scorer's family.
+        loss: that it was trained by, where its parameters are to be saved too.
     """
-    write_weights(full_state_dict(network, trainable_only=trainable_only), path, backbone=backbone)
+    write_weights(full_state_dict(network, trainable_only=trainable_only, loss=loss), path, backbone=backbone)
 
 
 def write_weights(tensors: Mapping[str, torch.Tensor], path: Path, *, backbone: str) -> None:
@@ -70,7 +92,9 @@ def write_weights(tensors: Mapping[str, torch.Tensor], path: Path, *, backbone: 
         save_file(plain, beside, metadata={"backbone": backbone})
 
 
-def load_weights(network: nn.Module, path: Path, *, trainable_only: bool, backbone: str = "") -> None:
+def load_weights(
+    network: nn.Module, path: Path, *, trainable_only: bool, backbone: str = "", loss: nn.Module | None = None
+) -> None:
     """Loads what `save_weights` saved into a network built from the same configuration.
 
     Args:
@@ -78,16 +102,20 @@ def load_weights(network: nn.Module, path: Path, *, trainable_only: bool, backbo
         path: of the safetensors file.
         trainable_only: the file leaves out what a published checkpoint brings along.
         backbone: the network's family; a file of another one is refused.
+        loss: takes its parameters, where it has some.
 
     Raises:
         ValueError: the file is no safetensors file, is of another backbone, or names and shapes are not exactly those
             that are expected.
     """
-    state = network.state_dict()
+    state = dict(network.state_dict())
+    if loss is not None:
+        state |= {f"{LOSS}{name}": tensor for name, tensor in loss.state_dict().items()}
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (no mapping)
-            expected = {name: state[name].shape for name in saved_names(network, trainable_only=trainable_only)}
+            names = saved_names(network, trainable_only=trainable_only, loss=loss)
+            expected = {name: state[name].shape for name in names}
             found = (file.metadata() or {}).get("backbone", "")
             if fault := misfit(shapes, expected, backbone=(found, backbone)):
                 raise ValueError(f"{path} does not fit the model: {fault}. Load it with the run's own configuration.")

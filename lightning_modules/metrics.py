@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import torch
 from torchmetrics import Metric
 
 from datamodules.batch import NEGATIVE, POSITIVE, ImageTextBatch
-
-VALIDATION_TYPES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj", "add_att")
+from lightning_modules.losses.global_batch import gather_names
 
 
 class PairedAccuracy(Metric):
     """Fraction of (positive, negative) cells of a row in which the positive has the higher logit; ties are wrong.
 
-    Counted per negative type; over ranks the counts are summed. `compute` leaves out types that were not seen and adds
-    their unweighted `mean`.
+    Counted for each negative type that the batches name; over ranks, which may have met different ones, the counts are
+    summed. `compute` adds the unweighted `mean` of the types.
+
+    Attributes:
+        types: the negative types met so far, sorted; `right` and `total` [K] are in their order.
     """
 
     full_state_update = False
@@ -23,8 +28,9 @@ class PairedAccuracy(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("right", torch.zeros(len(VALIDATION_TYPES), dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros(len(VALIDATION_TYPES), dtype=torch.long), dist_reduce_fx="sum")
+        self.types: list[str] = []
+        for name in ("right", "total"):
+            self.add_state(name, torch.zeros(0, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, logits: torch.Tensor, batch: ImageTextBatch) -> None:
         """Compares every negative of a row with every positive of that row.
@@ -34,16 +40,45 @@ class PairedAccuracy(Metric):
             batch: their labels, types and mask.
         """
         labels, mask = batch.labels, batch.caption_mask
-        for row, types in enumerate(batch.negative_type):
+        cells = (mask & (labels == NEGATIVE)).nonzero().tolist()
+        self._meet(batch.negative_type[row][column] for row, column in cells)
+        for row, column in cells:
             positives = logits[row][mask[row] & (labels[row] == POSITIVE)]
-            for column in (mask[row] & (labels[row] == NEGATIVE)).nonzero().flatten().tolist():
-                index = VALIDATION_TYPES.index(types[column])
-                self.right[index] += (positives > logits[row, column]).sum()
-                self.total[index] += len(positives)
+            index = self.types.index(batch.negative_type[row][column])
+            self.right[index] += (positives > logits[row, column]).sum()
+            self.total[index] += len(positives)
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """Accuracy in [0, 1] for each type seen, and `mean`; empty where nothing was seen."""
+        """Accuracy in [0, 1] for each type that had a positive beside it, and `mean`; empty where nothing was seen."""
         seen = self.total > 0
         accuracy = self.right / self.total.clamp(min=1)
-        result = {name: accuracy[i] for i, name in enumerate(VALIDATION_TYPES) if seen[i]}
+        result = {name: accuracy[index] for index, name in enumerate(self.types) if seen[index]}
         return {**result, "mean": accuracy[seen].mean()} if result else {}
+
+    def sync(
+        self,
+        dist_sync_fn: Callable[..., Any] | None = None,
+        process_group: Any | None = None,
+        should_sync: bool = True,
+        distributed_available: Callable[[], bool] | None = None,
+    ) -> None:
+        """Sums over ranks, once every rank counts the types of all: counts are added up place by place."""
+        if should_sync:
+            self._meet(gather_names(self.types, device=self.total.device))
+        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
+
+    def reset(self) -> None:
+        """Forgets the counts, and which types there were."""
+        super().reset()
+        self.types = []
+
+    def _meet(self, types: Iterable[str]) -> None:
+        """Makes room for types that are new."""
+        known = sorted({*self.types, *types})
+        if known == self.types:
+            return
+        places = torch.tensor([known.index(name) for name in self.types], dtype=torch.long, device=self.total.device)
+        for state in ("right", "total"):
+            counts = getattr(self, state)
+            setattr(self, state, counts.new_zeros(len(known)).index_copy(0, places, counts))
+        self.types = known

@@ -19,6 +19,10 @@ from lightning_modules.checkpoint import misfit, replaced
 if TYPE_CHECKING:
     from lightning_modules.base import AlignmentModule
 
+LOSS_STATE = "loss_state"
+"""Where a checkpoint keeps what `Loss.remembered` gave."""
+FORMER_LOSS_STATE = "ce_clip.rank_thresholds.of."
+"""Before there was `LOSS_STATE`, CE-CLIP's thresholds stood among the weights, under names that began so."""
 PARTS = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": list, "loops": dict}
 
 
@@ -170,13 +174,34 @@ def _first_line(error: Exception) -> str:
 
 
 def check_fit(checkpoint: Mapping[str, Any], module: AlignmentModule) -> None:
-    """Whether a loaded checkpoint holds exactly the tensors that `module` saves.
+    """Whether a loaded checkpoint holds exactly the tensors that `module` saves, and what its loss can recall.
 
     Raises:
         ValueError: names what does not fit.
     """
     state = module.state_dict()
     expected = {name: state[name].shape for name in module.checkpoint_names()}
-    found = {name: getattr(tensor, "shape", ()) for name, tensor in checkpoint["state_dict"].items()}
-    if fault := misfit(found, expected, backbone=(checkpoint.get("backbone", ""), module.backbone)):
+    found = {
+        name: getattr(tensor, "shape", ())
+        for name, tensor in checkpoint["state_dict"].items()
+        if not name.startswith(FORMER_LOSS_STATE)
+    }
+    fault = misfit(found, expected, backbone=(checkpoint.get("backbone", ""), module.backbone))
+    if fault := fault or module.objective.misfit(loss_state(checkpoint)):
         raise ValueError(f"does not fit the model: {fault}")
+
+
+def loss_state(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What the loss of a checkpoint remembered, where it stands now or where it formerly stood."""
+    weights = checkpoint.get("state_dict", {})  # sharded, Lightning has taken them out
+    former = {name: value for name, value in weights.items() if name.startswith(FORMER_LOSS_STATE)}
+    state = {name.removeprefix(FORMER_LOSS_STATE): value for name, value in former.items()}
+    return {**state, **checkpoint.get(LOSS_STATE, {})}
+
+
+def take_loss_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """`loss_state`; what formerly stood among the weights is taken out of them, since no module has it now."""
+    state, weights = loss_state(checkpoint), checkpoint.get("state_dict", {})
+    for name in [name for name in weights if name.startswith(FORMER_LOSS_STATE)]:
+        del weights[name]
+    return state

@@ -15,6 +15,7 @@ from lightning_modules.base import AlignmentModule
 from tests.tiny import tiny_module
 from tests.tiny_blip2 import blip2_pair_logit, tiny_blip2_module
 from tests.tiny_clip import clip_pair_logit, tiny_clip_module
+from tests.tiny_loss import biased_clip_module
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ TRAININGS = {
     **BACKBONES,
     "blip2_itc_itm": TinyBackbone(partial(tiny_blip2_module, loss="itc_itm"), blip2_pair_logit, sums_over_pairs=False),
     "clip_ce_clip": TinyBackbone(partial(tiny_clip_module, loss="ce_clip"), clip_pair_logit, sums_over_pairs=False),
+    "clip_biased": TinyBackbone(biased_clip_module, clip_pair_logit),
 }
-"""The backbones, and their further losses that see other rows and ranks."""
+"""The backbones, their further losses that see other rows and ranks, and a loss with a parameter of its own."""
 
 
 def save_published(module: AlignmentModule, folder: Path) -> None:

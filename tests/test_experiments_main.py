@@ -13,10 +13,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.__main__ import main
+from experiments.commands import VERBS
 from experiments.config import load as config
 from experiments.config.sweep_schemas import SweepConfig
 from experiments.runs.outputs import OutputFolder, git_state
-from experiments.verb_table import VERBS, Verb
+from experiments.verb_table import Verb
 from negatives.tables.captions import InputError
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import ImageTextBatch, ImageTextRow
 from lightning_modules.backbones.llava import LlavaModule
-from lightning_modules.base import labelled_cells
+from lightning_modules.losses.loss import labelled_cells
 from tests.tiny import CAPTIONS, row, tiny_module
 
 pytestmark = [

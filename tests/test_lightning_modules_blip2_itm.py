@@ -344,7 +344,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "lm"}, r"model\.loss must be one of itm, itc_itm, got 'lm'"),
+        ({"loss": "lm"}, r"model\.loss must be one of binary, listwise, itm, itc_itm, got 'lm'"),
         ({"score": "cosine"}, r"model\.score must be one of itm, itc, itm_itc, got 'cosine'"),
         ({"long_captions": "drop"}, r"model\.long_captions must be one of truncate, error, got 'drop'"),
         ({"max_text_tokens": 2}, r"model\.max_text_tokens must be in \[3, 128\].* got 2"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,21 +17,25 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from lightning_modules.base import AlignmentModule
+from lightning_modules.losses import build_loss
 from lightning_modules.losses.ce_clip import (
     CeClipLoss,
     CeClipSettings,
     CeClipTerms,
     ce_clip_terms,
     imc_loss,
-    next_rank_thresholds,
     pair_logits,
 )
-from lightning_modules.losses.itc import ContrastLayout, itc_loss
+from lightning_modules.losses.global_batch import ContrastLayout
+from lightning_modules.losses.itc import itc_loss
+from lightning_modules.losses.rank_thresholds import next_rank_thresholds
 from tests.tiny import CAPTIONS, row
 from tests.tiny_clip import tiny_clip_module
 
 DTYPES = [torch.float64, torch.float32]
 Vector = Mapping[str, Any]
+Thresholds = Mapping[str, torch.Tensor]
 
 
 def grid_layout(exists: torch.Tensor) -> ContrastLayout:
@@ -303,7 +308,7 @@ def test_thresholds_may_follow_the_largest_gap_or_stay() -> None:
     previous = torch.tensor([2.0, 30.0, 0.1])
     assert torch.equal(next_rank_thresholds(previous, *LOGITS, mode="fixed"), previous)
     with pytest.raises(ValueError, match=r"rank_threshold must be one of mean, max, fixed, got 'median'"):
-        CeClipSettings(rank_threshold="median")
+        build_loss("ce_clip", CeClipSettings(rank_threshold="median"), offers=["features"])
 
 
 def test_thresholds_without_any_logits_stay() -> None:
@@ -323,7 +328,7 @@ SEED = 12
 """Of a tiny CLIP whose positives are on average above their negatives."""
 
 
-def trained(batch_size: int, rows: list[Any], seen: list[list[float]], **settings: Any) -> L.LightningModule:
+def trained(batch_size: int, rows: list[Any], seen: list[Thresholds], **settings: Any) -> AlignmentModule:
     """A tiny CLIP after training on rows in order; appends the thresholds after every batch to `seen`."""
     trainer = {"max_epochs": 1, **settings.pop("trainer", {})}
     module = tiny_clip_module(SEED, loss="ce_clip", lr=0.0, **settings)
@@ -331,8 +336,7 @@ def trained(batch_size: int, rows: list[Any], seen: list[list[float]], **setting
 
     class Watch(L.Callback):
         def on_train_batch_end(self, *_: Any) -> None:
-            assert module.ce_clip is not None
-            seen.append(module.ce_clip.rank_thresholds().tolist())
+            seen.append(module.objective.remembered())
 
     quiet = {
         "logger": False,
@@ -362,28 +366,26 @@ def test_a_step_moves_each_threshold_by_all_of_its_batches(batch_size: int, accu
     module = trained(batch_size, ROWS, [], trainer={"accumulate_grad_batches": accumulate})
     expected = expected_thresholds(ROWS)
     assert all(0 < value < 10 for value in expected.values())
-    found = {name.rsplit(".", 1)[-1]: value.item() for name, value in module.named_buffers() if "rank" in name}
-    assert found == pytest.approx({name: expected.get(name, 0.0) for name in found}, abs=1e-4)
+    assert module.objective.remembered() == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:.*(does not have many workers|LeafSpec|val_dataloader|in eval mode at the start)")
 @pytest.mark.parametrize("reference", [False, True])
 def test_thresholds_live_on_between_epochs_but_in_the_reference(reference: bool) -> None:
-    steps: list[list[float]] = []
-    settings = CeClipSettings(types=("replace_obj", "swap_att"), initial_rank_threshold=0.25, reference=reference)
+    steps: list[Thresholds] = []
+    settings = CeClipSettings(initial_rank_threshold=0.25, reference=reference)
     rows = [ROWS[2], ROWS[0]]
-    trained(1, rows, steps, ce_clip=settings, trainer={"max_epochs": 2})
+    trained(1, rows, steps, loss_settings=settings, trainer={"max_epochs": 2})
     first, second, third, fourth = steps
-    expected = expected_thresholds(ROWS[:1])
-    assert first == [0.25, 0.25], "a row without negatives moves nothing"
-    assert second == pytest.approx([expected["replace_obj"], expected["swap_att"]], abs=1e-4)
-    assert third == ([0.25, 0.25] if reference else second)
+    assert first == {}, "a row without negatives names no type"
+    assert second == pytest.approx(expected_thresholds(ROWS[:1]), abs=1e-4)
+    assert third == (dict.fromkeys(second, 0.25) if reference else second)
     assert fourth == second
 
 
 def test_the_loss_is_the_weighted_sum_that_the_report_shows() -> None:
     settings = CeClipSettings(imc_weight=0.7, cmr_weight=0.4, initial_rank_threshold=2.0)
-    module = tiny_clip_module(loss="ce_clip", ce_clip=settings).double()
+    module = tiny_clip_module(loss="ce_clip", loss_settings=settings).double()
     with torch.no_grad():
         loss, report = module.loss(module.collator()(ROWS))
     expected = report["itc/loss"] + 0.7 * report["imc/loss"] + 0.4 * report["cmr/loss"]
@@ -398,8 +400,8 @@ def test_the_reference_in_training_is_the_one_that_the_vectors_hold() -> None:
     """Two hard negatives for each of three images, two of which are copies: the official code takes them for others."""
     types = ("replace_obj", "swap_att")
     items = [row(image, CAPTIONS[image : image + 3], [1, 0, 0], ["", *types]) for image in (0, 1, 1)]
-    settings = CeClipSettings(types=types, initial_rank_threshold=1.5, reference=True)
-    module = tiny_clip_module(SEED, loss="ce_clip", ce_clip=settings).double()
+    settings = CeClipSettings(initial_rank_threshold=1.5, reference=True)
+    module = tiny_clip_module(SEED, loss="ce_clip", loss_settings=settings).double()
     batch = module.collator()(items)
     with torch.no_grad():
         _, report = module.loss(batch)
@@ -415,17 +417,21 @@ def test_the_reference_in_training_is_the_one_that_the_vectors_hold() -> None:
     assert careful[1] != pytest.approx(expected[1], rel=1e-3)
 
 
-NO_SETTINGS: list[dict[str, Any]] = [
-    *({"types": types} for types in ((), ("a", "a"), ("a.b",), ("training",))),
-    {"imc_weight": -1.0},
-    {"initial_rank_threshold": 20.0},
-]
-
-
-@pytest.mark.parametrize("settings", NO_SETTINGS)
-def test_settings_that_make_no_loss_are_errors(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"CeClipSettings\.types must be|ce_clip\.\w+ must be (>= 0|at most)"):
-        CeClipSettings(**settings)
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({"imc_weight": -1.0}, "imc_weight must be >= 0.0, got -1.0"),
+        ({"cmr_weight": math.nan}, "cmr_weight must be >= 0.0, got nan"),
+        (
+            {"initial_rank_threshold": 20.0},
+            "initial_rank_threshold must be at most .*rank_threshold_bound, got 20 and 10",
+        ),
+        ({"rank_threshold_bound": 0.0}, "rank_threshold_bound must be > 0.0, got 0.0"),
+    ],
+)
+def test_settings_that_make_no_loss_are_errors(settings: dict[str, Any], rule: str) -> None:
+    with pytest.raises(ValueError, match=rf"^model\.ce_clip\.{rule}\.$"):
+        tiny_clip_module(loss="ce_clip", loss_settings=CeClipSettings(**settings))
 
 
 def test_a_batch_without_a_negative_is_plain_contrast() -> None:
@@ -438,31 +444,86 @@ def test_a_batch_without_a_negative_is_plain_contrast() -> None:
     loss.backward()
 
 
-def test_thresholds_are_state_and_those_of_other_types_are_refused(tmp_path: Path) -> None:
-    from lightning_modules.resume import check_fit
+KEPT = {"swap_att": torch.tensor(0.125), "of some other data.": torch.tensor(3.0)}
 
-    module = tiny_clip_module(loss="ce_clip")
-    module.trainable_only = True
-    assert module.ce_clip is not None
-    module.ce_clip.rank_thresholds.take(torch.arange(7.0))
+
+def test_a_checkpoint_brings_its_thresholds_whatever_types_a_module_knows() -> None:
+    module, fresh, other = (tiny_clip_module(loss="ce_clip") for _ in range(3))
+    module.objective.recall(KEPT)
+    other.objective.recall({"swap_att": torch.tensor(9.0), "replace_obj": torch.tensor(9.0)})
+    for again in (fresh, other):
+        for made in (module, again):
+            made.trainable_only = True
+        checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+        module.on_save_checkpoint(checkpoint)
+        again.on_load_checkpoint(checkpoint)
+        again.load_state_dict(checkpoint["state_dict"], strict=again.strict_loading)
+        assert again.objective.remembered() == KEPT
+
+
+@pytest.mark.parametrize("trainable_only", [True, False])
+def test_thresholds_of_former_checkpoints_stood_among_the_weights(trainable_only: bool) -> None:
+    module, fresh = (tiny_clip_module(loss="ce_clip") for _ in range(2))
+    module.trainable_only = fresh.trainable_only = trainable_only
     checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)
-    again = tiny_clip_module(loss="ce_clip")
-    again.trainable_only = True
-    check_fit(checkpoint, again)
-    again.load_state_dict(checkpoint["state_dict"], strict=again.strict_loading)
-    assert again.ce_clip is not None
-    assert again.ce_clip.rank_thresholds().tolist() == list(range(7))
-    other = tiny_clip_module(loss="ce_clip", ce_clip=CeClipSettings(types=("replace_obj", "other")))
-    other.trainable_only = True
-    with pytest.raises(ValueError, match=r"rank_thresholds\.of\.(add_att|other)"):
-        check_fit(checkpoint, other)
+    names = ("replace_obj", "swap_att")
+    checkpoint["state_dict"] |= {f"ce_clip.rank_thresholds.of.{name}": torch.tensor(0.5) for name in names}
+    fresh.on_load_checkpoint(checkpoint)
+    fresh.load_state_dict(checkpoint["state_dict"], strict=fresh.strict_loading)
+    assert fresh.objective.remembered() == dict.fromkeys(names, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("state", "fault"),
+    [
+        ({"loss_state": {"swap_att": torch.zeros(2)}}, "the rank thresholds of swap_att are no single numbers"),
+        ({"loss_state": {"swap_att": "high"}}, "the rank thresholds of swap_att are no single numbers"),
+        (
+            {"state_dict": {"objective.rank_thresholds.swap_att": torch.zeros(())}},
+            "unexpected objective.rank_thresholds",
+        ),
+        ({"state_dict": {"ce_clip.other": torch.zeros(())}}, "unexpected ce_clip.other"),
+    ],
+)
+def test_what_is_no_threshold_is_refused(state: dict[str, dict[str, Any]], fault: str) -> None:
+    module = tiny_clip_module(loss="ce_clip")
+    checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    for part, values in state.items():
+        checkpoint[part] = {**checkpoint.get(part, {}), **values}
+    with pytest.raises(ValueError, match=f"does not fit the model: {fault}"):
+        module.on_load_checkpoint(checkpoint)
+
+
+def test_a_loss_without_thresholds_takes_no_checkpoint_that_has_some() -> None:
+    module = tiny_clip_module(loss="itc")
+    with pytest.raises(ValueError, match=r"unexpected state of the loss, of some other data\., swap_att"):
+        module.on_load_checkpoint({"state_dict": module.state_dict(), "loss_state": KEPT})
+
+
+def test_a_type_that_a_checkpoint_lacks_begins_anew_and_is_named_once() -> None:
+    settings = CeClipSettings(initial_rank_threshold=0.75)
+    module = tiny_clip_module(loss="ce_clip", loss_settings=settings)
+    batch = module.collator()(ROWS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny_clip_module(loss="ce_clip").loss(batch)  # where no checkpoint is, nothing is missing
+    module.objective.recall({"swap_att": torch.tensor(2.0)})
+    with pytest.warns(UserWarning, match=r"no rank threshold of replace_obj; there it begins with 0\.75"):
+        _, report = module.loss(batch)
+    assert report["rank_threshold/swap_att"].item() == 2.0
+    assert module.objective.remembered() == {"swap_att": 2.0, "replace_obj": 0.75}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module.loss(batch)
 
 
 def test_validation_moves_no_threshold() -> None:
-    loss = CeClipLoss(CeClipSettings(types=("a",))).eval()
+    loss = CeClipLoss().eval()
     grid = Grid([[1], [1]])
     images, texts, _, scale = grid.leaves
-    loss(images, texts, scale, grid_layout(torch.ones(2, 1)), anchors=2, hard_texts=2)
-    loss.step()
-    assert loss.rank_thresholds().tolist() == [0.0]
+    loss.rank_thresholds.meet(["a"])
+    loss.contrast(images, texts, scale, grid_layout(torch.ones(2, 1)), anchors=2, hard_texts=2)
+    loss.on_optimizer_step()
+    assert loss.remembered() == {"a": 0.0}

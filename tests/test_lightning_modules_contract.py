@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from datamodules.batch import ImageTextRow
 from lightning_modules.base import AlignmentModule
-from lightning_modules.losses.cell_losses import binary_loss
+from lightning_modules.losses.binary import binary_loss
 from lightning_modules.optim import parameter_groups
 from tests.backbones import TRAININGS, TinyBackbone
 from tests.tiny import CAPTIONS, row

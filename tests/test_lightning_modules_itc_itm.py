@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from datamodules.batch import ImageTextBatch, ImageTextRow
-from lightning_modules.backbones.blip2_itm import Blip2ItmModule, ItcItmSettings, clean_words
-from lightning_modules.losses.itc import identity_hashes, rank_share
+from lightning_modules.backbones.blip2_itm import Blip2ItmModule, clean_words
+from lightning_modules.losses.global_batch import identity_hashes, rank_share
 from lightning_modules.losses.itc_itm import (
+    ItcItmSettings,
     draw_negatives,
     max_similarity,
     soft_target_itc_loss,
@@ -358,7 +359,7 @@ def test_the_loss_and_its_gradients_are_those_of_plain_pairs(name: str) -> None:
 def test_weights_scale_the_parts_and_in_batch_negatives_can_be_left_out() -> None:
     rows = items(ROWS["two negatives each"])
     settings = ItcItmSettings(itc_weight=0.5, itm_weight=3.0, in_batch_negatives=False, temperature=0.2)
-    module = tiny_blip2_module(loss="itc_itm", itc_itm=settings)
+    module = tiny_blip2_module(loss="itc_itm", loss_settings=settings)
     batch = module.collator()(rows)
     loss, report = module.loss(batch)
     assert loss.item() == pytest.approx(0.5 * report["itc/loss"].item() + 3 * report["itm/loss"].item(), rel=1e-6)

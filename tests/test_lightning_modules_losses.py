@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from datamodules.batch import ImageTextRow
-from lightning_modules.losses.cell_losses import answer_lm_loss, binary_loss, listwise_loss, listwise_terms, masked_mean
+from lightning_modules.losses.binary import binary_loss
+from lightning_modules.losses.listwise import listwise_loss, listwise_terms
+from lightning_modules.losses.lm import answer_lm_loss
+from lightning_modules.losses.loss import masked_mean
 from tests.tiny import CAPTIONS, row, tiny_module
 
 

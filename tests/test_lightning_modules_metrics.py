@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import distributed
 
 from datamodules.batch import ImageTextBatch
-from lightning_modules.metrics import VALIDATION_TYPES, PairedAccuracy
-from negatives.types import NEGATIVE_TYPES
+from lightning_modules import metrics
+from lightning_modules.metrics import PairedAccuracy
+from tests.launch import run_on_two_ranks
 
 TYPES = ("replace_obj", "swap_att", "add_att")
 
@@ -101,7 +104,7 @@ def test_mean_weighs_types_alike_however_many_pairs_they_have() -> None:
     assert float(metric.compute()["mean"]) == 0.5
 
 
-def test_two_processes_together_equal_one() -> None:
+def test_two_processes_together_equal_one(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = [random_batch(seed) for seed in range(5)]
     ranks = PairedAccuracy(), PairedAccuracy()
     for index, (logits, batch) in enumerate(batches):
@@ -112,8 +115,63 @@ def test_two_processes_together_equal_one() -> None:
     def gather(tensor: torch.Tensor, group: Any = None) -> list[torch.Tensor]:
         return next(gathered)
 
+    monkeypatch.setattr(metrics, "gather_names", lambda names, **_: sorted({*names, *second.types}))
     first.dist_sync_fn, first.distributed_available_fn = gather, lambda: True
     assert plain(first.compute()) == pytest.approx(slow(batches))
+
+
+DEALS: list[list[list[tuple[str, bool]]]] = [
+    [[("swap_obj", True), ("Ünïcode 猫", False)], [("add_obj", True), ("swap_obj", False), ("zeta", True)]],
+    [[("swap_obj", True)], []],
+    [[], []],
+]
+"""For each rank, the types of its pairs, and whether the positive is above the negative."""
+
+
+def metric_of(pairs: list[tuple[str, bool]]) -> PairedAccuracy:
+    metric = PairedAccuracy()
+    for name, right in pairs:
+        batch = batch_of(torch.tensor([[1, 0]]), torch.ones(1, 2, dtype=torch.bool), [["", name]])
+        metric.update(torch.tensor([[float(right), 0.5]]), batch)
+    return metric
+
+
+def count_on_this_rank(folder: Path) -> None:
+    """Counts its own pairs of each deal, twice over, as validations of one training do."""
+    distributed.init_process_group("gloo")
+    rank, found = distributed.get_rank(), []
+    for deal in DEALS:
+        metric = metric_of(deal[rank])
+        found.append([plain(metric.compute()), metric.types])
+        metric.reset()
+        metric.update(torch.tensor([[1.0, 0.0]]), batch_of(*PAIR, [["", f"rank {rank}"]]))
+        found[-1].append(plain(metric.compute()))
+    torch.save(found, folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+PAIR = (torch.tensor([[1, 0]]), torch.ones(1, 2, dtype=torch.bool))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_ranks_that_have_met_different_types_count_them_all(tmp_path: Path) -> None:
+    run_on_two_ranks(tmp_path, __name__, f"count_on_this_rank(Path({str(tmp_path)!r}))")
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for (accuracy, _, again), deal in zip(found, DEALS, strict=True):
+            assert accuracy == pytest.approx(plain(metric_of([pair for pairs in deal for pair in pairs]).compute()))
+            assert again == {"rank 0": 1.0, "rank 1": 1.0, "mean": 1.0}
+
+
+def test_types_are_listed_by_name_whatever_came_first() -> None:
+    assert list(metric_of([("b", True), ("c", True), ("a", False)]).compute()) == ["a", "b", "c", "mean"]
+    assert plain(metric_of([("b", True), ("c", True), ("a", False)]).compute()) == {
+        "a": 0.0,
+        "b": 1.0,
+        "c": 1.0,
+        "mean": pytest.approx(2 / 3),
+    }
 
 
 def test_nothing_seen_gives_nothing() -> None:
@@ -128,7 +186,3 @@ def test_reset_forgets() -> None:
     metric.update(*random_batch(0))
     metric.reset()
     assert metric.compute() == {}
-
-
-def test_every_negative_type_of_the_tables_is_counted() -> None:
-    assert set(VALIDATION_TYPES) == set(NEGATIVE_TYPES)

@@ -86,7 +86,7 @@ def train(folder: Path, backbone: str, *, strategy: str, devices: int) -> None:
     run.fit(module, data)
     with torch.no_grad():
         logits = logits_of(module)
-    weights = full_state_dict(module.network, trainable_only=False)
+    weights = full_state_dict(module.network, trainable_only=False, loss=module.objective)
     if run.is_global_zero:
         stem = f"{backbone}-{strategy}"
         write_weights(weights, folder / f"{stem}.safetensors", backbone=backbone)
@@ -152,7 +152,7 @@ def test_weights_trained_by_two_sharded_ranks_score_the_same_in_one_process(back
     module = TRAININGS[backbone].build(seed=1)
     before = logits_of(module)
     path = results / f"{backbone}-fsdp.safetensors"
-    load_weights(module.network, path, trainable_only=False, backbone=backbone)
+    load_weights(module.network, path, trainable_only=False, backbone=backbone, loss=module.objective)
     sharded = torch.load(results / f"{backbone}-fsdp.pt", weights_only=True)["logits"]
     torch.testing.assert_close(logits_of(module), sharded, atol=1e-6, rtol=0)
     assert not torch.allclose(before, sharded, atol=1e-2)

@@ -25,11 +25,12 @@ from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
 from datamodules.mixing_settings import Mixing
 from lightning_modules.adapters import LoraSettings
-from lightning_modules.base import AlignmentModule, labelled_cells
+from lightning_modules.base import AlignmentModule
 from lightning_modules.checkpoint import partial_path
 from lightning_modules.resume import LastCheckpoint, WholeFiles, check_resumable
 from negatives.tables.captions import InputError
 from tests.tiny import tiny_module, tiny_tables
+from tests.tiny_loss import in_table
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -55,8 +56,8 @@ class Letters(AlignmentModule):
 
     backbone = "letters"
 
-    def __init__(self, width: int = 8):
-        super().__init__(lr=1e-2, warmup_ratio=0.1, seed=3)
+    def __init__(self, width: int = 8, loss: str = "binary"):
+        super().__init__(loss=loss, lr=1e-2, warmup_ratio=0.1, seed=3)
         torch.manual_seed(0)
         self.network = nn.Sequential(nn.Linear(4, width), nn.Dropout(0.5), nn.ReLU(), nn.Linear(width, 1))
 
@@ -68,11 +69,6 @@ class Letters(AlignmentModule):
 
     def score(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.sigmoid()
-
-    def loss(self, batch: ImageTextBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        mask = labelled_cells(batch)
-        targets = batch.labels[mask].float()
-        return nn.functional.binary_cross_entropy_with_logits(self.logits(batch)[mask], targets), {}
 
 
 class Memory(Logger):
@@ -141,6 +137,7 @@ def fit(
     validate: int | str | None = None,
     workers: int = 0,
     interrupt: int | None = None,
+    loss: str = "binary",
     **settings: Any,
 ) -> tuple[Letters, L.Trainer] | None:
     """Trains, from the checkpoint where there is one; None where it was broken off soon after a new one.
@@ -148,9 +145,10 @@ def fit(
     Args:
         validate: optimiser steps between validations, or "epoch".
         interrupt: see `InterruptAfterCheckpoint`.
+        loss: of the module.
         settings: of the trainer.
     """
-    module, data = Letters(), letters_data(tables, validation=validate is not None, workers=workers)
+    module, data = Letters(loss=loss), letters_data(tables, validation=validate is not None, workers=workers)
     callbacks: list[L.Callback] = [LastCheckpoint(last, every)]
     if interrupt is not None:
         callbacks.append(InterruptAfterCheckpoint(last, interrupt))
@@ -207,6 +205,16 @@ def assert_interrupted_equals_unbroken(tables: Path, folder: Path, interrupt: in
         assert trainer.global_step == unbroken[1].global_step
         assert trainer.current_epoch == unbroken[1].current_epoch
     return times
+
+
+@in_table()
+def test_a_loss_with_a_parameter_goes_on_as_it_was(tables: Path, tmp_path: Path) -> None:
+    """Its bias, the optimiser's state of it, and its buffer, bit for bit."""
+    case = {"every": 1, "max_epochs": 2, "accumulate_grad_batches": 2, "loss": "biased"}
+    assert assert_interrupted_equals_unbroken(tables, tmp_path, 0, **case) >= 2
+    saved = torch.load(tmp_path / "parts.ckpt", weights_only=True)["state_dict"]
+    assert saved["objective.steps"].item() == 6
+    assert abs(saved["objective.bias"].item() + 1) > 1e-3
 
 
 @pytest.mark.parametrize("case", RUNS)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from torch.distributed.run import get_args_parser
 
-from experiments.__main__ import VERBS, main
+from experiments.__main__ import main
+from experiments.commands import VERBS
 from experiments.config.load import load_config
 from experiments.config.schemas import ExperimentConfig
 from tests.test_experiments_sweep import TINY_DEMO

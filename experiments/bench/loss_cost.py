@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from lightning_modules.losses.ce_clip import CeClipLoss, CeClipSettings
-from lightning_modules.losses.itc import ContrastLayout
+from lightning_modules.losses.global_batch import ContrastLayout
 
 PLAIN = "contrast of positives"
 HARD = "ITC with hard negatives"
@@ -104,7 +104,8 @@ def make_step(name: str, sizes: argparse.Namespace) -> Callable[[], None]:
 
     def ce_clip() -> torch.Tensor:
         loss = CeClipLoss(SETTINGS[name])
-        return loss(images, texts, scale, layout, anchors=batch, hard_texts=len(owners))[0]
+        loss.rank_thresholds.meet(map(str, range(negatives)))
+        return loss.contrast(images, texts, scale, layout, anchors=batch, hard_texts=len(owners))[0]
 
     return lambda: (plain if name == PLAIN else ce_clip)().backward()
 

@@ -19,7 +19,7 @@ from datamodules.batch import POSITIVE
 from experiments.bench.implementations import BACKBONES, PACKED, Implementation, rows_of_noise
 from experiments.bench.models import PRESETS
 from lightning_modules.base import AlignmentModule
-from lightning_modules.losses.cell_losses import binary_loss
+from lightning_modules.losses.binary import binary_loss
 
 TRAIN, SCORE = "train", "score"
 Shape = Sequence[int]

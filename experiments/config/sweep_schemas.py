@@ -8,9 +8,9 @@ from typing import Any
 from omegaconf import MISSING
 
 from experiments.config.trainer_schemas import LoggingConfig
-from experiments.verb_table import VERBS
+from experiments.verb_table import TASKS
 
-STEPS = tuple(name for name, verb in VERBS.items() if verb.prepares)
+STEPS = tuple(name for name, verb in TASKS.items() if verb.prepares)
 
 
 @dataclass

@@ -27,7 +27,7 @@ from experiments.exit_codes import INTERRUPTED, MISSED, exit_code
 from experiments.runs.manifest import FINISHED, PENDING, RUNNING, Manifest, Task, is_locked, read_states, sweep_lock
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
-from experiments.verb_table import VERBS, run_verb
+from experiments.verb_table import TASKS, run_verb
 from negatives.tables.captions import InputError, write_text
 
 NAME = r"[A-Za-z0-9][\w.=+-]*"
@@ -125,7 +125,7 @@ def plan(config: SweepConfig) -> list[Task]:
 
     def add(name: str, verb: str, mapping: Mapping[str, Any], needs: str | None = None) -> None:
         try:
-            resolved: Any = load_mapping(VERBS[verb].load_schema(), mapping, name, made_in=folder)
+            resolved: Any = load_mapping(TASKS[verb].load_schema(), mapping, name, made_in=folder)
             tasks.append(Task(name, verb, to_yaml(resolved), needs))
         except ConfigError as error:
             faults.extend(fault for fault in error.faults if fault not in faults)
@@ -269,7 +269,7 @@ def _work(verb: str, config_file: Path) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # Lightning's DDP starts its other ranks from sys.argv: they come in by the command line.
     sys.argv = [sys.argv[0], verb, str(config_file), "--resume"]
-    sys.exit(exit_code(lambda: run_verb(verb, load_config(VERBS[verb].load_schema(), config_file), resume=True)))
+    sys.exit(exit_code(lambda: run_verb(TASKS[verb], load_config(TASKS[verb].load_schema(), config_file), resume=True)))
 
 
 def _import_libraries() -> None:

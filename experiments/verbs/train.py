@@ -161,7 +161,7 @@ def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: Align
     remove_partial(folder)
     if start.frozen is not None:
         write_json({"checkpoint": config.model.checkpoint, "frozen": start.frozen}, folder / BASE_FILE)
-    Console().print(trainable_table(module.network))
+    Console().print(trainable_table(module))
 
 
 def say_end(config: ExperimentConfig, module: AlignmentModule) -> None:
@@ -246,7 +246,7 @@ def save_run(module: Any, folder: Path, *, write: bool) -> None:
     """
     from lightning_modules.checkpoint import full_state_dict, write_weights
 
-    tensors = full_state_dict(module.network, trainable_only=module.trainable_only)
+    tensors = full_state_dict(module.network, trainable_only=module.trainable_only, loss=module.objective)
     if write:
         module.processor.save_pretrained(folder / PROCESSOR_FOLDER)
         write_weights(tensors, folder / WEIGHTS_FILE, backbone=module.backbone)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,15 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import Blip2ForImageTextRetrieval, Blip2Processor, Blip2QFormerConfig
 
-from datamodules.batch import POSITIVE, CaptionTooLongError, ImageTextBatch
+from datamodules.batch import CaptionTooLongError, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.backbones.published import load_processor, load_published
-from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, labelled_cells, recompute_activations
+from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, recompute_activations
 from lightning_modules.flat_captions import flat_captions, to_cells
-from lightning_modules.losses.cell_losses import binary_loss
-from lightning_modules.losses.itc import gather_rows, own_rows, rank_share, rank_sizes
-from lightning_modules.losses.itc_itm import Draw, TruePairs, max_similarity, soft_target_itc_loss
+from lightning_modules.losses.global_batch import gather_rows
+from lightning_modules.losses.itc_itm import Draw, ItcItmLoss, TruePairs, max_similarity
 from lightning_modules.precision import at_least_float32, linear_in_float32
 
-LOSSES = ("itm", "itc_itm")
 SCORES = ("itm", "itc", "itm_itc")
 MAX_WORDS = 50
 NO_MATCH, MATCH = 0, 1
@@ -37,32 +33,6 @@ PARTS = {
 TEMPERATURES = (0.001, 0.5)
 """Between which the ITC temperature is kept, as in LAVIS' ALBEF and BLIP."""
 PUNCTUATION = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
-
-
-@dataclass(frozen=True)
-class ItcItmSettings:
-    """The loss `itc_itm`: weights of its two parts, label smoothing of ITC, and its temperature to begin with.
-
-    `in_batch_negatives`: pairs for the matching head are drawn from the global batch, beside the given captions.
-    """
-
-    itc_weight: float = 1.0
-    itm_weight: float = 1.0
-    in_batch_negatives: bool = True
-    label_smoothing: float = 0.1
-    temperature: float = 0.07
-
-    def __post_init__(self) -> None:
-        for name, fits in {
-            "itc_weight": self.itc_weight >= 0,
-            "itm_weight": self.itm_weight >= 0,
-            "label_smoothing": 0 <= self.label_smoothing < 1,
-            "temperature": TEMPERATURES[0] <= self.temperature <= TEMPERATURES[1],
-        }.items():
-            if not fits:
-                raise ValueError(f"model.itc_itm.{name} is out of its range, got {getattr(self, name)}.")
-        if not self.itc_weight and not self.itm_weight:
-            raise ValueError("model.itc_itm.itc_weight or itm_weight must be above 0, got 0 for both.")
 
 
 def clean_words(caption: str) -> list[str]:
@@ -251,13 +221,13 @@ class Blip2ItmModule(AlignmentModule):
     Args:
         blip2: the Transformers model.
         processor: its processor.
-        loss: `itm`, cross entropy of the ITM head on the given captions (no negatives are drawn in the batch); or
-            `itc_itm`, LAVIS' losses for retrieval: ITC over the global batch, and ITM on the given captions and on
-            negatives that ITC finds hard. The contrast and the draw are those of each batch: a step over several
-            accumulated batches is their mean.
+        loss: `itm`, cross entropy of the ITM head on the given captions (no negatives are drawn in the batch), or
+            another one that reads match logits, the head's whatever `score` says; or `itc_itm`, LAVIS' losses for
+            retrieval: ITC over the global batch, and ITM on the given captions and on negatives that ITC finds hard.
+            The contrast and the draw are those of each batch: a step over several accumulated batches is their mean.
+        loss_settings: of the loss; its defaults where None.
         score: what `logits` are: `itm` (match - no-match logit), `itc` (cosine) or `itm_itc` (LAVIS' sum for
             retrieval). Training is the same for all.
-        itc_itm: of the loss `itc_itm`.
         train_vision: also train the vision tower; LAVIS' first stage does not.
         lora: adapters on the Q-Former; None trains all of its weights.
         gradient_checkpointing: recompute activations in the backward pass.
@@ -270,6 +240,7 @@ class Blip2ItmModule(AlignmentModule):
     """
 
     backbone = "blip2"
+    offers = ("match_logits", "itc_itm")
     parts = PARTS
     network: Blip2Network
 
@@ -279,8 +250,8 @@ class Blip2ItmModule(AlignmentModule):
         processor: Blip2Processor,
         *,
         loss: str = "itm",
+        loss_settings: Any | None = None,
         score: str = "itm",
-        itc_itm: ItcItmSettings = ItcItmSettings(),
         train_vision: bool = False,
         lora: LoraSettings | None = None,
         gradient_checkpointing: bool = False,
@@ -288,8 +259,7 @@ class Blip2ItmModule(AlignmentModule):
         long_captions: str = "truncate",
         **optim: Any,
     ):
-        super().__init__(**optim)
-        check_choice("loss", loss, LOSSES)
+        super().__init__(loss=loss, loss_settings=loss_settings, **optim)
         check_choice("score", score, SCORES)
         check_choice("long_captions", long_captions, LONG_CAPTIONS)
         qformer: Blip2QFormerConfig = blip2.config.qformer_config  # type: ignore[assignment]
@@ -303,19 +273,20 @@ class Blip2ItmModule(AlignmentModule):
                 "model.checkpoint must have a Q-Former that reads text, got use_qformer_text_input=false; use one "
                 "made for image-text matching, such as Salesforce/blip2-itm-vit-g."
             )
-        self.loss_name, self.score_name, self.processor = loss, score, processor
-        self.itc_itm = itc_itm
+        self.score_name, self.processor = score, processor
         self.encoder = Blip2Encoder(processor, max_text_tokens=max_text_tokens, long_captions=long_captions)
         blip2.vision_model.requires_grad_(train_vision)
         if lora is not None:
             blip2.qformer.requires_grad_(False)
             blip2.embeddings.requires_grad_(False)
             add_lora(blip2, lora, PARTS)
-        if loss == "itm":
+        contrast = isinstance(self.objective, ItcItmLoss)
+        if not contrast:
             freeze_unreached(blip2)
         if gradient_checkpointing:
             recompute_activations(blip2)
-        self.network = Blip2Network(blip2, itc_itm.temperature if loss == "itc_itm" else None)
+        # The temperature is the network's, not the loss's: negatives are drawn by it within the network's forward.
+        self.network = Blip2Network(blip2, self.objective.settings.temperature if contrast else None)
 
     def logits(self, batch: ImageTextBatch) -> torch.Tensor:
         """(B, C) float32: `itm_logits`, `itc_similarity` or `itm_itc`, as `score` says."""
@@ -338,55 +309,20 @@ class Blip2ItmModule(AlignmentModule):
         """`itm`: p(match), the sigmoid, in [0, 1]; `itc`: the cosine itself, in [-1, 1]; `itm_itc`: the sum itself."""
         return logits.sigmoid() if self.score_name == "itm" else logits
 
-    def loss(self, batch: ImageTextBatch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """The loss as `loss` says; the report holds the fraction of cells classified correctly at score 0.5.
-
-        Over two classes, cross entropy of the ITM head is the binary cross entropy of their logits' difference.
-        """
-        if self.loss_name == "itc_itm":
-            return self._itc_itm_loss(batch)
-        mask, match = labelled_cells(batch), self.itm_logits(batch)
-        right = ((match > 0) == (batch.labels == POSITIVE)) & mask
-        return binary_loss(match, batch.labels, mask), {"cells/accuracy": right.sum() / mask.sum().clamp(min=1)}
-
-    def _itc_itm_loss(self, batch: ImageTextBatch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """Both parts as shares of means over all ranks, see `rank_share`: ITM counts cells and drawn pairs."""
-        settings, pairs = self.itc_itm, TruePairs.of(batch)
-        draw = partial(pairs.draw, seed=self.seed, epoch=self.current_epoch) if settings.in_batch_negatives else None
+    def loss_inputs(self, batch: ImageTextBatch) -> Mapping[str, Any]:
+        """The matching head's logits; for `itc_itm` those of drawn pairs too, and ITC's similarities."""
+        if not isinstance(self.objective, ItcItmLoss):
+            return {"match_logits": self.itm_logits(batch)}
+        pairs = TruePairs.of(batch)
+        draw = self.objective.draw(pairs, seed=self.seed, epoch=self.current_epoch)
         outputs = self._heads(batch, (), pairs=pairs, draw=draw)
-        known = labelled_cells(batch).flatten()[batch.inputs["cell_index"]]
-        labels = batch.labels.flatten()[batch.inputs["cell_index"]][known]
-        given, drawn = match_logits(outputs["itm"]).split([len(known), len(outputs["itm"]) - len(known)])
-        given = given[known]
-        cells, further = (sum(sizes) for sizes in rank_sizes(len(given), len(drawn), device=given.device))
-        share = partial(rank_share, own_terms=len(given), all_terms=cells)
-
-        entropies = F.softplus(torch.where(labels == POSITIVE, -given, given)).sum() + F.softplus(drawn).sum()
-        itm = share(entropies, cells + further)
-        part = soft_target_itc_loss(
-            outputs["image_to_text"],
-            outputs["text_to_image"],
-            image_ids=pairs.image_ids,
-            text_image_ids=pairs.text_image_ids,
-            own_images=own_rows(pairs.image_sizes),
-            own_texts=own_rows(pairs.text_sizes),
-            label_smoothing=settings.label_smoothing,
-        )
-        itc = share(part, 1)
-        right = ((given > 0) == (labels == POSITIVE)).sum()
-        return settings.itm_weight * itm + settings.itc_weight * itc, {
-            "itm/loss": itm,
-            "itc/loss": itc,
-            "itc/temperature": outputs["temperature"].squeeze(),
-            "cells/accuracy": right / max(1, len(given)),
-            "itm/in_batch_accuracy": share((drawn <= 0).sum(), further),
-        }
+        return {**outputs, "itm_logits": match_logits(outputs["itm"]), "pairs": pairs}
 
     def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
         """Keeps the ITC temperature, where there is one, in `TEMPERATURES` after every step."""
         super().optimizer_step(*arguments, **settings)
         # not in on_train_batch_end: checkpoints are written by then
-        if self.loss_name == "itc_itm":
+        if isinstance(self.objective, ItcItmLoss):
             with torch.no_grad():
                 self.network.itc_temperature.clamp_(*TEMPERATURES)
 
@@ -408,7 +344,7 @@ def match_logits(itm: torch.Tensor) -> torch.Tensor:
 
 
 def freeze_unreached(blip2: Blip2ForImageTextRetrieval) -> None:
-    """Freezes what the loss `itm` never reaches, since DDP insists that it does; `itc_itm` reaches all.
+    """Freezes what losses on match logits never reach, since DDP insists that they do; `itc_itm` reaches all.
 
     That is the ITC heads, and the last layer's feed-forward of the text: the ITM head reads the queries only.
     """

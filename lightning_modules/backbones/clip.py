@@ -22,16 +22,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from datamodules.batch import POSITIVE, CaptionTooLongError, ImageTextBatch
+from datamodules.batch import CaptionTooLongError, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.backbones.published import load_processor, load_published, published_config
 from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, recompute_activations
 from lightning_modules.flat_captions import flat_captions, to_cells
-from lightning_modules.losses.ce_clip import CeClipLoss, CeClipSettings
-from lightning_modules.losses.itc import gather_layout, gather_rows, itc_loss, local_layout, rank_sizes
 from lightning_modules.precision import at_least_float32
 
-LOSSES = ("itc", "ce_clip")
 ACTIVATIONS = ("quick_gelu", "gelu")
 PARTS = {
     "towers": ("text_model", "vision_model"),
@@ -131,15 +128,11 @@ class ClipNetwork(nn.Module):
 class ClipModule(AlignmentModule):
     """CLIP behind the contract of `AlignmentModule`.
 
-    The contrast is taken over the texts and images of all ranks, batch by batch: a step over several accumulated
-    batches is the mean of their contrasts, each over its own batch.
-
     Args:
         clip: the Transformers model.
         processor: its processor.
-        loss: `itc`, with the hard negatives of all images among the texts (NegCLIP's), or `ce_clip`, which adds IMC and
-            CMR.
-        ce_clip: settings of the latter.
+        loss: `itc` (NegCLIP's), `ce_clip`, another one that reads features, or one that reads match logits.
+        loss_settings: of the loss; its defaults where None.
         train_vision: also train the vision tower's own weights, where there are no adapters.
         lora: adapters, beside which both towers stay as they are; None trains the towers' weights. The projections
             (unless they are adapted) and the logit scale train either way.
@@ -153,6 +146,7 @@ class ClipModule(AlignmentModule):
     """
 
     backbone = "clip"
+    offers = ("features", "match_logits")
     parts = PARTS
     network: ClipNetwork
 
@@ -162,7 +156,7 @@ class ClipModule(AlignmentModule):
         processor: CLIPProcessor,
         *,
         loss: str = "itc",
-        ce_clip: CeClipSettings | None = None,
+        loss_settings: Any | None = None,
         train_vision: bool = True,
         lora: LoraSettings | None = None,
         gradient_checkpointing: bool = False,
@@ -170,8 +164,7 @@ class ClipModule(AlignmentModule):
         long_captions: str = "truncate",
         **optim: Any,
     ):
-        super().__init__(**optim)
-        check_choice("loss", loss, LOSSES)
+        super().__init__(loss=loss, loss_settings=loss_settings, **optim)
         check_choice("long_captions", long_captions, LONG_CAPTIONS)
         text_config = clip.text_model.config
         context = text_config.max_position_embeddings
@@ -189,7 +182,6 @@ class ClipModule(AlignmentModule):
         if gradient_checkpointing:
             recompute_activations(clip)
         self.network = ClipNetwork(clip)
-        self.ce_clip = CeClipLoss(ce_clip or CeClipSettings()) if loss == "ce_clip" else None
 
     def logits(self, batch: ImageTextBatch) -> torch.Tensor:
         """(B, C) float32 scale x cosine of each image and its own captions; 0 in cells that do not exist."""
@@ -211,42 +203,11 @@ class ClipModule(AlignmentModule):
     def _scale(self) -> torch.Tensor:
         return at_least_float32(self.network.clip.logit_scale.detach()).exp()
 
-    def loss_terms(self, batch: ImageTextBatch) -> int:
-        """How many of this rank's images have an anchor: a positive in column 0."""
-        return int((batch.caption_mask[:, 0] & (batch.labels[:, 0] == POSITIVE)).sum())
-
-    def loss(self, batch: ImageTextBatch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """Contrast over the global batch, mean over this rank's anchors; the report holds its terms and the scale."""
-        images, texts, scale = self._features(batch)
-        settings = self.ce_clip.settings if self.ce_clip else None
-        local = local_layout(
-            batch, settings.types if settings else (), distinct_images=bool(settings and settings.reference)
-        )
-        counts = len(images), len(texts), len(local.anchor_texts), len(local.hard_texts)
-        image_sizes, text_sizes, anchors, hard_texts = rank_sizes(*counts, device=images.device)
-        layout = gather_layout(local, image_sizes, text_sizes)
-        features = gather_rows(images, image_sizes), gather_rows(texts, text_sizes)
-        report: dict[str, torch.Tensor] = {}
-        if self.ce_clip is None:
-            loss, right = itc_loss(*features, scale, layout)
-        else:
-            totals = {"anchors": sum(anchors), "hard_texts": sum(hard_texts)}
-            loss, right, report = self.ce_clip(*features, scale, layout, **totals)
-        report["itc/i2t_accuracy"] = right.sum() / max(1, len(right))
-        report["itc/logit_scale"] = scale.detach().squeeze()
-        return loss, report
-
-    def on_train_batch_start(self, batch: ImageTextBatch, batch_idx: int) -> None:
-        """Seeds dropout; in CE-CLIP's reference, rank thresholds begin anew with each epoch."""
-        super().on_train_batch_start(batch, batch_idx)
-        if self.ce_clip and self.ce_clip.settings.reference and batch_idx == 0:
-            self.ce_clip.rank_thresholds.reset()
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Normalises gradients, and moves the rank thresholds for the next step."""
-        super().on_before_optimizer_step(optimizer)
-        if self.ce_clip:
-            self.ce_clip.step()
+    def loss_inputs(self, batch: ImageTextBatch) -> Mapping[str, torch.Tensor]:
+        """Features and scale for a loss that reads them, match logits for others."""
+        if self.objective.reads != "features":
+            return super().loss_inputs(batch)
+        return dict(zip(("image_features", "text_features", "scale"), self._features(batch), strict=True))
 
     def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
         """Keeps the scale between 1 and 100 after every step, as CLIP does."""

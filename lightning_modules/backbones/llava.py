@@ -21,15 +21,13 @@ from datamodules.batch import (
 from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.backbones.packing import PackedLlava, pack_branches, shared_prefix
 from lightning_modules.backbones.published import load_processor, load_published
-from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, labelled_cells, recompute_activations
-from lightning_modules.losses.cell_losses import answer_lm_loss, binary_loss, listwise_loss, listwise_terms
+from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, recompute_activations
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
     "and polite answers to the user's questions."
 )
 QUESTION = "Does this image match the following caption: {caption}?\nAnswer Yes/No directly."
-LOSSES = ("lm", "binary", "listwise")
 PARTS = {
     "language_model": ("language_model",),
     "vision": ("vision_tower",),
@@ -80,7 +78,7 @@ class LlavaEncoder:
     Args:
         processor: tokenizer and image processor of the checkpoint.
         prompt: the question around a caption.
-        answers: append the answer token to labelled captions, for the `lm` loss.
+        answers: append the answer token to labelled captions, for a loss that reads their logits.
         max_text_tokens: most tokens of a caption's sequence: image, prompt and answer; no limit where None.
         long_captions: `truncate` cuts words off captions that are longer, `error` refuses them.
     """
@@ -180,7 +178,8 @@ class LlavaModule(AlignmentModule):
         llava: the Transformers model; its attention must be SDPA or eager.
         processor: its processor.
         prompt: the question around a caption.
-        loss: `lm` (LLaVA-score's), `binary`, or `listwise` (a positive against its row's negatives).
+        loss: `lm` (LLaVA-score's), or one that reads match logits.
+        loss_settings: of the loss; its defaults where None.
         train_vision: also train the vision tower.
         lora: adapters on the language model; None trains all of its weights.
         gradient_checkpointing: recompute activations in the backward pass.
@@ -193,6 +192,7 @@ class LlavaModule(AlignmentModule):
     """
 
     backbone = "llava"
+    offers = ("answer_logits", "match_logits")
     parts = PARTS
     network: PackedLlava
 
@@ -203,6 +203,7 @@ class LlavaModule(AlignmentModule):
         *,
         prompt: YesNoPrompt | None = None,
         loss: str = "lm",
+        loss_settings: Any | None = None,
         train_vision: bool = False,
         lora: LoraSettings | None = None,
         gradient_checkpointing: bool = False,
@@ -210,14 +211,13 @@ class LlavaModule(AlignmentModule):
         long_captions: str = "truncate",
         **optim: Any,
     ):
-        super().__init__(**optim)
-        check_choice("loss", loss, LOSSES)
+        super().__init__(loss=loss, loss_settings=loss_settings, **optim)
         check_choice("long_captions", long_captions, LONG_CAPTIONS)
-        self.loss_name, self.processor = loss, processor
+        self.processor = processor
         self.encoder = LlavaEncoder(
             processor,
             prompt or YesNoPrompt(),
-            answers=loss == "lm",
+            answers=self.objective.reads == "answer_logits",
             max_text_tokens=max_text_tokens or llava.model.language_model.config.max_position_embeddings,
             long_captions=long_captions,
         )
@@ -240,32 +240,17 @@ class LlavaModule(AlignmentModule):
         """p(Yes) / (p(Yes) + p(No)) = sigmoid of the match logit, in [0, 1]."""
         return logits.sigmoid()
 
-    def loss_terms(self, batch: ImageTextBatch) -> int:
-        """How many cells of this rank `loss` is the mean of: the labelled, for `listwise` positives with a negative."""
-        if self.loss_name == "listwise":
-            return int(listwise_terms(batch.labels, labelled_cells(batch)).sum())
-        return super().loss_terms(batch)
-
-    def loss(self, batch: ImageTextBatch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """The configured loss; the report holds the fraction of cells classified correctly at score 0.5.
-
-        With `listwise`, which leaves open where 0.5 lies: of positives that beat all negatives of their row.
-        """
-        mask = labelled_cells(batch)
-        answers = self._answer_logits(batch, places=2 if self.loss_name == "lm" else 1)
-        match = self._match_logits(answers[:, :, 0])
-        if self.loss_name == "lm":
-            first = torch.where(batch.labels == POSITIVE, self.encoder.yes_id, self.encoder.no_id)
-            loss = answer_lm_loss(answers, torch.stack([first, torch.full_like(first, self.end_id)], dim=-1), mask)
-        elif self.loss_name == "binary":
-            loss = binary_loss(match, batch.labels, mask)
-        else:
-            terms = listwise_terms(batch.labels, mask)
-            best = match.masked_fill(~(mask & (batch.labels == NEGATIVE)), -torch.inf).amax(-1, keepdim=True)
-            report = {"listwise/accuracy": ((match > best) & terms).sum() / terms.sum().clamp(min=1)}
-            return listwise_loss(match, batch.labels, mask), report
-        right = ((match > 0) == (batch.labels == POSITIVE)) & mask
-        return loss, {"cells/accuracy": right.sum() / mask.sum().clamp(min=1)}
+    def loss_inputs(self, batch: ImageTextBatch) -> Mapping[str, torch.Tensor]:
+        """Match logits; for a loss on the answer, logits behind the prompt and behind Yes or No too."""
+        if self.objective.reads != "answer_logits":
+            return super().loss_inputs(batch)
+        answers = self._answer_logits(batch, places=2)
+        first = torch.where(batch.labels == POSITIVE, self.encoder.yes_id, self.encoder.no_id)
+        return {
+            "answer_logits": answers,
+            "answer_ids": torch.stack([first, torch.full_like(first, self.end_id)], dim=-1),
+            "match_logits": self._match_logits(answers[:, :, 0]),
+        }
 
     def _match_logits(self, vocabulary_logits: torch.Tensor) -> torch.Tensor:
         # float32 before the difference: in half precision many captions would tie.

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from lightning_modules.backbones.blip2_itm import ItcItmSettings
     from lightning_modules.backbones.tiny.llava import TinyShape
     from lightning_modules.base import AlignmentModule
     from lightning_modules.losses.ce_clip import CeClipSettings
+    from lightning_modules.losses.itc_itm import ItcItmSettings
 
 TUNES = ("full", "lora")
 
@@ -184,12 +184,13 @@ def _build_blip2(model: Mapping[str, Any], source: Source, arguments: dict[str, 
         shape = _shape(model)
         processor = _saved_processor(source) or tiny_blip2_processor(shape, source.captions)
         blip2 = tiny_blip2(shape, processor.tokenizer)
-    itc_itm = _itc_itm(model.get("itc_itm"))
-    return Blip2ItmModule(blip2, processor, itc_itm=itc_itm, **_given(model, "score"), **arguments)
+    if model.get("loss") == "itc_itm":
+        arguments["loss_settings"] = _itc_itm(model.get("itc_itm"))
+    return Blip2ItmModule(blip2, processor, **_given(model, "score"), **arguments)
 
 
 def _itc_itm(settings: Mapping[str, Any] | None) -> ItcItmSettings:
-    from lightning_modules.backbones.blip2_itm import ItcItmSettings
+    from lightning_modules.losses.itc_itm import ItcItmSettings
 
     return _fields(ItcItmSettings, settings, "model.itc_itm")
 
@@ -208,7 +209,7 @@ def _build_clip(model: Mapping[str, Any], source: Source, arguments: dict[str, A
         processor = _saved_processor(source) or tiny_clip_processor(shape, source.captions)
         clip = tiny_clip(shape, processor.tokenizer)
     if model.get("loss") == "ce_clip":
-        arguments["ce_clip"] = _ce_clip(model.get("ce_clip"))
+        arguments["loss_settings"] = _ce_clip(model.get("ce_clip"))
     return ClipModule(clip, processor, **arguments)
 
 

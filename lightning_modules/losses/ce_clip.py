@@ -7,58 +7,57 @@ careful where that is not: what does not exist takes part in nothing, and IMC ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from datamodules.batch import NEGATIVE, UNKNOWN
-from lightning_modules.losses.cell_losses import masked_mean
-from lightning_modules.losses.itc import ContrastLayout, gather_rows, itc_loss, rank_share, rank_sizes
-from lightning_modules.metrics import VALIDATION_TYPES
+from datamodules.batch import NEGATIVE, UNKNOWN, ImageTextBatch
+from lightning_modules.losses.global_batch import (
+    ContrastLayout,
+    gather_names,
+    gather_rows,
+    local_layout,
+    rank_share,
+    rank_sizes,
+)
+from lightning_modules.losses.itc import ItcLoss, itc_loss
+from lightning_modules.losses.loss import Report, masked_mean
+from lightning_modules.losses.rank_thresholds import RankThresholds, next_rank_thresholds
 
-THRESHOLD_MODES = ("mean", "max", "fixed")
 
-
-@dataclass(frozen=True)
+@dataclass
 class CeClipSettings:
-    """The weights of CE-CLIP's terms, and how its rank thresholds move; the defaults are the paper's recipe.
+    """Loss ce_clip: contrast over the batch (ITC), intra-modal contrast (IMC) and cross-modal rank (CMR).
 
-    Attributes:
-        hard_negatives: whether hard negatives stand in the softmax of ITC.
-        imc_weight, cmr_weight: of the two terms beside ITC.
-        rank_threshold: how the thresholds follow the data, one of `THRESHOLD_MODES`.
-        initial_rank_threshold: what they begin with, in logit units.
-        rank_threshold_bound: what they never exceed.
-        types: the negative types that have a threshold each, names as of Python's variables.
-        reference: see `ce_clip_terms`, `imc_loss` and `next_rank_thresholds`; thresholds begin anew with each epoch.
+    The defaults are the paper's recipe.
     """
 
     hard_negatives: bool = True
-    imc_weight: float = 0.3
-    cmr_weight: float = 0.2
-    rank_threshold: str = "mean"
-    initial_rank_threshold: float = 0.0
-    rank_threshold_bound: float = 10.0
-    types: tuple[str, ...] = VALIDATION_TYPES
+    """Negatives stand in the image-to-text softmax of ITC."""
+    imc_weight: float = field(default=0.3, metadata={"min": 0.0})
+    """Weight of IMC: captions against the texts of negatives."""
+    cmr_weight: float = field(default=0.2, metadata={"min": 0.0})
+    """Weight of CMR: how far below its positive a negative has to stay, by a rank threshold for each type."""
+    rank_threshold: str = field(default="mean", metadata={"choices": ("mean", "max", "fixed")})
+    """mean: by how much positives were above negatives of the type in the step before. max: a fifth of the largest such
+    difference. fixed: `initial_rank_threshold`."""
+    initial_rank_threshold: float = field(default=0.0, metadata={"min": 0.0})
+    """Rank threshold of a type's first step, in logit units."""
+    rank_threshold_bound: float = field(default=10.0, metadata={"above": 0.0})
+    """Largest rank threshold, in logit units."""
     reference: bool = False
+    """The official code's newest losses, for comparison: IMC draws all captions to one negative, thresholds begin anew
+    with each epoch, and copies of an image count as different images."""
 
-    def __post_init__(self) -> None:
-        if self.rank_threshold not in THRESHOLD_MODES:
-            choices = ", ".join(THRESHOLD_MODES)
-            raise ValueError(f"model.ce_clip.rank_threshold must be one of {choices}, got {self.rank_threshold!r}.")
-        taken = [name for name in self.types if not name.isidentifier() or hasattr(nn.Module(), name)]
-        if taken or not self.types or len(set(self.types)) < len(self.types):
-            raise ValueError(f"CeClipSettings.types must be different names of negative types, got {self.types}.")
-        for name in ("imc_weight", "cmr_weight", "initial_rank_threshold", "rank_threshold_bound"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"model.ce_clip.{name} must be >= 0, got {getattr(self, name)}.")
+    def faults(self, place: str) -> Iterator[str]:
+        """Thresholds that begin beyond their bound."""
         if self.initial_rank_threshold > self.rank_threshold_bound:
-            raise ValueError(
-                "model.ce_clip.initial_rank_threshold must be at most rank_threshold_bound, got "
-                f"{self.initial_rank_threshold} and {self.rank_threshold_bound}."
+            yield (
+                f"`{place}initial_rank_threshold` must be at most `{place}rank_threshold_bound`, got "
+                f"{self.initial_rank_threshold:g} and {self.rank_threshold_bound:g}"
             )
 
 
@@ -178,86 +177,34 @@ def cmr_losses(
     return F.relu(rank_thresholds + negative_logits - positive_logits)
 
 
-def next_rank_thresholds(
-    rank_thresholds: torch.Tensor,
-    positive_logits: torch.Tensor,
-    negative_logits: torch.Tensor,
-    types: torch.Tensor,
-    *,
-    mode: str = "mean",
-    upper_bound: float = 10.0,
-    anchor_logits: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """The rank thresholds of the next step: how far apart positives and hard negatives of a type were in this one.
-
-    Args:
-        rank_thresholds: [K] of this step; a type without a hard negative keeps its own.
-        positive_logits, negative_logits: [n] of all ranks' existing hard negatives: their anchors', and their own.
-        types: [n] long, in [0, K).
-        mode: `mean` difference; `max`, a fifth of the largest one; `fixed` leaves all as they are.
-        upper_bound: thresholds are kept in [0, upper_bound].
-        anchor_logits: logits of all anchors; where given, their mean stands for the positives of every type, as in the
-            official code, also of anchors that have no hard negative of it.
-
-    Returns:
-        [K], without gradient.
-    """
-    if mode == "fixed":
-        return rank_thresholds
-    following = rank_thresholds.clone()
-    for index in types.unique().tolist():
-        positives, negatives = positive_logits[types == index], negative_logits[types == index]
-        if mode == "max":
-            gap = (positives - negatives).amax() / 5
-        else:
-            gap = (positives if anchor_logits is None else anchor_logits).mean() - negatives.mean()
-        following[index] = gap.clamp(0, upper_bound)
-    return following
-
-
-class RankThresholds(nn.Module):
-    """The rank threshold of each negative type, in logit units: a buffer of its type's name, so that it is saved.
-
-    Args:
-        types: names of negative types.
-        initial: value that all begin with.
-    """
-
-    def __init__(self, types: Sequence[str], initial: float = 0.0):
-        super().__init__()
-        self.types, self.initial = tuple(types), initial
-        self.of = nn.Module()  # with no names of its own but a module's
-        for name in self.types:
-            self.of.register_buffer(name, torch.tensor(float(initial)))
-
-    def forward(self) -> torch.Tensor:
-        """[K] in the order of `types`."""
-        return torch.stack([self.of.get_buffer(name) for name in self.types])
-
-    def take(self, values: torch.Tensor) -> None:
-        """Replaces all by [K] new values."""
-        for name, value in zip(self.types, values, strict=True):
-            self.of.get_buffer(name).copy_(value)
-
-    def reset(self) -> None:
-        """Back to the initial value."""
-        self.take(torch.full((len(self.types),), self.initial))
-
-
-class CeClipLoss(nn.Module):
-    """CE-CLIP's loss with its rank thresholds, which `step` moves once for each optimiser step.
+class CeClipLoss(ItcLoss):
+    """CE-CLIP's loss with its rank thresholds, which move once for each optimiser step.
 
     Thresholds come from the logits of all ranks and all accumulated batches: they are equal on all ranks, and a step
     uses those that the step before has left.
     """
 
-    def __init__(self, settings: CeClipSettings):
-        super().__init__()
-        self.settings = settings
-        self.rank_thresholds = RankThresholds(settings.types, settings.initial_rank_threshold)
+    Settings = CeClipSettings
+
+    def __init__(self, settings: CeClipSettings | None = None):
+        super().__init__(settings)
+        self.rank_thresholds = RankThresholds(self.settings.initial_rank_threshold)
         self._seen: list[tuple[torch.Tensor, ...]] = []
 
-    def forward(
+    @classmethod
+    def needs_negatives(cls, settings: CeClipSettings) -> bool:
+        """IMC and CMR are about hard negatives; ITC alone has other rows."""
+        return bool(settings.imc_weight or settings.cmr_weight)
+
+    def layout(self, batch: ImageTextBatch) -> ContrastLayout:
+        """The layout, with each hard negative's place among the types that any rank has met so far."""
+        cells = (batch.caption_mask & (batch.labels == NEGATIVE)).nonzero().tolist()
+        types = {batch.negative_type[row][column] for row, column in cells}
+        # a rank that knew more types than another one would log and save others
+        self.rank_thresholds.meet(gather_names(types - set(self.rank_thresholds.types), device=batch.labels.device))
+        return local_layout(batch, self.rank_thresholds.types, distinct_images=self.settings.reference)
+
+    def contrast(
         self,
         image_features: torch.Tensor,
         text_features: torch.Tensor,
@@ -266,16 +213,8 @@ class CeClipLoss(nn.Module):
         *,
         anchors: int,
         hard_texts: int,
-    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """The weighted sum of the terms, as a mean over this rank's anchors.
-
-        Args:
-            image_features, text_features, scale, layout: see `ce_clip_terms`.
-            anchors, hard_texts: how many all ranks have.
-
-        Returns:
-            The loss; [A] bool, whether no other text beats the anchor's own; and a report of terms and thresholds.
-        """
+    ) -> tuple[torch.Tensor, torch.Tensor, Report]:
+        """The weighted sum of the terms, as a mean over this rank's anchors; see `ItcLoss.contrast`."""
         settings, thresholds = self.settings, self.rank_thresholds()
         terms = ce_clip_terms(
             image_features,
@@ -292,7 +231,7 @@ class CeClipLoss(nn.Module):
         own = len(layout.anchor_texts)
         cmr = rank_share(terms.cmr * len(layout.hard_texts), hard_texts, own_terms=own, all_terms=anchors)
         loss = terms.itc + settings.imc_weight * terms.imc + settings.cmr_weight * cmr
-        named = zip(settings.types, thresholds, strict=True)
+        named = zip(self.rank_thresholds.types, thresholds, strict=True)
         report = {
             "itc/loss": terms.itc,
             "imc/loss": terms.imc,
@@ -301,9 +240,13 @@ class CeClipLoss(nn.Module):
         }
         return loss, terms.right, report
 
-    @torch.no_grad()
-    def step(self) -> None:
-        """Moves the thresholds by the logits since the last call; to be called on all ranks."""
+    def on_epoch_start(self) -> None:
+        """In the reference, rank thresholds begin anew."""
+        if self.settings.reference:
+            self.rank_thresholds.reset()
+
+    def on_optimizer_step(self) -> None:
+        """Moves the thresholds by the logits since the last step."""
         if not self._seen:
             return
         seen, self._seen = self._seen, []
@@ -318,3 +261,16 @@ class CeClipLoss(nn.Module):
             anchor_logits=anchor_logits if self.settings.reference else None,
         )
         self.rank_thresholds.take(following)
+
+    def remembered(self) -> dict[str, torch.Tensor]:
+        """Negative type -> its rank threshold."""
+        return self.rank_thresholds.by_type()
+
+    def recall(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Goes on with these rank thresholds; those of other types begin when they are met."""
+        self.rank_thresholds.restore(state)
+
+    def misfit(self, state: Mapping[str, Any]) -> str:
+        """Anything but one number for each negative type."""
+        wrong = sorted(name for name, value in state.items() if getattr(value, "shape", None) != ())
+        return f"the rank thresholds of {', '.join(wrong[:3])} are no single numbers" if wrong else ""

@@ -1,4 +1,7 @@
-"""BLIP-2's contrast with soft targets (ITC) over the global batch, and hard negatives drawn from it (LAVIS).
+"""BLIP-2's contrast (ITC) with soft targets over the global batch, and its matching head (ITM) on hard negatives.
+
+Li et al., ICML 2023, section 3.2, with the targets of ALBEF (Li et al., NeurIPS 2021) for images that have several
+captions; as LAVIS trains retrieval (`blip2_qformer.py`), without its third part, captioning.
 
 Each rank computes the rows of its own images and texts against those of all ranks; what they sum up to is the loss of
 one large batch. Only images with a true caption, and true captions, take part: a hard negative is no caption of any
@@ -8,18 +11,103 @@ image, and what is not known to be true could be true of another.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from datamodules.batch import POSITIVE, ImageTextBatch
 from lightning_modules.flat_captions import flat_labels
-from lightning_modules.losses.itc import gather_rows, identity_hashes, own_rows, rank_sizes
+from lightning_modules.losses.global_batch import gather_rows, identity_hashes, own_rows, rank_share, rank_sizes
+from lightning_modules.losses.loss import Loss, Report, labelled_cells
 
 Draw = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """`image_to_text` and `text_to_image` logits of own rows -> places of the drawn pairs' images and texts."""
+
+
+@dataclass
+class ItcItmSettings:
+    """Loss itc_itm: image-text contrast (ITC) and the matching head (ITM), as LAVIS trains retrieval."""
+
+    itc_weight: float = field(default=1.0, metadata={"min": 0.0})
+    """Weight of ITC, over the true captions of the global batch."""
+    itm_weight: float = field(default=1.0, metadata={"min": 0.0})
+    """Weight of ITM, over the captions of each row and the in-batch negatives."""
+    in_batch_negatives: bool = True
+    """For the first true caption of each row draw another image of the global batch, and for its image another
+    caption, by the softmax of ITC's similarities."""
+    label_smoothing: float = field(default=0.1, metadata={"min": 0.0})
+    """Part of ITC's targets that is spread over the whole batch, below 1."""
+    temperature: float = field(default=0.07, metadata={"min": 0.001, "max": 0.5})
+    """What ITC's similarities are divided by at first; it is learnt, and stays in [0.001, 0.5]."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Targets that say nothing, and weights that train nothing."""
+        if self.label_smoothing >= 1:
+            yield f"`{place}label_smoothing` must be in [0, 1), got {self.label_smoothing}"
+        if not self.itc_weight and not self.itm_weight:
+            yield f"`{place}itc_weight` or `{place}itm_weight` must be above 0, got 0 for both"
+
+
+class ItcItmLoss(Loss):
+    """ITC and ITM of a model that has both, each a mean over all ranks.
+
+    Its negatives are drawn between the two encoders and the matching head, by the similarities of the first. So the
+    backbone asks `draw` in its forward, and the learnt temperature stays in its network, where it is used.
+
+    `itc_itm`, what it reads: `pairs`; `itm_logits` [N + P] of the batch's N captions and of the P drawn pairs;
+    `image_to_text` (I, T) and `text_to_image` (S, G), similarity / temperature of this rank's rows; the `temperature`.
+    """
+
+    reads = "itc_itm"
+    Settings = ItcItmSettings
+    contrasts_rows = True
+
+    @classmethod
+    def needs_negatives(cls, settings: ItcItmSettings) -> bool:
+        """The matching head needs some, from the rows or from the batch."""
+        return bool(settings.itm_weight) and not settings.in_batch_negatives
+
+    def draw(self, pairs: TruePairs, *, seed: int, epoch: int) -> Draw | None:
+        """How the matching head's further pairs are drawn; None where there are none."""
+        return partial(pairs.draw, seed=seed, epoch=epoch) if self.settings.in_batch_negatives else None
+
+    def forward(self, batch: ImageTextBatch, **inputs: Any) -> tuple[torch.Tensor, Report]:
+        """Both parts as shares of means over all ranks, see `rank_share`: ITM counts cells and drawn pairs.
+
+        Over two classes, cross entropy of the ITM head is the binary cross entropy of their logits' difference.
+        """
+        settings, pairs = self.settings, inputs["pairs"]
+        known = labelled_cells(batch).flatten()[batch.inputs["cell_index"]]
+        labels = batch.labels.flatten()[batch.inputs["cell_index"]][known]
+        given, drawn = inputs["itm_logits"].split([len(known), len(inputs["itm_logits"]) - len(known)])
+        given = given[known]
+        cells, further = (sum(sizes) for sizes in rank_sizes(len(given), len(drawn), device=given.device))
+        share = partial(rank_share, own_terms=len(given), all_terms=cells)
+
+        entropies = F.softplus(torch.where(labels == POSITIVE, -given, given)).sum() + F.softplus(drawn).sum()
+        itm = share(entropies, cells + further)
+        part = soft_target_itc_loss(
+            inputs["image_to_text"],
+            inputs["text_to_image"],
+            image_ids=pairs.image_ids,
+            text_image_ids=pairs.text_image_ids,
+            own_images=own_rows(pairs.image_sizes),
+            own_texts=own_rows(pairs.text_sizes),
+            label_smoothing=settings.label_smoothing,
+        )
+        itc = share(part, 1)
+        right = ((given > 0) == (labels == POSITIVE)).sum()
+        return settings.itm_weight * itm + settings.itc_weight * itc, {
+            "itm/loss": itm,
+            "itc/loss": itc,
+            "itc/temperature": inputs["temperature"].squeeze(),
+            "cells/accuracy": right / max(1, len(given)),
+            "itm/in_batch_accuracy": share((drawn <= 0).sum(), further),
+        }
 
 
 def max_similarity(image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:

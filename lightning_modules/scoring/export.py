@@ -38,12 +38,10 @@ def plain_model(module: AlignmentModule) -> PreTrainedModel:
 
 
 def other_parameters(module: AlignmentModule) -> dict[str, float]:
-    """What a scorer's network holds beside the Transformers model, which has no place for it: name -> value."""
-    return {
-        name: value.detach().item()
-        for name, value in module.network.named_parameters(recurse=False)
-        if value.numel() == 1
-    }
+    """What a scorer and its loss hold beside the Transformers model, which has no place for it: name -> value."""
+    own = [(f"loss.{name}", value) for name, value in module.objective.named_parameters()]
+    beside = [*module.network.named_parameters(recurse=False), *own]
+    return {name: value.detach().item() for name, value in beside if value.numel() == 1}
 
 
 def plain_processor(module: AlignmentModule) -> ProcessorMixin:

@@ -55,7 +55,13 @@ def load_trained(
     module = build_backbone(model, Source(processor_folder=folder / PROCESSOR_FOLDER, dtype=dtype), optim)
     published = model.get("checkpoint") is not None
     try:
-        load_weights(module.network, folder / WEIGHTS_FILE, trainable_only=published, backbone=module.backbone)
+        load_weights(
+            module.network,
+            folder / WEIGHTS_FILE,
+            trainable_only=published,
+            backbone=module.backbone,
+            loss=module.objective,
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
     if published:

@@ -1,0 +1,39 @@
+"""All verbs of the command line: those of one task, and the sweeps that run them."""
+
+from __future__ import annotations
+
+import difflib
+
+from experiments.exit_codes import UsageError
+from experiments.verb_table import TASKS, Verb
+
+VERBS = {
+    "demo": Verb(
+        "experiments.verbs.sweep",
+        "experiments.config.sweep_schemas.SweepConfig",
+        "the whole road on the embedded data set, on a CPU, ending in a comparison report",
+        "itm demo",
+        is_sweep=True,
+    ),
+    **TASKS,
+    "sweep": Verb(
+        "experiments.verbs.sweep",
+        "experiments.config.sweep_schemas.SweepConfig",
+        "many experiments from one YAML file, resumable",
+        "itm sweep sweep.yaml --resume",
+        is_sweep=True,
+    ),
+}
+
+
+def find_verb(name: str) -> Verb:
+    """The row of a verb.
+
+    Raises:
+        UsageError: there is no such verb; names the nearest one and lists all.
+    """
+    if name not in VERBS:
+        near = difflib.get_close_matches(name, VERBS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(f"the verb must be one of {', '.join(VERBS)}, got {name!r}.{hint}")
+    return VERBS[name]

@@ -1,0 +1,41 @@
+"""LLaVA's next-token loss on the answer, Yes or No and the end token.
+
+Visual instruction tuning (Liu et al., NeurIPS 2023), section 4.2, equation 3: only the assistant's tokens have a loss.
+LLaVA-score trains a matching scorer by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from datamodules.batch import ImageTextBatch
+from lightning_modules.losses.loss import Loss, Report, cell_accuracy, labelled_cells, masked_mean
+
+
+class LmLoss(Loss):
+    """`answer_lm_loss` on a language model's logits; reports the part of cells that are right at score 0.5."""
+
+    reads = "answer_logits"
+
+    def forward(self, batch: ImageTextBatch, **inputs: Any) -> tuple[torch.Tensor, Report]:
+        """The mean over labelled cells; `inputs` are `answer_logits`, `answer_ids` and `match_logits`."""
+        loss = answer_lm_loss(inputs["answer_logits"], inputs["answer_ids"], labelled_cells(batch))
+        return loss, {"cells/accuracy": cell_accuracy(inputs["match_logits"], batch)}
+
+
+def answer_lm_loss(answer_logits: torch.Tensor, answer_ids: torch.Tensor, cell_mask: torch.Tensor) -> torch.Tensor:
+    """LLaVA's next-token loss on the answer: mean over its tokens, then over existing cells.
+
+    Every answer has the same number of tokens (Yes or No, and the end token), so this equals LLaVA's mean over all
+    answer tokens of the batch.
+
+    Args:
+        answer_logits: (B, C, A, V) logits of the token that follows each of A places.
+        answer_ids: (B, C, A) the tokens that should follow.
+        cell_mask: (B, C) bool, the cells that exist and have a label.
+    """
+    losses = F.cross_entropy(answer_logits.float().flatten(0, 2), answer_ids.flatten(), reduction="none")
+    return masked_mean(losses.view(answer_ids.shape).mean(-1), cell_mask)

@@ -1,0 +1,133 @@
+"""What every loss is: a module that turns what a backbone has computed of a batch into a mean over terms."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from datamodules.batch import NEGATIVE, POSITIVE, ImageTextBatch
+
+Report = dict[str, torch.Tensor]
+"""Name -> value that is logged under `train/` and is no part of what trains; every rank has the same names."""
+
+
+@dataclass
+class NoSettings:
+    """Settings of a loss that has none."""
+
+
+class Loss(nn.Module):
+    """Base of all losses. One that has parameters of its own trains, saves and resumes them as those of a network.
+
+    Parameters have one axis at least (FSDP2 shards no scalars) and are in the graph of every batch, one without terms
+    too (DDP waits for their gradients). They are gathered in `forward` alone, and a report holds copies of them.
+
+    Args:
+        settings: an instance of `Settings`; its defaults where None.
+
+    Attributes:
+        reads: what it is computed from; a backbone whose `offers` hold this name passes it to `forward`:
+            "match_logits": `match_logits` (B, C) float32; every backbone has them.
+            "answer_logits": a language model's `answer_logits` (B, C, A, V) behind each of A places of the answer, the
+            `answer_ids` (B, C, A) that should follow, and `match_logits` (B, C).
+            "features": a dual encoder's `image_features` [B, D] and, of the N captions of `flat_captions`,
+            `text_features` [N, D], of this rank and of length 1, and the `scale` [1] of their cosines.
+            "itc_itm": see `losses.itc_itm.ItcItmLoss`, from which such a loss derives.
+        Settings: dataclass of what can be set, in a section of `model` that is called as the loss. A docstring under
+            each field; `field(metadata=...)` holds its rule (`min`, `max`, `above`, `choices`); `faults(place)`, where
+            there is one, yields what is wrong between fields.
+        contrasts_rows: rows of the global batch are negatives of each other. Then a row must be what it says (no noise
+            for its image), and half precision would round what similarities are multiplied by.
+        anchors_only: of the true captions of a row, only the first one is a query.
+    """
+
+    reads: ClassVar[str]
+    Settings: ClassVar[type] = NoSettings
+    contrasts_rows: ClassVar[bool] = False
+    anchors_only: ClassVar[bool] = False
+
+    def __init__(self, settings: Any | None = None):
+        super().__init__()
+        self.settings: Any = self.Settings() if settings is None else settings
+
+    @classmethod
+    def needs_negatives(cls, settings: Any) -> bool:
+        """Whether rows without a negative would teach nothing, with these settings (an instance of `Settings`)."""
+        return True
+
+    @abstractmethod
+    def forward(self, batch: ImageTextBatch, **inputs: Any) -> tuple[torch.Tensor, Report]:
+        """The mean over this rank's `terms`, a graph-connected 0 where there is none, and what is logged.
+
+        Args:
+            batch: of this rank.
+            inputs: what `reads` says.
+        """
+
+    def terms(self, batch: ImageTextBatch) -> int:
+        """How many terms of this rank `forward` is the mean of; the labelled cells where not overridden."""
+        return int(labelled_cells(batch).sum())
+
+    def on_epoch_start(self) -> None:
+        """Called before the first batch of every epoch."""
+
+    def on_optimizer_step(self) -> None:
+        """Called without gradients after every optimiser step, on all ranks: the place to move state or keep bounds."""
+
+    def remembered(self) -> dict[str, torch.Tensor]:
+        """State whose names come from the data, for a checkpoint to hold; what has a fixed name is a buffer instead."""
+        return {}
+
+    def recall(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Takes back what `remembered` gave, whatever names it has; called on all ranks where training goes on."""
+
+    def misfit(self, state: Mapping[str, Any]) -> str:
+        """Why `recall` cannot take a checkpoint's state; empty where it can."""
+        return f"unexpected state of the loss, {', '.join(sorted(state)[:3])}" if state else ""
+
+
+def labelled_cells(batch: ImageTextBatch) -> torch.Tensor:
+    """(B, C) bool: the cells that exist and are known to be true or false."""
+    return batch.caption_mask & ((batch.labels == POSITIVE) | (batch.labels == NEGATIVE))
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of `values` over the cells where `mask` is True; a graph-connected 0 where there is none."""
+    # where, not a product: cells that do not exist may hold nan
+    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def cell_accuracy(match_logits: torch.Tensor, batch: ImageTextBatch) -> torch.Tensor:
+    """Part of the labelled cells whose match logit is on the right side of 0, which is score 0.5; 0 without any."""
+    mask = labelled_cells(batch)
+    right = ((match_logits > 0) == (batch.labels == POSITIVE)) & mask
+    return right.sum() / mask.sum().clamp(min=1)
+
+
+def broken_rules(settings: Any, place: str) -> Iterator[str]:
+    """What breaks the rules in a dataclass' metadata and its `faults`; `place` is in front of the names.
+
+    >>> @dataclass
+    ... class Weights:
+    ...     itc: float = dataclasses.field(default=1.0, metadata={"min": 0.0})
+    >>> list(broken_rules(Weights(itc=-1.0), "model.mine."))
+    ['model.mine.itc must be >= 0.0, got -1.0']
+    """
+    for field in dataclasses.fields(settings):
+        value, rules = getattr(settings, field.name), field.metadata
+        held = {
+            "one of " + ", ".join(map(str, rules.get("choices", ()))): value in rules.get("choices", (value,)),
+            # not the other way round: nan is on no side
+            f">= {rules.get('min')}": "min" not in rules or value >= rules["min"],
+            f"<= {rules.get('max')}": "max" not in rules or value <= rules["max"],
+            f"> {rules.get('above')}": "above" not in rules or value > rules["above"],
+        }
+        yield from (f"{place}{field.name} must be {rule}, got {value!r}" for rule, holds in held.items() if not holds)
+    if hasattr(settings, "faults"):
+        yield from (fault.replace("`", "") for fault in settings.faults(place))
