@@ -13,7 +13,7 @@ from experiments.bench.filter_speed import TYPES
 from experiments.runs.progress import tracker
 from negatives.filtering.harmonise import harmonise_table
 from negatives.filtering.plan import AuditPlan
-from negatives.judging import build_judges
+from negatives.judging.build import build_judges
 from negatives.judging.settings import JudgeSettings
 from negatives.tables.captions import pair_table, text_table, valid_rows
 from negatives.tables.files import read_jsonl

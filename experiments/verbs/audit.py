@@ -19,7 +19,7 @@ from experiments.config.filter_schemas import AuditConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say, tracker
 from negatives.filtering.plan import AuditPlan
-from negatives.judging import build_judges
+from negatives.judging.build import build_judges
 from negatives.tables.captions import (
     is_harmonised,
     pair_table,

@@ -15,7 +15,7 @@ from experiments.config.filter_schemas import FilterConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say
 from negatives.filtering.plan import FilterPlan
-from negatives.judging import build_judges
+from negatives.judging.build import build_judges
 from negatives.tables.captions import (
     PAIR_VERDICT_SCHEMA,
     PAIR_VERDICTS_FILE,
