@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main
-from negatives.judging import JUDGES, build_judges
+from negatives.judging import JUDGES
+from negatives.judging.build import build_judges
 from negatives.judging.judge import Judge
 from negatives.judging.linear import LinearJudge, word_judge
 from negatives.judging.settings import JudgeSettings

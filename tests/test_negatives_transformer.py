@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from negatives.judging import build_judges
+from negatives.judging.build import build_judges
 from negatives.judging.crossfit import fold_of_texts, held_out_scores
 from negatives.judging.panel import seat
 from negatives.judging.settings import JudgeSettings, TransformerSettings

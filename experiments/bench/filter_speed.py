@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from negatives.filtering.plan import AuditPlan, FilterPlan
-from negatives.judging import build_judges
+from negatives.judging.build import build_judges
 from negatives.judging.settings import JudgeSettings
 from negatives.tables.files import read_jsonl
 from negatives.tables.randomness import generator_for

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from negatives.filtering.plan import CertificatePlan, FilterPlan
-from negatives.judging import build_judges
+from negatives.judging.build import build_judges
 from negatives.judging.settings import JudgeSettings, TransformerSettings
 from negatives.tables.captions import pair_table, read_jsonl, text_table, write_json
 

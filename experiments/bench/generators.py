@@ -12,7 +12,7 @@ import pyarrow as pa
 from experiments.runs.progress import tracker
 from negatives.filtering.harmonise import harmonise_table
 from negatives.filtering.plan import AuditPlan
-from negatives.judging import build_judges
+from negatives.judging.build import build_judges
 from negatives.judging.settings import JudgeSettings
 from negatives.tables.captions import pair_table, text_table, valid_rows
 from negatives.tables.files import read_jsonl

@@ -20,7 +20,7 @@ from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say, tracker
 from experiments.runs.tracking import wandb_logger
 from negatives.filtering.plan import AuditPlan
-from negatives.judging import build_judges
+from negatives.judging.build import build_judges
 from negatives.tables.captions import (
     pair_table,
     read_captions,

@@ -16,7 +16,7 @@ from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say
 from experiments.runs.tracking import wandb_logger
 from negatives.filtering.plan import FilterPlan
-from negatives.judging import build_judges
+from negatives.judging.build import build_judges
 from negatives.tables.captions import (
     pair_table,
     read_captions,

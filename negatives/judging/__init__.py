@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from negatives.judging.judge import Judge
-    from negatives.judging.settings import JudgeSettings
+from collections.abc import Iterator, Sequence
 
 JUDGES: dict[str, str] = {
     "word": "negatives.judging.linear.build_word",
@@ -21,20 +15,6 @@ JUDGES: dict[str, str] = {
 """Name -> function of `JudgeSettings` that returns the judge.
 
 Strings, imported on use: whoever lists the names for a help page must not wait for scikit-learn or torch."""
-
-
-def build_judges(names: Sequence[str], settings: JudgeSettings) -> list[Judge]:
-    """The judges of these names, in this order.
-
-    Raises:
-        InputError: a name is unknown, repeated, or none is given.
-    """
-    faults = list(faults_of_names(names, "judges"))
-    if faults:
-        from negatives.tables.files import InputError
-
-        raise InputError(faults[0])
-    return [_builder(name)(settings) for name in names]
 
 
 def faults_of_names(names: Sequence[str], place: str) -> Iterator[str]:
@@ -50,9 +30,3 @@ Did you mean word?"
     near = [match for name in unknown for match in difflib.get_close_matches(name, JUDGES, n=1)]
     hint = f". Did you mean {near[0]}?" if near else ""
     yield f"`{place}` must list some of {', '.join(JUDGES)}, each once, got {list(names)}{hint}"
-
-
-def _builder(name: str) -> Callable[[JudgeSettings], Judge]:
-    module, _, function = JUDGES[name].rpartition(".")
-    build: Callable[[JudgeSettings], Judge] = getattr(importlib.import_module(module), function)
-    return build
