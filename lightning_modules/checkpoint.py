@@ -174,10 +174,10 @@ def misfit(found: Shapes, expected: Shapes, *, backbone: tuple[str, str] = ("", 
     return "; ".join(faults)
 
 
-def _listed(kind: str, items: Iterable[str], separator: str = ", ") -> list[str]:
+def _listed(start: str, items: Iterable[str], separator: str = ", ") -> list[str]:
     ordered = sorted(items)
     more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
-    return [f"{kind}{separator.join(ordered[:3])}{more}"] if ordered else []
+    return [f"{start}{separator.join(ordered[:3])}{more}"] if ordered else []
 
 
 @contextmanager
