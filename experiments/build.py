@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.config.model_schemas import ModelConfig
 from experiments.config.schemas import (
     DataConfig,
     ExperimentConfig,
@@ -20,6 +19,7 @@ from experiments.config.schemas import (
 )
 from experiments.config.text_schemas import GenerateConfig, JudgeConfig
 from experiments.runs.progress import is_terminal
+from lightning_modules.backbones.settings import ModelSettings
 from lightning_modules.scoring.runs import PROCESSOR_FOLDER, WEIGHTS_FILE
 from negatives.tables.captions import InputError
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from datamodules.benchmarks import Pairs
     from datamodules.image_text import ImageTextDataModule
+    from lightning_modules.backbones.backbone import Backbone
     from lightning_modules.base import AlignmentModule
     from negatives.judging.linear import Judge
     from negatives.writers.write import BatchWriter, Writer
@@ -113,14 +114,14 @@ def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
 
 
 def build_module(
-    model: ModelConfig,
+    model: ModelSettings,
     optim: OptimConfig | None = None,
     *,
     captions: Iterable[str] = (),
     processor_folder: Path | None = None,
     dtype: torch.dtype | None = None,
     seed: int = 0,
-) -> AlignmentModule:
+) -> Backbone:
     """A scorer, from published weights or built tiny.
 
     Args:
@@ -134,11 +135,11 @@ def build_module(
     Raises:
         InputError: the checkpoint cannot be loaded, or the settings contradict each other.
     """
-    from lightning_modules.backbones.registry import Source, build_backbone
+    from lightning_modules.backbones.build import Source, build_backbone
 
     _quiet_transformers()
     source = Source(captions, processor_folder, dtype or "auto")
-    return build_backbone(dataclasses.asdict(model), source, {**_optim_arguments(optim or OptimConfig()), "seed": seed})
+    return build_backbone(model, source, {**_optim_arguments(optim or OptimConfig()), "seed": seed})
 
 
 def _quiet_transformers() -> None:
@@ -155,7 +156,7 @@ def _optim_arguments(config: OptimConfig) -> dict[str, Any]:
     return {**arguments, "betas": tuple(arguments["betas"])}
 
 
-def load_run(folder: Path, *, score: str | None = None) -> tuple[AlignmentModule, ExperimentConfig]:
+def load_run(folder: Path, *, score: str | None = None) -> tuple[Backbone, ExperimentConfig]:
     """The trained scorer of a run's folder, in eval mode, and the run's configuration.
 
     Args:
@@ -165,15 +166,15 @@ def load_run(folder: Path, *, score: str | None = None) -> tuple[AlignmentModule
     Raises:
         InputError: the folder is no finished run, or its weights do not fit its configuration.
     """
-    from experiments.config.load import load_config
+    from experiments.config.load import load_saved
     from lightning_modules.scoring.runs import check_finished, load_trained, weights_dtype
 
     check_finished(folder)
     overrides = [] if score is None else [f"model.score={score}"]
-    config = load_config(ExperimentConfig, folder / "config.yaml", overrides, check_files=False)
+    config = load_saved(ExperimentConfig, folder / "config.yaml", overrides)
     _quiet_transformers()
-    model, dtype = dataclasses.asdict(config.model), weights_dtype(config.trainer.precision)
-    return load_trained(folder, model, dtype=dtype, optim=_optim_arguments(config.optim)), config
+    dtype = weights_dtype(config.trainer.precision)
+    return load_trained(folder, config.model, dtype=dtype, optim=_optim_arguments(config.optim)), config
 
 
 def resolve_device(accelerator: str) -> torch.device:
@@ -220,7 +221,7 @@ def wandb_logger(
     )
 
 
-def fingerprint(module: AlignmentModule, model: ModelConfig, run: Path | None) -> dict[str, str]:
+def fingerprint(module: AlignmentModule, model: ModelSettings, run: Path | None) -> dict[str, str]:
     """What a score depends on: the model's configuration, hashes of weights and processor, precision and versions."""
     result = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
     result["precision"] = str(next(module.network.parameters()).dtype)

@@ -12,15 +12,18 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from experiments.build import build_datamodule, build_module, resolve_device, wandb_logger
 from experiments.config.load import to_yaml
+from experiments.config.model_schemas import holds_former_keys
 from experiments.config.schemas import ExperimentConfig, LoggingConfig, TrainerConfig
-from experiments.runs.outputs import OutputFolder
+from experiments.runs.outputs import CONFIG_FILE, OutputFolder
 from experiments.runs.progress import is_terminal, say
 from lightning_modules.scoring.runs import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
 from negatives.tables.captions import InputError, write_json
@@ -77,7 +80,7 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
         if goes_on:
             check_base(folder, module, config.model.checkpoint)
     if goes_on and output is not None:
-        say(f"{folder} goes on from step {check_last(last, module, made_by(config))}.")
+        say(f"{folder} goes on from step {check_last(last, module, former_made_by(folder) or made_by(config))}.")
     elif resume and output is not None and folder.exists():
         say(f"{folder} has no checkpoint yet; it starts from step 0.")
     try:
@@ -123,6 +126,17 @@ def made_by(config: ExperimentConfig) -> str:
     """A hash of the configuration, `logging` aside: a checkpoint of another one is not gone on from."""
     settings = to_yaml(replace(config, logging=LoggingConfig()))
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+def former_made_by(folder: Path) -> str | None:
+    """`made_by` of a run whose configuration named every backbone's keys, as older ones do; None of any other."""
+    path = folder / CONFIG_FILE
+    saved: Any = OmegaConf.load(path) if path.is_file() else {}
+    if not holds_former_keys(OmegaConf.to_container(saved) if saved else {}):
+        return None
+    # that it is this run's configuration, those keys aside, the folder was checked for
+    saved.logging = asdict(LoggingConfig())
+    return hashlib.sha256(OmegaConf.to_yaml(saved).encode()).hexdigest()[:16]
 
 
 def check_last(last: Path, module: AlignmentModule, made_by: str) -> int:
