@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from experiments.config.data_schemas import DataConfig, PairsConfig
 from experiments.config.generate_schemas import GenerateConfig
-from experiments.config.model_schemas import ModelConfig
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import OptimConfig
 from experiments.runs.progress import is_terminal
+from lightning_modules.backbones.settings import ModelSettings
 
 if TYPE_CHECKING:
     import torch
 
     from datamodules.benchmarks import Pairs
     from datamodules.image_text import ImageTextDataModule
-    from lightning_modules.base import AlignmentModule
+    from lightning_modules.backbones.backbone import Backbone
     from negatives.writers.write import BatchWriter, Writer
 
 Plan = TypeVar("Plan")
@@ -79,14 +79,14 @@ def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
 
 
 def build_module(
-    model: ModelConfig,
+    model: ModelSettings,
     optim: OptimConfig | None = None,
     *,
     captions: Iterable[str] = (),
     processor_folder: Path | None = None,
     dtype: torch.dtype | None = None,
     seed: int = 0,
-) -> AlignmentModule:
+) -> Backbone:
     """A scorer, from published weights or built tiny.
 
     Args:
@@ -100,11 +100,11 @@ def build_module(
     Raises:
         InputError: the checkpoint cannot be loaded, or the settings contradict each other.
     """
-    from lightning_modules.backbones.registry import Source, build_backbone
+    from lightning_modules.backbones.build import Source, build_backbone
 
     _quiet_transformers()
     source = Source(captions, processor_folder, dtype or "auto")
-    return build_backbone(dataclasses.asdict(model), source, {**_optim_arguments(optim or OptimConfig()), "seed": seed})
+    return build_backbone(model, source, {**_optim_arguments(optim or OptimConfig()), "seed": seed})
 
 
 def _quiet_transformers() -> None:
@@ -121,7 +121,7 @@ def _optim_arguments(config: OptimConfig) -> dict[str, Any]:
     return {**arguments, "betas": tuple(arguments["betas"])}
 
 
-def load_run(folder: Path, *, score: str | None = None) -> tuple[AlignmentModule, ExperimentConfig]:
+def load_run(folder: Path, *, score: str | None = None) -> tuple[Backbone, ExperimentConfig]:
     """The trained scorer of a run's folder, in eval mode, and the run's configuration.
 
     Args:
@@ -131,12 +131,12 @@ def load_run(folder: Path, *, score: str | None = None) -> tuple[AlignmentModule
     Raises:
         InputError: the folder is no finished run, or its weights do not fit its configuration.
     """
-    from experiments.config.load import load_config
+    from experiments.config.load import load_saved
     from lightning_modules.scoring.runs import check_finished, load_trained, weights_dtype
 
     check_finished(folder)
     overrides = [] if score is None else [f"model.score={score}"]
-    config = load_config(ExperimentConfig, folder / "config.yaml", overrides, check_files=False)
+    config = load_saved(ExperimentConfig, folder / "config.yaml", overrides)
     _quiet_transformers()
-    model, dtype = dataclasses.asdict(config.model), weights_dtype(config.trainer.precision)
-    return load_trained(folder, model, dtype=dtype, optim=_optim_arguments(config.optim)), config
+    dtype = weights_dtype(config.trainer.precision)
+    return load_trained(folder, config.model, dtype=dtype, optim=_optim_arguments(config.optim)), config

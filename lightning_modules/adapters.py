@@ -1,26 +1,31 @@
-"""LoRA adapters (PEFT) on parts of a backbone, and the table of what trains."""
+"""LoRA adapters (PEFT) on parts of a backbone, and the table of what trains.
+
+Importing this imports neither torch nor PEFT: a configuration is read before.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from peft import LoraConfig, inject_adapter_in_model
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoraSettings:
-    """LoRA's rank, scale and dropout, and the parts of the model whose linear layers it adapts.
+    """LoRA adapters (PEFT)."""
 
-    `targets` are names of a backbone's parts (language_model, vision, qformer, projector, text) or of its modules;
-    where there are none, the part that the backbone's authors train.
-    """
-
-    rank: int = 128
-    alpha: int = 256
-    dropout: float = 0.05
-    targets: tuple[str, ...] = ()
+    rank: int = field(default=128, metadata={"min": 1})
+    """Rank of the update matrices."""
+    alpha: int = field(default=256, metadata={"min": 1})
+    """Scale: updates are multiplied by alpha / rank."""
+    dropout: float = field(default=0.05, metadata={"min": 0.0, "max": 1.0})
+    """Dropout in front of the update matrices."""
+    targets: list[str] = field(default_factory=list)
+    """Parts of the backbone whose linear layers get adapters (language_model, vision, projector; blip2: qformer; clip:
+    towers), or names of modules. Empty: the part that the backbone's authors train."""
 
 
 Parts = Mapping[str, Sequence[str]]
@@ -41,6 +46,9 @@ def add_lora(model: nn.Module, settings: LoraSettings, parts: Parts) -> list[str
     Raises:
         ValueError: a target has no linear layer (an adapter that matches nothing would train nothing).
     """
+    from peft import LoraConfig, inject_adapter_in_model
+    from torch import nn
+
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     names: list[str] = []
     for target in settings.targets or tuple(parts)[:1]:
@@ -82,6 +90,7 @@ class TrainableRow:
 def trainable_rows(network: nn.Module) -> list[TrainableRow]:
     """What trains, one row for each part of the model inside the network, weights and adapters apart.
 
+    >>> from torch import nn
     >>> parts = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(3, 1).requires_grad_(False)})
     >>> [(row.module, row.trainable, row.total) for row in trainable_rows(nn.ModuleDict({"clip": parts}))]
     [('clip.a', 9, 9), ('clip.b', 0, 4)]

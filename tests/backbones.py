@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from datamodules.batch import ImageTextRow
-from lightning_modules.backbones.llava import pad_to_square
+from lightning_modules.backbones.backbone import Backbone
+from lightning_modules.backbones.llava_encoder import pad_to_square
 from lightning_modules.base import AlignmentModule
-from tests.tiny import tiny_module
-from tests.tiny_blip2 import blip2_pair_logit, tiny_blip2_module
-from tests.tiny_clip import clip_pair_logit, tiny_clip_module
-from tests.tiny_loss import biased_clip_module
+from tests.tiny import tiny_backbone
+from tests.tiny_blip2 import blip2_pair_logit
+from tests.tiny_clip import clip_pair_logit
+from tests.tiny_loss import in_table
 
 
 @dataclass(frozen=True)
 class TinyBackbone:
-    """`build` makes the same module at every call; `pair_logit` takes a row's image and its first caption.
+    """A backbone's line: its name, one pair's match logit by the plain model, and what differs from other backbones.
 
-    `sums_over_pairs`: the loss is a mean over cells that do not see each other, so that pairs alone make the same one.
+    Attributes:
+        name: in `lightning_modules.backbones.BACKBONES`.
+        pair_logit: takes a row's image and its first caption.
+        loss: the one that it is trained by; the default where None.
+        sums_over_pairs: the loss is a mean over cells that do not see each other, so that pairs alone make the same.
+        export: overrides under which a long caption is cut; "{base}" is a published checkpoint.
     """
 
-    build: Callable[..., AlignmentModule]
+    name: str
     pair_logit: Callable[[AlignmentModule, ImageTextRow], torch.Tensor]
+    loss: str | None = None
     sums_over_pairs: bool = True
+    export: tuple[str, ...] = ("model.max_text_tokens=16",)
+
+    def build(self, seed: int = 0, **settings: Any) -> Any:
+        """The same module at every call."""
+        loss = {"loss": self.loss} if self.loss else {}
+        with in_table():  # the loss of `tiny_loss`, which is a test's own
+            return tiny_backbone(self.name, seed, **loss, **settings)
 
 
 def llava_pair_logit(module: AlignmentModule, item: ImageTextRow) -> torch.Tensor:
@@ -41,24 +56,24 @@ def llava_pair_logit(module: AlignmentModule, item: ImageTextRow) -> torch.Tenso
 
 
 BACKBONES = {
-    "llava": TinyBackbone(tiny_module, llava_pair_logit),
-    "blip2": TinyBackbone(tiny_blip2_module, blip2_pair_logit),
-    "clip": TinyBackbone(tiny_clip_module, clip_pair_logit, sums_over_pairs=False),
+    "llava": TinyBackbone("llava", llava_pair_logit, export=("model.loss=lm", "model.max_text_tokens=120")),
+    "blip2": TinyBackbone(
+        "blip2",
+        blip2_pair_logit,
+        export=("model.checkpoint={base}", "model.score=itm_itc", "model.max_text_tokens=16"),
+    ),
+    "clip": TinyBackbone("clip", clip_pair_logit, sums_over_pairs=False),
 }
 TRAININGS = {
     **BACKBONES,
-    "blip2_itc_itm": TinyBackbone(partial(tiny_blip2_module, loss="itc_itm"), blip2_pair_logit, sums_over_pairs=False),
-    "clip_ce_clip": TinyBackbone(partial(tiny_clip_module, loss="ce_clip"), clip_pair_logit, sums_over_pairs=False),
-    "clip_biased": TinyBackbone(biased_clip_module, clip_pair_logit),
+    "blip2_itc_itm": TinyBackbone("blip2", blip2_pair_logit, "itc_itm", sums_over_pairs=False),
+    "clip_ce_clip": TinyBackbone("clip", clip_pair_logit, "ce_clip", sums_over_pairs=False),
+    "clip_biased": TinyBackbone("clip", clip_pair_logit, "biased"),
 }
 """The backbones, their further losses that see other rows and ranks, and a loss with a parameter of its own."""
 
 
-def save_published(module: AlignmentModule, folder: Path) -> None:
+def save_published(module: Backbone, folder: Path) -> None:
     """A tiny model in the format of published checkpoints: safetensors, configuration, tokenizer, image processor."""
-    (model,) = module.network.children()
-    state = model.state_dict()
-    if "logit_scale" in state:  # one axis in training, none in CLIP's own format
-        state["logit_scale"] = state["logit_scale"].squeeze()
-    model.save_pretrained(folder, state_dict=state)
+    copy.deepcopy(module).to_transformers().save_pretrained(folder)
     module.processor.save_pretrained(folder)

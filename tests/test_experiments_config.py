@@ -10,8 +10,18 @@ from typing import Any
 import pytest
 from omegaconf import MISSING
 
-from experiments.config import filter_schemas, generate_schemas, model_schemas, schemas
-from experiments.config.load import ConfigError, describe, load_config, load_mapping, read_yaml, to_yaml
+from experiments.config import (
+    data_schemas,
+    evaluation_schemas,
+    filter_schemas,
+    generate_schemas,
+    schemas,
+    sweep_schemas,
+    trainer_schemas,
+)
+from experiments.config.help import key_table
+from experiments.config.load import ConfigError, describe, load_config, load_mapping, load_saved, read_yaml, to_yaml
+from lightning_modules.backbones.settings import model_schema
 
 
 @dataclass
@@ -211,15 +221,15 @@ def test_files_that_are_still_to_be_made_are_not_missed(tmp_path: Path) -> None:
 
 def test_noise_images_are_not_for_a_contrastive_loss() -> None:
     words = ["data.captions=a", "data.negatives=b", "model.backbone=clip", "data.mixing.image_dropout=0.1"]
-    with pytest.raises(ConfigError, match=r"`data\.mixing\.image_dropout` must be 0 where `model\.backbone` is clip"):
+    with pytest.raises(ConfigError, match=r"`data\.mixing\.image_dropout` must be 0 where `model\.loss` is itc"):
         load_config(schemas.ExperimentConfig, None, words, check_files=False)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model.itc_itm.itc_weight=2"], r"`model\.itc_itm` belongs to the loss itc_itm, and `model\.loss` is itm"),
-        (["model.loss=itm", "model.itc_itm.temperature=0.1"], r"`model\.itc_itm` belongs to .*`model\.loss` is itm"),
+        (["model.itc_itm.itc_weight=2"], r"`model\.itc_itm` belongs to the loss itc_itm, which is not .*`model\.loss`"),
+        (["model.loss=itm", "model.itc_itm.temperature=0.1"], r"`model\.itc_itm` belongs to .*`model\.loss`: choose"),
         (
             ["model.loss=itm", "model.score=itc"],
             r"`model\.score` must be itm without `model\.checkpoint`, or .*itc_itm",
@@ -256,7 +266,7 @@ def test_a_tiny_blip2_that_itc_trains_has_all_scores(score: str) -> None:
         f"model.score={score}",
     ]
     model = load_config(schemas.ExperimentConfig, None, words, check_files=False).model
-    assert (model.score, model.itc_itm) == (score, model_schemas.ItcItmLossConfig())
+    assert model == model_schema("blip2", "itc_itm")(loss="itc_itm", score=score)  # type: ignore[call-arg]
 
 
 def test_what_does_not_go_with_clip_is_a_fault() -> None:
@@ -317,7 +327,7 @@ def test_a_curriculum_and_the_rows_of_a_contrast_fit_the_training() -> None:
         load_config(schemas.ExperimentConfig, None, words, check_files=False)
     load_config(schemas.ExperimentConfig, None, [*words, "trainer.max_epochs=3"], check_files=False)
     words = ["data.captions=a", "data.negatives=b", "model.backbone=clip", "data.mixing.positives=2"]
-    with pytest.raises(ConfigError, match=r"`data.mixing.positives` must be 1 where `model.backbone` is clip"):
+    with pytest.raises(ConfigError, match=r"`data.mixing.positives` must be 1 where `model.loss` is itc"):
         load_config(schemas.ExperimentConfig, None, words, check_files=False)
 
 
@@ -326,7 +336,7 @@ def test_a_curriculum_and_the_rows_of_a_contrast_fit_the_training() -> None:
     [
         (
             ["model.loss=itc", "model.ce_clip.imc_weight=0.5"],
-            "`model.ce_clip` belongs to the loss ce_clip, and `model.loss` is itc",
+            "`model.ce_clip` belongs to the loss ce_clip, which is not the one of `model.loss`",
         ),
         (["model.loss=ce_clip", "data.mixing.negatives=0"], "`data.mixing.negatives` must be above 0"),
     ],
@@ -369,10 +379,10 @@ def test_a_mixing_that_cannot_be_drawn_is_a_fault(word: str) -> None:
 
 def test_rules_between_keys_are_reported_together() -> None:
     words = ["data.subset=kept", "data.captions=[a, b]", "data.negatives=c", "model.question=why"]
-    words += ["trainer.strategy=fsdp", "trainer.precision=16-mixed", "model.loss=itc", "model.backbone=llava"]
+    words += ["trainer.strategy=fsdp", "trainer.precision=16-mixed", "model.backbone=llava"]
     with pytest.raises(ConfigError) as caught:
         load_config(schemas.ExperimentConfig, None, words, check_files=False)
-    for key in ("data.verdicts", "data.image_root", "trainer.precision", "model.question", "model.loss"):
+    for key in ("data.verdicts", "data.image_root", "trainer.precision", "model.question"):
         assert f"`{key}` must" in str(caught.value)
 
 
@@ -382,7 +392,8 @@ def test_yaml_of_a_configuration_reads_back_as_itself(tmp_path: Path) -> None:
     assert load_config(Outer, write(tmp_path / "a.yaml", to_yaml(config))) == config
 
 
-ALL = vars(schemas) | vars(model_schemas) | vars(generate_schemas) | vars(filter_schemas)
+FILES = (data_schemas, evaluation_schemas, filter_schemas, generate_schemas, schemas, sweep_schemas, trainer_schemas)
+ALL = {name: schema for file in FILES for name, schema in vars(file).items()}
 VERB_SCHEMAS = [schema for name, schema in ALL.items() if name.endswith("Config")]
 
 
@@ -399,3 +410,62 @@ def test_description_shows_type_default_rule_and_nesting() -> None:
     assert keys["table"][1:] == ("str or null", "null", "A file.", "an existing file")
     assert {"spare.rate", "parts.NAME.kind", "steps.N.kind"} <= set(keys)
     assert {key.name: key.default for key in describe(Required)}["name"] == "required"
+
+
+DATA = ["data.captions=a", "data.negatives=b"]
+UNKNOWN = {
+    "model.backbone=clp": "`model.backbone` must be one of llava, blip2, clip, got 'clp'. Did you mean clip?",
+    "model.loss=listwize": (
+        "`model.loss` must be one of lm, binary, listwise where the backbone is llava, got 'listwize'. Did you mean "
+        "listwise?"
+    ),
+}
+
+
+@pytest.mark.parametrize("word", UNKNOWN)
+def test_an_unknown_backbone_or_loss_is_one_fault_with_the_nearest_and_the_list(word: str) -> None:
+    # keys that may belong to what was meant are not judged by what it is not
+    with pytest.raises(ConfigError) as caught:
+        load_config(schemas.ExperimentConfig, None, [*DATA, word, "model.activation=gelu"], check_files=False)
+    assert caught.value.faults == (f"{UNKNOWN[word]} (command line)",)
+
+
+def test_a_model_section_has_the_keys_of_its_backbone_and_loss_alone() -> None:
+    words = [*DATA, "model.backbone=clip", "model.score=itc", "model.activaton=gelu"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(schemas.ExperimentConfig, None, words, check_files=False)
+    of_another, misspelt = caught.value.faults
+    assert of_another.startswith("`model.score` is no known key, the keys here are backbone, checkpoint, tiny, loss,")
+    assert misspelt == "`model.activaton` is no known key, did you mean `model.activation`? (command line)"
+
+
+def test_a_backbone_may_be_interpolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ITM_BACKBONE", "clip")
+    words = [*DATA, "model.backbone=${oc.env:ITM_BACKBONE}", "model.activation=gelu"]
+    model = load_config(schemas.ExperimentConfig, None, words, check_files=False).model
+    assert (model.backbone, model.activation) == ("clip", "gelu")  # type: ignore[attr-defined]
+
+
+def test_a_configuration_of_an_older_run_reads_as_todays(tmp_path: Path) -> None:
+    words = [*DATA, "model.backbone=clip", "model.activation=gelu"]
+    config = load_config(schemas.ExperimentConfig, None, words, check_files=False)
+    older = to_yaml(config).replace(
+        "  activation: gelu", "  activation: gelu\n  score: null\n  itc_itm: {itc_weight: 1.0}"
+    )
+    path = write(tmp_path / "config.yaml", older)
+    assert load_saved(schemas.ExperimentConfig, path) == config
+    with pytest.raises(ConfigError, match=r"`model\.score` is no known key"):
+        load_config(schemas.ExperimentConfig, path, check_files=False)
+
+
+def test_the_help_says_whose_a_key_is() -> None:
+    table = key_table(schemas.ExperimentConfig)
+    lines = dict(re.findall(r"^  (model\.\S+) .*\n      (.*)$", table, re.MULTILINE))
+    assert lines["model.activation"].startswith("(backbone clip) Overrules")
+    assert lines["model.score"].startswith("(backbone blip2) The match logit")
+    assert lines["model.ce_clip.imc_weight"].startswith("(loss ce_clip) Weight of IMC")
+    assert lines["model.tune"].startswith("full: all weights")
+    words = " ".join(table.split())
+    assert "llava: lm, binary, listwise; blip2: itm, itc_itm; clip: itc, ce_clip." in words
+    assert table.count("  model.score ") == 1, "a key that both losses have is listed once"
+    assert table.index("model.ce_clip.imc_weight") < table.index("optim.lr")

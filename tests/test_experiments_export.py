@@ -22,20 +22,19 @@ from datamodules.mixing_settings import Curriculum, Mixing
 from experiments.__main__ import main
 from experiments.build import load_run
 from experiments.config.data_schemas import DataConfig
-from experiments.config.model_schemas import CeClipLossConfig
 from experiments.config.schemas import ExperimentConfig
 from experiments.report.card import Card, Licence, render_card
 from experiments.report.card_sources import Certified, Evaluation, TableSource, find_certificate, find_evaluations
 from experiments.report.training_recipe import recipe, row_of_training
 from experiments.verbs import export
 from lightning_modules import load_scorer
+from lightning_modules.backbones.settings import model_settings
 from negatives.filtering.certificate import Certificate, Kept
 from negatives.judging.bias_metrics import Estimate
 from negatives.tables.captions import InputError, write_json
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import CAPTIONS, TINY_OVERRIDES, photo, tiny_tables
 
-CONFIGS = {"llava": "llava_tiny_scenes", "blip2": "blip2_tiny_scenes", "clip": "clip_tiny_scenes"}
 LONG = " ".join(["two cats and a dog sleep on an old sofa (on its back);"] * 12)
 PAIRS = [
     *(((16, 16), caption) for caption in CAPTIONS),
@@ -65,8 +64,8 @@ json.dump(scores, sys.stdout)
 
 def train_words(tables: Path, backbone: str, output: Path, *words: str) -> list[str]:
     data = [f"data.{name}={tables / 'train' / f'{name}.parquet'}" for name in ("captions", "negatives")]
-    base = ["train", f"experiments/configs/{CONFIGS[backbone]}.yaml", *data, f"output_dir={output}", f"name={backbone}"]
-    return [*base, *TINY_OVERRIDES, "logging.wandb=disabled", *words]
+    base = ["train", "experiments/configs/clip_tiny_scenes.yaml", f"model.backbone={backbone}", *data]
+    return [*base, f"output_dir={output}", f"name={backbone}", *TINY_OVERRIDES, "logging.wandb=disabled", *words]
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +120,12 @@ def test_the_code_on_a_card_scores_as_the_training_did(tables: Path, tmp_path: P
     for index, (path, (size, _)) in enumerate(zip(images, PAIRS, strict=True)):
         photo(index, *size).save(path)
     expected, tolerance = {}, {}
-    full = {
-        "llava": ["model.loss=lm", "model.max_text_tokens=120"],
-        "blip2": [f"model.checkpoint={tmp_path / 'base/blip2'}", "model.score=itm_itc", "model.max_text_tokens=16"],
-        "clip": ["model.max_text_tokens=16"],
-    }
-    for backbone in BACKBONES:
-        save_published(BACKBONES[backbone].build(), tmp_path / "base" / backbone)
+    for backbone, tiny in BACKBONES.items():
+        save_published(tiny.build(), tmp_path / "base" / backbone)
+        full = [word.format(base=tmp_path / "base" / backbone) for word in tiny.export]
         lora = [f"model.checkpoint={tmp_path / 'base' / backbone}", "model.tune=lora", "model.adapter.rank=2"]
         lora += ["model.train_vision=false", "optim.lr=0.02"]  # so that all that trains moves a score
-        for kind, words in {"full": full[backbone], "lora": lora}.items():
+        for kind, words in {"full": full, "lora": lora}.items():
             folder = tmp_path / f"{backbone}-{kind}"
             assert main(train_words(tables, backbone, folder, *words, "trainer.max_steps=2")) == 0
             trained = scores_in_training(folder, images)
@@ -364,15 +359,12 @@ HOSTILE = "x`\n# <img src=x onerror=alert(1)> [a](javascript:b) | *c* ---\u202e{
 def hostile_card(backbone: str = "llava", **changed: str) -> str:
     """A card whose every name, path, question and note wants to be Markdown, HTML, YAML or Python."""
     experiment = ExperimentConfig(name=HOSTILE)
-    experiment.model.backbone, experiment.model.checkpoint = backbone, HOSTILE
+    experiment.model = model_settings({"backbone": backbone, "checkpoint": HOSTILE})
     experiment.data.verdicts, experiment.data.neighbours, experiment.data.subset = HOSTILE, HOSTILE, "kept"
     quoting = '\'"""\n```\nraise SystemExit(7)\n{caption}'
-    settings = {
-        "llava": {"system": HOSTILE, "question": quoting, "loss": "lm"},
-        "blip2": {"score": "itm"},
-        "clip": {"activation": "gelu"},
-    }[backbone]
-    settings |= {"max_text_tokens": 77, "long_captions": "truncate", **changed}
+    settings = BACKBONES[backbone].build().scorer_settings()
+    settings |= {"system": HOSTILE, "question": quoting} if "question" in settings else {}
+    settings |= {"max_text_tokens": 77, **changed}
     scorer = {"format": 1, "backbone": backbone, "model": settings, "dtype": "float32"}
     scorer["base"] = {"checkpoint": quoting, "weights": "0123456789abcdef"}
     row = dict.fromkeys(("set", "negative_type", "pairs"), HOSTILE)
@@ -392,7 +384,7 @@ def hostile_card(backbone: str = "llava", **changed: str) -> str:
         evaluations=[Evaluation(HOSTILE, [row], HOSTILE)],
         provenance={"git": {"commit": HOSTILE, "dirty": True}, "packages": {HOSTILE: HOSTILE}},
     )
-    return render_card(card, edge=16, max_words=50, punctuation='."')
+    return render_card(card, edge=16)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -431,11 +423,11 @@ def test_hostile_words_on_a_card_are_only_words(backbone: str) -> None:
 )
 def test_only_a_name_on_the_hub_becomes_the_cards_base_model(name: str, on_hub: bool) -> None:
     experiment = ExperimentConfig(name="x")
-    experiment.model.backbone, experiment.model.checkpoint = "clip", name
+    experiment.model = model_settings({"backbone": "clip", "checkpoint": name})
     settings = {"activation": "gelu", "max_text_tokens": 77, "long_captions": "truncate"}
     scorer: dict[str, object] = {"format": 1, "backbone": "clip", "model": settings, "dtype": "float32"}
     card = Card(experiment, scorer, merged=False, licence=Licence("mit", "MIT", ""), image_backend="pil")
-    text = render_card(card, edge=16, max_words=50, punctuation="")
+    text = render_card(card, edge=16)
     front = yaml.safe_load(text.split("\n---\n")[0])
     assert front.get("base_model") == (name if on_hub else None)
     assert front["license"] == "mit"
@@ -569,17 +561,17 @@ def test_a_recipe_tells_what_overrules_what() -> None:
 
 
 def test_a_recipe_tells_the_settings_of_its_loss_and_of_no_other() -> None:
-    experiment = ExperimentConfig()
+    experiment = ExperimentConfig(model=model_settings({"backbone": "clip"}))
     assert not any(name.startswith("settings") for name in recipe(experiment, {}))
-    experiment.model.backbone, experiment.model.loss = "clip", "ce_clip"
-    experiment.model.ce_clip = CeClipLossConfig(imc_weight=0.25)
+    ranked = {"backbone": "clip", "loss": "ce_clip", "ce_clip": {"imc_weight": 0.25}}
+    experiment.model = model_settings(ranked)
     told = recipe(experiment, {})
     assert told["loss"] == "ce_clip"
     assert told["settings of ce_clip"] == (
         "hard_negatives: yes, imc_weight: 0.25, cmr_weight: 0.2, rank_threshold: mean, initial_rank_threshold: 0, "
         "rank_threshold_bound: 10, reference: no"
     )
-    experiment.model.backbone, experiment.model.loss = "blip2", "itc_itm"
+    experiment.model = model_settings({"backbone": "blip2", "loss": "itc_itm"})
     told = recipe(experiment, {})
     assert "settings of ce_clip" not in told
     assert told["settings of itc_itm"].startswith("itc_weight: 1, itm_weight: 1, in_batch_negatives: yes, label_")

@@ -15,7 +15,8 @@ from torch import nn
 
 from datamodules.batch import CaptionTooLongError
 from lightning_modules.adapters import LoraSettings
-from lightning_modules.backbones.blip2_itm import SCORES, Blip2Encoder, Blip2ItmModule, clean_words, load_blip2
+from lightning_modules.backbones.blip2_itm import SCORES, Blip2ItmModule, Blip2Settings
+from lightning_modules.backbones.blip2_network import Blip2Encoder, clean_words
 from lightning_modules.backbones.tiny.blip2 import tiny_blip2, tiny_blip2_processor
 from tests.tiny import CAPTIONS, SHAPE, photo, row
 from tests.tiny_blip2 import blip2_pair_logit, plain_outputs, tiny_blip2_module
@@ -232,7 +233,7 @@ def test_the_attention_dropout_of_a_checkpoint_is_that_of_training_and_of_nothin
     config = json.loads((tmp_path / "config.json").read_text())
     config["qformer_config"]["attention_probs_dropout_prob"] = 0.5
     (tmp_path / "config.json").write_text(json.dumps(config))
-    loaded = Blip2ItmModule(*load_blip2(tmp_path), lr=1e-3)
+    loaded = Blip2ItmModule(*Blip2ItmModule.load_model(tmp_path, Blip2Settings()), lr=1e-3)
     batch = loaded.collator()(ROWS)
     assert torch.equal(loaded.eval().logits(batch), module.logits(batch))
     loaded.on_fit_start()
@@ -392,7 +393,7 @@ def test_a_checkpoint_of_the_published_format_gives_equal_logits(
     module: Blip2ItmModule, tmp_path: Path, layout: str
 ) -> None:
     save_published(module, tmp_path, layout)
-    blip2, processor = load_blip2(tmp_path)
+    blip2, processor = Blip2ItmModule.load_model(tmp_path, Blip2Settings())
     assert blip2.vision_model.config._attn_implementation == "sdpa"
     loaded = Blip2ItmModule(blip2, processor, lr=1e-3, score="itm_itc").eval()
     ours, theirs = module.collator()(ROWS), loaded.collator()(ROWS)
@@ -405,7 +406,7 @@ def test_a_pickled_checkpoint_is_refused(module: Blip2ItmModule, tmp_path: Path)
     torch.save(module.network.blip2.state_dict(), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(OSError, match="safetensors"):
-        load_blip2(tmp_path)
+        Blip2ItmModule.load_model(tmp_path, Blip2Settings())
 
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["bf16-true", "bf16-mixed"])
@@ -414,7 +415,9 @@ def test_half_precision_keeps_logits_in_float32_and_close(
 ) -> None:
     """bf16-true: loaded in bfloat16. bf16-mixed: float32 weights under autocast."""
     save_published(module, tmp_path)
-    blip2, processor = load_blip2(tmp_path, dtype=torch.float32 if autocast else torch.bfloat16)
+    blip2, processor = Blip2ItmModule.load_model(
+        tmp_path, Blip2Settings(), dtype=torch.float32 if autocast else torch.bfloat16
+    )
     half = Blip2ItmModule(blip2, processor, lr=1e-3).eval()
     batch = half.collator()(ROWS)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -430,7 +433,7 @@ def test_half_precision_keeps_logits_in_float32_and_close(
 
 def test_training_starts_in_train_mode(module: Blip2ItmModule, tmp_path: Path) -> None:
     save_published(module, tmp_path)
-    blip2, processor = load_blip2(tmp_path)
+    blip2, processor = Blip2ItmModule.load_model(tmp_path, Blip2Settings())
     loaded = Blip2ItmModule(blip2, processor, lr=1e-3)
     assert not blip2.training
     loaded.on_fit_start()

@@ -23,9 +23,10 @@ from transformers import AutoProcessor, CLIPConfig, CLIPModel, CLIPTextConfig, C
 
 from datamodules.batch import UNKNOWN, CaptionTooLongError, ImageTextBatch, ImageTextRow
 from lightning_modules.adapters import LoraSettings
-from lightning_modules.backbones.clip import ClipModule, choose_activation, load_clip
+from lightning_modules.backbones.clip import ClipModule
+from lightning_modules.backbones.clip_activation import choose_activation, load_clip
+from lightning_modules.backbones.settings import TinyShape
 from lightning_modules.backbones.tiny.clip import tiny_clip, tiny_clip_processor, train_clip_tokenizer
-from lightning_modules.backbones.tiny.llava import TinyShape
 from lightning_modules.checkpoint import load_weights, save_weights
 from lightning_modules.sharding import shard_network
 from tests.tiny import CAPTIONS, SHAPE, photo, row

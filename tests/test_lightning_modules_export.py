@@ -20,19 +20,17 @@ from transformers import AutoProcessor, PreTrainedModel
 
 from datamodules.batch import InputError
 from experiments.build import build_module
-from experiments.config.model_schemas import AdapterConfig, ModelConfig
 from lightning_modules import Scorer, load_scorer
 from lightning_modules.adapters import LoraSettings
-from lightning_modules.backbones.registry import Source, build_backbone
-from lightning_modules.base import AlignmentModule
+from lightning_modules.backbones.backbone import Backbone
+from lightning_modules.backbones.build import Source, build_backbone
+from lightning_modules.backbones.settings import model_settings
 from lightning_modules.scoring.export import (
     base_fingerprint,
     load_adapters,
     load_base,
     merge_adapters,
     other_parameters,
-    plain_model,
-    plain_processor,
     save_adapters,
     save_whole,
     scorer_content,
@@ -54,11 +52,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @torch.no_grad()
-def trained(published: Path, backbone: str, *targets: str, train_vision: bool | None = None) -> AlignmentModule:
+def trained(published: Path, backbone: str, *targets: str, train_vision: bool | None = None) -> Backbone:
     """A module with adapters; all that trains has moved."""
-    adapter = AdapterConfig(rank=2, alpha=4, dropout=0.0, targets=list(targets))
-    config = ModelConfig(backbone, str(published / backbone), tune="lora", adapter=adapter, train_vision=train_vision)
-    module = build_module(config).eval()
+    adapter = {"rank": 2, "alpha": 4, "dropout": 0.0, "targets": list(targets)}
+    config = {"backbone": backbone, "checkpoint": str(published / backbone), "tune": "lora", "adapter": adapter}
+    module = build_module(model_settings({**config, "train_vision": train_vision})).eval()
     torch.manual_seed(0)
     for parameter in module.network.parameters():
         if parameter.requires_grad:
@@ -66,7 +64,7 @@ def trained(published: Path, backbone: str, *targets: str, train_vision: bool | 
     return module
 
 
-def save(module: AlignmentModule, folder: Path, base: Path) -> Path:
+def save(module: Backbone, folder: Path, base: Path) -> Path:
     """The folder of a module's adapters with its scorer.json."""
     content = scorer_content(module)
     save_adapters(module, folder, str(base))
@@ -77,7 +75,7 @@ def save(module: AlignmentModule, folder: Path, base: Path) -> Path:
 
 
 @torch.no_grad()
-def logits_with(module: AlignmentModule, model: PreTrainedModel) -> torch.Tensor:
+def logits_with(module: Backbone, model: PreTrainedModel) -> torch.Tensor:
     """The module's logits with another Transformers model in its place."""
     ((name, own),) = module.network.named_children()
     batch = module.collator()([row(0, CAPTIONS), row(1, CAPTIONS[:2])])
@@ -100,7 +98,7 @@ def test_adapters_hold_all_that_trained(
     backbone: str, targets: tuple[str, ...], train_vision: bool | None, published: Path, tmp_path: Path
 ) -> None:
     module = trained(published, backbone, *targets, train_vision=train_vision)
-    model = plain_model(module)
+    model = module.to_transformers()
     expected = logits_with(module, model)
     folder = save(module, tmp_path / "adapters", published / backbone)
     loaded, *_ = load_adapters(folder)
@@ -124,7 +122,7 @@ def test_adapters_hold_all_that_trained(
 def test_what_trained_whole_becomes_modules_to_save(
     backbone: str, modules: list[str], parameters: list[str], published: Path
 ) -> None:
-    assert trained_beside(plain_model(trained(published, backbone))) == (modules, parameters)
+    assert trained_beside(trained(published, backbone).to_transformers()) == (modules, parameters)
 
 
 def test_a_module_that_pefts_names_would_mistake_is_saved_by_its_parameters() -> None:
@@ -335,7 +333,7 @@ def test_llavas_exported_processor_pads_as_the_training_did(size: tuple[int, int
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
     image = Image.fromarray(pixels, "RGBA").convert(mode)
     expected = module.encoder([image], [["a dog"]], [[1]])["pixel_values"]
-    plain_processor(module).save_pretrained(tmp_path)
+    module.plain_processor().save_pretrained(tmp_path)
     loaded = AutoProcessor.from_pretrained(tmp_path, backend="pil")
     found = loaded.image_processor(image.convert("RGB"), return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
@@ -355,5 +353,5 @@ def test_clips_scale_is_saved_without_an_axis_and_its_scores_stay(tmp_path: Path
 def test_what_transformers_has_no_place_for_is_told(published: Path) -> None:
     assert other_parameters(trained(published, "blip2")) == {}
     model = {"backbone": "blip2", "checkpoint": str(published / "blip2"), "loss": "itc_itm"}
-    module = build_backbone({**model, "itc_itm": {"temperature": 0.5}}, Source(), {"lr": 0.0})
+    module = build_backbone(model_settings({**model, "itc_itm": {"temperature": 0.5}}), Source(), {"lr": 0.0})
     assert other_parameters(module) == {"itc_temperature": 0.5}

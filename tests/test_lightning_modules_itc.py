@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from datamodules.batch import ImageTextBatch, ImageTextRow
-from lightning_modules.losses import losses_that_read
 from lightning_modules.losses.ce_clip import CeClipSettings
 from lightning_modules.losses.global_batch import (
     ContrastLayout,
@@ -260,7 +259,7 @@ def step(rows: list[ImageTextRow], loss: str, **settings: object) -> dict[str, t
 
 def save_steps_of_this_rank(folder: str) -> None:
     rank = int(os.environ["RANK"])
-    for name, loss in product(ROWS, losses_that_read(["features"])):
+    for name, loss in product(ROWS, ("itc", "ce_clip")):
         found = step(ROWS[name]()[rank], loss, strategy="ddp", devices=2)
         torch.save(found, Path(folder) / f"{name} {loss} {rank}.pt")
 
@@ -269,7 +268,7 @@ def save_steps_of_this_rank(folder: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*(does not have many workers|LeafSpec|val_dataloader|in eval mode at the start)")
 def test_gradients_of_two_ranks_equal_those_of_one_process(tmp_path: Path) -> None:
     run_on_two_ranks(tmp_path, __name__, f"save_steps_of_this_rank({str(tmp_path)!r})")
-    for case, loss in product(ROWS, losses_that_read(["features"])):
+    for case, loss in product(ROWS, ("itc", "ce_clip")):
         expected = step([item for rank in ROWS[case]() for item in rank], loss, devices=1)
         for rank in range(2):
             found = torch.load(tmp_path / f"{case} {loss} {rank}.pt", weights_only=True)

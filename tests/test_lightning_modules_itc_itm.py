@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from datamodules.batch import ImageTextBatch, ImageTextRow
-from lightning_modules.backbones.blip2_itm import Blip2ItmModule, clean_words
+from lightning_modules.backbones.blip2_itm import Blip2ItmModule
+from lightning_modules.backbones.blip2_network import clean_words
 from lightning_modules.losses.global_batch import identity_hashes, rank_share
 from lightning_modules.losses.itc_itm import (
     ItcItmSettings,

@@ -16,7 +16,8 @@ from transformers import LlavaForConditionalGeneration
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from datamodules.batch import CaptionTooLongError
-from lightning_modules.backbones.llava import LlavaModule, YesNoPrompt, load_llava, pad_to_square
+from lightning_modules.backbones.llava import LlavaModule, LlavaSettings
+from lightning_modules.backbones.llava_encoder import YesNoPrompt, pad_to_square
 from tests.tiny import CAPTIONS, photo, row, tiny_module
 
 BACKGROUND = (122, 116, 104)
@@ -131,7 +132,7 @@ def test_a_checkpoint_of_the_published_format_gives_equal_logits(
     module: LlavaModule, tmp_path: Path, layout: str
 ) -> None:
     write_checkpoint(module, tmp_path, layout)
-    llava, processor = load_llava(tmp_path)
+    llava, processor = LlavaModule.load_model(tmp_path, LlavaSettings())
     loaded = LlavaModule(llava, processor, lr=1e-3).eval()
     rows = [row(0, CAPTIONS), row(1, CAPTIONS[:2])]
     ours, theirs = module.collator()(rows), loaded.collator()(rows)
@@ -141,7 +142,7 @@ def test_a_checkpoint_of_the_published_format_gives_equal_logits(
 
 def test_a_checkpoint_can_be_loaded_in_half_precision(module: LlavaModule, tmp_path: Path) -> None:
     write_checkpoint(module, tmp_path, "current")
-    llava, processor = load_llava(tmp_path, dtype=torch.bfloat16)
+    llava, processor = LlavaModule.load_model(tmp_path, LlavaSettings(), dtype=torch.bfloat16)
     assert llava.dtype == torch.bfloat16
     half = LlavaModule(llava, processor, lr=1e-3).eval()
     batch = half.collator()([row(0, CAPTIONS)])
@@ -151,7 +152,7 @@ def test_a_checkpoint_can_be_loaded_in_half_precision(module: LlavaModule, tmp_p
 def test_a_checkpoint_that_cannot_be_found_is_an_error(tmp_path: Path) -> None:
     for name in ("nobody/no-such-model", str(tmp_path), str(tmp_path / "gone")):
         with pytest.raises(OSError, match=r"\S"):
-            load_llava(name)
+            LlavaModule.load_model(name, LlavaSettings())
 
 
 def test_a_pickled_checkpoint_is_refused(module: LlavaModule, tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_a_pickled_checkpoint_is_refused(module: LlavaModule, tmp_path: Path) ->
     torch.save(module.network.llava.state_dict(), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(OSError, match="safetensors"):
-        load_llava(tmp_path)
+        LlavaModule.load_model(tmp_path, LlavaSettings())
 
 
 IMAGE_TOKENS = ["<image>", "a <image> b", "<imag<image>e>", "<image><image>"]
@@ -227,7 +228,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
 
 def test_training_starts_in_train_mode(module: LlavaModule, tmp_path: Path) -> None:
     write_checkpoint(module, tmp_path, "current")
-    llava, processor = load_llava(tmp_path)
+    llava, processor = LlavaModule.load_model(tmp_path, LlavaSettings())
     loaded = LlavaModule(llava, processor, lr=1e-3)
     assert not llava.training, "from_pretrained leaves eval mode, and Lightning keeps it"
     loaded.on_fit_start()

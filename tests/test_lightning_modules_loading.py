@@ -181,8 +181,14 @@ BAD_FILES: dict[str, tuple[Any, str]] = {
     "a model that is text": ({**GOOD, "model": "clip"}, "model must be a mapping, got 'clip'"),
     "a checkpoint of another place": ({**GOOD, "model": {"checkpoint": "x/y"}}, "model has no key 'checkpoint'"),
     "a key over two lines": ({**GOOD, "model": {"a\nb": 1}}, "model has no key 'a\\nb'"),
-    "a number as text": ({**GOOD, "model": {"max_text_tokens": "9"}}, "model.max_text_tokens must be int, got '9'"),
-    "a setting of another backbone": ({**GOOD, "model": {"score": "itc"}}, "model.score belongs to blip2"),
+    "a number as text": (
+        {**GOOD, "model": {"max_text_tokens": "9"}},
+        "`model.max_text_tokens` must be int or null, got '9'",
+    ),
+    "a setting of another backbone": (
+        {**GOOD, "model": {"score": "itc"}},
+        "model has no key 'score'; known are activation, max_text_tokens, long_captions",
+    ),
 }
 
 
@@ -207,7 +213,7 @@ def test_a_scorer_json_of_defaults_leaves_all_to_the_backbone() -> None:
         ("[" * 100_000, "scorer.json is no JSON"),
         ({**GOOD, "backbone": "blip2"}, "must be clip, as config.json says, got blip2"),
         ({**GOOD, "model": {"max_text_tokens": 500}}, "model.max_text_tokens must be in [3, 77]"),
-        ({**GOOD, "model": {"activation": "relu"}}, "model.activation must be one of quick_gelu, gelu, got 'relu'"),
+        ({**GOOD, "model": {"activation": "relu"}}, "`model.activation` must be one of quick_gelu, gelu, got 'relu'"),
     ],
 )
 def test_a_scorer_json_that_does_not_fit_is_one_line(
@@ -286,7 +292,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "settings from elsewhere": (
         lambda f: (f / "config.yaml").write_text("model: {backbone: '${oc.env:HOME}'}\n"),
-        "model.backbone must be one of llava, blip2, clip, got '${oc.env:HOME}'",
+        "`model.backbone` must be one of llava, blip2, clip, got '${oc.env:HOME}'",
     ),
 }
 

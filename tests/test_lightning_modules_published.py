@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.build import build_module
-from experiments.config.model_schemas import ModelConfig
 from lightning_modules.backbones.published import load_processor
+from lightning_modules.backbones.settings import model_settings
 from negatives.tables.captions import InputError
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import CAPTIONS, row
@@ -33,7 +33,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("backbone", BACKBONES)
 @torch.no_grad()
 def test_a_published_checkpoint_scores_as_the_model_it_was_saved_from(backbone: str, published: Path) -> None:
-    module, saved = build_module(ModelConfig(backbone, str(published / backbone))), BACKBONES[backbone].build()
+    module, saved = (
+        build_module(model_settings({"backbone": backbone, "checkpoint": str(published / backbone)})),
+        BACKBONES[backbone].build(),
+    )
     rows = [row(0, CAPTIONS), row(1, CAPTIONS[:2])]
     expected = saved.logits(saved.collator()(rows))
     torch.testing.assert_close(module.eval().logits(module.collator()(rows)), expected, atol=1e-5, rtol=0)
@@ -42,7 +45,7 @@ def test_a_published_checkpoint_scores_as_the_model_it_was_saved_from(backbone: 
 @pytest.mark.parametrize(("backbone", "other"), list(itertools.permutations(BACKBONES, 2)))
 def test_a_checkpoint_of_another_backbone_is_refused(backbone: str, other: str, published: Path) -> None:
     with pytest.raises(InputError, match=r"is a checkpoint of type '.*choose the model\.backbone"):
-        build_module(ModelConfig(backbone, str(published / other)))
+        build_module(model_settings({"backbone": backbone, "checkpoint": str(published / other)}))
 
 
 def spoilt(published: Path, folder: Path, backbone: str) -> tuple[Path, dict[str, torch.Tensor]]:
@@ -63,7 +66,7 @@ def test_missing_and_misshapen_weights_are_named(backbone: str, published: Path,
     del weights[gone]
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match="does not fit its own configuration") as caught:
-        build_module(ModelConfig(backbone, str(copy)))
+        build_module(model_settings({"backbone": backbone, "checkpoint": str(copy)}))
     stem = gone.removeprefix("model.").removeprefix("language_model.")
     assert stem.split(".", 1)[-1] in str(caught.value)
     assert "has shape" in str(caught.value)
@@ -76,7 +79,7 @@ def test_a_folder_with_pickled_weights_is_refused(backbone: str, published: Path
     (copy / "model.safetensors").unlink()
     torch.save(weights, copy / "pytorch_model.bin")
     with pytest.raises(InputError, match="safetensors"):
-        build_module(ModelConfig(backbone, str(copy)))
+        build_module(model_settings({"backbone": backbone, "checkpoint": str(copy)}))
 
 
 def test_a_truncated_file_is_one_line(published: Path, tmp_path: Path) -> None:
@@ -84,7 +87,7 @@ def test_a_truncated_file_is_one_line(published: Path, tmp_path: Path) -> None:
     content = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError) as caught:
-        build_module(ModelConfig("llava", str(copy)))
+        build_module(model_settings({"backbone": "llava", "checkpoint": str(copy)}))
     assert "\n" not in str(caught.value)
     assert json.loads((copy / "config.json").read_text())["model_type"] == "llava"
 
@@ -118,7 +121,7 @@ def test_code_that_comes_with_a_checkpoint_is_neither_run_nor_asked_about(
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     with_code(copy, kind)
     with contextlib.suppress(InputError):
-        build_module(ModelConfig("clip", str(copy)))
+        build_module(model_settings({"backbone": "clip", "checkpoint": str(copy)}))
     assert asked == []
     assert not [name for name in sys.modules if name.startswith("transformers_modules") and name.endswith(".own")]
 

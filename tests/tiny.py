@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from datamodules.batch import ImageTextRow
-from lightning_modules.backbones.llava import LlavaModule, YesNoPrompt, prompt_texts
-from lightning_modules.backbones.tiny.llava import TinyShape, tiny_llava, tiny_llava_processor
+from lightning_modules.backbones import backbone_class
+from lightning_modules.backbones.settings import TinyShape
 
 CAPTIONS = [
     "a red circle left of a blue square",
@@ -24,18 +25,21 @@ SHAPE = TinyShape(
 )
 
 
-def tiny_module(loss: str = "lm", seed: int = 0, **settings: object) -> LlavaModule:
-    """A two-layer LLaVA of random weights, in eval mode."""
-    prompt = YesNoPrompt()
+def tiny_backbone(backbone: str, seed: int = 0, **settings: object) -> Any:
+    """A two-layer scorer of random weights, in eval mode."""
+    found = backbone_class(backbone)
     torch.manual_seed(seed)
-    processor = tiny_llava_processor(SHAPE, prompt_texts(prompt, CAPTIONS))
-    llava = tiny_llava(SHAPE, processor.tokenizer)
+    model, processor = found.tiny(found.Settings(tiny=SHAPE), CAPTIONS, None)
     # Larger weights than the initial ones, so that logits differ by more than rounding.
-    for parameter in llava.parameters():
+    for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.2)
-    settings = {"lr": 1e-3, "train_vision": True, **settings}
-    return LlavaModule(llava, processor, prompt=prompt, loss=loss, **settings).eval()  # type: ignore[arg-type]
+    return found(model, processor, **{"lr": 1e-3, "train_vision": True, **settings}).eval()
+
+
+def tiny_module(loss: str = "lm", seed: int = 0, **settings: object) -> Any:
+    """A two-layer LLaVA of random weights, in eval mode."""
+    return tiny_backbone("llava", seed, loss=loss, **settings)
 
 
 def photo(seed: int, width: int = 24, height: int = 16) -> Image.Image:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from datamodules.batch import ImageTextRow
-from lightning_modules.backbones.blip2_itm import Blip2ItmModule, clean_words
-from lightning_modules.backbones.tiny.blip2 import tiny_blip2, tiny_blip2_processor
+from lightning_modules.backbones.blip2_itm import Blip2ItmModule
+from lightning_modules.backbones.blip2_network import clean_words
 from lightning_modules.base import AlignmentModule
-from tests.tiny import CAPTIONS, SHAPE
+from tests.tiny import tiny_backbone
 
 
-def tiny_blip2_module(seed: int = 0, **settings: object) -> Blip2ItmModule:
+def tiny_blip2_module(seed: int = 0, **settings: object) -> Any:
     """A two-layer BLIP-2 of random weights, in eval mode."""
-    torch.manual_seed(seed)
-    processor = tiny_blip2_processor(SHAPE, CAPTIONS)
-    blip2 = tiny_blip2(SHAPE, processor.tokenizer)
-    # Larger weights than the initial ones, so that logits differ by more than rounding.
-    for parameter in blip2.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
-    settings = {"lr": 1e-3, "train_vision": True, **settings}
-    return Blip2ItmModule(blip2, processor, **settings).eval()  # type: ignore[arg-type]
+    return tiny_backbone("blip2", seed, **settings)
 
 
 def plain_outputs(module: AlignmentModule, item: ImageTextRow, *, itm: bool) -> torch.Tensor:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from datamodules.batch import ImageTextRow
 from lightning_modules.backbones.clip import ClipModule
-from lightning_modules.backbones.tiny.clip import tiny_clip, tiny_clip_processor
 from lightning_modules.base import AlignmentModule
-from tests.tiny import CAPTIONS, SHAPE
+from tests.tiny import tiny_backbone
 
 
-def tiny_clip_module(seed: int = 0, **settings: object) -> ClipModule:
+def tiny_clip_module(seed: int = 0, **settings: object) -> Any:
     """A two-layer CLIP of random weights, in eval mode."""
-    torch.manual_seed(seed)
-    processor = tiny_clip_processor(SHAPE, CAPTIONS)
-    clip = tiny_clip(SHAPE, processor.tokenizer)
-    # Larger weights than the initial ones, so that logits differ by more than rounding.
-    for parameter in clip.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
-    settings = {"lr": 1e-3, **settings}
-    return ClipModule(clip, processor, **settings).eval()  # type: ignore[arg-type]
+    return tiny_backbone("clip", seed, **settings)
 
 
 def clip_pair_logit(module: AlignmentModule, item: ImageTextRow) -> torch.Tensor:

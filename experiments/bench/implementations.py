@@ -12,8 +12,10 @@ from PIL import Image
 
 from datamodules.batch import NEGATIVE, POSITIVE, ImageTextRow
 from experiments.bench.models import CAPTIONS, Preset, build_blip2, build_llava, count_parameters
-from lightning_modules.backbones.blip2_itm import MATCH, NO_MATCH, Blip2ItmModule, clean_words
-from lightning_modules.backbones.llava import LlavaEncoder, LlavaModule, pad_to_square
+from lightning_modules.backbones.blip2_itm import Blip2ItmModule
+from lightning_modules.backbones.blip2_network import MATCH, NO_MATCH, clean_words
+from lightning_modules.backbones.llava import LlavaModule
+from lightning_modules.backbones.llava_encoder import LlavaEncoder, pad_to_square
 from lightning_modules.backbones.packing import PREFIX_SEGMENT
 from lightning_modules.base import AlignmentModule
 

@@ -20,9 +20,11 @@ from transformers import (
 
 from lightning_modules.adapters import LoraSettings
 from lightning_modules.backbones.blip2_itm import Blip2ItmModule
-from lightning_modules.backbones.llava import LlavaModule, YesNoPrompt, prompt_texts
+from lightning_modules.backbones.llava import LlavaModule
+from lightning_modules.backbones.llava_encoder import YesNoPrompt, prompt_texts
+from lightning_modules.backbones.settings import TinyShape
 from lightning_modules.backbones.tiny.blip2 import tiny_blip2_processor
-from lightning_modules.backbones.tiny.llava import TinyShape, tiny_llava_processor
+from lightning_modules.backbones.tiny.llava import tiny_llava_processor
 from lightning_modules.base import AlignmentModule
 
 FULL, LORA = "full", "lora"
@@ -218,7 +220,7 @@ def build_blip2(preset: Preset, tune: str) -> Blip2ItmModule:
     )
     blip2 = Blip2ForImageTextRetrieval(config)
     nn.init.normal_(blip2.query_tokens, std=spread)  # 0 as built, where all queries compute the same
-    lora = LoraSettings(targets=("qformer",)) if tune == LORA else None
+    lora = LoraSettings(targets=["qformer"]) if tune == LORA else None
     return Blip2ItmModule(blip2, processor, lora=lora, lr=1e-4)
 
 

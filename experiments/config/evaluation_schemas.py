@@ -30,8 +30,9 @@ class EvaluateConfig:
     """Folder of a finished `itm train`."""
     output_dir: str = "${run}/evaluation"
     """Folder for `metrics.csv` and the scores of each set."""
-    score: str | None = field(default=None, metadata={"choices": ("itm", "itc", "itm_itc")})
-    """Overrules `model.score` of a blip2 run; give such an evaluation an `output_dir` of its own."""
+    score: str | None = None
+    """Overrules `model.score` of a run whose backbone has several scores; give such an evaluation an `output_dir` of
+    its own."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Sets; those of the run's own configuration where none is given."""
     accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})

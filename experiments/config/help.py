@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 import inspect
 import textwrap
-import types
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterator
+from typing import Any, NamedTuple, get_args, get_origin
+
+from lightning_modules.settings import field_types, rule_text, strip_optional, type_name
 
 MISSING = "???"  # OmegaConf's, written out so that a help page needs no OmegaConf of its own
 
@@ -24,19 +24,25 @@ class Key(NamedTuple):
     rule: str
 
 
-def describe(schema: type) -> list[Key]:
-    """Every dotted key of a configuration dataclass, in the order of its source.
+def describe(schema: Any) -> list[Key]:
+    """Every dotted key of a configuration dataclass, or of an instance of it, in the order of its source.
 
     >>> from datamodules.mixing_settings import Mixing
     >>> describe(Mixing)[3][1:]
     ('float', '0.5', 'Chance that a drawn negative is a swap one.', 'in [0.0, 1.0]')
     """
-    return list(_walk(schema(), ""))
+    return list(_walk(schema() if isinstance(schema, type) else schema, ""))
 
 
 def key_table(schema: type) -> str:
     """The keys of a configuration as aligned text, each with its docstring below it."""
+    from experiments.config.model_schemas import SECTION, has_model
+
     keys = describe(schema)
+    if has_model(schema):
+        last = max(place for place, key in enumerate(keys) if key.name.startswith(f"{SECTION}."))
+        keys[last + 1 : last + 1] = _own_keys(SECTION)
+        keys = [key._replace(doc=f"{key.doc} {_losses()}") if key.name == f"{SECTION}.loss" else key for key in keys]
     name_width, type_width = max(len(key.name) for key in keys), max(len(key.type) for key in keys)
     lines = []
     for key in keys:
@@ -45,51 +51,37 @@ def key_table(schema: type) -> str:
     return "\n".join(lines)
 
 
-def rule_text(rules: Mapping[str, Any]) -> str:
-    """The rules in a field's metadata, in words that fit after "must be".
+def _losses() -> str:
+    """Which losses each backbone can compute, its default first."""
+    from experiments.config.model_schemas import variants
 
-    >>> rule_text({"above": 0, "max": 1}), rule_text({"min": 1}), rule_text({"exists": "file"})
-    ('in (0, 1]', '>= 1', 'an existing file')
-    """
-    if "choices" in rules:
-        return f"one of {', '.join(rules['choices'])}"
-    if "exists" in rules:
-        return f"an existing {rules['exists']}"
-    if "max" in rules and ("min" in rules or "above" in rules):
-        start = f"[{rules['min']}" if "min" in rules else f"({rules['above']}"
-        return f"in {start}, {rules['max']}]"
-    signs = {"min": ">=", "above": ">", "max": "<="}
-    return " and ".join(f"{sign} {rules[name]}" for name, sign in signs.items() if name in rules)
+    losses: dict[str, list[str]] = {}
+    for loss, settings in variants():
+        place = 0 if loss == settings.default_loss else len(losses.get(settings.backbone, ()))
+        losses.setdefault(settings.backbone, []).insert(place, loss)
+    listed = [f"{backbone}: {', '.join(names)}" for backbone, names in losses.items()]
+    return f"The default first, {'; '.join(listed)}."
 
 
-def type_name(hint: Any) -> str:
-    """A type the way an annotation writes it; a dataclass is a mapping to whoever writes YAML.
+def _own_keys(section: str) -> Iterator[Key]:
+    """What single backbones and losses add to the section of a scorer, each marked with whose it is."""
+    from experiments.config.model_schemas import variants
+    from lightning_modules.backbones.settings import ModelSettings
 
-    >>> type_name(dict[str, list[Any]]), type_name(float | None)
-    ('dict[str, list[any]]', 'float or null')
-    """
-    inner, optional = strip_optional(hint)
-    if optional:
-        return f"{type_name(inner)} or null"
-    if dataclasses.is_dataclass(inner):
-        return "a mapping"
-    if inner is Any:
-        return "any"
-    if get_origin(inner) is None:
-        return inner.__name__
-    return f"{get_origin(inner).__name__}[{', '.join(type_name(arg) for arg in get_args(inner))}]"
-
-
-def strip_optional(hint: Any) -> tuple[Any, bool]:
-    """`(int, True)` for `int | None`, `(int, False)` for `int`."""
-    if get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint):
-        return functools.reduce(lambda a, b: a | b, [arg for arg in get_args(hint) if arg is not type(None)]), True
-    return hint, False
+    listed = {key.name for key in _walk(ModelSettings(), "")}
+    for loss, settings in variants():
+        for key in _walk(settings, ""):
+            if key.name not in listed:
+                owner = f"loss {loss}" if key.name.startswith(f"{loss}.") else f"backbone {settings.backbone}"
+                # another backbone may have a key of the same name, another loss of this one has the same
+                if (owner, key.name) not in listed:
+                    listed.add((owner, key.name))
+                    yield key._replace(name=f"{section}.{key.name}", doc=f"({owner}) {key.doc}")
 
 
 def _walk(config: Any, prefix: str) -> Iterator[Key]:
     bases = [base for base in reversed(type(config).__mro__) if dataclasses.is_dataclass(base)]
-    hints, docs = get_type_hints(type(config)), {name: doc for base in bases for name, doc in _docstrings(base).items()}
+    hints, docs = field_types(type(config)), {name: doc for base in bases for name, doc in _docstrings(base).items()}
     for field in dataclasses.fields(config):
         name, value, hint = prefix + field.name, getattr(config, field.name), hints[field.name]
         inner, _ = strip_optional(hint)
@@ -117,7 +109,17 @@ def _default(value: Any) -> str:
 
 
 def _docstrings(schema: type) -> dict[str, str]:
-    """Field -> the docstring written under it, which only the source knows."""
+    """Field -> the docstring written under it, in the class or in one that it extends."""
+    docs: dict[str, str] = {}
+    for base in reversed(schema.__mro__):
+        # a class that was made while reading has no source, and adds no docstring
+        if dataclasses.is_dataclass(base) and "<locals>" not in base.__qualname__:
+            docs |= _own_docstrings(base)
+    return docs
+
+
+def _own_docstrings(schema: type) -> dict[str, str]:
+    """Field -> docstring, which only the source knows."""
     body = ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0]
     assert isinstance(body, ast.ClassDef)
     return {

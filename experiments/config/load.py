@@ -7,20 +7,41 @@ Interpolations are OmegaConf's: `${name}` and `${data.captions}` start at the ro
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, KeyValidationError, OmegaConfBaseException
 
-from experiments.config.help import describe, rule_text, strip_optional, type_name
+from experiments.config.help import describe
 from experiments.config.layers import COMMAND_LINE, ConfigError, Layers, find_yaml, nested, read_chain, read_yaml
+from experiments.config.model_schemas import SECTION, choose_model, drop_former_keys, has_model
+from lightning_modules.backbones.settings import UnknownNameError
+from lightning_modules.settings import (
+    did_you_mean,
+    faults_between_keys,
+    field_types,
+    keeps_rules,
+    rule_text,
+    strip_optional,
+    type_name,
+    unknown_key,
+)
 
-__all__ = ["ConfigError", "describe", "find_yaml", "load_config", "load_mapping", "nested", "read_yaml", "to_yaml"]
+__all__ = [
+    "ConfigError",
+    "describe",
+    "find_yaml",
+    "load_config",
+    "load_mapping",
+    "load_saved",
+    "nested",
+    "read_yaml",
+    "to_yaml",
+]
 
 T = TypeVar("T")
 Place = tuple[str, ...]
@@ -45,6 +66,17 @@ def load_config(
     for file, mapping in read_chain(path) if path is not None else ():
         layers.add(mapping, file)
     return _load(schema, layers, overrides, check_files)
+
+
+def load_saved(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+    """As `load_config`, from the `config.yaml` in a folder that a verb has written, also by an older version.
+
+    What it names need not be there any more.
+    """
+    layers = Layers()
+    layers.add(read_yaml(path), str(path))
+    drop_former_keys(layers.tree)
+    return _load(schema, layers, overrides, False)
 
 
 def load_mapping(schema: type[T], mapping: Mapping[str, Any], origin: str, *, made_in: Path | None = None) -> T:
@@ -75,49 +107,52 @@ def _load(
             layers.override(text)
         except ConfigError as error:
             faults.extend(error.faults)
-    check = _Check(schema, layers, check_files, made_in)
-    root = OmegaConf.structured(schema)
-    check.fill(root, schema, layers.tree, ())
+    defaults: Any = schema()
+    wrong: UnknownNameError | None = None
+    if has_model(schema):
+        defaults.model, wrong = choose_model(defaults.model, layers.tree)
+    root = OmegaConf.structured(defaults)
+    check = _Check(defaults, layers, check_files, made_in)
+    if wrong is not None:
+        check.refuse_name(wrong)
+    check.fill(root, layers.tree, ())
     check.values(root, {}, ())
     faults.extend(check.faults.values())
     if faults:
         raise ConfigError(*faults)
     config = cast(T, OmegaConf.to_object(root))
-    if faults := [f"{fault} ({layers.last_file or COMMAND_LINE})" for fault in _faults_between_keys(config, "")]:
+    if faults := [f"{fault} ({layers.last_file or COMMAND_LINE})" for fault in faults_between_keys(config, "")]:
         raise ConfigError(*faults)
     return config
-
-
-def _faults_between_keys(config: Any, place: str) -> Iterator[str]:
-    """What the dataclasses' own `faults(place)` say, from the outermost to the innermost."""
-    if hasattr(config, "faults"):
-        yield from config.faults(place)
-    held = config if isinstance(config, dict) else {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    for name, value in held.items():
-        if dataclasses.is_dataclass(value) or isinstance(value, dict):
-            yield from _faults_between_keys(value, f"{place}{name}.")
 
 
 class _Check:
     """Fills a structured config leaf by leaf and collects what is wrong, one fault for each key."""
 
-    def __init__(self, schema: type, layers: Layers, check_files: bool, made_in: Path | None) -> None:
-        self.schema = schema
+    def __init__(self, defaults: Any, layers: Layers, check_files: bool, made_in: Path | None) -> None:
+        self.defaults = defaults
         self.layers = layers
         self.check_files = check_files
         self.made_in = made_in
         self.faults: dict[Place, str] = {}
+        self.unjudged: Place | None = None
 
-    def fill(self, node: DictConfig, schema: type, mapping: Mapping[Any, Any], place: Place) -> None:
+    def refuse_name(self, error: UnknownNameError) -> None:
+        """Reports an unknown backbone or loss; further keys of the section may belong to the one that was meant."""
+        self._fault((SECTION, error.key), error.rule, error.value, near=error.near)
+        self.unjudged = (SECTION,)
+
+    def fill(self, node: DictConfig, mapping: Mapping[Any, Any], place: Place) -> None:
         """Puts a mapping into the node of a dataclass."""
         OmegaConf.set_readonly(node, False)  # of a frozen dataclass OmegaConf makes a node that cannot be filled
-        hints = get_type_hints(schema)
+        schema = OmegaConf.get_type(node)  # of a scorer's section, more than the schema's own field says
+        hints = field_types(schema)
         for key, value in mapping.items():
             where = (*place, str(key))
             if key in hints:
                 self._put(node, key, hints[key], value, where)
-            else:
-                self._fault(where, f"is no known key, {self._nearest(str(key), list(hints), place)}")
+            elif place != self.unjudged:
+                self._fault(where, self._unknown(schema, str(key), place))
 
     def values(self, node: Any, rules: Mapping[str, Any], place: Place) -> None:
         """Resolves every leaf below a node and checks it against the rules of its field."""
@@ -164,7 +199,7 @@ class _Check:
 
     def _filled(self, default: Any, schema: type, mapping: Mapping[Any, Any], place: Place) -> DictConfig:
         child = default if isinstance(default, DictConfig) else OmegaConf.structured(schema)
-        self.fill(child, schema, mapping, place)
+        self.fill(child, mapping, place)
         return child
 
     def _filled_list(self, schema: type, items: list[Any], place: Place) -> Iterator[DictConfig]:
@@ -179,14 +214,9 @@ class _Check:
         if value is None:
             return
         there = self._is_there(value, rules["exists"]) if "exists" in rules else True
-        held = there and (
-            value in rules.get("choices", (value,))
-            and ("min" not in rules or value >= rules["min"])
-            and ("max" not in rules or value <= rules["max"])
-            and ("above" not in rules or value > rules["above"])
-        )
-        if not held:
-            self._fault(place, f"must be {rule_text(rules)}", value)
+        if not there or not keeps_rules(value, rules):
+            near = did_you_mean(value, rules.get("choices", ()))
+            self._fault(place, f"must be {rule_text(rules)}", value, near=near)
         elif isinstance(value, float) and not math.isfinite(value):
             self._fault(place, "must be a finite number", value)
 
@@ -203,18 +233,18 @@ class _Check:
         remedy = f"add it to {file} or" if file not in (None, COMMAND_LINE) else "add"
         self.faults.setdefault(place, f"`{key}` must be given: {remedy} {key}=... on the command line")
 
-    def _fault(self, place: Place, rule: str, *value: Any) -> None:
+    def _fault(self, place: Place, rule: str, *value: Any, near: str = "") -> None:
         got = "".join(f", got {_shown(item)}" for item in value)
         origin = self.layers.origin(place) or "default"
-        self.faults.setdefault(place, f"`{'.'.join(place)}` {rule}{got} ({origin})")
+        self.faults.setdefault(place, f"`{'.'.join(place)}` {rule}{got}{near} ({origin})")
 
-    def _nearest(self, key: str, siblings: list[str], place: Place) -> str:
-        near = difflib.get_close_matches(key, siblings, n=1)
-        names = [".".join((*place, name)) for name in near]
-        names = names or [k.name for k in describe(self.schema) if k.name.endswith(f".{key}") and k.name.islower()]
-        if names:
-            return f"did you mean `{names[0]}`?"
-        return f"the keys here are {', '.join(siblings)}"
+    def _unknown(self, schema: type, key: str, place: Place) -> str:
+        """What is wrong with an unknown key: it is like one beside it, or is one of another section."""
+        rule = unknown_key(schema, key, "".join(f"{name}." for name in place))
+        elsewhere = [k.name for k in describe(self.defaults) if k.name.endswith(f".{key}") and k.name.islower()]
+        if elsewhere and rule.startswith("is no known key, the keys here"):
+            return f"is no known key, did you mean `{elsewhere[0]}`?"
+        return rule
 
 
 def _typed(hint: Any, value: Any) -> Any:

@@ -17,8 +17,10 @@ from omegaconf import MISSING
 
 from experiments.config.data_schemas import DataConfig
 from experiments.config.evaluation_schemas import EvaluationConfig
-from experiments.config.model_schemas import ModelConfig
 from experiments.config.trainer_schemas import ACCELERATORS, LoggingConfig, OptimConfig, TrainerConfig
+from lightning_modules.backbones import BACKBONES, backbone_class
+from lightning_modules.backbones.settings import ModelSettings
+from lightning_modules.losses import loss_class
 
 
 @dataclass
@@ -33,7 +35,7 @@ class ExperimentConfig:
     """Folder of the run."""
     data: DataConfig = field(default_factory=DataConfig)
     """Training data."""
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelSettings = field(default_factory=ModelSettings)
     """The scorer."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser and schedule."""
@@ -46,43 +48,31 @@ class ExperimentConfig:
 
     def faults(self, place: str) -> Iterator[str]:
         """What a contrastive loss and its scale do not go with, and a loss that ranks without negatives."""
-        loss = self.model.own_loss
-        itc_itm, ce_clip = self.model.itc_itm, self.model.ce_clip
-        needs_none = {
-            "itc": True,
-            "itc_itm": itc_itm.in_batch_negatives or not itc_itm.itm_weight,
-            "ce_clip": not (ce_clip.imc_weight or ce_clip.cmr_weight),
-        }
-        if self.data.mixing.negatives == 0 and not needs_none.get(loss, False):
-            yield f"`{place}data.mixing.negatives` must be above 0 where `{place}model.loss` is {loss}, to learn by"
+        name = self.model.own_loss
+        loss, chosen = loss_class(name), f"where `{place}model.loss` is {name}"
+        if self.data.mixing.negatives == 0 and loss.needs_negatives(self.model.loss_section):
+            yield f"`{place}data.mixing.negatives` must be above 0 {chosen}, to learn by"
         curriculum, trainer = self.data.mixing.curriculum, self.trainer
         if curriculum is not None and trainer.max_steps < 0 and curriculum.epochs > trainer.max_epochs:
             yield (
                 f"`{place}data.mixing.curriculum.epochs` must be at most `{place}trainer.max_epochs`, got "
                 f"{curriculum.epochs:g} and {trainer.max_epochs}: its end would never be reached"
             )
-        if self.model.backbone == "clip" and self.data.mixing.positives > 1:
-            yield (
-                f"`{place}data.mixing.positives` must be 1 where `{place}model.backbone` is clip: its contrast asks "
-                "for the first text of a row alone"
-            )
-        contrast = "backbone` is clip" if self.model.backbone == "clip" else "loss` is itc_itm"
-        if self.model.backbone == "clip" or self.model.loss == "itc_itm":
-            if (self.trainer.strategy, self.trainer.precision) == ("fsdp", "bf16-mixed"):
+        if loss.anchors_only and self.data.mixing.positives > 1:
+            yield (f"`{place}data.mixing.positives` must be 1 {chosen}: its contrast asks for a row's first text alone")
+        if loss.contrasts_rows:
+            if (trainer.strategy, trainer.precision) == ("fsdp", "bf16-mixed"):
                 yield (
-                    f"`{place}trainer.strategy` must not be fsdp where `{place}model.{contrast} and "
-                    f"`{place}trainer.precision` is bf16-mixed: it would round the scale of similarities; use ddp"
+                    f"`{place}trainer.strategy` must not be fsdp {chosen} and `{place}trainer.precision` is "
+                    "bf16-mixed: it would round the scale of similarities; use ddp"
                 )
-            if self.trainer.precision == "bf16-true":
+            if trainer.precision == "bf16-true":
                 yield (
-                    f"`{place}trainer.precision` must not be bf16-true where `{place}model.{contrast}: the "
-                    "scale of similarities would round every step away; use bf16-mixed"
+                    f"`{place}trainer.precision` must not be bf16-true {chosen}: the scale of similarities would round "
+                    "every step away; use bf16-mixed"
                 )
             if self.data.mixing.image_dropout > 0:
-                yield (
-                    f"`{place}data.mixing.image_dropout` must be 0 where `{place}model.{contrast}: its loss would "
-                    "match noise with its caption"
-                )
+                yield f"`{place}data.mixing.image_dropout` must be 0 {chosen}: it would match noise with its caption"
 
 
 @dataclass
@@ -91,7 +81,7 @@ class ScoreConfig:
 
     run: str | None = field(default=None, metadata={"exists": "folder"})
     """Folder of a finished `itm train`; or give `model.checkpoint`."""
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelSettings = field(default_factory=ModelSettings)
     """Used where no run is given."""
     captions: str = field(default=MISSING, metadata={"exists": "file"})
     """Captions table to score."""
@@ -99,8 +89,8 @@ class ScoreConfig:
     """Folder that image paths start from; the table's own folder where not given."""
     output_dir: str = MISSING
     """Folder for `scores.parquet`."""
-    score: str | None = field(default=None, metadata={"choices": ("itm", "itc", "itm_itc")})
-    """Overrules `model.score` of a blip2 run."""
+    score: str | None = None
+    """Overrules `model.score` of a run whose backbone has several scores."""
     batch_size: int = field(default=64, metadata={"min": 1})
     """Images scored at a time."""
     shard_size: int = field(default=1024, metadata={"min": 1})
@@ -136,9 +126,9 @@ class NeighboursConfig:
     """`itm neighbours`: the images nearest to each image."""
 
     run: str | None = field(default=None, metadata={"exists": "folder"})
-    """Folder of a finished `itm train` of a clip; or give `model.checkpoint`."""
-    model: ModelConfig = field(default_factory=lambda: ModelConfig(backbone="clip"))
-    """Used where no run is given; a clip."""
+    """Folder of a finished `itm train` whose backbone encodes images alone (clip); or give `model.checkpoint`."""
+    model: ModelSettings = field(default_factory=lambda: ModelSettings(backbone="clip"))
+    """Used where no run is given; of a backbone that encodes images alone."""
     captions: str = field(default=MISSING, metadata={"exists": "file"})
     """Captions table of the images."""
     image_root: str | None = field(default=None, metadata={"exists": "folder"})
@@ -153,12 +143,14 @@ class NeighboursConfig:
     """Hardware to encode on."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """Nothing that encodes images, or a scorer that is no CLIP."""
+        """Nothing that encodes images, or a scorer that reads them with their captions."""
         if self.run is None and self.model.checkpoint is None:
             yield f"`{place}run` or `{place}model.checkpoint` must be given: what is to compare images?"
         if self.run is not None and self.model.checkpoint is not None:
             yield f"`{place}model.checkpoint` must not be given beside `{place}run`: leave one of them out"
-        if self.run is None and self.model.backbone != "clip":
+        if self.run is None and not backbone_class(self.model.backbone).encodes_images:
+            able = [name for name in BACKBONES if backbone_class(name).encodes_images]
             yield (
-                f"`{place}model.backbone` must be clip, whose image features are compared, got {self.model.backbone}"
+                f"`{place}model.backbone` must be one whose image features can be compared ({', '.join(able)}), got "
+                f"{self.model.backbone}"
             )

@@ -10,15 +10,20 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChoiceLoader, DictLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.config.schemas import ExperimentConfig
 from experiments.report.card_sources import Certified, Evaluation, TableSource
 from experiments.report.training_recipe import recipe, row_of_training
+from lightning_modules.backbones import backbone_class
+
+if TYPE_CHECKING:
+    from lightning_modules.backbones.backbone import CardText
 
 HUB_NAME = re.compile(r"([\w-][\w.-]*/)?[\w.-]+", re.ASCII)
 LONGEST = 500
@@ -27,30 +32,6 @@ PLAIN = frozenset(" .,:;=+%()/–-'\"?")
 """Beside letters and digits: what says nothing to Markdown within a line."""
 LINKED = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?=@)", re.IGNORECASE)
 """Where a space makes an address a text: GFM links bare ones, and some renderers decode `&#58;` before they look."""
-KINDS = {
-    "llava": "LLaVA-1.5 asked whether the caption matches (LLaVA-score)",
-    "blip2": "BLIP-2 with its image-text matching head",
-    "clip": "CLIP",
-}
-BLIP2_SCORES = {
-    "itm": ("match - no-match logit of the matching head", "p(match), the sigmoid of the logit, in [0, 1]"),
-    "itc": ("cosine of text and image, the largest over the queries", "the logit itself, in [-1, 1]"),
-    "itm_itc": ("match logit of the matching head + cosine of text and image", "the logit itself"),
-}
-READINGS = {
-    "llava": ("z(Yes) - z(No) at the answer position", "p(Yes) / (p(Yes) + p(No)), the sigmoid of the logit"),
-    "clip": ("logit scale x cosine of image and text", "the cosine, in [-1, 1]"),
-}
-PIPELINE_TAGS = {
-    "llava": "image-text-to-text",
-    "blip2": "zero-shot-image-classification",
-    "clip": "zero-shot-image-classification",
-}
-LIMITS = {
-    "llava": "The prompt is part of the scorer: another question gives other scores.",
-    "blip2": "Captions are read in lower case, without most punctuation, and to their first words only.",
-    "clip": "Image and caption do not see each other before the cosine; word order is what this kind reads worst.",
-}
 SUBSETS = {
     "all": "all (not filtered)",
     "kept": "what the filter kept",
@@ -124,42 +105,16 @@ class Card:
         name = self.experiment.model.checkpoint
         return Path(name).resolve().name if name is not None and self.base_is_local else name
 
-    @property
-    def kind(self) -> str:
-        """What the scorer is, in a few words."""
-        return KINDS[self.scorer["backbone"]]
-
-    @property
-    def pipeline_tag(self) -> str:
-        """The hub's name of what the model does."""
-        return PIPELINE_TAGS[self.scorer["backbone"]]
+    @cached_property
+    def text(self) -> CardText:
+        """What the backbone says of itself."""
+        return backbone_class(self.scorer["backbone"]).card_text(self.scorer["model"])
 
     @property
     def tags(self) -> list[str]:
         """Of the card."""
         lora = ["lora"] if self.base else []
         return ["image-text-matching", "itm-lightning", self.scorer["backbone"], *lora]
-
-    @property
-    def logit(self) -> str:
-        """What the match logit is."""
-        return self._reading[0]
-
-    @property
-    def score(self) -> str:
-        """What the score is."""
-        return self._reading[1]
-
-    @property
-    def _reading(self) -> tuple[str, str]:
-        if self.scorer["backbone"] == "blip2":
-            return BLIP2_SCORES[self.scorer["model"]["score"]]
-        return READINGS[self.scorer["backbone"]]
-
-    @property
-    def limit(self) -> str:
-        """What this backbone cannot."""
-        return LIMITS[self.scorer["backbone"]]
 
     @property
     def subset(self) -> str:
@@ -177,16 +132,16 @@ class Card:
         return recipe(self.experiment, self.provenance)
 
 
-def render_card(card: Card, *, edge: int, max_words: int, punctuation: str) -> str:
+def render_card(card: Card, *, edge: int) -> str:
     """The card as Markdown.
 
     Args:
         card: what it shows.
         edge: elements of a tensor's start and end in the base's fingerprint.
-        max_words, punctuation: of BLIP-2's captions, what is read and what becomes a space.
     """
+    templates = [FileSystemLoader(Path(__file__).parent), DictLoader({"card_code.py.j2": card.text.code})]
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=ChoiceLoader(templates),
         autoescape=False,  # `finalize` does it, for Markdown
         finalize=lambda value: value if isinstance(value, Markup) else one_line(value),
         undefined=StrictUndefined,
@@ -203,9 +158,8 @@ def render_card(card: Card, *, edge: int, max_words: int, punctuation: str) -> s
         card=card,
         data=card.experiment.data,
         settings=card.scorer["model"],
+        values=card.text.values,
         edge=edge,
-        max_words=max_words,
-        punctuation=punctuation,
     )
 
 

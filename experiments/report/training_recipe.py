@@ -8,9 +8,9 @@ from typing import Any
 
 from datamodules.mixing_settings import Mixing
 from experiments.config.data_schemas import DataConfig
-from experiments.config.model_schemas import ModelConfig
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import OptimConfig
+from lightning_modules.backbones.settings import ModelSettings
 
 
 def recipe(experiment: ExperimentConfig, provenance: Mapping[str, Any]) -> dict[str, str]:
@@ -40,13 +40,12 @@ def recipe(experiment: ExperimentConfig, provenance: Mapping[str, Any]) -> dict[
     }
 
 
-def _loss(model: ModelConfig) -> dict[str, str]:
+def _loss(model: ModelSettings) -> dict[str, str]:
     """The loss, and its own settings where it has some."""
     name = model.own_loss
-    own: dict[str, Any] = {"itc_itm": model.itc_itm, "ce_clip": model.ce_clip}
-    if name not in own:
+    if model.loss_section is None:
         return {"loss": name}
-    settings = [f"{key}: {_word(value)}" for key, value in asdict(own[name]).items()]
+    settings = [f"{key}: {_word(value)}" for key, value in asdict(model.loss_section).items()]
     return {"loss": name, f"settings of {name}": ", ".join(settings)}
 
 

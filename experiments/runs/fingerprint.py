@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.config.model_schemas import ModelConfig
+from lightning_modules.backbones.settings import ModelSettings
 from lightning_modules.scoring.runs import PROCESSOR_FOLDER, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from lightning_modules.base import AlignmentModule
 
 
-def fingerprint(module: AlignmentModule, model: ModelConfig, run: Path | None) -> dict[str, str]:
+def fingerprint(module: AlignmentModule, model: ModelSettings, run: Path | None) -> dict[str, str]:
     """What a score depends on: the model's configuration, hashes of weights and processor, precision and versions."""
     result = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
     result["precision"] = str(next(module.network.parameters()).dtype)

@@ -20,6 +20,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.config.load import to_yaml
+from experiments.config.model_schemas import drop_former_keys
 from negatives.tables.captions import InputError, write_json, write_text
 
 CONFIG_FILE, PROVENANCE_FILE = "config.yaml", "provenance.json"
@@ -130,9 +131,10 @@ class OutputFolder:
 
     def _check_same_configuration(self, may_differ: Collection[str]) -> None:
         try:
-            before = OmegaConf.to_container(OmegaConf.load(self.path / CONFIG_FILE))
+            before: Any = OmegaConf.to_container(OmegaConf.load(self.path / CONFIG_FILE))
         except Exception:  # an interrupted claim; whatever the file holds, it says nothing
             return
+        drop_former_keys(before)
         now = OmegaConf.to_container(OmegaConf.create(self.yaml))
         free = tuple(f"{key}." for key in may_differ)
         if keys := sorted({key for key in _differences(before, now) if not f"{key}.".startswith(free)}):

@@ -10,25 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from experiments.build import load_run
-from experiments.config.model_schemas import ModelConfig
 from experiments.config.schemas import ExperimentConfig, ExportConfig
 from experiments.report.card import Card, Licence, render_card
 from experiments.report.card_sources import find_certificate, find_evaluations, find_provenance, table_sources
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from experiments.verbs.filter import CERTIFICATE_FILE
+from lightning_modules.backbones import BACKBONES, backbone_class
+from lightning_modules.backbones.settings import ModelSettings
 from lightning_modules.scoring.runs import SCORER_FILE
 from negatives.tables.captions import InputError, write_json, write_text
 
 CARD_FILE = "README.md"
 PRIVATE = ("run", "output_dir")
 """Keys of the configuration that are no one's business where the folder is published."""
-KNOWN_LICENCES = {
-    "llava-hf/llava-1.5-": ("llama2", "Llama 2 Community License"),
-    "Salesforce/blip2": ("mit", "MIT"),
-    "openai/clip": ("mit", "MIT (that of OpenAI's repository; the weights' own page names none)"),
-}
-"""Start of a base's name on the hub -> its licence, by the hub's name and for people."""
 
 
 def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -47,7 +42,6 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
     base = experiment.model.checkpoint
     if base is not None and Path(base).is_dir() and output.path.resolve().is_relative_to(Path(base).resolve()):
         raise InputError(f"`output_dir` must not be in the base of the run, {base}, got {output.path}; choose another.")
-    from lightning_modules.backbones.blip2_itm import MAX_WORDS, PUNCTUATION
     from lightning_modules.checkpoint import EDGE
     from lightning_modules.scoring import export
 
@@ -69,14 +63,14 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
             others=beside,
             **facts,
         )
-        punctuation = "".join(map(chr, PUNCTUATION))
-        text = render_card(card, edge=EDGE, max_words=MAX_WORDS, punctuation=punctuation)
-        write_text(text, folder / CARD_FILE)
+        write_text(render_card(card, edge=EDGE), folder / CARD_FILE)
         write_json(content, folder / SCORER_FILE)
     say(f"Exported {experiment.name}: {output.path / CARD_FILE} says how it is used.")
 
 
-def _write_weights(module: Any, model: ModelConfig, folder: Path, content: dict[str, Any], *, merge: bool) -> list[str]:
+def _write_weights(
+    module: Any, model: ModelSettings, folder: Path, content: dict[str, Any], *, merge: bool
+) -> list[str]:
     """Writes weights and processor, and for adapters says in `content` what their base is.
 
     Returns:
@@ -115,7 +109,8 @@ def licence_of(base: str | None, given: str | None = None) -> Licence:
         if own := _licence_in(Path(base) / "README.md"):
             return Licence(own, own, reason)
     else:
-        for start, (name, title) in KNOWN_LICENCES.items():
+        known = {start: licence for name in BACKBONES for start, licence in backbone_class(name).licences.items()}
+        for start, (name, title) in known.items():
             if base.startswith(start):
                 return Licence(name, title, reason)
     return Licence("other", "other: see the base model", "The base's licence is not known here; it binds this model.")

@@ -1,4 +1,4 @@
-"""`itm neighbours`: the images that are nearest to each image by CLIP's features, NegCLIP's hard images.
+"""`itm neighbours`: the images that are nearest to each image by their features, NegCLIP's hard images.
 
 `data.neighbours` of an experiment reads the table. An interrupted run starts over: a feature takes one pass of an image
 through the vision tower, and nothing is saved before all are there.
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from experiments.build import build_module, load_run
-from experiments.config.load import load_config
-from experiments.config.model_schemas import ModelConfig
+from experiments.config.load import load_saved
 from experiments.config.schemas import ExperimentConfig, NeighboursConfig
 from experiments.runs.devices import resolve_device
 from experiments.runs.fingerprint import fingerprint
 from experiments.runs.outputs import CONFIG_FILE, OutputFolder
 from experiments.runs.progress import say, track
+from lightning_modules.backbones import backbone_class
+from lightning_modules.backbones.settings import ModelSettings
 from negatives.tables.captions import InputError, read_captions, write_table
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def run(config: NeighboursConfig, *, resume: bool = False, overwrite: bool = Fal
     """Writes `neighbours.parquet`: image_id, neighbour_image_id, rank, similarity; nearest first for each image.
 
     Raises:
-        InputError: the scorer is no CLIP, an image is missing, there is no other image, or the folder is in use.
+        InputError: the scorer does not encode images alone, an image is missing, there is no other image, or the folder
+            is in use.
     """
     from datamodules.sources.images import check_images
 
@@ -57,16 +59,16 @@ def run(config: NeighboursConfig, *, resume: bool = False, overwrite: bool = Fal
     say(f"Found the neighbours of {len(images)} images: {folder / NEIGHBOURS_FILE}")
 
 
-def _scorer(config: NeighboursConfig) -> tuple[Any, ModelConfig]:
+def _scorer(config: NeighboursConfig) -> tuple[Any, ModelSettings]:
     if config.run is None:
         return build_module(config.model), config.model
     folder = Path(config.run)
     if (saved := folder / CONFIG_FILE).is_file():  # before its weights are read
-        backbone = load_config(ExperimentConfig, saved, check_files=False).model.backbone
-        if backbone != "clip":
+        backbone = load_saved(ExperimentConfig, saved).model.backbone
+        if not backbone_class(backbone).encodes_images:
             raise InputError(
-                f"run must be of a clip, whose image features are compared, got a {backbone} ({folder}); give "
-                "another run, or model.checkpoint."
+                f"run must be of a scorer whose image features can be compared, as a clip's, got a {backbone} "
+                f"({folder}); give another run, or model.checkpoint."
             )
     module, experiment = load_run(folder)
     return module, experiment.model

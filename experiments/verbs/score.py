@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experiments.build import build_module, load_run
-from experiments.config.model_schemas import ModelConfig
 from experiments.config.schemas import ScoreConfig
 from experiments.runs.devices import resolve_device
 from experiments.runs.fingerprint import file_hash, fingerprint
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
+from lightning_modules.backbones.settings import ModelSettings, model_settings
 from negatives.tables.captions import InputError, read_captions, write_json, write_table
 
 SCORES_FILE, SCORER_FILE = "scores.parquet", "scorer.json"
@@ -71,7 +71,7 @@ def _scorer(config: ScoreConfig) -> tuple[Any, Any]:
     return build_module(model, dtype=dtype), model
 
 
-def with_scorer_settings(model: ModelConfig) -> tuple[ModelConfig, Any | None]:
+def with_scorer_settings(model: ModelSettings) -> tuple[ModelSettings, Any | None]:
     """The configuration with what the checkpoint's `scorer.json` says where it is left at its default, and the dtype.
 
     Raises:
@@ -84,14 +84,18 @@ def with_scorer_settings(model: ModelConfig) -> tuple[ModelConfig, Any | None]:
         settings = find_scorer_settings(model.checkpoint)
     except InputError:
         raise
-    except (OSError, ValueError):  # no such checkpoint, which is told when it is loaded
+    except (OSError, ValueError):  # no such checkpoint: refused when it is loaded
         settings = None
     if settings is None:
         return model, None
-    default = ModelConfig()
-    said = {"backbone": settings.backbone, **settings.model}
-    left = {key: value for key, value in said.items() if getattr(model, key) == getattr(default, key)}
-    return replace(model, **left), settings.dtype
+    default, own = asdict(type(model)()), asdict(model)
+    given = {key: value for key, value in own.items() if value != default[key]}
+    if model.backbone != ModelSettings().backbone:
+        given["backbone"] = model.backbone
+    try:
+        return model_settings({"backbone": settings.backbone, **settings.model, **given}), settings.dtype
+    except ValueError as error:
+        raise InputError(f"{model.checkpoint}: {error} (this configuration, or its scorer.json)") from None
 
 
 def _check_same(file: Path, made_from: dict[str, str]) -> None:

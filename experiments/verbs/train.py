@@ -11,17 +11,20 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from experiments.build import build_datamodule, build_module
 from experiments.config.load import to_yaml
+from experiments.config.model_schemas import holds_former_keys
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import LoggingConfig, TrainerConfig
 from experiments.runs.devices import resolve_device
-from experiments.runs.outputs import METRICS_FILE, OutputFolder
+from experiments.runs.outputs import CONFIG_FILE, METRICS_FILE, OutputFolder
 from experiments.runs.progress import is_terminal, say
 from experiments.runs.ranks import check_launched, end_ranks, is_main_process
 from experiments.runs.tracking import wandb_logger
@@ -130,7 +133,7 @@ def find_start(config: ExperimentConfig, module: AlignmentModule, *, resume: boo
     if goes_on and base is not None:
         check_base(folder, module, base)
     if goes_on and main:
-        say(f"{folder} goes on from step {check_last(last, module, made_by(config))}.")
+        say(f"{folder} goes on from step {check_last(last, module, former_made_by(folder) or made_by(config))}.")
     elif resume and main and folder.exists():
         say(f"{folder} has no checkpoint yet; it starts from step 0.")
     return Start(last if goes_on else None, frozen)
@@ -176,6 +179,17 @@ def made_by(config: ExperimentConfig) -> str:
     """A hash of the configuration, `logging` aside: a checkpoint of another one is not gone on from."""
     settings = to_yaml(replace(config, logging=LoggingConfig()))
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+def former_made_by(folder: Path) -> str | None:
+    """`made_by` of a run whose configuration named every backbone's keys, as older ones do; None of any other."""
+    path = folder / CONFIG_FILE
+    saved: Any = OmegaConf.load(path) if path.is_file() else {}
+    if not holds_former_keys(OmegaConf.to_container(saved) if saved else {}):
+        return None
+    # that it is this run's configuration, those keys aside, the folder was checked for
+    saved.logging = asdict(LoggingConfig())
+    return hashlib.sha256(OmegaConf.to_yaml(saved).encode()).hexdigest()[:16]
 
 
 def check_last(last: Path, module: AlignmentModule, made_by: str) -> int:

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from transformers import (
-    CLIPConfig,
-    CLIPModel,
-    CLIPProcessor,
-    CLIPTextConfig,
-    CLIPVisionConfig,
-    PreTrainedTokenizerBase,
-)
+from transformers import CLIPModel, CLIPProcessor, CLIPTextConfig, PreTrainedTokenizerBase
 
 from datamodules.batch import CaptionTooLongError, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
-from lightning_modules.backbones.published import load_processor, load_published, published_config
-from lightning_modules.base import LONG_CAPTIONS, AlignmentModule, check_choice, recompute_activations
+from lightning_modules.backbones.backbone import Backbone, CardText, card_code
+from lightning_modules.backbones.clip_activation import ACTIVATIONS, load_clip
+from lightning_modules.backbones.settings import ModelSettings
+from lightning_modules.backbones.tiny.clip import tiny_clip, tiny_clip_processor
+from lightning_modules.base import LONG_CAPTIONS, check_choice, recompute_activations
 from lightning_modules.flat_captions import flat_captions, to_cells
 from lightning_modules.precision import at_least_float32
 
-ACTIVATIONS = ("quick_gelu", "gelu")
 PARTS = {
     "towers": ("text_model", "vision_model"),
     "language_model": ("text_model",),
@@ -38,11 +32,23 @@ PARTS = {
 }
 """What LoRA can be put on; both towers where nothing is said."""
 LARGEST_LOGIT_SCALE = math.log(100)
-OPENAI = re.compile(r"(^|[/\\])(models--)?openai(/|\\|--|-|_)clip-[^/\\]*([/\\]snapshots[/\\][^/\\]*)?[/\\]?$")
-"""OpenAI's CLIPs on the hub, in the hub's cache, and in folders called after them."""
-QUICK_GELU = "set model.activation=quick_gelu"
-OPENAI_SHAPES = {(768, 32, 512), (768, 16, 512), (1024, 14, 768)}
-"""Width and patch of the vision tower and width of the text tower: ViT-B/32, ViT-B/16 and ViT-L/14."""
+
+
+@dataclass
+class ClipSettings(ModelSettings):
+    """What can be set of a CLIP."""
+
+    default_loss = "itc"
+    scorer_keys = ("activation", *ModelSettings.scorer_keys)
+
+    backbone: str = "clip"
+    activation: str | None = field(default=None, metadata={"choices": ACTIVATIONS})
+    """Overrules the activation in the checkpoint's configuration; OpenAI's weights need quick_gelu."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """A tower that is to train beside its adapters."""
+        if self.tune == "lora" and self.train_vision:
+            yield f"`{place}train_vision` must not be true where `{place}tune` is lora for clip: its adapters train"
 
 
 class ClipEncoder:
@@ -125,7 +131,7 @@ class ClipNetwork(nn.Module):
         )
 
 
-class ClipModule(AlignmentModule):
+class ClipModule(Backbone):
     """CLIP behind the contract of `AlignmentModule`.
 
     Args:
@@ -147,7 +153,13 @@ class ClipModule(AlignmentModule):
 
     backbone = "clip"
     offers = ("features", "match_logits")
+    model_class = CLIPModel
+    Settings = ClipSettings
     parts = PARTS
+    encodes_images = True
+    licences: ClassVar = {
+        "openai/clip": ("mit", "MIT (that of OpenAI's repository; the weights' own page names none)"),
+    }
     network: ClipNetwork
 
     def __init__(
@@ -155,7 +167,7 @@ class ClipModule(AlignmentModule):
         clip: CLIPModel,
         processor: CLIPProcessor,
         *,
-        loss: str = "itc",
+        loss: str = ClipSettings.default_loss,
         loss_settings: Any | None = None,
         train_vision: bool = True,
         lora: LoraSettings | None = None,
@@ -182,6 +194,43 @@ class ClipModule(AlignmentModule):
         if gradient_checkpointing:
             recompute_activations(clip)
         self.network = ClipNetwork(clip)
+
+    @classmethod
+    def load_model(
+        cls, checkpoint: str | Path, settings: ClipSettings, *, dtype: torch.dtype | str = "auto"
+    ) -> tuple[CLIPModel, CLIPProcessor]:
+        """See `load_clip`."""
+        return load_clip(checkpoint, dtype=dtype, activation=settings.activation)
+
+    @classmethod
+    def tiny(
+        cls, settings: ClipSettings, captions: Iterable[str], processor: CLIPProcessor | None
+    ) -> tuple[CLIPModel, CLIPProcessor]:
+        """See `tiny_clip`."""
+        processor = processor or tiny_clip_processor(settings.tiny, captions)
+        return tiny_clip(settings.tiny, processor.tokenizer), processor
+
+    @classmethod
+    def card_text(cls, settings: Mapping[str, Any]) -> CardText:
+        """What a model card says of a CLIP."""
+        return CardText(
+            title="CLIP",
+            logit="logit scale x cosine of image and text",
+            score="the cosine, in [-1, 1]",
+            pipeline_tag="zero-shot-image-classification",
+            limit="Image and caption do not see each other before the cosine; word order is what it reads worst.",
+            code=card_code("clip"),
+        )
+
+    def scorer_settings(self) -> dict[str, Any]:
+        """The activation, and what every backbone has."""
+        return {"activation": self.network.clip.text_model.config.hidden_act, **super().scorer_settings()}
+
+    def to_transformers(self) -> CLIPModel:
+        """The CLIP, whose scale gets back to no axis, as in its own format."""
+        scale = self.network.clip.logit_scale
+        self.network.clip.logit_scale = nn.Parameter(scale.detach().reshape(()), scale.requires_grad)
+        return self.network.clip
 
     def logits(self, batch: ImageTextBatch) -> torch.Tensor:
         """(B, C) float32 scale x cosine of each image and its own captions; 0 in cells that do not exist."""
@@ -248,71 +297,3 @@ def check_end_token(config: CLIPTextConfig, tokenizer: PreTrainedTokenizerBase) 
             f"CLIP's text_config.eos_token_id is {config.eos_token_id} (the text is read at token {expected}), but the "
             f"tokenizer ends a caption with {tokenizer.eos_token_id}; mend config.json or the tokenizer."
         )
-
-
-def choose_activation(
-    text: CLIPTextConfig, vision: CLIPVisionConfig, sources: Sequence[str], activation: str | None = None
-) -> str:
-    """The activation that a checkpoint's weights need; OpenAI's were trained with QuickGELU.
-
-    What says nothing about its origin cannot be recognised: weights that were trained from OpenAI's, saved under
-    another name, with `gelu` in their configuration. They run, and score worse than they could. So this warns about
-    `gelu` in a model of one of OpenAI's shapes; `activation` says that it is meant. A configuration without
-    `hidden_act` counts as quick_gelu, Transformers' default.
-
-    Args:
-        text, vision: the towers' configurations, as saved.
-        sources: what tells where the weights are from: hub name or folder, and the `_name_or_path` that was saved.
-        activation: `quick_gelu` or `gelu`, whatever the configuration says; None for what it says.
-
-    Raises:
-        ValueError: OpenAI's weights without QuickGELU, towers that disagree, or an unknown `activation`.
-    """
-    name, agreed = sources[0], text.hidden_act == vision.hidden_act
-    if activation not in (None, *ACTIVATIONS):
-        raise ValueError(f"model.activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
-    if activation is None and not agreed:
-        raise ValueError(
-            f"hidden_act must be the same in both towers, got {text.hidden_act} (text) and {vision.hidden_act} "
-            f"(vision) in {name}; set model.activation to what the weights were trained with."
-        )
-    chosen = activation or text.hidden_act
-    if chosen != "quick_gelu" and (openai := next((source for source in sources if OPENAI.search(source)), None)):
-        said = "model.activation" if activation else "hidden_act in its configuration"
-        remedy = "leave it out" if activation and agreed and text.hidden_act == "quick_gelu" else QUICK_GELU
-        raise ValueError(f"{name} holds weights of {openai}, which need quick_gelu, and {said} is {chosen}; {remedy}.")
-    shape = (vision.hidden_size, vision.patch_size, text.hidden_size)
-    if activation is None and chosen == "gelu" and shape in OPENAI_SHAPES:
-        rank_zero_warn(
-            f"{name} runs with gelu, as its configuration says. If its weights were trained from OpenAI's, "
-            f"{QUICK_GELU}; if not, model.activation=gelu says so."
-        )
-    return chosen
-
-
-def load_clip(
-    name_or_folder: str | Path, *, dtype: torch.dtype | str = "auto", activation: str | None = None
-) -> tuple[CLIPModel, CLIPProcessor]:
-    """A published checkpoint (openai/clip-vit-base-patch32) by hub name or folder, safetensors only.
-
-    Args:
-        name_or_folder: where it is.
-        dtype: of the weights; as saved for "auto".
-        activation: see `choose_activation`.
-
-    Raises:
-        OSError: there is no such checkpoint, or the hub cannot be reached.
-        ValueError: it is no CLIP, lacks weights, or its activation is not what its weights need.
-    """
-    name = str(name_or_folder)
-    config = published_config(CLIPModel, name)
-    saved, _ = CLIPConfig.get_config_dict(name)
-    text, vision = config.text_config, config.vision_config
-    assert isinstance(text, CLIPTextConfig)
-    assert isinstance(vision, CLIPVisionConfig)
-    folder = [str(Path(name).resolve())] if Path(name).is_dir() else []
-    text.hidden_act = vision.hidden_act = choose_activation(
-        text, vision, [name, *folder, str(saved.get("_name_or_path"))], activation
-    )
-    clip = load_published(CLIPModel, name, dtype=dtype, config=config)
-    return clip, load_processor(name)

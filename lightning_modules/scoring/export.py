@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
@@ -13,100 +12,53 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import save_file
 from torch import nn
-from transformers import LlavaImageProcessorPil, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 from transformers.image_processing_backends import PilBackend
 
-from lightning_modules.backbones.blip2_itm import Blip2ItmModule, load_blip2
-from lightning_modules.backbones.clip import ClipModule, load_clip
-from lightning_modules.backbones.llava import LlavaModule, load_llava
+from lightning_modules.backbones import backbone_class
+from lightning_modules.backbones.backbone import Backbone
 from lightning_modules.backbones.published import load_processor, reading
-from lightning_modules.base import AlignmentModule
+from lightning_modules.backbones.settings import model_settings
 from lightning_modules.checkpoint import weights_fingerprint
 from lightning_modules.scoring.adapter_files import PEFT_PREFIX, check_adapter_tensors, read_lora_config
 from lightning_modules.scoring.adapter_files import TENSORS_FILE as ADAPTERS_FILE
 from lightning_modules.scoring.scorer_file import FORMAT, ScorerSettings, find_scorer_settings
 
 
-def plain_model(module: AlignmentModule) -> PreTrainedModel:
-    """The Transformers model inside a scorer, in the shapes of its own format: CLIP's scale gets back to no axis."""
-    (model,) = module.network.children()
-    assert isinstance(model, PreTrainedModel)
-    if isinstance(module, ClipModule):
-        scale = module.network.clip.logit_scale
-        module.network.clip.logit_scale = nn.Parameter(scale.detach().reshape(()), scale.requires_grad)
-    return model
-
-
-def other_parameters(module: AlignmentModule) -> dict[str, float]:
+def other_parameters(module: Backbone) -> dict[str, float]:
     """What a scorer and its loss hold beside the Transformers model, which has no place for it: name -> value."""
     own = [(f"loss.{name}", value) for name, value in module.objective.named_parameters()]
     beside = [*module.network.named_parameters(recurse=False), *own]
     return {name: value.detach().item() for name, value in beside if value.numel() == 1}
 
 
-def plain_processor(module: AlignmentModule) -> ProcessorMixin:
-    """The processor that makes a scorer's inputs alone: LLaVA's pads images to squares itself.
-
-    `LlavaImageProcessor` has the padding off where nothing is said, and CLIP's, which LLaVA's checkpoints come with,
-    has none.
-    """
-    processor: Any = module.processor
-    if not isinstance(module, LlavaModule):
-        return processor
-    own = processor.image_processor
-    settings = {name: value for name, value in own.to_dict().items() if name != "image_processor_type"}
-    settings |= {"do_pad": True, "do_center_crop": bool(getattr(own, "do_center_crop", False))}
-    padding: Any = LlavaImageProcessorPil
-    if not isinstance(own, PilBackend):
-        from transformers import LlavaImageProcessor  # says at import where torchvision is absent
-
-        padding = LlavaImageProcessor
-    processor = copy.copy(processor)
-    processor.image_processor = padding(**settings)
-    return processor
-
-
-def image_backend(module: AlignmentModule) -> str:
+def image_backend(module: Backbone) -> str:
     """What resizes the scorer's images, `pil` or `torchvision`: the two round differently."""
     processor: Any = module.processor
     return "pil" if isinstance(processor.image_processor, PilBackend) else "torchvision"
 
 
-def scorer_settings(module: AlignmentModule) -> dict[str, Any]:
-    """What a score depends on beside weights and processor, in the words of the configuration; nothing is left out."""
-    encoder = module.encoder
-    settings: dict[str, Any] = {}
-    if isinstance(module, LlavaModule):
-        # the `lm` loss leaves room for the answer, so which one it was decides where a long caption is cut
-        settings = {"system": encoder.prompt.system, "question": encoder.prompt.question, "loss": module.loss_name}
-    elif isinstance(module, Blip2ItmModule):
-        settings = {"score": module.score_name}
-    elif isinstance(module, ClipModule):
-        settings = {"activation": module.network.clip.text_model.config.hidden_act}
-    return {**settings, "max_text_tokens": encoder.max_text_tokens, "long_captions": encoder.long_captions}
-
-
-def scorer_content(module: AlignmentModule) -> dict[str, Any]:
+def scorer_content(module: Backbone) -> dict[str, Any]:
     """`scorer.json` of a whole model; adapters add their `base`."""
     dtype = str(next(module.network.parameters()).dtype).removeprefix("torch.")
-    return {"format": FORMAT, "backbone": module.backbone, "model": scorer_settings(module), "dtype": dtype}
+    return {"format": FORMAT, "backbone": module.backbone, "model": module.scorer_settings(), "dtype": dtype}
 
 
-def has_adapters(module: AlignmentModule) -> bool:
+def has_adapters(module: Backbone) -> bool:
     """Whether a scorer was trained by adapters."""
     return any(isinstance(layer, LoraLayer) for layer in module.network.modules())
 
 
-def save_whole(module: AlignmentModule, folder: Path) -> None:
+def save_whole(module: Backbone, folder: Path) -> None:
     """Writes model, processor and tokenizer in Transformers' format; adapters are merged into the model, in place.
 
     Raises:
         ValueError: an adapter holds a number that is not finite.
     """
-    model = plain_model(module)
+    model = module.to_transformers()
     merge_adapters(model)
     model.save_pretrained(folder)
-    plain_processor(module).save_pretrained(folder)
+    module.plain_processor().save_pretrained(folder)
 
 
 def merge_adapters(model: PreTrainedModel) -> None:
@@ -124,7 +76,7 @@ def merge_adapters(model: PreTrainedModel) -> None:
         del model.peft_config
 
 
-def save_adapters(module: AlignmentModule, folder: Path, base: str) -> list[str]:
+def save_adapters(module: Backbone, folder: Path, base: str) -> list[str]:
     """Writes adapters, and what trained beside them, in PEFT's format, with processor and tokenizer.
 
     What trained whole becomes `modules_to_save`. A parameter that is no module's (BLIP-2's query tokens, CLIP's scale)
@@ -139,7 +91,7 @@ def save_adapters(module: AlignmentModule, folder: Path, base: str) -> list[str]
     Returns:
         The names of the parameters that are no module's.
     """
-    model = plain_model(module)
+    model = module.to_transformers()
     modules, parameters = trained_beside(model)
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     state = model.state_dict()
@@ -162,7 +114,7 @@ def save_adapters(module: AlignmentModule, folder: Path, base: str) -> list[str]
     config.save_pretrained(str(folder))
     whole = {f"{PEFT_PREFIX}{name}": tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     save_file(whole, folder / ADAPTERS_FILE, metadata={"format": "pt"})
-    plain_processor(module).save_pretrained(folder)
+    module.plain_processor().save_pretrained(folder)
     return parameters
 
 
@@ -221,9 +173,9 @@ def load_base(
         OSError: there is no such checkpoint, or the hub cannot be reached.
         ValueError: it is of another kind, or incomplete.
     """
-    if backbone == "clip":
-        return load_clip(checkpoint, dtype=dtype, activation=settings.get("activation"))[0]
-    return {"llava": load_llava, "blip2": load_blip2}[backbone](checkpoint, dtype=dtype)[0]
+    own = model_settings({"backbone": backbone, "checkpoint": str(checkpoint), **settings})
+    model, _ = backbone_class(backbone).load_model(checkpoint, own, dtype=dtype)
+    return cast(PreTrainedModel, model)
 
 
 def load_adapters(

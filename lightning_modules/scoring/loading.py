@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from datamodules.batch import InputError
+from lightning_modules.backbones import BACKBONES, backbone_class, backbone_of_model_type
+from lightning_modules.backbones.build import Source, build_backbone
 from lightning_modules.backbones.published import saved_config
-from lightning_modules.backbones.registry import BACKBONES, Source, build_backbone, shown
+from lightning_modules.backbones.settings import model_settings
 from lightning_modules.base import AlignmentModule
 from lightning_modules.scoring.runs import (
     CONFIG_FILE,
@@ -23,6 +25,7 @@ from lightning_modules.scoring.runs import (
 )
 from lightning_modules.scoring.scorer import Scorer, find_device
 from lightning_modules.scoring.scorer_file import DTYPES, ScorerSettings, find_scorer_settings
+from lightning_modules.settings import shown
 
 ADAPTERS_FILE, TRANSFORMERS_FILE = "adapter_config.json", "config.json"
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -39,9 +42,8 @@ def load_scorer(
 ) -> Scorer:
     """The scorer of a training, of a checkpoint in Transformers' format, or of adapters that `itm export` wrote.
 
-    A checkpoint's `model_type` says which backbone it is of (llava, blip-2 or clip); a `scorer.json` beside it, as `itm
-    export` writes it, how it scores where that is not the backbone's default. Safetensors only; no code is run that
-    comes with a checkpoint.
+    A checkpoint's `model_type` says which backbone it is of; a `scorer.json` beside it, as `itm export` writes it, how
+    it scores where that is not the backbone's default. Safetensors only; no code is run that comes with a checkpoint.
 
     Args:
         path_or_name: the folder of a finished `itm train`, a folder in Transformers' format or of adapters that `itm
@@ -98,18 +100,17 @@ def _published_module(name_or_folder: Path, dtype: torch.dtype | None) -> Alignm
         settings = find_scorer_settings(name)
     except (OSError, ValueError) as error:
         raise InputError(" ".join(str(error).split())) from None
-    backbones = {backbone.model_type: key for key, backbone in BACKBONES.items()}
-    if not isinstance(model_type, str) or model_type not in backbones:
+    backbone = backbone_of_model_type(model_type)
+    if backbone is None:
+        types = ", ".join(backbone_class(key).model_type() for key in BACKBONES)
+        raise InputError(f"{name} is a checkpoint of type {shown(model_type)}; a scorer is made of {types}.")
+    settings = settings or ScorerSettings(backbone)
+    if settings.backbone != backbone:
         raise InputError(
-            f"{name} is a checkpoint of type {shown(model_type)}; a scorer is made of {', '.join(backbones)}."
-        )
-    settings = settings or ScorerSettings(backbones[model_type])
-    if settings.backbone != backbones[model_type]:
-        raise InputError(
-            f"{name}: backbone in {SCORER_FILE} must be {backbones[model_type]}, as {TRANSFORMERS_FILE} says, got "
+            f"{name}: backbone in {SCORER_FILE} must be {backbone}, as {TRANSFORMERS_FILE} says, got "
             f"{settings.backbone}; export the scorer again."
         )
-    model = {"backbone": settings.backbone, "checkpoint": name, **settings.model}
+    model = model_settings({"backbone": backbone, "checkpoint": name, **settings.model})
     return build_backbone(model, Source(dtype=dtype or settings.dtype), NO_TRAINING)
 
 
@@ -120,8 +121,8 @@ def _adapters_module(folder: Path, dtype: torch.dtype | None, base: str | os.Pat
         model, processor, settings = load_adapters(folder, None if base is None else os.fspath(base), dtype=dtype)
     except (OSError, ValueError) as error:
         raise InputError(" ".join(str(error).split())) from None
-    loaded = Source(loaded=(model, processor))
-    return build_backbone({"backbone": settings.backbone, **settings.model}, loaded, NO_TRAINING)
+    own = model_settings({"backbone": settings.backbone, "checkpoint": str(folder), **settings.model})
+    return build_backbone(own, Source(loaded=(model, processor)), NO_TRAINING)
 
 
 def find_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_modules.backbones.registry import Source, build_backbone
+from lightning_modules.backbones.build import Source, build_backbone
 
 if TYPE_CHECKING:
     import torch
 
-    from lightning_modules.base import AlignmentModule
+    from lightning_modules.backbones.backbone import Backbone
+    from lightning_modules.backbones.settings import ModelSettings
 
 CONFIG_FILE, PROCESSOR_FOLDER, WEIGHTS_FILE = "config.yaml", "processor", "weights.safetensors"
 BASE_FILE = "base.json"
@@ -34,14 +35,12 @@ def check_finished(folder: Path) -> None:
         raise InputError(f"{folder} lacks its {PROCESSOR_FOLDER}/; copy the whole folder, or train again.")
 
 
-def load_trained(
-    folder: Path, model: Mapping[str, Any], *, dtype: torch.dtype, optim: Mapping[str, Any]
-) -> AlignmentModule:
+def load_trained(folder: Path, model: ModelSettings, *, dtype: torch.dtype, optim: Mapping[str, Any]) -> Backbone:
     """The trained scorer of a run's folder, in eval mode.
 
     Args:
         folder: of a finished run, `check_finished`.
-        model: the run's settings, see `build_backbone`.
+        model: the run's settings.
         dtype: of the published weights that it was trained from.
         optim: keyword arguments of `AlignmentModule`.
 
@@ -53,7 +52,7 @@ def load_trained(
     from lightning_modules.checkpoint import load_weights
 
     module = build_backbone(model, Source(processor_folder=folder / PROCESSOR_FOLDER, dtype=dtype), optim)
-    published = model.get("checkpoint") is not None
+    published = model.checkpoint is not None
     try:
         load_weights(
             module.network,
@@ -65,11 +64,11 @@ def load_trained(
     except ValueError as error:
         raise InputError(str(error)) from error
     if published:
-        check_base(folder, module, str(model["checkpoint"]))
+        check_base(folder, module, str(model.checkpoint))
     return module.eval()
 
 
-def check_base(folder: Path, module: AlignmentModule, checkpoint: str) -> None:
+def check_base(folder: Path, module: Backbone, checkpoint: str) -> None:
     """That a run's checkpoint is what it was when the run began, as far as its weights do not train.
 
     Args:
@@ -99,15 +98,16 @@ def check_base(folder: Path, module: AlignmentModule, checkpoint: str) -> None:
         )
 
 
-def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
-    """The `model` section of a run's `config.yaml` as plain data, and the precision it was trained in.
+def read_settings(folder: Path) -> tuple[ModelSettings, str]:
+    """The `model` section of a run's `config.yaml`, and the precision it was trained in.
 
     Raises:
-        InputError: the file cannot be read, or says nothing about a model.
+        InputError: the file cannot be read, or describes no model.
     """
     from omegaconf import OmegaConf
 
     from datamodules.batch import InputError
+    from lightning_modules.backbones.settings import model_settings, without_former_keys
 
     path = folder / CONFIG_FILE
     try:
@@ -119,7 +119,10 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
         raise InputError(f"{path} is no configuration of a run ({reason}); copy it anew.") from None
     if not isinstance(model, dict) or not all(isinstance(key, str) for key in model):
         raise InputError(f"{path}: model must be a mapping with settings, got {model!r}; copy the file anew.")
-    return model, str(precision)
+    try:
+        return model_settings(without_former_keys(model)), str(precision)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def weights_dtype(precision: str) -> torch.dtype:

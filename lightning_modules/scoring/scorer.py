@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from datamodules.batch import ImageTextBatch, InputError
-from lightning_modules.backbones.registry import shown
 from lightning_modules.base import AlignmentModule
 from lightning_modules.scoring.inputs import (
     MAX_CAPTIONS,
@@ -24,6 +23,7 @@ from lightning_modules.scoring.inputs import (
     rows_of_pairs,
     text_row,
 )
+from lightning_modules.settings import shown
 
 
 class Scorer:

@@ -14,13 +14,13 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from datamodules.batch import InputError
-from lightning_modules.backbones.registry import BACKBONES, check_settings, shown
+from lightning_modules.backbones import backbone_class
+from lightning_modules.backbones.settings import FORMER_KEYS, model_settings
 from lightning_modules.scoring.runs import SCORER_FILE
+from lightning_modules.settings import did_you_mean, shown
 
 FORMAT = 1
 KEYS = ("format", "backbone", "model", "dtype", "base")
-MODEL_KEYS = ("system", "question", "loss", "score", "max_text_tokens", "long_captions", "activation")
-"""What of an experiment's `model` section a score depends on, beside the weights."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -34,7 +34,7 @@ class Base:
 
 @dataclass(frozen=True)
 class ScorerSettings:
-    """What a `scorer.json` says: settings of `build_backbone`, the type of the weights, and the base of adapters."""
+    """What a `scorer.json` says: some of the backbone's settings, the type of the weights, and the base of adapters."""
 
     backbone: str
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -103,17 +103,22 @@ def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
     if unknown := sorted(content.keys() - set(KEYS)):
         raise InputError(f"{path}: there is no key {shown(unknown[0])}; known are {', '.join(KEYS)}.")
     backbone, model, dtype = content.get("backbone"), content.get("model", {}), content.get("dtype", "float32")
-    if not isinstance(backbone, str) or backbone not in BACKBONES:
-        raise InputError(f"{path}: backbone must be one of {', '.join(BACKBONES)}, got {shown(backbone)}.")
+    try:
+        known = backbone_class(backbone).Settings.scorer_keys  # type: ignore[arg-type]  # refused where it is no text
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise InputError(f"{path}: dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}.")
     if not isinstance(model, dict):
         raise InputError(f"{path}: model must be a mapping, got {shown(model)}.")
-    if unknown := sorted(model.keys() - set(MODEL_KEYS)):
-        raise InputError(f"{path}: model has no key {shown(unknown[0])}; known are {', '.join(MODEL_KEYS)}.")
-    given = {name: value for name, value in model.items() if value is not None}
+    # null leaves a key to the backbone, also one that another backbone has
+    given = {key: value for key, value in model.items() if value is not None or key not in (*known, *FORMER_KEYS)}
+    if unknown := sorted(given.keys() - set(known)):
+        near = did_you_mean(unknown[0], known)
+        raise InputError(f"{path}: model has no key {shown(unknown[0])}; known are {', '.join(known)}{near}")
     try:
-        check_settings({"backbone": backbone, **given}, "model")
+        # of a checkpoint: what a model from scratch may not be does not matter
+        model_settings({"backbone": backbone, "checkpoint": str(path.parent), **given})
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     return ScorerSettings(backbone, given, DTYPES[dtype], _parse_base(content.get("base"), path))

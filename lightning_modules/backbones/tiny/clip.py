@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lightning_modules.backbones.tiny.llava import TinyShape
+from lightning_modules.backbones.settings import TinyShape
 
 CONTEXT = 77
 WORD_END = "</w>"

@@ -1,10 +1,9 @@
-"""Tiny models built from a config: the real classes with few layers, for the demo, for tests and for new ideas."""
+"""A tiny LLaVA built from a config: the real classes with few layers, for the demo, for tests and for new ideas."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
@@ -18,23 +17,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from lightning_modules.backbones.settings import TinyShape
+
 IMAGE_TOKEN = "<image>"
-
-
-@dataclass(frozen=True)
-class TinyShape:
-    """Sizes of a tiny model: widths and layers of both towers, pixels of the image and of a patch, queries, words."""
-
-    hidden_size: int = 128
-    layers: int = 4
-    heads: int = 4
-    vision_hidden_size: int = 96
-    vision_layers: int = 3
-    image_size: int = 32
-    patch_size: int = 8
-    queries: int = 8
-    vocab_size: int = 1000
-    initializer_range: float = 0.02
 
 
 def train_llama_tokenizer(texts: Iterable[str], vocab_size: int) -> LlamaTokenizer:

@@ -1,0 +1,160 @@
+"""LLaVA's prompt around a caption, and the packed inputs of an image with its captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from transformers import LlavaProcessor
+
+from datamodules.batch import NEGATIVE, POSITIVE, UNKNOWN, CaptionTooLongError
+from lightning_modules.backbones.packing import pack_branches, shared_prefix
+
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions."
+)
+QUESTION = "Does this image match the following caption: {caption}?\nAnswer Yes/No directly."
+
+
+@dataclass(frozen=True)
+class YesNoPrompt:
+    """The v1 prompt around a caption; the defaults are those of LLaVA-1.5 and LLaVA-score."""
+
+    system: str = SYSTEM
+    question: str = QUESTION
+
+    def __post_init__(self) -> None:
+        if self.question.count("{caption}") != 1:
+            raise ValueError(f"model.question must hold {{caption}} exactly once, got {self.question!r}.")
+
+    def __call__(self, caption: str, image_token: str) -> str:
+        """The text up to and including "ASSISTANT:", the image first.
+
+        >>> YesNoPrompt(system="")("a dog", "<image>")
+        'USER: <image>\\nDoes this image match the following caption: a dog?\\nAnswer Yes/No directly. ASSISTANT:'
+        """
+        system = f"{self.system} " if self.system else ""
+        while image_token and image_token in caption:  # what is left of a removed token may make another one
+            caption = caption.replace(image_token, "")
+        question = self.question.replace("{caption}", caption)
+        return f"{system}USER: {image_token}\n{question} ASSISTANT:"
+
+
+def pad_to_square(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """The image in the middle of a square of its longer side, as LLaVA-1.5 was trained (rounding down)."""
+    image = image.convert("RGB")
+    width, height = image.size
+    if width == height:
+        return image
+    side = max(width, height)
+    square = Image.new("RGB", (side, side), background)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+class LlavaEncoder:
+    """Images and captions to packed LLaVA inputs; picklable, runs in loader workers.
+
+    Args:
+        processor: tokenizer and image processor of the checkpoint.
+        prompt: the question around a caption.
+        answers: append the answer token to labelled captions, for a loss that reads their logits.
+        max_text_tokens: most tokens of a caption's sequence: image, prompt and answer; no limit where None.
+        long_captions: `truncate` cuts words off captions that are longer, `error` refuses them.
+    """
+
+    def __init__(
+        self,
+        processor: LlavaProcessor,
+        prompt: YesNoPrompt,
+        *,
+        answers: bool,
+        max_text_tokens: int | None = None,
+        long_captions: str = "truncate",
+    ):
+        self.processor, self.prompt, self.answers = processor, prompt, answers
+        self.max_text_tokens, self.long_captions = max_text_tokens, long_captions
+        self.tokenizer = processor.tokenizer
+        self.image_token = processor.image_token
+        self.yes_id, self.no_id = self._answer_id(" Yes"), self._answer_id(" No")
+        red, green, blue = processor.image_processor.image_mean
+        self.background = (int(red * 255), int(green * 255), int(blue * 255))
+        self.fixed_prefix = shared_prefix(self._prompt_ids(["a", "Z", "7"]))
+
+    def _prompt_ids(self, captions: Iterable[str]) -> list[list[int]]:
+        return self.tokenizer([self.prompt(caption, self.image_token) for caption in captions]).input_ids
+
+    def _answer_id(self, answer: str) -> int:
+        """The token that follows the prompt when `answer` is appended to it."""
+        prompt = self.prompt("a", self.image_token)
+        with_answer, alone = self.tokenizer([prompt + answer, prompt]).input_ids
+        if with_answer[: len(alone)] != alone or len(with_answer) != len(alone) + 1:
+            raise ValueError(f"The tokenizer must make {answer!r} one token behind the prompt; it made {with_answer}.")
+        return with_answer[-1]
+
+    def _image_tokens(self, pixel_values: torch.Tensor) -> int:
+        height, width = pixel_values.shape[-2:]
+        patch = self.processor.patch_size
+        dropped = self.processor.vision_feature_select_strategy == "default"
+        return (height // patch) * (width // patch) + self.processor.num_additional_image_tokens - dropped
+
+    def __call__(
+        self, images: Sequence[Image.Image], captions: Sequence[Sequence[str]], labels: Sequence[Sequence[int]]
+    ) -> dict[str, torch.Tensor]:
+        """Packed `input_ids, position_ids, segment_ids, answer_index`, `pixel_values` [B, 3, H, W] and `cut` [B].
+
+        Raises:
+            CaptionTooLongError: a caption does not fit, and `long_captions` is `error`.
+        """
+        squares = [pad_to_square(image, self.background) for image in images]
+        pixel_values = self.processor.image_processor(squares, return_tensors="pt")["pixel_values"]
+        image_tokens = self._image_tokens(pixel_values)
+        flat, flat_cut = self._fitting_prompts([caption for row in captions for caption in row], image_tokens)
+        # One prefix for the batch; a merge across the caption's first letter could shorten it.
+        length = len(shared_prefix([self.fixed_prefix, *flat]))
+        answer_token = {POSITIVE: [self.yes_id], NEGATIVE: [self.no_id], UNKNOWN: []}
+        rows, lengths, cut = [], [], []
+        remaining = iter(zip(flat, flat_cut, strict=True))
+        for row_labels in labels:
+            prompts, row_cut = zip(*(next(remaining) for _ in row_labels), strict=True)
+            branches = [ids[length:] for ids in prompts]
+            lengths.append([len(ids) for ids in branches])
+            answers = [answer_token[label] if self.answers else [] for label in row_labels]
+            rows.append([ids + answer for ids, answer in zip(branches, answers, strict=True)])
+            cut.append(sum(row_cut))
+        image_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
+        prefix = [i for token in flat[0][:length] for i in ([token] * image_tokens if token == image_id else [token])]
+        packed = pack_branches(prefix, rows, lengths, self.tokenizer.pad_token_id)
+        return {**packed, "pixel_values": pixel_values, "cut": torch.tensor(cut)}
+
+    def _fitting_prompts(self, captions: Sequence[str], image_tokens: int) -> tuple[list[list[int]], list[bool]]:
+        """The prompts' ids, one id for the image, of captions cut until all fits; and which ones were cut."""
+        prompts = self._prompt_ids(captions)
+        if self.max_text_tokens is None:
+            return prompts, [False] * len(prompts)
+        room = self.max_text_tokens - (image_tokens - 1) - self.answers
+        cut = [len(ids) > room for ids in prompts]
+        for index in (index for index, is_long in enumerate(cut) if is_long):
+            if self.long_captions == "error":
+                beyond = self.max_text_tokens - room
+                raise CaptionTooLongError.of(captions[index], len(prompts[index]) + beyond, self.max_text_tokens)
+            ids = self.tokenizer(captions[index], add_special_tokens=False).input_ids
+            while ids and (excess := len(prompts[index]) - room) > 0:
+                ids = ids[:-excess] if excess < len(ids) else []
+                prompts[index] = self._prompt_ids([self.tokenizer.decode(ids)])[0]
+            if len(prompts[index]) > room:
+                needed = self.max_text_tokens - room + len(prompts[index])
+                raise CaptionTooLongError(
+                    f"model.max_text_tokens must be more than {needed}, which prompt and image take without a caption, "
+                    f"got {self.max_text_tokens}; raise it."
+                )
+        return prompts, cut
+
+
+def prompt_texts(prompt: YesNoPrompt, captions: Iterable[str]) -> list[str]:
+    """Texts that teach a tokenizer the prompt, both answers and the words of `captions`."""
+    answers = [prompt("", "") + answer for answer in (" Yes", " No")]
+    return [*answers * 100, *(prompt(caption, "") for caption in captions)]
