@@ -281,7 +281,9 @@ def torchrun(words: list[str]) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "own"), [("ddp", []), ("fsdp", []), ("fsdp", CE_CLIP)], ids=["ddp", "fsdp", "ce_clip"])
+@pytest.mark.parametrize(
+    ("strategy", "own"), [("ddp", []), ("fsdp", []), ("fsdp", CE_CLIP)], ids=["ddp", "fsdp", "ce_clip"]
+)
 def test_two_ranks_that_go_on_equal_two_that_were_not_interrupted(
     strategy: str, own: list[str], tables: Path, tmp_path: Path
 ) -> None:
