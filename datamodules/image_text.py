@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Collator, ImageTextBatch
-from datamodules.benchmarks import Pairs
+from datamodules.benchmarks.pairs import Pairs
 from datamodules.loaders import CountedRows, EpochBatches, LateLoader
 from datamodules.mixed_rows import MixedRows
 from datamodules.mixing import build_pool, rank_rows, set_paraphrases_aside, texts_of_pairs

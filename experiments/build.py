@@ -17,7 +17,7 @@ from lightning_modules.backbones.settings import ModelSettings
 if TYPE_CHECKING:
     import torch
 
-    from datamodules.benchmarks import Pairs
+    from datamodules.benchmarks.pairs import Pairs
     from datamodules.image_text import ImageTextDataModule
     from lightning_modules.backbones.backbone import Backbone
     from negatives.writers.write import BatchWriter, Writer

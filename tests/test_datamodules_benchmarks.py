@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from datamodules.benchmarks import Pairs
 from datamodules.benchmarks.own_tables import read_pairs
+from datamodules.benchmarks.pairs import Pairs
 from datamodules.benchmarks.read import read_benchmark
 from datamodules.sources.image_rows import ImageRows
 from datamodules.sources.images import check_images

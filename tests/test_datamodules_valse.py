@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from datamodules.benchmarks import Pairs
+from datamodules.benchmarks.pairs import Pairs
 from datamodules.benchmarks.read import read_benchmark
 from datamodules.sources.image_rows import ImageRows
 from negatives.tables.captions import InputError, pair_table, text_table

@@ -23,9 +23,10 @@ from transformers.utils import logging as transformers_logging
 from negatives.judging.build import build_judges
 from negatives.judging.crossfit import fold_of_texts, held_out_scores
 from negatives.judging.panel import seat
-from negatives.judging.settings import JudgeSettings, TransformerSettings
+from negatives.judging.settings import JudgeSettings
 from negatives.judging.text_pairs import build_text_pairs
 from negatives.judging.transformer import TransformerJudge
+from negatives.judging.transformer_settings import TransformerSettings
 from negatives.judging.transformer_training import class_weights, judge_loss, schedule, without_words, word_ids
 from negatives.tables.files import InputError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from datamodules.benchmarks import Pairs
+from datamodules.benchmarks.pairs import Pairs
 from negatives.tables.captions import StrPath, read_captions, read_negatives
 
 

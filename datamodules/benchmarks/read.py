@@ -9,7 +9,8 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.benchmarks import Pairs, find_benchmark
+from datamodules.benchmarks import find_benchmark
+from datamodules.benchmarks.pairs import Pairs
 from datamodules.sources.images import check_images, image_path
 from negatives.tables.captions import InputError, StrPath, read_captions, show
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from datamodules.benchmarks import Pairs
+from datamodules.benchmarks.pairs import Pairs
 from negatives.tables.captions import InputError, StrPath, show
 
 FILES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj", "add_att")

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from negatives.filtering.plan import CertificatePlan, FilterPlan
 from negatives.judging.build import build_judges
-from negatives.judging.settings import JudgeSettings, TransformerSettings
+from negatives.judging.settings import JudgeSettings
+from negatives.judging.transformer_settings import TransformerSettings
 from negatives.tables.captions import pair_table, read_jsonl, text_table, write_json
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from negatives.judging.judge import Scorer
-from negatives.judging.settings import JudgeSettings
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+
+    from negatives.judging.settings import JudgeSettings
 
 TOKEN_PATTERN = r"(?u)\b\w+\b"  # scikit-learn's own drops single letters: "a" against "an" is a giveaway
 HASHED = 2**20  # columns that n-grams are hashed into; unlike a vocabulary, a hash sees no other text

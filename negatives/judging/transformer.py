@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import lightning
 import numpy as np
@@ -28,7 +29,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from negatives.judging.judge import Scorer
-from negatives.judging.settings import JudgeSettings, TransformerSettings
+from negatives.judging.transformer_settings import TransformerSettings
 from negatives.judging.transformer_training import (
     DROPOUT,
     Batches,
@@ -38,6 +39,9 @@ from negatives.judging.transformer_training import (
     schedule,
     word_ids,
 )
+
+if TYPE_CHECKING:
+    from negatives.judging.settings import JudgeSettings
 from negatives.tables.files import InputError, show
 
 SCORED = 256  # texts scored at a time
