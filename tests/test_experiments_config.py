@@ -430,6 +430,17 @@ def test_a_model_section_has_the_keys_of_its_backbone_and_loss_alone() -> None:
     assert misspelt == "`model.activaton` is no known key, did you mean `model.activation`? (command line)"
 
 
+def test_null_takes_out_what_a_base_says_of_another_backbone(tmp_path: Path) -> None:
+    write(tmp_path / "llava.yaml", "model: {backbone: llava, question: 'is it {caption}?'}")
+    path = write(tmp_path / "clip.yaml", "base: llava.yaml\nmodel: {backbone: clip}")
+    with pytest.raises(ConfigError, match=r"`model\.question` is no known key"):
+        load_config(schemas.ExperimentConfig, path, DATA, check_files=False)
+    config = load_config(schemas.ExperimentConfig, path, [*DATA, "model.question=null"], check_files=False)
+    assert config.model == model_schema("clip")()
+    with pytest.raises(ConfigError, match=r"`model\.questions` is no known key"):
+        load_config(schemas.ExperimentConfig, path, [*DATA, "model.question=null", "model.questions=null"])
+
+
 def test_a_backbone_may_be_interpolated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ITM_BACKBONE", "clip")
     words = [*DATA, "model.backbone=${oc.env:ITM_BACKBONE}", "model.activation=gelu"]
@@ -445,7 +456,7 @@ def test_a_configuration_of_an_older_run_reads_as_todays(tmp_path: Path) -> None
     )
     path = write(tmp_path / "config.yaml", older)
     assert load_saved(schemas.ExperimentConfig, path) == config
-    with pytest.raises(ConfigError, match=r"`model\.score` is no known key"):
+    with pytest.raises(ConfigError, match=r"`model\.itc_itm` belongs to the loss"):
         load_config(schemas.ExperimentConfig, path, check_files=False)
 
 

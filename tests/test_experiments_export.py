@@ -62,7 +62,7 @@ json.dump(scores, sys.stdout)
 
 def train_words(tables: Path, backbone: str, output: Path, *words: str) -> list[str]:
     data = [f"data.{name}={tables / 'train' / f'{name}.parquet'}" for name in ("captions", "negatives")]
-    base = ["train", "experiments/configs/clip_tiny_scenes.yaml", f"model.backbone={backbone}", *data]
+    base = ["train", f"experiments/configs/{BACKBONES[backbone].config}.yaml", f"model.backbone={backbone}", *data]
     return [*base, f"output_dir={output}", f"name={backbone}", *TINY_OVERRIDES, "logging.wandb=disabled", *words]
 
 

@@ -131,8 +131,10 @@ def made_by(config: ExperimentConfig) -> str:
 def former_made_by(folder: Path) -> str | None:
     """`made_by` of a run whose configuration named every backbone's keys, as older ones do; None of any other."""
     path = folder / CONFIG_FILE
-    saved: Any = OmegaConf.load(path) if path.is_file() else {}
-    if not holds_former_keys(OmegaConf.to_container(saved) if saved else {}):
+    if not path.is_file():
+        return None
+    saved: Any = OmegaConf.load(path)
+    if not holds_former_keys(saved):
         return None
     # that it is this run's configuration, those keys aside, the folder was checked for
     saved.logging = asdict(LoggingConfig())

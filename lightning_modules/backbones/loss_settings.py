@@ -109,14 +109,14 @@ def losses_that_read(offers: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name, loss in LOSSES.items() if loss.reads in offers)
 
 
-def loss_arguments(name: str, settings: Any | None) -> dict[str, Any]:
+def loss_arguments(name: str, settings: Any) -> dict[str, Any]:
     """The keyword arguments of a backbone's class about its loss."""
     if name == "ce_clip":
         from lightning_modules.losses.ce_clip import CeClipSettings
 
-        return {"loss": name, "ce_clip": CeClipSettings(**asdict(settings))}  # type: ignore[call-overload]
+        return {"loss": name, "ce_clip": CeClipSettings(**asdict(settings))}
     if name == "itc_itm":
         from lightning_modules.backbones.blip2_itm import ItcItmSettings
 
-        return {"loss": name, "itc_itm": ItcItmSettings(**asdict(settings))}  # type: ignore[call-overload]
+        return {"loss": name, "itc_itm": ItcItmSettings(**asdict(settings))}
     return {"loss": name}

@@ -139,10 +139,10 @@ def model_schema(backbone: object, loss: object = None) -> type[ModelSettings]:
     module = backbone_class(backbone)
     losses = losses_that_read(module.offers)
     if loss is None:
-        return _with_section(module.Settings, module.Settings.default_loss)
+        loss = module.Settings.default_loss
     if not isinstance(loss, str) or loss not in losses:
         raise UnknownNameError("loss", loss, losses, f" where the backbone is {backbone}")
-    return _with_section(module.Settings, loss)
+    return _with_section(module.Settings, loss)  # type: ignore[arg-type]  # the class has a hash, its instances none
 
 
 class UnknownNameError(ValueError):
