@@ -13,6 +13,7 @@ from omegaconf import MISSING
 from experiments.config import schemas, text_schemas
 from experiments.config.help import key_table
 from experiments.config.load import ConfigError, describe, load_config, load_mapping, load_saved, read_yaml, to_yaml
+from lightning_modules.backbones import BACKBONES
 from lightning_modules.backbones.settings import model_schema
 
 
@@ -405,7 +406,7 @@ def test_description_shows_type_default_rule_and_nesting() -> None:
 
 DATA = ["data.captions=a", "data.negatives=b"]
 UNKNOWN = {
-    "model.backbone=clp": "`model.backbone` must be one of llava, blip2, clip, got 'clp'. Did you mean clip?",
+    "model.backbone=clp": f"`model.backbone` must be one of {', '.join(BACKBONES)}, got 'clp'. Did you mean clip?",
     "model.loss=listwize": (
         "`model.loss` must be one of lm, binary, listwise where the backbone is llava, got 'listwize'. Did you mean "
         "listwise?"
@@ -468,6 +469,6 @@ def test_the_help_says_whose_a_key_is() -> None:
     assert lines["model.ce_clip.imc_weight"].startswith("(loss ce_clip) Weight of IMC")
     assert lines["model.tune"].startswith("full: all weights")
     words = " ".join(table.split())
-    assert "llava: lm, binary, listwise; blip2: itm, itc_itm; clip: itc, ce_clip." in words
+    assert "llava: lm, binary, listwise; blip2: itm, itc_itm; clip: itc, ce_clip" in words
     assert table.count("  model.score ") == 1, "a key that both losses have is listed once"
     assert table.index("model.ce_clip.imc_weight") < table.index("optim.lr")

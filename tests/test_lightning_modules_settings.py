@@ -20,6 +20,7 @@ from tests.tiny import CAPTIONS, SHAPE, row
 
 OPTIM = {"lr": 1e-3}
 TINY = dataclasses.asdict(SHAPE)
+NAMES = ", ".join(BACKBONES)
 
 
 def test_every_backbone_has_its_line_in_the_tests() -> None:
@@ -77,10 +78,10 @@ def test_settings_reach_the_module() -> None:
 
 
 BAD = {
-    "no backbone": ({"tiny": TINY}, "`model.backbone` must be one of llava, blip2, clip, got None"),
+    "no backbone": ({"tiny": TINY}, f"`model.backbone` must be one of {NAMES}, got None"),
     "an unknown backbone": (
         {"backbone": "blip"},
-        "`model.backbone` must be one of llava, blip2, clip, got 'blip'. Did",
+        f"`model.backbone` must be one of {NAMES}, got 'blip'. Did",
     ),
     "an unknown setting": (
         {"backbone": "blip2", "scores": 1},
