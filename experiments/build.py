@@ -13,6 +13,8 @@ from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import OptimConfig
 from experiments.runs.progress import is_terminal
 from lightning_modules.backbones.settings import ModelSettings
+from lightning_modules.settings import field_types
+from negatives.tables.captions import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -135,8 +137,11 @@ def load_run(folder: Path, *, score: str | None = None) -> tuple[Backbone, Exper
     from lightning_modules.scoring.runs import check_finished, load_trained, weights_dtype
 
     check_finished(folder)
-    overrides = [] if score is None else [f"model.score={score}"]
-    config = load_saved(ExperimentConfig, folder / "config.yaml", overrides)
+    config = load_saved(ExperimentConfig, folder / "config.yaml")
+    if score is not None:
+        if "score" not in field_types(type(config.model)):
+            raise InputError(f"score must be left out: a {config.model.backbone} has one score only ({folder}).")
+        config = load_saved(ExperimentConfig, folder / "config.yaml", [f"model.score={score}"])
     _quiet_transformers()
     dtype = weights_dtype(config.trainer.precision)
     return load_trained(folder, config.model, dtype=dtype, optim=_optim_arguments(config.optim)), config

@@ -48,8 +48,14 @@ def add_lora(model: nn.Module, settings: LoraSettings, parts: Parts) -> list[str
     """
     from peft import LoraConfig, inject_adapter_in_model
     from torch import nn
+    from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    # nn.MultiheadAttention multiplies by its projection's weight itself: an adapter beside it would never run
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not isinstance(module, NonDynamicallyQuantizableLinear)
+    ]
     names: list[str] = []
     for target in settings.targets or tuple(parts)[:1]:
         modules = parts.get(target, (target,))

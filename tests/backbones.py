@@ -29,6 +29,7 @@ class TinyBackbone:
         pair_logit: takes a row's image and its first caption.
         loss: the one that it is trained by; the default where None.
         sums_over_pairs: the loss is a mean over cells that do not see each other, so that pairs alone make the same.
+        config: what a tiny training starts from.
         export: overrides under which a long caption is cut; "{base}" is a published checkpoint.
     """
 
@@ -36,6 +37,7 @@ class TinyBackbone:
     pair_logit: Callable[[AlignmentModule, ImageTextRow], torch.Tensor]
     loss: str | None = None
     sums_over_pairs: bool = True
+    config: str = "clip_tiny_scenes"
     export: tuple[str, ...] = ("model.max_text_tokens=16",)
 
     def build(self, seed: int = 0, **settings: Any) -> Any:
@@ -56,10 +58,16 @@ def llava_pair_logit(module: AlignmentModule, item: ImageTextRow) -> torch.Tenso
 
 
 BACKBONES = {
-    "llava": TinyBackbone("llava", llava_pair_logit, export=("model.loss=lm", "model.max_text_tokens=120")),
+    "llava": TinyBackbone(
+        "llava",
+        llava_pair_logit,
+        config="llava_tiny_scenes",
+        export=("model.loss=lm", "model.max_text_tokens=120"),
+    ),
     "blip2": TinyBackbone(
         "blip2",
         blip2_pair_logit,
+        config="blip2_tiny_scenes",
         export=("model.checkpoint={base}", "model.score=itm_itc", "model.max_text_tokens=16"),
     ),
     "clip": TinyBackbone("clip", clip_pair_logit, sums_over_pairs=False),

@@ -21,7 +21,8 @@ from experiments.config import (
 )
 from experiments.config.help import key_table
 from experiments.config.load import ConfigError, describe, load_config, load_mapping, load_saved, read_yaml, to_yaml
-from lightning_modules.backbones.settings import model_schema
+from lightning_modules.backbones import BACKBONES
+from lightning_modules.backbones.model_schema import model_schema
 
 
 @dataclass
@@ -414,7 +415,7 @@ def test_description_shows_type_default_rule_and_nesting() -> None:
 
 DATA = ["data.captions=a", "data.negatives=b"]
 UNKNOWN = {
-    "model.backbone=clp": "`model.backbone` must be one of llava, blip2, clip, got 'clp'. Did you mean clip?",
+    "model.backbone=clp": f"`model.backbone` must be one of {', '.join(BACKBONES)}, got 'clp'. Did you mean clip?",
     "model.loss=listwize": (
         "`model.loss` must be one of lm, binary, listwise where the backbone is llava, got 'listwize'. Did you mean "
         "listwise?"
@@ -439,6 +440,17 @@ def test_a_model_section_has_the_keys_of_its_backbone_and_loss_alone() -> None:
     assert misspelt == "`model.activaton` is no known key, did you mean `model.activation`? (command line)"
 
 
+def test_null_takes_out_what_a_base_says_of_another_backbone(tmp_path: Path) -> None:
+    write(tmp_path / "llava.yaml", "model: {backbone: llava, question: 'is it {caption}?'}")
+    path = write(tmp_path / "clip.yaml", "base: llava.yaml\nmodel: {backbone: clip}")
+    with pytest.raises(ConfigError, match=r"`model\.question` is no known key"):
+        load_config(schemas.ExperimentConfig, path, DATA, check_files=False)
+    config = load_config(schemas.ExperimentConfig, path, [*DATA, "model.question=null"], check_files=False)
+    assert config.model == model_schema("clip")()
+    with pytest.raises(ConfigError, match=r"`model\.questions` is no known key"):
+        load_config(schemas.ExperimentConfig, path, [*DATA, "model.question=null", "model.questions=null"])
+
+
 def test_a_backbone_may_be_interpolated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ITM_BACKBONE", "clip")
     words = [*DATA, "model.backbone=${oc.env:ITM_BACKBONE}", "model.activation=gelu"]
@@ -454,7 +466,7 @@ def test_a_configuration_of_an_older_run_reads_as_todays(tmp_path: Path) -> None
     )
     path = write(tmp_path / "config.yaml", older)
     assert load_saved(schemas.ExperimentConfig, path) == config
-    with pytest.raises(ConfigError, match=r"`model\.score` is no known key"):
+    with pytest.raises(ConfigError, match=r"`model\.itc_itm` belongs to the loss"):
         load_config(schemas.ExperimentConfig, path, check_files=False)
 
 
@@ -466,6 +478,6 @@ def test_the_help_says_whose_a_key_is() -> None:
     assert lines["model.ce_clip.imc_weight"].startswith("(loss ce_clip) Weight of IMC")
     assert lines["model.tune"].startswith("full: all weights")
     words = " ".join(table.split())
-    assert "llava: lm, binary, listwise; blip2: itm, itc_itm; clip: itc, ce_clip." in words
+    assert "llava: lm, binary, listwise; blip2: itm, itc_itm; clip: itc, ce_clip" in words
     assert table.count("  model.score ") == 1, "a key that both losses have is listed once"
     assert table.index("model.ce_clip.imc_weight") < table.index("optim.lr")

@@ -28,7 +28,7 @@ from experiments.report.card_sources import Certified, Evaluation, TableSource, 
 from experiments.report.training_recipe import recipe, row_of_training
 from experiments.verbs import export
 from lightning_modules import load_scorer
-from lightning_modules.backbones.settings import model_settings
+from lightning_modules.backbones.model_schema import model_settings
 from negatives.filtering.certificate import Certificate, Kept
 from negatives.judging.bias_metrics import Estimate
 from negatives.tables.captions import InputError, write_json
@@ -64,7 +64,7 @@ json.dump(scores, sys.stdout)
 
 def train_words(tables: Path, backbone: str, output: Path, *words: str) -> list[str]:
     data = [f"data.{name}={tables / 'train' / f'{name}.parquet'}" for name in ("captions", "negatives")]
-    base = ["train", "experiments/configs/clip_tiny_scenes.yaml", f"model.backbone={backbone}", *data]
+    base = ["train", f"experiments/configs/{BACKBONES[backbone].config}.yaml", f"model.backbone={backbone}", *data]
     return [*base, f"output_dir={output}", f"name={backbone}", *TINY_OVERRIDES, "logging.wandb=disabled", *words]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -13,15 +14,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from experiments.__main__ import main
+from experiments.config.schemas import LoggingConfig
 from experiments.report.read_runs import read_curves
 from experiments.runs.metric_log import MetricLog
 from lightning_modules.base import AlignmentModule
@@ -349,6 +353,23 @@ def torchrun(words: list[str]) -> int:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "experiments"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run([sys.executable, *launcher, *words], cwd=ROOT, env=environment).returncode
+
+
+def test_a_run_that_was_begun_when_all_backbones_keys_were_written_goes_on(interrupted: Path, tables: Path) -> None:
+    words = train_words(tables, interrupted, "trainer.max_steps=2", "trainer.checkpoint_every=1")
+    saved = interrupted / "config.yaml"
+    older = saved.read_text().replace("\nmodel:\n", "\nmodel:\n  activation: null\n  ce_clip:\n    imc_weight: 0.3\n")
+    saved.write_text(older)
+    settings: Any = OmegaConf.load(saved)
+    settings.logging = asdict(LoggingConfig())
+    made_by = hashlib.sha256(OmegaConf.to_yaml(settings).encode()).hexdigest()[:16]
+    last = interrupted / "checkpoints/last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    assert made_by != checkpoint["made_by"]
+    torch.save({**checkpoint, "made_by": made_by}, last)
+    assert main([*words, "--resume"]) == 0
+    assert "activation" not in saved.read_text()
+    assert (interrupted / "weights.safetensors").is_file()
 
 
 @pytest.mark.slow

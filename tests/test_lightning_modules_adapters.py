@@ -13,7 +13,7 @@ from tests.tiny import CAPTIONS, row, tiny_module
 
 
 def adapted(*targets: str, **settings: object) -> LlavaModule:
-    lora = LoraSettings(rank=4, alpha=8, dropout=0.0, targets=targets or ("language_model",))
+    lora = LoraSettings(rank=4, alpha=8, dropout=0.0, targets=list(targets or ("language_model",)))
     return tiny_module(lora=lora, train_vision=False, **settings)
 
 
@@ -38,7 +38,7 @@ def test_a_target_that_matches_no_linear_layer_is_an_error(targets: tuple[str, .
 def test_a_refused_target_adapts_nothing() -> None:
     llava = tiny_module().network.llava
     with pytest.raises(ValueError, match="nowhere"):
-        add_lora(llava, LoraSettings(targets=("language_model", "nowhere")), LLAVA_PARTS)
+        add_lora(llava, LoraSettings(targets=["language_model", "nowhere"]), LLAVA_PARTS)
     assert not any("lora_" in name for name, _ in llava.named_parameters())
 
 
@@ -102,8 +102,13 @@ def test_alpha_over_rank_scales_an_adapter() -> None:
     layer.add_module("part", nn.Sequential(nn.Linear(3, 2)))
     x = torch.randn(1, 3)
     before = layer(x)
-    add_lora(layer, LoraSettings(rank=4, alpha=8, dropout=0.0, targets=("part",)), parts={})
+    add_lora(layer, LoraSettings(rank=4, alpha=8, dropout=0.0, targets=["part"]), parts={})
     weights = {name.split(".")[-3]: p for name, p in layer.named_parameters() if "lora_" in name}
     weights["lora_B"].normal_()
     expected = before + 8 / 4 * x @ weights["lora_A"].T @ weights["lora_B"].T
     torch.testing.assert_close(layer(x), expected)
+
+
+def test_what_multihead_attention_multiplies_by_itself_gets_no_adapter() -> None:
+    model = nn.ModuleDict({"part": nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2), "out": nn.Linear(4, 4)})})
+    assert add_lora(model, LoraSettings(rank=2, targets=["part"]), parts={}) == ["part.out"]

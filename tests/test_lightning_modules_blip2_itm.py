@@ -270,10 +270,10 @@ ADAPTED = LoraSettings(rank=2, alpha=4, dropout=0.0)
         {},
         {"train_vision": False},
         {"lora": ADAPTED},
-        {"lora": replace(ADAPTED, targets=("qformer", "vision", "projector")), "train_vision": False},
+        {"lora": replace(ADAPTED, targets=["qformer", "vision", "projector"]), "train_vision": False},
         {"loss": "itc_itm"},
         {"loss": "itc_itm", "train_vision": False},
-        {"loss": "itc_itm", "lora": replace(ADAPTED, targets=("qformer", "projector")), "train_vision": False},
+        {"loss": "itc_itm", "lora": replace(ADAPTED, targets=["qformer", "projector"]), "train_vision": False},
     ],
     ids=[*("full", "vision frozen", "lora", "lora on all parts"), *("itc_itm", "itc_itm frozen", "itc_itm lora")],
 )
@@ -311,7 +311,7 @@ def test_lora_adapts_the_qformer_and_leaves_queries_and_head_training() -> None:
 
 
 def test_an_adapted_part_trains_by_its_adapters_only() -> None:
-    names = trainable(tiny_blip2_module(lora=replace(ADAPTED, targets=("projector",)), train_vision=False))
+    names = trainable(tiny_blip2_module(lora=replace(ADAPTED, targets=["projector"]), train_vision=False))
     assert names == {"query_tokens", "itm_head.lora_A.default.weight", "itm_head.lora_B.default.weight"}
 
 
@@ -350,7 +350,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
         ({"long_captions": "drop"}, r"model\.long_captions must be one of truncate, error, got 'drop'"),
         ({"max_text_tokens": 2}, r"model\.max_text_tokens must be in \[3, 128\].* got 2"),
         ({"max_text_tokens": 129}, r"model\.max_text_tokens must be in \[3, 128\].* got 129"),
-        ({"lora": replace(ADAPTED, targets=("towers",))}, r"'towers' matches no linear layer"),
+        ({"lora": replace(ADAPTED, targets=["towers"])}, r"'towers' matches no linear layer"),
     ],
 )
 def test_a_setting_out_of_range_is_an_error(settings: dict[str, Any], message: str) -> None:

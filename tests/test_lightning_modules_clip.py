@@ -179,7 +179,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "full": {},
     "frozen vision": {"train_vision": False},
     "lora": {"lora": LORA},
-    "lora on all": {"lora": LoraSettings(rank=4, alpha=8, dropout=0.0, targets=("towers", "projector"))},
+    "lora on all": {"lora": LoraSettings(rank=4, alpha=8, dropout=0.0, targets=["towers", "projector"])},
     "recomputed": {"gradient_checkpointing": True},
 }
 
@@ -232,7 +232,7 @@ def test_lora_adapts_both_towers_and_keeps_projections_and_scale_training() -> N
     ],
 )
 def test_a_lora_target_adapts_its_part_and_no_other(part: str, modules: set[str]) -> None:
-    module = tiny_clip_module(lora=LoraSettings(rank=4, targets=(part,)))
+    module = tiny_clip_module(lora=LoraSettings(rank=4, targets=[part]))
     adapted = {name.removeprefix("network.clip.") for name in trainable(module) if "lora_" in name}
     assert {name.split(".")[0] for name in adapted} == modules
     assert "network.clip.text_model.embeddings.token_embedding.weight" not in trainable(module)

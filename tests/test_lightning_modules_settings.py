@@ -13,13 +13,15 @@ import torch
 from datamodules.batch import InputError
 from lightning_modules.backbones import BACKBONES, backbone_class, backbone_of_model_type
 from lightning_modules.backbones.build import Source, build_backbone
-from lightning_modules.backbones.settings import FORMER_KEYS, ModelSettings, model_settings, without_former_keys
+from lightning_modules.backbones.model_schema import FORMER_KEYS, model_settings, without_former_keys
+from lightning_modules.backbones.settings import ModelSettings
 from lightning_modules.settings import field_types
 from tests import backbones
 from tests.tiny import CAPTIONS, SHAPE, row
 
 OPTIM = {"lr": 1e-3}
 TINY = dataclasses.asdict(SHAPE)
+NAMES = ", ".join(BACKBONES)
 
 
 def test_every_backbone_has_its_line_in_the_tests() -> None:
@@ -77,10 +79,10 @@ def test_settings_reach_the_module() -> None:
 
 
 BAD = {
-    "no backbone": ({"tiny": TINY}, "`model.backbone` must be one of llava, blip2, clip, got None"),
+    "no backbone": ({"tiny": TINY}, f"`model.backbone` must be one of {NAMES}, got None"),
     "an unknown backbone": (
         {"backbone": "blip"},
-        "`model.backbone` must be one of llava, blip2, clip, got 'blip'. Did",
+        f"`model.backbone` must be one of {NAMES}, got 'blip'. Did",
     ),
     "an unknown setting": (
         {"backbone": "blip2", "scores": 1},

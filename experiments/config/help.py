@@ -68,10 +68,11 @@ def _own_keys(section: str) -> Iterator[Key]:
     from experiments.config.model_schemas import variants
     from lightning_modules.backbones.settings import ModelSettings
 
-    listed = {key.name for key in _walk(ModelSettings(), "")}
+    shared = {key.name for key in _walk(ModelSettings(), "")}
+    listed: set[tuple[str, str]] = set()
     for loss, settings in variants():
         for key in _walk(settings, ""):
-            if key.name not in listed:
+            if key.name not in shared:
                 owner = f"loss {loss}" if key.name.startswith(f"{loss}.") else f"backbone {settings.backbone}"
                 # another backbone may have a key of the same name, another loss of this one has the same
                 if (owner, key.name) not in listed:

@@ -18,8 +18,8 @@ from omegaconf.errors import InterpolationToMissingValueError, KeyValidationErro
 
 from experiments.config.help import describe
 from experiments.config.layers import COMMAND_LINE, ConfigError, Layers, find_yaml, nested, read_chain, read_yaml
-from experiments.config.model_schemas import SECTION, choose_model, drop_former_keys, has_model
-from lightning_modules.backbones.settings import UnknownNameError
+from experiments.config.model_schemas import SECTION, choose_model, drop_former_keys, has_model, is_known_somewhere
+from lightning_modules.backbones.model_schema import UnknownNameError
 from lightning_modules.settings import (
     did_you_mean,
     faults_between_keys,
@@ -145,13 +145,14 @@ class _Check:
     def fill(self, node: DictConfig, mapping: Mapping[Any, Any], place: Place) -> None:
         """Puts a mapping into the node of a dataclass."""
         OmegaConf.set_readonly(node, False)  # of a frozen dataclass OmegaConf makes a node that cannot be filled
-        schema = OmegaConf.get_type(node)  # of a scorer's section, more than the schema's own field says
+        schema: Any = OmegaConf.get_type(node)  # of a scorer's section, more than the schema's own field says
         hints = field_types(schema)
         for key, value in mapping.items():
             where = (*place, str(key))
             if key in hints:
                 self._put(node, key, hints[key], value, where)
-            elif place != self.unjudged:
+            elif place != self.unjudged and not (place == (SECTION,) and value is None and is_known_somewhere(key)):
+                # null takes out what a base file says of another backbone
                 self._fault(where, self._unknown(schema, str(key), place))
 
     def values(self, node: Any, rules: Mapping[str, Any], place: Place) -> None:

@@ -9,15 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_modules.backbones.settings import (
-    ModelSettings,
-    UnknownNameError,
-    model_schema,
-    without_former_keys,
-)
+from lightning_modules.backbones.model_schema import UnknownNameError, model_schema, without_former_keys
+from lightning_modules.backbones.settings import ModelSettings
 from lightning_modules.settings import field_types
 
 SECTION = "model"
@@ -54,10 +50,15 @@ def drop_former_keys(tree: dict[str, Any]) -> None:
         tree[SECTION] = without_former_keys(section)
 
 
-def holds_former_keys(tree: Mapping[str, Any]) -> bool:
+def holds_former_keys(saved: DictConfig) -> bool:
     """Whether a saved configuration is one of those."""
-    section = tree.get(SECTION)
-    return isinstance(section, Mapping) and without_former_keys(section) != section
+    section = saved.get(SECTION) or {}
+    return set(without_former_keys(section)) != set(section)
+
+
+def is_known_somewhere(key: str) -> bool:
+    """Whether some backbone or loss has this key in the section of a scorer; imports all of their files."""
+    return any(key in field_types(type(settings)) for _, settings in variants())
 
 
 def variants() -> Iterator[tuple[str, ModelSettings]]:

@@ -22,7 +22,8 @@ from experiments.runs.devices import resolve_device
 from experiments.runs.fingerprint import file_hash, fingerprint
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
-from lightning_modules.backbones.settings import ModelSettings, model_settings
+from lightning_modules.backbones.model_schema import model_settings
+from lightning_modules.backbones.settings import ModelSettings
 from negatives.tables.captions import InputError, read_captions, write_json, write_table
 
 SCORES_FILE, SCORER_FILE = "scores.parquet", "scorer.json"

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import lightning as L
 
     from datamodules.image_text import ImageTextDataModule
-    from lightning_modules.base import AlignmentModule
+    from lightning_modules.backbones.backbone import Backbone
 
 LAST_FILE = "last.ckpt"
 
@@ -92,7 +92,7 @@ def check_folder(config: ExperimentConfig, *, resume: bool, overwrite: bool) -> 
     return output
 
 
-def build_parts(config: ExperimentConfig) -> tuple[AlignmentModule, ImageTextDataModule]:
+def build_parts(config: ExperimentConfig) -> tuple[Backbone, ImageTextDataModule]:
     """The scorer and its data, connected.
 
     The seed is set before anything draws, and the tables are read before the scorer is built: a tiny model makes its
@@ -115,7 +115,7 @@ def build_parts(config: ExperimentConfig) -> tuple[AlignmentModule, ImageTextDat
     return module, datamodule
 
 
-def find_start(config: ExperimentConfig, module: AlignmentModule, *, resume: bool, main: bool) -> Start:
+def find_start(config: ExperimentConfig, module: Backbone, *, resume: bool, main: bool) -> Start:
     """Where the training begins, checked; the main process alone reads the checkpoint, and says from which step.
 
     Raises:
@@ -153,7 +153,7 @@ def make_trainer(config: ExperimentConfig, wandb_run: str | None) -> L.Trainer:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: AlignmentModule, start: Start) -> None:
+def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: Backbone, start: Start) -> None:
     """Takes the folder, notes on which weights the run is based, and prints what trains."""
     from rich.console import Console
 
@@ -167,7 +167,7 @@ def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: Align
     Console().print(trainable_table(module))
 
 
-def say_end(config: ExperimentConfig, module: AlignmentModule) -> None:
+def say_end(config: ExperimentConfig, module: Backbone) -> None:
     """Says where the weights are, and how many captions were cut."""
     from experiments.runs.scoring import say_cut
 
@@ -184,15 +184,17 @@ def made_by(config: ExperimentConfig) -> str:
 def former_made_by(folder: Path) -> str | None:
     """`made_by` of a run whose configuration named every backbone's keys, as older ones do; None of any other."""
     path = folder / CONFIG_FILE
-    saved: Any = OmegaConf.load(path) if path.is_file() else {}
-    if not holds_former_keys(OmegaConf.to_container(saved) if saved else {}):
+    if not path.is_file():
+        return None
+    saved: Any = OmegaConf.load(path)
+    if not holds_former_keys(saved):
         return None
     # that it is this run's configuration, those keys aside, the folder was checked for
     saved.logging = asdict(LoggingConfig())
     return hashlib.sha256(OmegaConf.to_yaml(saved).encode()).hexdigest()[:16]
 
 
-def check_last(last: Path, module: AlignmentModule, made_by: str) -> int:
+def check_last(last: Path, module: Backbone, made_by: str) -> int:
     """Refuses a checkpoint that training cannot go on from, before anything is written; returns its step.
 
     Raises:

@@ -74,14 +74,12 @@ class Backbone(AlignmentModule):
         return str(config_class.model_type)
 
     @classmethod
-    def load_model(
-        cls, checkpoint: str | Path, settings: ModelSettings, *, dtype: torch.dtype | str = "auto"
-    ) -> tuple[Any, Any]:
+    def load_model(cls, checkpoint: str | Path, settings: Any, *, dtype: torch.dtype | str = "auto") -> tuple[Any, Any]:
         """The Transformers model and processor of a published checkpoint, safetensors only.
 
         Args:
             checkpoint: hub name or folder.
-            settings: those that what is loaded depends on; none where not overridden.
+            settings: of this backbone's class; not asked where not overridden.
             dtype: of the weights; as saved for "auto".
 
         Raises:

@@ -70,7 +70,8 @@ class Blip2Settings(ModelSettings):
                     "trains a tiny model's ITC heads"
                 )
             return
-        weights = {"itm": self.loss_section.itm_weight, "itc": self.loss_section.itc_weight}
+        own: Any = self.loss_section
+        weights = {"itm": own.itm_weight, "itc": own.itc_weight}
         for head in score.split("_") if any(weights.values()) else ():
             if not weights[head]:
                 yield (

@@ -46,7 +46,7 @@ def build_backbone(settings: ModelSettings, source: Source, optim: Mapping[str, 
     from lightning_modules.backbones import backbone_class
 
     try:
-        backbone = backbone_class(settings.backbone)
+        backbone: Any = backbone_class(settings.backbone)
         model, processor = source.loaded or _load(backbone, settings, source)
         return backbone(model, processor, **settings.arguments(), **optim)
     except InputError:

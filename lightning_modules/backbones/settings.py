@@ -7,19 +7,13 @@ explanation in the string below, which `itm train --help` prints. Importing this
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lightning_modules.adapters import LoraSettings
-from lightning_modules.backbones import BACKBONES, backbone_class
-from lightning_modules.losses import LOSSES, loss_class, losses_that_read
-from lightning_modules.settings import did_you_mean, field_types, settings_from, shown
-
-FORMER_KEYS = ("score", "system", "question", "activation", "itc_itm", "ce_clip")
-"""Keys that a resolved `config.yaml` held for every backbone and loss before each had settings of its own."""
+from lightning_modules.losses import LOSSES, loss_class
+from lightning_modules.settings import field_types
 
 
 @dataclass
@@ -69,8 +63,8 @@ class ModelSettings:
     default_loss: ClassVar[str] = ""
     scorer_keys: ClassVar[tuple[str, ...]] = ("max_text_tokens", "long_captions")
 
-    backbone: str = field(default="llava", metadata={"choices": BACKBONES})
-    """The scorer's family."""
+    backbone: str = "llava"
+    """The scorer's family, a name in the table of backbones."""
     checkpoint: str | None = None
     """Published weights, by hub name or folder (llava-hf/llava-1.5-7b-hf, Salesforce/blip2-itm-vit-g,
     openai/clip-vit-base-patch32). Not given: a model built from `tiny`."""
@@ -123,79 +117,3 @@ class ModelSettings:
         if key not in LOSSES or not field_types(loss_class(key).Settings):
             return ""
         return f"belongs to the loss {key}, which is not the one of `{place}loss`: choose it there, or leave this out"
-
-
-def model_schema(backbone: object, loss: object = None) -> type[ModelSettings]:
-    """The class of a `model` section: the backbone's, with a section called as the loss where the loss has settings.
-
-    Args:
-        backbone: a name in `BACKBONES`; only this one's file is imported.
-        loss: one that the backbone can compute; its default where None.
-
-    Raises:
-        UnknownNameError: one of the two is none of these.
-    """
-    if not isinstance(backbone, str) or backbone not in BACKBONES:
-        raise UnknownNameError("backbone", backbone, BACKBONES)
-    module = backbone_class(backbone)
-    losses = losses_that_read(module.offers)
-    if loss is None:
-        return _with_section(module.Settings, module.Settings.default_loss)
-    if not isinstance(loss, str) or loss not in losses:
-        raise UnknownNameError("loss", loss, losses, f" where the backbone is {backbone}")
-    return _with_section(module.Settings, loss)
-
-
-class UnknownNameError(ValueError):
-    """A backbone or loss that there is not.
-
-    Args:
-        key: of the `model` section.
-        value: what it says.
-        choices: what it may say.
-        where: a condition.
-
-    Attributes:
-        key, value: as given.
-        rule: what the key must be.
-        near: the end of the error, the nearest known name.
-    """
-
-    def __init__(self, key: str, value: object, choices: Mapping[str, Any] | tuple[str, ...], where: str = ""):
-        self.key, self.value, self.rule = key, value, f"must be one of {', '.join(choices)}{where}"
-        self.near = did_you_mean(value, choices)
-        super().__init__(f"`model.{key}` {self.rule}, got {shown(value)}{self.near}")
-
-
-@functools.cache
-def _with_section(settings: type[ModelSettings], loss: str) -> type[ModelSettings]:
-    section = loss_class(loss).Settings
-    if not field_types(section):
-        return settings
-    made = dataclasses.make_dataclass(
-        settings.__name__, [(loss, section, field(default_factory=section))], bases=(settings,)
-    )
-    made.__module__, made.__doc__ = settings.__module__, settings.__doc__
-    return made
-
-
-def model_settings(mapping: Mapping[str, Any], place: str = "model.") -> ModelSettings:
-    """The settings that a `model` section of plain values describes.
-
-    Args:
-        mapping: with its `backbone`; what is missing keeps its default.
-        place: what errors put before a key.
-
-    Raises:
-        ValueError: one line with all that is wrong.
-    """
-    return settings_from(model_schema(mapping.get("backbone"), mapping.get("loss")), mapping, place)
-
-
-def without_former_keys(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved `model` section without the keys of other backbones and losses, which older runs wrote for every one."""
-    try:
-        known = field_types(model_schema(mapping.get("backbone"), mapping.get("loss")))
-    except ValueError:
-        return dict(mapping)  # refused by who reads it
-    return {key: value for key, value in mapping.items() if key in known or key not in FORMER_KEYS}

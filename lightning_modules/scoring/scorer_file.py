@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from datamodules.batch import InputError
 from lightning_modules.backbones import backbone_class
-from lightning_modules.backbones.settings import FORMER_KEYS, model_settings
+from lightning_modules.backbones.model_schema import FORMER_KEYS, model_settings
 from lightning_modules.scoring.runs import SCORER_FILE
 from lightning_modules.settings import did_you_mean, shown
 
@@ -102,9 +102,10 @@ def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
         raise InputError(f"{path}: format must be {FORMAT}, got {found}; update itm-lightning, or export again.")
     if unknown := sorted(content.keys() - set(KEYS)):
         raise InputError(f"{path}: there is no key {shown(unknown[0])}; known are {', '.join(KEYS)}.")
-    backbone, model, dtype = content.get("backbone"), content.get("model", {}), content.get("dtype", "float32")
+    backbone: Any = content.get("backbone")
+    model, dtype = content.get("model", {}), content.get("dtype", "float32")
     try:
-        known = backbone_class(backbone).Settings.scorer_keys  # type: ignore[arg-type]  # refused where it is no text
+        known = backbone_class(backbone).Settings.scorer_keys
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(dtype, str) or dtype not in DTYPES:
