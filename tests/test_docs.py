@@ -1,21 +1,17 @@
-"""Laws of the documents: commands work, links and files are there, numbers name where they come from.
+"""Laws of the documents: their commands, configurations and tables work.
 
-A page is README.md or a file in docs/. Its ```bash and ```python blocks run, at tiny size, after those of the README. Its
-other commands are resolved: the configuration is built and checked, and nothing runs.
-
-`python -m tests.test_docs` prints the picture of the layout, to be pasted into docs/extending.md.
+A page is README.md or a file in docs/. Its ```bash and ```python blocks run, at tiny size, after those of the README.
+Its other commands are resolved: the configuration is built and checked, and nothing runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import configparser
 import importlib
 import json
 import os
 import re
 import shlex
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,25 +19,16 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from pyarrow.parquet import read_table
 from torch.distributed.run import get_args_parser
 
-from experiments.__main__ import VERBS, main
+from experiments.__main__ import main
 from experiments.config.load import load_config
 from experiments.config.schemas import ExperimentConfig
 from negatives.tables.captions import read_captions, read_negatives
+from tests.pages import PAGES, README, ROOT, Command, blocks, commands, prose, split, with_blocks
 from tests.test_experiments_sweep import TINY_DEMO
 from tests.tiny import TINY_OVERRIDES
-
-ROOT = Path(__file__).parents[1]
-README = "README.md"
-PAGES = {
-    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in (ROOT / README, *sorted((ROOT / "docs").glob("*.md")))
-}
-PACKAGES = ("negatives", "datamodules", "lightning_modules", "experiments")
-RESULTS, EXTENDING, LIMITS = "docs/results.md", "docs/extending.md", "docs/limits.md"
-MOST_LINES = 200
-"""Of the README: it is read in one sitting."""
 
 TINY = {
     "generate": ["scenes.train=12", "scenes.held_out=2", "scenes.image_size=16"],
@@ -54,39 +41,19 @@ TINY = {
 }
 """Verb -> what is added to its commands, so that they run in seconds."""
 
-Command = list[str]
 
-
-def blocks(text: str, *languages: str) -> list[str]:
-    """What stands between the fences of these languages, indented ones too."""
-    found = re.findall(r"^( *)```([\w]*)\n(.*?)^\1```", text, flags=re.MULTILINE | re.DOTALL)
-    return [textwrap.dedent(block) for _, language, block in found if language in languages]
-
-
-def prose(text: str) -> str:
-    """A page without its fenced blocks."""
-    return re.sub(r"^( *)```\w*\n.*?^\1```", "", text, flags=re.MULTILINE | re.DOTALL)
-
-
-def commands(text: str, *languages: str) -> list[Command]:
-    lines = [line for block in blocks(text, *languages) for line in block.splitlines()]
-    return [words for line in lines if (words := split(line))]
-
-
-def split(line: str) -> Command:
-    """The words of a line; none where it is no line of a shell, such as one of a picture."""
-    try:
-        return shlex.split(line, comments=True)
-    except ValueError:
-        return []
-
-
-def with_blocks(*languages: str) -> list[str]:
-    return [page for page, text in PAGES.items() if blocks(text, *languages)]
+def write_tables(page: str, folder: Path) -> None:
+    """Writes each ```jsonl block into the file that the text before it names last."""
+    before = ""
+    for part in re.split(r"(^```jsonl\n.*?^```)", PAGES[page], flags=re.MULTILINE | re.DOTALL):
+        for block in blocks(part, "jsonl"):
+            (folder / re.findall(r"`([\w/]+\.jsonl)`", before)[-1]).write_text(block, encoding="utf-8")
+        before = part
 
 
 def run_page(page: str) -> dict[str, Any]:
     """Runs the page's ```bash blocks and then its ```python blocks; the names that these define."""
+    write_tables(page, Path())
     for itm, verb, *words in commands(PAGES[page], "bash"):
         assert itm == "itm"
         assert main([verb, *words, *TINY.get(verb, [])]) == 0, [verb, *words]
@@ -130,6 +97,12 @@ def test_the_commands_of_every_page_run_after_the_readmes(
         assert seen["one_each"].shape == seen["one_image"].shape == (2,)
         assert torch.allclose(seen["every_pair"].diagonal(), seen["one_each"])
         assert seen["mean"] == pytest.approx(seen["one_each"].mean().item())
+    if page == "docs/negatives.md":
+        table = read_table("negatives_by_rules/negatives.parquet")
+        written = set(zip(table["caption"].to_pylist(), table["negative_type"].to_pylist(), strict=True))
+        quoted = re.findall(r"\*([^*]+)\*\s\(`(\w+)`\)", PAGES[page])
+        assert quoted
+        assert set(quoted) <= written
 
 
 def other_commands() -> Iterator[tuple[str, Command]]:
@@ -187,9 +160,7 @@ def test_commands_of_every_sort_are_found() -> None:
 
 
 @pytest.mark.parametrize("page", with_blocks("yaml"))
-def test_every_example_of_a_configuration_resolves(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_example_of_a_configuration_resolves(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number, block in enumerate(blocks(PAGES[page], "yaml")):
         tree = yaml.safe_load(block)
@@ -255,113 +226,7 @@ def test_every_target_of_make_exists() -> None:
 
 
 def test_the_tables_written_by_hand_are_read(tmp_path: Path) -> None:
-    captions, negatives = blocks(PAGES["docs/files.md"], "jsonl")
-    (tmp_path / "captions.jsonl").write_text(captions, encoding="utf-8")
-    (tmp_path / "negatives.jsonl").write_text(negatives, encoding="utf-8")
+    write_tables("docs/files.md", tmp_path)
     table = read_captions(tmp_path / "captions.jsonl")
     assert table["caption_id"].to_pylist() == ["1_0", "1_1", "2_0"]
     assert read_negatives(tmp_path / "negatives.jsonl", table).num_rows == 2
-
-
-def test_the_readme_is_short() -> None:
-    assert len(PAGES[README].splitlines()) <= MOST_LINES
-
-
-def test_every_page_is_named_in_the_readme() -> None:
-    assert len(PAGES) > 10
-    for page in PAGES:
-        assert page == README or f"]({page})" in PAGES[README], page
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in (README, LIMITS)])
-def test_every_page_opens_with_the_shortest_thing_that_works(page: str) -> None:
-    title, opening = PAGES[page].split("\n## ")[0].split("\n", 1)
-    assert re.fullmatch(r"# \w[\w ]*", title)
-    assert blocks(opening, "bash", "", "jsonl")
-
-
-def test_every_verb_is_explained() -> None:
-    for verb in VERBS:
-        assert f"| `itm {verb}` |" in PAGES[README], verb
-
-
-def test_every_recipe_is_explained() -> None:
-    named = re.findall(r"`(?:experiments/\w+/)?([\w*]+\.yaml)`", PAGES[README] + PAGES["docs/evaluation.md"])
-    folders = (ROOT / "experiments/configs", ROOT / "experiments/sweeps")
-    found = {name: {path for folder in folders for path in folder.glob(name)} for name in named}
-    assert [name for name, paths in found.items() if not paths] == []
-    assert set().union(*found.values()) == {path for folder in folders for path in folder.glob("*.yaml")}
-
-
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
-def test_every_file_that_a_page_names_exists(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    folders = "|".join((*PACKAGES, "tests", "docs", r"\.ci"))
-    names = re.findall(rf"`((?:{folders})/[\w/.]*|[\w.]+\.(?:md|cfg|cff|toml))`", text)
-    for name in names:
-        path = ROOT / name
-        assert path.is_dir() if name.endswith("/") else path.is_file(), name
-
-
-def anchors(text: str) -> set[str]:
-    """What GitHub makes of the headings."""
-    headings = re.findall(r"^#+ (.+)$", prose(text), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
-def test_every_link_leads_somewhere(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose(text)):
-        if re.match(r"https?://", target):
-            continue
-        name, _, anchor = target.partition("#")
-        path = (ROOT / page).parent / name if name else ROOT / page
-        assert path.is_file(), target
-        assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), target
-
-
-def test_every_result_names_its_command_and_its_commit() -> None:
-    opening, *sections = PAGES[RESULTS].split("\n## ")
-    assert not re.search(r"\d\.\d\d", opening)
-    for section in sections:
-        assert commands(section, ""), section.splitlines()[0]
-        assert re.search(r"Commit `[0-9a-f]{7}`|: commit `[0-9a-f]{7}`", section), section.splitlines()[0]
-
-
-def test_what_the_readme_repeats_of_the_results_is_equal() -> None:
-    cells = [cell.strip() for line in PAGES[README].splitlines() for cell in line.split("|") if "[0." in cell]
-    assert len(cells) == 15
-    for cell in cells:
-        assert cell in PAGES[RESULTS], cell
-
-
-def test_the_citation_is_of_this_version() -> None:
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == setup["metadata"]["version"]
-    assert citation["license"] == setup["metadata"]["license"]
-
-
-def layout() -> str:
-    """The picture of the layout: a line for each folder of code with its files, wrapped."""
-    folders = sorted(
-        {path.parent.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("[!_]*.py")},
-        key=lambda folder: (PACKAGES.index(folder.parts[0]), folder.parts),
-    )
-    width = max(len(folder.as_posix()) for folder in folders) + 4
-    lines = []
-    for folder in folders:
-        names = " ".join(sorted(path.name for path in (ROOT / folder).glob("*.py") if path.name != "__init__.py"))
-        lines += textwrap.wrap(f"{folder.as_posix() + '/':{width}}{names}", 118, subsequent_indent=" " * width)
-    return "\n".join(lines)
-
-
-def test_the_picture_of_the_layout_is_true() -> None:
-    (picture,) = [block for block in blocks(PAGES[EXTENDING], "") if "negatives/" in block]
-    assert picture.rstrip("\n") == layout(), "python -m tests.test_docs prints the picture as it should be"
-
-
-if __name__ == "__main__":
-    print(layout())
