@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = "README.md"
+README, EXTENDING = "README.md", "docs/extending.md"
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in (ROOT / README, *sorted((ROOT / "docs").glob("*.md")))
@@ -39,6 +40,21 @@ def split(line: str) -> Command:
         return shlex.split(line, comments=True)
     except ValueError:
         return []
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a page adds to a file: a whole new file, or lines beside others (`is_diff`)."""
+
+    path: str
+    text: str
+    is_diff: bool
+
+
+def changes(text: str) -> list[Change]:
+    """The ```python and ```diff blocks below a line that names their file, such as "`negatives/types.py`:"."""
+    found = re.findall(r"^`([\w/.]+)`:\n\n```(python|diff)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return [Change(path, block, language == "diff") for path, language, block in found]
 
 
 def with_blocks(*languages: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Laws of the documents: their commands, configurations and tables work.
 
 A page is README.md or a file in docs/. Its ```bash and ```python blocks run, at tiny size, after those of the README.
-Its other commands are resolved: the configuration is built and checked, and nothing runs.
+Its other commands are resolved: the configuration is built and checked, and nothing runs. The blocks of
+docs/extending.md are files, which tests/test_extending.py adds to a copy of the repository.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from experiments.__main__ import main
 from experiments.config.load import load_config
 from experiments.config.schemas import ExperimentConfig
 from negatives.tables.captions import read_captions, read_negatives
-from tests.pages import PAGES, README, ROOT, Command, blocks, commands, prose, split, with_blocks
+from tests.pages import EXTENDING, PAGES, README, ROOT, Command, blocks, commands, prose, split, with_blocks
 from tests.test_experiments_sweep import TINY_DEMO
 from tests.tiny import TINY_OVERRIDES
 
@@ -87,7 +88,7 @@ def test_the_road_step_by_step(road: tuple[Path, dict[str, Any]], monkeypatch: p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in with_blocks("bash", "python") if page != README])
+@pytest.mark.parametrize("page", [page for page in with_blocks("bash", "python") if page not in (README, EXTENDING)])
 def test_the_commands_of_every_page_run_after_the_readmes(
     page: str, road: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
