@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from tests.pages import EXTENDING, PAGES, ROOT, Change, Command, blocks, changes, commands
+from tests.pages import EXTENDING, PAGES, README, ROOT, Change, Command, blocks, changes, commands
 from tests.test_docs import TINY
 from tests.tiny import TINY_OVERRIDES, photo
 
@@ -78,13 +78,11 @@ class Copy:
     Attributes:
         root: of the copy.
         work: where commands run; it has captions of photos.
-        changes: what was added.
         commands: the section's own.
     """
 
     root: Path
     work: Path
-    changes: list[Change]
     commands: list[Command] = field(default_factory=list)
 
     def run(self, *steps: Sequence[str] | str) -> str:
@@ -126,14 +124,18 @@ def apply(change: Change, root: Path) -> None:
     path.write_text(text.replace(f"\n{old}", f"\n{new}")[1:], encoding="utf-8")
 
 
+def copy_repository(root: Path) -> None:
+    for name in (*PACKAGES, "tests"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "first_version"))
+    for name in (README, "pyproject.toml"):
+        shutil.copy(ROOT / name, root / name)
+
+
 def copy_with(title: str, folder: Path) -> Copy:
     """A copy of the repository with the example of a section, and captions of drawn photos in its work folder."""
-    made = Copy(folder / "copy", folder / "work", changes(SECTIONS[title]))
-    for name in (*PACKAGES, "tests"):
-        shutil.copytree(ROOT / name, made.root / name, ignore=shutil.ignore_patterns("__pycache__", "first_version"))
-    for name in ("README.md", "pyproject.toml"):
-        shutil.copy(ROOT / name, made.root / name)
-    for change in made.changes:
+    made = Copy(folder / "copy", folder / "work")
+    copy_repository(made.root)
+    for change in changes(SECTIONS[title]):
         apply(change, made.root)
     made.work.mkdir()
     (made.work / "images").mkdir()
@@ -185,6 +187,13 @@ def test_lines_that_are_there_twice_or_not_at_all_are_refused(tmp_path: Path) ->
     assert (tmp_path / "table.py").read_text() == "a\nb\na\nnew\nnew\n"
     with pytest.raises(ValueError, match="is there already"):
         apply(Change("table.py", "new", is_diff=False), tmp_path)
+
+
+def test_the_examples_can_stand_together(tmp_path: Path) -> None:
+    copy_repository(tmp_path)
+    for title in MOST_FILES:
+        for change in changes(SECTIONS[title]):
+            apply(change, tmp_path)
 
 
 @pytest.mark.slow
