@@ -21,8 +21,9 @@ from experiments.config import (
 )
 from experiments.config.help import key_table
 from experiments.config.load import ConfigError, describe, load_config, load_mapping, load_saved, read_yaml, to_yaml
-from lightning_modules.backbones import BACKBONES
+from lightning_modules.backbones import BACKBONES, backbone_class
 from lightning_modules.backbones.model_schema import model_schema
+from lightning_modules.losses import losses_that_read
 
 
 @dataclass
@@ -414,11 +415,12 @@ def test_description_shows_type_default_rule_and_nesting() -> None:
 
 
 DATA = ["data.captions=a", "data.negatives=b"]
+LOSSES_OF = {name: losses_that_read(backbone_class(name).offers) for name in BACKBONES}
 UNKNOWN = {
     "model.backbone=clp": f"`model.backbone` must be one of {', '.join(BACKBONES)}, got 'clp'. Did you mean clip?",
     "model.loss=listwize": (
-        "`model.loss` must be one of lm, binary, listwise where the backbone is llava, got 'listwize'. Did you mean "
-        "listwise?"
+        f"`model.loss` must be one of {', '.join(LOSSES_OF['llava'])} where the backbone is llava, got 'listwize'. "
+        "Did you mean listwise?"
     ),
 }
 
@@ -478,6 +480,6 @@ def test_the_help_says_whose_a_key_is() -> None:
     assert lines["model.ce_clip.imc_weight"].startswith("(loss ce_clip) Weight of IMC")
     assert lines["model.tune"].startswith("full: all weights")
     words = " ".join(table.split())
-    assert "llava: lm, binary, listwise; blip2: itm, itc_itm; clip: itc, ce_clip" in words
+    assert "; ".join(f"{name}: {', '.join(losses)}" for name, losses in LOSSES_OF.items()) in words
     assert table.count("  model.score ") == 1, "a key that both losses have is listed once"
     assert table.index("model.ce_clip.imc_weight") < table.index("optim.lr")

@@ -15,6 +15,7 @@ from lightning_modules.backbones import BACKBONES, backbone_class, backbone_of_m
 from lightning_modules.backbones.build import Source, build_backbone
 from lightning_modules.backbones.model_schema import FORMER_KEYS, model_settings, without_former_keys
 from lightning_modules.backbones.settings import ModelSettings
+from lightning_modules.losses import losses_that_read
 from lightning_modules.settings import field_types
 from tests import backbones
 from tests.tiny import CAPTIONS, SHAPE, row
@@ -22,6 +23,7 @@ from tests.tiny import CAPTIONS, SHAPE, row
 OPTIM = {"lr": 1e-3}
 TINY = dataclasses.asdict(SHAPE)
 NAMES = ", ".join(BACKBONES)
+CLIP_LOSSES = ", ".join(losses_that_read(backbone_class("clip").offers))
 
 
 def test_every_backbone_has_its_line_in_the_tests() -> None:
@@ -112,7 +114,7 @@ BAD = {
     ),
     "a loss of another backbone": (
         {"backbone": "clip", "loss": "lm"},
-        "`model.loss` must be one of itc, ce_clip where the backbone is clip, got 'lm'",
+        f"`model.loss` must be one of {CLIP_LOSSES} where the backbone is clip, got 'lm'",
     ),
     "a section without its loss": (
         {"backbone": "clip", "ce_clip": {"imc_weight": 9.0}},
