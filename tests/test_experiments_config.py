@@ -21,8 +21,8 @@ from experiments.config import (
 )
 from experiments.config.help import key_table
 from experiments.config.load import ConfigError, describe, load_config, load_mapping, load_saved, read_yaml, to_yaml
-from lightning_modules.backbones import BACKBONES
-from lightning_modules.backbones.model_schema import model_schema
+from lightning_modules.backbones.model_section import model_schema
+from lightning_modules.backbones.table import BACKBONES
 
 
 @dataclass

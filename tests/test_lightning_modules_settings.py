@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from datamodules.batch import InputError
-from lightning_modules.backbones import BACKBONES, backbone_class, backbone_of_model_type
 from lightning_modules.backbones.build import Source, build_backbone
-from lightning_modules.backbones.model_schema import FORMER_KEYS, model_settings, without_former_keys
+from lightning_modules.backbones.model_section import FORMER_KEYS, model_settings, without_former_keys
 from lightning_modules.backbones.settings import ModelSettings
+from lightning_modules.backbones.table import BACKBONES, backbone_class, backbone_of_model_type
 from lightning_modules.settings import field_types
 from tests import backbones
 from tests.tiny import CAPTIONS, SHAPE, row

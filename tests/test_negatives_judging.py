@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main
-from negatives.judging import JUDGES
 from negatives.judging.build import build_judges
 from negatives.judging.judge import Judge
 from negatives.judging.linear import LinearJudge, word_judge
 from negatives.judging.settings import JudgeSettings
+from negatives.judging.table import JUDGES
 from negatives.tables.captions import write_table
 from negatives.tables.files import InputError
 from tests.test_negatives_text_pairs import tables, with_giveaway

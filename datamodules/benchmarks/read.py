@@ -9,10 +9,10 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.benchmarks import find_benchmark
 from datamodules.benchmarks.pairs import Pairs
+from datamodules.benchmarks.table import find_benchmark
 from datamodules.sources.images import check_images, image_path
-from negatives.tables.captions import InputError, StrPath, read_captions, show
+from negatives.tables import InputError, StrPath, read_captions, show
 
 MEAN = "mean"
 """No type's name: tables of metrics have the mean over all types under it."""

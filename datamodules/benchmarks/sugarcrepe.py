@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from datamodules.benchmarks.pairs import Pairs
-from negatives.tables.captions import InputError, StrPath, show
+from negatives.tables import InputError, StrPath, show
 
 FILES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj", "add_att")
 """The benchmark's own types, a JSON file each: what it consists of does not change with the types that we write."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from datamodules.benchmarks.pairs import Pairs
-from negatives.tables.captions import InputError, StrPath, show
+from negatives.tables import InputError, StrPath, show
 
 VOTES = 2  # annotators, of three, who have to prefer the caption
 

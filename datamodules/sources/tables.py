@@ -6,16 +6,16 @@ from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 
-from negatives.tables.captions import (
+from negatives.tables import (
     CAPTION_COLUMNS,
     NEGATIVE_COLUMNS,
     InputError,
     StrPath,
+    load_table,
     read_captions,
     read_negatives,
     show,
 )
-from negatives.tables.files import load_table
 
 SOURCE = "source_caption_id"
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from experiments.report.intervals import MEAN, is_right
 from experiments.runs.outputs import METRICS_FILE
-from negatives.tables.captions import InputError, show
+from negatives.tables import InputError, show
 
 PAIR_KEY = ("image_id", "caption_id", "negative_id", "negative_type", "caption", "negative_caption")
 LOGITS = ("positive_logit", "negative_logit", "blind_positive_logit", "blind_negative_logit")

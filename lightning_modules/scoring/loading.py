@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from datamodules.batch import InputError
-from lightning_modules.backbones import BACKBONES, backbone_class, backbone_of_model_type
 from lightning_modules.backbones.build import Source, build_backbone
-from lightning_modules.backbones.model_schema import model_settings
+from lightning_modules.backbones.model_section import model_settings
 from lightning_modules.backbones.published import saved_config
+from lightning_modules.backbones.table import BACKBONES, backbone_class, backbone_of_model_type
 from lightning_modules.base import AlignmentModule
 from lightning_modules.scoring.runs import (
     CONFIG_FILE,

@@ -14,8 +14,8 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from datamodules.batch import InputError
-from lightning_modules.backbones import backbone_class
-from lightning_modules.backbones.model_schema import FORMER_KEYS, model_settings
+from lightning_modules.backbones.model_section import FORMER_KEYS, model_settings
+from lightning_modules.backbones.table import backbone_class
 from lightning_modules.scoring.runs import SCORER_FILE
 from lightning_modules.settings import did_you_mean, shown
 

@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import field
 from typing import Any
 
-from lightning_modules.backbones import BACKBONES, backbone_class
 from lightning_modules.backbones.settings import ModelSettings
-from lightning_modules.losses import loss_class, losses_that_read
+from lightning_modules.backbones.table import BACKBONES, backbone_class
+from lightning_modules.losses.table import loss_class, losses_that_read
 from lightning_modules.settings import did_you_mean, field_types, settings_from, shown
 
 FORMER_KEYS = ("score", "system", "question", "activation", "itc_itm", "ce_clip")
