@@ -122,7 +122,7 @@ def _check_bounds(estimate: CostEstimate, config: GptConfig) -> None:
 def collect_batches(run: GptRun, server: Server) -> bool:
     """Takes what batches brought, or files that were made offline; whether every request is settled then."""
     from negatives.chat.batch import collect, read_results
-    from negatives.gpt.prompts import check_answer
+    from negatives.gpt import check_answer
 
     running: dict[str, str] = {}
     for path in run.config.results:

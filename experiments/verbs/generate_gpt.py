@@ -136,7 +136,7 @@ def _server(config: GptConfig) -> Server:
 def _ask(run: GptRun, server: Server) -> bool:
     """Asks now; whether every request is settled then."""
     from negatives.chat import RateLimits, SendOptions, ask_all
-    from negatives.gpt.prompts import check_answer
+    from negatives.gpt import check_answer
 
     config = run.config
     refuse_while_batches_run(run)

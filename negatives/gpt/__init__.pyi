@@ -1,3 +1,7 @@
+from .prompts import TYPES as TYPES
+from .prompts import VERSIONS as VERSIONS
+from .prompts import askable_types as askable_types
+from .prompts import check_answer as check_answer
 from .recipe import NEGATIVE_SCHEMA as NEGATIVE_SCHEMA
 from .recipe import PARAPHRASE_SCHEMA as PARAPHRASE_SCHEMA
 from .recipe import PromptRecipe as PromptRecipe
