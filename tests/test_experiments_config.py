@@ -478,6 +478,9 @@ def test_the_help_says_whose_a_key_is() -> None:
     assert lines["model.ce_clip.imc_weight"].startswith("(loss ce_clip) Weight of IMC")
     assert lines["model.tune"].startswith("full: all weights")
     words = " ".join(table.split())
-    assert "llava: lm, binary, listwise; blip2: itm, itc_itm; clip: itc, ce_clip" in words
+    assert (
+        "llava: lm, binary, listwise; blip2: itm, binary, listwise, itc_itm; clip: itc, binary, listwise, ce_clip"
+        in words
+    )
     assert table.count("  model.score ") == 1, "a key that both losses have is listed once"
     assert table.index("model.ce_clip.imc_weight") < table.index("optim.lr")

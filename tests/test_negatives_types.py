@@ -109,7 +109,6 @@ def test_a_row_and_a_writer_are_all_that_a_new_type_takes(tmp_path: Path, monkey
     assert list(accuracy) == ["reversed", "mean"]
 
 
-@pytest.mark.xfail(raises=ValueError, strict=True, reason="PairedAccuracy counts listed types only")
 def test_paired_accuracy_is_named_by_the_types_of_the_batch() -> None:
     batch = ImageTextBatch(["1"], [["a", "b"]], torch.tensor([[1, 0]]), torch.ones(1, 2).bool(), [["", "reversed"]])
     metric = PairedAccuracy()
