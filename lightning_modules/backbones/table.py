@@ -22,11 +22,11 @@ def backbone_class(name: str) -> type[Backbone]:
     Raises:
         ValueError: no backbone is called so.
     """
-    from lightning_modules.settings import did_you_mean, shown
+    from lightning_modules.settings import did_you_mean, quoted
 
     if not isinstance(name, str) or name not in BACKBONES:
         names = ", ".join(BACKBONES)
-        raise ValueError(f"backbone must be one of {names}, got {shown(name)}{did_you_mean(name, BACKBONES)}")
+        raise ValueError(f"backbone must be one of {names}, got {quoted(name)}{did_you_mean(name, BACKBONES)}")
     module, _, own = BACKBONES[name].rpartition(".")
     found: type[Backbone] = getattr(importlib.import_module(module), own)
     return found
