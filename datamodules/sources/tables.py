@@ -98,7 +98,8 @@ def _check_sources(captions: pa.Table, paths: StrPath | list[StrPath]) -> None:
         if source is not None and image_of.get(source) != image_id:
             raise InputError(
                 f"{SOURCE} must name a caption of the same image, got {quoted(source)} for caption "
-                f"{quoted(caption_id)} of image {quoted(image_id)} ({paths}); list the table that has it, or drop the paraphrase."
+                f"{quoted(caption_id)} of image {quoted(image_id)} ({paths}); list the table that has "
+                "it, or drop the paraphrase."
             )
 
 

@@ -1,4 +1,4 @@
-"""A training's recipe in words, for its model card: what a row holds, and what the optimiser was told."""
+"""A training's recipe in words, for its model card: what a row holds, and how the optimiser was set."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
 
     content, beside = scorer_content(module), other_parameters(module)
     backend, adapted = image_backend(module), has_adapters(module)
-    facts = _facts(Path(config.run), experiment, content["model"].get("score"))
+    found = _found(Path(config.run), experiment, content["model"].get("score"))
     with output.whole() as folder:
         try:
             parameters = _write_weights(module, experiment.model, folder, content, merge=config.merge)
@@ -60,7 +60,7 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
             image_backend=backend,
             parameters=parameters,
             others=beside,
-            **facts,
+            **found,
         )
         write_text(render_card(card, edge=EDGE), folder / CARD_FILE)
         write_json(content, folder / SCORER_FILE)
@@ -123,7 +123,7 @@ def _licence_in(card: Path) -> str | None:
     return found[1] if found else None
 
 
-def _facts(run: Path, experiment: ExperimentConfig, own_score: str | None) -> dict[str, Any]:
+def _found(run: Path, experiment: ExperimentConfig, own_score: str | None) -> dict[str, Any]:
     """What a card says about data, evaluation and provenance, as far as the files are there."""
     verdicts = experiment.data.verdicts
     return {

@@ -244,7 +244,7 @@ def _check_url(base_url: str) -> None:
         )
     if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", base_url):
         raise InputError(
-            f"`base_url` must be a URL, such as https://api.openai.com/v1, got {quoted(base_url)}. Mend it."
+            f"`base_url` must be a URL such as https://api.openai.com/v1, got {quoted(base_url)}. Mend it."
         )
 
 
