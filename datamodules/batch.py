@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from PIL import Image
 
-from negatives.tables.captions import InputError
+from negatives.tables import InputError
 
 POSITIVE, NEGATIVE, UNKNOWN = 1, 0, -1
 

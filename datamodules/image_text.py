@@ -19,15 +19,17 @@ from datamodules.mixing_settings import UNITS, Mixing
 from datamodules.sources.image_rows import ImageRows
 from datamodules.sources.images import check_images
 from datamodules.sources.tables import SOURCE, read_neighbours, read_tables
-from negatives.filtering.harmonise import harmonise_table
-from negatives.filtering.keep_rules import random_subset
-from negatives.tables.captions import InputError, StrPath, pair_table, text_table
-from negatives.tables.verdicts import (
+from negatives.filtering import harmonise_table, random_subset
+from negatives.tables import (
+    InputError,
+    StrPath,
     is_harmonised,
     judged_unit,
+    pair_table,
     pair_verdicts_beside,
     read_pair_verdicts,
     read_verdicts,
+    text_table,
 )
 
 

@@ -13,7 +13,7 @@ from datamodules.loaders import EpochBatch
 from datamodules.mixing import TextPool, draw_hard_anchor, draw_negatives, group_anchors, shown_positive
 from datamodules.mixing_settings import Mixing
 from datamodules.sources.images import load_image, noise_image
-from negatives.tables.randomness import generator_for
+from negatives.tables import generator_for
 
 
 class MixedRows(Dataset[list[ImageTextRow]]):

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from negatives.tables.randomness import generator_for
-from negatives.types import OTHER, SWAP, family_of
+from negatives import OTHER, SWAP, family_of
+from negatives.tables import generator_for
 
 
 @dataclass

@@ -12,24 +12,24 @@ from experiments.config.generate_schemas import GenerateConfig
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import OptimConfig
 from experiments.runs.progress import is_terminal
-from lightning_modules.backbones.settings import ModelSettings
-from lightning_modules.settings import field_types
-from negatives.tables.captions import InputError
+from lightning_modules import field_types
+from lightning_modules.backbones import ModelSettings
+from negatives.tables import InputError
 
 if TYPE_CHECKING:
     import torch
 
-    from datamodules.benchmarks.pairs import Pairs
-    from datamodules.image_text import ImageTextDataModule
-    from lightning_modules.backbones.backbone import Backbone
-    from negatives.writers.write import BatchWriter, Writer
+    from datamodules import ImageTextDataModule
+    from datamodules.benchmarks import Pairs
+    from lightning_modules.backbones import Backbone
+    from negatives.writers import BatchWriter, Writer
 
 Plan = TypeVar("Plan")
 
 
 def build_pairs(config: PairsConfig) -> Pairs:
     """The evaluation pairs that `config` names."""
-    from datamodules.benchmarks.read import read_benchmark
+    from datamodules.benchmarks import read_benchmark
 
     return read_benchmark(
         config.format,
@@ -62,7 +62,7 @@ def plan_of(cls: type[Plan], config: Plan) -> Plan:
 
 def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
     """The data module; call `connect` on it."""
-    from datamodules.image_text import ImageTextDataModule
+    from datamodules import ImageTextDataModule
 
     return ImageTextDataModule(
         config.captions,
@@ -102,7 +102,7 @@ def build_module(
     Raises:
         InputError: the checkpoint cannot be loaded, or the settings contradict each other.
     """
-    from lightning_modules.backbones.build import Source, build_backbone
+    from lightning_modules.backbones import Source, build_backbone
 
     _quiet_transformers()
     source = Source(captions, processor_folder, dtype or "auto")
@@ -134,7 +134,7 @@ def load_run(folder: Path, *, score: str | None = None) -> tuple[Backbone, Exper
         InputError: the folder is no finished run, or its weights do not fit its configuration.
     """
     from experiments.config.load import load_saved
-    from lightning_modules.scoring.runs import check_finished, load_trained, weights_dtype
+    from lightning_modules.scoring import check_finished, load_trained, weights_dtype
 
     check_finished(folder)
     config = load_saved(ExperimentConfig, folder / "config.yaml")

@@ -37,7 +37,7 @@ def exit_code(work: Callable[[], int]) -> int:
             raise
         return _refuse(f"{error.filename}: {error.strerror}; check the path and its permissions.")
     except ValueError as error:
-        from negatives.tables.captions import InputError
+        from negatives.tables import InputError
 
         if not isinstance(error, InputError):
             raise

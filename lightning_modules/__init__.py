@@ -10,27 +10,7 @@
 `ImageTextScore` is the mean of such scores as a torchmetrics metric.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from lightning_modules.scoring.loading import load_scorer
-    from lightning_modules.scoring.metric import ImageTextScore
-    from lightning_modules.scoring.scorer import Scorer
-
-__all__ = ["ImageTextScore", "Scorer", "load_scorer"]
-
-_HOMES = {"ImageTextScore": "scoring.metric", "Scorer": "scoring.scorer", "load_scorer": "scoring.loading"}
-
-
-def __getattr__(name: str) -> Any:
-    # on first use: the command imports this package, and must answer before torch is there
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# names and their homes are in __init__.pyi; a home is imported when a name of it is first asked for
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

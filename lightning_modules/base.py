@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from datamodules.batch import Collator, ImageTextBatch, collate_rows
 from lightning_modules.adapters import Parts
 from lightning_modules.checkpoint import saved_names
-from lightning_modules.losses import build_loss
+from lightning_modules.losses.table import build_loss
 from lightning_modules.metrics import PairedAccuracy
 from lightning_modules.optim import adamw_warmup_cosine, parameter_groups
 from lightning_modules.resume import LOSS_STATE, check_fit, take_loss_state

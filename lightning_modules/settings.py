@@ -137,7 +137,7 @@ def strip_optional(hint: Any) -> tuple[Any, bool]:
     return hint, False
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """A value as an error shows it: on one line, shortened."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
@@ -157,10 +157,10 @@ def _filled(schema: type[T], mapping: Mapping[str, Any], place: str, faults: lis
         if dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
             given[name] = _filled(cast(type, inner), value, f"{key}.", faults)
         elif not (optional and value is None) and not _fits(inner, value):
-            faults.append(f"`{key}` must be {type_name(hints[name])}, got {shown(value)}")
+            faults.append(f"`{key}` must be {type_name(hints[name])}, got {quoted(value)}")
         elif value is not None and not keeps_rules(value, rules[name]):
             near = did_you_mean(value, rules[name].get("choices", ()))
-            faults.append(f"`{key}` must be {rule_text(rules[name])}, got {shown(value)}{near}")
+            faults.append(f"`{key}` must be {rule_text(rules[name])}, got {quoted(value)}{near}")
         elif isinstance(value, float) and not math.isfinite(value):
             faults.append(f"`{key}` must be a finite number, got {value}")
         else:

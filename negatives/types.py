@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from negatives.checks import is_one_span, keeps_caption_words, keeps_content_words
 from negatives.tables.captions import is_type_name
-from negatives.tables.files import InputError, show, unknown_name
+from negatives.tables.files import InputError, quoted, unknown_name
 
 REPLACE, SWAP, ADD, OTHER = "replace", "swap", "add", "other"
 FAMILIES = (REPLACE, SWAP, ADD)
@@ -46,7 +46,8 @@ class NegativeType:
     def __post_init__(self) -> None:
         if not is_type_name(self.name):
             raise ValueError(
-                f"A negative type must have a name without white space that is not all or mean, got {show(self.name)}."
+                "A negative type must have a name without white space that is not all or mean, got "
+                f"{quoted(self.name)}."
             )
         if self.family not in FAMILIES:
             raise ValueError(unknown_name(f"The family of {self.name}", self.family, FAMILIES))

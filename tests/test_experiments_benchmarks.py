@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from datamodules.benchmarks import BENCHMARKS, Benchmark, find_benchmark
 from datamodules.benchmarks.pairs import Pairs
 from datamodules.benchmarks.read import read_benchmark
+from datamodules.benchmarks.table import BENCHMARKS, Benchmark, find_benchmark
 from experiments.__main__ import main
 from experiments.config.data_schemas import PairsConfig
 from experiments.config.load import ConfigError, load_mapping

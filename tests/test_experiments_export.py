@@ -28,7 +28,7 @@ from experiments.report.card_sources import Certified, Evaluation, TableSource, 
 from experiments.report.training_recipe import recipe, row_of_training
 from experiments.verbs import export
 from lightning_modules import load_scorer
-from lightning_modules.backbones.model_schema import model_settings
+from lightning_modules.backbones.model_section import model_settings
 from negatives.filtering.certificate import Certificate, Kept
 from negatives.judging.bias_metrics import Estimate
 from negatives.tables.captions import InputError, write_json

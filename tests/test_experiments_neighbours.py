@@ -128,7 +128,7 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
     write_table(captions.slice(0, 2), folder / "train/one.parquet")
     cases = {
         "`run` or `model.checkpoint` must be given": ["model.checkpoint=null"],
-        "`model.backbone` must be clip": ["model.backbone=llava"],
+        "`model.backbone` must be one whose image features can be compared (clip": ["model.backbone=llava"],
         "is a checkpoint of type 'llava', and CLIPModel reads 'clip'": [f"model.checkpoint={tmp_path / 'llava'}"],
         "captions must be of two images or more, got 1": [f"captions={folder / 'train/one.parquet'}"],
         "6 of 6 images do not exist": [f"image_root={tmp_path}"],
@@ -174,4 +174,4 @@ def test_a_run_of_another_backbone_is_refused_before_its_weights_are_read(
     (run / "config.yaml").write_text("data: {captions: a, negatives: b}\nmodel: {backbone: llava}\n")
     table = f"captions={folder / 'train/captions.parquet'}"
     assert main(["neighbours", f"run={run}", table, f"output_dir={tmp_path / 'out'}"]) == 2
-    assert "run must be of a clip, whose image features are compared, got a llava" in capsys.readouterr().err
+    assert "whose image features can be compared, as a clip's, got a llava" in capsys.readouterr().err

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_modules.base import AlignmentModule
-from lightning_modules.losses import build_loss
 from lightning_modules.losses.ce_clip import (
     CeClipLoss,
     CeClipSettings,
@@ -30,6 +29,7 @@ from lightning_modules.losses.ce_clip import (
 from lightning_modules.losses.global_batch import ContrastLayout
 from lightning_modules.losses.itc import itc_loss
 from lightning_modules.losses.rank_thresholds import next_rank_thresholds
+from lightning_modules.losses.table import build_loss
 from tests.tiny import CAPTIONS, row
 from tests.tiny_clip import tiny_clip_module
 

@@ -104,7 +104,7 @@ def test_a_special_token_that_a_caption_spells_is_text(module: ClipModule, token
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "lm"}, r"model\.loss must be one of binary, listwise, itm, itc, ce_clip, got 'lm'"),
+        ({"loss": "lm"}, r"model\.loss must be one of binary, listwise, itc, ce_clip, got 'lm'"),
         ({"long_captions": "drop"}, r"model\.long_captions must be one of truncate, error, got 'drop'"),
         ({"max_text_tokens": 78}, r"model\.max_text_tokens must be in \[3, 77\] for this CLIP, got 78"),
         ({"max_text_tokens": 2}, r"model\.max_text_tokens must be in \[3, 77\] for this CLIP, got 2"),

@@ -24,7 +24,7 @@ from lightning_modules import Scorer, load_scorer
 from lightning_modules.adapters import LoraSettings
 from lightning_modules.backbones.backbone import Backbone
 from lightning_modules.backbones.build import Source, build_backbone
-from lightning_modules.backbones.model_schema import model_settings
+from lightning_modules.backbones.model_section import model_settings
 from lightning_modules.scoring.export import (
     base_fingerprint,
     load_adapters,

@@ -52,7 +52,7 @@ def test_a_question_needs_its_caption_once(question: str) -> None:
 
 
 def test_an_unknown_loss_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"must be one of lm, binary, listwise, itm, got 'itc': .* offers no features"):
+    with pytest.raises(ValueError, match=r"must be one of lm, binary, listwise, got 'itc': .* offers no features"):
         tiny_module("itc")
 
 

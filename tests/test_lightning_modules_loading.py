@@ -16,7 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from datamodules.batch import CaptionTooLongError, InputError
 from experiments.__main__ import main
 from lightning_modules import Scorer, load_scorer
-from lightning_modules.backbones import BACKBONES as REGISTERED
+from lightning_modules.backbones.table import BACKBONES as REGISTERED
 from lightning_modules.scoring.scorer_file import ScorerSettings, find_scorer_settings, parse_scorer_settings
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import CAPTIONS, TINY_OVERRIDES, photo, tiny_tables

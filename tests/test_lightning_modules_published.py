@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.build import build_module
-from lightning_modules.backbones.model_schema import model_settings
+from lightning_modules.backbones.model_section import model_settings
 from lightning_modules.backbones.published import load_processor
 from negatives.tables.captions import InputError
 from tests.backbones import BACKBONES, save_published

@@ -121,7 +121,8 @@ def read(folder: Path, backbone: str, strategy: str) -> tuple[dict[str, torch.Te
 
 def without_key_bias(name: str, tensor: torch.Tensor) -> torch.Tensor:
     """Without the bias of an attention's keys: its true gradient is zero; Adam makes a step of its rounding error."""
-    if name.endswith("qkv.bias"):  # BLIP-2's vision tower has queries, keys and values in one
+    # BLIP-2's vision tower, and nn.MultiheadAttention, have queries, keys and values in one
+    if name.endswith(("qkv.bias", "in_proj_bias")):
         query, _, value = tensor.chunk(3)
         return torch.cat([query, value])
     return tensor[:0] if name.endswith(("k_proj.bias", "key.bias")) else tensor

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main
-from negatives.judging import JUDGES
 from negatives.judging.build import build_judges
 from negatives.judging.judge import Judge
 from negatives.judging.linear import LinearJudge, word_judge
 from negatives.judging.settings import JudgeSettings
+from negatives.judging.table import JUDGES
 from negatives.tables.captions import write_table
 from negatives.tables.files import InputError
 from tests.test_negatives_text_pairs import tables, with_giveaway
@@ -73,6 +73,6 @@ def test_an_added_judge_filters_probes_and_audits_by_its_line_in_the_table(
 
 
 def test_the_configuration_of_filters_loads_no_judge() -> None:
-    code = "import sys, experiments.config.filter_schemas; print({'sklearn', 'torch', 'numpy'} & set(sys.modules))"
+    code = "import sys, experiments.config.filter_schemas; print({'sklearn', 'torch'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"

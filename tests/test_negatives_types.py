@@ -164,7 +164,7 @@ def build(backward: BackwardSettings):
 '''
 PROGRAM = """
 import sys
-from negatives.writers import WRITERS
+from negatives.writers.table import WRITERS
 WRITERS["backward"] = "backward.build"
 from experiments.__main__ import main
 sys.exit(main(sys.argv[1:]))

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from datamodules.batch import ImageTextRow
-from lightning_modules.backbones import backbone_class
 from lightning_modules.backbones.settings import TinyShape
+from lightning_modules.backbones.table import backbone_class
 
 CAPTIONS = [
     "a red circle left of a blue square",

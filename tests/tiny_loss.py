@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from datamodules.batch import ImageTextBatch
-from lightning_modules.losses import LOSSES
 from lightning_modules.losses.binary import BinaryLoss
 from lightning_modules.losses.loss import Report
+from lightning_modules.losses.table import LOSSES
 from tests.tiny_clip import tiny_clip_module
 
 TABLE = {"biased": f"{__name__}.BiasedLoss"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from datamodules.benchmarks.pairs import Pairs
-from negatives.tables.captions import StrPath, read_captions, read_negatives
+from negatives.tables import StrPath, read_captions, read_negatives
 
 
 def read_pairs(captions: StrPath, negatives: StrPath, *, image_root: StrPath | None = None) -> Pairs:

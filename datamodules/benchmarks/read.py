@@ -9,10 +9,10 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.benchmarks import find_benchmark
 from datamodules.benchmarks.pairs import Pairs
+from datamodules.benchmarks.table import find_benchmark
 from datamodules.sources.images import check_images, image_path
-from negatives.tables.captions import InputError, StrPath, read_captions, show
+from negatives.tables import InputError, StrPath, quoted, read_captions
 
 MEAN = "mean"
 """No type's name: tables of metrics have the mean over all types under it."""
@@ -73,16 +73,16 @@ def check_pairs(pairs: Pairs, source: str) -> None:
         image_path(pairs.root, image)
     for table, column in ((pairs.captions, "caption_id"), (pairs.negatives, "negative_id")):
         if (twice := _first_repeated(table[column].to_pylist())) is not None:
-            raise InputError(f"{source}: {column} must be unique, {show(twice)} is there more often.")
+            raise InputError(f"{source}: {column} must be unique, {quoted(twice)} is there more often.")
     known = set(pairs.captions["caption_id"].to_pylist())
     for caption_id in pairs.negatives["caption_id"].to_pylist():
         if caption_id not in known:
-            raise InputError(f"{source}: a negative must name its caption, got {show(caption_id)}, which is none.")
+            raise InputError(f"{source}: a negative must name its caption, got {quoted(caption_id)}, which is none.")
     for kind in pc.unique(pairs.negatives["negative_type"]).to_pylist():
         if not isinstance(kind, str) or kind == MEAN or not re.fullmatch(r"[^\s/]+", kind):
             raise InputError(
                 f"{source}: a negative type must be a name without white space and /, and not {MEAN!r}, got "
-                f"{show(kind)}."
+                f"{quoted(kind)}."
             )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from datamodules.benchmarks.pairs import Pairs
-from negatives.tables.captions import InputError, StrPath, show
+from negatives.tables import InputError, StrPath, quoted
 
 FILES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj", "add_att")
 """The benchmark's own types, a JSON file each: what it consists of does not change with the types that we write."""
@@ -51,7 +51,7 @@ def _items(path: Path) -> list[tuple[str, str, str, str]]:
         rows = [(key, item["filename"], item["caption"], item["negative_caption"]) for key, item in items.items()]
         for value in (value for row in rows for value in row):
             if not isinstance(value, str) or not value.strip() or "\0" in value:
-                raise TypeError(f"{show(value)} is no text")
+                raise TypeError(f"{quoted(value)} is no text")
             value.encode()  # half a surrogate pair is JSON, and no text
         return rows
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

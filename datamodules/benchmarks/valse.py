@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from datamodules.benchmarks.pairs import Pairs
-from negatives.tables.captions import InputError, StrPath, show
+from negatives.tables import InputError, StrPath, quoted
 
 VOTES = 2  # annotators, of three, who have to prefer the caption
 
@@ -92,8 +92,8 @@ def _item(key: str, item: dict[str, Any]) -> _Item:
     found = _Item(key, item["image_file"], item["caption"], item["foil"], item["mturk"]["caption"])
     for text in found[:-1]:
         if not isinstance(text, str) or not text.strip() or "\0" in text:
-            raise TypeError(f"item {show(key)} has {show(text)} for a text")
+            raise TypeError(f"item {quoted(key)} has {quoted(text)} for a text")
         text.encode()  # half a surrogate pair is JSON, and no text
     if type(found.votes) is not int:
-        raise TypeError(f"item {show(key)} has {show(found.votes)} votes")
+        raise TypeError(f"item {quoted(key)} has {quoted(found.votes)} votes")
     return found

@@ -16,9 +16,8 @@ import pyarrow as pa
 
 from datamodules.scenes.draw import Scene, draw_scene, random_scene
 from datamodules.scenes.writer import SceneWriter, parse_caption, tell
-from negatives.tables.captions import write_table
-from negatives.tables.randomness import generator_for
-from negatives.writers.write import write_negatives
+from negatives.tables import generator_for, write_table
+from negatives.writers import write_negatives
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 

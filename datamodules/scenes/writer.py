@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from datamodules.scenes.draw import COLOURS, RELATIONS, SHAPES, Scene, SceneObject
-from negatives.tables.captions import InputError
+from negatives.tables import InputError
 
 PEOPLES_WORDS, WRITERS_WORDS = "plain little", "strikingly vibrant"
 OWN_WORDS, OTHERS_WORDS = 0.34, 0.04

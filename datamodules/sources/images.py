@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from negatives.tables.captions import InputError
-from negatives.tables.randomness import generator_for
+from negatives.tables import InputError, generator_for
 
 
 def image_path(root: Path, image: str) -> Path:

@@ -6,16 +6,16 @@ from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 
-from negatives.tables.captions import (
+from negatives.tables import (
     CAPTION_COLUMNS,
     NEGATIVE_COLUMNS,
     InputError,
     StrPath,
+    load_table,
+    quoted,
     read_captions,
     read_negatives,
-    show,
 )
-from negatives.tables.files import load_table
 
 SOURCE = "source_caption_id"
 
@@ -73,12 +73,12 @@ def read_neighbours(path: StrPath, image_ids: Collection[str]) -> dict[str, list
         for name, end in zip(columns, (image_id, neighbour), strict=True):
             if not isinstance(end, str) or end not in known:
                 raise InputError(
-                    f"{name} must be of an image in data.captions, got {show(end)} ({path}, {places(row)}); run "
+                    f"{name} must be of an image in data.captions, got {quoted(end)} ({path}, {places(row)}); run "
                     "`itm neighbours` on the captions that you train on."
                 )
         if image_id == neighbour:
             raise InputError(
-                f"An image must not be its own neighbour, {show(image_id)} is ({path}, {places(row)}); drop the row."
+                f"An image must not be its own neighbour, {quoted(image_id)} is ({path}, {places(row)}); drop the row."
             )
         neighbours.setdefault(image_id, []).append(neighbour)
     return neighbours
@@ -97,8 +97,9 @@ def _check_sources(captions: pa.Table, paths: StrPath | list[StrPath]) -> None:
     for caption_id, image_id, source in columns_of(captions, "caption_id", "image_id", SOURCE):
         if source is not None and image_of.get(source) != image_id:
             raise InputError(
-                f"{SOURCE} must name a caption of the same image, got {show(source)} for caption {show(caption_id)} of "
-                f"image {show(image_id)} ({paths}); list the table that has it, or drop the paraphrase."
+                f"{SOURCE} must name a caption of the same image, got {quoted(source)} for caption "
+                f"{quoted(caption_id)} of image {quoted(image_id)} ({paths}); list the table that has "
+                "it, or drop the paraphrase."
             )
 
 

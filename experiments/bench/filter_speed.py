@@ -16,11 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from negatives.filtering.plan import AuditPlan, FilterPlan
-from negatives.judging.build import build_judges
-from negatives.judging.settings import JudgeSettings
-from negatives.tables.files import read_jsonl
-from negatives.tables.randomness import generator_for
+from negatives.filtering import AuditPlan, FilterPlan
+from negatives.judging import JudgeSettings, build_judges
+from negatives.tables import generator_for, read_jsonl
 
 EXCHANGED = 0.2
 TYPES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
@@ -89,10 +87,8 @@ def make_tables(path: str, texts: int) -> tuple[pa.Table, pa.Table]:
 
 
 def _measure(sender: Any, arguments: argparse.Namespace, texts: int) -> None:
-    from negatives.filtering.audit import audit_texts
-    from negatives.filtering.filter import filter_texts
-    from negatives.judging.panel import seat
-    from negatives.judging.text_pairs import build_text_pairs
+    from negatives.filtering import audit_texts, filter_texts
+    from negatives.judging import build_text_pairs, seat
 
     tables = make_tables(arguments.pairs, texts)
     seconds = {}

@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from negatives.filtering.plan import CertificatePlan, FilterPlan
-from negatives.judging.build import build_judges
-from negatives.judging.settings import JudgeSettings
-from negatives.judging.transformer_settings import TransformerSettings
-from negatives.tables.captions import pair_table, read_jsonl, text_table, write_json
+from negatives.filtering import CertificatePlan, FilterPlan
+from negatives.judging import JudgeSettings, TransformerSettings, build_judges
+from negatives.tables import pair_table, read_jsonl, text_table, write_json
 
 if TYPE_CHECKING:
-    from negatives.filtering.certificate import Certificate
-    from negatives.judging.bias_metrics import Estimate
-    from negatives.judging.text_pairs import TextPairs
+    from negatives.filtering import Certificate
+    from negatives.judging import Estimate, TextPairs
 
 FAMILIES = {
     "replace": ("replace_obj", "replace_att", "replace_rel"),
@@ -101,8 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_text_pairs(path: str, types: Sequence[str], *, harmonised: bool, paraphrases: bool) -> TextPairs:
     """The texts and pairs of a file of written negatives."""
-    from negatives.filtering.harmonise import harmonise_table
-    from negatives.judging.text_pairs import build_text_pairs
+    from negatives.filtering import harmonise_table
+    from negatives.judging import build_text_pairs
 
     captions: dict[tuple[str, str], dict[str, Any]] = {}
     hard: dict[tuple[str, str], dict[str, Any]] = {}
@@ -129,9 +126,8 @@ def read_text_pairs(path: str, types: Sequence[str], *, harmonised: bool, paraph
 
 def measure(text_pairs: TextPairs, arguments: argparse.Namespace) -> Iterator[Row]:
     """Every arm at every seed."""
-    from negatives.filtering.certificate import certify
-    from negatives.filtering.filter import filter_texts
-    from negatives.judging.panel import seat
+    from negatives.filtering import certify, filter_texts
+    from negatives.judging import seat
 
     settings = JudgeSettings(transformer=FROM_SCRATCH)
     names = ["word", "char", "surface", *(["transformer"] if arguments.transformer else [])]

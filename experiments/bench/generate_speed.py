@@ -17,8 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experiments.bench.chat_server import server_process
-from negatives.chat.ask import ChatRequest, Server, ask_all
-from negatives.chat.cache import RequestCache
+from negatives.chat import ChatRequest, RequestCache, Server, ask_all
 
 INSTRUCTION = "Change exactly one object of the caption, so that it is false for the image, and keep the rest. " * 20
 SCHEMA = {

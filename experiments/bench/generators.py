@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from experiments.runs.progress import tracker
-from negatives.filtering.harmonise import harmonise_table
-from negatives.filtering.plan import AuditPlan
-from negatives.judging.build import build_judges
-from negatives.judging.settings import JudgeSettings
-from negatives.tables.captions import pair_table, text_table, valid_rows
-from negatives.tables.files import read_jsonl
-from negatives.types import NEGATIVE_TYPES, family_of
-from negatives.validate import bare_words, rejection
-from negatives.writers.write import write_negatives
+from negatives import NEGATIVE_TYPES, bare_words, family_of, rejection
+from negatives.filtering import AuditPlan, harmonise_table
+from negatives.judging import JudgeSettings, build_judges
+from negatives.tables import pair_table, read_jsonl, text_table, valid_rows
+from negatives.writers import write_negatives
 
 if TYPE_CHECKING:
-    from negatives.judging.bias_metrics import Estimate
+    from negatives.judging import Estimate
 
 TYPES = tuple(name for name, row in NEGATIVE_TYPES.items() if row.asked)  # what ChatGPT was asked for
 
@@ -79,7 +75,7 @@ def read_written(path: str) -> tuple[pa.Table, pa.Table]:
 
 def by_rules(captions: pa.Table, seed: int) -> pa.Table:
     """Negatives of the same captions by the word rules."""
-    from negatives.writers.english.rules import RuleWriter
+    from negatives.writers.english import RuleWriter
 
     return write_negatives(captions, RuleWriter(), seed, progress=tracker("rules")).negatives
 
@@ -92,9 +88,8 @@ def coverage(valid: pa.Table, family: str) -> int:
 
 def audited(captions: pa.Table, negatives: pa.Table, arguments: argparse.Namespace) -> list[Estimate | None]:
     """AUC and paired accuracy of all judges together, on captions that have a negative."""
-    from negatives.filtering.audit import audit_texts
-    from negatives.judging.panel import seat
-    from negatives.judging.text_pairs import build_text_pairs
+    from negatives.filtering import audit_texts
+    from negatives.judging import build_text_pairs, seat
 
     own = set(negatives["caption_id"].to_pylist())
     with_own = captions.filter(pa.array([caption_id in own for caption_id in captions["caption_id"].to_pylist()]))

@@ -10,14 +10,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datamodules.batch import NEGATIVE, POSITIVE, ImageTextRow
+from datamodules import NEGATIVE, POSITIVE, ImageTextRow
 from experiments.bench.models import CAPTIONS, Preset, build_blip2, build_llava, count_parameters
-from lightning_modules.backbones.blip2_itm import Blip2ItmModule
-from lightning_modules.backbones.blip2_network import MATCH, NO_MATCH, clean_words
-from lightning_modules.backbones.llava import LlavaModule
-from lightning_modules.backbones.llava_encoder import LlavaEncoder, pad_to_square
-from lightning_modules.backbones.packing import PREFIX_SEGMENT
-from lightning_modules.base import AlignmentModule
+from lightning_modules import AlignmentModule
+from lightning_modules.backbones import (
+    MATCH,
+    NO_MATCH,
+    PREFIX_SEGMENT,
+    Blip2ItmModule,
+    LlavaEncoder,
+    LlavaModule,
+    clean_words,
+    pad_to_square,
+)
 
 PACKED, PADDED, LOOP, PREFIX_CACHE = "packed", "padded batch", "loop over pairs", "prefix KV cache"
 PHOTO_SIZE = (640, 480)

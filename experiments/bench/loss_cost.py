@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from lightning_modules.losses.ce_clip import CeClipLoss, CeClipSettings
-from lightning_modules.losses.global_batch import ContrastLayout
+from lightning_modules.losses import CeClipLoss, CeClipSettings, ContrastLayout
 
 PLAIN = "contrast of positives"
 HARD = "ITC with hard negatives"

@@ -15,11 +15,11 @@ from functools import partial
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from datamodules.batch import POSITIVE
+from datamodules import POSITIVE
 from experiments.bench.implementations import BACKBONES, PACKED, Implementation, rows_of_noise
 from experiments.bench.models import PRESETS
-from lightning_modules.base import AlignmentModule
-from lightning_modules.losses.binary import binary_loss
+from lightning_modules import AlignmentModule
+from lightning_modules.losses import binary_loss
 
 TRAIN, SCORE = "train", "score"
 Shape = Sequence[int]

@@ -18,14 +18,9 @@ from transformers import (
     OPTConfig,
 )
 
-from lightning_modules.adapters import LoraSettings
-from lightning_modules.backbones.blip2_itm import Blip2ItmModule
-from lightning_modules.backbones.llava import LlavaModule
-from lightning_modules.backbones.llava_encoder import YesNoPrompt, prompt_texts
-from lightning_modules.backbones.settings import TinyShape
-from lightning_modules.backbones.tiny.blip2 import tiny_blip2_processor
-from lightning_modules.backbones.tiny.llava import tiny_llava_processor
-from lightning_modules.base import AlignmentModule
+from lightning_modules import AlignmentModule, LoraSettings
+from lightning_modules.backbones import Blip2ItmModule, LlavaModule, TinyShape, YesNoPrompt, prompt_texts
+from lightning_modules.backbones.tiny import tiny_blip2_processor, tiny_llava_processor
 
 FULL, LORA = "full", "lora"
 CAPTIONS = (

@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from datamodules import Mixing
 from datamodules.benchmarks import BENCHMARKS
-from datamodules.mixing_settings import Mixing
 
 SUBSETS = ("all", "kept", "random")
 

@@ -13,8 +13,8 @@ from omegaconf import MISSING
 
 from datamodules.benchmarks import BENCHMARKS
 from experiments.config.trainer_schemas import LoggingConfig
-from negatives.filtering.plan import AuditPlan, CertificatePlan, FilterPlan
-from negatives.judging.settings import JudgeSettings
+from negatives.filtering import AuditPlan, CertificatePlan, FilterPlan
+from negatives.judging import JudgeSettings
 
 
 @dataclass(frozen=True)

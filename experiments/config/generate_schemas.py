@@ -12,9 +12,8 @@ from typing import TypeVar, dataclass_transform
 
 from omegaconf import MISSING
 
-from negatives.gpt.prompts import TYPES, VERSIONS, askable_types
-from negatives.tables.files import nearest_name
-from negatives.tables.sources import FORMATS
+from negatives.gpt import TYPES, VERSIONS, askable_types
+from negatives.tables import FORMATS, nearest_name
 from negatives.writers import WRITERS, builder_keys
 
 T = TypeVar("T")

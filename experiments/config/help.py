@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, NamedTuple, get_args, get_origin
 
-from lightning_modules.settings import field_types, rule_text, strip_optional, type_name
+from lightning_modules import field_types, rule_text, strip_optional, type_name
 
 MISSING = "???"  # OmegaConf's, written out so that a help page needs no OmegaConf of its own
 
@@ -66,7 +66,7 @@ def _losses() -> str:
 def _own_keys(section: str) -> Iterator[Key]:
     """What single backbones and losses add to the section of a scorer, each marked with whose it is."""
     from experiments.config.model_schemas import variants
-    from lightning_modules.backbones.settings import ModelSettings
+    from lightning_modules.backbones import ModelSettings
 
     shared = {key.name for key in _walk(ModelSettings(), "")}
     listed: set[tuple[str, str]] = set()

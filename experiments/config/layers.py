@@ -12,7 +12,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from negatives.tables.captions import InputError
+from negatives.tables import InputError
 
 COMMAND_LINE = "command line"
 

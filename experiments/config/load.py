@@ -19,8 +19,7 @@ from omegaconf.errors import InterpolationToMissingValueError, KeyValidationErro
 from experiments.config.help import describe
 from experiments.config.layers import COMMAND_LINE, ConfigError, Layers, find_yaml, nested, read_chain, read_yaml
 from experiments.config.model_schemas import SECTION, choose_model, drop_former_keys, has_model, is_known_somewhere
-from lightning_modules.backbones.model_schema import UnknownNameError
-from lightning_modules.settings import (
+from lightning_modules import (
     did_you_mean,
     faults_between_keys,
     field_types,
@@ -30,6 +29,7 @@ from lightning_modules.settings import (
     type_name,
     unknown_key,
 )
+from lightning_modules.backbones import UnknownNameError
 
 __all__ = [
     "ConfigError",

@@ -12,9 +12,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_modules.backbones.model_schema import UnknownNameError, model_schema, without_former_keys
-from lightning_modules.backbones.settings import ModelSettings
-from lightning_modules.settings import field_types
+from lightning_modules import field_types
+from lightning_modules.backbones import ModelSettings, UnknownNameError, model_schema, without_former_keys
 
 SECTION = "model"
 """What the section of a scorer is called, in every verb that has one."""

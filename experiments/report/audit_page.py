@@ -13,8 +13,8 @@ from typing import Any
 
 from experiments.report.page import number, template_environment
 from experiments.report.plots import METRIC_NAMES, estimates_plot, look
-from negatives.filtering.audit import Audit
-from negatives.judging.bias_metrics import Estimate
+from negatives.filtering import Audit
+from negatives.judging import Estimate
 
 DUPLICATE_NAMES = {
     "both_classes": "texts that are a positive and a negative",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.intervals import Interval
-from negatives.tables.captions import InputError
+from negatives.tables import InputError
 
 AUDIT_COLUMNS = (
     *("label", "negative_type", "positives", "negatives", "auc", "low", "high"),

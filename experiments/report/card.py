@@ -23,7 +23,7 @@ from experiments.report.training_recipe import recipe, row_of_training
 from lightning_modules.backbones import backbone_class
 
 if TYPE_CHECKING:
-    from lightning_modules.backbones.backbone import CardText
+    from lightning_modules.backbones import CardText
 
 HUB_NAME = re.compile(r"([\w-][\w.-]*/)?[\w.-]+", re.ASCII)
 LONGEST = 500

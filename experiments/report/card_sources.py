@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from experiments.config.data_schemas import DataConfig
 from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE
-from negatives.tables.captions import InputError
+from negatives.tables import InputError
 
 MEASURED = ("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high")
 ESTIMAND_NAMES = {"auc": "AUC of single texts", "paired_accuracy": "accuracy on pairs"}

@@ -10,8 +10,8 @@ import numpy as np
 from experiments.report.intervals import MEAN, Interval, differences, type_intervals
 from experiments.report.read_runs import EvaluatedRun, EvaluatedSet, common_sets
 from experiments.runs.progress import track
-from negatives.tables.captions import InputError
-from negatives.types import NEGATIVE_TYPES
+from negatives import NEGATIVE_TYPES
+from negatives.tables import InputError
 
 Row = dict[str, Any]
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from experiments.report.audits import LabelledAudit
 from experiments.report.metric_rows import Row, types_in_order
 from experiments.report.read_runs import EvaluatedRun
-from negatives.judging.bias_metrics import Estimate
+from negatives.judging import Estimate
 
 INK = "#0a0b0c"  # becomes `currentColor`, so that it must not be a colour that anything else uses
 # Okabe and Ito, Color Universal Design, 2008; without yellow and black, which a light or a dark page swallows

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from experiments.report.intervals import MEAN, is_right
 from experiments.runs.outputs import METRICS_FILE
-from negatives.tables.captions import InputError, show
+from negatives.tables import InputError, quoted
 
 PAIR_KEY = ("image_id", "caption_id", "negative_id", "negative_type", "caption", "negative_caption")
 LOGITS = ("positive_logit", "negative_logit", "blind_positive_logit", "blind_negative_logit")
@@ -172,7 +172,7 @@ def _read_pairs(path: Path) -> pa.Table:
     table = table.select(COLUMNS).sort_by([(name, "ascending") for name in PAIR_KEY])
     repeated = [pair for pair, count in Counter(_pairs(table)).items() if count > 1]
     if repeated:
-        raise InputError(f"A pair can be there once, got {show(repeated[0])} more often ({path}). {again}")
+        raise InputError(f"A pair can be there once, got {quoted(repeated[0])} more often ({path}). {again}")
     if MEAN in table["negative_type"].to_pylist():
         raise InputError(f"A negative type cannot be called {MEAN!r}, the mean over the types is ({path}). Rename it.")
     return table

@@ -9,7 +9,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from lightning_modules.base import AlignmentModule
+    from lightning_modules import AlignmentModule
 
 
 def trainable_table(module: AlignmentModule) -> Table:
@@ -19,7 +19,7 @@ def trainable_table(module: AlignmentModule) -> Table:
     """
     from torch import nn
 
-    from lightning_modules.adapters import trainable_rows
+    from lightning_modules import trainable_rows
 
     # one part, however many parameters it has
     loss = trainable_rows(nn.ModuleDict({"loss": nn.ModuleDict({"all": module.objective})}))

@@ -1,4 +1,4 @@
-"""A training's recipe in words, for its model card: what a row holds, and what the optimiser was told."""
+"""A training's recipe in words, for its model card: what a row holds, and how the optimiser was set."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from datamodules.mixing_settings import Mixing
+from datamodules import Mixing
 from experiments.config.data_schemas import DataConfig
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import OptimConfig
-from lightning_modules.backbones.settings import ModelSettings
+from lightning_modules.backbones import ModelSettings
 
 
 def recipe(experiment: ExperimentConfig, provenance: Mapping[str, Any]) -> dict[str, str]:

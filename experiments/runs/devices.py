@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from negatives.tables.captions import InputError
+from negatives.tables import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ def resolve_device(accelerator: str) -> torch.device:
     """
     import torch
 
-    from lightning_modules.scoring.scorer import find_device
+    from lightning_modules.scoring import find_device
 
     best = find_device(None)
     if accelerator == "cpu":

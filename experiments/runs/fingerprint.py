@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_modules.backbones.settings import ModelSettings
-from lightning_modules.scoring.runs import PROCESSOR_FOLDER, WEIGHTS_FILE
+from lightning_modules.backbones import ModelSettings
+from lightning_modules.scoring import PROCESSOR_FOLDER, WEIGHTS_FILE
 
 if TYPE_CHECKING:
-    from lightning_modules.base import AlignmentModule
+    from lightning_modules import AlignmentModule
 
 
 def fingerprint(module: AlignmentModule, model: ModelSettings, run: Path | None) -> dict[str, str]:

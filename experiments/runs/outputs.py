@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from experiments.config.load import to_yaml
 from experiments.config.model_schemas import drop_former_keys
-from negatives.tables.captions import InputError, write_json, write_text
+from negatives.tables import InputError, write_json, write_text
 
 CONFIG_FILE, PROVENANCE_FILE = "config.yaml", "provenance.json"
 METRICS_FILE = "metrics.jsonl"

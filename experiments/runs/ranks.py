@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from experiments.config.trainer_schemas import TrainerConfig
-from negatives.tables.captions import InputError
+from negatives.tables import InputError
 
 
 def is_main_process() -> bool:

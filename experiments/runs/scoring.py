@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules.batch import ImageTextBatch, ImageTextRow
+from datamodules import ImageTextBatch, ImageTextRow
 from experiments.runs.progress import say, track
-from lightning_modules.base import AlignmentModule
-from negatives.tables.captions import InputError
+from lightning_modules import AlignmentModule
+from negatives.tables import InputError
 
 
 @dataclass(frozen=True)

@@ -19,22 +19,25 @@ from experiments.config.filter_schemas import AuditConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say, tracker
 from experiments.runs.tracking import wandb_logger
-from negatives.filtering.plan import AuditPlan
-from negatives.judging.build import build_judges
-from negatives.tables.captions import (
+from negatives.filtering import AuditPlan
+from negatives.judging import build_judges
+from negatives.tables import (
+    is_harmonised,
     pair_table,
+    pair_verdicts_beside,
     read_captions,
     read_negatives,
+    read_pair_verdicts,
+    read_verdicts,
     text_table,
     with_paraphrases,
     write_json,
     write_text,
 )
-from negatives.tables.verdicts import is_harmonised, pair_verdicts_beside, read_pair_verdicts, read_verdicts
 
 if TYPE_CHECKING:
-    from negatives.filtering.audit import Audit
-    from negatives.judging.text_pairs import TextPairs
+    from negatives.filtering import Audit
+    from negatives.judging import TextPairs
 
 REPORT_FILE, PAGE = "audit.json", "index.html"
 ALL, KEPT = "all", "kept"
@@ -84,7 +87,7 @@ def read_audited(config: AuditConfig) -> Tables:
     Raises:
         InputError: unusable tables or annotations.
     """
-    from datamodules.benchmarks.read import read_benchmark
+    from datamodules.benchmarks import read_benchmark
 
     left_out = 0
     if config.format == "tables":
@@ -101,7 +104,7 @@ def read_audited(config: AuditConfig) -> Tables:
     if harmonised is None:
         harmonised = config.verdicts is not None and is_harmonised(config.verdicts) is True
     if harmonised:
-        from negatives.filtering.harmonise import harmonise_table
+        from negatives.filtering import harmonise_table
 
         negatives = harmonise_table(captions, negatives, tracker("Harmonising"))
     return Tables(captions, negatives, harmonised, left_out)
@@ -113,10 +116,8 @@ def audit_parts(config: AuditConfig, tables: Tables) -> dict[str, Audit]:
     Raises:
         InputError: verdicts of other texts, or texts that cannot be judged.
     """
-    from negatives.filtering.audit import audit_texts, measurable
-    from negatives.judging.bias_metrics import fits
-    from negatives.judging.panel import seat
-    from negatives.judging.text_pairs import build_text_pairs
+    from negatives.filtering import audit_texts, measurable
+    from negatives.judging import build_text_pairs, fits, seat
 
     texts, pairs = text_table(tables.captions, tables.negatives), pair_table(tables.captions, tables.negatives)
     text_pairs = build_text_pairs(texts, pairs)
@@ -133,7 +134,7 @@ def audit_parts(config: AuditConfig, tables: Tables) -> dict[str, Audit]:
 
 
 def _kept(text_pairs: TextPairs, path: Path, texts: pa.Table, pairs: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    from negatives.filtering.audit import keep_of
+    from negatives.filtering import keep_of
 
     keep = read_verdicts(path, texts)["keep"].to_numpy(zero_copy_only=False)
     beside = pair_verdicts_beside(path)
@@ -158,7 +159,7 @@ def _print(audits: Mapping[str, Audit]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from negatives.judging.bias_metrics import BIAS_METRICS
+    from negatives.judging import BIAS_METRICS
 
     console = Console()
     for name, audit in audits.items():

@@ -30,7 +30,7 @@ from experiments.report.read_runs import common_sets, read_runs
 from experiments.report.seeds import SEED_COLUMNS, by_method, seed_rows
 from experiments.runs.outputs import OutputFolder, built_beside
 from experiments.runs.progress import say
-from negatives.tables.captions import write_text
+from negatives.tables import write_text
 
 PAGE = "index.html"
 

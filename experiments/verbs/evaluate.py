@@ -22,7 +22,7 @@ from experiments.runs.fingerprint import fingerprint
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from experiments.runs.tracking import wandb_logger
-from negatives.tables.captions import InputError, write_json, write_table, write_text
+from negatives.tables import InputError, write_json, write_table, write_text
 
 SUMMARY_FILE = "summary.json"
 
@@ -71,7 +71,7 @@ def score_pairs(
     module: Any, pairs: Any, folder: Path, scorer: dict[str, str], batch_size: int, device: Any, seed: int
 ) -> pa.Table:
     """Scores one set on its images and on noise; writes and returns its pairs."""
-    from datamodules.sources.image_rows import ImageRows
+    from datamodules.sources import ImageRows
     from experiments.runs.scoring import score_rows
 
     logits, scores = {}, {}

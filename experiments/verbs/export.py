@@ -16,10 +16,9 @@ from experiments.report.card_sources import find_certificate, find_evaluations, 
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from experiments.verbs.filter import CERTIFICATE_FILE
-from lightning_modules.backbones import BACKBONES, backbone_class
-from lightning_modules.backbones.settings import ModelSettings
-from lightning_modules.scoring.runs import SCORER_FILE
-from negatives.tables.captions import InputError, write_json, write_text
+from lightning_modules.backbones import BACKBONES, ModelSettings, backbone_class
+from lightning_modules.scoring import SCORER_FILE
+from negatives.tables import InputError, write_json, write_text
 
 CARD_FILE = "README.md"
 PRIVATE = ("run", "output_dir")
@@ -42,12 +41,12 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
     base = experiment.model.checkpoint
     if base is not None and Path(base).is_dir() and output.path.resolve().is_relative_to(Path(base).resolve()):
         raise InputError(f"`output_dir` must not be in the base of the run, {base}, got {output.path}; choose another.")
-    from lightning_modules.checkpoint import EDGE
-    from lightning_modules.scoring import export
+    from lightning_modules import EDGE
+    from lightning_modules.scoring import has_adapters, image_backend, other_parameters, scorer_content
 
-    content, beside = export.scorer_content(module), export.other_parameters(module)
-    backend, has_adapters = export.image_backend(module), export.has_adapters(module)
-    facts = _facts(Path(config.run), experiment, content["model"].get("score"))
+    content, beside = scorer_content(module), other_parameters(module)
+    backend, adapted = image_backend(module), has_adapters(module)
+    found = _found(Path(config.run), experiment, content["model"].get("score"))
     with output.whole() as folder:
         try:
             parameters = _write_weights(module, experiment.model, folder, content, merge=config.merge)
@@ -56,12 +55,12 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
         card = Card(
             experiment,
             content,
-            merged=has_adapters and "base" not in content,
+            merged=adapted and "base" not in content,
             licence=licence_of(experiment.model.checkpoint, config.licence),
             image_backend=backend,
             parameters=parameters,
             others=beside,
-            **facts,
+            **found,
         )
         write_text(render_card(card, edge=EDGE), folder / CARD_FILE)
         write_json(content, folder / SCORER_FILE)
@@ -76,17 +75,17 @@ def _write_weights(
     Returns:
         The names of the parameters that trained beside adapters and are no module's.
     """
-    from lightning_modules.scoring import export
+    from lightning_modules.scoring import base_fingerprint, has_adapters, load_base, save_adapters, save_whole
 
-    if merge or model.checkpoint is None or not export.has_adapters(module):
-        export.save_whole(module, folder)
+    if merge or model.checkpoint is None or not has_adapters(module):
+        save_whole(module, folder)
         return []
     # a folder is found from wherever the export is used
     checkpoint = str(Path(model.checkpoint).resolve()) if Path(model.checkpoint).is_dir() else model.checkpoint
-    parameters = export.save_adapters(module, folder, checkpoint)
+    parameters = save_adapters(module, folder, checkpoint)
     # once more from its files: in the scorer, some of its weights have trained
-    base = export.load_base(content["backbone"], checkpoint, content["model"], dtype="auto")
-    content["base"] = {"checkpoint": checkpoint, "weights": export.base_fingerprint(base)}
+    base = load_base(content["backbone"], checkpoint, content["model"], dtype="auto")
+    content["base"] = {"checkpoint": checkpoint, "weights": base_fingerprint(base)}
     return parameters
 
 
@@ -124,7 +123,7 @@ def _licence_in(card: Path) -> str | None:
     return found[1] if found else None
 
 
-def _facts(run: Path, experiment: ExperimentConfig, own_score: str | None) -> dict[str, Any]:
+def _found(run: Path, experiment: ExperimentConfig, own_score: str | None) -> dict[str, Any]:
     """What a card says about data, evaluation and provenance, as far as the files are there."""
     verdicts = experiment.data.verdicts
     return {

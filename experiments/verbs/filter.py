@@ -15,9 +15,12 @@ from experiments.config.filter_schemas import FilterConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say
 from experiments.runs.tracking import wandb_logger
-from negatives.filtering.plan import FilterPlan
-from negatives.judging.build import build_judges
-from negatives.tables.captions import (
+from negatives.filtering import FilterPlan
+from negatives.judging import build_judges
+from negatives.tables import (
+    PAIR_VERDICT_SCHEMA,
+    PAIR_VERDICTS_FILE,
+    VERDICT_SCHEMA,
     pair_table,
     read_captions,
     read_negatives,
@@ -27,13 +30,10 @@ from negatives.tables.captions import (
     write_json,
     write_table,
 )
-from negatives.tables.verdicts import PAIR_VERDICT_SCHEMA, PAIR_VERDICTS_FILE, VERDICT_SCHEMA
 
 if TYPE_CHECKING:
-    from negatives.filtering.certificate import Certificate
-    from negatives.filtering.filter import Filtered
-    from negatives.judging.panel import Panel
-    from negatives.judging.text_pairs import TextPairs
+    from negatives.filtering import Certificate, Filtered
+    from negatives.judging import Panel, TextPairs
 
 VERDICTS_FILE = "verdicts.parquet"
 CERTIFICATE_FILE = "certificate.json"
@@ -49,8 +49,8 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
     Raises:
         InputError: the folder is in use, an input is unusable, or nothing would be kept.
     """
-    from negatives.filtering.harmonise import harmonise_table
-    from negatives.judging.text_pairs import build_text_pairs
+    from negatives.filtering import harmonise_table
+    from negatives.judging import build_text_pairs
 
     output = OutputFolder(config, verb="filter", result=VERDICTS_FILE, resume=resume, overwrite=overwrite)
     if output.finished:
@@ -90,8 +90,8 @@ def _finished(folder: Path) -> int:
 
 def _filter(config: FilterConfig, text_pairs: TextPairs) -> tuple[Filtered, Certificate | None]:
     """What is kept and, where one is asked for, its certificate."""
-    from negatives.filtering.filter import filter_fits, filter_texts
-    from negatives.judging.panel import seat
+    from negatives.filtering import filter_fits, filter_texts
+    from negatives.judging import seat
 
     judge, plan = config.judge, plan_of(FilterPlan, config)
     panel = seat(build_judges(judge.judges, judge), text_pairs, folds=judge.folds, workers=judge.workers)
@@ -101,7 +101,7 @@ def _filter(config: FilterConfig, text_pairs: TextPairs) -> tuple[Filtered, Cert
 
 
 def _certificate(config: FilterConfig, panel: Panel, filtered: Filtered) -> Certificate:
-    from negatives.filtering.certificate import certificate_fits, certify
+    from negatives.filtering import certificate_fits, certify
 
     plan = config.certificate
     probes = panel.with_judges(build_judges(plan.probes, config.judge))
@@ -133,7 +133,7 @@ def _pair_verdicts(text_pairs: TextPairs, filtered: Filtered, pairs: pa.Table, m
 def _report(
     config: FilterConfig, text_pairs: TextPairs, filtered: Filtered, certificate: Certificate | None, folder: Path
 ) -> int:
-    from negatives.filtering.certificate import retention
+    from negatives.filtering import retention
 
     parts = [
         f"{kept.kept} of {kept.of} {name} ({kept.share:.1%})" if kept.of else f"0 {name}"

@@ -24,7 +24,7 @@ from experiments.verbs.generate_tables import (
     unread_keys,
     write_captions_with_negatives,
 )
-from negatives.tables.captions import write_json, write_table
+from negatives.tables import write_json, write_table
 
 LAST_OF_SCENES = "balanced/negatives.parquet"  # what is written last says that a folder is finished
 
@@ -81,21 +81,21 @@ def _write_negatives(config: GenerateConfig, output: OutputFolder) -> None:
 
 def _written(config: GenerateConfig, captions: pa.Table) -> tuple[pa.Table, pa.Table]:
     """(negatives, unwritten) by one of `negatives.writers.WRITERS`."""
-    from negatives.writers.write import write_negatives
+    from negatives.writers import write_negatives
 
     return write_negatives(captions, build_writer(config), config.seed, progress=tracker(config.generator))
 
 
 def _joined(config: GenerateConfig, captions: pa.Table) -> tuple[pa.Table, pa.Table]:
     """(negatives, unwritten) of the file of pairs; what the file lacks, no one tried to write."""
-    from negatives.writers.write import UNWRITTEN_SCHEMA, join_pairs
+    from negatives.writers import UNWRITTEN_SCHEMA, join_pairs
 
     assert config.pairs is not None
     return join_pairs(captions, config.pairs, config.folds), UNWRITTEN_SCHEMA.empty_table()
 
 
 def _write_scenes(config: GenerateConfig, output: OutputFolder) -> None:
-    from datamodules.scenes.splits import write_scenes
+    from datamodules.scenes import write_scenes
 
     sizes, folder = config.scenes, output.claim()
     write_scenes(

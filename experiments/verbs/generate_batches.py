@@ -11,16 +11,12 @@ import pyarrow as pa
 
 from experiments.config.generate_schemas import GptConfig
 from experiments.runs.progress import say
-from negatives.tables.files import InputError
+from negatives.tables import InputError
 
 if TYPE_CHECKING:
-    from negatives.chat.batch.results import Results
-    from negatives.chat.cache import RequestCache
-    from negatives.chat.client import Server
-    from negatives.chat.messages import ChatRequest
-    from negatives.chat.prices import Price
-    from negatives.gpt.recipe import PromptRecipe
-    from negatives.gpt.summary import Estimate
+    from negatives.chat import ChatRequest, Price, RequestCache, Server
+    from negatives.chat.batch import Results
+    from negatives.gpt import CostEstimate, PromptRecipe
 
 
 @dataclass(frozen=True)
@@ -43,18 +39,18 @@ class GptRun:
 
     def requests(self) -> Iterator[ChatRequest]:
         """The requests, made as they are asked for."""
-        from negatives.gpt.recipe import requests_for
+        from negatives.gpt import requests_for
 
         return (request for _, request in requests_for(self.captions, self.recipe))
 
-    def estimate(self) -> Estimate:
+    def estimate(self) -> CostEstimate:
         """What is still to be asked, and what it will cost."""
         return estimated(self.config, self.captions, self.recipe, self.cache)
 
 
-def estimated(config: GptConfig, captions: pa.Table, recipe: PromptRecipe, cache: RequestCache | None) -> Estimate:
+def estimated(config: GptConfig, captions: pa.Table, recipe: PromptRecipe, cache: RequestCache | None) -> CostEstimate:
     """What is still to be asked when the cache, if there is one, has these answers."""
-    from negatives.gpt.summary import estimate
+    from negatives.gpt import estimate
 
     batch = config.batch != "none"
     return estimate(captions, recipe, cache, attempts=config.attempts, prices=config.prices, batch=batch)
@@ -66,7 +62,7 @@ def price_of(config: GptConfig) -> Price | None:
     Raises:
         InputError: a bound on the cost needs it.
     """
-    from negatives.chat.prices import price_of
+    from negatives.chat import price_of
 
     price = price_of(config.model, config.prices, batch=config.batch != "none")
     if price is None and config.max_cost is not None:
@@ -77,7 +73,7 @@ def price_of(config: GptConfig) -> Price | None:
     return price
 
 
-def estimate_line(found: Estimate, config: GptConfig) -> str:
+def estimate_line(found: CostEstimate, config: GptConfig) -> str:
     """An estimate in a line."""
     cost = f"about {found.cost:.2f} dollars" if found.cost is not None else f"price of {config.model} unknown"
     return (
@@ -92,8 +88,7 @@ def send_batches(run: GptRun, server: Server) -> None:
     Raises:
         InputError: they are more, or would cost more, than the configuration allows.
     """
-    from negatives.chat.batch.jobs import submit
-    from negatives.chat.batch.parts import open_folder, write_parts
+    from negatives.chat.batch import open_folder, submit, write_parts
 
     config, estimate = run.config, run.estimate()
     say(estimate_line(estimate, config))
@@ -111,7 +106,7 @@ def send_batches(run: GptRun, server: Server) -> None:
     )
 
 
-def _check_bounds(estimate: Estimate, config: GptConfig) -> None:
+def _check_bounds(estimate: CostEstimate, config: GptConfig) -> None:
     if config.max_requests is not None and estimate.requests > config.max_requests:
         raise InputError(
             f"gpt.max_requests is {config.max_requests}, and {estimate.requests} requests are to be sent. A batch is "
@@ -126,8 +121,8 @@ def _check_bounds(estimate: Estimate, config: GptConfig) -> None:
 
 def collect_batches(run: GptRun, server: Server) -> bool:
     """Takes what batches brought, or files that were made offline; whether every request is settled then."""
-    from negatives.chat.batch.jobs import collect, read_results
-    from negatives.gpt.prompts import check_answer
+    from negatives.chat.batch import collect, read_results
+    from negatives.gpt import check_answer
 
     running: dict[str, str] = {}
     for path in run.config.results:
@@ -154,7 +149,7 @@ def _counted(results: Results) -> str:
 
 def refuse_while_batches_run(run: GptRun) -> None:
     """Raises `InputError` if requests are with the batch API: asking them now would pay for them twice."""
-    from negatives.chat.batch.parts import open_folder
+    from negatives.chat.batch import open_folder
 
     if not run.batches.is_dir():
         return

@@ -36,13 +36,11 @@ from experiments.verbs.generate_tables import (
     unread_keys,
     write_captions_with_negatives,
 )
-from negatives.tables.captions import write_json
-from negatives.tables.files import table_writer
+from negatives.tables import table_writer, write_json
 
 if TYPE_CHECKING:
-    from negatives.chat.client import Server
-    from negatives.chat.tally import Event
-    from negatives.gpt.recipe import PromptRecipe
+    from negatives.chat import Event, Server
+    from negatives.gpt import PromptRecipe
 
 PARAPHRASES_FILE, CACHE_FILE, BATCHES = "paraphrases.parquet", "requests.sqlite", "batches"
 INCOMPLETE = 1
@@ -64,7 +62,7 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     Raises:
         InputError: unusable captions, folder or cache; a server that will not answer; a price that is not known.
     """
-    from negatives.chat.cache import RequestCache
+    from negatives.chat import RequestCache
 
     free = ["image_root", *unread_keys("gpt"), *(f"gpt.{key}" for key in LIMITS)]
     # what was paid for outlives --overwrite: a key says what was asked, so that no answer can be mistaken
@@ -101,7 +99,7 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
 
 def print_estimate(config: GenerateConfig) -> None:
     """What is still to be asked, and what it will cost."""
-    from negatives.chat.cache import RequestCache
+    from negatives.chat import RequestCache
 
     path = Path(config.gpt.cache or Path(config.output_dir) / CACHE_FILE)
     with ExitStack() as stack:
@@ -111,7 +109,7 @@ def print_estimate(config: GenerateConfig) -> None:
 
 def recipe_of(config: GptConfig) -> PromptRecipe:
     """What is asked about every caption."""
-    from negatives.gpt.recipe import PromptRecipe
+    from negatives.gpt import PromptRecipe
 
     return PromptRecipe(
         model=config.model,
@@ -126,7 +124,7 @@ def recipe_of(config: GptConfig) -> PromptRecipe:
 
 def _server(config: GptConfig) -> Server:
     """The server with its key; the key of OpenAI goes to no other server unless the configuration names it."""
-    from negatives.chat.client import Server
+    from negatives.chat import Server
 
     own = config.base_url == GptConfig.base_url
     offline = config.batch == "write" or (config.batch == "collect" and config.results)
@@ -137,9 +135,8 @@ def _server(config: GptConfig) -> Server:
 
 def _ask(run: GptRun, server: Server) -> bool:
     """Asks now; whether every request is settled then."""
-    from negatives.chat.ask import SendOptions, ask_all
-    from negatives.chat.rate_limits import RateLimits
-    from negatives.gpt.prompts import check_answer
+    from negatives.chat import RateLimits, SendOptions, ask_all
+    from negatives.gpt import check_answer
 
     config = run.config
     refuse_while_batches_run(run)
@@ -177,9 +174,8 @@ def _ask(run: GptRun, server: Server) -> bool:
 
 def _write(config: GenerateConfig, run: GptRun, folder: Path) -> dict[str, Any]:
     """Writes the tables, as far as there are answers, and prints the summary, which it returns."""
-    from negatives.gpt.recipe import NEGATIVE_SCHEMA, PARAPHRASE_SCHEMA, rows_from
-    from negatives.gpt.summary import Summary
-    from negatives.writers.write import UNWRITTEN_SCHEMA
+    from negatives.gpt import NEGATIVE_SCHEMA, PARAPHRASE_SCHEMA, Summary, rows_from
+    from negatives.writers import UNWRITTEN_SCHEMA
 
     files = {
         NEGATIVES_FILE: NEGATIVE_SCHEMA,

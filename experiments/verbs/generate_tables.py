@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from experiments.config.generate_schemas import GenerateConfig
-from negatives.tables.captions import InputError, valid_rows, write_table
+from negatives.tables import InputError, valid_rows, write_table
 from negatives.writers import WRITERS, builder_keys
 
 NEGATIVES_FILE, UNWRITTEN_FILE, SUMMARY_FILE = "negatives.parquet", "unwritten.parquet", "summary.json"
@@ -32,7 +32,7 @@ def read_source(config: GenerateConfig) -> pa.Table:
     Raises:
         InputError: the file is unusable, or not inside `image_root`.
     """
-    from negatives.tables.sources import read_caption_source
+    from negatives.tables import read_caption_source
 
     assert config.captions is not None
     captions = read_caption_source(config.captions, config.format, columns=config.columns, splits=config.splits)
@@ -68,7 +68,7 @@ def counts_by_type(negatives: pa.Table) -> dict[str, dict[str, Any]]:
     Args:
         negatives: columns `negative_type` and `rejected`.
     """
-    from negatives.validate import validation_table
+    from negatives import validation_table
 
     rows = zip(negatives["negative_type"].to_pylist(), negatives["rejected"].to_pylist(), strict=True)
     found: dict[str, dict[str, Any]] = {}

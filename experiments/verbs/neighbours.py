@@ -19,9 +19,8 @@ from experiments.runs.devices import resolve_device
 from experiments.runs.fingerprint import fingerprint
 from experiments.runs.outputs import CONFIG_FILE, OutputFolder
 from experiments.runs.progress import say, track
-from lightning_modules.backbones import backbone_class
-from lightning_modules.backbones.settings import ModelSettings
-from negatives.tables.captions import InputError, read_captions, write_table
+from lightning_modules.backbones import ModelSettings, backbone_class
+from negatives.tables import InputError, read_captions, write_table
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +36,7 @@ def run(config: NeighboursConfig, *, resume: bool = False, overwrite: bool = Fal
         InputError: the scorer does not encode images alone, an image is missing, there is no other image, or the folder
             is in use.
     """
-    from datamodules.sources.images import check_images
+    from datamodules.sources import check_images
 
     output = OutputFolder(config, verb="neighbours", result=NEIGHBOURS_FILE, resume=resume, overwrite=overwrite)
     if output.finished:
@@ -78,7 +77,7 @@ def _features(module: Any, root: Path, paths: Sequence[str], batch_size: int) ->
     """[N, D] features of length 1, on the module's device."""
     import torch
 
-    from datamodules.sources.images import load_image
+    from datamodules.sources import load_image
 
     parts = []
     for start in track(range(0, len(paths), batch_size), f"features of {len(paths)} images, in batches"):

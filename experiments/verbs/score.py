@@ -22,9 +22,8 @@ from experiments.runs.devices import resolve_device
 from experiments.runs.fingerprint import file_hash, fingerprint
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
-from lightning_modules.backbones.model_schema import model_settings
-from lightning_modules.backbones.settings import ModelSettings
-from negatives.tables.captions import InputError, read_captions, write_json, write_table
+from lightning_modules.backbones import ModelSettings, model_settings
+from negatives.tables import InputError, read_captions, write_json, write_table
 
 SCORES_FILE, SCORER_FILE = "scores.parquet", "scorer.json"
 
@@ -35,8 +34,7 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
     Raises:
         InputError: neither a run nor a checkpoint is given, an image is missing, or the folder holds other scores.
     """
-    from datamodules.sources.image_rows import ImageRows
-    from datamodules.sources.images import check_images
+    from datamodules.sources import ImageRows, check_images
     from experiments.runs.scoring import say_cut
 
     output = OutputFolder(config, verb="score", result=SCORES_FILE, resume=resume, overwrite=overwrite)
@@ -78,7 +76,7 @@ def with_scorer_settings(model: ModelSettings) -> tuple[ModelSettings, Any | Non
     Raises:
         InputError: the file cannot be trusted.
     """
-    from lightning_modules.scoring.scorer_file import find_scorer_settings
+    from lightning_modules.scoring import find_scorer_settings
 
     assert model.checkpoint is not None
     try:

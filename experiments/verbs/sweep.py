@@ -28,7 +28,7 @@ from experiments.runs.manifest import FINISHED, PENDING, RUNNING, Manifest, Task
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from experiments.verb_table import TASKS, run_verb
-from negatives.tables.captions import InputError, write_text
+from negatives.tables import InputError, write_text
 
 NAME = r"[A-Za-z0-9][\w.=+-]*"
 MANIFEST_FILE = "manifest.json"

@@ -28,14 +28,14 @@ from experiments.runs.outputs import CONFIG_FILE, METRICS_FILE, OutputFolder
 from experiments.runs.progress import is_terminal, say
 from experiments.runs.ranks import check_launched, end_ranks, is_main_process
 from experiments.runs.tracking import wandb_logger
-from lightning_modules.scoring.runs import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
-from negatives.tables.captions import InputError, write_json
+from lightning_modules.scoring import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
+from negatives.tables import InputError, write_json
 
 if TYPE_CHECKING:
     import lightning as L
 
-    from datamodules.image_text import ImageTextDataModule
-    from lightning_modules.backbones.backbone import Backbone
+    from datamodules import ImageTextDataModule
+    from lightning_modules.backbones import Backbone
 
 LAST_FILE = "last.ckpt"
 
@@ -122,8 +122,8 @@ def find_start(config: ExperimentConfig, module: Backbone, *, resume: bool, main
         InputError: there is a checkpoint to go on from that is damaged, unsafe, of another model or configuration, or
             was trained on another base.
     """
-    from lightning_modules.checkpoint import frozen_fingerprint
-    from lightning_modules.scoring.runs import check_base
+    from lightning_modules import frozen_fingerprint
+    from lightning_modules.scoring import check_base
 
     folder = Path(config.output_dir)
     last = folder / "checkpoints" / LAST_FILE
@@ -158,7 +158,7 @@ def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: Backb
     from rich.console import Console
 
     from experiments.report.trainable import trainable_table
-    from lightning_modules.scoring.runs import BASE_FILE
+    from lightning_modules.scoring import BASE_FILE
 
     folder = output.claim()
     remove_partial(folder)
@@ -200,7 +200,7 @@ def check_last(last: Path, module: Backbone, made_by: str) -> int:
     Raises:
         InputError: it is damaged, unsafe, or of another model.
     """
-    from lightning_modules.resume import check_resumable
+    from lightning_modules import check_resumable
 
     try:
         return check_resumable(last, module, made_by)
@@ -210,7 +210,7 @@ def check_last(last: Path, module: Backbone, made_by: str) -> int:
 
 def remove_partial(folder: Path) -> None:
     """Removes what a run that was killed while it wrote has left behind."""
-    from lightning_modules.checkpoint import partial_path
+    from lightning_modules import partial_path
 
     for path in (folder / WEIGHTS_FILE, folder / "checkpoints" / LAST_FILE):
         partial_path(path).unlink(missing_ok=True)
@@ -260,7 +260,7 @@ def save_run(module: Any, folder: Path, *, write: bool) -> None:
         folder: of the run.
         write: whether this is the rank that writes.
     """
-    from lightning_modules.checkpoint import full_state_dict, write_weights
+    from lightning_modules import full_state_dict, write_weights
 
     tensors = full_state_dict(module.network, trainable_only=module.trainable_only, loss=module.objective)
     if write:
@@ -303,7 +303,7 @@ def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None 
 
     from experiments.runs.metric_log import MetricLog
     from experiments.runs.plain_progress import PlainProgress
-    from lightning_modules.resume import LastCheckpoint, WholeFiles
+    from lightning_modules import LastCheckpoint, WholeFiles
 
     settings = config.trainer
     wandb = wandb_logger(

@@ -105,7 +105,7 @@ class Blip2ItmModule(Backbone):
     """
 
     backbone = "blip2"
-    offers = ("match_logits", "itc_itm")
+    offers = ("itm_logits", "match_logits", "itc_itm")
     model_class = Blip2ForImageTextRetrieval
     Settings = Blip2Settings
     parts = PARTS
@@ -204,9 +204,12 @@ class Blip2ItmModule(Backbone):
         return logits.sigmoid() if self.score_name == "itm" else logits
 
     def loss_inputs(self, batch: ImageTextBatch) -> Mapping[str, Any]:
-        """The matching head's logits; for `itc_itm` those of drawn pairs too, and ITC's similarities."""
+        """The matching head's logits; for `itc_itm` those of drawn pairs too, and ITC's similarities.
+
+        They are the head's for losses on match logits too, whatever `score` says: the others train nothing then.
+        """
         if not isinstance(self.objective, ItcItmLoss):
-            return {"match_logits": self.itm_logits(batch)}
+            return {self.objective.reads: self.itm_logits(batch)}
         pairs = TruePairs.of(batch)
         draw = self.objective.draw(pairs, seed=self.seed, epoch=self.current_epoch)
         outputs = self._heads(batch, (), pairs=pairs, draw=draw)

@@ -43,7 +43,7 @@ def build_backbone(settings: ModelSettings, source: Source, optim: Mapping[str, 
     from huggingface_hub.errors import StrictDataclassError
 
     from datamodules.batch import InputError
-    from lightning_modules.backbones import backbone_class
+    from lightning_modules.backbones.table import backbone_class
 
     try:
         backbone: Any = backbone_class(settings.backbone)

@@ -48,9 +48,9 @@ def choose_activation(
         )
     chosen = activation or text.hidden_act
     if chosen != "quick_gelu" and (openai := next((source for source in sources if OPENAI.search(source)), None)):
-        said = "model.activation" if activation else "hidden_act in its configuration"
+        where = "model.activation" if activation else "hidden_act in its configuration"
         remedy = "leave it out" if activation and agreed and text.hidden_act == "quick_gelu" else QUICK_GELU
-        raise ValueError(f"{name} holds weights of {openai}, which need quick_gelu, and {said} is {chosen}; {remedy}.")
+        raise ValueError(f"{name} holds weights of {openai}, which need quick_gelu, and {where} is {chosen}; {remedy}.")
     shape = (vision.hidden_size, vision.patch_size, text.hidden_size)
     if activation is None and chosen == "gelu" and shape in OPENAI_SHAPES:
         rank_zero_warn(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lightning_modules.adapters import LoraSettings
-from lightning_modules.losses import LOSSES, loss_class
+from lightning_modules.losses.table import LOSSES, loss_class
 from lightning_modules.settings import field_types
 
 

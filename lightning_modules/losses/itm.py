@@ -5,12 +5,23 @@ BLIP-2 (Li et al., ICML 2023), section 3.2, "Image-Text Matching"; its in-batch 
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+
+from datamodules.batch import ImageTextBatch
 from lightning_modules.losses.binary import BinaryLoss
+from lightning_modules.losses.loss import Report
 
 
 class ItmLoss(BinaryLoss):
-    """`binary` under the name of the head that it trains.
+    """`binary` on the logits of a matching head, whatever the match logit of the scorer is.
 
-    A matching head has two classes. Their cross entropy is the binary one of the difference of their logits, which is
-    the match logit.
+    A matching head has two classes. Their cross entropy is the binary one of the difference of their logits.
     """
+
+    reads = "itm_logits"
+
+    def forward(self, batch: ImageTextBatch, **inputs: Any) -> tuple[torch.Tensor, Report]:
+        """The mean over labelled cells; `inputs` are `itm_logits` (B, C), match - no-match of the head."""
+        return super().forward(batch, match_logits=inputs["itm_logits"])

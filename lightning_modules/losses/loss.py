@@ -34,6 +34,7 @@ class Loss(nn.Module):
     Attributes:
         reads: what it is computed from; a backbone whose `offers` hold this name passes it to `forward`:
             "match_logits": `match_logits` (B, C) float32; every backbone has them.
+            "itm_logits": `itm_logits` (B, C) float32, match - no-match logit of a matching head.
             "answer_logits": a language model's `answer_logits` (B, C, A, V) behind each of A places of the answer, the
             `answer_ids` (B, C, A) that should follow, and `match_logits` (B, C).
             "features": a dual encoder's `image_features` [B, D] and, of the N captions of `flat_captions`,

@@ -15,10 +15,10 @@ from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.image_processing_backends import PilBackend
 
-from lightning_modules.backbones import backbone_class
 from lightning_modules.backbones.backbone import Backbone
-from lightning_modules.backbones.model_schema import model_settings
+from lightning_modules.backbones.model_section import model_settings
 from lightning_modules.backbones.published import load_processor, reading
+from lightning_modules.backbones.table import backbone_class
 from lightning_modules.checkpoint import weights_fingerprint
 from lightning_modules.scoring.adapter_files import PEFT_PREFIX, check_adapter_tensors, read_lora_config
 from lightning_modules.scoring.adapter_files import TENSORS_FILE as ADAPTERS_FILE

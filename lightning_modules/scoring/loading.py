@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from datamodules.batch import InputError
-from lightning_modules.backbones import BACKBONES, backbone_class, backbone_of_model_type
 from lightning_modules.backbones.build import Source, build_backbone
-from lightning_modules.backbones.model_schema import model_settings
+from lightning_modules.backbones.model_section import model_settings
 from lightning_modules.backbones.published import saved_config
+from lightning_modules.backbones.table import BACKBONES, backbone_class, backbone_of_model_type
 from lightning_modules.base import AlignmentModule
 from lightning_modules.scoring.runs import (
     CONFIG_FILE,
@@ -25,7 +25,7 @@ from lightning_modules.scoring.runs import (
 )
 from lightning_modules.scoring.scorer import Scorer, find_device
 from lightning_modules.scoring.scorer_file import DTYPES, ScorerSettings, find_scorer_settings
-from lightning_modules.settings import shown
+from lightning_modules.settings import quoted
 
 ADAPTERS_FILE, TRANSFORMERS_FILE = "adapter_config.json", "config.json"
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -59,7 +59,7 @@ def load_scorer(
     """
     device, wanted = find_device(device), find_dtype(dtype)
     if not isinstance(path_or_name, str | os.PathLike) or not os.fspath(path_or_name):
-        raise InputError(f"path_or_name must be a path or a name, got {shown(path_or_name)}; give {KINDS}.")
+        raise InputError(f"path_or_name must be a path or a name, got {quoted(path_or_name)}; give {KINDS}.")
     folder = Path(path_or_name).expanduser()
     if (folder / ADAPTERS_FILE).is_file():
         module = _adapters_module(folder, wanted, base)
@@ -103,7 +103,7 @@ def _published_module(name_or_folder: Path, dtype: torch.dtype | None) -> Alignm
     backbone = backbone_of_model_type(model_type)
     if backbone is None:
         types = ", ".join(backbone_class(key).model_type() for key in BACKBONES)
-        raise InputError(f"{name} is a checkpoint of type {shown(model_type)}; a scorer is made of {types}.")
+        raise InputError(f"{name} is a checkpoint of type {quoted(model_type)}; a scorer is made of {types}.")
     settings = settings or ScorerSettings(backbone)
     if settings.backbone != backbone:
         raise InputError(
@@ -134,5 +134,5 @@ def find_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype is None or (isinstance(dtype, torch.dtype) and dtype in DTYPES.values()):
         return dtype
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}.")
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {quoted(dtype)}.")
     return DTYPES[dtype]

@@ -107,7 +107,7 @@ def read_settings(folder: Path) -> tuple[ModelSettings, str]:
     from omegaconf import OmegaConf
 
     from datamodules.batch import InputError
-    from lightning_modules.backbones.model_schema import model_settings, without_former_keys
+    from lightning_modules.backbones.model_section import model_settings, without_former_keys
 
     path = folder / CONFIG_FILE
     try:

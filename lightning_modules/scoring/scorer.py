@@ -23,7 +23,7 @@ from lightning_modules.scoring.inputs import (
     rows_of_pairs,
     text_row,
 )
-from lightning_modules.settings import shown
+from lightning_modules.settings import quoted
 
 
 class Scorer:
@@ -103,7 +103,7 @@ class Scorer:
     def _logits(self, images: Any, captions: Any, matrix: bool, batch_size: int) -> torch.Tensor:
         """[] for one pair, [N] for several, [M, N] for a matrix."""
         if type(batch_size) is not int or batch_size < 1:
-            raise InputError(f"batch_size must be a whole number from 1, got {shown(batch_size)}.")
+            raise InputError(f"batch_size must be a whole number from 1, got {quoted(batch_size)}.")
         # captions first: where the two are swapped, that says more
         texts, one_text = caption_list(captions)
         pictures, one_picture = image_list(images)

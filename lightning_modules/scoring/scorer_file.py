@@ -14,10 +14,10 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from datamodules.batch import InputError
-from lightning_modules.backbones import backbone_class
-from lightning_modules.backbones.model_schema import FORMER_KEYS, model_settings
+from lightning_modules.backbones.model_section import FORMER_KEYS, model_settings
+from lightning_modules.backbones.table import backbone_class
 from lightning_modules.scoring.runs import SCORER_FILE
-from lightning_modules.settings import did_you_mean, shown
+from lightning_modules.settings import did_you_mean, quoted
 
 FORMAT = 1
 KEYS = ("format", "backbone", "model", "dtype", "base")
@@ -96,12 +96,12 @@ def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
         InputError: another format, an unknown key, a value of another type, or a setting of another backbone.
     """
     if not isinstance(content, dict):
-        raise InputError(f"{path} must hold a mapping, got {shown(content)}; export the scorer again.")
+        raise InputError(f"{path} must hold a mapping, got {quoted(content)}; export the scorer again.")
     if type(content.get("format")) is not int or content["format"] != FORMAT:
-        found = shown(content.get("format"))
+        found = quoted(content.get("format"))
         raise InputError(f"{path}: format must be {FORMAT}, got {found}; update itm-lightning, or export again.")
     if unknown := sorted(content.keys() - set(KEYS)):
-        raise InputError(f"{path}: there is no key {shown(unknown[0])}; known are {', '.join(KEYS)}.")
+        raise InputError(f"{path}: there is no key {quoted(unknown[0])}; known are {', '.join(KEYS)}.")
     backbone: Any = content.get("backbone")
     model, dtype = content.get("model", {}), content.get("dtype", "float32")
     try:
@@ -109,14 +109,14 @@ def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise InputError(f"{path}: dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}.")
+        raise InputError(f"{path}: dtype must be one of {', '.join(DTYPES)}, got {quoted(dtype)}.")
     if not isinstance(model, dict):
-        raise InputError(f"{path}: model must be a mapping, got {shown(model)}.")
+        raise InputError(f"{path}: model must be a mapping, got {quoted(model)}.")
     # null leaves a key to the backbone, also one that another backbone has
     given = {key: value for key, value in model.items() if value is not None or key not in (*known, *FORMER_KEYS)}
     if unknown := sorted(given.keys() - set(known)):
         near = did_you_mean(unknown[0], known)
-        raise InputError(f"{path}: model has no key {shown(unknown[0])}; known are {', '.join(known)}{near}")
+        raise InputError(f"{path}: model has no key {quoted(unknown[0])}; known are {', '.join(known)}{near}")
     try:
         # of a checkpoint: what a model from scratch may not be does not matter
         model_settings({"backbone": backbone, "checkpoint": str(path.parent), **given})
@@ -130,5 +130,5 @@ def _parse_base(content: Any, path: Path) -> Base | None:
         return None
     names = ("checkpoint", "weights")
     if not isinstance(content, dict) or not all(isinstance(content.get(name), str) for name in names):
-        raise InputError(f"{path}: base must name a checkpoint and its weights, got {shown(content)}.")
+        raise InputError(f"{path}: base must name a checkpoint and its weights, got {quoted(content)}.")
     return Base(*(content[name] for name in names))

@@ -98,7 +98,13 @@ class RequestCache:
         self.close()
 
     def _open(self) -> None:
-        self._check()  # before anything is written: the file may be someone else's
+        # Before anything is written: the file may be someone else's. In one transaction, since another process may be
+        # making it, and what is read before its commit does not go with what is read after.
+        self._database.execute("BEGIN")
+        try:
+            self._check()
+        finally:
+            self._database.execute("COMMIT")
         self._use_log()
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.execute("BEGIN IMMEDIATE")  # of two processes that make the file at once, one waits

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from negatives.chat.redact import clean_string, error_of, scrubbed, without_key
-from negatives.tables.files import InputError, show
+from negatives.tables.files import InputError, quoted
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -184,7 +184,7 @@ def read_completion(text: str) -> Completion:
     except (ValueError, RecursionError):
         found = None
     if found is None:
-        raise TemporaryError("damaged", f"a reply that is no chat completion: {show(text)}")
+        raise TemporaryError("damaged", f"a reply that is no chat completion: {quoted(text)}")
     return found
 
 
@@ -243,7 +243,9 @@ def _check_url(base_url: str) -> None:
             "the environment."
         )
     if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", base_url):
-        raise InputError(f"`base_url` must be a URL such as https://api.openai.com/v1, got {show(base_url)}. Mend it.")
+        raise InputError(
+            f"`base_url` must be a URL such as https://api.openai.com/v1, got {quoted(base_url)}. Mend it."
+        )
 
 
 def _open_client(server: Server, connections: int, timeout: float) -> AsyncOpenAI:

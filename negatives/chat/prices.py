@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from negatives.tables.files import InputError, show
+from negatives.tables.files import InputError, quoted
 
 BYTES_PER_TOKEN = 4.2
 
@@ -103,6 +103,6 @@ def _checked(name: str, value: Any) -> Price:
     if not good or set(numbers) != {"input", "output"}:
         raise InputError(
             f"The price of `{name}` must be {{input: ..., output: ...}} in dollars per million tokens, "
-            f"got {show(value)}. Give both as numbers >= 0."
+            f"got {quoted(value)}. Give both as numbers >= 0."
         )
     return Price(name, float(numbers["input"]), float(numbers["output"]))

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from negatives.tables.files import InputError, show
+from negatives.tables.files import InputError, quoted
 
 Clock = Callable[[], float]
 
@@ -82,7 +82,7 @@ class RateLimits:
         limits = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
         for name, limit in limits.items():
             if limit is not None and not limit > 0:
-                raise InputError(f"`{name}` must be above 0, got {show(limit)}. Leave it out for no limit.")
+                raise InputError(f"`{name}` must be above 0, got {quoted(limit)}. Leave it out for no limit.")
         # rates are lower by the bursts, so that a burst and a minute's flow together keep to the limit
         if requests_per_minute is not None:
             burst = max(1.0, requests_per_minute / 600.0)

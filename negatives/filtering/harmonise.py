@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from negatives.tables.files import InputError, show
+from negatives.tables.files import InputError, quoted
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -96,7 +96,7 @@ def harmonise_table(captions: pa.Table, negatives: pa.Table, progress: Progress 
     if foreign:
         raise InputError(
             f"Each negative needs its caption, got {len(foreign)} of {len(rows)} rows of the negatives table with a "
-            f"caption_id that the captions table does not have, such as {show(foreign[0])}. Give their captions too."
+            f"caption_id that the captions table does not have, such as {quoted(foreign[0])}. Give their captions too."
         )
     texts = [harmonise(positives[caption_id], caption) for caption_id, caption in progress(rows)]
     place = negatives.column_names.index("caption")

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from negatives.judging import faults_of_names
+from negatives.judging.table import faults_of_names
 
 UNITS = {"text": ("auc",), "pair": ("paired_accuracy",), "both": ("auc", "paired_accuracy")}
 """Unit -> the bias metrics that have to be at a coin's level."""

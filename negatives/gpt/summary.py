@@ -20,7 +20,7 @@ TYPE_TOKENS, TEXT_TOKENS = 5, 2  # a key and its list; the marks round a text an
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What is still to be asked.
 
     Attributes:
@@ -46,7 +46,7 @@ def estimate(
     attempts: int = 3,
     prices: Mapping[str, Any] | None = None,
     batch: bool = False,
-) -> Estimate:
+) -> CostEstimate:
     """What the rest of a run will take: one answered attempt at each request that the cache has not settled.
 
     Tokens are those of `prices.estimate_tokens`, and every list of the answer is taken as full with texts as long as
@@ -79,7 +79,7 @@ def estimate(
         prompt += fixed + user
         completion += len(recipe.types) * (TYPE_TOKENS + recipe.count * (user + TEXT_TOKENS))
     cost = None if price is None else price.cost(prompt, completion)
-    return Estimate(requests, settled, prompt, completion, cost)
+    return CostEstimate(requests, settled, prompt, completion, cost)
 
 
 class Summary:

@@ -1,32 +1,6 @@
-"""Text-only judges by name. A new judge is a function that builds it, and its line in `JUDGES`."""
+"""Judges that see texts alone, and what they measure."""
 
-from __future__ import annotations
+import lazy_loader
 
-import difflib
-from collections.abc import Iterator, Sequence
-
-JUDGES: dict[str, str] = {
-    "word": "negatives.judging.linear.build_word",
-    "char": "negatives.judging.linear.build_char",
-    "surface": "negatives.judging.linear.build_surface",
-    "bayes": "negatives.judging.linear.build_bayes",
-    "transformer": "negatives.judging.transformer.build_transformer",
-}
-"""Name -> function of `JudgeSettings` that returns the judge.
-
-Strings, imported on use: whoever lists the names for a help page must not wait for scikit-learn or torch."""
-
-
-def faults_of_names(names: Sequence[str], place: str) -> Iterator[str]:
-    """What is wrong with a list of judges, in one line: names that are unknown or repeated, or none at all.
-
-    >>> next(faults_of_names(["words"], "judge.judges"))
-    "`judge.judges` must list some of word, char, surface, bayes, transformer, each once, got ['words']. \
-Did you mean word?"
-    """
-    unknown = [name for name in names if name not in JUDGES]
-    if not unknown and names and len(set(names)) == len(names):
-        return
-    near = [match for name in unknown for match in difflib.get_close_matches(name, JUDGES, n=1)]
-    hint = f". Did you mean {near[0]}?" if near else ""
-    yield f"`{place}` must list some of {', '.join(JUDGES)}, each once, got {list(names)}{hint}"
+# names and their homes are in __init__.pyi; a home is imported when a name of it is first asked for
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 
-from negatives.judging import JUDGES, faults_of_names
 from negatives.judging.judge import Judge
 from negatives.judging.settings import JudgeSettings
+from negatives.judging.table import JUDGES, faults_of_names
 from negatives.tables.files import InputError
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from negatives.judging.judge import Judge, Scorer
 from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs, fold_of
-from negatives.tables.files import InputError, show
+from negatives.tables.files import InputError, quoted
 
 _LOOSE = 100.0  # scikit-learn's C, for a few weights on thousands of rows: next to no penalty, yet always a solution
 
@@ -40,7 +40,8 @@ def fold_of_texts(text_pairs: TextPairs, folds: int, seed: int | str) -> np.ndar
         )
     if len(set(text_pairs.captions)) == 1:
         raise InputError(
-            f"The judge needs texts that differ, got {len(text_pairs.captions)} times {show(text_pairs.captions[0])}. "
+            f"The judge needs texts that differ, got {len(text_pairs.captions)} times "
+            f"{quoted(text_pairs.captions[0])}. "
             "Check the caption columns."
         )
     return fold_of(text_pairs.image_ids, folds, seed)[text_pairs.images]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from negatives.judging import faults_of_names
+from negatives.judging.table import faults_of_names
 from negatives.judging.transformer_settings import TransformerSettings
 
 

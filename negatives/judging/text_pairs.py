@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from negatives.tables.captions import InputError, show, strings
+from negatives.tables.captions import InputError, quoted, strings
 from negatives.tables.randomness import hash_of
 
 
@@ -118,7 +118,7 @@ def build_text_pairs(texts: pa.Table, pairs: pa.Table) -> TextPairs:
 
 def _row(rows: dict[str, int], text_id: str) -> int:
     if text_id not in rows:
-        raise InputError(f"A pair names {show(text_id)}, which is not among the texts. Give its captions table too.")
+        raise InputError(f"A pair names {quoted(text_id)}, which is not among the texts. Give its captions table too.")
     return rows[text_id]
 
 

@@ -42,7 +42,7 @@ from negatives.judging.transformer_training import (
 
 if TYPE_CHECKING:
     from negatives.judging.settings import JudgeSettings
-from negatives.tables.files import InputError, show
+from negatives.tables.files import InputError, quoted
 
 SCORED = 256  # texts scored at a time
 CLIPPED = 1.0  # norm of the gradient
@@ -227,7 +227,7 @@ def _named(checkpoint: str) -> Iterator[None]:
 def _refusal(checkpoint: str, fault: str) -> str:
     return (
         "The transformer judge needs a text encoder in safetensors with its tokenizer, cannot load "
-        f"{show(checkpoint, 200)}: {fault.rstrip('.')}. Give a folder or hub name that holds one, or null to train "
+        f"{quoted(checkpoint, 200)}: {fault.rstrip('.')}. Give a folder or hub name that holds one, or null to train "
         "from scratch."
     )
 

@@ -12,8 +12,8 @@ from negatives.tables.files import (
     InputError,
     StrPath,
     load_table,
+    quoted,
     read_jsonl,
-    show,
     write_json,
     write_table,
     write_text,
@@ -26,10 +26,10 @@ __all__ = [
     "StrPath",
     "is_type_name",
     "pair_table",
+    "quoted",
     "read_captions",
     "read_jsonl",
     "read_negatives",
-    "show",
     "strings",
     "text_table",
     "valid_rows",
@@ -66,7 +66,7 @@ def read_captions(path: StrPath) -> pa.Table:
     for row, (image_id, image) in enumerate(zip(strings(table, "image_id"), strings(table, "image"), strict=True)):
         if images.setdefault(image_id, image) != image:
             raise InputError(
-                f"image_id {show(image_id)} must name one image, got {show(images[image_id])} and {show(image)} "
+                f"image_id {quoted(image_id)} must name one image, got {quoted(images[image_id])} and {quoted(image)} "
                 f"({path}, {places(row)}). Give each image an id of its own."
             )
     return _without_rejected(table, path)
@@ -91,7 +91,7 @@ def read_negatives(path: StrPath, captions: pa.Table) -> pa.Table:
         if not is_type_name(negative_type):
             raise InputError(
                 "`negative_type` must be a name without white space, such as replace_obj, and not all or mean, got "
-                f"{show(negative_type)} ({path}, {places(row)}). Rename it."
+                f"{quoted(negative_type)} ({path}, {places(row)}). Rename it."
             )
     known = set(strings(captions, "caption_id"))
     rows = zip(strings(table, "caption_id"), _valid(table), strict=True)
@@ -100,7 +100,7 @@ def read_negatives(path: StrPath, captions: pa.Table) -> pa.Table:
         example = table["caption_id"][foreign[0]].as_py()
         raise InputError(
             f"A negatives file for other captions: {len(foreign)} of its {len(table)} rows name a caption_id that the "
-            f"captions table does not have, such as {show(example)} ({path}, {places(foreign[0])}). "
+            f"captions table does not have, such as {quoted(example)} ({path}, {places(foreign[0])}). "
             "Give the captions table that these negatives were written for, or generate them again."
         )
     return _without_rejected(table, path)
@@ -187,17 +187,17 @@ def with_paraphrases(captions: pa.Table, path: StrPath) -> pa.Table:
     for row, (caption_id, source, image_id, image) in enumerate(zip(*columns, strict=True)):
         if known.get(source) != image_id:
             raise InputError(
-                f"`source_caption_id` must name a caption of the same image, got {show(source)} "
+                f"`source_caption_id` must name a caption of the same image, got {quoted(source)} "
                 f"({path}, {places(row)}). Give the captions that these were written for."
             )
         if images[image_id] != image:
             raise InputError(
-                f"image_id {show(image_id)} must name one image, got {show(images[image_id])} and {show(image)} "
+                f"image_id {quoted(image_id)} must name one image, got {quoted(images[image_id])} and {quoted(image)} "
                 f"({path}, {places(row)}). Give each image an id of its own."
             )
         if caption_id in known:
             raise InputError(
-                f"`caption_id` {show(caption_id)} is a caption's already ({path}, {places(row)}). Rename it."
+                f"`caption_id` {quoted(caption_id)} is a caption's already ({path}, {places(row)}). Rename it."
             )
     check_unique(table, "caption_id", places, path)
     plain = captions.select(CAPTION_COLUMNS)

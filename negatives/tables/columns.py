@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-from negatives.tables.files import InputError, StrPath, show
+from negatives.tables.files import InputError, StrPath, quoted
 
 ID_COLUMNS = ("image_id", "caption_id", "negative_id", "text_id")
 """Columns whose whole numbers become strings before one kind of value is asked of them."""
@@ -40,7 +40,7 @@ def with_strings(
         for row, value in enumerate(values):
             if not isinstance(value, str) or (name in filled and not value.strip()):
                 raise InputError(
-                    f"`{name}` must be a text{' that is not blank' if name in filled else ''}, got {show(value)} "
+                    f"`{name}` must be a text{' that is not blank' if name in filled else ''}, got {quoted(value)} "
                     f"({path}, {places(row)}). Fill it in, or remove the row."
                 )
         table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
@@ -52,6 +52,6 @@ def check_unique(table: pa.Table, column: str, places: Callable[[int], str], pat
     for row, value in enumerate(strings(table, column)):
         if first.setdefault(value, row) != row:
             raise InputError(
-                f"`{column}` must not repeat, got {show(value)} twice ({path}, {places(first[value])} and "
+                f"`{column}` must not repeat, got {quoted(value)} twice ({path}, {places(first[value])} and "
                 f"{places(row)}). Remove one row, or rename its id."
             )

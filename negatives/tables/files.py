@@ -22,10 +22,10 @@ class InputError(ValueError):
     """Bad input, in one line: subject, rule, value, place, remedy."""
 
 
-def show(value: object, length: int = 60) -> str:
+def quoted(value: object, length: int = 60) -> str:
     """A value as an error shows it: on one line, shortened.
 
-    >>> show("two\\nlines")
+    >>> quoted("two\\nlines")
     "'two\\\\nlines'"
     """
     text = repr(value)
@@ -39,7 +39,7 @@ def unknown_name(subject: str, got: object, names: Iterable[str], place: str = "
     "fruit must be one of apple, pear, got 'aple' (basket.yaml). Did you mean apple?"
     """
     known, where = list(names), f" ({place})" if place else ""
-    return f"{subject} must be one of {', '.join(known)}, got {show(got)}{where}.{nearest_name(got, known)}"
+    return f"{subject} must be one of {', '.join(known)}, got {quoted(got)}{where}.{nearest_name(got, known)}"
 
 
 def nearest_name(got: object, names: Iterable[str]) -> str:
@@ -117,7 +117,7 @@ def read_jsonl(path: StrPath) -> list[tuple[int, dict[str, Any]]]:
                 if line.strip():
                     rows.append((number, json.loads(line)))
                     if not isinstance(rows[-1][1], dict):
-                        raise ValueError(f"got {show(rows[-1][1])}")
+                        raise ValueError(f"got {quoted(rows[-1][1])}")
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
@@ -165,8 +165,8 @@ def _expanded(record: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
     captions, image = record["captions"], record.get("image")
     if not isinstance(captions, list) or not captions or not isinstance(image, str):
         raise InputError(
-            f"A line with `captions` needs a list of strings and an `image` path, got {show(captions)} and "
-            f"{show(image)} ({place}). Mend the line, or give one `caption` a line."
+            f"A line with `captions` needs a list of strings and an `image` path, got {quoted(captions)} and "
+            f"{quoted(image)} ({place}). Mend the line, or give one `caption` a line."
         )
     image_id = record.get("image_id", record.get("coco_id", Path(image).stem))
     rest = {
@@ -187,14 +187,18 @@ def _columns(rows: Sequence[dict[str, Any]], path: StrPath, id_columns: Collecti
         try:
             columns[name] = pa.array(values)
         except (ValueError, TypeError, OverflowError) as error:
-            raise InputError(f"`{name}` must hold one kind of value ({path}): {show(error, 120)}. Mend it.") from error
+            raise InputError(
+                f"`{name}` must hold one kind of value ({path}): {quoted(error, 120)}. Mend it."
+            ) from error
     return pa.table(columns)
 
 
 def _suffix(path: StrPath) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in (".parquet", ".jsonl"):
-        raise InputError(f"A table must end in .parquet or .jsonl, got {show(suffix)} ({path}). Rename or convert it.")
+        raise InputError(
+            f"A table must end in .parquet or .jsonl, got {quoted(suffix)} ({path}). Rename or convert it."
+        )
     return suffix
 
 

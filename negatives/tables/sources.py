@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from negatives.tables.captions import CAPTION_COLUMNS
-from negatives.tables.files import InputError, StrPath, load_table, show
+from negatives.tables.files import InputError, StrPath, load_table, quoted
 
 FORMATS = ("auto", "table", "jsonl", "coco", "karpathy", "csv", "tsv")
 SUFFIXES = {".parquet": "table", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
@@ -63,7 +63,7 @@ def read_caption_source(
             is of `splits`.
     """
     if format not in FORMATS:
-        raise InputError(f"The format of captions must be one of {' '.join(FORMATS)}, got {show(format)} ({path}).")
+        raise InputError(f"The format of captions must be one of {' '.join(FORMATS)}, got {quoted(format)} ({path}).")
     suffix = Path(path).suffix.lower()
     if format in ("coco", "karpathy") or (format, suffix) == ("auto", ".json"):
         if columns:
@@ -75,8 +75,8 @@ def read_caption_source(
         kind = SUFFIXES.get(suffix) if format == "auto" else format
         if kind is None:
             raise InputError(
-                f"Captions must end in .json {' '.join(SUFFIXES)}, got {show(suffix)} ({path}). Rename or convert the "
-                f"file, or name its format: {' '.join(FORMATS[1:])}."
+                f"Captions must end in .json {' '.join(SUFFIXES)}, got {quoted(suffix)} ({path}). Rename or convert "
+                f"the file, or name its format: {' '.join(FORMATS[1:])}."
             )
         raw, places = _table(path) if kind in ("table", "jsonl") else _delimited(path, "\t" if kind == "tsv" else ",")
         found = _named(raw, columns or {}, f"{path}, {places(0)}")
@@ -89,7 +89,7 @@ def _from_json(data: Any, format: str, path: StrPath) -> tuple[Columns, Places]:
         if "images" not in keys:
             raise InputError(
                 f"JSON captions must have `images` (COCO with `annotations`, Karpathy with `sentences`), got "
-                f"{show(keys or data)} ({path}). Convert it to JSONL, one object a line."
+                f"{quoted(keys or data)} ({path}). Convert it to JSONL, one object a line."
             )
         format = "coco" if "annotations" in keys else "karpathy"
     return _coco(data, path) if format == "coco" else _karpathy(data, path)
@@ -104,7 +104,7 @@ def _load_json(path: StrPath) -> Any:
     except UnicodeDecodeError as error:
         raise InputError(f"A JSON file must be UTF-8, {path} is not. Save it as UTF-8.") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"A JSON file must be whole: {show(str(error), 120)} ({path}). Copy it again.") from error
+        raise InputError(f"A JSON file must be whole: {quoted(str(error), 120)} ({path}). Copy it again.") from error
 
 
 def _coco(data: Any, path: StrPath) -> tuple[Columns, Places]:
@@ -118,7 +118,7 @@ def _coco(data: Any, path: StrPath) -> tuple[Columns, Places]:
         image_id = _text_of(annotation, "image_id", at)
         if image_id not in images:
             raise InputError(
-                f"`image_id` must be the `id` of one of `images`, got {show(image_id)} ({_place(at)}). "
+                f"`image_id` must be the `id` of one of `images`, got {quoted(image_id)} ({_place(at)}). "
                 "Add the image, or remove the annotation."
             )
         rows.append((image_id, images[image_id], _text_of(annotation, "id", at), _text_of(annotation, "caption", at)))
@@ -151,12 +151,12 @@ def _objects(data: Any, key: str, place: str) -> Iterator[tuple[At, dict[str, An
     """The objects of the list `key`, each with its place."""
     items = data.get(key) if isinstance(data, dict) else None
     if not isinstance(items, list):
-        raise InputError(f"`{key}` must be a list, got {show(items)} ({place}). Check the file and its format.")
+        raise InputError(f"`{key}` must be a list, got {quoted(items)} ({place}). Check the file and its format.")
     within = f"{place}, {key}"
     for position, item in enumerate(items):
         if not isinstance(item, dict):
             where = _place((within, position))
-            raise InputError(f"`{key}` must hold objects, got {show(item)} ({where}). Check the file and its format.")
+            raise InputError(f"`{key}` must hold objects, got {quoted(item)} ({where}). Check the file and its format.")
         yield (within, position), item
 
 
@@ -169,7 +169,7 @@ def _text_of(item: dict[str, Any], key: str, at: At) -> str:
     if type(value) is int:
         return str(value)
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"`{key}` must be a text that is not blank, got {show(value)} ({_place(at)}). Fill it in.")
+        raise InputError(f"`{key}` must be a text that is not blank, got {quoted(value)} ({_place(at)}). Fill it in.")
     return value
 
 
@@ -183,12 +183,12 @@ def _delimited(path: StrPath, delimiter: str) -> tuple[Columns, Places]:
     _, header = next(records, (1, []))
     header = [name.strip() for name in header]
     if len(set(header)) < len(header):
-        raise InputError(f"A header must not name a column twice, got {show(header, 200)} ({path}). Rename one.")
+        raise InputError(f"A header must not name a column twice, got {quoted(header, 200)} ({path}). Rename one.")
     lines, rows = [], []
     for line, record in records:
         if len(record) != len(header):
             raise InputError(
-                f"A row must have the header's {len(header)} fields, got {len(record)}: {show(record)} ({path}, line "
+                f"A row must have the header's {len(header)} fields, got {len(record)}: {quoted(record)} ({path}, line "
                 f"{line}). Quote fields that hold {delimiter!r}, or remove the row."
             )
         lines.append(line)
@@ -230,7 +230,7 @@ def _named(raw: Columns, columns: Mapping[str, str], place: str) -> Columns:
     """The columns under the names of the captions table, with ids where the file has none."""
     unknown = [name for name in columns if name not in CAPTION_COLUMNS]
     if unknown:
-        raise InputError(f"`columns` must name {', '.join(CAPTION_COLUMNS)}, got {show(unknown[0])}. Rename the key.")
+        raise InputError(f"`columns` must name {', '.join(CAPTION_COLUMNS)}, got {quoted(unknown[0])}. Rename the key.")
     sources = {}
     for name in CAPTION_COLUMNS:
         tried = [columns[name]] if name in columns else COLUMN_NAMES[name]
@@ -239,7 +239,7 @@ def _named(raw: Columns, columns: Mapping[str, str], place: str) -> Columns:
             sources[name] = found
         elif name in columns or name in ("image", "caption"):
             raise InputError(
-                f"The file needs a column for `{name}` ({' or '.join(tried)}), got {show(list(raw), 200)} ({place}). "
+                f"The file needs a column for `{name}` ({' or '.join(tried)}), got {quoted(list(raw), 200)} ({place}). "
                 "Name it in `columns`, or give the file a header."
             )
     named = {name: list(_values(raw[source])) for name, source in sources.items()}
@@ -272,7 +272,7 @@ def _checked(found: Columns, places: Places, path: StrPath) -> pa.Table:
         for row, value in enumerate(found[name]):
             if not isinstance(value, str) or not value.strip():
                 raise InputError(
-                    f"`{name}` must be a text that is not blank, got {show(value)} ({path}, {places(row)}). "
+                    f"`{name}` must be a text that is not blank, got {quoted(value)} ({path}, {places(row)}). "
                     "Fill it in, or remove the row."
                 )
     first: dict[str, int] = {}
@@ -280,8 +280,8 @@ def _checked(found: Columns, places: Places, path: StrPath) -> pa.Table:
     for row, (image_id, image, caption_id, _) in enumerate(zip(*(found[n] for n in CAPTION_COLUMNS), strict=True)):
         if first.setdefault(caption_id, row) != row:
             raise InputError(
-                f"`caption_id` must not repeat, got {show(caption_id)} twice ({path}, {places(first[caption_id])} and "
-                f"{places(row)}). Remove one row, or rename its id."
+                f"`caption_id` must not repeat, got {quoted(caption_id)} twice ({path}, {places(first[caption_id])} "
+                f"and {places(row)}). Remove one row, or rename its id."
             )
         if images.setdefault(image_id, image) != image:
             raise _second_image(image_id, images[image_id], image, f"{path}, {places(row)}")
@@ -290,7 +290,7 @@ def _checked(found: Columns, places: Places, path: StrPath) -> pa.Table:
 
 def _second_image(image_id: str, image: str, other: str, place: str) -> InputError:
     return InputError(
-        f"image_id {show(image_id)} must name one image, got {show(image)} and {show(other)} ({place}). "
+        f"image_id {quoted(image_id)} must name one image, got {quoted(image)} and {quoted(other)} ({place}). "
         "Give each image an id of its own."
     )
 
@@ -303,5 +303,5 @@ def _of_splits(table: pa.Table, splits: Collection[str], path: StrPath) -> pa.Ta
     there = pc.unique(table["split"]).to_pylist()
     missing = [split for split in splits if split not in there]
     if missing:
-        raise InputError(f"`splits` must be of {show(there, 200)}, got {show(missing[0])} ({path}). Rename it.")
+        raise InputError(f"`splits` must be of {quoted(there, 200)}, got {quoted(missing[0])} ({path}). Rename it.")
     return table.filter(pc.is_in(table["split"], value_set=pa.array(list(splits), table["split"].type)))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from negatives.tables.columns import ID_COLUMNS, check_unique, strings, with_strings
-from negatives.tables.files import InputError, StrPath, load_table, show
+from negatives.tables.files import InputError, StrPath, load_table, quoted
 
 PAIR_VERDICTS_FILE = "pair_verdicts.parquet"  # beside the verdicts, where pairs were judged
 VERDICT_SCHEMA = pa.schema(
@@ -84,7 +84,7 @@ def read_pair_verdicts(path: StrPath, pairs: pa.Table) -> pa.Table:
     rows: dict[tuple[str, str], int] = {}
     for row, pair in enumerate(zip(strings(table, "caption_id"), strings(table, "negative_id"), strict=True)):
         if rows.setdefault(pair, row) != row:
-            raise InputError(f"A pair must not repeat, got {show(pair)} twice ({path}, {places(row)}). {remedy}")
+            raise InputError(f"A pair must not repeat, got {quoted(pair)} twice ({path}, {places(row)}). {remedy}")
     wanted = list(zip(strings(pairs, "caption_id"), strings(pairs, "negative_id"), strict=True))
     _check_none([str(pair) for pair in wanted if pair not in rows], len(wanted), "pairs have no verdict", path, remedy)
     extra = sorted(set(rows) - set(wanted))
@@ -127,7 +127,7 @@ def pair_verdicts_beside(path: StrPath) -> Path | None:
 
 def _check_none(offenders: Sequence[str], total: int, what: str, path: StrPath, remedy: str) -> None:
     if offenders:
-        raise InputError(f"{len(offenders)} of {total} {what}, such as {show(offenders[0])} ({path}). {remedy}")
+        raise InputError(f"{len(offenders)} of {total} {what}, such as {quoted(offenders[0])} ({path}). {remedy}")
 
 
 def _as_schema(table: pa.Table, schema: pa.Schema, places: Callable[[int], str], path: StrPath) -> pa.Table:

@@ -1,50 +1,6 @@
-"""Offline writers of negatives, by the name that `itm generate generator=...` takes.
+"""Writers of negatives, offline."""
 
-A writer is one file and one line here. Its file holds the writer (`write.Writer` or `write.BatchWriter`), a dataclass
-of its settings where it has some, and `build`, whose parameters are named as the keys of `itm generate` that it reads:
-`per_type`, the section `spacy`, or a section of its own, named as the writer, which the command line then has too.
-Every setting's docstring and rule stand once, at its field.
-"""
+import lazy_loader
 
-from __future__ import annotations
-
-import importlib
-import typing
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from negatives.tables.files import InputError, unknown_name
-
-if TYPE_CHECKING:
-    from negatives.writers.write import BatchWriter, Writer
-
-WRITERS: dict[str, str] = {
-    "rules": "negatives.writers.english.rules.build",
-    "ce_clip": "negatives.writers.ce_clip.build",
-    "negclip": "negatives.writers.negclip.build",
-}
-"""Name -> its builder, imported on use. All files are imported for the settings' sake, so that what is heavy or not
-everyone's (torch, spaCy) is imported inside of `build`."""
-
-
-def find_builder(name: str) -> Callable[..., Writer | BatchWriter]:
-    """The builder of a writer.
-
-    Raises:
-        InputError: if no writer has this name.
-    """
-    if name not in WRITERS:
-        raise InputError(unknown_name("The writer", name, WRITERS))
-    module, _, function = WRITERS[name].rpartition(".")
-    builder: Callable[..., Writer | BatchWriter] = getattr(importlib.import_module(module), function)
-    return builder
-
-
-def builder_keys(name: str) -> dict[str, Any]:
-    """The keys that a writer's builder takes -> their types; of a section its dataclass.
-
-    >>> list(builder_keys("ce_clip")), builder_keys("rules")
-    (['ce_clip', 'spacy'], {'per_type': <class 'int'>})
-    """
-    hints = typing.get_type_hints(find_builder(name))
-    return {key: hint for key, hint in hints.items() if key != "return"}
+# names and their homes are in __init__.pyi; a home is imported when a name of it is first asked for
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from negatives.tables.files import InputError, show
+from negatives.tables.files import InputError, quoted
 from negatives.tables.randomness import generator_for
 from negatives.writers.masked_lm import DEFAULT_MODEL, Guess, MaskedLm
 from negatives.writers.negclip import Span, exchangeable, exchanged, replaced
@@ -84,7 +84,7 @@ class CeClipWriter:
 
     def __init__(self, tagger: Tagger, masked_lm: MaskedLm, mode: str = "careful") -> None:
         if mode not in MODES:
-            raise InputError(f"The mode of `ce_clip` must be one of {' '.join(MODES)}, got {show(mode)}. Mend it.")
+            raise InputError(f"The mode of `ce_clip` must be one of {' '.join(MODES)}, got {quoted(mode)}. Mend it.")
         self.version = f"1-{mode}"
         self._tagger, self._lm, self._mode = tagger, masked_lm, mode
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from negatives.tables.files import InputError, show
+from negatives.tables.files import InputError, quoted
 
 DEFAULT_MODEL = "distilroberta-base"
 
@@ -136,8 +136,8 @@ def _load(name: str) -> tuple[Any, Any]:
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise InputError(
             "The masked LM of `ce_clip` must be a hub name, or a folder of one in safetensors with its tokenizer, "
-            f"cannot load {show(name, 200)}: {show(str(error).strip().splitlines()[0], 200)}. Give another, such as "
-            f"a folder that holds {DEFAULT_MODEL}."
+            f"cannot load {quoted(name, 200)}: {quoted(str(error).strip().splitlines()[0], 200)}. Give another, such "
+            f"as a folder that holds {DEFAULT_MODEL}."
         ) from error
     return tokenizer, model.eval()
 
@@ -149,7 +149,7 @@ def _move(model: Any, device: str) -> None:
         model.to("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
     except (RuntimeError, AssertionError) as error:  # no such device; a torch that was built without it
         raise InputError(
-            f"The masked LM's device must be one of this machine, got {show(device)}. Use auto or cpu."
+            f"The masked LM's device must be one of this machine, got {quoted(device)}. Use auto or cpu."
         ) from error
 
 

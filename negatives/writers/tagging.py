@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from negatives.tables.files import InputError, show
+from negatives.tables.files import InputError, quoted
 
 DEFAULT_PIPELINE = "en_core_web_sm"
 PROBE = "A dog runs."
@@ -99,7 +99,7 @@ class Tagger:
                 lacking = "parser for noun chunks"
         if lacking:
             raise InputError(
-                f"The spaCy pipeline must have a {lacking}, {show(pipeline, 200)} has none. Give another pipeline, "
+                f"The spaCy pipeline must have a {lacking}, {quoted(pipeline, 200)} has none. Give another pipeline, "
                 f"such as {DEFAULT_PIPELINE}."
             )
 
@@ -110,7 +110,7 @@ def _load(pipeline: str, unused: list[str]) -> Any:
     except ImportError as error:
         raise InputError(
             "The generators `ce_clip` and `negclip` need spaCy, which cannot be imported "
-            f"({show(str(error), 100)}). Run `pip install 'itm-lightning[spacy]'` and "
+            f"({quoted(str(error), 100)}). Run `pip install 'itm-lightning[spacy]'` and "
             f"`python -m spacy download {DEFAULT_PIPELINE}`."
         ) from error
     try:
@@ -118,6 +118,6 @@ def _load(pipeline: str, unused: list[str]) -> Any:
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(
             f"The spaCy pipeline must be an installed one or a folder that holds one, cannot load "
-            f"{show(pipeline, 200)}: {show(str(error), 160)}. Run `python -m spacy download {DEFAULT_PIPELINE}`, "
+            f"{quoted(pipeline, 200)}: {quoted(str(error), 160)}. Run `python -m spacy download {DEFAULT_PIPELINE}`, "
             "or give a folder."
         ) from error

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from negatives.tables.captions import NEGATIVE_COLUMNS, InputError, StrPath, read_jsonl, show, strings
+from negatives.tables.captions import NEGATIVE_COLUMNS, InputError, StrPath, quoted, read_jsonl, strings
 from negatives.tables.randomness import generator_for
 from negatives.types import check_is_registered
 from negatives.validate import bare_words, rejection
@@ -128,7 +128,7 @@ def write_negatives(
     if not columns["caption"]:
         raise InputError(
             f"The writer `{writer.name}` must know words of the captions, and wrote nothing for {len(captions)} "
-            f"captions, such as {show(strings(captions, 'caption')[:1])}. Use another generator for these captions."
+            f"captions, such as {quoted(strings(captions, 'caption')[:1])}. Use another generator for these captions."
         )
     lacking = pa.Table.from_pylist(
         [dict(zip(UNWRITTEN_SCHEMA.names, row, strict=True)) for row in unwritten], UNWRITTEN_SCHEMA
@@ -225,7 +225,9 @@ def _pairs(path: StrPath, folds: Sequence[int]) -> Iterator[tuple[str, str, str,
         fields |= {name: pair.get(name) for name in ("type", "caption", "negative_caption")}
         for name, value in fields.items():
             if not isinstance(value, str) or not value.strip():
-                raise InputError(f"`{name}` must be a text that is not blank, got {show(value)} ({place}). Fill it in.")
+                raise InputError(
+                    f"`{name}` must be a text that is not blank, got {quoted(value)} ({place}). Fill it in."
+                )
         if folds and "image_fold" not in pair:
             raise InputError(f"`folds` needs the key `image_fold` ({place}). Add it, or leave `folds` empty.")
         negative_type = str(pair["type"])

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from negatives.chat.cache import RequestCache
 from negatives.chat.messages import MODES, ChatRequest, final_answer
-from negatives.tables.files import InputError, StrPath, show, write_json
+from negatives.tables.files import InputError, StrPath, quoted, write_json
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 MAX_LINES, MAX_BYTES = 50_000, 200_000_000
@@ -225,7 +225,7 @@ def places_of(folder: BatchFolder, part: Part) -> dict[str, Place]:
         raise InputError(f"Cannot read {path}: {error.strerror}. Copy the whole folder.") from error
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(
-            f"{path} must hold one request a line, and is damaged: {show(error)}. Copy it again."
+            f"{path} must hold one request a line, and is damaged: {quoted(error)}. Copy it again."
         ) from error
     if len(places) != part.requests:
         raise InputError(f"{path} must hold {part.requests} requests, it has {len(places)}. Copy it again.")
@@ -276,7 +276,7 @@ def _read_state(folder: Path) -> BatchFolder:
             parts = [Part(**{name: value for name, value in part.items() if name in names}) for part in state["parts"]]
             return BatchFolder(folder, str(state["base_url"]), parts)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged: {show(error)}. Restore it, or start in another folder.") from error
+        raise InputError(f"{path} is damaged: {quoted(error)}. Restore it, or start in another folder.") from error
     raise InputError(
-        f"{path} must be of version {VERSION}, it is of {show(state['version'])}. Use the release that wrote it."
+        f"{path} must be of version {VERSION}, it is of {quoted(state['version'])}. Use the release that wrote it."
     )

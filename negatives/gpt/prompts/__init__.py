@@ -20,7 +20,7 @@ from string import Template
 from typing import Any
 
 from negatives.chat.messages import ChatRequest
-from negatives.tables.files import InputError, show
+from negatives.tables.files import InputError, quoted
 from negatives.types import NEGATIVE_TYPES, PARAPHRASE
 
 VERSIONS = ("v1",)
@@ -99,7 +99,7 @@ def in_order(types: Iterable[str]) -> tuple[str, ...]:
     if not given or not given <= set(known):
         wrong = sorted(given - set(known), key=str)
         raise InputError(
-            f"`types` must name at least one of {', '.join(known)}, got {show(wrong or [])}. Mend the list."
+            f"`types` must name at least one of {', '.join(known)}, got {quoted(wrong or [])}. Mend the list."
         )
     return tuple(name for name in known if name in given)
 
@@ -112,9 +112,9 @@ def system_text(types: tuple[str, ...], count: int, version: str) -> str:
         InputError: the version is unknown or has no text for a type, or `count` is out of range.
     """
     if version not in VERSIONS:
-        raise InputError(f"The prompts' version must be one of {' '.join(VERSIONS)}, got {show(version)}. Mend it.")
+        raise InputError(f"The prompts' version must be one of {' '.join(VERSIONS)}, got {quoted(version)}. Mend it.")
     if not 1 <= count <= MAX_COUNT:
-        raise InputError(f"`count`, the texts of each type, must be in [1, {MAX_COUNT}], got {show(count)}. Mend it.")
+        raise InputError(f"`count`, the texts of each type, must be in [1, {MAX_COUNT}], got {quoted(count)}. Mend it.")
     askable = askable_types(version)
     if lacking := [name for name in types if name not in askable]:
         raise InputError(
@@ -207,9 +207,9 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 def _texts(name: str, value: dict[str, Any], names: Collection[str], count: int) -> list[str]:
     """The texts of one type."""
     if set(value) != set(names):
-        raise AnswerError(f"the keys must be {' '.join(names)}, got {show(' '.join(value))}")
+        raise AnswerError(f"the keys must be {' '.join(names)}, got {quoted(' '.join(value))}")
     if not isinstance(value[name], list) or not all(isinstance(item, str) for item in value[name]):
-        raise AnswerError(f"`{name}` must be a list of texts, got {show(value[name])}")
+        raise AnswerError(f"`{name}` must be a list of texts, got {quoted(value[name])}")
     texts = [_LINE_BREAKS.sub(" ", item).strip() for item in value[name]]
     try:
         "".join(texts).encode()

@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import field
 from typing import Any
 
-from lightning_modules.backbones import BACKBONES, backbone_class
 from lightning_modules.backbones.settings import ModelSettings
-from lightning_modules.losses import loss_class, losses_that_read
-from lightning_modules.settings import did_you_mean, field_types, settings_from, shown
+from lightning_modules.backbones.table import BACKBONES, backbone_class
+from lightning_modules.losses.table import loss_class, losses_that_read
+from lightning_modules.settings import did_you_mean, field_types, quoted, settings_from
 
 FORMER_KEYS = ("score", "system", "question", "activation", "itc_itm", "ce_clip")
 """Keys that a resolved `config.yaml` held for every backbone and loss before each had settings of its own."""
@@ -56,7 +56,7 @@ class UnknownNameError(ValueError):
     def __init__(self, key: str, value: object, choices: Collection[str], where: str = ""):
         self.key, self.value, self.rule = key, value, f"must be one of {', '.join(choices)}{where}"
         self.near = did_you_mean(value, choices)
-        super().__init__(f"`model.{key}` {self.rule}, got {shown(value)}{self.near}")
+        super().__init__(f"`model.{key}` {self.rule}, got {quoted(value)}{self.near}")
 
 
 @functools.cache

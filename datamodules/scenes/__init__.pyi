@@ -1,0 +1,1 @@
+from .splits import write_scenes as write_scenes

@@ -1,0 +1,3 @@
+from .image_rows import ImageRows as ImageRows
+from .images import check_images as check_images
+from .images import load_image as load_image

@@ -1,0 +1,2 @@
+from .blip2 import tiny_blip2_processor as tiny_blip2_processor
+from .llava import tiny_llava_processor as tiny_llava_processor

@@ -1,0 +1,9 @@
+from .ask import ask_all as ask_all
+from .cache import RequestCache as RequestCache
+from .client import Server as Server
+from .messages import ChatRequest as ChatRequest
+from .prices import Price as Price
+from .prices import price_of as price_of
+from .rate_limits import RateLimits as RateLimits
+from .retries import SendOptions as SendOptions
+from .tally import Event as Event

@@ -1,0 +1,16 @@
+from .audit import Audit as Audit
+from .audit import audit_texts as audit_texts
+from .audit import keep_of as keep_of
+from .audit import measurable as measurable
+from .certificate import Certificate as Certificate
+from .certificate import certificate_fits as certificate_fits
+from .certificate import certify as certify
+from .certificate import retention as retention
+from .filter import Filtered as Filtered
+from .filter import filter_fits as filter_fits
+from .filter import filter_texts as filter_texts
+from .harmonise import harmonise_table as harmonise_table
+from .keep_rules import random_subset as random_subset
+from .plan import AuditPlan as AuditPlan
+from .plan import CertificatePlan as CertificatePlan
+from .plan import FilterPlan as FilterPlan

@@ -1,0 +1,12 @@
+from .prompts import TYPES as TYPES
+from .prompts import VERSIONS as VERSIONS
+from .prompts import askable_types as askable_types
+from .prompts import check_answer as check_answer
+from .recipe import NEGATIVE_SCHEMA as NEGATIVE_SCHEMA
+from .recipe import PARAPHRASE_SCHEMA as PARAPHRASE_SCHEMA
+from .recipe import PromptRecipe as PromptRecipe
+from .recipe import requests_for as requests_for
+from .recipe import rows_from as rows_from
+from .summary import CostEstimate as CostEstimate
+from .summary import Summary as Summary
+from .summary import estimate as estimate

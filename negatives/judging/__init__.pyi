@@ -1,0 +1,10 @@
+from .bias_metrics import BIAS_METRICS as BIAS_METRICS
+from .bias_metrics import Estimate as Estimate
+from .bias_metrics import fits as fits
+from .build import build_judges as build_judges
+from .panel import Panel as Panel
+from .panel import seat as seat
+from .settings import JudgeSettings as JudgeSettings
+from .text_pairs import TextPairs as TextPairs
+from .text_pairs import build_text_pairs as build_text_pairs
+from .transformer_settings import TransformerSettings as TransformerSettings
