@@ -97,6 +97,11 @@ class Copy:
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
 
+    def pytest(self, file: str, chosen: str) -> int:
+        """How many of a file's tests pass, which are all that `chosen` (of -k) says."""
+        words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", file, "-k", chosen)
+        return int(re.search(r"(\d+) passed", self.python(*words, folder=self.root))[1])  # type: ignore[index]
+
     def documented(self, *, module: str) -> str:
         """Python that runs a module's doctests, and fails where it has none."""
         return f"import doctest, {module}\ndone = doctest.testmod({module})\nassert done.attempted and not done.failed"
@@ -189,11 +194,14 @@ def test_lines_that_are_there_twice_or_not_at_all_are_refused(tmp_path: Path) ->
         apply(Change("table.py", "new", is_diff=False), tmp_path)
 
 
-def test_the_examples_can_stand_together(tmp_path: Path) -> None:
-    copy_repository(tmp_path)
+@pytest.mark.slow
+def test_the_examples_can_stand_together_and_keep_the_rules_of_the_tree(tmp_path: Path) -> None:
+    copy = Copy(tmp_path, tmp_path)
+    copy_repository(copy.root)
     for title in MOST_FILES:
         for change in changes(SECTIONS[title]):
-            apply(change, tmp_path)
+            apply(change, copy.root)
+    copy.pytest("tests/test_layout.py", "not opens")
 
 
 @pytest.mark.slow
@@ -287,10 +295,7 @@ def test_a_backbone_is_trained_scored_exported_and_held_to_the_contract(tmp_path
     assert {row["run"] for row in rows(copy.work / "runs/comparison_siglip/comparison.csv")} == {"siglip"}
     card = (copy.work / "runs/siglip_scorer/README.md").read_text(encoding="utf-8")
     assert "logit scale x cosine of image and text + logit bias" in card
-    contract = "tests/test_lightning_modules_contract.py"
-    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", contract, "-k", "siglip")
-    done = copy.python(*words, folder=copy.root)
-    assert int(re.search(r"(\d+) passed", done)[1]) >= 12  # type: ignore[index]
+    assert copy.pytest("tests/test_lightning_modules_contract.py", "siglip") >= 12
 
 
 INTERRUPTED = """
