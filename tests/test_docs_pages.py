@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from experiments.__main__ import VERBS
+from lightning_modules.backbones import BACKBONES, backbone_class
+from lightning_modules.losses import losses_that_read
 from tests.pages import EXTENDING, PAGES, README, ROOT, blocks, changes, commands, prose
 
 PACKAGES = ("negatives", "datamodules", "lightning_modules", "experiments")
@@ -40,6 +42,19 @@ def test_every_page_opens_with_the_shortest_thing_that_works(page: str) -> None:
 def test_every_verb_is_explained() -> None:
     for verb in VERBS:
         assert f"| `itm {verb}` |" in PAGES[README], verb
+
+
+def test_the_readme_names_the_losses_of_every_backbone_its_default_first() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \|[^|]*\|[^|]*\|[^|]*\| ([^|]*) \|$", PAGES[README], re.MULTILINE))
+    assert rows.keys() == BACKBONES.keys()
+    for name in BACKBONES:
+        found = backbone_class(name)
+        default = found.Settings.default_loss
+        losses = [default, *(loss for loss in losses_that_read(found.offers) if loss != default)]
+        assert rows[name] == ", ".join(f"`{loss}`" for loss in losses)
+        for loss in losses:
+            (backbones,) = re.findall(rf"^\| `{loss}` \| ([^|]*) \|", PAGES["docs/losses.md"], re.MULTILINE)
+            assert backbones == "all" or f"`{name}`{' (default)' * (loss == default)}" in backbones
 
 
 def test_every_recipe_is_explained() -> None:
