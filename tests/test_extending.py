@@ -260,6 +260,7 @@ def test_a_writer_brings_its_own_setting(tmp_path: Path) -> None:
 
 
 SAME_LOGITS = """
+import os, re
 import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
@@ -280,7 +281,14 @@ for caption in ("Two dogs", "a red circle left of a blue square", "two cats slee
 assert len({round(logit, 5) for logit in logits}) == 3, logits
 trained = load_scorer("runs/siglip", device="cpu")
 assert abs(trained.logits(image, "Two dogs") - logits[0]) < 1e-5
+os.chdir("runs/siglip_scorer")
+(block,) = re.findall(r"^```python\\n(.*?)^```", open("README.md").read(), re.DOTALL | re.MULTILINE)
+card = {"__name__": "card"}
+exec(block, card)
+assert abs(float(card["match_logit"](image, "Two dogs")) - logits[0]) < 1e-5
+assert abs(card["score"](image, "Two dogs") - torch.tensor(logits[0]).sigmoid().item()) < 1e-6
 """
+"""The training, `load_scorer`, plain Transformers and the code on the card agree."""
 
 
 @pytest.mark.slow
