@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 LONGEST_WAIT = 600.0  # seconds; a server that asks for more, as for tomorrow's quota, stops the run
+# statuses that every other request would get too, each with its remedy
 STOPS = {
     401: "Check the key in the environment",
     402: "Top up the account",
@@ -29,7 +30,9 @@ STOPS = {
     405: "Check base_url (it mostly ends in /v1)",
 }
 MOST_TOKENS = 10**9  # a server that counts more is mistaken
+# 408, 409 and 429 are those that the `openai` package tries again too; 425 is "too early"
 TEMPORARY = (408, 409, 425, 429)
+# OpenAI answers 429 to an empty account as to one that is too fast; only the code tells them apart
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "account_deactivated")
 FILTER_CODES = ("content_filter", "content_policy_violation")
 
@@ -129,6 +132,7 @@ class ChatClient:
         failure: Exception
         key = self.server.api_key
         try:
+            # the transport's own timeout starts anew with each piece that arrives; this one bounds the whole answer
             async with asyncio.timeout(self.timeout):
                 # the typed `create` builds models of request and answer, which takes longer than all the rest
                 response = await self._client.post("/chat/completions", body=body, cast_to=httpx2.Response)
@@ -221,6 +225,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float:
     >>> retry_after({"retry-after": "Thu, 01 Jan 1970 00:01:00 GMT"}, now=50.0)
     10.0
     """
+    # OpenAI's header goes first, being finer; the other is RFC 9110, section 10.2.3
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name, "")
         try:
@@ -257,6 +262,7 @@ def _open_client(server: Server, connections: int, timeout: float) -> AsyncOpenA
         transport = openai.DefaultAioHttpClient(limits=limits)
     except RuntimeError:  # aiohttp is not installed
         transport = openai.DefaultAsyncHttpxClient(limits=limits)
+    # no retries of the package's own: they would pass by the rate limits and the bounds of the run
     return openai.AsyncOpenAI(
         base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=timeout, http_client=transport
     )

@@ -27,6 +27,7 @@ def scrubbed(text: str, key: str) -> str:
     """
     text = " ".join(without_key(text, key).split())
     text = "".join(sign if sign.isprintable() else "?" for sign in text)
+    # a server that refuses a key shows a part of it, so that the whole key is not found above
     text = re.sub(r"\bsk-[\w*.-]*\w", "sk-***", text)
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 

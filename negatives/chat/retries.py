@@ -19,6 +19,7 @@ CostOf = Callable[[str, int, int], float]
 """(model, prompt tokens, completion tokens) -> what they cost."""
 
 LONGEST_BACKOFF = 60.0  # seconds
+# how servers name the form that they refuse: `guided` is vLLM's word, `grammar` llama.cpp's
 NAMES_FORM = re.compile(r"response_?format|json|schema|structured|guided|grammar", re.IGNORECASE)
 
 
@@ -96,6 +97,7 @@ class Sender:
         """(mode, completion); until the server is known to answer, requests go one by one."""
         if not self.reached:
             async with self._alone:
+                # asked again: while this one waited for the lock, another may have reached the server
                 if not self.reached:
                     return await self._tried(request, attempt)
         return await self._tried(request, attempt)
@@ -122,7 +124,8 @@ class Sender:
                     raise UnansweredError(fault.detail) from None
                 self._check_ended()  # a server may ask to wait for minutes
                 self._tell("retry", fault.detail)
-                # full jitter: workers that failed together must not come back together
+                # full jitter, so that workers that failed together do not come back together (Brooker, "Exponential
+                # Backoff and Jitter", AWS Architecture Blog, 2015)
                 longest = min(self.options.backoff * (1.0 if fault.wait else 2.0**tried), LONGEST_BACKOFF)
                 await asyncio.sleep(fault.wait + random.uniform(0.0, longest))
                 tried += 1
@@ -133,6 +136,7 @@ class Sender:
         estimate = prompt_tokens(request)
         bound = self._cost(request, estimate, request.max_tokens)
         self._check_ended()
+        # the bounds after the rate limit: from `_admit` to `_reserved` nothing waits, so no two spend the same rest
         await self.limits.acquire(estimate + request.max_tokens)
         await self._admit(bound)
         body = request.body(mode, attempt)
@@ -146,8 +150,10 @@ class Sender:
         finally:
             self.sending.discard(task)
             self._reserved -= bound
+            # a new event each time: it wakes all who wait now, and nobody who comes later
             self._returned.set()
             self._returned = asyncio.Event()
+        # not after a failure: what the server counted for that try is not known
         self.limits.correct(estimate + request.max_tokens, found.prompt_tokens + found.completion_tokens)
         self.tally.prompt_tokens += found.prompt_tokens
         self.tally.completion_tokens += found.completion_tokens

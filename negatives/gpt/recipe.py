@@ -86,7 +86,9 @@ class PromptRecipe:
     version: str = "v1"
 
     def __post_init__(self) -> None:
+        # the dataclass is frozen; after this, equal recipes are equal whatever the order of their types
         object.__setattr__(self, "types", in_order(self.types))
+        # for its refusals: a recipe that cannot be asked fails here, before any request
         system_text(self.types, self.count, self.version)
 
     def request(self, caption: str) -> ChatRequest:
@@ -242,6 +244,7 @@ class _Images:
         self._texts = captions["caption"].combine_chunks()
         self._image = captions["image_id"].combine_chunks().dictionary_encode().indices.to_numpy()
         self._rows = np.argsort(self._image, kind="stable")
+        # one start more than there are images: the end of the last one
         self._starts = np.searchsorted(self._image[self._rows], np.arange(self._image.max(initial=-1) + 2))
 
     def captions_of(self, row: int) -> set[str]:

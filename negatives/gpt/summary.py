@@ -73,6 +73,7 @@ def estimate(
             continue
         if fixed is None:
             schema = json.dumps(request.schema)
+            # system message and schema are the same in all requests of a recipe
             fixed = CHAT_TOKENS + estimate_tokens(request.messages[0][1]) + estimate_tokens(schema)
         requests += 1
         user = estimate_tokens(request.messages[1][1])
@@ -158,6 +159,7 @@ class Summary:
     def _cost(self, prices: Mapping[str, Any] | None, batch: bool) -> float | None:
         total = 0.0
         for model, spent in self._answers.items():
+            # first the name that was asked for, which a price given by hand has; servers answer with that of a snapshot
             price = price_of(self.recipe.model, prices, batch=batch) or price_of(model, prices, batch=batch)
             if price is None:
                 return None

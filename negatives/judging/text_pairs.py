@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from negatives.tables.captions import InputError, quoted, strings
+from negatives.tables.columns import strings
+from negatives.tables.files import InputError, quoted
 from negatives.tables.randomness import hash_of
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from negatives.tables.columns import ID_COLUMNS, check_unique, strings, with_strings
+from negatives.tables.columns import ID_COLUMNS, check_images, check_unique, second_image, strings, with_strings
 from negatives.tables.files import (
     InputError,
     StrPath,
@@ -62,13 +62,7 @@ def read_captions(path: StrPath) -> pa.Table:
     table, places = load_table(path, ID_COLUMNS)
     table = with_strings(table, places, path, filled=CAPTION_COLUMNS)
     check_unique(table, "caption_id", places, path)
-    images: dict[str, str] = {}
-    for row, (image_id, image) in enumerate(zip(strings(table, "image_id"), strings(table, "image"), strict=True)):
-        if images.setdefault(image_id, image) != image:
-            raise InputError(
-                f"image_id {quoted(image_id)} must name one image, got {quoted(images[image_id])} and {quoted(image)} "
-                f"({path}, {places(row)}). Give each image an id of its own."
-            )
+    check_images(table, places, path)
     return _without_rejected(table, path)
 
 
@@ -95,6 +89,7 @@ def read_negatives(path: StrPath, captions: pa.Table) -> pa.Table:
             )
     known = set(strings(captions, "caption_id"))
     rows = zip(strings(table, "caption_id"), _valid(table), strict=True)
+    # a rejected row may name any caption: it is left out below
     foreign = [row for row, (caption_id, valid) in enumerate(rows) if valid and caption_id not in known]
     if foreign:
         example = table["caption_id"][foreign[0]].as_py()
@@ -154,8 +149,8 @@ def pair_table(captions: pa.Table, negatives: pa.Table) -> pa.Table:
                 positives[source].append(caption_id)
     names = (strings(negatives, name) for name in ("caption_id", "negative_id", "negative_type"))
     rows = [
-        (own, negative, kind)
-        for caption_id, negative, kind in zip(*names, strict=True)
+        (own, negative, negative_type)
+        for caption_id, negative, negative_type in zip(*names, strict=True)
         for own in positives[caption_id]
     ]
     columns = zip(*rows, strict=True) if rows else ((), (), ())
@@ -191,10 +186,7 @@ def with_paraphrases(captions: pa.Table, path: StrPath) -> pa.Table:
                 f"({path}, {places(row)}). Give the captions that these were written for."
             )
         if images[image_id] != image:
-            raise InputError(
-                f"image_id {quoted(image_id)} must name one image, got {quoted(images[image_id])} and {quoted(image)} "
-                f"({path}, {places(row)}). Give each image an id of its own."
-            )
+            raise second_image(image_id, images[image_id], image, f"{path}, {places(row)}")
         if caption_id in known:
             raise InputError(
                 f"`caption_id` {quoted(caption_id)} is a caption's already ({path}, {places(row)}). Rename it."

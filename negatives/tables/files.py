@@ -63,6 +63,7 @@ def write_table(table: pa.Table, path: StrPath) -> None:
         if suffix == ".parquet":
             pq.write_table(table, temporary)
             return
+        # newline here and below: the same bytes on every system
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             for row in table.to_pylist():
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -112,6 +113,7 @@ def read_jsonl(path: StrPath) -> list[tuple[int, dict[str, Any]]]:
     rows: list[tuple[int, dict[str, Any]]] = []
     number = 0
     try:
+        # -sig: some editors put a byte order mark first
         with open(path, encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():

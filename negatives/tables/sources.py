@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from negatives.tables.captions import CAPTION_COLUMNS
+from negatives.tables.columns import check_images, check_unique, second_image
 from negatives.tables.files import InputError, StrPath, load_table, quoted
 
 FORMATS = ("auto", "table", "jsonl", "coco", "karpathy", "csv", "tsv")
@@ -112,7 +113,7 @@ def _coco(data: Any, path: StrPath) -> tuple[Columns, Places]:
     for at, image in _objects(data, "images", str(path)):
         image_id, name = _text_of(image, "id", at), _text_of(image, "file_name", at)
         if images.setdefault(image_id, name) != name:
-            raise _second_image(image_id, images[image_id], name, _place(at))
+            raise second_image(image_id, images[image_id], name, _place(at))
     rows = []
     for at, annotation in _objects(data, "annotations", str(path)):
         image_id = _text_of(annotation, "image_id", at)
@@ -128,6 +129,8 @@ def _coco(data: Any, path: StrPath) -> tuple[Columns, Places]:
 def _karpathy(data: Any, path: StrPath) -> tuple[Columns, Places]:
     rows, names = [], []
     for at, image in _objects(data, "images", str(path)):
+        # COCO's file has both: `cocoid` is COCO's own id, `imgid` counts the images of the file. Flickr30k has `imgid` alone.
+        # COCO's file has both: `cocoid` is COCO's own id, `imgid` counts the file's images. Flickr30k has `imgid` alone.
         image_id = _text_of(image, "imgid" if "cocoid" not in image and "imgid" in image else "cocoid", at)
         name = _text_of(image, "filename", at)
         if "filepath" in image:  # Flickr30k has none
@@ -135,6 +138,7 @@ def _karpathy(data: Any, path: StrPath) -> tuple[Columns, Places]:
         split = _text_of(image, "split", at)
         for within, sentence in _objects(image, "sentences", _place(at)):
             rows.append(
+                # `raw` is the caption as it was written; `tokens` has neither capitals nor marks
                 (image_id, name, _text_of(sentence, "sentid", within), _text_of(sentence, "raw", within), split)
             )
             names.append((at[1], within[1]))
@@ -204,6 +208,7 @@ def _records(path: StrPath, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             # strict, or a quote that is never closed makes one field of the rest of the file
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             for record in reader:
+                # since Python 3.11, csv reads a NUL as text
                 if any("\0" in field for field in record):
                     raise csv.Error("a NUL character")
                 if record:
@@ -267,6 +272,7 @@ def _counted(image_ids: Sequence[Any]) -> list[str]:
 
 def _checked(found: Columns, places: Places, path: StrPath) -> pa.Table:
     """The captions table of columns that keep its rules."""
+    # not `columns.with_strings`, which takes a table: a column of several kinds of values makes none
     for name in CAPTION_COLUMNS:
         found[name] = [str(value) if type(value) is int else value for value in found[name]]
         for row, value in enumerate(found[name]):
@@ -275,24 +281,10 @@ def _checked(found: Columns, places: Places, path: StrPath) -> pa.Table:
                     f"`{name}` must be a text that is not blank, got {quoted(value)} ({path}, {places(row)}). "
                     "Fill it in, or remove the row."
                 )
-    first: dict[str, int] = {}
-    images: dict[str, str] = {}
-    for row, (image_id, image, caption_id, _) in enumerate(zip(*(found[n] for n in CAPTION_COLUMNS), strict=True)):
-        if first.setdefault(caption_id, row) != row:
-            raise InputError(
-                f"`caption_id` must not repeat, got {quoted(caption_id)} twice ({path}, {places(first[caption_id])} "
-                f"and {places(row)}). Remove one row, or rename its id."
-            )
-        if images.setdefault(image_id, image) != image:
-            raise _second_image(image_id, images[image_id], image, f"{path}, {places(row)}")
-    return pa.table(found)
-
-
-def _second_image(image_id: str, image: str, other: str, place: str) -> InputError:
-    return InputError(
-        f"image_id {quoted(image_id)} must name one image, got {quoted(image)} and {quoted(other)} ({place}). "
-        "Give each image an id of its own."
-    )
+    table = pa.table(found)
+    check_unique(table, "caption_id", places, path)
+    check_images(table, places, path)
+    return table
 
 
 def _of_splits(table: pa.Table, splits: Collection[str], path: StrPath) -> pa.Table:

@@ -16,6 +16,7 @@ from negatives.tables.columns import ID_COLUMNS, check_unique, strings, with_str
 from negatives.tables.files import InputError, StrPath, load_table, quoted
 
 PAIR_VERDICTS_FILE = "pair_verdicts.parquet"  # beside the verdicts, where pairs were judged
+# files of earlier releases hold these columns under these names
 VERDICT_SCHEMA = pa.schema(
     {
         "text_id": pa.string(),

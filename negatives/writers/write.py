@@ -16,7 +16,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from negatives.tables.captions import NEGATIVE_COLUMNS, InputError, StrPath, quoted, read_jsonl, strings
+from negatives.tables.captions import NEGATIVE_COLUMNS
+from negatives.tables.columns import strings
+from negatives.tables.files import InputError, StrPath, quoted, read_jsonl
 from negatives.tables.randomness import generator_for
 from negatives.types import check_is_registered
 from negatives.validate import bare_words, rejection
