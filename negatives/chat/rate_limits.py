@@ -85,7 +85,8 @@ class RateLimits:
                 raise InputError(f"`{name}` must be above 0, got {quoted(limit)}. Leave it out for no limit.")
         # rates are lower by the bursts, so that a burst and a minute's flow together keep to the limit
         if requests_per_minute is not None:
-            # a tenth of a second's worth; + 1.0, since less than a minute lets fewer than limit + 1 through: whole ones
+            # a tenth of a second's worth; + 1.0: less than a minute lets fewer than the limit + 1 through, and requests
+            # are whole, so that these are no more than the limit
             burst = max(1.0, requests_per_minute / 600.0)
             self._requests = TokenBucket(requests_per_minute - burst + 1.0, burst, clock)
         if tokens_per_minute is not None:

@@ -189,6 +189,7 @@ def count_duplicates(text_pairs: TextPairs) -> Duplicates:
         repeated_positives=positives,
         repeated_negatives=negatives,
         equal_pairs=sum(text_pairs.captions[a] == text_pairs.captions[b] for a, b in text_pairs.pairs.tolist()),
+        # a subset has no `text_of`: what its rows were is not known any more
         merged_rows=len(text_pairs.text_of) - len(text_pairs.captions) if len(text_pairs.text_of) else None,
     )
 

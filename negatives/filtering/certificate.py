@@ -82,6 +82,7 @@ def certify(panel: Panel, filtered: Filtered, plan: CertificatePlan, *, seed: in
         plan: folds, seeds and tolerances.
         seed: of folds, control and bootstrap.
     """
+    # fold seeds of its own: on the filter's folds, what it kept looks better than it is
     probes = replace(panel, folds=plan.folds)
     bootstrap_seed = f"certificate {seed}"
     misses: list[str] = []
@@ -153,6 +154,7 @@ def _control(text_pairs: TextPairs, filtered: Filtered, seed: int) -> tuple[np.n
 
 
 def _known(text_pairs: TextPairs, filtered: Filtered) -> dict[str, float]:
+    # scores from before anything was dropped, where the estimates come from judges that saw only what was kept
     if filtered.unit == "text":
         return {"auc": auc(filtered.oof_score[filtered.keep], text_pairs.labels[filtered.keep])}
     chance = filtered.pair_score[filtered.pair_keep]

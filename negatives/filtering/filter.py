@@ -119,6 +119,7 @@ def _of_texts(text_pairs: TextPairs, judged: Judged, chosen: Chosen) -> Filtered
         keep_probability=chosen.probability,
         keep=keep,
         pair_fold=judged.fold[first],
+        # 0 / 0 where both texts are certain, and of one class
         pair_score=score / np.maximum(score + other, np.finfo(float).tiny),
         pair_keep_probability=chosen.probability[first] * chosen.probability[second],
         pair_keep=keep_pairs,
@@ -131,6 +132,7 @@ def _of_pairs(text_pairs: TextPairs, judged: Judged, chosen: Chosen, unit: str) 
     texts = len(text_pairs.captions)
     ends = text_pairs.pairs.T.ravel()
     count = np.bincount(ends, minlength=texts)
+    # a pair's score is the chance of its first text, so that the second has what is left of 1
     total = np.bincount(ends, np.concatenate([judged.oof_score, 1 - judged.oof_score]), minlength=texts)
     with np.errstate(divide="ignore"):  # a pair that is kept for certain: log(0), and a chance of 1
         none = np.exp(np.bincount(ends, np.tile(np.log1p(-chosen.probability), 2), minlength=texts))
@@ -175,6 +177,7 @@ def _predictability(panel: Panel, plan: FilterPlan) -> Callable[[np.ndarray, int
 def _ask_texts(panel: Panel, kept: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The texts of fold 1, and whether the first judge, fitted on the kept texts of fold 0, is right about each."""
     judge, text_pairs = panel.judges[0], panel.text_pairs
+    # -1 takes a text out of the fit, and leaves it among those that are asked about
     part = replace(text_pairs, labels=np.where(kept, text_pairs.labels, -1))
     scorer = fit_judge(judge, panel.encoded[judge.name], part, "text", fold == 0)
     rows = np.flatnonzero(fold == 1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from negatives.judging.bias_metrics import auc
-from negatives.judging.linear import TOKEN_PATTERN
+from negatives.judging.linear import MARKS, TOKEN_PATTERN
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def leaking_ngrams(
     words, count = _ngram_counts(texts, labels, ngrams)
     if not len(words):
         return {"positive": [], "negative": []}
+    # the paper's names: y (here count), alpha, and the smoothed count y + alpha against all others of its class
     alpha = prior * count.sum(axis=0) / count.sum()
     smooth = count + alpha
     rest = count.sum(axis=1, keepdims=True) + prior - smooth
@@ -109,7 +110,7 @@ SHARES: dict[str, Callable[[str, Sequence[str]], bool]] = {
     "capital first": lambda text, words: text.lstrip()[:1].isupper(),
     "full stop last": lambda text, words: text.rstrip().endswith("."),
     "another mark last": lambda text, words: text.rstrip().endswith(tuple("!?…;:,-")),
-    "quotes, brackets, other marks": lambda text, words: any(mark in "'\"’“”-;:!?()/&" for mark in text),
+    "quotes, brackets, other marks": lambda text, words: any(mark in MARKS for mark in text),
     "digits": lambda text, words: any(letter.isdigit() for letter in text),
     "space at an end": lambda text, words: text != text.strip(),
     "double space": lambda text, words: "  " in text.strip(),

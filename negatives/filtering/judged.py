@@ -74,6 +74,7 @@ def _of_pairs(panel: Panel, fold: np.ndarray, logits: np.ndarray, *, one_draw_pe
     # pairs go: that one of them is kept would be likely. Where texts have to be balanced too, its pairs share a draw.
     parts = texts.pairs[:, :1] if one_draw_per_positive else texts.pairs
     keys = ["\n".join(texts.key(text) for text in part) for part in parts]
+    # the first text of a pair is its positive, so that every pair has label 1
     ones = np.ones(len(texts.pairs), dtype=np.int64)
     return Judged(fold, _chance(logits), ones, [str(name) for name in texts.pair_types], keys)
 

@@ -5,7 +5,6 @@ Nothing heavy is imported here: help pages and checks of a configuration read th
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -58,9 +57,12 @@ class FilterPlan:
         for key, known in (("unit", UNITS), ("rule", RULES)):
             value = getattr(self, key)
             if value not in known:
-                near = difflib.get_close_matches(value, known, n=1)
-                hint = f". Did you mean {near[0]}?" if near else ""
+                from negatives.tables.files import nearest_name  # with pyarrow, for which a help page must not wait
+
+                near = nearest_name(value, known)
+                hint = near and f".{near}"
                 yield f"`{place}{key}` must be one of {', '.join(known)}, got {value!r}{hint}"
+        # aflite drops what one kind of judge predicts; of texts and pairs at once it would need two
         if self.rule == "aflite" and self.unit == "both":
             yield f"`{place}unit` must be text or pair where `{place}rule` is aflite, got both"
 

@@ -63,6 +63,7 @@ class TextPairs:
         """
         place = np.cumsum(keep) - 1  # of each kept text among the kept ones
         pairs = self.pairs[keep_pairs & keep[self.pairs].all(axis=1)]
+        # images of which nothing is kept go: folds are dealt out over those that are left
         used, images = np.unique(self.images[keep], return_inverse=True)
         nothing = np.empty(0, dtype=np.int64)
         return TextPairs(

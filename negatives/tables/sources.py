@@ -129,8 +129,7 @@ def _coco(data: Any, path: StrPath) -> tuple[Columns, Places]:
 def _karpathy(data: Any, path: StrPath) -> tuple[Columns, Places]:
     rows, names = [], []
     for at, image in _objects(data, "images", str(path)):
-        # COCO's file has both: `cocoid` is COCO's own id, `imgid` counts the images of the file. Flickr30k has `imgid` alone.
-        # COCO's file has both: `cocoid` is COCO's own id, `imgid` counts the file's images. Flickr30k has `imgid` alone.
+        # COCO has both: `cocoid` is its own id, `imgid` counts the images of the file. Flickr30k has `imgid` alone.
         image_id = _text_of(image, "imgid" if "cocoid" not in image and "imgid" in image else "cocoid", at)
         name = _text_of(image, "filename", at)
         if "filepath" in image:  # Flickr30k has none
