@@ -122,6 +122,7 @@ def audit_texts(panel: Panel, plan: AuditPlan, *, ngrams: int = 2) -> Audit:
     """
     text_pairs, names = panel.text_pairs, [judge.name for judge in panel.judges]
     probed = probe(panel, seed=_fold_seed(plan), stacked=names)
+    # with one judge there is nothing to combine
     headline = STACKED if STACKED in probed.texts else names[0]
     positives, negatives = _given_texts(text_pairs, probed.texts[headline], plan.top)
     pairs = _given_pairs(text_pairs, probed.pairs[headline], plan.top) if headline in probed.pairs else []
@@ -172,6 +173,7 @@ def keep_of(
     """
     texts = np.zeros(len(text_pairs.captions), dtype=bool)
     texts[text_pairs.text_of[np.asarray(keep, dtype=bool)]] = True
+    # without verdicts on pairs every pair is kept, whose texts are
     pairs = np.full(len(text_pairs.pairs), keep_pairs is None)
     if keep_pairs is not None:
         pairs[text_pairs.pair_of[np.asarray(keep_pairs, dtype=bool)]] = True
@@ -189,7 +191,7 @@ def count_duplicates(text_pairs: TextPairs) -> Duplicates:
         repeated_positives=positives,
         repeated_negatives=negatives,
         equal_pairs=sum(text_pairs.captions[a] == text_pairs.captions[b] for a, b in text_pairs.pairs.tolist()),
-        # a subset has no `text_of`: what its rows were is not known any more
+        # a subset has no `text_of`: the rows of the tables are not known there
         merged_rows=len(text_pairs.text_of) - len(text_pairs.captions) if len(text_pairs.text_of) else None,
     )
 
@@ -199,6 +201,7 @@ def _given_texts(text_pairs: TextPairs, logits: np.ndarray, top: int) -> tuple[l
     found = []
     for label, sign in ((1, 1), (0, -1)):
         rows = np.flatnonzero(text_pairs.labels == label)
+        # a negative is given away by a low logit: the sign makes it a high one
         order = rows[_descending(sign * logits[rows])]
         chosen = _first_of_each(order.tolist(), lambda row: text_pairs.captions[row], top)
         found.append(

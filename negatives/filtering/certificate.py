@@ -82,7 +82,6 @@ def certify(panel: Panel, filtered: Filtered, plan: CertificatePlan, *, seed: in
         plan: folds, seeds and tolerances.
         seed: of folds, control and bootstrap.
     """
-    # fold seeds of its own: on the filter's folds, what it kept looks better than it is
     probes = replace(panel, folds=plan.folds)
     bootstrap_seed = f"certificate {seed}"
     misses: list[str] = []
@@ -90,6 +89,7 @@ def certify(panel: Panel, filtered: Filtered, plan: CertificatePlan, *, seed: in
     control: list[Estimate] = []
     try:
         kept = probes.subset(filtered.keep, filtered.pair_keep)
+        # other folds than the filter's: what it kept, it kept by what the judges of its own folds said
         found = _measure(kept, [f"certificate {seed} {i}" for i in range(plan.seeds)], plan.bootstrap, bootstrap_seed)
         drawn = probes.subset(*_control(panel.text_pairs, filtered, seed))
         control = _measure(drawn, [f"control {seed}"], plan.bootstrap, bootstrap_seed)

@@ -84,6 +84,7 @@ def _ngram_counts(texts: Sequence[str], labels: np.ndarray, ngrams: int) -> tupl
     from sklearn.feature_extraction.text import CountVectorizer
 
     counter = CountVectorizer(binary=True, ngram_range=(1, ngrams), token_pattern=TOKEN_PATTERN, dtype=np.int32)
+    # scikit-learn refuses texts without any word
     if not any(re.search(TOKEN_PATTERN, text) for text in texts):
         return np.empty(0, dtype=object), np.empty((2, 0))
     matrix = counter.fit_transform(texts)

@@ -35,7 +35,7 @@ def overlap(oof_score: np.ndarray, labels: np.ndarray, constant: float | np.ndar
     [0.25, 1.0, 1.0, 0.25]
     """
     own = np.where(np.asarray(labels) == 1, oof_score, 1.0 - np.asarray(oof_score))
-    # tiny keeps 0 / 0 away: a score of exactly 0 for the own class is kept for certain
+    # tiny keeps the division finite: a text whose own class has chance 0 is kept for certain
     return np.minimum(1.0, constant * (1.0 - own) / np.maximum(own, np.finfo(float).tiny))
 
 
@@ -67,7 +67,7 @@ def draw(keep_probability: np.ndarray, keys: Sequence[str], seed: int | str) -> 
     Rows with one key share a draw, and what a smaller probability keeps, a larger one keeps too: along a search for the
     constant, the kept sets are nested.
     """
-    # uint64 as a number in [0, 1): no generator, whose draws would depend on the order of rows
+    # a hash on the unit interval, and no generator, whose draws would depend on the order of rows
     uniform = _hashes(f"draw {seed}", keys) / 2.0**64
     return uniform < keep_probability
 

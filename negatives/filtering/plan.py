@@ -27,6 +27,7 @@ class FilterPlan:
     unit: str = field(default="text", metadata={"choices": tuple(UNITS)})
     """text: judges single texts, for losses that do (lm, binary, itm). pair: judges a positive beside its negative,
     for losses and benchmarks that compare. both: satisfies the two."""
+    # default overlap: top_fraction over-corrects on ChatGPT's negatives (docs/text-bias.md)
     rule: str = field(default="overlap", metadata={"choices": RULES})
     """overlap: keeps with probability proportional to the odds of the other class. top_fraction: drops the most
     confidently judged (LLaVA-score). aflite: drops, again and again, what the first judge predicts (AFLite)."""
@@ -62,7 +63,7 @@ class FilterPlan:
                 near = nearest_name(value, known)
                 hint = near and f".{near}"
                 yield f"`{place}{key}` must be one of {', '.join(known)}, got {value!r}{hint}"
-        # aflite drops what one kind of judge predicts; of texts and pairs at once it would need two
+        # aflite drops by one judge's answers, about texts or about pairs
         if self.rule == "aflite" and self.unit == "both":
             yield f"`{place}unit` must be text or pair where `{place}rule` is aflite, got both"
 
@@ -79,6 +80,7 @@ class CertificatePlan:
     """The same for the transformer probe, whose estimates vary more."""
     seeds: int = field(default=3, metadata={"min": 1})
     """Fold seeds that each probe's estimate is the mean of."""
+    # probes are combined, which takes three folds: one to score, one to combine for, one to learn from
     folds: int = field(default=5, metadata={"min": 3})
     """Folds of each."""
     bootstrap: int = field(default=200, metadata={"min": 20})

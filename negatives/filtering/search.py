@@ -18,7 +18,7 @@ from negatives.judging.text_pairs import TextPairs
 from negatives.tables.files import InputError
 
 LARGEST_CONSTANT = 8.0
-# halvings of [0, log 8]: the last bracket is 0.065 wide, so that the constant is known to 7 %
+# halvings of [0, log 8]: the last bracket is 0.065 wide, a factor of 1.07
 SEARCH_STEPS = 5
 MOST_SEARCH_FOLDS = 3  # probes learn from two thirds then; those of a certificate, being combined, from three fifths
 MIN_SLOPE = 0.01  # of what a judge reaches against log(constant); less is noise

@@ -130,6 +130,7 @@ def requests_for(captions: pa.Table, recipe: PromptRecipe) -> Iterator[tuple[int
     Yields:
         The row in which the text comes first, and its request.
     """
+    # one array: a chunked one finds its chunk anew for every row
     texts = captions["caption"].combine_chunks()
     for row in np.flatnonzero(_is_first(texts)):
         yield int(row), recipe.request(texts[int(row)].as_py())
@@ -154,6 +155,7 @@ def rows_from(
     for start in range(0, len(captions), batch_size):
         block = captions.slice(start, batch_size).select(CAPTION_COLUMNS).to_pylist()
         tables: tuple[_Table, _Table, _Table, _Table] = ([], [], [], [])
+        # by rows of the whole table: `images` and `first` know those
         for row, caption in enumerate(block, start):
             key = recipe.request(caption["caption"]).key  # made again, for keeping all requests would take the memory
             answers = cache.answers(key)
@@ -203,6 +205,7 @@ def _written(
     """The rows of a caption's paraphrases and negatives; `true` are the bare words of the image's captions."""
     paraphrases: _Table = []
     negatives: _Table = []
+    # a copy, since paraphrases are taken out of it
     texts = dict(parsed.texts)
     for number, text in enumerate(texts.pop(PARAPHRASE, ())):
         name = f"{caption['caption_id']}:{PARAPHRASE}:{number}"

@@ -107,6 +107,7 @@ class Summary:
         reasons = [*rows.negatives["rejected"].to_pylist(), *rows.paraphrases["rejected"].to_pylist()]
         for kind, reason in zip(kinds, reasons, strict=True):
             self._texts[kind][reason or "valid"] += 1
+        # a set: a caption with two valid texts of a type is served once
         valid = {(kind, source) for kind, source, reason in zip(kinds, sources, reasons, strict=True) if not reason}
         self._served.update(kind for kind, _ in valid)
         for row in rows.unwritten.select(["negative_type", "outcome"]).to_pylist():

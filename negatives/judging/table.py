@@ -24,6 +24,7 @@ def faults_of_names(names: Sequence[str], place: str) -> Iterator[str]:
 Did you mean word?"
     """
     unknown = [name for name in names if name not in JUDGES]
+    # unknown, none, or one twice: all break the one rule that the line states
     if not unknown and names and len(set(names)) == len(names):
         return
     from negatives.tables.files import nearest_name  # with pyarrow, for which a help page must not wait

@@ -178,6 +178,7 @@ def with_paraphrases(captions: pa.Table, path: StrPath) -> pa.Table:
     images = dict(zip(strings(captions, "image_id"), strings(captions, "image"), strict=True))
     columns = (strings(table, name) for name in ("caption_id", "source_caption_id", "image_id", "image"))
     for row, (caption_id, source, image_id, image) in enumerate(zip(*columns, strict=True)):
+        # a paraphrase is true of its source's image, and of no other
         if known.get(source) != image_id:
             raise InputError(
                 f"`source_caption_id` must name a caption of the same image, got {quoted(source)} "

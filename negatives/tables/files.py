@@ -183,6 +183,7 @@ def _columns(rows: Sequence[dict[str, Any]], path: StrPath, id_columns: Collecti
     # `Table.from_pylist` takes its columns from the first row only
     columns: dict[str, Any] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
+        # a key that a line lacks is null there
         values = [row.get(name) for row in rows]
         if name in id_columns:
             values = [str(value) if type(value) is int else value for value in values]

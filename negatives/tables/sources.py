@@ -189,6 +189,7 @@ def _delimited(path: StrPath, delimiter: str) -> tuple[Columns, Places]:
         raise InputError(f"A header must not name a column twice, got {quoted(header, 200)} ({path}). Rename one.")
     lines, rows = [], []
     for line, record in records:
+        # csv itself takes rows of any length
         if len(record) != len(header):
             raise InputError(
                 f"A row must have the header's {len(header)} fields, got {len(record)}: {quoted(record)} ({path}, line "
@@ -251,6 +252,7 @@ def _named(raw: Columns, columns: Mapping[str, str], place: str) -> Columns:
         named["image_id"] = [Path(image).stem if isinstance(image, str) else image for image in named["image"]]
     if "caption_id" not in named:
         named["caption_id"] = _counted(named["image_id"])
+    # the file's other columns stay, but for those that were renamed, or that would be there twice
     taken = {*CAPTION_COLUMNS, *sources.values()}
     return {name: named[name] for name in CAPTION_COLUMNS} | {n: v for n, v in raw.items() if n not in taken}
 

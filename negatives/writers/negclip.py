@@ -34,8 +34,10 @@ KINDS = {
 swaps, and they are like its swaps of attributes: the objects stay, and what is said of them changes places."""
 
 MODIFIERS = {"NOUN": ("ADJ", "NOUN", "NUM", "PROPN"), "ADJ": ("ADV",)}  # what can stand before what it modifies
+# parts of speech of what joins the members of a list
 LISTING = {"CCONJ", "DET", "PUNCT", "SPACE"}
 SYMMETRIC = {"alongside", "beside", "near", "next", "to", "with"}  # "a cat next to a dog"
+# the pattern of a verb phrase is matched against a letter for each word: match.span() then counts words
 VERB_LETTERS = {"VERB": "V", "AUX": "X", "ADV": "R"}
 VERB_PHRASE = re.compile("V?[RX]*V+")
 
@@ -136,6 +138,7 @@ def exchanged(caption: TaggedCaption, first: Span, second: Span) -> str:
         first, second: spans; `first` ends before `second` starts.
     """
     text = caption.text
+    # the later place first, so that the characters of the earlier one stay where they are
     places = [characters(caption, span) for span in (second, first)]
     moved = [span_text(caption, span) for span in (first, second)]
     lowered = [_lowered(text, caption.words[span[0]]) for span in (first, second)]
@@ -147,7 +150,8 @@ def exchanged(caption: TaggedCaption, first: Span, second: Span) -> str:
 def replaced(text: str, start: int, end: int, phrase: str) -> str:
     """The text with a phrase in the place of characters `start` to `end`.
 
-    A capital stays a capital, and a or an before the place follows the phrase.
+    A capital stays a capital, and a or an before the place follows the phrase. Unlike `caption_edits.edited`, each
+    place keeps its own capital, and not only the first letter of the caption.
 
     >>> replaced("A man eats", 2, 5, "elephant"), replaced("Red bus", 0, 3, "blue"), replaced("a day", 2, 5, "hour")
     ('An elephant eats', 'Blue bus', 'an hour')

@@ -69,6 +69,7 @@ class Tagger:
     """
 
     def __init__(self, pipeline: str = DEFAULT_PIPELINE, *, noun_chunks: bool = False, batch_size: int = 256) -> None:
+        # for speed: entities and lemmas are never read, and CE-CLIP's authors leave the parser out too
         unused = ["ner", "lemmatizer", *([] if noun_chunks else ["parser"])]
         self.noun_chunks, self.batch_size = noun_chunks, batch_size
         self._nlp = _load(pipeline, unused)
@@ -90,6 +91,7 @@ class Tagger:
             yield TaggedCaption(doc.text, words, chunks)
 
     def _check(self, pipeline: str) -> None:
+        # by a trial, since pipelines name their parts as they like
         doc = self._nlp(PROBE)
         lacking = "" if doc.has_annotation("POS") else "tagger"
         if not lacking and self.noun_chunks:

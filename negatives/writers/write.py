@@ -112,6 +112,7 @@ def write_negatives(
     captions_of = _captions_by_image(captions)
     columns: dict[str, list[Any]] = {name: [] for name in (*NEGATIVE_COLUMNS, "field", "seed", "rejected")}
     unwritten = []
+    # a `Writer` works without models, and has no such name
     model = getattr(writer, "model", "")
     for (image_id, caption_id, caption), attempts in _attempts(captions, writer, seed, progress):
         counts = Counter[str]()  # anew for each caption: an id does not depend on which other captions there are
@@ -173,6 +174,7 @@ def join_pairs(captions: pa.Table, pairs_path: StrPath, folds: Sequence[int] = (
     # by image too: "a man riding a wave" is the caption of many
     joined: dict[tuple[str, str], tuple[str, str]] = {}
     for image_id, caption_id, caption in _caption_rows(captions):
+        # of captions of an image that differ in case or final marks only, the first takes the pairs
         joined.setdefault((image_id, join_key(caption)), (caption_id, caption))
     captions_of, seen, counts = _captions_by_image(captions), set(), Counter[tuple[str, str]]()
     source = Path(pairs_path).name

@@ -117,6 +117,7 @@ def _phrase_at(texts: list[str], first: int) -> Phrase | None:
 
 def _noun_at(texts: list[str], place: int) -> tuple[Noun, int] | None:
     """The longest listed noun that begins here, and where it ends."""
+    # the longest first: a "train station" is no train
     for end in range(min(len(texts), place + LONGEST_NOUN), place, -1):
         noun = NOUNS.get(" ".join(texts[place:end]))
         if noun is not None:
@@ -185,9 +186,11 @@ def ends_at(texts: list[str], place: int, noun: Noun) -> bool:
         return True
     if word.endswith("ing"):
         return word not in WORDS["nouns in ing"]
+    # a participle ends the phrase only if no noun follows: "a cat dressed in red", but "a cat shaped cake"
     if word.endswith("ed") or word in WORDS["participles"]:
         after = texts[place + 1] if place + 1 < len(texts) else "."
         return not after[0].isalnum() or after in CLOSERS | DETERMINERS
+    # "dogs run": the verb is listed as "runs", and agrees with a plural
     if noun.number == "many" and {word + "s", word + "es"} & WORDS["verbs"]:
         return True
     acts = noun.kind in ("person", "animal", "vehicle", "crowd")

@@ -19,9 +19,12 @@ from negatives.writers.english.noun_units import (
 )
 
 Swaps = Iterator[tuple[int, str]]
-"""(oddness, negative): 1 could be a photo, 2 is grammatical, yet odd."""
+"""(oddness, negative): 1 could be a photo, 2 is grammatical, yet odd, 3 is odder."""
+# relations of place that say something else the other way round
 PLACES = frozenset({"on", "on top of", "in front of", "behind", "under", "underneath", "above", "below", "beneath"})
+# relations of place that say the same both ways
 ABREAST = frozenset({"next to", "near", "beside", "by"})
+# behind these words a noun phrase begins a statement of its own
 OPENERS = frozenset({"of", "there", "is", "are", "while", "and", "as", "shows", "showing"})
 PERSONS = frozenset({"person", "animal"})
 SEVERAL = WORDS["counts"] | {"several", "many"}
@@ -31,6 +34,7 @@ def noun_swaps(caption: Caption) -> list[list[str]]:
     """Negatives by exchange of two noun phrases, the least odd ones: a list of one for each pair."""
     units = units_of(caption)
     by_oddness: dict[int, list[list[str]]] = {}
+    # all are asked, and the least odd ones kept: an odd swap is written only where there is no better one
     for swaps in (_neighbours, _same_kind, _contents, _numbered, _doers, _background, _on_it):
         for oddness, text in swaps(caption, units):
             by_oddness.setdefault(oddness, []).append([text])

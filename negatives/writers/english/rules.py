@@ -39,7 +39,7 @@ class RuleWriter:
     """
 
     name = "rules"
-    version = "2"
+    version = "2"  # of the lists and rules; rows name it, and can be made again by this version only
 
     def __init__(self, per_type: int = 1) -> None:
         self.per_type = per_type
@@ -66,6 +66,7 @@ def build(per_type: int = 1) -> RuleWriter:
 
 def draw(choices: Choices, count: int, rng: np.random.Generator) -> list[str]:
     """At most `count` different negatives: first a place, then one of its texts, each place once before any twice."""
+    # without repeats and in order: a set would order them anew in each process
     left = [list(dict.fromkeys(texts)) for texts in choices if texts]
     drawn: list[str] = []
     for place in rng.permutation(len(left))[:count]:
@@ -84,6 +85,7 @@ def object_choices(caption: Caption) -> Choices:
 def _siblings(caption: Caption, phrase: Phrase) -> list[str]:
     noun = phrase.noun
     before = caption.between(max(phrase.first - 1, 0), phrase.first)
+    # siblings may be listed for a noun behind a certain word; those go first
     names = (*(f"{word} {noun.lemma}" for word in before), noun.lemma)
     siblings = next((SIBLINGS[name] for name in names if name in SIBLINGS), ())
     # the other mention would still say what the photo shows: "a cat next to another dog"
@@ -194,6 +196,7 @@ def _stands_before(found: Found, noun: Noun) -> bool:
 def _attributes_exchanged(caption: Caption, one: Found, two: Found) -> str:
     spans = [caption.span(found.first, found.last) for found in (one, two)]
     words = [caption.text[start:end] for start, end in spans]
+    # the capital is the sentence's, and stays at its start: `edited` puts it there
     if spans[0][0] == 0:
         words[0] = words[0].lower()
     return edited(caption.text, [(*spans[0], words[1]), (*spans[1], words[0])])
@@ -219,6 +222,7 @@ def relation_choices(caption: Caption) -> Choices:
 
 def _relation_at(caption: Caption, place: int) -> tuple[str, int]:
     """The longest listed relation that begins here, and where it ends."""
+    # the longest first: "on top of" is no "on"
     for last in range(min(len(caption.tokens), place + LONGEST_RELATION), place, -1):
         words = " ".join(caption.between(place, last))
         if words in RELATIONS:
@@ -239,6 +243,7 @@ def _holds(caption: Caption, relation: Relation, first: int, last: int) -> bool:
 
 
 FREE_MODIFIERS = (ADJECTIVES | {"and", ","}) - WORDS["made of"] - frozenset(NOUNS)
+# the order is that of a caption's draws: another order would draw other negatives at the same seed
 CHOICES: dict[str, Callable[[Caption], Choices]] = {
     "replace_obj": object_choices,
     "replace_att": attribute_choices,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+# a table of its own in `negatives.checks`, which reads any writer's texts: it goes from plural to singular
 IRREGULAR_PLURALS = {
     "man": "men", "woman": "women", "child": "children", "person": "people", "foot": "feet", "mouse": "mice",
     "goose": "geese", "knife": "knives", "shelf": "shelves", "bookshelf": "bookshelves", "leaf": "leaves",
@@ -86,6 +87,7 @@ def _read_nouns() -> dict[str, Noun]:
         heading, _, listed = line.partition(":")
         kind, _, number = heading.partition(" ")
         for lemma in _listed(listed):
+            # setdefault: of a noun that is listed under two kinds, the first in the file counts
             if number == "plural":
                 nouns.setdefault(lemma, Noun(lemma, kind, "many"))
             else:
@@ -126,7 +128,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Swap:
-    """Nouns on the two sides of a relation that may change places; oddness 1 (could be a photo) or 2."""
+    """Nouns on the two sides of a relation that may change places; `oddness` is 1 (could be a photo), 2 or 3."""
 
     first: frozenset[str]
     second: frozenset[str]
@@ -156,6 +158,7 @@ def _read_swaps() -> dict[str, list[Swap]]:
     return swaps
 
 
+# first: the other tables name its lists in their cells
 WORDS: dict[str, frozenset[str]] = {
     name: frozenset(_listed(listed)) for name, _, listed in (line.partition(":") for line in _lines("words.txt"))
 }
