@@ -1,4 +1,4 @@
-"""The negative types: one row each, from which validation, mixing, prompts, schemas and reports take theirs.
+"""The negative types, one row each: validation, mixing, prompts and reports all read this table.
 
 A new type is a row here, a writer that writes it (`negatives.writers`), and, where a chat model is to be asked for it,
 a prompt text `negatives/gpt/prompts/<version>/<name>.txt`. Tables that someone else wrote may name other types: they

@@ -138,7 +138,7 @@ class _Run:
             self._end()
 
     def _end(self, stopped: str = "") -> None:
-        """Ends the run: who is sending gets its answer, who waits for something goes home."""
+        """Ends the run: workers that are sending still get their answer, those that wait are cancelled."""
         if self.sender.ended:
             return
         self.sender.ended = True
@@ -148,14 +148,14 @@ class _Run:
                 worker.cancel()
         if stopped:
             self.tally.stopped = stopped
-            self._tell("stopped", stopped)
+            self._emit("stopped", stopped)
 
     async def _settle(self, request: ChatRequest) -> None:
         answers = self.cache.answers(request.key)
         # in `_keys`: the same request is under way, and its answer will be in the cache
         if request.key in self._keys or final_answer(answers, self.attempts):
             self.tally.cached += 1
-            self._tell("cached")
+            self._emit("cached")
             await asyncio.sleep(0)  # a long row of cached requests must not keep others from their answers
             return
         self._keys.add(request.key)
@@ -179,15 +179,15 @@ class _Run:
                 answers = self.cache.answers(request.key)
         if final.outcome == "ok":
             self.tally.answered += 1
-            self._tell("answered")
+            self._emit("answered")
         else:
             self.tally.failed[final.outcome] += 1
             key = self.sender.client.server.api_key
-            self._tell("failed", scrubbed(f"{final.outcome}: {final.detail}", key))
+            self._emit("failed", scrubbed(f"{final.outcome}: {final.detail}", key))
 
     def _count_lost(self, detail: str) -> None:
         self.tally.unanswered += 1
-        self._tell("unanswered", detail)
+        self._emit("unanswered", detail)
         self._lost += 1
         client, tries = self.sender.client, self.sender.options.retries + 1
         # a server that never answered stops the run at its first request: `base_url` is wrong, or it is down
@@ -196,5 +196,5 @@ class _Run:
         if self._lost >= LOST_IN_A_ROW:
             raise client.stop(f"answered none of the last {self._lost} requests: {detail}", "Look into that")
 
-    def _tell(self, kind: str, detail: str = "") -> None:
+    def _emit(self, kind: str, detail: str = "") -> None:
         self.report(Event(kind, detail, self.tally))

@@ -1,4 +1,4 @@
-"""One exchange with a chat server: sends a body, and tells what came of it as a value or one of three errors."""
+"""One exchange with a chat server: sends a body and returns the completion, or raises one of three errors."""
 
 from __future__ import annotations
 

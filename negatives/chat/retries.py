@@ -1,4 +1,4 @@
-"""Gets one completion after another from a server that has limits, faults and forms of its own."""
+"""Sends requests within limits, retries what failed, and falls back to a form of answer that the server knows."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Sender:
                 if tried == self.options.retries:
                     raise UnansweredError(fault.detail) from None
                 self._check_ended()  # a server may ask to wait for minutes
-                self._tell("retry", fault.detail)
+                self._emit("retry", fault.detail)
                 # full jitter, so that workers that failed together do not come back together (Brooker, "Exponential
                 # Backoff and Jitter", AWS Architecture Blog, 2015)
                 longest = min(self.options.backoff * (1.0 if fault.wait else 2.0**tried), LONGEST_BACKOFF)
@@ -176,24 +176,24 @@ class Sender:
             raise EndedError
 
     def _falls_back(self, mode: str, rejected: RejectedError) -> bool:
-        """Whether the request can go again in a form that the server may know; tells it the first time."""
+        """Whether the request can go again in a form that the server may know; reports it the first time."""
         if "max_completion_tokens" in rejected.detail:  # OpenAI's reasoning models want another name
             known, self._length_name = self._length_name != "max_tokens", "max_completion_tokens"
             if not known:
-                self._tell("fallback", "max_completion_tokens in place of max_tokens")
+                self._emit("fallback", "max_completion_tokens in place of max_tokens")
             return not known
         if rejected.status not in (400, 422) or mode == MODES[-1] or not NAMES_FORM.search(rejected.detail):
             return False
         if self._mode == mode:
             self._mode = MODES[MODES.index(mode) + 1]
-            self._tell("fallback", f"{self._mode} in place of {mode}: {rejected.detail}")
+            self._emit("fallback", f"{self._mode} in place of {mode}: {rejected.detail}")
         return True
 
     def _cost(self, request: ChatRequest, prompt: int, completion: int) -> float:
         price = self.options.price
         return price(request.model, prompt, completion) if price is not None else 0.0
 
-    def _tell(self, kind: str, detail: str = "") -> None:
+    def _emit(self, kind: str, detail: str = "") -> None:
         self.report(Event(kind, detail, self.tally))
 
 

@@ -144,7 +144,7 @@ def audit_texts(panel: Panel, plan: AuditPlan, *, ngrams: int = 2) -> Audit:
 
 
 def measurable(panel: Panel, plan: AuditPlan) -> tuple[str, ...]:
-    """The bias metrics that `audit_texts` can measure: no paired accuracy where two folds may hold all pairs but one.
+    """The bias metrics that `audit_texts` can measure; paired accuracy needs two pairs outside any two folds.
 
     Raises:
         InputError: if the texts cannot be judged (see `crossfit.fold_of_texts`).
@@ -161,7 +161,7 @@ def _fold_seed(plan: AuditPlan) -> str:
 def keep_of(
     text_pairs: TextPairs, keep: Sequence[bool] | np.ndarray, keep_pairs: Sequence[bool] | np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Verdicts on rows of the tables as verdicts on texts and pairs: kept where one of their rows is.
+    """Turns verdicts on rows of the tables into verdicts on texts and pairs: each is kept if any of its rows is.
 
     Args:
         text_pairs: of the tables.

@@ -46,7 +46,7 @@ class Certificate:
         estimates: of fresh probes on what was kept.
         control: the same on equally many texts (or pairs) drawn at random.
         known: what the filter's out-of-fold scores, from judges fitted before anything was dropped, reach on what was
-            kept ("auc" or "paired_accuracy"): who has learnt the writer's habits elsewhere still knows some of them.
+            kept ("auc" or "paired_accuracy"). A judge that learnt the writer's habits elsewhere can still use some.
     """
 
     unit: str

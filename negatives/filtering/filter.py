@@ -96,6 +96,7 @@ def _choose(panel: Panel, judged: Judged, plan: FilterPlan) -> Chosen:
         constant = search_constant(panel, judged, plan) if plan.constant is None else plan.constant
         probability = keep_probabilities(judged, constant, plan.per_type)
         return Chosen(draw(probability, judged.keys, plan.seed), probability, constant)
+    # groups shrink alike: the types, or else the two classes
     groups = judged.groups if plan.per_type else [str(label) for label in judged.labels]
     if plan.rule == "top_fraction":
         keep = top_fraction(judged.oof_score, groups, judged.labels, judged.keys, plan.top_fraction)

@@ -33,8 +33,8 @@ class Judged:
 def judge_texts(panel: Panel, *, unit: str, seed: int) -> Judged:
     """Cross-fits the judges by image and combines them.
 
-    With unit "both", the judges of single texts join those of pairs, by the difference of what they say of the two: a
-    pair is then dropped for what gives away either text as well as for what the two give away side by side.
+    With unit "both", judges that were fitted on single texts judge pairs too, by the difference of their two scores. A
+    pair is then dropped for what gives away either text, as well as for what the two give away side by side.
 
     Args:
         panel: judges and texts.

@@ -170,6 +170,7 @@ def random_subset(labels: np.ndarray, keep: np.ndarray, text_ids: Sequence[str],
         [N] bool, True = kept; a function of the seed, the ids and the numbers kept, not of the rows' order.
     """
     labels, keep = np.asarray(labels), np.asarray(keep, dtype=bool)
+    # by hash, as in `draw`, and under another name: the control must not follow the filter's own draws
     draws = _hashes(f"random_subset {seed}", text_ids)
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):

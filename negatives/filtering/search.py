@@ -28,8 +28,8 @@ def search_constant(panel: Panel, judged: Judged, plan: FilterPlan) -> float:
     """The largest constant of `overlap` with which no fresh judge reaches more than the target on what is kept.
 
     Constants below 1 are not tried: at 1 the two classes are equal already as far as the judge can tell, and below it
-    fresh judges fall under 0.5. Each judge is asked alone: what it reaches falls with the constant, while judges
-    combined turn one that has fallen below 0.5 around, and rise again.
+    fresh judges fall under 0.5. Each judge is measured alone: its value falls as the constant falls. That of a
+    combination does not: it inverts a judge that has fallen below 0.5, and rises again.
 
     Args:
         panel: judges and texts.

@@ -38,7 +38,7 @@ class Estimate:
 
     Attributes:
         metric: one of `BIAS_METRICS`.
-        judge: which judge, or "stacked" for all n-gram and surface judges together.
+        judge: which judge, or "stacked" for several combined.
         negative_type: a type, or "all".
         value, low, high: in [0, 1]; 0.5 is a coin. NaN where nothing could be measured, None for an interval that was
             not asked for.

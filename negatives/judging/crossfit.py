@@ -189,6 +189,7 @@ def combine_pairs(columns: Sequence[HeldOut], pairs: np.ndarray, fold: np.ndarra
         scores = np.stack([column.scores[number] for column in columns], axis=1)
         features = scores[pairs[:, 0]] - scores[pairs[:, 1]]
         inside = pair_fold == number
+        # a fold may hold images without pairs
         if not inside.any():
             continue
         # as in `LinearJudge.fit_pairs`: every other pair the other way round, and no intercept

@@ -1,4 +1,4 @@
-"""The panel: judges and the texts before them, which is what every question to judges needs, whatever it asks."""
+"""The panel: judges together with the texts that they are fitted on and asked about."""
 
 from __future__ import annotations
 

@@ -52,6 +52,7 @@ class TextPairs:
 
     def key(self, text: int) -> str:
         """What random draws for a text depend on, beside their seed."""
+        # names, not positions: a text keeps its draw when others come or go
         return "\n".join((self.image_ids[self.images[text]], self.types[text], self.captions[text]))
 
     def subset(self, keep: np.ndarray, keep_pairs: np.ndarray) -> TextPairs:

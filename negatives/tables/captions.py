@@ -77,6 +77,7 @@ def read_negatives(path: StrPath, captions: pa.Table) -> pa.Table:
             not in `captions`.
     """
     table, places = load_table(path, ID_COLUMNS)
+    # who wrote a negative may be unknown: provenance may be blank, the first four columns may not
     table = with_strings(table, places, path, filled=NEGATIVE_COLUMNS[:4], optional=PROVENANCE_COLUMNS)
     check_unique(table, "negative_id", places, path)
     for row, negative_type in enumerate(strings(table, "negative_type")):
@@ -116,6 +117,7 @@ def text_table(captions: pa.Table, negatives: pa.Table) -> pa.Table:
         `negative:<negative_id>`, `label` is 1 or 0, `negative_type` is "" for positives.
     """
     image_of = dict(zip(strings(captions, "caption_id"), strings(captions, "image_id"), strict=True))
+    # a caption and a negative may bear the same id: the prefix keeps them apart
     text_ids = [f"caption:{name}" for name in strings(captions, "caption_id")]
     text_ids += [f"negative:{name}" for name in strings(negatives, "negative_id")]
     return pa.table(
@@ -204,6 +206,7 @@ def valid_rows(table: pa.Table) -> pa.Table:
 
 def _valid(table: pa.Table) -> list[bool]:
     if "rejected" not in table.column_names:
+        # a table that someone else wrote was not validated
         return [True] * len(table)
     return [not reason for reason in table["rejected"].to_pylist()]
 

@@ -30,8 +30,8 @@ KINDS = {
     "adverb": "swap_att",
     "adjective": "swap_att",
 }
-"""Kind of phrase -> negative type. Where nouns change places, the objects do; of verbs and adverbs SugarCrepe has no
-swaps, and they are like its swaps of attributes: the objects stay, and what is said of them changes places."""
+"""Kind of phrase -> negative type. Swapped nouns are swapped objects. SugarCrepe has no swaps of verbs or adverbs: here
+they count as swapped attributes, since the objects stay, and what is said of them changes places."""
 
 MODIFIERS = {"NOUN": ("ADJ", "NOUN", "NUM", "PROPN"), "ADJ": ("ADV",)}  # what can stand before what it modifies
 # parts of speech of what joins the members of a list
@@ -125,6 +125,7 @@ def in_one_list(caption: TaggedCaption, first: Span, second: Span) -> bool:
     """
     own = {word.pos for start, end in (first, second) for word in caption.words[start:end]}
     between = caption.words[first[1] : second[0]]
+    # words of the spans' own kind are further members of the list: "a cat, a bird and a dog"
     if not all(word.pos in own | LISTING or word.text.casefold() in SYMMETRIC for word in between):
         return False
     return not between or not any(_is_modified(caption.words, span) for span in (first, second))
@@ -181,5 +182,6 @@ def _is_modified(words: Sequence[Word], span: Span) -> bool:
 def _lowered(text: str, word: Word) -> str:
     """A word's first letter, small if it is large only because it begins the caption or a sentence."""
     first = word.text[0]
+    # quotes and brackets may stand before a sentence's first word
     begins = re.search(r"(^|[.!?])[\s\"'“‘(]*$", text[: word.start]) is not None
     return first.lower() if begins and word.pos != "PROPN" and word.text[1:] == word.text[1:].lower() else first

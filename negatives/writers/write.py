@@ -149,6 +149,7 @@ def _attempts(
             written = writer.write(row[2], generator_for(seed, writer.name, row[1]))
             yield row, [Attempt("", negative_type, text) for negative_type, text in written]
         return
+    # chunks: a masked LM fills many captions at once, and no more than these are held
     while chunk := list(islice(rows, CHUNK)):
         yield from zip(chunk, writer.attempts([row[1:] for row in chunk], seed), strict=True)
 
@@ -225,6 +226,7 @@ def _pairs(path: StrPath, folds: Sequence[int]) -> Iterator[tuple[str, str, str,
     for line, pair in read_jsonl(path):
         place = f"{path}, line {line}"
         image_id = pair.get("image_id", pair.get("coco_id"))
+        # the first key is written as the error shows it, between backticks
         fields = {"image_id` or `coco_id": None if image_id is None else str(image_id)}
         fields |= {name: pair.get(name) for name in ("type", "caption", "negative_caption")}
         for name, value in fields.items():

@@ -178,6 +178,7 @@ class _Writer:
             )
         group = (attempt, json.dumps(request.schema))
         part, file = self._open.get(group) or self._new(group, request.schema)
+        # a line moves to the next part as a whole: a file must end on a line
         if part.requests == self._max_lines or file.tell() + len(line) > self._max_bytes:
             self._close(group)
             part, file = self._new(group, request.schema)

@@ -90,6 +90,7 @@ def merge(
         for value in _values(path):
             if value is None or not isinstance(key := value.get("custom_id"), str):
                 results.broken += 1
+            # a file of another run, or of parts that were replaced since
             elif (place := places.get(key)) is None:
                 results.unknown += 1
             else:

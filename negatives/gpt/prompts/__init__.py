@@ -64,6 +64,7 @@ def write_request(
     Raises:
         InputError: a type or version is unknown, no type is given, or `count` is out of range.
     """
+    # in one order, so that the same question has one key in the cache
     names = in_order(types)
     messages = (("system", system_text(names, count, version)), ("user", user_text(caption)))
     return ChatRequest(
@@ -136,6 +137,7 @@ def user_text(caption: str) -> str:
     >>> print(user_text('A sign that says "stop"'))
     {"caption": "A sign that says \\"stop\\""}
     """
+    # not ASCII escapes, which cost tokens and hide the letters from the model
     return json.dumps({"caption": caption}, ensure_ascii=False)
 
 

@@ -145,6 +145,7 @@ def _may_modify(texts: list[str], place: int, has_determiner: bool) -> bool:
     if word in ("and", ","):  # "black and white", "big, round"
         around = texts[place - 1 : place] + texts[place + 1 : place + 2]
         return place > 0 and len(around) == 2 and all(other in ADJECTIVES for other in around)
+    # no list holds every adjective: an unknown word counts as one, if a listed noun follows in the end
     unknown = word[0].isalpha() and word not in CLOSERS | DETERMINERS
     return unknown and (has_determiner or not is_verb_form(word))
 
@@ -179,6 +180,7 @@ def _agrees(phrase: Phrase, texts: list[str]) -> bool:
 
 def ends_at(texts: list[str], place: int, noun: Noun) -> bool:
     """Whether the word at `place` cannot belong to a noun phrase that has `noun` before it."""
+    # "dogs' bowls": an apostrophe makes a genitive, and the phrase goes on
     if place == len(texts) or not texts[place][0].isalnum():
         return place == len(texts) or texts[place] != "'"
     word = texts[place]
@@ -193,6 +195,7 @@ def ends_at(texts: list[str], place: int, noun: Noun) -> bool:
     # "dogs run": the verb is listed as "runs", and agrees with a plural
     if noun.number == "many" and {word + "s", word + "es"} & WORDS["verbs"]:
         return True
+    # "a man watches": a plural noun behind one who can act is its verb
     acts = noun.kind in ("person", "animal", "vehicle", "crowd")
     return acts and word in WORDS["need a determiner"] and word in NOUNS and NOUNS[word].number == "many"
 

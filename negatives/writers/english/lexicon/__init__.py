@@ -7,7 +7,8 @@
 - `swaps.txt`: relations whose two sides can change places
 - `words.txt`: determiners, auxiliaries and other words with one use
 
-The lists are small on purpose. A word that is left out costs a negative; a word that is wrong costs a false one.
+The lists are small on purpose. A word that is left out costs a negative. A word that is wrong writes a negative that is
+true.
 """
 
 from __future__ import annotations
@@ -138,6 +139,7 @@ class Swap:
 def _read_attributes() -> dict[str, list[Attribute]]:
     attributes: dict[str, list[Attribute]] = {}
     for group, word, nouns, becomes in _rows("attributes.txt"):
+        # "-" stands for nothing: the attribute may change places, but not be replaced
         attributes.setdefault(word, []).append(Attribute(group, _wanted(nouns), _listed(becomes.strip("-"))))
     return attributes
 
