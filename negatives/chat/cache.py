@@ -141,6 +141,7 @@ class RequestCache:
     def _check(self) -> int:
         """The version of the cache, 0 for a new file."""
         found = [self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+        # Most databases set neither: without tables the file is new, with tables it is someone else's.
         if found == [0, 0] and not self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             return 0
         if found[0] != APPLICATION_ID:

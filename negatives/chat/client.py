@@ -167,6 +167,7 @@ class ChatClient:
         what = f"HTTP {status}" + (f": {scrubbed(message, key)}" if message else "")
         if status in STOPS:
             return self.stop(f"answered {what.rstrip('.')}", STOPS[status])
+        # before `TEMPORARY`, which holds 429 too
         if status == 429 and code in QUOTA_CODES:
             return self.stop(f"has no quota left: {what.rstrip('.')}", "Top up the account or raise its limit")
         if status in TEMPORARY or status >= 500:
@@ -197,6 +198,7 @@ def completion_of(data: Any) -> Completion | None:
     try:
         choice = data["choices"][0]
         message = choice["message"]
+        # some servers send null, or nothing
         usage = data.get("usage") or {}
         return Completion(
             text=clean_string(message.get("content")),

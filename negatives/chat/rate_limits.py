@@ -104,6 +104,7 @@ class RateLimits:
         if not taken:
             return
         async with self._turn:
+            # asked again after each sleep: `correct` may have lowered a level in the meantime
             while (wait := max(bucket.wait(amount) for bucket, amount in taken)) > 0:
                 await self._sleep(wait)
             for bucket, amount in taken:

@@ -42,6 +42,7 @@ def error_of(text: str) -> tuple[str, str]:
         data = json.loads(text)
     except (ValueError, RecursionError):
         return "", text
+    # OpenAI nests code and message under `error`; servers built on FastAPI answer {"detail": ...}
     error = data.get("error", data) if isinstance(data, dict) else data
     if not isinstance(error, dict):
         return "", clean_string(error) or text

@@ -87,6 +87,7 @@ class Sender:
         self.reached = False
         self.ended = False
         self.sending: set[asyncio.Task[None] | None] = set()
+        # both are found out by the first refusals, and then hold for all requests of the run
         self._mode = MODES[0]
         self._length_name = "max_tokens"
         self._reserved = 0.0

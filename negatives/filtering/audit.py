@@ -133,6 +133,7 @@ def audit_texts(panel: Panel, plan: AuditPlan, *, ngrams: int = 2) -> Audit:
         pairs=len(text_pairs.pairs),
         judges=names,
         judge=headline,
+        # the fold seed serves the bootstrap too: the two draw under different names
         estimates=estimates(text_pairs, probed, bootstrap=plan.bootstrap, seed=_fold_seed(plan)),
         ngrams=leaking_ngrams(text_pairs.captions, text_pairs.labels, ngrams=ngrams, top=plan.top),
         giveaways=style_giveaways(text_pairs.captions, text_pairs.labels),
@@ -182,6 +183,7 @@ def keep_of(
 
 def count_duplicates(text_pairs: TextPairs) -> Duplicates:
     """How often texts repeat, letter for letter."""
+    # wordings, not texts: the same words for two images count as a repetition here
     by_class = [
         Counter(text_pairs.captions[row] for row in np.flatnonzero(text_pairs.labels == label)) for label in (1, 0)
     ]

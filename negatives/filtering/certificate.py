@@ -149,6 +149,7 @@ def _control(text_pairs: TextPairs, filtered: Filtered, seed: int) -> tuple[np.n
         chosen = random_subset(text_pairs.labels, filtered.keep, keys, seed)
     else:
         keys = [f"{first} {second}" for first, second in text_pairs.pairs]
+        # pairs of each type as many, since types differ in how far text alone leads
         chosen = random_subset(text_pairs.pair_types.astype(str), filtered.pair_keep, keys, seed)
     return texts_and_pairs(text_pairs, filtered.unit, chosen)
 

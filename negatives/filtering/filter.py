@@ -78,6 +78,7 @@ def filter_texts(panel: Panel, plan: FilterPlan) -> Filtered:
     Raises:
         InputError: if the plan contradicts itself, the texts cannot be judged, or nothing would be kept.
     """
+    # for calls from Python: a configuration was checked when it was read
     for fault in plan.faults(""):
         raise InputError(fault)
     judged = judge_texts(panel, unit=plan.unit, seed=plan.seed)

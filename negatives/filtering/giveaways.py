@@ -133,6 +133,7 @@ def style_giveaways(texts: Sequence[str], labels: np.ndarray) -> list[Giveaway]:
     """
     kinds = {**dict.fromkeys(MEANS, "mean"), **dict.fromkeys(SHARES, "share")}
     functions = [*MEANS.values(), *SHARES.values()]
+    # one pass over the texts: each is split into words once for all habits
     values = np.empty((len(texts), len(functions)))
     for row, text in enumerate(texts):
         words = re.findall(TOKEN_PATTERN, text.lower())

@@ -179,6 +179,7 @@ class _Parsed(NamedTuple):
 
 
 def _parsed(answers: list[Answer], recipe: PromptRecipe, attempts: int) -> _Parsed:
+    # the cache is asked with the attempts of this run: fewer than those that were made settle a request too
     answer = final_answer(answers, attempts)
     if answer is None:
         last = f"{len(answers)} of {attempts} attempts, the last {answers[-1].outcome}" if answers else "no answer"

@@ -104,6 +104,7 @@ class Summary:
         self._captions += rows.captions
         kinds = rows.negatives["negative_type"].to_pylist() + [PARAPHRASE] * len(rows.paraphrases)
         sources = [*rows.negatives["caption_id"].to_pylist(), *rows.paraphrases["source_caption_id"].to_pylist()]
+        # negatives first, then paraphrases, in all three lists
         reasons = [*rows.negatives["rejected"].to_pylist(), *rows.paraphrases["rejected"].to_pylist()]
         for kind, reason in zip(kinds, reasons, strict=True):
             self._texts[kind][reason or "valid"] += 1

@@ -40,6 +40,7 @@ def fold_of_texts(text_pairs: TextPairs, folds: int, seed: int | str) -> np.ndar
             f"The judge needs texts of both classes, got {counts[1]} positives and {counts[0]} negatives. "
             "Give captions together with their negatives, or keep more of them."
         )
+    # no feature would be left to fit on
     if len(set(text_pairs.captions)) == 1:
         raise InputError(
             f"The judge needs texts that differ, got {len(text_pairs.captions)} times "
@@ -174,6 +175,7 @@ def combine_texts(columns: Sequence[HeldOut], labels: np.ndarray, fold: np.ndarr
     for number in range(int(fold.max()) + 1):
         features = np.stack([column.scores[number] for column in columns], axis=1)
         inside = fold == number
+        # balanced: rule `overlap` needs a chance in which both classes weigh the same, however many texts each has
         model = LogisticRegression(C=_WEAK_PENALTY, class_weight="balanced").fit(features[~inside], labels[~inside])
         logits[inside] = model.decision_function(features[inside])
     return logits

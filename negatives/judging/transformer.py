@@ -249,6 +249,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    # whoever calls a judge keeps the levels that were set before
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

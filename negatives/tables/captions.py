@@ -141,6 +141,7 @@ def pair_table(captions: pa.Table, negatives: pa.Table) -> pa.Table:
         Columns `caption_id, negative_id, negative_type`, in the order of the negatives; a negative's own caption first.
     """
     positives: dict[str, list[str]] = {caption_id: [caption_id] for caption_id in strings(captions, "caption_id")}
+    # a paraphrase says what its source says, so that what is false of the source is false of it
     if "source_caption_id" in captions.column_names:
         for caption_id, source in zip(
             strings(captions, "caption_id"), strings(captions, "source_caption_id"), strict=True

@@ -161,6 +161,7 @@ def load_table(path: StrPath, id_columns: Collection[str]) -> tuple[pa.Table, Ca
 
 
 def _expanded(record: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
+    # with `caption` the line is a row already, whatever else it holds
     if "captions" not in record or "caption" in record:
         yield record
         return

@@ -92,6 +92,7 @@ def _from_json(data: Any, format: str, path: StrPath) -> tuple[Columns, Places]:
                 f"JSON captions must have `images` (COCO with `annotations`, Karpathy with `sentences`), got "
                 f"{quoted(keys or data)} ({path}). Convert it to JSONL, one object a line."
             )
+        # both have `images`; `annotations` are COCO's alone
         format = "coco" if "annotations" in keys else "karpathy"
     return _coco(data, path) if format == "coco" else _karpathy(data, path)
 
@@ -294,6 +295,7 @@ def _of_splits(table: pa.Table, splits: Collection[str], path: StrPath) -> pa.Ta
     if "split" not in table.column_names:
         raise InputError(f"`splits` needs a column `split`, got {', '.join(table.column_names)} ({path}).")
     there = pc.unique(table["split"]).to_pylist()
+    # a misspelt split would pass as one without rows
     missing = [split for split in splits if split not in there]
     if missing:
         raise InputError(f"`splits` must be of {quoted(there, 200)}, got {quoted(missing[0])} ({path}). Rename it.")

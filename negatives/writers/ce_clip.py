@@ -104,6 +104,7 @@ class CeClipWriter:
         tagged = list(self._tagger.tag(caption for _, caption in captions))
         careful = self._mode == "careful"
         mask: Callable[..., tuple[Word | None, str]] = careful_mask if careful else reference_mask
+        # one generator for the three words of a caption, drawn in the order of `FILLED`
         masks = [
             [mask(caption, pos, rng, self._lm.mask) for pos in FILLED.values()]
             for caption, rng in zip(tagged, rngs, strict=True)

@@ -56,6 +56,7 @@ class MaskedLm:
 
     def guesses(self, texts: Sequence[str], count: int) -> list[Guess | None]:
         """The `count` most probable tokens for the mask of each text; None for a text too long or without one mask."""
+        # each text once: captions repeat, and all captions without an adjective give the bare mask
         known: dict[str, Guess | None] = dict.fromkeys(texts)
         encoded = zip(known, self._tokenizer(list(known))["input_ids"], strict=True) if known else ()
         mask = self._tokenizer.mask_token_id

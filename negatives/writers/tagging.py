@@ -84,6 +84,7 @@ class Tagger:
     def tag(self, captions: Iterable[str]) -> Iterator[TaggedCaption]:
         """The captions with their words, in order; only a batch of them is in memory."""
         for doc in self._nlp.pipe(captions, batch_size=self.batch_size):
+            # spaCy's `idx` counts characters of the text, so that edits can go by places
             words = tuple(
                 Word(token.text, token.idx, token.idx + len(token.text), token.pos_, token.tag_) for token in doc
             )

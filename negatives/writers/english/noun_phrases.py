@@ -171,6 +171,7 @@ def _is_verb_after(text: str, noun: Noun, before: Noun, determiners: list[str]) 
 
 def _agrees(phrase: Phrase, texts: list[str]) -> bool:
     words, noun = set(phrase.determiner.split()), phrase.noun
+    # a phrase whose determiner and noun disagree was not understood
     if words & {"a", "an", "another", "each", "every", "one", "this", "that"} and noun.number != "one":
         return False
     if words & (WORDS["counts"] | {"several", "many", "few", "these", "those", "various"}) and noun.number != "many":

@@ -172,14 +172,17 @@ def _on_it(caption: Caption, units: Sequence[Unit]) -> Swaps:
 
 def _may_change(left: Unit, right: Unit, caption: Caption, both_verbs: bool = False) -> bool:
     """Whether the two units fit grammatically into each other's place."""
+    # a kitchen table and a picnic table are both tables
     if left.noun.lemma.split()[-1] == right.noun.lemma.split()[-1] or _is_general(left, right):
         return False
     if not stands_alone(left, caption) or not stands_alone(right, caption):
         return False
     there_is = bool(set(caption.between(max(left.first - 2, 0), left.first)) & {"is", "are"})
+    # a finite verb agrees in number with what stands before it
     finite = there_is or has_finite_verb(caption, left) or (both_verbs and has_finite_verb(caption, right))
     if finite and (not left.number or left.number != right.number):
         return False
+    # "his" has to go on speaking of the person that it spoke of
     if caption.words & WORDS["possessives"] and "person" in (left.noun.kind, right.noun.kind):
         return left.noun.kind == right.noun.kind and not caption.words & WORDS["gendered"]
     if (left.determiners | right.determiners) & WORDS["possessives"]:

@@ -204,6 +204,7 @@ def _attributes_exchanged(caption: Caption, one: Found, two: Found) -> str:
 
 def relation_choices(caption: Caption) -> Choices:
     """Places and actions become others: "a cat on a bed" is "a cat under a bed"."""
+    # a word inside a noun phrase begins no relation
     inside = {place for phrase in caption.phrases for place in range(phrase.first, phrase.last)}
     choices, place = [], 0
     while place < len(caption.tokens):
@@ -231,7 +232,9 @@ def _relation_at(caption: Caption, place: int) -> tuple[str, int]:
 
 
 def _holds(caption: Caption, relation: Relation, first: int, last: int) -> bool:
+    """Whether the noun phrases around tokens `first` to `last` (excluded) fit the relation's subjects and objects."""
     after = next((phrase for phrase in caption.phrases if phrase.first == last), None)
+    # with listed objects it needs one of them, without any it needs none
     if bool(relation.objects) != (after is not None) or (after is not None and not after.noun.fits(relation.objects)):
         return False
     if "*" in relation.subjects:
