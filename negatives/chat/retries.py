@@ -116,6 +116,7 @@ class Sender:
                 if self._falls_back(mode, rejected):
                     continue
                 self.reached = True
+                # an answer, not a failure: it counts as an attempt, or every run would ask it again
                 if rejected.code in FILTER_CODES:
                     return mode, Completion("", request.model, 0, 0, "content_filter", rejected.detail)
                 raise UnansweredError(rejected.detail) from None

@@ -28,6 +28,7 @@ from negatives.tables.randomness import generator_for
 
 BIAS_METRICS = ("auc", "paired_accuracy")
 STACKED = "stacked"
+# no type can be called so: `captions.is_type_name` refuses it
 ALL = "all"
 TIE = 1e-9  # logits of pairs closer than this look equal: sums in another order differ in their last digits
 

@@ -33,6 +33,7 @@ def with_strings(
             f"The table needs column `{missing[0]}`, got {', '.join(table.column_names)} ({path}, {places(0)}). "
             "Add or rename the column."
         )
+    # Parquet and JSONL may hold ids as whole numbers; the tables have strings alone
     for name in (*filled, *optional):
         # not `isinstance`: a bool is an int too
         values = [str(value) if type(value) is int else value for value in table[name].to_pylist()]

@@ -117,6 +117,7 @@ def _load(pipeline: str, unused: list[str]) -> Any:
             f"`python -m spacy download {DEFAULT_PIPELINE}`."
         ) from error
     try:
+        # exclude, not disable: what is disabled is loaded all the same
         return spacy.load(pipeline, exclude=unused)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(

@@ -133,6 +133,7 @@ def _completion(value: dict[str, Any], request: ChatRequest) -> Completion | str
     inner = body.get("error") if isinstance(body, dict) else None
     fault = next((item for item in (error, inner) if isinstance(item, dict)), {})
     code = fault.get("code") or fault.get("type") or status or ("error" if error else None)
+    # an answer, not a failure: it counts as an attempt, or it would be asked again for ever
     if code in FILTER_CODES:
         return Completion("", request.model, 0, 0, "content_filter", clean_string(fault.get("message")) or code)
     return None if code in (None, 200) else scrubbed(str(code)[:60], "")

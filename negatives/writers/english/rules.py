@@ -25,7 +25,9 @@ from negatives.writers.english.noun_swaps import noun_swaps
 
 Choices = list[list[str]]
 """Negatives by the place that they change: the place is drawn first, so that a word with many siblings counts once."""
+# groups whose attributes can change places with each other's, not only within one
 LOOKS = frozenset({"colour", "material", "pattern"})
+# a "his" or "her" elsewhere in the caption would still say which of two it is
 GENDERED_PAIRS = frozenset({"man", "woman", "boy", "girl", "lady", "gentleman", "businessman", "businesswoman"})
 LONGEST_RELATION = max(len(words.split()) for words in RELATIONS)
 LONGEST_ATTRIBUTE = max(len(words.split()) for words in ATTRIBUTES)
@@ -172,6 +174,7 @@ def attribute_swaps(caption: Caption) -> Choices:
 
 def _may_swap(one: Found, two: Found, found: list[Found]) -> bool:
     groups = {one.attribute.group, two.attribute.group}
+    # a colour may go where a material was; a size only where a size was
     looks = groups <= LOOKS
     if one.words == two.words or one.phrase.noun.lemma == two.phrase.noun.lemma or not (looks or len(groups) == 1):
         return False
@@ -245,6 +248,7 @@ def _holds(caption: Caption, relation: Relation, first: int, last: int) -> bool:
     return before is not None and near and before.noun.fits(relation.subjects)
 
 
+# a modifier that says what a thing is made of, or is a noun itself, may not fit the sibling
 FREE_MODIFIERS = (ADJECTIVES | {"and", ","}) - WORDS["made of"] - frozenset(NOUNS)
 # the order is that of a caption's draws: another order would draw other negatives at the same seed
 CHOICES: dict[str, Callable[[Caption], Choices]] = {
