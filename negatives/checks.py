@@ -32,7 +32,8 @@ FUNCTION_WORDS = ARTICLES | BE | PRONOUNS | LIGHT_WORDS
 """Words that a swap may drop, add or change so that the sentence stays English. `over`, `behind`, ... are not among
 them: a bridge over a lake says the same as a lake under a bridge."""
 
-IRREGULAR_PLURALS = {"men": "man", "women": "woman", "people": "person", "persons": "person", "children": "child"}
+# `_stem` brings the others to their singular by their endings
+IRREGULAR_PLURALS = {"men": "man", "women": "woman", "people": "person", "children": "child"}
 IRREGULAR_PLURALS |= {"feet": "foot", "teeth": "tooth", "mice": "mouse", "geese": "goose"}
 
 _NUMBER_WORDS = (
@@ -56,6 +57,7 @@ MIN_SPAN, MAX_SPAN_SHARE = 4, 0.5  # in short captions "sitting on top of" is mo
 _ASCII_WORD = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)*")
 # scripts that put no spaces between words: Thai, Lao, Myanmar, Khmer, kana, Han
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+# 1,000 is one number, "2, 3" are two
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _META = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -117,6 +119,7 @@ def equals_caption(text: str, caption: str) -> bool:
     >>> equals_caption("a dog, running ", "A dog running.")
     True
     """
+    # a text of emoji or marks alone has no words: compared as it is, without white space
     return (words(text) or tuple(text.split())) == (words(caption) or tuple(caption.split()))
 
 
@@ -181,7 +184,8 @@ def is_one_span(text: str, caption: str) -> bool:
     """
     before, after = changed_span(text, caption)
     if not before and not after:
-        return _plain_words(text) != _plain_words(caption)  # he for she, dogs for dog
+        # stems and pronouns are alike in spans, but he for she and dogs for dog are changes
+        return _plain_words(text) != _plain_words(caption)
     limit = max(MIN_SPAN, MAX_SPAN_SHARE * len(_span_words(caption)))
     return max(len(before), len(after)) <= limit and set(before[1:-1]) & set(after[1:-1]) <= {"of"}
 
@@ -270,6 +274,7 @@ def _are_inflected(lost: list[str], gained: list[str]) -> bool:
 
 def _are_forms(one: str, other: str) -> bool:
     shared, (short, long) = _common_start(one, other), sorted((len(one), len(other)))
+    # the shorter but for a letter, and at most three letters more: chase and chasing
     return shared >= max(3, short - 1) and long - shared <= 3
 
 
@@ -280,6 +285,7 @@ def _common_start(one: Sequence[str], other: Sequence[str]) -> int:
 
 def _is_within(short: list[str], long: list[str]) -> bool:
     """Whether leaving out words of `long` gives `short`."""
+    # `in` moves the iterator on, so that the words are found in order
     rest = iter(long)
     return all(word in rest for word in short)
 

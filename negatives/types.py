@@ -1,4 +1,4 @@
-"""The negative types: one row each, from which validation, mixing, prompts, schemas and reports take theirs.
+"""The negative types, one row each: validation, mixing, prompts and reports all read this table.
 
 A new type is a row here, a writer that writes it (`negatives.writers`), and, where a chat model is to be asked for it,
 a prompt text `negatives/gpt/prompts/<version>/<name>.txt`. Tables that someone else wrote may name other types: they
@@ -44,6 +44,7 @@ class NegativeType:
     asked: bool = False
 
     def __post_init__(self) -> None:
+        # ValueError, not InputError: a row is code, and a mistake in it is no bad input
         if not is_type_name(self.name):
             raise ValueError(
                 "A negative type must have a name without white space that is not all or mean, got "
@@ -75,6 +76,7 @@ def family_of(negative_type: str) -> str:
     """
     if negative_type in NEGATIVE_TYPES:
         return NEGATIVE_TYPES[negative_type].family
+    # with the underscore: "swapped" is no swap, and "addition" none of add
     return next((family for family in FAMILIES if negative_type.startswith(f"{family}_")), OTHER)
 
 

@@ -71,6 +71,7 @@ def rejection(text: str, caption: str, kind: str, others: Collection[str]) -> st
         return "no_words"
     if equals_caption(text, caption):
         return "equals_caption"
+    # NFC: a text may spell in two signs a letter that the caption spells in one
     if bare_words(text) in others or bare_words(unicodedata.normalize("NFC", text)) in others:
         return "equals_other_caption"
     if is_meta_text(text, caption):

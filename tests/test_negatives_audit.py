@@ -124,7 +124,7 @@ def test_audit_does_not_depend_on_row_order() -> None:
 def test_other_seeds_make_other_folds_than_a_filter_at_the_same_seed() -> None:
     panel = seat([word_judge()], TEXT_PAIRS)
     filtering = probe(panel, seed="filter 0", metrics=("auc",))
-    of_filter = estimates(TEXT_PAIRS, filtering, bootstrap=0, seed=0, by_type=False)[0].value
+    of_filter = estimates(TEXT_PAIRS, filtering, bootstrap=0, seed=0)[0].value
     assert of_filter != value(audit_texts(panel, QUICK), "auc")
 
 

@@ -14,10 +14,10 @@ from negatives.chat.client import ChatClient, Completion, Server, ServerStop
 from negatives.chat.messages import MODES, Answer, ChatRequest, final_answer
 from negatives.chat.rate_limits import RateLimits
 from negatives.chat.redact import scrubbed
-from negatives.chat.retries import CostOf, EndedError, Sender, SendOptions, UnansweredError, prompt_tokens
+from negatives.chat.retries import EndedError, Sender, SendOptions, UnansweredError, prompt_tokens
 from negatives.chat.tally import Event, Tally
 
-__all__ = ["MODES", "Answer", "ChatRequest", "Check", "CostOf", "Event", "SendOptions", "Server", "ServerStop"]
+__all__ = ["MODES", "Answer", "ChatRequest", "Check", "Event", "SendOptions", "Server", "ServerStop"]
 __all__ += ["Tally", "answer_from", "ask_all", "prompt_tokens"]
 
 Check = Callable[[ChatRequest, str], str | None]
@@ -26,7 +26,7 @@ Check = Callable[[ChatRequest, str], str | None]
 LOST_IN_A_ROW = 20  # requests without an answer, one after the other, after which the server is taken for gone
 
 
-def _unheard(event: Event) -> None:
+def _ignore(event: Event) -> None:
     pass
 
 
@@ -41,7 +41,7 @@ async def ask_all(
     attempts: int = 3,
     timeout: float = 60.0,
     options: SendOptions | None = None,
-    report: Callable[[Event], None] = _unheard,
+    report: Callable[[Event], None] = _ignore,
 ) -> Tally:
     """Gets every request an answer in `cache`, as far as the server gives one.
 
@@ -91,6 +91,7 @@ def answer_from(request: ChatRequest, attempt: int, mode: str, completion: Compl
 
 def _judged(request: ChatRequest, completion: Completion, check: Check) -> tuple[str, str]:
     """(outcome, detail) of a completion."""
+    # the check comes last: a refusal, or an answer that was cut off, is mostly no JSON either
     if completion.refusal or completion.finish_reason == "content_filter":
         return "refused", completion.refusal or "stopped by the server's content filter"
     if completion.finish_reason == "length":
@@ -114,6 +115,7 @@ class _Run:
 
     async def all(self, requests: Iterator[ChatRequest], concurrency: int) -> None:
         """Settles all requests, so many at a time."""
+        # no TaskGroup: a worker that fails would cancel the others, whose answers are paid for already
         self._workers = [asyncio.create_task(self._work(requests)) for _ in range(concurrency)]
         try:
             await asyncio.wait(self._workers)
@@ -126,6 +128,7 @@ class _Run:
 
     async def _work(self, requests: Iterator[ChatRequest]) -> None:
         try:
+            # all workers pull from one iterator; no `await` stands before the pull, so that no request goes to two
             while not self.sender.ended and (request := next(requests, None)) is not None:
                 await self._settle(request)
         except EndedError as ended:
@@ -135,22 +138,24 @@ class _Run:
             self._end()
 
     def _end(self, stopped: str = "") -> None:
-        """Ends the run: who is sending gets its answer, who waits for something goes home."""
+        """Ends the run: workers that are sending still get their answer, those that wait are cancelled."""
         if self.sender.ended:
             return
         self.sender.ended = True
+        # the worker that ends the run is not cancelled: it still has to record why
         for worker in self._workers:
             if worker not in self.sender.sending and worker is not asyncio.current_task():
                 worker.cancel()
         if stopped:
             self.tally.stopped = stopped
-            self._tell("stopped", stopped)
+            self._emit("stopped", stopped)
 
     async def _settle(self, request: ChatRequest) -> None:
         answers = self.cache.answers(request.key)
+        # in `_keys`: the same request is under way, and its answer will be in the cache
         if request.key in self._keys or final_answer(answers, self.attempts):
             self.tally.cached += 1
-            self._tell("cached")
+            self._emit("cached")
             await asyncio.sleep(0)  # a long row of cached requests must not keep others from their answers
             return
         self._keys.add(request.key)
@@ -165,6 +170,7 @@ class _Run:
         while (final := final_answer(answers, self.attempts)) is None:
             attempt = answers[-1].attempt + 1 if answers else 0
             mode, found = await self.sender.completion(request, attempt)
+            # a bad answer counts too: the server is there
             self._lost = 0
             answer = answer_from(request, attempt, mode, found, self.check)
             if self.cache.record(answer):
@@ -173,21 +179,22 @@ class _Run:
                 answers = self.cache.answers(request.key)
         if final.outcome == "ok":
             self.tally.answered += 1
-            self._tell("answered")
+            self._emit("answered")
         else:
             self.tally.failed[final.outcome] += 1
             key = self.sender.client.server.api_key
-            self._tell("failed", scrubbed(f"{final.outcome}: {final.detail}", key))
+            self._emit("failed", scrubbed(f"{final.outcome}: {final.detail}", key))
 
     def _count_lost(self, detail: str) -> None:
         self.tally.unanswered += 1
-        self._tell("unanswered", detail)
+        self._emit("unanswered", detail)
         self._lost += 1
         client, tries = self.sender.client, self.sender.options.retries + 1
+        # a server that never answered stops the run at its first request: `base_url` is wrong, or it is down
         if not self.sender.reached:
             raise client.stop(f"gave no answer in {tries} tries: {detail}", "Check base_url and that it runs")
         if self._lost >= LOST_IN_A_ROW:
             raise client.stop(f"answered none of the last {self._lost} requests: {detail}", "Look into that")
 
-    def _tell(self, kind: str, detail: str = "") -> None:
+    def _emit(self, kind: str, detail: str = "") -> None:
         self.report(Event(kind, detail, self.tally))

@@ -18,15 +18,20 @@ from types import TracebackType
 from negatives.chat.messages import Answer, final_answer
 from negatives.tables.files import InputError, StrPath
 
+# PRAGMA user_version and PRAGMA application_id hold these (sqlite.org/pragma.html)
 VERSION = 1
 APPLICATION_ID = 0x69746D63  # "itmc": tells a cache from other SQLite files
+# how long to wait while another process writes
 BUSY_SECONDS = 60.0
 
+# the fields of `Answer` are the columns, in their order: reading and writing rely on it
 COLUMNS = ", ".join(field.name for field in fields(Answer))
 INSERT = (
     f"INSERT INTO answers ({COLUMNS}) VALUES ({', '.join('?' * len(fields(Answer)))}) "
-    "ON CONFLICT (key, attempt) DO NOTHING"  # and nothing else passes over in silence
+    # not INSERT OR IGNORE, which passes over a missing value in silence as well
+    "ON CONFLICT (key, attempt) DO NOTHING"
 )
+# written out, not made of the fields: another table is another `VERSION`
 CREATE = """
 CREATE TABLE answers (
     key TEXT NOT NULL, attempt INTEGER NOT NULL, outcome TEXT NOT NULL, text TEXT NOT NULL, model TEXT NOT NULL,
@@ -54,6 +59,7 @@ class RequestCache:
                 f"The request cache needs a folder that can be made, {self.path.parent} cannot: {error.strerror}. "
                 "Give another folder."
             ) from error
+        # isolation_level None: each statement commits by itself, so that an answer is safe once `record` returns
         with self._named_errors():
             self._database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
@@ -106,6 +112,8 @@ class RequestCache:
         finally:
             self._database.execute("COMMIT")
         self._use_log()
+        # With a write-ahead log, NORMAL loses no commit when a process is killed; a power cut may take the last ones
+        # (sqlite.org/pragma.html#pragma_synchronous). FULL would wait for the disk at every answer.
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.execute("BEGIN IMMEDIATE")  # of two processes that make the file at once, one waits
         try:
@@ -133,6 +141,7 @@ class RequestCache:
     def _check(self) -> int:
         """The version of the cache, 0 for a new file."""
         found = [self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+        # Most databases set neither: without tables the file is new, with tables it is someone else's.
         if found == [0, 0] and not self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             return 0
         if found[0] != APPLICATION_ID:
@@ -149,6 +158,7 @@ class RequestCache:
         """Turns SQLite's errors into one line that names the file."""
         try:
             yield
+        # first, since it is a DatabaseError too: a full disk is no damaged file
         except sqlite3.OperationalError as error:
             folder = self.path.parent
             hint = "Check its folder's rights and space" if os.path.isdir(folder) else "Check the path"

@@ -1,4 +1,4 @@
-"""One exchange with a chat server: sends a body, and tells what came of it as a value or one of three errors."""
+"""One exchange with a chat server: sends a body and returns the completion, or raises one of three errors."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 LONGEST_WAIT = 600.0  # seconds; a server that asks for more, as for tomorrow's quota, stops the run
+# statuses that every other request would get too, each with its remedy
 STOPS = {
     401: "Check the key in the environment",
     402: "Top up the account",
@@ -29,7 +30,9 @@ STOPS = {
     405: "Check base_url (it mostly ends in /v1)",
 }
 MOST_TOKENS = 10**9  # a server that counts more is mistaken
+# 408, 409 and 429 are those that the `openai` package tries again too; 425 is "too early"
 TEMPORARY = (408, 409, 425, 429)
+# OpenAI answers 429 to an empty account as to one that is too fast; only the code tells them apart
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "account_deactivated")
 FILTER_CODES = ("content_filter", "content_policy_violation")
 
@@ -129,6 +132,7 @@ class ChatClient:
         failure: Exception
         key = self.server.api_key
         try:
+            # the transport's own timeout starts anew with each piece that arrives; this one bounds the whole answer
             async with asyncio.timeout(self.timeout):
                 # the typed `create` builds models of request and answer, which takes longer than all the rest
                 response = await self._client.post("/chat/completions", body=body, cast_to=httpx2.Response)
@@ -163,6 +167,7 @@ class ChatClient:
         what = f"HTTP {status}" + (f": {scrubbed(message, key)}" if message else "")
         if status in STOPS:
             return self.stop(f"answered {what.rstrip('.')}", STOPS[status])
+        # before `TEMPORARY`, which holds 429 too
         if status == 429 and code in QUOTA_CODES:
             return self.stop(f"has no quota left: {what.rstrip('.')}", "Top up the account or raise its limit")
         if status in TEMPORARY or status >= 500:
@@ -193,6 +198,7 @@ def completion_of(data: Any) -> Completion | None:
     try:
         choice = data["choices"][0]
         message = choice["message"]
+        # some servers send null, or nothing
         usage = data.get("usage") or {}
         return Completion(
             text=clean_string(message.get("content")),
@@ -221,6 +227,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float:
     >>> retry_after({"retry-after": "Thu, 01 Jan 1970 00:01:00 GMT"}, now=50.0)
     10.0
     """
+    # OpenAI's header goes first, being finer; the other is RFC 9110, section 10.2.3
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name, "")
         try:
@@ -257,6 +264,7 @@ def _open_client(server: Server, connections: int, timeout: float) -> AsyncOpenA
         transport = openai.DefaultAioHttpClient(limits=limits)
     except RuntimeError:  # aiohttp is not installed
         transport = openai.DefaultAsyncHttpxClient(limits=limits)
+    # no retries of the package's own: they would pass by the rate limits and the bounds of the run
     return openai.AsyncOpenAI(
         base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=timeout, http_client=transport
     )

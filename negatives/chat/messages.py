@@ -39,10 +39,12 @@ class ChatRequest:
         >>> ChatRequest("m", (("user", "Hi"),), None).key == ChatRequest("m", (("user", "Hi"),), None, 1).key
         True
         """
+        # Every cache on disk is keyed by this JSON, byte for byte: another form would pay for every answer again.
         fields = {
             "model": self.model,
             "messages": self.messages,
             "schema": self.schema,
+            # 1 and 1.0 are one temperature, but not the same JSON
             "temperature": float(self.temperature),
             "max_tokens": self.max_tokens,
             "seed": self.seed,
@@ -65,6 +67,7 @@ class ChatRequest:
         if self.seed is not None:
             body["seed"] = self.seed + attempt
         if self.schema is not None and mode == "json_schema":
+            # `strict` as in OpenAI's structured outputs: the server may generate nothing but the schema
             form = {"name": "answer", "strict": True, "schema": self.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         elif self.schema is not None and mode == "json_object":

@@ -16,6 +16,7 @@ from typing import Any
 
 from negatives.tables.files import InputError, quoted
 
+# how near this comes: `estimate_tokens`
 BYTES_PER_TOKEN = 4.2
 
 # what providers append to a model's name: -2024-07-18, -0613, -latest, -preview
@@ -99,6 +100,7 @@ def _longest(model: str, names: Mapping[str, Any]) -> str:
 
 def _checked(name: str, value: Any) -> Price:
     numbers = dict(value) if isinstance(value, Mapping) else {}
+    # bool is an int, and JSON and YAML can spell infinity
     good = all(isinstance(n, int | float) and not isinstance(n, bool) and 0 <= n < math.inf for n in numbers.values())
     if not good or set(numbers) != {"input", "output"}:
         raise InputError(

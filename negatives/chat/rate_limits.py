@@ -85,12 +85,16 @@ class RateLimits:
                 raise InputError(f"`{name}` must be above 0, got {quoted(limit)}. Leave it out for no limit.")
         # rates are lower by the bursts, so that a burst and a minute's flow together keep to the limit
         if requests_per_minute is not None:
+            # a tenth of a second's worth; + 1.0: less than a minute lets fewer than the limit + 1 through, and requests
+            # are whole, so that these are no more than the limit
             burst = max(1.0, requests_per_minute / 600.0)
             self._requests = TokenBucket(requests_per_minute - burst + 1.0, burst, clock)
         if tokens_per_minute is not None:
+            # a second's worth
             burst = tokens_per_minute / 60.0
             self._tokens = TokenBucket(tokens_per_minute - burst, burst, clock)
         self._sleep = sleep
+        # one waits for the buckets, the others for this lock, which lets them in by order of arrival
         self._turn = asyncio.Lock()
 
     async def acquire(self, tokens: float) -> None:
@@ -100,6 +104,7 @@ class RateLimits:
         if not taken:
             return
         async with self._turn:
+            # asked again after each sleep: `correct` may have lowered a level in the meantime
             while (wait := max(bucket.wait(amount) for bucket, amount in taken)) > 0:
                 await self._sleep(wait)
             for bucket, amount in taken:

@@ -27,6 +27,7 @@ def scrubbed(text: str, key: str) -> str:
     """
     text = " ".join(without_key(text, key).split())
     text = "".join(sign if sign.isprintable() else "?" for sign in text)
+    # a server that refuses a key shows a part of it, so that the whole key is not found above
     text = re.sub(r"\bsk-[\w*.-]*\w", "sk-***", text)
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
@@ -41,6 +42,7 @@ def error_of(text: str) -> tuple[str, str]:
         data = json.loads(text)
     except (ValueError, RecursionError):
         return "", text
+    # OpenAI nests code and message under `error`; servers built on FastAPI answer {"detail": ...}
     error = data.get("error", data) if isinstance(data, dict) else data
     if not isinstance(error, dict):
         return "", clean_string(error) or text

@@ -1,4 +1,4 @@
-"""Gets one completion after another from a server that has limits, faults and forms of its own."""
+"""Sends requests within limits, retries what failed, and falls back to a form of answer that the server knows."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ CostOf = Callable[[str, int, int], float]
 """(model, prompt tokens, completion tokens) -> what they cost."""
 
 LONGEST_BACKOFF = 60.0  # seconds
+# how servers name the form that they refuse: `guided` is vLLM's word, `grammar` llama.cpp's
 NAMES_FORM = re.compile(r"response_?format|json|schema|structured|guided|grammar", re.IGNORECASE)
 
 
@@ -86,6 +87,7 @@ class Sender:
         self.reached = False
         self.ended = False
         self.sending: set[asyncio.Task[None] | None] = set()
+        # both are found out by the first refusals, and then hold for all requests of the run
         self._mode = MODES[0]
         self._length_name = "max_tokens"
         self._reserved = 0.0
@@ -96,6 +98,7 @@ class Sender:
         """(mode, completion); until the server is known to answer, requests go one by one."""
         if not self.reached:
             async with self._alone:
+                # asked again: while this one waited for the lock, another may have reached the server
                 if not self.reached:
                     return await self._tried(request, attempt)
         return await self._tried(request, attempt)
@@ -113,6 +116,7 @@ class Sender:
                 if self._falls_back(mode, rejected):
                     continue
                 self.reached = True
+                # an answer, not a failure: it counts as an attempt, or every run would ask it again
                 if rejected.code in FILTER_CODES:
                     return mode, Completion("", request.model, 0, 0, "content_filter", rejected.detail)
                 raise UnansweredError(rejected.detail) from None
@@ -121,8 +125,9 @@ class Sender:
                 if tried == self.options.retries:
                     raise UnansweredError(fault.detail) from None
                 self._check_ended()  # a server may ask to wait for minutes
-                self._tell("retry", fault.detail)
-                # full jitter: workers that failed together must not come back together
+                self._emit("retry", fault.detail)
+                # full jitter, so that workers that failed together do not come back together (Brooker, "Exponential
+                # Backoff and Jitter", AWS Architecture Blog, 2015)
                 longest = min(self.options.backoff * (1.0 if fault.wait else 2.0**tried), LONGEST_BACKOFF)
                 await asyncio.sleep(fault.wait + random.uniform(0.0, longest))
                 tried += 1
@@ -133,6 +138,7 @@ class Sender:
         estimate = prompt_tokens(request)
         bound = self._cost(request, estimate, request.max_tokens)
         self._check_ended()
+        # the bounds after the rate limit: from `_admit` to `_reserved` nothing waits, so no two spend the same rest
         await self.limits.acquire(estimate + request.max_tokens)
         await self._admit(bound)
         body = request.body(mode, attempt)
@@ -146,8 +152,10 @@ class Sender:
         finally:
             self.sending.discard(task)
             self._reserved -= bound
+            # a new event each time: it wakes all who wait now, and nobody who comes later
             self._returned.set()
             self._returned = asyncio.Event()
+        # not after a failure: what the server counted for that try is not known
         self.limits.correct(estimate + request.max_tokens, found.prompt_tokens + found.completion_tokens)
         self.tally.prompt_tokens += found.prompt_tokens
         self.tally.completion_tokens += found.completion_tokens
@@ -170,24 +178,24 @@ class Sender:
             raise EndedError
 
     def _falls_back(self, mode: str, rejected: RejectedError) -> bool:
-        """Whether the request can go again in a form that the server may know; tells it the first time."""
+        """Whether the request can go again in a form that the server may know; reports it the first time."""
         if "max_completion_tokens" in rejected.detail:  # OpenAI's reasoning models want another name
             known, self._length_name = self._length_name != "max_tokens", "max_completion_tokens"
             if not known:
-                self._tell("fallback", "max_completion_tokens in place of max_tokens")
+                self._emit("fallback", "max_completion_tokens in place of max_tokens")
             return not known
         if rejected.status not in (400, 422) or mode == MODES[-1] or not NAMES_FORM.search(rejected.detail):
             return False
         if self._mode == mode:
             self._mode = MODES[MODES.index(mode) + 1]
-            self._tell("fallback", f"{self._mode} in place of {mode}: {rejected.detail}")
+            self._emit("fallback", f"{self._mode} in place of {mode}: {rejected.detail}")
         return True
 
     def _cost(self, request: ChatRequest, prompt: int, completion: int) -> float:
         price = self.options.price
         return price(request.model, prompt, completion) if price is not None else 0.0
 
-    def _tell(self, kind: str, detail: str = "") -> None:
+    def _emit(self, kind: str, detail: str = "") -> None:
         self.report(Event(kind, detail, self.tally))
 
 

@@ -122,6 +122,7 @@ def audit_texts(panel: Panel, plan: AuditPlan, *, ngrams: int = 2) -> Audit:
     """
     text_pairs, names = panel.text_pairs, [judge.name for judge in panel.judges]
     probed = probe(panel, seed=_fold_seed(plan), stacked=names)
+    # with one judge there is nothing to combine
     headline = STACKED if STACKED in probed.texts else names[0]
     positives, negatives = _given_texts(text_pairs, probed.texts[headline], plan.top)
     pairs = _given_pairs(text_pairs, probed.pairs[headline], plan.top) if headline in probed.pairs else []
@@ -132,6 +133,7 @@ def audit_texts(panel: Panel, plan: AuditPlan, *, ngrams: int = 2) -> Audit:
         pairs=len(text_pairs.pairs),
         judges=names,
         judge=headline,
+        # the fold seed serves the bootstrap too: the two draw under different names
         estimates=estimates(text_pairs, probed, bootstrap=plan.bootstrap, seed=_fold_seed(plan)),
         ngrams=leaking_ngrams(text_pairs.captions, text_pairs.labels, ngrams=ngrams, top=plan.top),
         giveaways=style_giveaways(text_pairs.captions, text_pairs.labels),
@@ -143,7 +145,7 @@ def audit_texts(panel: Panel, plan: AuditPlan, *, ngrams: int = 2) -> Audit:
 
 
 def measurable(panel: Panel, plan: AuditPlan) -> tuple[str, ...]:
-    """The bias metrics that `audit_texts` can measure: no paired accuracy where two folds may hold all pairs but one.
+    """The bias metrics that `audit_texts` can measure; paired accuracy needs two pairs outside any two folds.
 
     Raises:
         InputError: if the texts cannot be judged (see `crossfit.fold_of_texts`).
@@ -160,7 +162,7 @@ def _fold_seed(plan: AuditPlan) -> str:
 def keep_of(
     text_pairs: TextPairs, keep: Sequence[bool] | np.ndarray, keep_pairs: Sequence[bool] | np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Verdicts on rows of the tables as verdicts on texts and pairs: kept where one of their rows is.
+    """Turns verdicts on rows of the tables into verdicts on texts and pairs: each is kept if any of its rows is.
 
     Args:
         text_pairs: of the tables.
@@ -172,6 +174,7 @@ def keep_of(
     """
     texts = np.zeros(len(text_pairs.captions), dtype=bool)
     texts[text_pairs.text_of[np.asarray(keep, dtype=bool)]] = True
+    # without verdicts on pairs every pair is kept, whose texts are
     pairs = np.full(len(text_pairs.pairs), keep_pairs is None)
     if keep_pairs is not None:
         pairs[text_pairs.pair_of[np.asarray(keep_pairs, dtype=bool)]] = True
@@ -180,6 +183,7 @@ def keep_of(
 
 def count_duplicates(text_pairs: TextPairs) -> Duplicates:
     """How often texts repeat, letter for letter."""
+    # wordings, not texts: the same words for two images count as a repetition here
     by_class = [
         Counter(text_pairs.captions[row] for row in np.flatnonzero(text_pairs.labels == label)) for label in (1, 0)
     ]
@@ -189,6 +193,7 @@ def count_duplicates(text_pairs: TextPairs) -> Duplicates:
         repeated_positives=positives,
         repeated_negatives=negatives,
         equal_pairs=sum(text_pairs.captions[a] == text_pairs.captions[b] for a, b in text_pairs.pairs.tolist()),
+        # a subset has no `text_of`: the rows of the tables are not known there
         merged_rows=len(text_pairs.text_of) - len(text_pairs.captions) if len(text_pairs.text_of) else None,
     )
 
@@ -198,6 +203,7 @@ def _given_texts(text_pairs: TextPairs, logits: np.ndarray, top: int) -> tuple[l
     found = []
     for label, sign in ((1, 1), (0, -1)):
         rows = np.flatnonzero(text_pairs.labels == label)
+        # a negative is given away by a low logit: the sign makes it a high one
         order = rows[_descending(sign * logits[rows])]
         chosen = _first_of_each(order.tolist(), lambda row: text_pairs.captions[row], top)
         found.append(

@@ -46,7 +46,7 @@ class Certificate:
         estimates: of fresh probes on what was kept.
         control: the same on equally many texts (or pairs) drawn at random.
         known: what the filter's out-of-fold scores, from judges fitted before anything was dropped, reach on what was
-            kept ("auc" or "paired_accuracy"): who has learnt the writer's habits elsewhere still knows some of them.
+            kept ("auc" or "paired_accuracy"). A judge that learnt the writer's habits elsewhere can still use some.
     """
 
     unit: str
@@ -89,6 +89,7 @@ def certify(panel: Panel, filtered: Filtered, plan: CertificatePlan, *, seed: in
     control: list[Estimate] = []
     try:
         kept = probes.subset(filtered.keep, filtered.pair_keep)
+        # other folds than the filter's: what it kept, it kept by what the judges of its own folds said
         found = _measure(kept, [f"certificate {seed} {i}" for i in range(plan.seeds)], plan.bootstrap, bootstrap_seed)
         drawn = probes.subset(*_control(panel.text_pairs, filtered, seed))
         control = _measure(drawn, [f"control {seed}"], plan.bootstrap, bootstrap_seed)
@@ -148,11 +149,13 @@ def _control(text_pairs: TextPairs, filtered: Filtered, seed: int) -> tuple[np.n
         chosen = random_subset(text_pairs.labels, filtered.keep, keys, seed)
     else:
         keys = [f"{first} {second}" for first, second in text_pairs.pairs]
+        # pairs of each type as many, since types differ in how far text alone leads
         chosen = random_subset(text_pairs.pair_types.astype(str), filtered.pair_keep, keys, seed)
     return texts_and_pairs(text_pairs, filtered.unit, chosen)
 
 
 def _known(text_pairs: TextPairs, filtered: Filtered) -> dict[str, float]:
+    # scores from before anything was dropped, where the estimates come from judges that saw only what was kept
     if filtered.unit == "text":
         return {"auc": auc(filtered.oof_score[filtered.keep], text_pairs.labels[filtered.keep])}
     chance = filtered.pair_score[filtered.pair_keep]

@@ -78,6 +78,7 @@ def filter_texts(panel: Panel, plan: FilterPlan) -> Filtered:
     Raises:
         InputError: if the plan contradicts itself, the texts cannot be judged, or nothing would be kept.
     """
+    # for calls from Python: a configuration was checked when it was read
     for fault in plan.faults(""):
         raise InputError(fault)
     judged = judge_texts(panel, unit=plan.unit, seed=plan.seed)
@@ -96,6 +97,7 @@ def _choose(panel: Panel, judged: Judged, plan: FilterPlan) -> Chosen:
         constant = search_constant(panel, judged, plan) if plan.constant is None else plan.constant
         probability = keep_probabilities(judged, constant, plan.per_type)
         return Chosen(draw(probability, judged.keys, plan.seed), probability, constant)
+    # groups shrink alike: the types, or else the two classes
     groups = judged.groups if plan.per_type else [str(label) for label in judged.labels]
     if plan.rule == "top_fraction":
         keep = top_fraction(judged.oof_score, groups, judged.labels, judged.keys, plan.top_fraction)
@@ -119,6 +121,7 @@ def _of_texts(text_pairs: TextPairs, judged: Judged, chosen: Chosen) -> Filtered
         keep_probability=chosen.probability,
         keep=keep,
         pair_fold=judged.fold[first],
+        # 0 / 0 where both texts are certain, and of one class
         pair_score=score / np.maximum(score + other, np.finfo(float).tiny),
         pair_keep_probability=chosen.probability[first] * chosen.probability[second],
         pair_keep=keep_pairs,
@@ -131,6 +134,7 @@ def _of_pairs(text_pairs: TextPairs, judged: Judged, chosen: Chosen, unit: str) 
     texts = len(text_pairs.captions)
     ends = text_pairs.pairs.T.ravel()
     count = np.bincount(ends, minlength=texts)
+    # a pair's score is the chance of its first text, so that the second has what is left of 1
     total = np.bincount(ends, np.concatenate([judged.oof_score, 1 - judged.oof_score]), minlength=texts)
     with np.errstate(divide="ignore"):  # a pair that is kept for certain: log(0), and a chance of 1
         none = np.exp(np.bincount(ends, np.tile(np.log1p(-chosen.probability), 2), minlength=texts))
@@ -175,6 +179,7 @@ def _predictability(panel: Panel, plan: FilterPlan) -> Callable[[np.ndarray, int
 def _ask_texts(panel: Panel, kept: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The texts of fold 1, and whether the first judge, fitted on the kept texts of fold 0, is right about each."""
     judge, text_pairs = panel.judges[0], panel.text_pairs
+    # -1 takes a text out of the fit, and leaves it among those that are asked about
     part = replace(text_pairs, labels=np.where(kept, text_pairs.labels, -1))
     scorer = fit_judge(judge, panel.encoded[judge.name], part, "text", fold == 0)
     rows = np.flatnonzero(fold == 1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from negatives.judging.bias_metrics import auc
-from negatives.judging.linear import TOKEN_PATTERN
+from negatives.judging.linear import MARKS, TOKEN_PATTERN
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def leaking_ngrams(
     words, count = _ngram_counts(texts, labels, ngrams)
     if not len(words):
         return {"positive": [], "negative": []}
+    # the paper's names: y (here count), alpha, and the smoothed count y + alpha against all others of its class
     alpha = prior * count.sum(axis=0) / count.sum()
     smooth = count + alpha
     rest = count.sum(axis=1, keepdims=True) + prior - smooth
@@ -83,6 +84,7 @@ def _ngram_counts(texts: Sequence[str], labels: np.ndarray, ngrams: int) -> tupl
     from sklearn.feature_extraction.text import CountVectorizer
 
     counter = CountVectorizer(binary=True, ngram_range=(1, ngrams), token_pattern=TOKEN_PATTERN, dtype=np.int32)
+    # scikit-learn refuses texts without any word
     if not any(re.search(TOKEN_PATTERN, text) for text in texts):
         return np.empty(0, dtype=object), np.empty((2, 0))
     matrix = counter.fit_transform(texts)
@@ -109,7 +111,7 @@ SHARES: dict[str, Callable[[str, Sequence[str]], bool]] = {
     "capital first": lambda text, words: text.lstrip()[:1].isupper(),
     "full stop last": lambda text, words: text.rstrip().endswith("."),
     "another mark last": lambda text, words: text.rstrip().endswith(tuple("!?…;:,-")),
-    "quotes, brackets, other marks": lambda text, words: any(mark in "'\"’“”-;:!?()/&" for mark in text),
+    "quotes, brackets, other marks": lambda text, words: any(mark in MARKS for mark in text),
     "digits": lambda text, words: any(letter.isdigit() for letter in text),
     "space at an end": lambda text, words: text != text.strip(),
     "double space": lambda text, words: "  " in text.strip(),
@@ -131,6 +133,7 @@ def style_giveaways(texts: Sequence[str], labels: np.ndarray) -> list[Giveaway]:
     """
     kinds = {**dict.fromkeys(MEANS, "mean"), **dict.fromkeys(SHARES, "share")}
     functions = [*MEANS.values(), *SHARES.values()]
+    # one pass over the texts: each is split into words once for all habits
     values = np.empty((len(texts), len(functions)))
     for row, text in enumerate(texts):
         words = re.findall(TOKEN_PATTERN, text.lower())

@@ -72,6 +72,7 @@ def harmonise(positive: str, negative: str) -> str:
     pieces = own.pieces[: 2 * start]
     for gap, word in zip(gaps, [*words, ""], strict=False):
         pieces += (gap, word)
+    # pieces alternate gap, word, gap, ...: word i is piece 2 i + 1, and the gap before it piece 2 i
     pieces += own.pieces[2 * own_end + 1 :] if stop else [_tail(text.gaps[-1], own.gaps[-1])]
     return "".join(pieces)
 
@@ -135,6 +136,7 @@ def _cased(text: Split, own: Split, places: range, own_places: range) -> list[st
     words = []
     for place in places:
         word, own_place = text.words[place], place_of.get(text.keys[place])
+        # the positive's first word is no model where its capital is the sentence's
         if own_place is not None and (own_place > 0 or not opening.isupper()):
             word = own.words[own_place]
         elif recase is not None:
@@ -189,6 +191,7 @@ def _respaced(gap: str, comma: str, there: str | None) -> str:
         comma: how the positive writes a comma between words; a blank where it has none.
         there: the positive's gap at the same place, where places correspond.
     """
+    # a positive without commas is the writer's style; other marks may carry meaning, and stay
     if "," in gap and comma == " ":
         gap = gap.replace(",", "") or " "
     marks = gap.split()

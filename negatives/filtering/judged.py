@@ -33,8 +33,8 @@ class Judged:
 def judge_texts(panel: Panel, *, unit: str, seed: int) -> Judged:
     """Cross-fits the judges by image and combines them.
 
-    With unit "both", the judges of single texts join those of pairs, by the difference of what they say of the two: a
-    pair is then dropped for what gives away either text as well as for what the two give away side by side.
+    With unit "both", judges that were fitted on single texts judge pairs too, by the difference of their two scores. A
+    pair is then dropped for what gives away either text, as well as for what the two give away side by side.
 
     Args:
         panel: judges and texts.
@@ -74,6 +74,7 @@ def _of_pairs(panel: Panel, fold: np.ndarray, logits: np.ndarray, *, one_draw_pe
     # pairs go: that one of them is kept would be likely. Where texts have to be balanced too, its pairs share a draw.
     parts = texts.pairs[:, :1] if one_draw_per_positive else texts.pairs
     keys = ["\n".join(texts.key(text) for text in part) for part in parts]
+    # the first text of a pair is its positive, so that every pair has label 1
     ones = np.ones(len(texts.pairs), dtype=np.int64)
     return Judged(fold, _chance(logits), ones, [str(name) for name in texts.pair_types], keys)
 

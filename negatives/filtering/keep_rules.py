@@ -35,6 +35,7 @@ def overlap(oof_score: np.ndarray, labels: np.ndarray, constant: float | np.ndar
     [0.25, 1.0, 1.0, 0.25]
     """
     own = np.where(np.asarray(labels) == 1, oof_score, 1.0 - np.asarray(oof_score))
+    # tiny keeps the division finite: a text whose own class has chance 0 is kept for certain
     return np.minimum(1.0, constant * (1.0 - own) / np.maximum(own, np.finfo(float).tiny))
 
 
@@ -66,6 +67,7 @@ def draw(keep_probability: np.ndarray, keys: Sequence[str], seed: int | str) -> 
     Rows with one key share a draw, and what a smaller probability keeps, a larger one keeps too: along a search for the
     constant, the kept sets are nested.
     """
+    # a hash on the unit interval, and no generator, whose draws would depend on the order of rows
     uniform = _hashes(f"draw {seed}", keys) / 2.0**64
     return uniform < keep_probability
 
@@ -139,7 +141,9 @@ def aflite(
         scores = predictability(keep, number)
         dropped = 0
         for rows in members:
+            # of the group as it was, not of what is left: rounds together drop no more than `fraction`
             room = math.floor(fraction * len(rows) + 1e-9) - int((~keep[rows]).sum())
+            # one at least, or a group of fewer than 1 / slice_fraction rows would never shrink
             size = min(room, max(1, math.floor(slice_fraction * len(rows))))
             candidates = rows[keep[rows] & (scores[rows] >= drop_threshold)]
             ranked = candidates[np.lexsort((ties[candidates], -scores[candidates]))][: max(0, size)]
@@ -166,6 +170,7 @@ def random_subset(labels: np.ndarray, keep: np.ndarray, text_ids: Sequence[str],
         [N] bool, True = kept; a function of the seed, the ids and the numbers kept, not of the rows' order.
     """
     labels, keep = np.asarray(labels), np.asarray(keep, dtype=bool)
+    # by hash, as in `draw`, and under another name: the control must not follow the filter's own draws
     draws = _hashes(f"random_subset {seed}", text_ids)
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):

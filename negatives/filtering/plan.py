@@ -5,7 +5,6 @@ Nothing heavy is imported here: help pages and checks of a configuration read th
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -28,6 +27,7 @@ class FilterPlan:
     unit: str = field(default="text", metadata={"choices": tuple(UNITS)})
     """text: judges single texts, for losses that do (lm, binary, itm). pair: judges a positive beside its negative,
     for losses and benchmarks that compare. both: satisfies the two."""
+    # default overlap: top_fraction over-corrects on ChatGPT's negatives (docs/text-bias.md)
     rule: str = field(default="overlap", metadata={"choices": RULES})
     """overlap: keeps with probability proportional to the odds of the other class. top_fraction: drops the most
     confidently judged (LLaVA-score). aflite: drops, again and again, what the first judge predicts (AFLite)."""
@@ -58,9 +58,12 @@ class FilterPlan:
         for key, known in (("unit", UNITS), ("rule", RULES)):
             value = getattr(self, key)
             if value not in known:
-                near = difflib.get_close_matches(value, known, n=1)
-                hint = f". Did you mean {near[0]}?" if near else ""
+                from negatives.tables.files import nearest_name  # with pyarrow, for which a help page must not wait
+
+                near = nearest_name(value, known)
+                hint = near and f".{near}"
                 yield f"`{place}{key}` must be one of {', '.join(known)}, got {value!r}{hint}"
+        # aflite drops by one judge's answers, about texts or about pairs
         if self.rule == "aflite" and self.unit == "both":
             yield f"`{place}unit` must be text or pair where `{place}rule` is aflite, got both"
 
@@ -77,6 +80,7 @@ class CertificatePlan:
     """The same for the transformer probe, whose estimates vary more."""
     seeds: int = field(default=3, metadata={"min": 1})
     """Fold seeds that each probe's estimate is the mean of."""
+    # probes are combined, which takes three folds: one to score, one to combine for, one to learn from
     folds: int = field(default=5, metadata={"min": 3})
     """Folds of each."""
     bootstrap: int = field(default=200, metadata={"min": 20})

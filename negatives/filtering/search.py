@@ -18,6 +18,7 @@ from negatives.judging.text_pairs import TextPairs
 from negatives.tables.files import InputError
 
 LARGEST_CONSTANT = 8.0
+# halvings of [0, log 8]: the last bracket is 0.065 wide, a factor of 1.07
 SEARCH_STEPS = 5
 MOST_SEARCH_FOLDS = 3  # probes learn from two thirds then; those of a certificate, being combined, from three fifths
 MIN_SLOPE = 0.01  # of what a judge reaches against log(constant); less is noise
@@ -27,8 +28,8 @@ def search_constant(panel: Panel, judged: Judged, plan: FilterPlan) -> float:
     """The largest constant of `overlap` with which no fresh judge reaches more than the target on what is kept.
 
     Constants below 1 are not tried: at 1 the two classes are equal already as far as the judge can tell, and below it
-    fresh judges fall under 0.5. Each judge is asked alone: what it reaches falls with the constant, while judges
-    combined turn one that has fallen below 0.5 around, and rise again.
+    fresh judges fall under 0.5. Each judge is measured alone: its value falls as the constant falls. That of a
+    combination does not: it inverts a judge that has fallen below 0.5, and rises again.
 
     Args:
         panel: judges and texts.
@@ -42,6 +43,7 @@ def search_constant(panel: Panel, judged: Judged, plan: FilterPlan) -> float:
         InputError: if there are too few texts, pairs or images to probe even with everything kept.
     """
     searching = replace(panel, judges=quick_judges(panel.judges), folds=min(MOST_SEARCH_FOLDS, panel.folds))
+    # everything kept is within the target already
     if max(_reached(searching, judged, plan, math.inf, 0)) <= plan.search_target:
         return math.inf
     # by halves, on the logarithm, since the constant is a factor
@@ -118,8 +120,10 @@ def _reached(panel: Panel, judged: Judged, plan: FilterPlan, constant: float, st
 def _crossing(tried: Sequence[tuple[float, list[float]]], target: float) -> float:
     """Where the first of the lines through each judge's noisy values reaches the target, near what was tried."""
     places, values = np.array([place for place, _ in tried]), np.array([reached for _, reached in tried])
+    # a line for each judge at once: `values` is [steps, judges], and polyfit takes a column each
     slopes, offsets = np.polyfit(places, values, 1)
     rising = slopes > MIN_SLOPE
     crossings = (target - offsets[rising]) / slopes[rising]
+    # the lines are trusted a little below what was tried, not far from it
     lowest = max(0.0, float(places.min()) - 0.2)
     return float(np.clip(crossings.min(), lowest, places.max())) if rising.any() else float(places.max())

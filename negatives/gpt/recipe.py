@@ -86,7 +86,9 @@ class PromptRecipe:
     version: str = "v1"
 
     def __post_init__(self) -> None:
+        # the dataclass is frozen; after this, equal recipes are equal whatever the order of their types
         object.__setattr__(self, "types", in_order(self.types))
+        # for its refusals: a recipe that cannot be asked fails here, before any request
         system_text(self.types, self.count, self.version)
 
     def request(self, caption: str) -> ChatRequest:
@@ -128,6 +130,7 @@ def requests_for(captions: pa.Table, recipe: PromptRecipe) -> Iterator[tuple[int
     Yields:
         The row in which the text comes first, and its request.
     """
+    # one array: a chunked one finds its chunk anew for every row
     texts = captions["caption"].combine_chunks()
     for row in np.flatnonzero(_is_first(texts)):
         yield int(row), recipe.request(texts[int(row)].as_py())
@@ -152,6 +155,7 @@ def rows_from(
     for start in range(0, len(captions), batch_size):
         block = captions.slice(start, batch_size).select(CAPTION_COLUMNS).to_pylist()
         tables: tuple[_Table, _Table, _Table, _Table] = ([], [], [], [])
+        # by rows of the whole table: `images` and `first` know those
         for row, caption in enumerate(block, start):
             key = recipe.request(caption["caption"]).key  # made again, for keeping all requests would take the memory
             answers = cache.answers(key)
@@ -175,6 +179,7 @@ class _Parsed(NamedTuple):
 
 
 def _parsed(answers: list[Answer], recipe: PromptRecipe, attempts: int) -> _Parsed:
+    # the cache is asked with the attempts of this run: fewer than those that were made settle a request too
     answer = final_answer(answers, attempts)
     if answer is None:
         last = f"{len(answers)} of {attempts} attempts, the last {answers[-1].outcome}" if answers else "no answer"
@@ -201,6 +206,7 @@ def _written(
     """The rows of a caption's paraphrases and negatives; `true` are the bare words of the image's captions."""
     paraphrases: _Table = []
     negatives: _Table = []
+    # a copy, since paraphrases are taken out of it
     texts = dict(parsed.texts)
     for number, text in enumerate(texts.pop(PARAPHRASE, ())):
         name = f"{caption['caption_id']}:{PARAPHRASE}:{number}"
@@ -242,6 +248,7 @@ class _Images:
         self._texts = captions["caption"].combine_chunks()
         self._image = captions["image_id"].combine_chunks().dictionary_encode().indices.to_numpy()
         self._rows = np.argsort(self._image, kind="stable")
+        # one start more than there are images: the end of the last one
         self._starts = np.searchsorted(self._image[self._rows], np.arange(self._image.max(initial=-1) + 2))
 
     def captions_of(self, row: int) -> set[str]:

@@ -73,6 +73,7 @@ def estimate(
             continue
         if fixed is None:
             schema = json.dumps(request.schema)
+            # system message and schema are the same in all requests of a recipe
             fixed = CHAT_TOKENS + estimate_tokens(request.messages[0][1]) + estimate_tokens(schema)
         requests += 1
         user = estimate_tokens(request.messages[1][1])
@@ -103,9 +104,11 @@ class Summary:
         self._captions += rows.captions
         kinds = rows.negatives["negative_type"].to_pylist() + [PARAPHRASE] * len(rows.paraphrases)
         sources = [*rows.negatives["caption_id"].to_pylist(), *rows.paraphrases["source_caption_id"].to_pylist()]
+        # negatives first, then paraphrases, in all three lists
         reasons = [*rows.negatives["rejected"].to_pylist(), *rows.paraphrases["rejected"].to_pylist()]
         for kind, reason in zip(kinds, reasons, strict=True):
             self._texts[kind][reason or "valid"] += 1
+        # a set: a caption with two valid texts of a type is served once
         valid = {(kind, source) for kind, source, reason in zip(kinds, sources, reasons, strict=True) if not reason}
         self._served.update(kind for kind, _ in valid)
         for row in rows.unwritten.select(["negative_type", "outcome"]).to_pylist():
@@ -158,6 +161,7 @@ class Summary:
     def _cost(self, prices: Mapping[str, Any] | None, batch: bool) -> float | None:
         total = 0.0
         for model, spent in self._answers.items():
+            # first the name that was asked for, which a price given by hand has; servers answer with that of a snapshot
             price = price_of(self.recipe.model, prices, batch=batch) or price_of(model, prices, batch=batch)
             if price is None:
                 return None

@@ -2,7 +2,8 @@
 
 0.5 is what a coin reaches in both. Neither stands for the other: texts that say nothing one by one may still give the
 label away side by side, where what a pair shares cancels. Intervals are 95 % percentile bootstrap intervals, with
-images drawn with replacement: an image's texts are alike, and drawing texts would make the intervals too narrow.
+images drawn with replacement (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13): an image's
+texts are alike, and drawing texts would make the intervals too narrow.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from negatives.tables.randomness import generator_for
 
 BIAS_METRICS = ("auc", "paired_accuracy")
 STACKED = "stacked"
+# no type can be called so: `captions.is_type_name` refuses it
 ALL = "all"
 TIE = 1e-9  # logits of pairs closer than this look equal: sums in another order differ in their last digits
 
@@ -37,7 +39,7 @@ class Estimate:
 
     Attributes:
         metric: one of `BIAS_METRICS`.
-        judge: which judge, or "stacked" for all n-gram and surface judges together.
+        judge: which judge, or "stacked" for several combined.
         negative_type: a type, or "all".
         value, low, high: in [0, 1]; 0.5 is a coin. NaN where nothing could be measured, None for an interval that was
             not asked for.
@@ -133,6 +135,7 @@ def enough_pairs(text_pairs: TextPairs, fold: np.ndarray) -> bool:
         text_pairs: texts and pairs.
         fold: [U] fold of each text.
     """
+    # the worst fit leaves out the two folds with the most pairs
     counts = np.sort(np.bincount(fold[text_pairs.pairs[:, 0]], minlength=int(fold.max()) + 1))
     return bool(counts[:-2].sum() >= 2)
 
@@ -142,24 +145,20 @@ def fits(judges: int, folds: int, metrics: int = 2, *, stacked: bool = True) -> 
     return judges * metrics * (folds * (folds - 1) // 2 if stacked else folds)
 
 
-def estimates(
-    text_pairs: TextPairs, *probed: Probed, bootstrap: int, seed: int | str, by_type: bool = True
-) -> list[Estimate]:
+def estimates(text_pairs: TextPairs, *probed: Probed, bootstrap: int, seed: int | str) -> list[Estimate]:
     """AUC and paired accuracy of each judge, over all negatives and for each type.
 
-    A type's AUC is that of its negatives against the positives that they are paired with: types may come from other
-    sources than each other, and that is not what tells the classes apart. A type without pairs has all positives.
+    A type's AUC is that of its negatives against the positives that they are paired with. Types may come from different
+    sources, and a difference between sources must not count as one between the classes. A type without pairs is
+    measured against all positives.
 
     Args:
         text_pairs: what was probed.
         probed: what the judges said, once or with several fold seeds: the values are means over these.
         bootstrap: resamples behind each interval; 0 for none.
         seed: of the bootstrap.
-        by_type: whether to break down by negative type.
     """
-    types = [ALL]
-    if by_type:
-        types += sorted({str(negative_type) for negative_type in text_pairs.types[text_pairs.labels == 0]})
+    types = [ALL, *sorted({str(negative_type) for negative_type in text_pairs.types[text_pairs.labels == 0]})]
     # the same resamples for every judge and type, so that their intervals can be compared
     weights = list(image_weights(len(text_pairs.image_ids), bootstrap, seed))
     found = [
@@ -234,8 +233,9 @@ def auc(scores: np.ndarray, labels: np.ndarray, weight: np.ndarray | None = None
 
 def auc_of(scores: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray | None], float]:
     """`auc` as a function of the weights alone, so that a bootstrap sorts the scores once."""
-    # The Mann-Whitney statistic: equal scores share a rank, and for each rank the negatives below it count once, those
-    # at it one half. Against all pairs of texts this is linear in the texts once they are sorted.
+    # The Mann-Whitney statistic (Hanley and McNeil, Radiology 143, 1982): equal scores share a rank,
+    # and for each rank the negatives below it count once, those at it one half. Against all pairs of texts this is
+    # linear in the texts once they are sorted.
     _, rank = np.unique(scores, return_inverse=True)
     is_positive = labels == 1
 
@@ -260,6 +260,7 @@ def image_weights(images: int, resamples: int, seed: int | str) -> Iterator[np.n
 
 def _ends(resampled: Sequence[float]) -> tuple[float | None, float | None]:
     """Ends of the 95 % percentile interval; None where no resample could be measured."""
+    # a resample may draw no image with a text of one class, and has no AUC then
     present = [number for number in resampled if not np.isnan(number)]
     if not present:
         return None, None

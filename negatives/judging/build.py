@@ -21,6 +21,7 @@ def build_judges(names: Sequence[str], settings: JudgeSettings) -> list[Judge]:
     Raises:
         InputError: a name is unknown or repeated, or none is given.
     """
+    # for calls from Python: a configuration was checked when it was read
     for fault in faults_of_names(names, "judges"):
         raise InputError(fault)
     return [_builder(name)(settings) for name in names]

@@ -19,7 +19,9 @@ from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs, fold_of
 from negatives.tables.files import InputError, quoted
 
-_LOOSE = 100.0  # scikit-learn's C, for a few weights on thousands of rows: next to no penalty, yet always a solution
+_WEAK_PENALTY = (
+    100.0  # scikit-learn's C, for a few weights on thousands of rows: next to no penalty, yet always a solution
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,6 +40,7 @@ def fold_of_texts(text_pairs: TextPairs, folds: int, seed: int | str) -> np.ndar
             f"The judge needs texts of both classes, got {counts[1]} positives and {counts[0]} negatives. "
             "Give captions together with their negatives, or keep more of them."
         )
+    # no feature would be left to fit on
     if len(set(text_pairs.captions)) == 1:
         raise InputError(
             f"The judge needs texts that differ, got {len(text_pairs.captions)} times "
@@ -60,6 +63,7 @@ def fold_scores(panel: Panel, judge: Judge, *, unit: str, fold: np.ndarray) -> n
 
     def score_fold(number: int) -> None:
         rows = np.flatnonzero(fold == number)
+        # each thread writes the rows of its own fold, so that no lock is needed
         scores[rows] = fit_judge(judge, panel.encoded[judge.name], panel.text_pairs, unit, fold != number)(rows)
         panel.advance()
 
@@ -114,6 +118,7 @@ def held_out_scores(panel: Panel, judge: Judge, *, unit: str, fold: np.ndarray) 
         inside = fold[rows]
         for number, other in ((first, second), (second, first)):
             scores[number, rows[inside == other]] = scored[inside == other]
+            # K - 1 models did not see the fold: one for each other fold
             scores[number, rows[inside == number]] += scored[inside == number] / (folds - 1)
     return HeldOut(scores)
 
@@ -145,6 +150,7 @@ def fit_judge(judge: Judge, encoded: Any, text_pairs: TextPairs, unit: str, seen
                 f"({len(text_pairs.pairs)} pairs, {len(text_pairs.image_ids)} images). Give more images with negatives."
             )
         return judge.fit_pairs(encoded, pairs)
+    # -1 marks texts that AFLite has dropped: they are judged, but nothing is learnt from them
     rows = np.flatnonzero(seen & (text_pairs.labels >= 0))
     labels = text_pairs.labels[rows]
     if len(np.unique(labels)) < 2:
@@ -159,8 +165,9 @@ def fit_judge(judge: Judge, encoded: Any, text_pairs: TextPairs, unit: str, seen
 def combine_texts(columns: Sequence[HeldOut], labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """[U] one calibrated logit for each text from several judges' scores, both classes weighing the same.
 
-    For each fold, logistic regression on what the judges say of the other folds (stacking, Wolpert 1992; with one
-    judge, Platt's calibration). Nothing that it is fitted on has seen the fold.
+    For each fold, logistic regression on what the judges say of the other folds: stacking (Wolpert, "Stacked
+    Generalization", Neural Networks 5, 1992), or with one judge the calibration of Platt (1999). Nothing that it is
+    fitted on has seen the fold.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -168,7 +175,8 @@ def combine_texts(columns: Sequence[HeldOut], labels: np.ndarray, fold: np.ndarr
     for number in range(int(fold.max()) + 1):
         features = np.stack([column.scores[number] for column in columns], axis=1)
         inside = fold == number
-        model = LogisticRegression(C=_LOOSE, class_weight="balanced").fit(features[~inside], labels[~inside])
+        # balanced: rule `overlap` needs a chance in which both classes weigh the same, however many texts each has
+        model = LogisticRegression(C=_WEAK_PENALTY, class_weight="balanced").fit(features[~inside], labels[~inside])
         logits[inside] = model.decision_function(features[inside])
     return logits
 
@@ -183,11 +191,12 @@ def combine_pairs(columns: Sequence[HeldOut], pairs: np.ndarray, fold: np.ndarra
         scores = np.stack([column.scores[number] for column in columns], axis=1)
         features = scores[pairs[:, 0]] - scores[pairs[:, 1]]
         inside = pair_fold == number
+        # a fold may hold images without pairs
         if not inside.any():
             continue
         # as in `LinearJudge.fit_pairs`: every other pair the other way round, and no intercept
         first = np.arange((~inside).sum()) % 2 == 0
-        model = LogisticRegression(C=_LOOSE, fit_intercept=False)
+        model = LogisticRegression(C=_WEAK_PENALTY, fit_intercept=False)
         model.fit(features[~inside] * np.where(first, 1, -1)[:, None], first)
         logits[inside] = features[inside] @ model.coef_[0]
     return logits

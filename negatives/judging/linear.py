@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from negatives.judging.settings import JudgeSettings
 
 TOKEN_PATTERN = r"(?u)\b\w+\b"  # scikit-learn's own drops single letters: "a" against "an" is a giveaway
-HASHED = 2**20  # columns that n-grams are hashed into; unlike a vocabulary, a hash sees no other text
+HASH_COLUMNS = 2**20  # columns that n-grams are hashed into; unlike a vocabulary, a hash sees no other text
 CHUNK = 100_000  # texts whose n-grams are counted at a time
+MARKS = "'\"’“”-;:!?()/&"  # punctuation other than the full stop and the comma, which are features of their own
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,15 @@ class LinearJudge:
         """See `Judge.fit_pairs`."""
         from sklearn.linear_model import LogisticRegression
 
-        # every other pair the other way round: the loss is the same, and the solver needs two classes. No intercept: a
-        # pair's logit must change its sign when the two texts change places
+        # Logistic regression on differences: the model of Bradley and Terry (Biometrika 39, 1952). Every other pair the
+        # other way round: the loss is the same, and the solver needs two classes. No intercept: a pair's logit must
+        # change its sign when the two texts change places.
         first = np.arange(len(pairs)) % 2 == 0
         difference = _signed(encoded[pairs[:, 0]] - encoded[pairs[:, 1]], np.where(first, 1, -1).astype(np.float32))
         model = LogisticRegression(C=self.regularisation, solver="newton-cg", max_iter=1000, fit_intercept=False)
         if self.standardised:
-            # scaled about 0, not about the mean: which text of a pair comes first must not matter
+            # scaled about 0, not about the mean: which text of a pair comes first must not matter. 1e-6 is for features
+            # that no pair differs in
             scale = np.sqrt((difference**2).mean(axis=0)) + 1e-6
             return _linear(encoded, model.fit(difference / scale, first).coef_[0] / scale)
         part, used = _columns_in_use(difference)
@@ -84,8 +87,10 @@ def _linear(encoded: Any, weights: np.ndarray, intercept: float = 0.0) -> Scorer
 
 
 def _columns_in_use(features: Any) -> tuple[Any, np.ndarray]:
-    """The features without the columns that no row has, and which are left: a fit must not know of other texts' ones,
-    not even in the order in which it sums."""
+    """The features without empty columns, and the numbers of the columns that are left.
+
+    N-grams of other texts must not change a fit, not even by the order in which it sums.
+    """
     from scipy.sparse import csr_matrix
 
     if isinstance(features, np.ndarray):
@@ -93,6 +98,7 @@ def _columns_in_use(features: Any) -> tuple[Any, np.ndarray]:
     used = np.flatnonzero(np.bincount(features.indices, minlength=features.shape[1]))
     column = np.zeros(features.shape[1], dtype=features.indices.dtype)
     column[used] = np.arange(len(used))
+    # one empty column where no text has an n-gram: scikit-learn refuses a matrix of none
     shape = (features.shape[0], max(1, len(used)))
     return csr_matrix((features.data, column[features.indices], features.indptr), shape=shape), used
 
@@ -113,6 +119,9 @@ def _signed(difference: Any, sign: np.ndarray) -> Any:
 @dataclass(frozen=True)
 class BayesJudge:
     """Naive Bayes: each n-gram of a text adds the log of how much more often it is in positives than in negatives.
+
+    The weights are the log-count ratios of Wang and Manning, "Baselines and Bigrams", ACL 2012, section 2.1, with
+    another divisor: the number of a class's texts, not of its n-grams. No class has a prior weight.
 
     Args:
         features: texts -> 0 or 1 for each n-gram.
@@ -200,7 +209,8 @@ def _hashed(texts: Sequence[str], *, ngrams: tuple[int, int], characters: bool =
         lowercase=not characters,
         token_pattern=TOKEN_PATTERN,
         ngram_range=ngrams,
-        n_features=HASHED,
+        n_features=HASH_COLUMNS,
+        # naive Bayes counts, and counts have no sign
         alternate_sign=False,
         dtype=np.float32,
     )
@@ -216,7 +226,7 @@ SURFACE_FEATURES: dict[str, Callable[[str, Sequence[str]], float]] = {
     "capitals": lambda text, words: float(np.log1p(sum(letter.isupper() for letter in text))),
     "full stop last": lambda text, words: float(text.rstrip().endswith(".")),
     "commas": lambda text, words: float(np.log1p(text.count(","))),
-    "other marks": lambda text, words: float(np.log1p(sum(mark in "'\"’“”-;:!?()/&" for mark in text))),
+    "other marks": lambda text, words: float(np.log1p(sum(mark in MARKS for mark in text))),
     "digits": lambda text, words: float(np.log1p(sum(letter.isdigit() for letter in text))),
     "space at an end": lambda text, words: float(text != text.strip()),
     "double space": lambda text, words: float("  " in text.strip()),

@@ -1,4 +1,4 @@
-"""The panel: judges and the texts before them, which is what every question to judges needs, whatever it asks."""
+"""The panel: judges together with the texts that they are fitted on and asked about."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ class Panel:
             keep: [U] bool.
             keep_pairs: [P] bool; a pair also needs both its texts.
         """
+        # an array of rows, not the mask: token ids are a list, and are indexed by rows
         rows = np.flatnonzero(keep)
         encoded = {judge.name: self.encoded[judge.name][rows] for judge in self.judges}
         return replace(self, text_pairs=self.text_pairs.subset(keep, keep_pairs), encoded=encoded)

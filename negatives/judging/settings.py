@@ -19,6 +19,7 @@ class JudgeSettings:
     judges: list[str] = field(default_factory=lambda: ["word", "char", "surface"])
     """word, char: logistic regression on n-grams. surface: on length, punctuation, casing, repetition. bayes: naive
     Bayes on word n-grams. transformer: a sequence classifier. Several are combined."""
+    # three at least: a fit leaves two folds out, and needs one to learn from
     folds: int = field(default=5, metadata={"min": 3})
     """Folds, by image: no text is judged by a model that saw another text of its image. With K of them, each of
     K (K - 1) / 2 fits sees all but two: 10 are worth their time where pairs are few."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 
 JUDGES: dict[str, str] = {
@@ -25,8 +24,11 @@ def faults_of_names(names: Sequence[str], place: str) -> Iterator[str]:
 Did you mean word?"
     """
     unknown = [name for name in names if name not in JUDGES]
+    # unknown, none, or one twice: all break the one rule that the line states
     if not unknown and names and len(set(names)) == len(names):
         return
-    near = [match for name in unknown for match in difflib.get_close_matches(name, JUDGES, n=1)]
-    hint = f". Did you mean {near[0]}?" if near else ""
+    from negatives.tables.files import nearest_name  # with pyarrow, for which a help page must not wait
+
+    near = next((offer for name in unknown if (offer := nearest_name(name, JUDGES))), "")
+    hint = near and f".{near}"
     yield f"`{place}` must list some of {', '.join(JUDGES)}, each once, got {list(names)}{hint}"

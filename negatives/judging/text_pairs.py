@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from negatives.tables.captions import InputError, quoted, strings
+from negatives.tables.columns import strings
+from negatives.tables.files import InputError, quoted
 from negatives.tables.randomness import hash_of
 
 
@@ -51,6 +52,7 @@ class TextPairs:
 
     def key(self, text: int) -> str:
         """What random draws for a text depend on, beside their seed."""
+        # names, not positions: a text keeps its draw when others come or go
         return "\n".join((self.image_ids[self.images[text]], self.types[text], self.captions[text]))
 
     def subset(self, keep: np.ndarray, keep_pairs: np.ndarray) -> TextPairs:
@@ -62,6 +64,7 @@ class TextPairs:
         """
         place = np.cumsum(keep) - 1  # of each kept text among the kept ones
         pairs = self.pairs[keep_pairs & keep[self.pairs].all(axis=1)]
+        # images of which nothing is kept go: folds are dealt out over those that are left
         used, images = np.unique(self.images[keep], return_inverse=True)
         nothing = np.empty(0, dtype=np.int64)
         return TextPairs(

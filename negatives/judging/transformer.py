@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from negatives.judging.settings import JudgeSettings
 from negatives.tables.files import InputError, quoted
 
-SCORED = 256  # texts scored at a time
-CLIPPED = 1.0  # norm of the gradient
+SCORE_BATCH = 256  # texts scored at a time
+GRADIENT_CLIP = 1.0  # largest norm of the gradient
 
 
 def build_transformer(settings: JudgeSettings) -> TransformerJudge:
@@ -80,8 +80,9 @@ class TransformerJudge:
         """
         if self.settings.checkpoint is None:
             return word_ids(texts, self.settings.max_tokens)
-        with _quiet(), _named(self.settings.checkpoint):
+        with _quiet(), _checkpoint_errors(self.settings.checkpoint):
             tokenizer = AutoTokenizer.from_pretrained(self.settings.checkpoint, trust_remote_code=False)
+        # a tokenizer that does not know its length has 1e30 here
         cut = min(self.settings.max_tokens, tokenizer.model_max_length)
         padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
         # some tokenizers make no token at all of an empty text
@@ -130,7 +131,7 @@ def _trainer(accelerator: str) -> lightning.Trainer:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            gradient_clip_val=CLIPPED,
+            gradient_clip_val=GRADIENT_CLIP,
         )
     except MisconfigurationException as error:
         raise InputError(
@@ -176,22 +177,24 @@ def load_network(checkpoint: str, padding: int) -> nn.Module:
     Raises:
         InputError: it cannot be loaded, or its weights are not those of its encoder.
     """
-    with _named(checkpoint):
+    with _checkpoint_errors(checkpoint):
         network, found = AutoModelForSequenceClassification.from_pretrained(
             checkpoint,
             num_labels=1,
+            # a checkpoint in half precision would be trained in it
             dtype=torch.float32,
+            # a pickled checkpoint, or code beside it, would run whatever it holds
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # of a head for other classes
             output_loading_info=True,
         )
     # Transformers only warns where an encoder finds no weights of its own in a file, and draws them at random
-    odd = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    lacking = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
     # a pooler on top of the encoder is part of the head: models trained without one have none to give
-    odd = {key for key in odd if key.startswith(f"{network.base_model_prefix}.") and ".pooler." not in key}
-    if odd:  # an encoder at random is no pretrained judge, and would only look like a weak one
-        raise InputError(_refusal(checkpoint, f"no weights for {len(odd)} tensors, such as {min(odd)}"))
+    lacking = {key for key in lacking if key.startswith(f"{network.base_model_prefix}.") and ".pooler." not in key}
+    if lacking:  # an encoder at random is no pretrained judge, and would only look like a weak one
+        raise InputError(_refusal(checkpoint, f"no weights for {len(lacking)} tensors, such as {min(lacking)}"))
     network.config.pad_token_id = padding
     return network
 
@@ -208,16 +211,16 @@ def score(network: nn.Module, encoded: TokenIds, device: torch.device) -> np.nda
     # texts of one length together: little padding, and the mask keeps batch mates out of each other's scores
     order = np.argsort(encoded.lengths, kind="stable")
     with torch.inference_mode():
-        for start in range(0, len(order), SCORED):
-            rows = order[start : start + SCORED]
+        for start in range(0, len(order), SCORE_BATCH):
+            rows = order[start : start + SCORE_BATCH]
             ids, mask = (tensor.to(device) for tensor in encoded[rows].padded())
             scores[rows] = network(input_ids=ids, attention_mask=mask).logits[:, 0].double().cpu().numpy()
     return scores
 
 
 @contextmanager
-def _named(checkpoint: str) -> Iterator[None]:
-    """Faults of a checkpoint as InputError."""
+def _checkpoint_errors(checkpoint: str) -> Iterator[None]:
+    """Turns the errors of loading a checkpoint into an InputError that names it."""
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -246,6 +249,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    # whoever calls a judge keeps the levels that were set before
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -16,10 +16,10 @@ from torch import nn
 
 WORD_PATTERN = r"\w+|[^\w\s]"
 PADDING, FIRST, UNKNOWN = range(3)  # tokens of a vocabulary from scratch; its words follow
-SORTED = 16  # batches among which texts are sorted by length
+SORT_WINDOW = 16  # batches among which texts are sorted by length
 DROPOUT = 0.2  # from scratch, of activations and of words
 WEIGHT_DECAY = 0.05
-WARMUP = 0.1  # part of the steps
+WARMUP_SHARE = 0.1  # of the steps
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def word_ids(texts: Sequence[str], max_tokens: int) -> TokenIds:
     counts = Counter(word for row in words for word in set(row))
     known = sorted(word for word, count in counts.items() if count > 1)
     place = {word: UNKNOWN + 1 + position for position, word in enumerate(known)}
+    # DistilBERT's head reads the first token, so that every text has one, even the empty one
     ids = [np.array([FIRST, *(place.get(word, UNKNOWN) for word in row)], dtype=np.int64) for row in words]
     return TokenIds(ids, vocabulary=UNKNOWN + 1 + len(known), padding=PADDING)
 
@@ -145,7 +146,7 @@ def schedule(lengths: np.ndarray, batch_size: int, epochs: int, rng: np.random.G
     for _ in range(epochs):
         order = rng.permutation(len(lengths))
         # sorted within parts, not as a whole: little padding, and still other batch mates in each epoch
-        parts = np.array_split(order, -(-count // SORTED))
+        parts = np.array_split(order, -(-count // SORT_WINDOW))
         order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
         batches = np.array_split(order, count)
         yield from (batches[position] for position in rng.permutation(count))
@@ -160,6 +161,7 @@ def without_words(ids: torch.Tensor, rate: float) -> torch.Tensor:
         ids: [n, L] of n texts, or of n pairs, one text behind the other.
         rate: part of the words of each row.
     """
+    # a draw for each word of the vocabulary, not for each place: a word goes wherever it stands in the pair
     dropped = torch.rand(len(ids), int(ids.max()) + 1, device=ids.device) < rate
     return ids.masked_fill(dropped.gather(1, ids) & (ids > UNKNOWN), UNKNOWN)
 
@@ -177,6 +179,8 @@ def class_weights(labels: np.ndarray) -> np.ndarray:
 def judge_loss(scores: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Binary cross entropy, where the logit is the score of a text, or the difference of the scores of a pair.
 
+    On pairs this is the loss of Bradley and Terry (Biometrika 39, 1952): softplus of the negated margin.
+
     Args:
         scores: [n, 1] of texts, or [n, 2] of pairs.
         labels: [n] 1 or 0; of a pair 1: its first text is the positive.
@@ -193,5 +197,6 @@ def warmup_linear(step: int, steps: int) -> float:
     >>> [round(warmup_linear(step, steps=10), 2) for step in (0, 1, 5, 9, 10)]
     [1.0, 1.0, 0.56, 0.11, 0.0]
     """
-    warmup = max(1, int(WARMUP * steps))
+    warmup = max(1, int(WARMUP_SHARE * steps))
+    # step + 1: at step 0 the rate would be 0, and the batch lost
     return (step + 1) / warmup if step < warmup else max(0.0, (steps - step) / max(1, steps - warmup))

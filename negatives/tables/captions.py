@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from negatives.tables.columns import ID_COLUMNS, check_unique, strings, with_strings
+from negatives.tables.columns import ID_COLUMNS, check_images, check_unique, second_image, strings, with_strings
 from negatives.tables.files import (
     InputError,
     StrPath,
@@ -23,10 +23,8 @@ __all__ = [
     "CAPTION_COLUMNS",
     "NEGATIVE_COLUMNS",
     "InputError",
-    "StrPath",
     "is_type_name",
     "pair_table",
-    "quoted",
     "read_captions",
     "read_jsonl",
     "read_negatives",
@@ -62,13 +60,7 @@ def read_captions(path: StrPath) -> pa.Table:
     table, places = load_table(path, ID_COLUMNS)
     table = with_strings(table, places, path, filled=CAPTION_COLUMNS)
     check_unique(table, "caption_id", places, path)
-    images: dict[str, str] = {}
-    for row, (image_id, image) in enumerate(zip(strings(table, "image_id"), strings(table, "image"), strict=True)):
-        if images.setdefault(image_id, image) != image:
-            raise InputError(
-                f"image_id {quoted(image_id)} must name one image, got {quoted(images[image_id])} and {quoted(image)} "
-                f"({path}, {places(row)}). Give each image an id of its own."
-            )
+    check_images(table, places, path)
     return _without_rejected(table, path)
 
 
@@ -85,6 +77,7 @@ def read_negatives(path: StrPath, captions: pa.Table) -> pa.Table:
             not in `captions`.
     """
     table, places = load_table(path, ID_COLUMNS)
+    # who wrote a negative may be unknown: provenance may be blank, the first four columns may not
     table = with_strings(table, places, path, filled=NEGATIVE_COLUMNS[:4], optional=PROVENANCE_COLUMNS)
     check_unique(table, "negative_id", places, path)
     for row, negative_type in enumerate(strings(table, "negative_type")):
@@ -95,6 +88,7 @@ def read_negatives(path: StrPath, captions: pa.Table) -> pa.Table:
             )
     known = set(strings(captions, "caption_id"))
     rows = zip(strings(table, "caption_id"), _valid(table), strict=True)
+    # a rejected row may name any caption: it is left out below
     foreign = [row for row, (caption_id, valid) in enumerate(rows) if valid and caption_id not in known]
     if foreign:
         example = table["caption_id"][foreign[0]].as_py()
@@ -123,6 +117,7 @@ def text_table(captions: pa.Table, negatives: pa.Table) -> pa.Table:
         `negative:<negative_id>`, `label` is 1 or 0, `negative_type` is "" for positives.
     """
     image_of = dict(zip(strings(captions, "caption_id"), strings(captions, "image_id"), strict=True))
+    # a caption and a negative may bear the same id: the prefix keeps them apart
     text_ids = [f"caption:{name}" for name in strings(captions, "caption_id")]
     text_ids += [f"negative:{name}" for name in strings(negatives, "negative_id")]
     return pa.table(
@@ -146,6 +141,7 @@ def pair_table(captions: pa.Table, negatives: pa.Table) -> pa.Table:
         Columns `caption_id, negative_id, negative_type`, in the order of the negatives; a negative's own caption first.
     """
     positives: dict[str, list[str]] = {caption_id: [caption_id] for caption_id in strings(captions, "caption_id")}
+    # a paraphrase says what its source says, so that what is false of the source is false of it
     if "source_caption_id" in captions.column_names:
         for caption_id, source in zip(
             strings(captions, "caption_id"), strings(captions, "source_caption_id"), strict=True
@@ -154,8 +150,8 @@ def pair_table(captions: pa.Table, negatives: pa.Table) -> pa.Table:
                 positives[source].append(caption_id)
     names = (strings(negatives, name) for name in ("caption_id", "negative_id", "negative_type"))
     rows = [
-        (own, negative, kind)
-        for caption_id, negative, kind in zip(*names, strict=True)
+        (own, negative, negative_type)
+        for caption_id, negative, negative_type in zip(*names, strict=True)
         for own in positives[caption_id]
     ]
     columns = zip(*rows, strict=True) if rows else ((), (), ())
@@ -185,16 +181,14 @@ def with_paraphrases(captions: pa.Table, path: StrPath) -> pa.Table:
     images = dict(zip(strings(captions, "image_id"), strings(captions, "image"), strict=True))
     columns = (strings(table, name) for name in ("caption_id", "source_caption_id", "image_id", "image"))
     for row, (caption_id, source, image_id, image) in enumerate(zip(*columns, strict=True)):
+        # a paraphrase is true of its source's image, and of no other
         if known.get(source) != image_id:
             raise InputError(
                 f"`source_caption_id` must name a caption of the same image, got {quoted(source)} "
                 f"({path}, {places(row)}). Give the captions that these were written for."
             )
         if images[image_id] != image:
-            raise InputError(
-                f"image_id {quoted(image_id)} must name one image, got {quoted(images[image_id])} and {quoted(image)} "
-                f"({path}, {places(row)}). Give each image an id of its own."
-            )
+            raise second_image(image_id, images[image_id], image, f"{path}, {places(row)}")
         if caption_id in known:
             raise InputError(
                 f"`caption_id` {quoted(caption_id)} is a caption's already ({path}, {places(row)}). Rename it."
@@ -213,6 +207,7 @@ def valid_rows(table: pa.Table) -> pa.Table:
 
 def _valid(table: pa.Table) -> list[bool]:
     if "rejected" not in table.column_names:
+        # a table that someone else wrote was not validated
         return [True] * len(table)
     return [not reason for reason in table["rejected"].to_pylist()]
 

@@ -33,7 +33,9 @@ def with_strings(
             f"The table needs column `{missing[0]}`, got {', '.join(table.column_names)} ({path}, {places(0)}). "
             "Add or rename the column."
         )
+    # Parquet and JSONL may hold ids as whole numbers; the tables have strings alone
     for name in (*filled, *optional):
+        # not `isinstance`: a bool is an int too
         values = [str(value) if type(value) is int else value for value in table[name].to_pylist()]
         if name in optional:
             values = ["" if value is None else value for value in values]
@@ -48,6 +50,7 @@ def with_strings(
 
 
 def check_unique(table: pa.Table, column: str, places: Callable[[int], str], path: StrPath) -> None:
+    """Refuses a value that is there twice, with both places."""
     first: dict[str, int] = {}
     for row, value in enumerate(strings(table, column)):
         if first.setdefault(value, row) != row:
@@ -55,3 +58,19 @@ def check_unique(table: pa.Table, column: str, places: Callable[[int], str], pat
                 f"`{column}` must not repeat, got {quoted(value)} twice ({path}, {places(first[value])} and "
                 f"{places(row)}). Remove one row, or rename its id."
             )
+
+
+def check_images(table: pa.Table, places: Callable[[int], str], path: StrPath) -> None:
+    """Refuses an `image_id` with two images: which of them a caption is of could not be known."""
+    images: dict[str, str] = {}
+    for row, (image_id, image) in enumerate(zip(strings(table, "image_id"), strings(table, "image"), strict=True)):
+        if images.setdefault(image_id, image) != image:
+            raise second_image(image_id, images[image_id], image, f"{path}, {places(row)}")
+
+
+def second_image(image_id: str, image: str, other: str, place: str) -> InputError:
+    """The refusal of an `image_id` that names `image` and `other`."""
+    return InputError(
+        f"image_id {quoted(image_id)} must name one image, got {quoted(image)} and {quoted(other)} ({place}). "
+        "Give each image an id of its own."
+    )

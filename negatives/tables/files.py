@@ -63,6 +63,7 @@ def write_table(table: pa.Table, path: StrPath) -> None:
         if suffix == ".parquet":
             pq.write_table(table, temporary)
             return
+        # newline here and below: the same bytes on every system
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             for row in table.to_pylist():
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -112,6 +113,7 @@ def read_jsonl(path: StrPath) -> list[tuple[int, dict[str, Any]]]:
     rows: list[tuple[int, dict[str, Any]]] = []
     number = 0
     try:
+        # -sig: some editors put a byte order mark first
         with open(path, encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
@@ -159,6 +161,7 @@ def load_table(path: StrPath, id_columns: Collection[str]) -> tuple[pa.Table, Ca
 
 
 def _expanded(record: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
+    # with `caption` the line is a row already, whatever else it holds
     if "captions" not in record or "caption" in record:
         yield record
         return
@@ -181,6 +184,7 @@ def _columns(rows: Sequence[dict[str, Any]], path: StrPath, id_columns: Collecti
     # `Table.from_pylist` takes its columns from the first row only
     columns: dict[str, Any] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
+        # a key that a line lacks is null there
         values = [row.get(name) for row in rows]
         if name in id_columns:
             values = [str(value) if type(value) is int else value for value in values]

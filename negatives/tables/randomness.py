@@ -15,6 +15,7 @@ def hash_of(*key: str | int) -> int:
     """
     # NumPy's scalars print differently from the plain values that they equal
     plain = tuple(str(part) if isinstance(part, str) else int(part) for part in key)
+    # `repr` keeps parts apart: ("a", "b") and ("ab",) are two keys. A caption from JSON may hold a lone surrogate.
     return int.from_bytes(blake2b(repr(plain).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 

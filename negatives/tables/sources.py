@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from negatives.tables.captions import CAPTION_COLUMNS
+from negatives.tables.columns import check_images, check_unique, second_image
 from negatives.tables.files import InputError, StrPath, load_table, quoted
 
 FORMATS = ("auto", "table", "jsonl", "coco", "karpathy", "csv", "tsv")
@@ -91,6 +92,7 @@ def _from_json(data: Any, format: str, path: StrPath) -> tuple[Columns, Places]:
                 f"JSON captions must have `images` (COCO with `annotations`, Karpathy with `sentences`), got "
                 f"{quoted(keys or data)} ({path}). Convert it to JSONL, one object a line."
             )
+        # both have `images`; `annotations` are COCO's alone
         format = "coco" if "annotations" in keys else "karpathy"
     return _coco(data, path) if format == "coco" else _karpathy(data, path)
 
@@ -112,7 +114,7 @@ def _coco(data: Any, path: StrPath) -> tuple[Columns, Places]:
     for at, image in _objects(data, "images", str(path)):
         image_id, name = _text_of(image, "id", at), _text_of(image, "file_name", at)
         if images.setdefault(image_id, name) != name:
-            raise _second_image(image_id, images[image_id], name, _place(at))
+            raise second_image(image_id, images[image_id], name, _place(at))
     rows = []
     for at, annotation in _objects(data, "annotations", str(path)):
         image_id = _text_of(annotation, "image_id", at)
@@ -128,6 +130,7 @@ def _coco(data: Any, path: StrPath) -> tuple[Columns, Places]:
 def _karpathy(data: Any, path: StrPath) -> tuple[Columns, Places]:
     rows, names = [], []
     for at, image in _objects(data, "images", str(path)):
+        # COCO has both: `cocoid` is its own id, `imgid` counts the images of the file. Flickr30k has `imgid` alone.
         image_id = _text_of(image, "imgid" if "cocoid" not in image and "imgid" in image else "cocoid", at)
         name = _text_of(image, "filename", at)
         if "filepath" in image:  # Flickr30k has none
@@ -135,6 +138,7 @@ def _karpathy(data: Any, path: StrPath) -> tuple[Columns, Places]:
         split = _text_of(image, "split", at)
         for within, sentence in _objects(image, "sentences", _place(at)):
             rows.append(
+                # `raw` is the caption as it was written; `tokens` has neither capitals nor marks
                 (image_id, name, _text_of(sentence, "sentid", within), _text_of(sentence, "raw", within), split)
             )
             names.append((at[1], within[1]))
@@ -186,6 +190,7 @@ def _delimited(path: StrPath, delimiter: str) -> tuple[Columns, Places]:
         raise InputError(f"A header must not name a column twice, got {quoted(header, 200)} ({path}). Rename one.")
     lines, rows = [], []
     for line, record in records:
+        # csv itself takes rows of any length
         if len(record) != len(header):
             raise InputError(
                 f"A row must have the header's {len(header)} fields, got {len(record)}: {quoted(record)} ({path}, line "
@@ -204,6 +209,7 @@ def _records(path: StrPath, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             # strict, or a quote that is never closed makes one field of the rest of the file
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             for record in reader:
+                # since Python 3.11, csv reads a NUL as text
                 if any("\0" in field for field in record):
                     raise csv.Error("a NUL character")
                 if record:
@@ -247,6 +253,7 @@ def _named(raw: Columns, columns: Mapping[str, str], place: str) -> Columns:
         named["image_id"] = [Path(image).stem if isinstance(image, str) else image for image in named["image"]]
     if "caption_id" not in named:
         named["caption_id"] = _counted(named["image_id"])
+    # the file's other columns stay, but for those that were renamed, or that would be there twice
     taken = {*CAPTION_COLUMNS, *sources.values()}
     return {name: named[name] for name in CAPTION_COLUMNS} | {n: v for n, v in raw.items() if n not in taken}
 
@@ -267,6 +274,7 @@ def _counted(image_ids: Sequence[Any]) -> list[str]:
 
 def _checked(found: Columns, places: Places, path: StrPath) -> pa.Table:
     """The captions table of columns that keep its rules."""
+    # not `columns.with_strings`, which takes a table: a column of several kinds of values makes none
     for name in CAPTION_COLUMNS:
         found[name] = [str(value) if type(value) is int else value for value in found[name]]
         for row, value in enumerate(found[name]):
@@ -275,24 +283,10 @@ def _checked(found: Columns, places: Places, path: StrPath) -> pa.Table:
                     f"`{name}` must be a text that is not blank, got {quoted(value)} ({path}, {places(row)}). "
                     "Fill it in, or remove the row."
                 )
-    first: dict[str, int] = {}
-    images: dict[str, str] = {}
-    for row, (image_id, image, caption_id, _) in enumerate(zip(*(found[n] for n in CAPTION_COLUMNS), strict=True)):
-        if first.setdefault(caption_id, row) != row:
-            raise InputError(
-                f"`caption_id` must not repeat, got {quoted(caption_id)} twice ({path}, {places(first[caption_id])} "
-                f"and {places(row)}). Remove one row, or rename its id."
-            )
-        if images.setdefault(image_id, image) != image:
-            raise _second_image(image_id, images[image_id], image, f"{path}, {places(row)}")
-    return pa.table(found)
-
-
-def _second_image(image_id: str, image: str, other: str, place: str) -> InputError:
-    return InputError(
-        f"image_id {quoted(image_id)} must name one image, got {quoted(image)} and {quoted(other)} ({place}). "
-        "Give each image an id of its own."
-    )
+    table = pa.table(found)
+    check_unique(table, "caption_id", places, path)
+    check_images(table, places, path)
+    return table
 
 
 def _of_splits(table: pa.Table, splits: Collection[str], path: StrPath) -> pa.Table:
@@ -301,6 +295,7 @@ def _of_splits(table: pa.Table, splits: Collection[str], path: StrPath) -> pa.Ta
     if "split" not in table.column_names:
         raise InputError(f"`splits` needs a column `split`, got {', '.join(table.column_names)} ({path}).")
     there = pc.unique(table["split"]).to_pylist()
+    # a misspelt split would pass as one without rows
     missing = [split for split in splits if split not in there]
     if missing:
         raise InputError(f"`splits` must be of {quoted(there, 200)}, got {quoted(missing[0])} ({path}). Rename it.")

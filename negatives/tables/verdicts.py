@@ -16,6 +16,7 @@ from negatives.tables.columns import ID_COLUMNS, check_unique, strings, with_str
 from negatives.tables.files import InputError, StrPath, load_table, quoted
 
 PAIR_VERDICTS_FILE = "pair_verdicts.parquet"  # beside the verdicts, where pairs were judged
+# files of earlier releases hold these columns under these names
 VERDICT_SCHEMA = pa.schema(
     {
         "text_id": pa.string(),
@@ -58,6 +59,7 @@ def read_verdicts(path: StrPath, texts: pa.Table) -> pa.Table:
     _check_none([name for name in wanted if name not in rows], len(wanted), "texts have no verdict", path, remedy)
     extra = set(rows) - set(wanted)
     _check_none(sorted(extra), len(rows), "verdicts judge a text that is not there", path, remedy)
+    # callers go by rows: verdict i is that of text i
     table = table.take([rows[text_id] for text_id in wanted])
     differ = [
         a for a, b, c in zip(wanted, table["label"].to_pylist(), texts["label"].to_pylist(), strict=True) if b != c
@@ -117,6 +119,7 @@ def pair_verdicts_beside(path: StrPath) -> Path | None:
     Raises:
         InputError: if the verdicts say that pairs were judged, and the file is not there.
     """
+    # the file alone is proof enough: verdicts as JSONL have no metadata
     beside = Path(path).with_name(PAIR_VERDICTS_FILE)
     if beside.is_file():
         return beside
@@ -136,6 +139,7 @@ def _as_schema(table: pa.Table, schema: pa.Schema, places: Callable[[int], str],
             column = table[field.name].cast(field.type)
         except pa.ArrowException as error:
             raise InputError(f"`{field.name}` must be {field.type} ({path}). Run `itm filter` again.") from error
+        # a cast lets nulls pass
         if column.null_count:
             row = column.to_pylist().index(None)
             raise InputError(f"`{field.name}` must be given, got null ({path}, {places(row)}). Run `itm filter` again.")

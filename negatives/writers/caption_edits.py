@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+# vowels that sound like consonants: unicorn, user, European, one; not unintended, unimportant
 LONG_U = re.compile(r"uni(?!nt|mp)|us(?:e|u)|eu|one\b|once\b|ukulele|ut(?:e|i)")
 SILENT_H = re.compile(r"hour|honest|heir")
+# a or an as a word of its own, right before the place that changes
 ARTICLE_BEFORE = re.compile(r"(?<![\w'’-])(a)(n?)(\s+)$", re.IGNORECASE)
 
 Edit = tuple[int, int, str]
@@ -33,9 +35,11 @@ def edited(caption: str, edits: Iterable[Edit]) -> str:
     'an hour'
     """
     capital, capitals = caption[:1].isupper(), caption.isupper()
+    # from the last to the first, so that the places of those before stay true
     for start, end, text in sorted(edits, reverse=True):
         before = caption[:start]
         text = text.upper() if capitals else text
+        # only where the sound changes: an article that the caption has wrong is its style, and stays
         if article_for(caption[start:end]) != article_for(text):
             before = ARTICLE_BEFORE.sub(lambda match: _article(match, article_for(text), capitals), before)  # noqa: B023
         caption = before + text + caption[end:]

@@ -22,6 +22,7 @@ from negatives.writers.tagging import SpacySettings, TaggedCaption, Tagger, Word
 from negatives.writers.write import Attempt
 
 MODES = ("careful", "reference")
+# the authors' names and their mark of a text that could not be written
 RELATION, NO_CAPTION = "relation_aug_caption", "###"
 FIELDS = {
     RELATION: "swap_obj",
@@ -32,15 +33,16 @@ FIELDS = {
 """Field of CE-CLIP's record -> negative type, in the record's order."""
 
 FILLED = {"adj_aug_caption": "ADJ", "noun_aug_caption": "NOUN", "verb_aug_caption": "VERB"}
-NAMES = {"ADJ": "adjective", "NOUN": "noun", "VERB": "verb"}
+POS_NAMES = {"ADJ": "adjective", "NOUN": "noun", "VERB": "verb"}
 # most probable words that are looked at: the authors' five; careful looks further, since unfit ones fall out before
 # the fourth is counted
 REFERENCE_TOP, CAREFUL_TOP = 5, 20
 RANK = 3  # 0-based: the authors take the fourth most probable
 UNFIT = "the masked LM cannot read the caption: it is too long, or holds the mask token"
 
-# in place of a noun, adjective or verb they make no sentence, or say nothing that could be false
-FUNCTION_WORDS = """
+# In place of a noun, adjective or verb they make no sentence, or say nothing that could be false. Those of
+# `negatives.checks` are others: a swap may add or drop them, which "over" is too much for.
+NEVER_FILLED_IN = """
     a about all an and another any are as at be been being both but by can could did do does each for from had has have
     having he her his how i if in into is it its no not of off on one or other our over same she so some such that the
     their them then there these they this those to under up very was we were what when where which while who will with
@@ -102,6 +104,7 @@ class CeClipWriter:
         tagged = list(self._tagger.tag(caption for _, caption in captions))
         careful = self._mode == "careful"
         mask: Callable[..., tuple[Word | None, str]] = careful_mask if careful else reference_mask
+        # one generator for the three words of a caption, drawn in the order of `FILLED`
         masks = [
             [mask(caption, pos, rng, self._lm.mask) for pos in FILLED.values()]
             for caption, rng in zip(tagged, rngs, strict=True)
@@ -122,10 +125,11 @@ class CeClipWriter:
 
     def _fill(self, field: str, caption: TaggedCaption, word: Word | None, masked: str, guess: Guess | None) -> Attempt:
         if not masked:
-            return _failed(field, f"no {NAMES[FILLED[field]]} that stands by itself")
+            return _failed(field, f"no {POS_NAMES[FILLED[field]]} that stands by itself")
         if guess is None:
             return _failed(field, UNFIT)
         if self._mode == "reference":
+            # the authors' index, min(3, length): it is out of range for fewer than four guesses, and they ask for five
             token = guess.best[min(RANK, len(guess.best))]
             return Attempt(field, FIELDS[field], self._lm.filled(guess, token))
         assert word is not None
@@ -150,7 +154,7 @@ def reference_mask(caption: TaggedCaption, pos: str, rng: np.random.Generator, m
     """A word of a kind, and the caption with its letters masked where they occur first; without one the bare mask."""
     words = [word for word in caption.words if word.pos == pos]
     if not words:
-        return None, mask
+        return None, mask  # the authors' fault: one word out of nothing, which their record calls valid
     word = words[int(rng.integers(len(words)))]
     return word, caption.text.replace(word.text, mask, 1)
 
@@ -188,7 +192,7 @@ def careful_choice(guesses: Sequence[str], caption: TaggedCaption, word: Word) -
         caption: tagged caption.
         word: what the guess is to stand for.
     """
-    unfit = {*FUNCTION_WORDS.split(), *(other.text.casefold() for other in caption.words)}
+    unfit = {*NEVER_FILLED_IN.split(), *(other.text.casefold() for other in caption.words)}
     fits = [
         guess
         for guess in dict.fromkeys(guesses)
@@ -208,6 +212,7 @@ def record(annotation: Mapping[str, Any], attempts: Sequence[Attempt]) -> dict[s
     >>> record({"image_id": 1, "id": 10, "caption": "A dog"}, nothing)["valid_caption"]
     [1, 0, 0, 0, 0]
     """
+    # the flag is a comparison with "###", as the authors' is: of reference texts, only the relation can be invalid
     texts = {attempt.field: attempt.text or NO_CAPTION for attempt in attempts}
     valid = [int(text != NO_CAPTION) for text in (annotation["caption"], *texts.values())]
     return {**annotation, **texts, "valid_caption": valid}
@@ -231,5 +236,6 @@ def _is_free(text: str, word: Word) -> bool:
 def _may_be_a_form(guess: str, word: str) -> bool:
     """Whether two words begin alike, as "rides" and "riding" do; some that are strangers do too."""
     first, second = guess.casefold(), word.casefold()
+    # without two letters for an ending; but three at least, or a short word would be like every other
     length = max(3, min(len(first), len(second)) - 2)
     return first[:length] == second[:length]

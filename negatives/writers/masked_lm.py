@@ -56,6 +56,7 @@ class MaskedLm:
 
     def guesses(self, texts: Sequence[str], count: int) -> list[Guess | None]:
         """The `count` most probable tokens for the mask of each text; None for a text too long or without one mask."""
+        # each text once: captions repeat, and all captions without an adjective give the bare mask
         known: dict[str, Guess | None] = dict.fromkeys(texts)
         encoded = zip(known, self._tokenizer(list(known))["input_ids"], strict=True) if known else ()
         mask = self._tokenizer.mask_token_id
@@ -91,6 +92,7 @@ class MaskedLm:
     def word(self, token: int) -> str:
         """The whole word of letters that a token is; "" for a piece of a word, a mark or a number."""
         if token not in self._words:
+            # behind a word: at a text's start, decoding drops the space that tells a whole word from a piece
             before = self._decoded(self._anchor)
             text = self._decoded([*self._anchor, token]).removeprefix(before)
             self._words[token] = text[1:] if text[:1] == " " and text[1:].isalpha() else ""
@@ -106,6 +108,7 @@ class MaskedLm:
 
 def _tidy(text: str) -> str:
     """The text without spaces before marks, as the fill-mask pipeline returned it when the authors used it."""
+    # `clean_up_tokenization` of Transformers, written out, since its default changed from on to off
     for mark in (".", "?", "!", ","):
         text = text.replace(f" {mark}", mark)
     text = text.replace(" ' ", "'")
@@ -122,14 +125,16 @@ def _load(name: str) -> tuple[Any, Any]:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             model, found = AutoModelForMaskedLM.from_pretrained(
-                *(name,),
+                name,
                 dtype=torch.float32,
+                # a pickled checkpoint, or code beside it, would run whatever it holds
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
             )
         if tokenizer.mask_token_id is None:
             raise ValueError("its tokenizer has no mask token")
+        # Transformers only warns, and would fill words in with weights drawn at random
         if found["missing_keys"]:
             missing = found["missing_keys"]
             raise ValueError(f"no weights for {len(missing)} tensors, such as {min(missing)}")

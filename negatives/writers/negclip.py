@@ -30,12 +30,14 @@ KINDS = {
     "adverb": "swap_att",
     "adjective": "swap_att",
 }
-"""Kind of phrase -> negative type. Where nouns change places, the objects do; of verbs and adverbs SugarCrepe has no
-swaps, and they are like its swaps of attributes: the objects stay, and what is said of them changes places."""
+"""Kind of phrase -> negative type. Swapped nouns are swapped objects. SugarCrepe has no swaps of verbs or adverbs: here
+they count as swapped attributes, since the objects stay, and what is said of them changes places."""
 
 MODIFIERS = {"NOUN": ("ADJ", "NOUN", "NUM", "PROPN"), "ADJ": ("ADV",)}  # what can stand before what it modifies
+# parts of speech of what joins the members of a list
 LISTING = {"CCONJ", "DET", "PUNCT", "SPACE"}
 SYMMETRIC = {"alongside", "beside", "near", "next", "to", "with"}  # "a cat next to a dog"
+# the pattern of a verb phrase is matched against a letter for each word: match.span() then counts words
 VERB_LETTERS = {"VERB": "V", "AUX": "X", "ADV": "R"}
 VERB_PHRASE = re.compile("V?[RX]*V+")
 
@@ -123,6 +125,7 @@ def in_one_list(caption: TaggedCaption, first: Span, second: Span) -> bool:
     """
     own = {word.pos for start, end in (first, second) for word in caption.words[start:end]}
     between = caption.words[first[1] : second[0]]
+    # words of the spans' own kind are further members of the list: "a cat, a bird and a dog"
     if not all(word.pos in own | LISTING or word.text.casefold() in SYMMETRIC for word in between):
         return False
     return not between or not any(_is_modified(caption.words, span) for span in (first, second))
@@ -136,6 +139,7 @@ def exchanged(caption: TaggedCaption, first: Span, second: Span) -> str:
         first, second: spans; `first` ends before `second` starts.
     """
     text = caption.text
+    # the later place first, so that the characters of the earlier one stay where they are
     places = [characters(caption, span) for span in (second, first)]
     moved = [span_text(caption, span) for span in (first, second)]
     lowered = [_lowered(text, caption.words[span[0]]) for span in (first, second)]
@@ -147,7 +151,8 @@ def exchanged(caption: TaggedCaption, first: Span, second: Span) -> str:
 def replaced(text: str, start: int, end: int, phrase: str) -> str:
     """The text with a phrase in the place of characters `start` to `end`.
 
-    A capital stays a capital, and a or an before the place follows the phrase.
+    A capital stays a capital, and a or an before the place follows the phrase. Unlike `caption_edits.edited`, each
+    place keeps its own capital, and not only the first letter of the caption.
 
     >>> replaced("A man eats", 2, 5, "elephant"), replaced("Red bus", 0, 3, "blue"), replaced("a day", 2, 5, "hour")
     ('An elephant eats', 'Blue bus', 'an hour')
@@ -177,5 +182,6 @@ def _is_modified(words: Sequence[Word], span: Span) -> bool:
 def _lowered(text: str, word: Word) -> str:
     """A word's first letter, small if it is large only because it begins the caption or a sentence."""
     first = word.text[0]
+    # quotes and brackets may stand before a sentence's first word
     begins = re.search(r"(^|[.!?])[\s\"'“‘(]*$", text[: word.start]) is not None
     return first.lower() if begins and word.pos != "PROPN" and word.text[1:] == word.text[1:].lower() else first

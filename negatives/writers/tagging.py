@@ -69,6 +69,7 @@ class Tagger:
     """
 
     def __init__(self, pipeline: str = DEFAULT_PIPELINE, *, noun_chunks: bool = False, batch_size: int = 256) -> None:
+        # for speed: entities and lemmas are never read, and CE-CLIP's authors leave the parser out too
         unused = ["ner", "lemmatizer", *([] if noun_chunks else ["parser"])]
         self.noun_chunks, self.batch_size = noun_chunks, batch_size
         self._nlp = _load(pipeline, unused)
@@ -83,6 +84,7 @@ class Tagger:
     def tag(self, captions: Iterable[str]) -> Iterator[TaggedCaption]:
         """The captions with their words, in order; only a batch of them is in memory."""
         for doc in self._nlp.pipe(captions, batch_size=self.batch_size):
+            # spaCy's `idx` counts characters of the text, so that edits can go by places
             words = tuple(
                 Word(token.text, token.idx, token.idx + len(token.text), token.pos_, token.tag_) for token in doc
             )
@@ -90,6 +92,7 @@ class Tagger:
             yield TaggedCaption(doc.text, words, chunks)
 
     def _check(self, pipeline: str) -> None:
+        # by a trial, since pipelines name their parts as they like
         doc = self._nlp(PROBE)
         lacking = "" if doc.has_annotation("POS") else "tagger"
         if not lacking and self.noun_chunks:
@@ -114,6 +117,7 @@ def _load(pipeline: str, unused: list[str]) -> Any:
             f"`python -m spacy download {DEFAULT_PIPELINE}`."
         ) from error
     try:
+        # exclude, not disable: what is disabled is loaded all the same
         return spacy.load(pipeline, exclude=unused)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(

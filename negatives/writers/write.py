@@ -16,7 +16,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from negatives.tables.captions import NEGATIVE_COLUMNS, InputError, StrPath, quoted, read_jsonl, strings
+from negatives.tables.captions import NEGATIVE_COLUMNS
+from negatives.tables.columns import strings
+from negatives.tables.files import InputError, StrPath, quoted, read_jsonl
 from negatives.tables.randomness import generator_for
 from negatives.types import check_is_registered
 from negatives.validate import bare_words, rejection
@@ -110,6 +112,7 @@ def write_negatives(
     captions_of = _captions_by_image(captions)
     columns: dict[str, list[Any]] = {name: [] for name in (*NEGATIVE_COLUMNS, "field", "seed", "rejected")}
     unwritten = []
+    # a `Writer` works without models, and has no such name
     model = getattr(writer, "model", "")
     for (image_id, caption_id, caption), attempts in _attempts(captions, writer, seed, progress):
         counts = Counter[str]()  # anew for each caption: an id does not depend on which other captions there are
@@ -146,6 +149,7 @@ def _attempts(
             written = writer.write(row[2], generator_for(seed, writer.name, row[1]))
             yield row, [Attempt("", negative_type, text) for negative_type, text in written]
         return
+    # chunks: a masked LM fills many captions at once, and no more than these are held
     while chunk := list(islice(rows, CHUNK)):
         yield from zip(chunk, writer.attempts([row[1:] for row in chunk], seed), strict=True)
 
@@ -171,6 +175,7 @@ def join_pairs(captions: pa.Table, pairs_path: StrPath, folds: Sequence[int] = (
     # by image too: "a man riding a wave" is the caption of many
     joined: dict[tuple[str, str], tuple[str, str]] = {}
     for image_id, caption_id, caption in _caption_rows(captions):
+        # of captions of an image that differ in case or final marks only, the first takes the pairs
         joined.setdefault((image_id, join_key(caption)), (caption_id, caption))
     captions_of, seen, counts = _captions_by_image(captions), set(), Counter[tuple[str, str]]()
     source = Path(pairs_path).name
@@ -221,6 +226,7 @@ def _pairs(path: StrPath, folds: Sequence[int]) -> Iterator[tuple[str, str, str,
     for line, pair in read_jsonl(path):
         place = f"{path}, line {line}"
         image_id = pair.get("image_id", pair.get("coco_id"))
+        # the first key is written as the error shows it, between backticks
         fields = {"image_id` or `coco_id": None if image_id is None else str(image_id)}
         fields |= {name: pair.get(name) for name in ("type", "caption", "negative_caption")}
         for name, value in fields.items():

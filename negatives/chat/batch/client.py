@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def open_client(server: Server) -> OpenAI:
     """A client that tries again by itself what may be tried again; a context manager that closes its connections."""
+    # here and below, not at the top: generating offline must not need the package
     import openai
 
     return openai.OpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=4, timeout=600.0)
@@ -43,8 +44,8 @@ def code_of(error: Exception) -> str:
 
 
 @contextmanager
-def telling(server: Server) -> Iterator[None]:
-    """Tells the package's errors in one line, without the key.
+def one_line_errors(server: Server) -> Iterator[None]:
+    """Turns the errors of the `openai` package into one line each, without the key.
 
     Raises:
         ServerStop: a wrong key or no quota.
@@ -60,6 +61,8 @@ def telling(server: Server) -> Iterator[None]:
     place = f"The batch server {server.base_url}"
     try:
         yield
+    # Narrow errors first: the package derives each of these from the next. `from None`, since the package keeps
+    # the server's reply in its error, and a reply may quote the key.
     except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
         raise ServerStop(f"{place} does not take the key: {detail(error)}. Check the key; then run again.") from None
     except openai.NotFoundError as error:

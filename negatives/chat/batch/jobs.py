@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from negatives.chat.ask import Check
-from negatives.chat.batch.client import code_of, id_of, open_client, telling
+from negatives.chat.batch.client import code_of, id_of, one_line_errors, open_client
 from negatives.chat.batch.parts import (
     ENDPOINT,
     MAX_LINES,
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Collected", "Results", "Submitted", "collect", "read_results", "submit"]
 
+# key in a batch's metadata under which the part's identity stands
 INTENT = "itm_intent"
+# after these a batch changes no more (OpenAI's API reference, the batch object)
 ENDED = ("completed", "failed", "expired", "cancelled")
 CREATE_WAITS = (1.0, 4.0, 16.0)  # seconds between tries to make a batch
 REFUSALS = (400, 404, 409, 413, 422)  # no batch was made, nor will be from this file
@@ -107,9 +109,10 @@ def submit(
         ServerStop: a wrong key or no quota.
         InputError: the folder is unusable or another server's, or the server takes no batches.
     """
-    with open_folder(folder) as opened, telling(server), open_client(server) as client:
+    with open_folder(folder) as opened, one_line_errors(server), open_client(server) as client:
         _bind(opened, server)
         _find_lost(client, opened)
+        # after the search for lost batches, which gives parts their ids
         opened.parts = [part for part in opened.parts if part.batch_id]  # the others' requests may be settled by now
         running = sum(not part.done for part in opened.parts)
         new = write_parts(opened, requests, cache, attempts=attempts, max_lines=max_lines)
@@ -134,7 +137,7 @@ def collect(folder: StrPath, cache: RequestCache, server: Server, check: Check, 
         InputError: the folder is unusable or another server's, or the server does not know a batch.
     """
     collected = Collected()
-    with open_folder(folder) as opened, telling(server), open_client(server) as client:
+    with open_folder(folder) as opened, one_line_errors(server), open_client(server) as client:
         _bind(opened, server)
         _find_lost(client, opened)
         for part in opened.parts:
@@ -146,6 +149,7 @@ def collect(folder: StrPath, cache: RequestCache, server: Server, check: Check, 
 
 def _send(client: OpenAI, folder: BatchFolder, part: Part) -> None:
     """Uploads a part and makes its batch, as far as that is not done."""
+    # saved after each step: a run that dies between two of them must neither upload nor pay twice
     if not part.file_id:
         with folder.file_of(part).open("rb") as file:
             part.file_id = id_of(client.files.create(file=file, purpose="batch"), folder.base_url)
@@ -162,12 +166,14 @@ def _create(client: OpenAI, folder: BatchFolder, part: Part) -> Batch:
     for wait in (*CREATE_WAITS, None):
         if part.asked and (found := _find(client, part)):
             return found
+        # on disk before the request goes out: if this run dies now, the next one looks for the batch first
         part.asked = True
         folder.save()
         try:
             return once.batches.create(
                 input_file_id=part.file_id,
                 endpoint=ENDPOINT,
+                # the only window that the API takes
                 completion_window="24h",
                 metadata={INTENT: part.intent},
             )
@@ -197,6 +203,7 @@ def _find(client: OpenAI, part: Part) -> Batch | None:
     for batch in client.batches.list(limit=100):
         if (batch.metadata or {}).get(INTENT) == part.intent:
             return batch
+        # all that follow are older still; where a server gives no time, the list is read to its end
         if (batch.created_at or oldest) < oldest:
             return None
     return None
@@ -221,6 +228,7 @@ def _collect_part(
         folder.save()
         return
     places = places_of(folder, part)
+    # an expired or cancelled batch has both files: what was answered, and what was not
     for kind, file_id in (("output", batch.output_file_id), ("error", batch.error_file_id)):
         if not file_id:
             continue
@@ -230,6 +238,7 @@ def _collect_part(
             collected.problems.append(f"{batch.id}: the server keeps its {kind} file no longer")
         else:
             collected.results += merge(path, folder, places, cache, check)
+    # only after the merge: a run that dies during it merges again, which changes nothing
     part.done = True
     folder.save()
     collected.ended[batch.id] = batch.status
@@ -252,6 +261,7 @@ def _download(client: OpenAI, file_id: str, path: Path) -> Path:
 
 
 def _bind(folder: BatchFolder, server: Server) -> None:
+    """Ties a folder to its server: ids of files and batches mean nothing on another one."""
     if folder.base_url and folder.base_url.rstrip("/") != server.base_url.rstrip("/"):
         raise InputError(
             f"The batches of {folder.path} are on {folder.base_url}, not on {server.base_url}. Give that `base_url`."

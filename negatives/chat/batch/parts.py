@@ -22,6 +22,7 @@ from negatives.chat.messages import MODES, ChatRequest, final_answer
 from negatives.tables.files import InputError, StrPath, quoted, write_json
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+# the batch API's bounds on one file
 MAX_LINES, MAX_BYTES = 50_000, 200_000_000
 KEY_LENGTH = 60  # hex digits of a request's key in its `custom_id`; an attempt has up to three
 VERSION = 1
@@ -108,6 +109,7 @@ def open_folder(path: StrPath) -> Iterator[BatchFolder]:
         ) from error
     with lock:
         try:
+            # the system drops this lock with the process, so that a killed run leaves none behind
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"{folder} is open in another process. Wait for its end, then run again.") from error
@@ -146,6 +148,7 @@ def write_parts(
     folder.save()
     sent = len(folder.parts)
     under_way = (part for part in folder.parts if not part.done)
+    # bytes, not hex digits: half the memory for a set that may hold every request
     taken = {bytes.fromhex(_key_in(name)) for part in under_way for name in places_of(folder, part)}
     try:
         with _Writer(folder, max_lines, max_bytes) as writer:
@@ -175,6 +178,7 @@ class _Writer:
             )
         group = (attempt, json.dumps(request.schema))
         part, file = self._open.get(group) or self._new(group, request.schema)
+        # a line moves to the next part as a whole: a file must end on a line
         if part.requests == self._max_lines or file.tell() + len(line) > self._max_bytes:
             self._close(group)
             part, file = self._new(group, request.schema)
@@ -198,6 +202,7 @@ class _Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # after an error the open files stay unnamed in `batches.json`, and count as never written
         for group in list(self._open):
             if kind is None:
                 self._close(group)
@@ -218,6 +223,7 @@ def places_of(folder: BatchFolder, part: Part) -> dict[str, Place]:
             offset = 0
             for line in file:
                 name = json.loads(line)["custom_id"]
+                # only a check: it raises where the name holds no key
                 bytes.fromhex(_key_in(name))
                 places[name] = Place(part, offset)
                 offset += len(line)
@@ -248,6 +254,7 @@ def request_at(file: BinaryIO, place: Place) -> ChatRequest:
         schema=place.part.schema,
         temperature=body["temperature"],
         max_tokens=body["max_completion_tokens"],
+        # `ChatRequest.body` adds the attempt to the seed
         seed=None if seed is None else seed - place.part.attempt,
     )
 
@@ -262,6 +269,7 @@ def _line(request: ChatRequest, attempt: int) -> bytes:
 
 def _key_in(name: str) -> str:
     attempt, _, key = name.partition("-")
+    # "damaged" is no hex number: whoever reads it as one gets a ValueError
     return key if attempt.isdecimal() and len(key) == KEY_LENGTH else "damaged"
 
 
@@ -272,6 +280,7 @@ def _read_state(folder: Path) -> BatchFolder:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         if state["version"] == VERSION:
+            # keys that this release does not know are left out
             names = {item.name for item in fields(Part)}
             parts = [Part(**{name: value for name, value in part.items() if name in names}) for part in state["parts"]]
             return BatchFolder(folder, str(state["base_url"]), parts)

@@ -90,10 +90,12 @@ def merge(
         for value in _values(path):
             if value is None or not isinstance(key := value.get("custom_id"), str):
                 results.broken += 1
+            # a file of another run, or of parts that were replaced since
             elif (place := places.get(key)) is None:
                 results.unknown += 1
             else:
                 number = place.part.number
+                # opened once, however many results point into it
                 if number not in parts:
                     parts[number] = files.enter_context(folder.file_of(place.part).open("rb"))
                 _record(value, request_at(parts[number], place), place, cache, check, results)
@@ -111,6 +113,7 @@ def _record(
     if completion is None:
         results.broken += 1
         return
+    # as `parts` sent it: nothing falls back in a batch
     mode = MODES[0] if request.schema is not None else "text"
     answer = answer_from(request, place.part.attempt, mode, completion, check)
     if cache.record(answer):
@@ -126,9 +129,11 @@ def _completion(value: dict[str, Any], request: ChatRequest) -> Completion | str
     body = response.get("body") if isinstance(response, dict) else None
     if status == 200 and isinstance(body, dict) and not error:
         return completion_of(body)
+    # a failure stands in the line's own `error`, or in the body of a response with another status
     inner = body.get("error") if isinstance(body, dict) else None
     fault = next((item for item in (error, inner) if isinstance(item, dict)), {})
     code = fault.get("code") or fault.get("type") or status or ("error" if error else None)
+    # an answer, not a failure: it counts as an attempt, or it would be asked again for ever
     if code in FILTER_CODES:
         return Completion("", request.model, 0, 0, "content_filter", clean_string(fault.get("message")) or code)
     return None if code in (None, 200) else scrubbed(str(code)[:60], "")
@@ -139,6 +144,7 @@ def _values(path: StrPath) -> Iterator[dict[str, Any] | None]:
     try:
         with Path(path).open("rb") as file:
             while line := file.readline(MAX_LINE):
+                # a line that is too long is read away in pieces, so that memory stays bounded
                 if len(line) == MAX_LINE and not line.endswith(b"\n"):
                     while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
                         pass

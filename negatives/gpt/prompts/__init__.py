@@ -30,6 +30,7 @@ MAX_COUNT = 20
 MAX_ANSWER_CHARACTERS = 100_000
 MAX_STARTS = 20  # places in an answer that are tried as the start of its JSON object
 
+# all that `str.splitlines` breaks at, and the other control characters: a text is one line of a table
 _LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -63,6 +64,7 @@ def write_request(
     Raises:
         InputError: a type or version is unknown, no type is given, or `count` is out of range.
     """
+    # in one order, so that the same question has one key in the cache
     names = in_order(types)
     messages = (("system", system_text(names, count, version)), ("user", user_text(caption)))
     return ChatRequest(
@@ -121,6 +123,7 @@ def system_text(types: tuple[str, ...], count: int, version: str) -> str:
             f"`types` must have a text in the prompts {version}, as {', '.join(askable)} have, got {lacking[0]}. "
             f"Leave it out, or write negatives/gpt/prompts/{version}/{lacking[0]}.txt."
         )
+    # "negative" says that a text has to be false, which a paraphrase must not be
     general = [] if types == (PARAPHRASE,) else ["negative"]
     parts = [_text(version, name) for name in ("system", *general, *types)]
     shape = json.dumps({name: ["..."] for name in types})
@@ -134,6 +137,7 @@ def user_text(caption: str) -> str:
     >>> print(user_text('A sign that says "stop"'))
     {"caption": "A sign that says \\"stop\\""}
     """
+    # not ASCII escapes, which cost tokens and hide the letters from the model
     return json.dumps({"caption": caption}, ensure_ascii=False)
 
 
@@ -143,6 +147,7 @@ def answer_schema(types: Sequence[str]) -> dict[str, Any]:
     >>> answer_schema(["swap_obj"])["required"]
     ['swap_obj']
     """
+    # strict mode asks for every key in `required`, and for no others (OpenAI's guide to structured outputs)
     return {
         "type": "object",
         "properties": {name: {"type": "array", "items": {"type": "string"}} for name in types},
@@ -192,6 +197,7 @@ def check_answer(request: ChatRequest, text: str) -> str | None:
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
     """The JSON objects in a text; those that a model draws up while it thinks do not count."""
+    # where nothing was thought aloud, `rfind` gives -1, and the search starts at 0
     start = text.find("{", text.rfind("</think>") + 1)
     for _ in range(MAX_STARTS):
         if start < 0:
@@ -219,6 +225,7 @@ def _texts(name: str, value: dict[str, Any], names: Collection[str], count: int)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # by itself, json keeps the last of two equal keys in silence
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("a key repeats")

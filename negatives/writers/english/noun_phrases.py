@@ -117,6 +117,7 @@ def _phrase_at(texts: list[str], first: int) -> Phrase | None:
 
 def _noun_at(texts: list[str], place: int) -> tuple[Noun, int] | None:
     """The longest listed noun that begins here, and where it ends."""
+    # the longest first: a "train station" is no train
     for end in range(min(len(texts), place + LONGEST_NOUN), place, -1):
         noun = NOUNS.get(" ".join(texts[place:end]))
         if noun is not None:
@@ -144,6 +145,7 @@ def _may_modify(texts: list[str], place: int, has_determiner: bool) -> bool:
     if word in ("and", ","):  # "black and white", "big, round"
         around = texts[place - 1 : place] + texts[place + 1 : place + 2]
         return place > 0 and len(around) == 2 and all(other in ADJECTIVES for other in around)
+    # no list holds every adjective: an unknown word counts as one, if a listed noun follows in the end
     unknown = word[0].isalpha() and word not in CLOSERS | DETERMINERS
     return unknown and (has_determiner or not is_verb_form(word))
 
@@ -169,6 +171,7 @@ def _is_verb_after(text: str, noun: Noun, before: Noun, determiners: list[str]) 
 
 def _agrees(phrase: Phrase, texts: list[str]) -> bool:
     words, noun = set(phrase.determiner.split()), phrase.noun
+    # a phrase whose determiner and noun disagree was not understood
     if words & {"a", "an", "another", "each", "every", "one", "this", "that"} and noun.number != "one":
         return False
     if words & (WORDS["counts"] | {"several", "many", "few", "these", "those", "various"}) and noun.number != "many":
@@ -178,6 +181,7 @@ def _agrees(phrase: Phrase, texts: list[str]) -> bool:
 
 def ends_at(texts: list[str], place: int, noun: Noun) -> bool:
     """Whether the word at `place` cannot belong to a noun phrase that has `noun` before it."""
+    # "dogs' bowls": an apostrophe makes a genitive, and the phrase goes on
     if place == len(texts) or not texts[place][0].isalnum():
         return place == len(texts) or texts[place] != "'"
     word = texts[place]
@@ -185,11 +189,14 @@ def ends_at(texts: list[str], place: int, noun: Noun) -> bool:
         return True
     if word.endswith("ing"):
         return word not in WORDS["nouns in ing"]
+    # a participle ends the phrase only if no noun follows: "a cat dressed in red", but "a cat shaped cake"
     if word.endswith("ed") or word in WORDS["participles"]:
         after = texts[place + 1] if place + 1 < len(texts) else "."
         return not after[0].isalnum() or after in CLOSERS | DETERMINERS
+    # "dogs run": the verb is listed as "runs", and agrees with a plural
     if noun.number == "many" and {word + "s", word + "es"} & WORDS["verbs"]:
         return True
+    # "a man watches": a plural noun behind one who can act is its verb
     acts = noun.kind in ("person", "animal", "vehicle", "crowd")
     return acts and word in WORDS["need a determiner"] and word in NOUNS and NOUNS[word].number == "many"
 

@@ -19,9 +19,12 @@ from negatives.writers.english.noun_units import (
 )
 
 Swaps = Iterator[tuple[int, str]]
-"""(oddness, negative): 1 could be a photo, 2 is grammatical, yet odd."""
+"""(oddness, negative): 1 could be a photo, 2 is grammatical, yet odd, 3 is odder."""
+# relations of place that say something else the other way round
 PLACES = frozenset({"on", "on top of", "in front of", "behind", "under", "underneath", "above", "below", "beneath"})
+# relations of place that say the same both ways
 ABREAST = frozenset({"next to", "near", "beside", "by"})
+# behind these words a noun phrase begins a statement of its own
 OPENERS = frozenset({"of", "there", "is", "are", "while", "and", "as", "shows", "showing"})
 PERSONS = frozenset({"person", "animal"})
 SEVERAL = WORDS["counts"] | {"several", "many"}
@@ -31,6 +34,7 @@ def noun_swaps(caption: Caption) -> list[list[str]]:
     """Negatives by exchange of two noun phrases, the least odd ones: a list of one for each pair."""
     units = units_of(caption)
     by_oddness: dict[int, list[list[str]]] = {}
+    # all are asked, and the least odd ones kept: an odd swap is written only where there is no better one
     for swaps in (_neighbours, _same_kind, _contents, _numbered, _doers, _background, _on_it):
         for oddness, text in swaps(caption, units):
             by_oddness.setdefault(oddness, []).append([text])
@@ -168,14 +172,17 @@ def _on_it(caption: Caption, units: Sequence[Unit]) -> Swaps:
 
 def _may_change(left: Unit, right: Unit, caption: Caption, both_verbs: bool = False) -> bool:
     """Whether the two units fit grammatically into each other's place."""
+    # a kitchen table and a picnic table are both tables
     if left.noun.lemma.split()[-1] == right.noun.lemma.split()[-1] or _is_general(left, right):
         return False
     if not stands_alone(left, caption) or not stands_alone(right, caption):
         return False
     there_is = bool(set(caption.between(max(left.first - 2, 0), left.first)) & {"is", "are"})
+    # a finite verb agrees in number with what stands before it
     finite = there_is or has_finite_verb(caption, left) or (both_verbs and has_finite_verb(caption, right))
     if finite and (not left.number or left.number != right.number):
         return False
+    # "his" has to go on speaking of the person that it spoke of
     if caption.words & WORDS["possessives"] and "person" in (left.noun.kind, right.noun.kind):
         return left.noun.kind == right.noun.kind and not caption.words & WORDS["gendered"]
     if (left.determiners | right.determiners) & WORDS["possessives"]:

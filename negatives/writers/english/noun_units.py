@@ -9,8 +9,10 @@ from negatives.writers.caption_edits import exchanged
 from negatives.writers.english.lexicon import NOUNS, WORDS, Noun
 from negatives.writers.english.noun_phrases import Caption, Phrase
 
+# "" for none, as in "Man on a bench"
 ARTICLES = ("a", "an", "the", "")
 NO_NOUN = Noun("", "", "one")
+# before "of" they make a place, not a part: "on top of a table"
 OF_PLACE = frozenset({"top", "front", "out", "inside", "outside", "off"})
 LOOSE = WORDS["auxiliaries"] | WORDS["adverbs"]
 FINITE = frozenset({"is", "are", "was", "were", "has", "have"})
@@ -89,6 +91,7 @@ def has_finite_verb(caption: Caption, unit: Unit) -> bool:
 
 def _verb_place(words: Sequence[str]) -> int:
     place = 0
+    # the last word is never skipped, or nothing would join the two
     while place < min(len(words) - 1, 3) and words[place] in LOOSE:
         place += 1
     return place

@@ -25,7 +25,9 @@ from negatives.writers.english.noun_swaps import noun_swaps
 
 Choices = list[list[str]]
 """Negatives by the place that they change: the place is drawn first, so that a word with many siblings counts once."""
+# groups whose attributes can change places with each other's, not only within one
 LOOKS = frozenset({"colour", "material", "pattern"})
+# a "his" or "her" elsewhere in the caption would still say which of two it is
 GENDERED_PAIRS = frozenset({"man", "woman", "boy", "girl", "lady", "gentleman", "businessman", "businesswoman"})
 LONGEST_RELATION = max(len(words.split()) for words in RELATIONS)
 LONGEST_ATTRIBUTE = max(len(words.split()) for words in ATTRIBUTES)
@@ -39,7 +41,7 @@ class RuleWriter:
     """
 
     name = "rules"
-    version = "2"
+    version = "2"  # of the lists and rules; rows name it, and can be made again by this version only
 
     def __init__(self, per_type: int = 1) -> None:
         self.per_type = per_type
@@ -66,6 +68,7 @@ def build(per_type: int = 1) -> RuleWriter:
 
 def draw(choices: Choices, count: int, rng: np.random.Generator) -> list[str]:
     """At most `count` different negatives: first a place, then one of its texts, each place once before any twice."""
+    # without repeats and in order: a set would order them anew in each process
     left = [list(dict.fromkeys(texts)) for texts in choices if texts]
     drawn: list[str] = []
     for place in rng.permutation(len(left))[:count]:
@@ -84,6 +87,7 @@ def object_choices(caption: Caption) -> Choices:
 def _siblings(caption: Caption, phrase: Phrase) -> list[str]:
     noun = phrase.noun
     before = caption.between(max(phrase.first - 1, 0), phrase.first)
+    # siblings may be listed for a noun behind a certain word; those go first
     names = (*(f"{word} {noun.lemma}" for word in before), noun.lemma)
     siblings = next((SIBLINGS[name] for name in names if name in SIBLINGS), ())
     # the other mention would still say what the photo shows: "a cat next to another dog"
@@ -170,6 +174,7 @@ def attribute_swaps(caption: Caption) -> Choices:
 
 def _may_swap(one: Found, two: Found, found: list[Found]) -> bool:
     groups = {one.attribute.group, two.attribute.group}
+    # a colour may go where a material was; a size only where a size was
     looks = groups <= LOOKS
     if one.words == two.words or one.phrase.noun.lemma == two.phrase.noun.lemma or not (looks or len(groups) == 1):
         return False
@@ -194,6 +199,7 @@ def _stands_before(found: Found, noun: Noun) -> bool:
 def _attributes_exchanged(caption: Caption, one: Found, two: Found) -> str:
     spans = [caption.span(found.first, found.last) for found in (one, two)]
     words = [caption.text[start:end] for start, end in spans]
+    # the capital is the sentence's, and stays at its start: `edited` puts it there
     if spans[0][0] == 0:
         words[0] = words[0].lower()
     return edited(caption.text, [(*spans[0], words[1]), (*spans[1], words[0])])
@@ -201,6 +207,7 @@ def _attributes_exchanged(caption: Caption, one: Found, two: Found) -> str:
 
 def relation_choices(caption: Caption) -> Choices:
     """Places and actions become others: "a cat on a bed" is "a cat under a bed"."""
+    # a word inside a noun phrase begins no relation
     inside = {place for phrase in caption.phrases for place in range(phrase.first, phrase.last)}
     choices, place = [], 0
     while place < len(caption.tokens):
@@ -219,6 +226,7 @@ def relation_choices(caption: Caption) -> Choices:
 
 def _relation_at(caption: Caption, place: int) -> tuple[str, int]:
     """The longest listed relation that begins here, and where it ends."""
+    # the longest first: "on top of" is no "on"
     for last in range(min(len(caption.tokens), place + LONGEST_RELATION), place, -1):
         words = " ".join(caption.between(place, last))
         if words in RELATIONS:
@@ -227,7 +235,9 @@ def _relation_at(caption: Caption, place: int) -> tuple[str, int]:
 
 
 def _holds(caption: Caption, relation: Relation, first: int, last: int) -> bool:
+    """Whether the noun phrases around tokens `first` to `last` (excluded) fit the relation's subjects and objects."""
     after = next((phrase for phrase in caption.phrases if phrase.first == last), None)
+    # with listed objects it needs one of them, without any it needs none
     if bool(relation.objects) != (after is not None) or (after is not None and not after.noun.fits(relation.objects)):
         return False
     if "*" in relation.subjects:
@@ -238,7 +248,9 @@ def _holds(caption: Caption, relation: Relation, first: int, last: int) -> bool:
     return before is not None and near and before.noun.fits(relation.subjects)
 
 
+# a modifier that says what a thing is made of, or is a noun itself, may not fit the sibling
 FREE_MODIFIERS = (ADJECTIVES | {"and", ","}) - WORDS["made of"] - frozenset(NOUNS)
+# the order is that of a caption's draws: another order would draw other negatives at the same seed
 CHOICES: dict[str, Callable[[Caption], Choices]] = {
     "replace_obj": object_choices,
     "replace_att": attribute_choices,

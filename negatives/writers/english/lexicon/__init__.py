@@ -7,7 +7,8 @@
 - `swaps.txt`: relations whose two sides can change places
 - `words.txt`: determiners, auxiliaries and other words with one use
 
-The lists are small on purpose. A word that is left out costs a negative; a word that is wrong costs a false one.
+The lists are small on purpose. A word that is left out costs a negative. A word that is wrong writes a negative that is
+true.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+# a table of its own in `negatives.checks`, which reads any writer's texts: it goes from plural to singular
 IRREGULAR_PLURALS = {
     "man": "men", "woman": "women", "child": "children", "person": "people", "foot": "feet", "mouse": "mice",
     "goose": "geese", "knife": "knives", "shelf": "shelves", "bookshelf": "bookshelves", "leaf": "leaves",
@@ -56,6 +58,7 @@ def plural(noun: str) -> str:
     before, space, last = noun.rpartition(" ")
     if last in IRREGULAR_PLURALS:
         return before + space + IRREGULAR_PLURALS[last]
+    # policemen, but humans and Germans
     if last.endswith("man") and last not in ("human", "german"):
         return noun[:-3] + "men"
     if last.endswith(("tomato", "potato", "s", "x", "ch", "sh")):
@@ -86,6 +89,7 @@ def _read_nouns() -> dict[str, Noun]:
         heading, _, listed = line.partition(":")
         kind, _, number = heading.partition(" ")
         for lemma in _listed(listed):
+            # setdefault: of a noun that is listed under two kinds, the first in the file counts
             if number == "plural":
                 nouns.setdefault(lemma, Noun(lemma, kind, "many"))
             else:
@@ -126,7 +130,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Swap:
-    """Nouns on the two sides of a relation that may change places; oddness 1 (could be a photo) or 2."""
+    """Nouns on the two sides of a relation that may change places; `oddness` is 1 (could be a photo), 2 or 3."""
 
     first: frozenset[str]
     second: frozenset[str]
@@ -136,6 +140,7 @@ class Swap:
 def _read_attributes() -> dict[str, list[Attribute]]:
     attributes: dict[str, list[Attribute]] = {}
     for group, word, nouns, becomes in _rows("attributes.txt"):
+        # "-" stands for nothing: the attribute may change places, but not be replaced
         attributes.setdefault(word, []).append(Attribute(group, _wanted(nouns), _listed(becomes.strip("-"))))
     return attributes
 
@@ -156,6 +161,7 @@ def _read_swaps() -> dict[str, list[Swap]]:
     return swaps
 
 
+# first: the other tables name its lists in their cells
 WORDS: dict[str, frozenset[str]] = {
     name: frozenset(_listed(listed)) for name, _, listed in (line.partition(":") for line in _lines("words.txt"))
 }
