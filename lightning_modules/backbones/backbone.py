@@ -56,6 +56,9 @@ class Backbone(AlignmentModule):
         model_class: the Transformers class.
         Settings: what can be set, a subclass of `ModelSettings`.
         offers: what a loss can be computed from, see the losses' `reads`.
+        learns_scale: whether match logits are multiplied by a learnt scale, whatever the loss. In half precision a
+            step of such a scale is smaller than its rounding, so `itm train` refuses bf16-true, and fsdp with
+            bf16-mixed.
         encodes_images: whether `image_features` are there: images are read without captions.
         licences: start of a base's name on the hub -> its licence, by the hub's name and for people.
     """
@@ -63,6 +66,7 @@ class Backbone(AlignmentModule):
     model_class: ClassVar[type[PreTrainedModel]]
     Settings: ClassVar[type[ModelSettings]]
     offers: ClassVar[tuple[str, ...]] = ()
+    learns_scale: ClassVar[bool] = False
     encodes_images: ClassVar[bool] = False
     licences: ClassVar[Mapping[str, tuple[str, str]]] = {}
     processor: Any

@@ -156,6 +156,7 @@ class ClipModule(Backbone):
     model_class = CLIPModel
     Settings = ClipSettings
     parts = PARTS
+    learns_scale = True
     encodes_images = True
     licences: ClassVar = {
         "openai/clip": ("mit", "MIT (that of OpenAI's repository; the weights' own page names none)"),
