@@ -19,8 +19,6 @@ from torch.distributed.tensor import DTensor
 Shapes = Mapping[str, Iterable[int]]
 EDGE = 256
 """Elements of a tensor's start, of its end and about as many between that go into a fingerprint."""
-
-
 LOSS = "loss."
 """What the names of a loss's parameters begin with in a weights file."""
 
@@ -120,6 +118,7 @@ def load_weights(
             if fault := misfit(shapes, expected, backbone=(found, backbone)):
                 raise ValueError(f"{path} does not fit the model: {fault}. Load it with the run's own configuration.")
             with torch.no_grad():
+                # only now that all fits, and in place: a refused file leaves the network as it was
                 for name in shapes:
                     state[name].copy_(file.get_tensor(name))
     except (SafetensorError, OSError) as error:
@@ -135,6 +134,7 @@ def weights_fingerprint(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
     tells checkpoints apart, and proves nothing against whoever forges one.
     """
     digest = hashlib.sha256()
+    # by name: the order in which a library registers its modules is no part of the weights
     for name, parameter in sorted(parameters, key=lambda item: item[0]):
         flat = parameter.detach().flatten()
         step = len(flat) // EDGE | 1  # odd, so that in rows of even length the sample moves through all columns
@@ -166,6 +166,7 @@ def misfit(found: Shapes, expected: Shapes, *, backbone: tuple[str, str] = ("", 
     """
     if all(backbone) and backbone[0] != backbone[1]:
         return f"it is of the backbone {backbone[0]}, the model is a {backbone[1]}"
+    # only what both have can differ in shape; the rest is missing or unexpected
     both = sorted(found.keys() & expected.keys())
     shapes = [(name, tuple(found[name]), tuple(expected[name])) for name in both]
     differing = [f"{name} has shape {one}, the model {other}" for name, one, other in shapes if one != other]
@@ -195,6 +196,7 @@ def replaced(path: Path) -> Iterator[Path]:
         beside.chmod(mode)  # safetensors makes files that nobody but their owner can read
         _flush(beside)
         os.replace(beside, path)
+        # the rename is a change of the folder, which has to reach the disk too
         _flush(path.parent)
     finally:
         beside.unlink(missing_ok=True)

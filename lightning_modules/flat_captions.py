@@ -44,6 +44,7 @@ def flat_captions(
 
 def flat_labels(batch: ImageTextBatch) -> torch.Tensor:
     """[N] labels of the captions of `flat_captions`."""
+    # cells that do not exist may hold any label (see `ImageTextBatch`)
     return torch.where(batch.caption_mask, batch.labels, UNKNOWN).flatten()[batch.inputs["cell_index"]]
 
 

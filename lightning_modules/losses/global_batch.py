@@ -25,6 +25,7 @@ def identity_hashes(ids: Iterable[str]) -> torch.Tensor:
     >>> one == again != two
     True
     """
+    # not `hash`, which Python salts anew in every process; shifted, since torch's long is signed
     digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids]
     return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests], dtype=torch.long)
 
@@ -69,6 +70,7 @@ def local_layout(batch: ImageTextBatch, types: Sequence[str] = (), *, distinct_i
     device, cell_index, width = batch.labels.device, batch.inputs["cell_index"], batch.labels.shape[1]
     rows, columns = cell_index // width, cell_index % width
     labels = flat_labels(batch)
+    # in column 0 alone: MixedRows puts what an anchor shows in front
     anchor_texts = ((columns == 0) & (labels == POSITIVE)).nonzero().flatten()
     anchor_of_row = torch.full((len(batch.labels),), -1, device=device)
     anchor_of_row[rows[anchor_texts]] = torch.arange(len(anchor_texts), device=device)
@@ -77,6 +79,7 @@ def local_layout(batch: ImageTextBatch, types: Sequence[str] = (), *, distinct_i
     names = [batch.negative_type[row][column] for row, column in places]
     if distinct_images:
         rank = dist.get_rank() if dist.is_initialized() else 0
+        # the rank too, or images of two ranks would be copies of each other
         image_ids = identity_hashes(f"{rank} {row}" for row in range(len(batch.labels))).to(device)
     else:
         image_ids = identity_hashes(batch.image_ids).to(device)
@@ -94,6 +97,7 @@ def local_layout(batch: ImageTextBatch, types: Sequence[str] = (), *, distinct_i
 
 def gather_layout(layout: ContrastLayout, image_sizes: Sequence[int], text_sizes: Sequence[int]) -> ContrastLayout:
     """The layout in the batch of all ranks, from that of this rank's batch; anchors stay this rank's."""
+    # `hard_anchors` and `hard_types` stay: they count within this rank
     first_image, first_text = own_rows(image_sizes).start, own_rows(text_sizes).start
     return replace(
         layout,
@@ -114,6 +118,7 @@ def rank_sizes(*sizes: int, device: torch.device | str = "cpu") -> list[list[int
     """
     if not dist.is_available() or not dist.is_initialized():
         return [[size] for size in sizes]
+    # one exchange for all counts: each has its latency
     own = torch.tensor(sizes, device=device)
     every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(every, own)
@@ -161,6 +166,7 @@ def gather_rows(tensor: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     """
     if len(sizes) == 1:
         return tensor
+    # all_gather wants equal shapes of all ranks
     padded = torch.cat([tensor, tensor.new_zeros(max(sizes) - len(tensor), *tensor.shape[1:])])
     gathered = _AllGather.apply(padded)
     return torch.cat([rows[:size] for rows, size in zip(gathered, sizes, strict=True)])
@@ -193,6 +199,7 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        # every rank holds a part of the gradient of every row; a copy, since autograd may still need the original
         total = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total[dist.get_rank()]

@@ -105,6 +105,7 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def cell_accuracy(match_logits: torch.Tensor, batch: ImageTextBatch) -> torch.Tensor:
     """Part of the labelled cells whose match logit is on the right side of 0, which is score 0.5; 0 without any."""
+    # a logit of exactly 0 counts as "no match", as in VALSE: p_f counts scores up to 0.5
     mask = labelled_cells(batch)
     right = ((match_logits > 0) == (batch.labels == POSITIVE)) & mask
     return right.sum() / mask.sum().clamp(min=1)

@@ -40,12 +40,17 @@ def next_rank_thresholds(
     if mode == "fixed":
         return rank_thresholds
     following = rank_thresholds.clone()
+    # only types with a row: the official code takes the mean of nothing for the others, nan, which its clamp lets
+    # through
     for index in types.unique().tolist():
         positives, negatives = positive_logits[types == index], negative_logits[types == index]
         if mode == "max":
+            # the official mode `max`, its factor included
             gap = (positives - negatives).amax() / 5
         else:
+            # means over rows that differ in number: a caption may have several negatives of a type
             gap = (positives if anchor_logits is None else anchor_logits).mean() - negatives.mean()
+        # a negative threshold would ask for less than the right order
         following[index] = gap.clamp(0, upper_bound)
     return following
 
@@ -70,6 +75,7 @@ class RankThresholds(nn.Module):
         super().__init__()
         self.types: list[str] = []
         self.initial, self.restored = initial, False
+        # a buffer moves with the module; not persistent, since `by_type` keeps it by name
         self.register_buffer("values", torch.zeros(0), persistent=False)
 
     def forward(self) -> torch.Tensor:
@@ -83,6 +89,7 @@ class RankThresholds(nn.Module):
             rank_zero_warn(
                 f"The checkpoint has no rank threshold of {', '.join(new)}; there it begins with {self.initial:g}."
             )
+        # behind the others: places that a batch was laid out by stay what they were
         self.types += new
         self.values = torch.cat([self.values, self.values.new_full((len(new),), self.initial)])
 

@@ -34,6 +34,7 @@ def loss_class(name: str) -> type[Loss]:
     """
     if name not in LOSSES:
         raise ValueError(f"model.loss must be one of {', '.join(LOSSES)}, got {name!r}{did_you_mean(name, LOSSES)}")
+    # by name, so that the table is read without torch: `itm --help` does
     module, _, attribute = LOSSES[name].rpartition(".")
     found: type[Loss] = getattr(import_module(module), attribute)
     return found
