@@ -52,7 +52,7 @@ class Mixing:
     not kept are not used."""
     image_dropout: float = field(default=0.0, metadata={"min": 0.0, "max": 1.0})
     """Chance that a row's image is replaced by noise: the scorer learns what the text alone is worth, which is what the
-    blind control then reads off (as the condition is dropped for classifier-free guidance)."""
+    blind control then reads off (as the condition is dropped for classifier-free guidance, Ho & Salimans, 2022)."""
     curriculum: Curriculum | None = None
     """Other values to start from; none where not given."""
 
@@ -70,6 +70,7 @@ class Mixing:
         """
         if self.curriculum is None:
             return self
+        # by time in epochs, so that batch size and number of ranks do not move it
         part = min(1.0, time / self.curriculum.epochs)
         starts = {name: getattr(self.curriculum, name) for name in MOVING}
         moved = {

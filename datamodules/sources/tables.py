@@ -69,6 +69,7 @@ def read_neighbours(path: StrPath, image_ids: Collection[str]) -> dict[str, list
     known = set(image_ids)
     neighbours: dict[str, list[str]] = {}
     for row, ends in enumerate(columns_of(table, *columns)):
+        # JSONL may have numbers as ids
         image_id, neighbour = (str(end) if type(end) is int else end for end in ends)
         for name, end in zip(columns, (image_id, neighbour), strict=True):
             if not isinstance(end, str) or end not in known:

@@ -118,6 +118,7 @@ class Backbone(AlignmentModule):
 
     def to_transformers(self) -> PreTrainedModel:
         """The Transformers model, in the shapes of its own format."""
+        # one child: what else the wrapper holds (a temperature) is a parameter and no module
         (model,) = self.network.children()
         assert isinstance(model, PreTrainedModel)
         return model

@@ -1,4 +1,8 @@
-"""The activation of a CLIP: OpenAI's weights need QuickGELU, and many of their configurations say GELU."""
+"""The activation of a CLIP: OpenAI's weights need QuickGELU, and many of their configurations say GELU.
+
+Weights run with either one, and nothing fails: the official evaluations of NegCLIP and CE-CLIP load weights that were
+trained from OpenAI's into a GELU model.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +55,7 @@ def choose_activation(
         where = "model.activation" if activation else "hidden_act in its configuration"
         remedy = "leave it out" if activation and agreed and text.hidden_act == "quick_gelu" else QUICK_GELU
         raise ValueError(f"{name} holds weights of {openai}, which need quick_gelu, and {where} is {chosen}; {remedy}.")
+    # fine-tuned weights keep the shape, whatever they are called; others of that shape (LAION) are GELU on purpose
     shape = (vision.hidden_size, vision.patch_size, text.hidden_size)
     if activation is None and chosen == "gelu" and shape in OPENAI_SHAPES:
         rank_zero_warn(
@@ -80,6 +85,7 @@ def load_clip(
     text, vision = config.text_config, config.vision_config
     assert isinstance(text, CLIPTextConfig)
     assert isinstance(vision, CLIPVisionConfig)
+    # a link may be called anything; what it leads to has the name
     folder = [str(Path(name).resolve())] if Path(name).is_dir() else []
     text.hidden_act = vision.hidden_act = choose_activation(
         text, vision, [name, *folder, str(saved.get("_name_or_path"))], activation

@@ -238,6 +238,7 @@ class CeClipLoss(ItcLoss):
         # validation moves no threshold
         if torch.is_grad_enabled() and self.training:
             self._seen.append((terms.anchor_logits, terms.positive_logits, terms.negative_logits, terms.types))
+        # the loss is a mean over anchors (`terms`), so CMR comes as the share that they carry
         own = len(layout.anchor_texts)
         # CMR is a mean over hard negatives, and the loss one over anchors, of which ranks have different numbers
         cmr = rank_share(terms.cmr * len(layout.hard_texts), hard_texts, own_terms=own, all_terms=anchors)

@@ -83,8 +83,8 @@ def itc_loss(
     """Mean of image-to-text and text-to-image cross entropy: the ITC with hard negatives of NegCLIP and CE-CLIP.
 
     An anchor's image is compared with all texts of the batch, hard negatives of every image included; its text with all
-    images. Negatives appear only as candidates, never as queries. Unlike the published code, denominators leave out what
-    is also true (other true texts of the image, other copies of the image) and texts that do not exist.
+    images. Negatives appear only as candidates, never as queries. Unlike the published code, denominators leave out
+    what is also true (other true texts of the image, other copies of the image) and texts that do not exist.
 
     Args:
         image_features: [G, D] of all ranks, of length 1.

@@ -40,13 +40,13 @@ def loss_class(name: str) -> type[Loss]:
     return found
 
 
-def losses_that_read(kinds: Iterable[str]) -> list[str]:
-    """Names of the losses that are computed from one of `kinds`, which a backbone offers; in the order of `LOSSES`.
+def losses_that_read(offers: Iterable[str]) -> list[str]:
+    """Names of the losses that are computed from one of the inputs that a backbone `offers`; in the order of `LOSSES`.
 
     >>> losses_that_read(["features"])
     ['itc', 'ce_clip']
     """
-    offered = set(kinds)
+    offered = set(offers)
     return [name for name in LOSSES if loss_class(name).reads in offered]
 
 
@@ -56,7 +56,7 @@ def build_loss(name: str, settings: Any | None = None, *, offers: Collection[str
     Args:
         name: one of `LOSSES`.
         settings: of the loss, an instance of its `Settings`; their defaults where None.
-        offers: the kinds of inputs that the backbone can compute.
+        offers: what the backbone can compute, see `Loss.reads`.
 
     Raises:
         ValueError: an unknown loss, one that reads what the backbone does not offer, or settings that are out of range

@@ -97,6 +97,7 @@ def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
     """
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a mapping, got {quoted(content)}; export the scorer again.")
+    # the type itself: true is an int to Python, and equals 1
     if type(content.get("format")) is not int or content["format"] != FORMAT:
         found = quoted(content.get("format"))
         raise InputError(f"{path}: format must be {FORMAT}, got {found}; update itm-lightning, or export again.")
