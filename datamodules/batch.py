@@ -98,6 +98,7 @@ def collate_rows(rows: Sequence[ImageTextRow], encoder: Encoder) -> ImageTextBat
         mask[index, : len(row.captions)] = True
     return ImageTextBatch(
         image_ids=[row.image_id for row in rows],
+        # lists of strings stay on the CPU: they name texts in errors, metrics and tables
         text_ids=[row.text_ids + [""] * (width - len(row.text_ids)) for row in rows],
         labels=labels,
         caption_mask=mask,

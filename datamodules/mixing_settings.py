@@ -63,7 +63,7 @@ class Mixing:
             yield f"`{place}paraphrase_ratio` must be given where `{place}curriculum.paraphrase_ratio` is"
 
     def at(self, time: float) -> Mixing:
-        """The mixing at a time of training, in epochs: a constant one.
+        """The mixing at a time of training, in epochs, as one without a curriculum.
 
         >>> Mixing(negatives=2.0, curriculum=Curriculum(epochs=0.5, negatives=0.0)).at(0.125).negatives
         0.5

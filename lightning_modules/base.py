@@ -193,6 +193,7 @@ class AlignmentModule(L.LightningModule):
 
     def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
         """Steps, and lets the loss move its state or keep its bounds."""
+        # a closure in the arguments runs `training_step` and the backward pass: only after it the step is done
         super().optimizer_step(*arguments, **settings)
         # not in on_train_batch_end: checkpoints are written by then
         with torch.no_grad():

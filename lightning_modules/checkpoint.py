@@ -26,8 +26,8 @@ LOSS = "loss."
 def saved_names(network: nn.Module, *, trainable_only: bool, loss: nn.Module | None = None) -> list[str]:
     """Names of the tensors that a weights file of this network, and of the loss it was trained by, holds.
 
-    All parameters of the loss are there, whatever trains, since no published checkpoint has them; its buffers are not:
-    they are where a training stands.
+    All parameters of the loss are there, since no published checkpoint has them. Its buffers are not: they are the
+    state of a training, and belong to Lightning's checkpoint.
     """
     own = [f"{LOSS}{name}" for name, _ in loss.named_parameters()] if loss is not None else []
     if not trainable_only:
@@ -146,7 +146,8 @@ def weights_fingerprint(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
 def frozen_fingerprint(network: nn.Module) -> str:
     """`weights_fingerprint` of what does not train; to be asked before the network is sharded.
 
-    Adapters do not count: those that the loss never reaches are frozen too, at whatever they were drawn as, and add 0.
+    Adapters do not count. Those that the loss never reaches are frozen too: they start from random numbers, differ
+    between two builds, and add 0 to the output.
     """
     parameters = network.named_parameters()
     return weights_fingerprint((name, p) for name, p in parameters if not p.requires_grad and "lora_" not in name)

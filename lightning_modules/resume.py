@@ -44,10 +44,10 @@ class WholeFiles(TorchCheckpointIO):
 class LastCheckpoint(Checkpoint):
     """Keeps one checkpoint to go on from.
 
-    It is written every so often and at the end: after an optimiser step, since gradients that are being accumulated are
-    not part of it, and after all that belongs to the step, which a resumed run does not do again: Lightning logs a
-    step's metrics after `on_train_batch_end`, and validates and logs that after them. The first hook to come after it
-    all is the start of the next batch or the end of the epoch.
+    It is written every so often and at the end, always after an optimiser step: accumulated gradients are not part of
+    it. All that belongs to the step has to be done by then, since a resumed run does not do it again. Lightning logs a
+    step's metrics after `on_train_batch_end`, and validates after that. So the first hook that is late enough is the
+    start of the next batch, or the end of the epoch.
 
     Args:
         path: of the file.

@@ -66,7 +66,7 @@ def field_types(schema: type) -> dict[str, Any]:
 
 
 def unknown_key(schema: type, key: str, place: str) -> str:
-    """What is wrong with a key that a dataclass has not; one that knows better says so in `explain(key, place)`."""
+    """The error about a key that a dataclass does not have; one may word it itself in `explain(key, place)`."""
     explain = getattr(schema, "explain", None)
     if explain is not None and (known := explain(key, place)):
         return known
@@ -77,7 +77,7 @@ def unknown_key(schema: type, key: str, place: str) -> str:
 
 
 def keeps_rules(value: Any, rules: Mapping[str, Any]) -> bool:
-    """Whether a value is within the bounds and among the choices of its field's metadata; None is not asked."""
+    """Whether a value is within the bounds and among the choices of its field's metadata; not for None."""
     # what must hold, and not what must not: nan is on no side of a bound
     return bool(
         value in rules.get("choices", (value,))

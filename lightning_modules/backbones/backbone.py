@@ -1,6 +1,6 @@
 """What a backbone says about itself, beside how it scores and learns: where it loads from, how it is saved, its card.
 
-Nothing outside a backbone's file asks which one it is: whoever needs to know asks one of these attributes and methods.
+Code outside a backbone's file never compares names of backbones: it asks these attributes and methods.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Backbone(AlignmentModule):
 
         Args:
             checkpoint: hub name or folder.
-            settings: of this backbone's class; not asked where not overridden.
+            settings: of this backbone's class; unused unless a subclass overrides this.
             dtype: of the weights; as saved for "auto".
 
         Raises:

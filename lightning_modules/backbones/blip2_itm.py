@@ -244,7 +244,7 @@ class Blip2ItmModule(Backbone):
 
 
 def freeze_unreached(blip2: Blip2ForImageTextRetrieval) -> None:
-    """Freezes what losses on match logits never reach, since DDP insists that they do; `itc_itm` reaches all.
+    """Freezes what losses on match logits never reach: DDP would wait for its gradients. `itc_itm` reaches all.
 
     That is the ITC heads, and the last layer's feed-forward of the text: the ITM head reads the queries only.
     """

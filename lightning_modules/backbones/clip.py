@@ -269,6 +269,7 @@ class ClipModule(Backbone):
         super().optimizer_step(*arguments, **settings)
         # not in on_train_batch_end: checkpoints are written by then
         with torch.no_grad():
+            # here and not by the loss, since the scale is the network's; from 1 on, as in OpenCLIP
             self.network.clip.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
 
     def _features(self, batch: ImageTextBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -29,10 +29,10 @@ def choose_activation(
 ) -> str:
     """The activation that a checkpoint's weights need; OpenAI's were trained with QuickGELU.
 
-    What says nothing about its origin cannot be recognised: weights that were trained from OpenAI's, saved under
-    another name, with `gelu` in their configuration. They run, and score worse than they could. So this warns about
-    `gelu` in a model of one of OpenAI's shapes; `activation` says that it is meant. A configuration without
-    `hidden_act` counts as quick_gelu, Transformers' default.
+    Weights that were trained from OpenAI's cannot be recognised once they are saved under another name, with `gelu` in
+    their configuration. They run, and score worse than they could. So this warns about `gelu` in a model of one of
+    OpenAI's shapes; `activation` says that it is meant. A configuration without `hidden_act` counts as quick_gelu,
+    Transformers' default.
 
     Args:
         text, vision: the towers' configurations, as saved.

@@ -209,7 +209,7 @@ class LlavaModule(Backbone):
 
 
 def freeze_unreached(llava: LlavaForConditionalGeneration) -> None:
-    """Freezes vision layers behind the one that is read: the loss never reaches them, and DDP insists that it does."""
+    """Freezes vision layers behind the one that is read: no loss reaches them, and DDP would wait for gradients."""
     layer = llava.config.vision_feature_layer
     vision = llava.model.vision_tower
     # some LLaVAs read several layers, a list: all of them up to the last are reached

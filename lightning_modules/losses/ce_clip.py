@@ -1,8 +1,8 @@
 """CE-CLIP's losses beside ITC: intra-modal contrast (IMC) and cross-modal rank (CMR) with adaptive rank thresholds.
 
 Zhang et al., Contrasting Intra-Modal and Ranking Cross-Modal Hard Negatives, CVPR 2024. The official code went through
-several states; `reference` takes its newest one (ef87eb7), texts that it marks as invalid included. The default is
-careful where that is not: what does not exist takes part in nothing, and IMC has the form of its idea.
+several states; `reference` takes its newest one (ef87eb7), texts that it marks as invalid included. The default differs
+in two points: missing negatives take part in nothing, and IMC is the one that its idea asks for, see `imc_loss`.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def imc_loss(
     *,
     reference: bool = False,
 ) -> torch.Tensor:
-    """Intra-modal contrast, mean over anchors: no hard negative's text is as near a caption as the caption's image is.
+    """Intra-modal contrast, mean over anchors: a caption shall be nearer to its image than to hard negatives' texts.
 
     -log(e^d / (e^d + sum over all hard negatives n of the batch of e^(scale x cosine(caption, n)))), d the logit of the
     pair: CE-CLIP's equation 3 with the positive in its denominator, the official code's state of January 2024.
@@ -182,7 +182,7 @@ def imc_loss(
 def cmr_losses(
     positive_logits: torch.Tensor, negative_logits: torch.Tensor, rank_thresholds: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-modal rank: [N] by how much each hard negative comes closer to its anchor than its rank threshold [N]."""
+    """Cross-modal rank (CE-CLIP, section 3): [N] by how much each hard negative comes closer than its threshold [N]."""
     return F.relu(rank_thresholds + negative_logits - positive_logits)
 
 
@@ -238,9 +238,9 @@ class CeClipLoss(ItcLoss):
         # validation moves no threshold
         if torch.is_grad_enabled() and self.training:
             self._seen.append((terms.anchor_logits, terms.positive_logits, terms.negative_logits, terms.types))
-        # the loss is a mean over anchors (`terms`), so CMR comes as the share that they carry
         own = len(layout.anchor_texts)
-        # CMR is a mean over hard negatives, and the loss one over anchors, of which ranks have different numbers
+        # CMR is a mean over hard negatives and the loss one over anchors, of which ranks have different numbers. All hard
+        # texts of a batch exist, so the mean times their number is the sum.
         cmr = rank_share(terms.cmr * len(layout.hard_texts), hard_texts, own_terms=own, all_terms=anchors)
         loss = terms.itc + settings.imc_weight * terms.imc + settings.cmr_weight * cmr
         named = zip(self.rank_thresholds.types, thresholds, strict=True)

@@ -1,4 +1,4 @@
-"""The batch of all ranks: gathers with gradient, means over ranks, and what images and texts are to each other.
+"""The batch of all ranks: gathers with gradient, means over ranks, and which texts are true of which images.
 
 Each rank computes the rows of its own images against the texts and images of all ranks; with the gradients of
 `gather_rows`, which are sums over ranks, the rows of all ranks add up to the loss of one large batch.
@@ -32,7 +32,7 @@ def identity_hashes(ids: Iterable[str]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ContrastLayout:
-    """What the images [G] and texts [T] of a global batch are to each other, and which anchors a rank computes.
+    """Which texts [T] are true or false of which images [G] in a global batch, and which anchors this rank computes.
 
     An anchor is an image with one true text. Its hard negatives are the false texts that were written for it.
 
@@ -151,6 +151,7 @@ def rank_share(own_sum: torch.Tensor, count: int, *, own_terms: int, all_terms: 
     """
     if not count or not own_terms:
         return own_sum * 0
+    # sum over ranks of own_terms x share / all_terms = (sum of own_sum) / count
     return own_sum * (all_terms / (count * own_terms))
 
 

@@ -1,7 +1,7 @@
 """CE-CLIP's adaptive rank thresholds: how far below its positive a negative of each type has to stay.
 
-Zhang et al., CVPR 2024 (see `ce_clip`), by the idea of a curriculum: at first positives are hardly above negatives, so
-little is asked; as the model tells them apart, more is.
+Zhang et al., CVPR 2024, section 3 (see `ce_clip`). They make a curriculum: as long as positives are hardly above
+negatives, thresholds are small, and they grow as the model learns to tell the two apart.
 """
 
 from __future__ import annotations
@@ -83,13 +83,13 @@ class RankThresholds(nn.Module):
         return self.values.clone()
 
     def meet(self, types: Iterable[str]) -> None:
-        """Types that are new get a threshold behind the others; all ranks have to name the same ones."""
+        """Appends a threshold for each new type; all ranks must name the same types."""
         new = [name for name in types if name not in self.types]
         if new and self.restored:
             rank_zero_warn(
                 f"The checkpoint has no rank threshold of {', '.join(new)}; there it begins with {self.initial:g}."
             )
-        # behind the others: places that a batch was laid out by stay what they were
+        # appended and not sorted in: the places of known types, which batches are laid out by, stay
         self.types += new
         self.values = torch.cat([self.values, self.values.new_full((len(new),), self.initial)])
 

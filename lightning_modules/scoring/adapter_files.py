@@ -60,7 +60,7 @@ def read_lora_config(folder: Path) -> LoraConfig:
 
 
 def check_adapter_tensors(adapted: PeftModel, folder: Path) -> None:
-    """That the file held all that the adapted model takes from it: PEFT goes on without what is missing.
+    """Checks that the file holds all that the adapted model takes from it; PEFT loads on where tensors are missing.
 
     That is LoRA, `modules_to_save`, and the parameters of the model itself (BLIP-2's query tokens, CLIP's scale), which
     always train beside adapters. Further parameters of the model may be there, see `export.trained_beside`.

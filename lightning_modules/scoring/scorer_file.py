@@ -65,7 +65,7 @@ def find_scorer_settings(name_or_folder: str | Path) -> ScorerSettings | None:
 def _on_hub(name: str) -> Path | None:
     """The file in the hub's cache, downloaded if need be; None where the checkpoint has none.
 
-    The hub's absence is not the file's: other settings give other scores.
+    A hub that cannot be reached is an error, and no sign that there is no file: its settings would give other scores.
     """
     try:
         return Path(hf_hub_download(name, SCORER_FILE))
