@@ -58,6 +58,7 @@ class Mixing:
 
     def faults(self, place: str) -> Iterator[str]:
         """A curriculum of paraphrases that ends nowhere."""
+        # null does not mean 0 here: without a ratio paraphrases are anchors of their own
         start = self.curriculum.paraphrase_ratio if self.curriculum is not None else None
         if start is not None and self.paraphrase_ratio is None:
             yield f"`{place}paraphrase_ratio` must be given where `{place}curriculum.paraphrase_ratio` is"

@@ -205,6 +205,7 @@ def replaced(path: Path) -> Iterator[Path]:
 
 def partial_path(path: Path) -> Path:
     """Where a file is while it is written; after kill -9 it may be left behind."""
+    # hidden, and with another ending: no pattern for weights or checkpoints finds a half-written file
     return path.with_name(f".{path.name}.partial")
 
 

@@ -98,6 +98,7 @@ def with_images(pairs: Pairs, source: str) -> Pairs:
     there = {image: image_path(pairs.root, image).is_file() for image in dict.fromkeys(paths)}
     if not any(there.values()):
         raise InputError(f"{source}: none of its images lies in {pairs.root}; set image_root to their folder.")
+    # negatives are counted, since an item is a pair; a caption may have several
     found = only(pairs, pa.array([there[image] for image in paths]))
     absent = len(pairs.negatives) - len(found.negatives)
     return replace(found, left_out=pairs.left_out + absent)

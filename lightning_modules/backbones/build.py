@@ -62,6 +62,7 @@ def _load(backbone: type[Backbone], settings: ModelSettings, source: Source) -> 
     """The Transformers model and its processor."""
     from lightning_modules.backbones.published import load_processor
 
+    # a run's own first: the rows of a tiny model's embeddings belong to its tokenizer
     saved = source.processor_folder and load_processor(source.processor_folder, local_files_only=True)
     if settings.checkpoint is None:
         return backbone.tiny(settings, source.captions, saved)

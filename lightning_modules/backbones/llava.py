@@ -184,6 +184,7 @@ class LlavaModule(Backbone):
         first = torch.where(batch.labels == POSITIVE, self.encoder.yes_id, self.encoder.no_id)
         return {
             "answer_logits": answers,
+            # Yes or No and the end token, as LLaVA is trained; both have a loss
             "answer_ids": torch.stack([first, torch.full_like(first, self.end_id)], dim=-1),
             "match_logits": self._match_logits(answers[:, :, 0]),
         }

@@ -52,6 +52,7 @@ def pack_branches(
     >>> packed["segment_ids"].tolist(), packed["answer_index"].tolist()
     ([[0, 0, 1, 1, 2]], [[3, 4]])
     """
+    # one length for the batch, that of the row with the longest branches together
     size = (len(rows), len(prefix) + max(sum(map(len, branches)) for branches in rows))
     input_ids = torch.full(size, pad_id, dtype=torch.long)
     position_ids = torch.zeros(size, dtype=torch.long)

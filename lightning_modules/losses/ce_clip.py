@@ -239,8 +239,8 @@ class CeClipLoss(ItcLoss):
         if torch.is_grad_enabled() and self.training:
             self._seen.append((terms.anchor_logits, terms.positive_logits, terms.negative_logits, terms.types))
         own = len(layout.anchor_texts)
-        # CMR is a mean over hard negatives and the loss one over anchors, of which ranks have different numbers. All hard
-        # texts of a batch exist, so the mean times their number is the sum.
+        # CMR is a mean over hard negatives and the loss one over anchors, of which ranks have different numbers. Hard
+        # texts of a batch all exist, so the mean times their number is the sum.
         cmr = rank_share(terms.cmr * len(layout.hard_texts), hard_texts, own_terms=own, all_terms=anchors)
         loss = terms.itc + settings.imc_weight * terms.imc + settings.cmr_weight * cmr
         named = zip(self.rank_thresholds.types, thresholds, strict=True)

@@ -120,6 +120,7 @@ class Scorer:
                 "image with each caption."
             )
         result = torch.empty(len(texts))
+        # no row is split over batches, so none may be larger than one
         rows = rows_of_pairs(pictures, min(MAX_CAPTIONS, batch_size))
         for row, values in self._row_logits(rows, pictures, texts, batch_size):
             result[row.captions] = values
