@@ -89,6 +89,7 @@ def collate_rows(rows: Sequence[ImageTextRow], encoder: Encoder) -> ImageTextBat
     Returns:
         A batch of shape (B, C), C the largest number of captions among the rows.
     """
+    # by the longest row of this batch; what a row lacks is masked
     width = max(len(row.captions) for row in rows)
     labels = torch.full((len(rows), width), UNKNOWN, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.bool)
@@ -97,6 +98,7 @@ def collate_rows(rows: Sequence[ImageTextRow], encoder: Encoder) -> ImageTextBat
         mask[index, : len(row.captions)] = True
     return ImageTextBatch(
         image_ids=[row.image_id for row in rows],
+        # lists of strings stay on the CPU: they name texts in errors, metrics and tables
         text_ids=[row.text_ids + [""] * (width - len(row.text_ids)) for row in rows],
         labels=labels,
         caption_mask=mask,

@@ -97,6 +97,7 @@ class ImageTextDataModule(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the tables, checks that all images exist and indexes the kept texts."""
+        # `itm train` calls this first, for the tokenizer's words, and then Lightning does
         if self.rows is not None:
             return
         captions, negatives = read_tables(self.captions, self.negatives)
@@ -186,10 +187,12 @@ class ImageTextDataModule(L.LightningDataModule):
             raise InputError(f"data has {len(self.rows)} rows for {world_size} ranks; give each rank one.")
         return LateLoader(
             self.rows,  # type: ignore[arg-type]
+            # the sampler yields whole batches, so nothing is left to batch
             batch_size=None,
             sampler=batches,
             collate_fn=self.collate,
             num_workers=self.num_workers,
+            # or they would be started anew in every epoch, tables and all
             persistent_workers=self.num_workers > 0,
         )
 
@@ -199,6 +202,7 @@ class ImageTextDataModule(L.LightningDataModule):
             return []
         self._check_connected()
         rank, world_size = self._rank()
+        # pairs: a positive against its own negatives only, as the benchmarks compare
         rows = ImageRows(self.validation.captions, self.validation.negatives, self.validation.root, pairs=True)
         if not len(rows):
             raise InputError("data.validation has no captions; check its tables and image_ids.")

@@ -46,6 +46,7 @@ class EpochBatches(Sampler[EpochBatch]):
         # asked now and not at the start: Lightning restores its count between the two
         done = self.done()
         batches = rank_batches(self.rows, seed=self.seed, epoch=self.epoch, **sizes)
+        # numbered as in the whole epoch: a curriculum goes by the places of the rows
         for number, rows in enumerate(batches[done:], start=done):
             yield self.epoch, rows, batch_places(number, len(rows), **sizes)
 

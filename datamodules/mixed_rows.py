@@ -48,6 +48,7 @@ class MixedRows(Dataset[list[ImageTextRow]]):
         self.text_ids, self.image_ids = texts["text_id"].to_pylist(), texts["image_id"].to_pylist()
         self.captions, self.labels = texts["caption"].to_pylist(), texts["label"].to_pylist()
         self.types = texts["negative_type"].to_pylist()
+        # unit "pair" has one positive a row: its pairs were judged one by one
         self.anchors = group_anchors(pool.anchors, self.image_ids, mixing.positives if mixing.unit == "text" else 1)
         self.neighbours = neighbours or {}
         self.anchors_of: dict[str, list[int]] = {}
@@ -106,6 +107,7 @@ class MixedRows(Dataset[list[ImageTextRow]]):
             )
         columns = (self.text_ids, self.captions, self.labels, self.types)
         image = load_image(self.root, self.images[image_id])
+        # the anchor and not what stands in for it: a paraphrase changes no draw of noise
         key = self.text_ids[anchors[0]]
         if generator_for(self.seed, epoch, key, "image_dropout").random() < mixing.image_dropout:
             # keyed by epoch too: one noise image for all epochs could be learnt by heart

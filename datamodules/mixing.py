@@ -57,8 +57,10 @@ def build_pool(
         if keep[index] and label == 1:
             pool.anchors.append(index)
         elif keep[index]:
+            # by image and not by caption: unit "text" draws any kept negative of the image
             pool.by_image.setdefault(image_id, {}).setdefault(draw_family(negative_type), []).append(index)
     positives, negatives = positions(texts, pairs)
+    # a pair is kept where both of its texts are
     keep_pairs = keep[positives] & keep[negatives] if keep_pairs is None else keep_pairs
     columns = (pairs[name].to_pylist() for name in ("caption_id", "negative_type"))
     for kept, index, caption_id, negative_type in zip(keep_pairs, negatives.tolist(), *columns, strict=True):
@@ -116,6 +118,7 @@ def shown_positive(
     """
     if paraphrase_ratio is None or not (paraphrases := pool.paraphrases.get(anchor)):
         return anchor
+    # a stream of its own: whether there are paraphrases changes no negative
     rng = generator_for(seed, epoch, caption_id, "paraphrase")
     return paraphrases[rng.integers(len(paraphrases))] if rng.random() < paraphrase_ratio else anchor
 
@@ -153,6 +156,7 @@ def draw_negatives(
     shuffled = {family: [texts[i] for i in rng.permutation(len(texts))] for family, texts in sorted(available.items())}
     left = {family: [text for text in texts if text not in taken] for family, texts in shuffled.items()}
     drawn = []
+    # a number beyond what there is means all there is; no coins are tossed for the rest
     negatives = min(negatives, sum(map(len, left.values())))
     whole = int(negatives)
     # two coins more than there are whole negatives: the family of the one behind them, and whether it joins
@@ -160,6 +164,7 @@ def draw_negatives(
     for coin in [*coins, last] if joins < negatives - whole else coins:
         first, second = (SWAP, OTHER) if coin < swap_ratio else (OTHER, SWAP)
         if candidates := left.get(first) or left.get(second):
+            # from the end of a shuffled list: without replacement
             drawn.append(candidates.pop())
     return drawn
 
@@ -168,6 +173,8 @@ def draw_hard_anchor(
     neighbours: Sequence[str], anchors_of: Mapping[str, Sequence[int]], *, caption_id: str, seed: int, epoch: int
 ) -> int | None:
     """A kept positive of one of an image's neighbours, both drawn uniformly: NegCLIP's hard image and its caption.
+
+    Yuksekgonul et al., ICLR 2023, section 4; their training file lists three hard images for each caption.
 
     Args:
         neighbours: ids of the images near an anchor's.
@@ -181,7 +188,9 @@ def draw_hard_anchor(
     usable = [anchors_of[name] for name in neighbours if name in anchors_of]
     if not usable:
         return None
+    # a stream of its own, as for paraphrases
     rng = generator_for(seed, epoch, caption_id, "neighbour")
+    # first the image, then its caption: an image with many captions is no likelier
     positives = usable[int(rng.integers(len(usable)))]
     return positives[int(rng.integers(len(positives)))]
 
@@ -250,5 +259,6 @@ def rank_rows(rows: int, *, rank: int = 0, world_size: int = 1) -> list[tuple[in
     >>> [rank_rows(3, rank=r, world_size=2) for r in (0, 1)]
     [[(0, True), (2, True)], [(1, True), (0, False)]]
     """
+    # rounded up to whole turns of all ranks
     turns = range(rank, -(-rows // world_size) * world_size, world_size)
     return [(turn % rows, turn < rows) for turn in turns]

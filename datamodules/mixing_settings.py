@@ -52,24 +52,26 @@ class Mixing:
     not kept are not used."""
     image_dropout: float = field(default=0.0, metadata={"min": 0.0, "max": 1.0})
     """Chance that a row's image is replaced by noise: the scorer learns what the text alone is worth, which is what the
-    blind control then reads off (as the condition is dropped for classifier-free guidance)."""
+    blind control then reads off (as the condition is dropped for classifier-free guidance, Ho & Salimans, 2022)."""
     curriculum: Curriculum | None = None
     """Other values to start from; none where not given."""
 
     def faults(self, place: str) -> Iterator[str]:
         """A curriculum of paraphrases that ends nowhere."""
+        # null does not mean 0 here: without a ratio paraphrases are anchors of their own
         start = self.curriculum.paraphrase_ratio if self.curriculum is not None else None
         if start is not None and self.paraphrase_ratio is None:
             yield f"`{place}paraphrase_ratio` must be given where `{place}curriculum.paraphrase_ratio` is"
 
     def at(self, time: float) -> Mixing:
-        """The mixing at a time of training, in epochs: a constant one.
+        """The mixing at a time of training, in epochs, as one without a curriculum.
 
         >>> Mixing(negatives=2.0, curriculum=Curriculum(epochs=0.5, negatives=0.0)).at(0.125).negatives
         0.5
         """
         if self.curriculum is None:
             return self
+        # by time in epochs, so that batch size and number of ranks do not move it
         part = min(1.0, time / self.curriculum.epochs)
         starts = {name: getattr(self.curriculum, name) for name in MOVING}
         moved = {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class LoraSettings:
-    """LoRA adapters (PEFT)."""
+    """LoRA adapters (Hu et al., ICLR 2022, section 4.1) by PEFT; the defaults are LLaVA-1.5's recipe."""
 
     rank: int = field(default=128, metadata={"min": 1})
     """Rank of the update matrices."""
@@ -59,6 +59,7 @@ def add_lora(model: nn.Module, settings: LoraSettings, parts: Parts) -> list[str
     names: list[str] = []
     for target in settings.targets or tuple(parts)[:1]:
         modules = parts.get(target, (target,))
+        # by whole words between the dots: a part must not match a module whose name only contains it
         matched = [name for name in linear if any(module in name.split(".") for module in modules)]
         if not matched:
             known = sorted({*parts, *(part for name in linear for part in name.split(".")[:3] if not part.isdigit())})
@@ -71,8 +72,10 @@ def add_lora(model: nn.Module, settings: LoraSettings, parts: Parts) -> list[str
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         bias="none",
+        # full names, since PEFT takes each for an ending and would match other layers by a shorter one
         target_modules=sorted(set(names)),
     )
+    # asked before injection, which changes it
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     inject_adapter_in_model(config, model)
     # Injection freezes all that is no adapter; what trained before (the projector) goes on, unless it is adapted.
@@ -104,6 +107,7 @@ def trainable_rows(network: nn.Module) -> list[TrainableRow]:
     found: dict[tuple[str, str], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         kind = "adapter" if "lora_" in name else "weights"
+        # LLaVA's parts stand one level deeper, in `llava.model`
         part = ".".join([word for word in name.split(".") if word != "model"][:2])
         found.setdefault((part, kind), []).append(parameter)
     return [

@@ -92,6 +92,7 @@ class AlignmentModule(L.LightningModule):
 
     def collator(self) -> Collator:
         """A picklable function from rows to a batch with this backbone's `inputs`; runs in loader workers."""
+        # a function and the encoder alone: a bound method would send the whole model to every worker
         return partial(collate_rows, encoder=self.encoder)
 
     @abstractmethod
@@ -132,6 +133,7 @@ class AlignmentModule(L.LightningModule):
 
     def configure_model(self) -> None:
         """Shards the network, and a loss with parameters, where the strategy is `fsdp`; may be called again."""
+        # only Lightning's ModelParallelStrategy, which `fsdp` stands for, makes a mesh
         if self.device_mesh is None:
             return
         mesh, mixed = self.device_mesh["data_parallel"], self.trainer.precision == "bf16-mixed"
@@ -155,19 +157,23 @@ class AlignmentModule(L.LightningModule):
         """The summed loss of the batch's terms; `on_before_optimizer_step` divides by how many there were."""
         loss, report = self.loss(batch)
         if not torch.isfinite(loss):
+            # before the backward pass: one step by nan would reach every weight
             raise FloatingPointError(f"The loss is {loss.item()} at step {self.global_step}, images {batch.image_ids}.")
         self.count_cut(batch)
         terms = self.loss_terms(batch)
         self._terms_in_step += terms
         means = self._means_over_ranks({"loss/value": loss, **report}, terms)
         metrics = {f"train/{name}": value for name, value in means.items()}
+        # groups are sorted, so the last one is that of the projector where it trains (see `parameter_groups`)
         metrics["train/optim/lr"] = self.trainer.optimizers[0].param_groups[-1]["lr"]
         self.log_dict(metrics, batch_size=max(1, terms), prog_bar=False)
         self.log("loss", means["loss/value"], prog_bar=True, logger=False, batch_size=max(1, terms))
+        # Lightning divides by the number of accumulated batches, which weights them alike; terms are the weights here
         return loss * terms * self.trainer.accumulate_grad_batches
 
     def _means_over_ranks(self, values: Mapping[str, torch.Tensor], terms: int) -> dict[str, torch.Tensor]:
         """Means over the terms of all ranks, of means over this rank's; same names."""
+        # means over ranks of the sums and of the count: the number of ranks cancels out
         sums = torch.stack([value.detach().float() * terms for value in values.values()])
         sums = torch.cat([sums, sums.new_tensor([terms])])
         *totals, count = self.trainer.strategy.reduce(sums, reduce_op="mean")
@@ -175,6 +181,8 @@ class AlignmentModule(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turns gradients of sums into gradients of the mean over the terms of all ranks and accumulated batches."""
+        # a mean, as DDP and FSDP have made of the gradients. Lightning clips after this hook: the norm is that of the
+        # true mean.
         terms = self.trainer.strategy.reduce(torch.tensor(self._terms_in_step, device=self.device), reduce_op="mean")
         self._terms_in_step = 0.0
         # a plain number, since a sharded gradient (DTensor) and a tensor do not mix
@@ -185,6 +193,7 @@ class AlignmentModule(L.LightningModule):
 
     def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
         """Steps, and lets the loss move its state or keep its bounds."""
+        # a closure in the arguments runs `training_step` and the backward pass: only after it the step is done
         super().optimizer_step(*arguments, **settings)
         # not in on_train_batch_end: checkpoints are written by then
         with torch.no_grad():
@@ -202,13 +211,14 @@ class AlignmentModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs `val/<negative_type>/accuracy` and their unweighted mean, `val/mean/accuracy`."""
+        # `compute` has added up the ranks, so rank 0 logs what it has
         for name, value in self.validation_accuracy.compute().items():
             self.log(f"val/{name}/accuracy", value, prog_bar=name == "mean", rank_zero_only=True)
         self.validation_accuracy.reset()
 
     def checkpoint_names(self) -> set[str]:
         """Names of the tensors in Lightning's checkpoints: weights of the network, and all that the loss has."""
-        names = set(self.state_dict())
+        names = set(self.state_dict())  # with the loss's buffers, which a weights file leaves out: a training goes on
         if not self.trainable_only:
             return names
         beside = {name for name in names if not name.startswith("network.")}
@@ -259,6 +269,7 @@ class AlignmentModule(L.LightningModule):
             warmup_ratio=self.warmup_ratio,
             warmup_steps=self.warmup_steps,
         )
+        # "step", since Lightning moves a schedule once an epoch where nothing is said
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -272,4 +283,6 @@ def recompute_activations(model: PreTrainedModel) -> None:
     """Recomputes a Transformers model's activations in the backward pass: less memory, more time."""
     # The old name warns in Transformers 5.23, where the new one exists; 5.10 has the old one only.
     enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    # the reentrant kind gives no gradients where a block's input needs none, as behind frozen embeddings
+    # (torch.utils.checkpoint)
     enable({"use_reentrant": False})

@@ -19,8 +19,6 @@ from torch.distributed.tensor import DTensor
 Shapes = Mapping[str, Iterable[int]]
 EDGE = 256
 """Elements of a tensor's start, of its end and about as many between that go into a fingerprint."""
-
-
 LOSS = "loss."
 """What the names of a loss's parameters begin with in a weights file."""
 
@@ -28,8 +26,8 @@ LOSS = "loss."
 def saved_names(network: nn.Module, *, trainable_only: bool, loss: nn.Module | None = None) -> list[str]:
     """Names of the tensors that a weights file of this network, and of the loss it was trained by, holds.
 
-    All parameters of the loss are there, whatever trains, since no published checkpoint has them; its buffers are not:
-    they are where a training stands.
+    All parameters of the loss are there, since no published checkpoint has them. Its buffers are not: they are the
+    state of a training, and belong to Lightning's checkpoint.
     """
     own = [f"{LOSS}{name}" for name, _ in loss.named_parameters()] if loss is not None else []
     if not trainable_only:
@@ -120,6 +118,7 @@ def load_weights(
             if fault := misfit(shapes, expected, backbone=(found, backbone)):
                 raise ValueError(f"{path} does not fit the model: {fault}. Load it with the run's own configuration.")
             with torch.no_grad():
+                # only now that all fits, and in place: a refused file leaves the network as it was
                 for name in shapes:
                     state[name].copy_(file.get_tensor(name))
     except (SafetensorError, OSError) as error:
@@ -135,6 +134,7 @@ def weights_fingerprint(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
     tells checkpoints apart, and proves nothing against whoever forges one.
     """
     digest = hashlib.sha256()
+    # by name: the order in which a library registers its modules is no part of the weights
     for name, parameter in sorted(parameters, key=lambda item: item[0]):
         flat = parameter.detach().flatten()
         step = len(flat) // EDGE | 1  # odd, so that in rows of even length the sample moves through all columns
@@ -146,7 +146,8 @@ def weights_fingerprint(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
 def frozen_fingerprint(network: nn.Module) -> str:
     """`weights_fingerprint` of what does not train; to be asked before the network is sharded.
 
-    Adapters do not count: those that the loss never reaches are frozen too, at whatever they were drawn as, and add 0.
+    Adapters do not count. Those that the loss never reaches are frozen too: they start from random numbers, differ
+    between two builds, and add 0 to the output.
     """
     parameters = network.named_parameters()
     return weights_fingerprint((name, p) for name, p in parameters if not p.requires_grad and "lora_" not in name)
@@ -166,6 +167,7 @@ def misfit(found: Shapes, expected: Shapes, *, backbone: tuple[str, str] = ("", 
     """
     if all(backbone) and backbone[0] != backbone[1]:
         return f"it is of the backbone {backbone[0]}, the model is a {backbone[1]}"
+    # only what both have can differ in shape; the rest is missing or unexpected
     both = sorted(found.keys() & expected.keys())
     shapes = [(name, tuple(found[name]), tuple(expected[name])) for name in both]
     differing = [f"{name} has shape {one}, the model {other}" for name, one, other in shapes if one != other]
@@ -195,6 +197,7 @@ def replaced(path: Path) -> Iterator[Path]:
         beside.chmod(mode)  # safetensors makes files that nobody but their owner can read
         _flush(beside)
         os.replace(beside, path)
+        # the rename is a change of the folder, which has to reach the disk too
         _flush(path.parent)
     finally:
         beside.unlink(missing_ok=True)
@@ -202,6 +205,7 @@ def replaced(path: Path) -> Iterator[Path]:
 
 def partial_path(path: Path) -> Path:
     """Where a file is while it is written; after kill -9 it may be left behind."""
+    # hidden, and with another ending: no pattern for weights or checkpoints finds a half-written file
     return path.with_name(f".{path.name}.partial")
 
 

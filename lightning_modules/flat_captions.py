@@ -44,10 +44,12 @@ def flat_captions(
 
 def flat_labels(batch: ImageTextBatch) -> torch.Tensor:
     """[N] labels of the captions of `flat_captions`."""
+    # cells that do not exist may hold any label (see `ImageTextBatch`)
     return torch.where(batch.caption_mask, batch.labels, UNKNOWN).flatten()[batch.inputs["cell_index"]]
 
 
 def to_cells(values: torch.Tensor, batch: ImageTextBatch) -> torch.Tensor:
     """(B, C) from [N], one value for each caption of `flat_captions`; 0 where there is none."""
+    # a copy with gradient: it flows back to each caption's value
     cells = values.new_zeros(batch.caption_mask.numel())
     return cells.index_copy(0, batch.inputs["cell_index"], values).view(batch.caption_mask.shape)

@@ -1,4 +1,8 @@
-"""AdamW with decay on matrices only, a separate projector rate, linear warm-up and cosine decay."""
+"""AdamW with decay on matrices only, a separate projector rate, linear warm-up and cosine decay.
+
+AdamW: Loshchilov & Hutter, ICLR 2019. The half cosine: the same, SGDR, ICLR 2017, equation 5, without restarts. The
+projector's own rate: LLaVA-1.5's LoRA recipe (2e-4, and 2e-5 for the projector).
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,7 @@ def parameter_groups(
     for name, parameter in named_parameters:
         if parameter.requires_grad:
             is_projector = not projector_names.isdisjoint(name.split("."))
+            # norms, biases and scales have one axis: as in OpenCLIP, they do not decay
             groups.setdefault((is_projector, parameter.ndim > 1), []).append(parameter)
     if not groups:
         raise ValueError("No parameter is trainable: nothing to optimise; check model.tune and model.adapter.targets.")
@@ -42,6 +47,7 @@ def parameter_groups(
             "lr": projector_lr if is_projector and projector_lr is not None else lr,
             "weight_decay": weight_decay if is_matrix else 0.0,
         }
+        # sorted, since a checkpoint's optimiser state goes by the place of a group, not by its name
         for (is_projector, is_matrix), parameters in sorted(groups.items())
     ]
 
@@ -53,7 +59,9 @@ def warmup_cosine(step: int, *, total_steps: int, warmup_steps: int) -> float:
     [0.5, 1.0, 1.0, 0.854, 0.5, 0.146, 0.0]
     """
     if step < warmup_steps:
+        # + 1 as in OpenCLIP: a first step with rate 0 would change nothing
         return (step + 1) / warmup_steps
+    # a schedule is asked once more after the last step, and all steps may be warm-up
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
@@ -69,6 +77,7 @@ def adamw_warmup_cosine(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """The optimiser and its schedule over `total_steps` optimiser steps; `warmup_steps` overrules the ratio."""
     optimizer = torch.optim.AdamW(groups, betas=betas, eps=eps)
+    # rounded up as in Transformers, which trains LLaVA
     warmup = math.ceil(warmup_ratio * total_steps) if warmup_steps is None else warmup_steps
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warmup_cosine(step, total_steps=total_steps, warmup_steps=warmup)

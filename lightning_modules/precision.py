@@ -22,8 +22,10 @@ def linear_in_float32(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     Returns:
         (..., out).
     """
+    # the exact class: PEFT's layer has a `weight` too, the base's, and reading that would lose the update
     if type(layer) is not nn.Linear:
         return at_least_float32(layer(inputs))
     bias = None if layer.bias is None else at_least_float32(layer.bias)
+    # autocast would cast both factors back to half precision
     with torch.autocast(inputs.device.type, enabled=False):
         return F.linear(at_least_float32(inputs), at_least_float32(layer.weight), bias)

@@ -44,10 +44,10 @@ class WholeFiles(TorchCheckpointIO):
 class LastCheckpoint(Checkpoint):
     """Keeps one checkpoint to go on from.
 
-    It is written every so often and at the end: after an optimiser step, since gradients that are being accumulated are
-    not part of it, and after all that belongs to the step, which a resumed run does not do again: Lightning logs a
-    step's metrics after `on_train_batch_end`, and validates and logs that after them. The first hook to come after it
-    all is the start of the next batch or the end of the epoch.
+    It is written every so often and at the end, always after an optimiser step: accumulated gradients are not part of
+    it. All that belongs to the step has to be done by then, since a resumed run does not do it again. Lightning logs a
+    step's metrics after `on_train_batch_end`, and validates after that. So the first hook that is late enough is the
+    start of the next batch, or the end of the epoch.
 
     Args:
         path: of the file.
@@ -65,6 +65,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Decides whether a checkpoint is due after this batch."""
         last = batch_idx + 1 == trainer.num_training_batches
+        # Lightning steps at the end of an epoch too, whatever it has accumulated by then
         stepped = last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         due = last if self.every is None else trainer.global_step % self.every == 0
         self._due = stepped and (due or trainer.global_step >= trainer.estimated_stepping_batches)
@@ -117,6 +118,8 @@ def settle_progress(progress: dict[str, Any], *, begun: int, batches_in_epoch: f
     progress["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
     if epoch_ended:
         optimizer = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+        # Lightning zeroes these where an epoch starts, but not in the epoch that it resumes in
+        # (_TrainingEpochLoop.reset)
         per_epoch = [progress["epoch_loop.scheduler_progress"], optimizer["step"], optimizer["zero_grad"]]
         for counts in (
             *(counter["current"] for counter in per_epoch),
@@ -149,12 +152,14 @@ def _read_checked(path: Path) -> dict[str, Any]:
     """A checkpoint whose checksums are right and that holds the parts of one; its tensors stay on the disk."""
     try:
         with zipfile.ZipFile(path) as file:
+            # reads all checksums: `torch.load` maps the file below, and then looks at none
             damaged = file.testzip()
     except Exception as error:  # a damaged file leads its reader to anything
         raise ValueError(f"is damaged or no checkpoint ({_first_line(error)})") from None
     if damaged is not None:
         raise ValueError(f"is damaged (wrong checksum of {damaged})")
     try:
+        # weights_only: no class or function that the file names is called
         checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))

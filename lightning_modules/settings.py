@@ -52,6 +52,7 @@ def faults_between_keys(settings: Any, place: str) -> Iterator[str]:
     """What the dataclasses' own `faults(place)` say, from the outermost to the innermost."""
     if hasattr(settings, "faults"):
         yield from settings.faults(place)
+    # a dict holds sections by name, such as the sets of an evaluation
     held = settings if isinstance(settings, dict) else vars(settings)
     for name, value in held.items():
         if dataclasses.is_dataclass(value) or isinstance(value, dict):
@@ -65,7 +66,7 @@ def field_types(schema: type) -> dict[str, Any]:
 
 
 def unknown_key(schema: type, key: str, place: str) -> str:
-    """What is wrong with a key that a dataclass has not; one that knows better says so in `explain(key, place)`."""
+    """The error about a key that a dataclass does not have; one may word it itself in `explain(key, place)`."""
     explain = getattr(schema, "explain", None)
     if explain is not None and (known := explain(key, place)):
         return known
@@ -76,7 +77,8 @@ def unknown_key(schema: type, key: str, place: str) -> str:
 
 
 def keeps_rules(value: Any, rules: Mapping[str, Any]) -> bool:
-    """Whether a value is within the bounds and among the choices of its field's metadata; None is not asked."""
+    """Whether a value is within the bounds and among the choices of its field's metadata; not for None."""
+    # what must hold, and not what must not: nan is on no side of a bound
     return bool(
         value in rules.get("choices", (value,))
         and ("min" not in rules or value >= rules["min"])
@@ -132,6 +134,7 @@ def type_name(hint: Any) -> str:
 
 def strip_optional(hint: Any) -> tuple[Any, bool]:
     """`(int, True)` for `int | None`, `(int, False)` for `int`."""
+    # `Optional[int]` is a Union, `int | None` a UnionType
     if get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint):
         return functools.reduce(lambda a, b: a | b, [arg for arg in get_args(hint) if arg is not type(None)]), True
     return hint, False
@@ -164,6 +167,7 @@ def _filled(schema: type[T], mapping: Mapping[str, Any], place: str, faults: lis
         elif isinstance(value, float) and not math.isfinite(value):
             faults.append(f"`{key}` must be a finite number, got {value}")
         else:
+            # YAML reads 1 as an int; a setting of 1 and one of 1.0 are the same configuration
             given[name] = float(value) if inner is float and value is not None else value
     return schema(**given)
 

@@ -27,12 +27,15 @@ def shard_network(network: nn.Module, mesh: DeviceMesh, *, compute_dtype: torch.
     if isinstance(network, FSDPModule):
         return
     for name, parameter in network.named_parameters():
+        # FSDP2 shards along the first axis, and a scalar has none
         if parameter.is_meta or not parameter.ndim:
             what = "is on the meta device" if parameter.is_meta else "is a scalar"
             raise ValueError(f"{name} {what}: load the weights and give scalars one axis before sharding.")
     policy = MixedPrecisionPolicy(
         param_dtype=compute_dtype, reduce_dtype=torch.float32 if compute_dtype else None, cast_forward_inputs=False
     )
+    # layers before the root, which takes what no group has yet; a list, since `fully_shard` exchanges the modules'
+    # classes
     for module in [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]:
         fully_shard(module, mesh=mesh, mp_policy=policy)
     fully_shard(network, mesh=mesh, mp_policy=policy)

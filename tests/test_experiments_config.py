@@ -280,7 +280,15 @@ def test_what_does_not_go_with_clip_is_a_fault() -> None:
         assert f"`{key}` must not be" in str(caught.value)
 
 
-@pytest.mark.parametrize("model", [["model.backbone=clip"], ["model.backbone=blip2", "model.loss=itc_itm"]])
+@pytest.mark.parametrize(
+    "model",
+    [
+        ["model.backbone=clip"],
+        ["model.backbone=clip", "model.loss=binary"],
+        ["model.backbone=clip", "model.loss=listwise"],
+        ["model.backbone=blip2", "model.loss=itc_itm"],
+    ],
+)
 def test_a_learnt_scale_of_similarities_is_not_rounded(model: list[str]) -> None:
     words = ["data.captions=a", "data.negatives=b", *model]
     for own in (["trainer.strategy=fsdp", "trainer.precision=bf16-mixed"], ["trainer.precision=bf16-true"]):

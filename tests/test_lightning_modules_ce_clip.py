@@ -307,7 +307,7 @@ def test_thresholds_may_follow_the_largest_gap_or_stay() -> None:
     assert next_rank_thresholds(torch.zeros(3), *LOGITS, mode="max").tolist() == pytest.approx([0.8, 0.0, 0.0])
     previous = torch.tensor([2.0, 30.0, 0.1])
     assert torch.equal(next_rank_thresholds(previous, *LOGITS, mode="fixed"), previous)
-    with pytest.raises(ValueError, match=r"rank_threshold must be one of mean, max, fixed, got 'median'"):
+    with pytest.raises(ValueError, match=r"rank_threshold` must be one of mean, max, fixed, got 'median'"):
         build_loss("ce_clip", CeClipSettings(rank_threshold="median"), offers=["features"])
 
 
@@ -420,17 +420,17 @@ def test_the_reference_in_training_is_the_one_that_the_vectors_hold() -> None:
 @pytest.mark.parametrize(
     ("settings", "rule"),
     [
-        ({"imc_weight": -1.0}, "imc_weight must be >= 0.0, got -1.0"),
-        ({"cmr_weight": math.nan}, "cmr_weight must be >= 0.0, got nan"),
+        ({"imc_weight": -1.0}, "imc_weight` must be >= 0.0, got -1.0"),
+        ({"cmr_weight": math.nan}, "cmr_weight` must be >= 0.0, got nan"),
         (
             {"initial_rank_threshold": 20.0},
-            "initial_rank_threshold must be at most .*rank_threshold_bound, got 20 and 10",
+            "initial_rank_threshold` must be at most .*rank_threshold_bound`, got 20 and 10",
         ),
-        ({"rank_threshold_bound": 0.0}, "rank_threshold_bound must be > 0.0, got 0.0"),
+        ({"rank_threshold_bound": 0.0}, "rank_threshold_bound` must be > 0.0, got 0.0"),
     ],
 )
 def test_settings_that_make_no_loss_are_errors(settings: dict[str, Any], rule: str) -> None:
-    with pytest.raises(ValueError, match=rf"^model\.ce_clip\.{rule}\.$"):
+    with pytest.raises(ValueError, match=rf"^`model\.ce_clip\.{rule}$"):
         tiny_clip_module(loss="ce_clip", loss_settings=CeClipSettings(**settings))
 
 

@@ -77,7 +77,7 @@ def test_a_backbone_has_the_losses_that_read_what_it_offers(module: type[Any], n
 def test_an_unknown_loss_is_refused_with_the_nearest_and_the_list() -> None:
     with pytest.raises(ValueError, match=r"^model\.loss must be one of lm, .*, got 'clip'\. Did you mean ce_clip\?$"):
         loss_class("clip")
-    with pytest.raises(ValueError, match=r"got 'zzz'\.$"):
+    with pytest.raises(ValueError, match=r"got 'zzz'$"):
         tiny_clip_module(loss="zzz")
 
 
@@ -85,7 +85,7 @@ def test_settings_of_another_loss_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^model\.itc must be NoSettings, got BiasedSettings\.$"):
         tiny_clip_module(loss="itc", loss_settings=BiasedSettings())
     with pytest.raises(
-        ValueError, match=r"^model\.biased\.bias must be <= 0\.0, got 1\.0; model\.biased\.bound must be > 0"
+        ValueError, match=r"^`model\.biased\.bias` must be <= 0\.0, got 1\.0; `model\.biased\.bound` must be > 0"
     ):
         biased_clip_module(loss_settings=BiasedSettings(bias=1.0, bound=0.0))
 

@@ -69,6 +69,7 @@ def check_pairs(pairs: Pairs, source: str) -> None:
         InputError: an image outside the folder, an id that is not unique, a negative of no caption, or a type that is
             no name.
     """
+    # before any image is looked for: annotations may be anyone's
     for image in dict.fromkeys(pairs.captions["image"].to_pylist()):
         image_path(pairs.root, image)
     for table, column in ((pairs.captions, "caption_id"), (pairs.negatives, "negative_id")):
@@ -78,11 +79,12 @@ def check_pairs(pairs: Pairs, source: str) -> None:
     for caption_id in pairs.negatives["caption_id"].to_pylist():
         if caption_id not in known:
             raise InputError(f"{source}: a negative must name its caption, got {quoted(caption_id)}, which is none.")
-    for kind in pc.unique(pairs.negatives["negative_type"]).to_pylist():
-        if not isinstance(kind, str) or kind == MEAN or not re.fullmatch(r"[^\s/]+", kind):
+    # a type is a part of metric keys (val/TYPE/accuracy)
+    for negative_type in pc.unique(pairs.negatives["negative_type"]).to_pylist():
+        if not isinstance(negative_type, str) or negative_type == MEAN or not re.fullmatch(r"[^\s/]+", negative_type):
             raise InputError(
                 f"{source}: a negative type must be a name without white space and /, and not {MEAN!r}, got "
-                f"{quoted(kind)}."
+                f"{quoted(negative_type)}."
             )
 
 
@@ -96,6 +98,7 @@ def with_images(pairs: Pairs, source: str) -> Pairs:
     there = {image: image_path(pairs.root, image).is_file() for image in dict.fromkeys(paths)}
     if not any(there.values()):
         raise InputError(f"{source}: none of its images lies in {pairs.root}; set image_root to their folder.")
+    # negatives are counted, since an item is a pair; a caption may have several
     found = only(pairs, pa.array([there[image] for image in paths]))
     absent = len(pairs.negatives) - len(found.negatives)
     return replace(found, left_out=pairs.left_out + absent)

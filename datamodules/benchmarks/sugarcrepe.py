@@ -34,6 +34,7 @@ def read_sugarcrepe(*, annotations: StrPath, image_root: StrPath | None = None) 
     for path in files:
         for key, filename, caption, negative in _items(path):
             identity = f"{path.stem}:{key}"  # keys begin anew in every file
+            # COCO's number, under which other tables of COCO know the image too
             image_id = Path(filename).stem.lstrip("0") or "0"
             captions.append({"image_id": image_id, "image": filename, "caption_id": identity, "caption": caption})
             negatives.append(

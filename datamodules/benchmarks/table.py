@@ -7,12 +7,11 @@ there, which of them are wanted, and whether ids and negative types are usable.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from negatives.tables import InputError
+from negatives.tables import InputError, nearest_name
 
 if TYPE_CHECKING:
     from datamodules.benchmarks.pairs import Pairs
@@ -57,7 +56,6 @@ def find_benchmark(name: str) -> Benchmark:
         InputError: there is no such benchmark; names the nearest one and lists all.
     """
     if name not in BENCHMARKS:
-        near = difflib.get_close_matches(name, BENCHMARKS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise InputError(f"the benchmark must be one of {', '.join(BENCHMARKS)}, got {name!r}.{hint}")
+        near = nearest_name(name, BENCHMARKS)
+        raise InputError(f"the benchmark must be one of {', '.join(BENCHMARKS)}, got {name!r}.{near}")
     return BENCHMARKS[name]

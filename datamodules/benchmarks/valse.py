@@ -47,6 +47,7 @@ def read_valse(*, annotations: StrPath, image_root: StrPath | None = None) -> Pa
         raise InputError(f"{annotations} holds no VALSE file such as existence.json; give its data folder.")
     for path in files:
         for item in _items(path):
+            # the paper evaluates on these alone; the other foils may be true of their image
             if item.votes < VOTES:
                 left_out += 1
                 continue

@@ -88,6 +88,7 @@ def replace_att(scene: Scene, rng: np.random.Generator) -> Scene:
 
 def _replace_one(scene: Scene, rng: np.random.Generator, attribute: str, words: tuple[str, ...]) -> Scene:
     shown = {getattr(scene.subject, attribute), getattr(scene.other, attribute)}
+    # not the other object's word either: objects of a scene differ in both
     word = str(rng.choice([w for w in words if w not in shown]))
     place = "subject" if rng.random() < 0.5 else "other"
     return replace(scene, **{place: replace(getattr(scene, place), **{attribute: word})})

@@ -49,6 +49,7 @@ class ImageRows(Sequence[ImageTextRow]):
         self._rows = [
             (image_id, image, items[start : start + width])
             for (image_id, image, *_), items in texts.items()
+            # a pair stays in one row, however many negatives it has
             for width in [len(items) if pairs else max_captions]
             for start in range(0, len(items), width)
         ]

@@ -56,6 +56,7 @@ def check_images(root: Path, images: Sequence[str]) -> None:
 
 def noise_image(size: tuple[int, int], seed: int, image_id: str) -> Image.Image:
     """Uniform RGB noise for the blind control; depends on `(seed, image_id)` and the size (width, height) only."""
+    # keyed by the id and not by a count: the noise of an image is the same whatever else is scored
     width, height = size
     pixels = generator_for(seed, "noise", image_id).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)

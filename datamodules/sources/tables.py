@@ -33,6 +33,7 @@ def read_tables(captions: StrPath | list[StrPath], negatives: StrPath | list[Str
             id with two images, or a paraphrase of a caption that is not there or is of another image.
     """
     parts = [_caption_part(read_captions(path)) for path in _listed(captions)]
+    # "default" gives tables without paraphrases a column of nulls
     true = pa.concat_tables(parts, promote_options="default")
     false = pa.concat_tables([read_negatives(path, true).select(NEGATIVE_COLUMNS) for path in _listed(negatives)])
     for table, column, paths in ((true, "caption_id", captions), (false, "negative_id", negatives)):
@@ -69,6 +70,7 @@ def read_neighbours(path: StrPath, image_ids: Collection[str]) -> dict[str, list
     known = set(image_ids)
     neighbours: dict[str, list[str]] = {}
     for row, ends in enumerate(columns_of(table, *columns)):
+        # JSONL may have numbers as ids
         image_id, neighbour = (str(end) if type(end) is int else end for end in ends)
         for name, end in zip(columns, (image_id, neighbour), strict=True):
             if not isinstance(end, str) or end not in known:

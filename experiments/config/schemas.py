@@ -59,19 +59,20 @@ class ExperimentConfig:
             )
         if loss.anchors_only and self.data.mixing.positives > 1:
             yield (f"`{place}data.mixing.positives` must be 1 {chosen}: its contrast asks for a row's first text alone")
-        if loss.contrasts_rows:
+        if loss.contrasts_rows and self.data.mixing.image_dropout > 0:
+            yield f"`{place}data.mixing.image_dropout` must be 0 {chosen}: it would match noise with its caption"
+        if loss.contrasts_rows or backbone_class(self.model.backbone).learns_scale:
+            scaled = chosen if loss.contrasts_rows else f"where `{place}model.backbone` is {self.model.backbone}"
             if (trainer.strategy, trainer.precision) == ("fsdp", "bf16-mixed"):
                 yield (
-                    f"`{place}trainer.strategy` must not be fsdp {chosen} and `{place}trainer.precision` is "
+                    f"`{place}trainer.strategy` must not be fsdp {scaled} and `{place}trainer.precision` is "
                     "bf16-mixed: it would round the scale of similarities; use ddp"
                 )
             if trainer.precision == "bf16-true":
                 yield (
-                    f"`{place}trainer.precision` must not be bf16-true {chosen}: the scale of similarities would round "
+                    f"`{place}trainer.precision` must not be bf16-true {scaled}: the scale of similarities would round "
                     "every step away; use bf16-mixed"
                 )
-            if self.data.mixing.image_dropout > 0:
-                yield f"`{place}data.mixing.image_dropout` must be 0 {chosen}: it would match noise with its caption"
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """What a backbone says about itself, beside how it scores and learns: where it loads from, how it is saved, its card.
 
-Nothing outside a backbone's file asks which one it is: whoever needs to know asks one of these attributes and methods.
+Code outside a backbone's file never compares names of backbones: it asks these attributes and methods.
 """
 
 from __future__ import annotations
@@ -56,6 +56,9 @@ class Backbone(AlignmentModule):
         model_class: the Transformers class.
         Settings: what can be set, a subclass of `ModelSettings`.
         offers: what a loss can be computed from, see the losses' `reads`.
+        learns_scale: whether match logits are multiplied by a learnt scale, whatever the loss. In half precision a
+            step of such a scale is smaller than its rounding, so `itm train` refuses bf16-true, and fsdp with
+            bf16-mixed.
         encodes_images: whether `image_features` are there: images are read without captions.
         licences: start of a base's name on the hub -> its licence, by the hub's name and for people.
     """
@@ -63,6 +66,7 @@ class Backbone(AlignmentModule):
     model_class: ClassVar[type[PreTrainedModel]]
     Settings: ClassVar[type[ModelSettings]]
     offers: ClassVar[tuple[str, ...]] = ()
+    learns_scale: ClassVar[bool] = False
     encodes_images: ClassVar[bool] = False
     licences: ClassVar[Mapping[str, tuple[str, str]]] = {}
     processor: Any
@@ -79,7 +83,7 @@ class Backbone(AlignmentModule):
 
         Args:
             checkpoint: hub name or folder.
-            settings: of this backbone's class; not asked where not overridden.
+            settings: of this backbone's class; unused unless a subclass overrides this.
             dtype: of the weights; as saved for "auto".
 
         Raises:
@@ -114,6 +118,7 @@ class Backbone(AlignmentModule):
 
     def to_transformers(self) -> PreTrainedModel:
         """The Transformers model, in the shapes of its own format."""
+        # one child: what else the wrapper holds (a temperature) is a parameter and no module
         (model,) = self.network.children()
         assert isinstance(model, PreTrainedModel)
         return model

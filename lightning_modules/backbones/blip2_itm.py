@@ -1,4 +1,7 @@
-"""BLIP-2 as an image-text matching scorer: match logit = match - no-match of the ITM head (LAVIS)."""
+"""BLIP-2 as an image-text matching scorer: match logit = match - no-match of the ITM head (LAVIS).
+
+Li et al., ICML 2023, section 3.2. sigmoid(match - no-match) is the head's softmax probability of "match".
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ PARTS = {
 }
 """What LoRA can be put on; the Q-Former where nothing is said."""
 TEMPERATURES = (0.001, 0.5)
-"""Between which the ITC temperature is kept, as in LAVIS' ALBEF and BLIP."""
+"""Bounds of the ITC temperature, as in LAVIS' ALBEF and BLIP."""
 
 
 @dataclass
@@ -63,6 +66,7 @@ class Blip2Settings(ModelSettings):
         score = self.score or "itm"
         if self.checkpoint is not None:
             return
+        # ITM alone trains the matching head; the projections of ITC stay as they were drawn
         if self.own_loss != "itc_itm":
             if score != "itm":
                 yield (
@@ -72,6 +76,7 @@ class Blip2Settings(ModelSettings):
             return
         own: Any = self.loss_section
         weights = {"itm": own.itm_weight, "itc": own.itc_weight}
+        # both weights 0 train nothing at all, which the loss says itself
         for head in score.split("_") if any(weights.values()) else ():
             if not weights[head]:
                 yield (
@@ -131,6 +136,7 @@ class Blip2ItmModule(Backbone):
         check_choice("score", score, tuple(SCORES))
         check_choice("long_captions", long_captions, LONG_CAPTIONS)
         qformer: Blip2QFormerConfig = blip2.config.qformer_config  # type: ignore[assignment]
+        # [CLS], a token and [SEP]
         if not 3 <= max_text_tokens <= qformer.max_position_embeddings:
             raise ValueError(
                 f"model.max_text_tokens must be in [3, {qformer.max_position_embeddings}], the positions of the "
@@ -143,6 +149,7 @@ class Blip2ItmModule(Backbone):
             )
         self.score_name, self.processor = score, processor
         self.encoder = Blip2Encoder(processor, max_text_tokens=max_text_tokens, long_captions=long_captions)
+        # before `add_lora`, which keeps what trains at this point
         blip2.vision_model.requires_grad_(train_vision)
         if lora is not None:
             blip2.qformer.requires_grad_(False)
@@ -196,6 +203,7 @@ class Blip2ItmModule(Backbone):
 
     def itm_itc(self, batch: ImageTextBatch) -> torch.Tensor:
         """(B, C) float32 raw match logit + ITC similarity, by which LAVIS ranks retrieved candidates; 0 elsewhere."""
+        # the raw logit of the column "match", not the difference: what LAVIS adds to the similarity
         heads = self._heads(batch, ("itm", "itc"))
         return to_cells((heads["itm"][:, MATCH] + heads["itc"]).float(), batch)
 
@@ -236,7 +244,7 @@ class Blip2ItmModule(Backbone):
 
 
 def freeze_unreached(blip2: Blip2ForImageTextRetrieval) -> None:
-    """Freezes what losses on match logits never reach, since DDP insists that they do; `itc_itm` reaches all.
+    """Freezes what losses on match logits never reach: DDP would wait for its gradients. `itc_itm` reaches all.
 
     That is the ITC heads, and the last layer's feed-forward of the text: the ITM head reads the queries only.
     """

@@ -12,7 +12,7 @@ from transformers import Blip2ForImageTextRetrieval, Blip2Processor
 
 from datamodules.batch import CaptionTooLongError
 from lightning_modules.flat_captions import flat_captions
-from lightning_modules.losses.itc import gather_rows
+from lightning_modules.losses.global_batch import gather_rows
 from lightning_modules.losses.itc_itm import Draw, TruePairs, max_similarity
 from lightning_modules.precision import at_least_float32, linear_in_float32
 
@@ -57,10 +57,12 @@ class Blip2Encoder:
         cut = [len(w) > MAX_WORDS or len(tokens) > self.max_text_tokens for w, tokens in zip(words, ids, strict=True)]
         if self.long_captions == "error" and any(cut):
             longest = cut.index(True)
+            # the words beyond MAX_WORDS were never tokenised, and the error has to count them
             tokens = len(self._tokenize([" ".join(words[longest])])[0])
             raise CaptionTooLongError.of(captions[longest], tokens, min(self.max_text_tokens, len(ids[longest])))
         end = [self.tokenizer.sep_token_id]
         limit = self.max_text_tokens
+        # [SEP] stays last, as where the tokenizer truncates
         return [tokens if len(tokens) <= limit else tokens[: limit - 1] + end for tokens in ids], cut
 
     def __call__(
@@ -155,14 +157,17 @@ class Blip2Network(nn.Module):
         # some text stands in where none is true
         texts = pairs.texts if len(pairs.texts) else pairs.texts.new_zeros(1)
         text_features = self._text_features(input_ids[texts], attention_mask[texts])[: len(pairs.texts)]
+        # divided by in float32: bf16 keeps three digits
         temperature = at_least_float32(self.itc_temperature)
         all_images = gather_rows(image_features, pairs.image_sizes)
         image_to_text = max_similarity(image_features, gather_rows(text_features, pairs.text_sizes)) / temperature
         text_to_image = max_similarity(all_images, text_features).T / temperature
 
+        # an image of B for each of N captions
         embeds = image_embeds.index_select(0, image_index)
         if draw is not None:
             drawn_images, drawn_texts = draw(image_to_text, text_to_image)
+            # with gradient, as in LAVIS: drawn images of other ranks train too
             all_embeds = gather_rows(image_embeds[pairs.images], pairs.image_sizes)
             embeds = torch.cat([embeds, all_embeds.index_select(0, drawn_images)])
             wider = (0, pairs.input_ids.shape[1] - input_ids.shape[1])
@@ -182,6 +187,7 @@ class Blip2Network(nn.Module):
         hidden = self.blip2.qformer(
             query_embeds=self.blip2.embeddings(input_ids=input_ids, query_embeds=queries),
             query_length=length,
+            # queries stand in front of the text, and everything sees them
             attention_mask=F.pad(attention_mask, (length, 0), value=1),
             encoder_hidden_states=image_embeds,
         ).last_hidden_state[:, :length]
@@ -190,6 +196,7 @@ class Blip2Network(nn.Module):
     def _image_features(self, image_embeds: torch.Tensor) -> torch.Tensor:
         """(B, queries, D) unit vectors: the queries without text."""
         queries = self.blip2.query_tokens.expand(len(image_embeds), -1, -1)
+        # no text among the queries: an image has the same features beside any caption
         hidden = self.blip2.qformer(query_embeds=queries, encoder_hidden_states=image_embeds).last_hidden_state
         projection = self.blip2.vision_projection
         return F.normalize(at_least_float32(projection(hidden.to(projection.weight.dtype))), dim=-1)
@@ -198,7 +205,10 @@ class Blip2Network(nn.Module):
         """(N, D) unit vectors: [CLS] of the text without image."""
         embeddings = self.blip2.embeddings(input_ids=input_ids)
         hidden = self.blip2.qformer(
-            query_embeds=embeddings, query_length=0, attention_mask=attention_mask
+            # Transformers calls all embeddings so; of these, none is a query that sees the image
+            query_embeds=embeddings,
+            query_length=0,
+            attention_mask=attention_mask,
         ).last_hidden_state[:, 0]
         projection = self.blip2.text_projection
         return F.normalize(at_least_float32(projection(hidden.to(projection.weight.dtype))), dim=-1)

@@ -19,8 +19,8 @@ class Source:
     """Where a model comes from.
 
     `captions` teach a tiny model's tokenizer; a `processor_folder` holds a saved processor, a run's own, which comes
-    before that of a checkpoint and instead of such a tokenizer; `dtype` is that of
-    published weights, "auto" as they were saved. `loaded`: a Transformers model and its processor, instead of all that.
+    before that of a checkpoint and instead of such a tokenizer; `dtype` is that of published weights, "auto" as they
+    were saved. `loaded`: a Transformers model and its processor, instead of all that.
     """
 
     captions: Iterable[str] = ()
@@ -49,8 +49,10 @@ def build_backbone(settings: ModelSettings, source: Source, optim: Mapping[str, 
         backbone: Any = backbone_class(settings.backbone)
         model, processor = source.loaded or _load(backbone, settings, source)
         return backbone(model, processor, **settings.arguments(), **optim)
+    # an InputError is a ValueError, and says all that is needed
     except InputError:
         raise
+    # StrictDataclassError: config.json has a value of a wrong type (huggingface_hub's own class, no ValueError)
     except (OSError, ValueError, StrictDataclassError) as error:
         text = " ".join(str(error).split())
         raise InputError(text if text.startswith(("model.", "`model.")) else f"model: {text}") from error
@@ -60,6 +62,7 @@ def _load(backbone: type[Backbone], settings: ModelSettings, source: Source) -> 
     """The Transformers model and its processor."""
     from lightning_modules.backbones.published import load_processor
 
+    # a run's own first: the rows of a tiny model's embeddings belong to its tokenizer
     saved = source.processor_folder and load_processor(source.processor_folder, local_files_only=True)
     if settings.checkpoint is None:
         return backbone.tiny(settings, source.captions, saved)

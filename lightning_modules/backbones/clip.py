@@ -31,6 +31,7 @@ PARTS = {
     "projector": ("visual_projection", "text_projection"),
 }
 """What LoRA can be put on; both towers where nothing is said."""
+# CLIP, section 2.5: logits are never scaled by more than 100
 LARGEST_LOGIT_SCALE = math.log(100)
 
 
@@ -69,6 +70,7 @@ class ClipEncoder:
             return ids
         if self.long_captions == "error":
             raise CaptionTooLongError.of(caption, len(ids), self.max_text_tokens)
+        # the end token stays: the text is read there
         return [*ids[: self.max_text_tokens - 1], ids[-1]]
 
     def __call__(
@@ -156,6 +158,7 @@ class ClipModule(Backbone):
     model_class = CLIPModel
     Settings = ClipSettings
     parts = PARTS
+    learns_scale = True
     encodes_images = True
     licences: ClassVar = {
         "openai/clip": ("mit", "MIT (that of OpenAI's repository; the weights' own page names none)"),
@@ -181,11 +184,13 @@ class ClipModule(Backbone):
         text_config = clip.text_model.config
         context = text_config.max_position_embeddings
         limit = context if max_text_tokens is None else max_text_tokens
+        # start, a token and end
         if not 3 <= limit <= context:
             raise ValueError(f"model.max_text_tokens must be in [3, {context}] for this CLIP, got {limit}.")
         check_end_token(text_config, processor.tokenizer)
         self.processor = processor
         self.encoder = ClipEncoder(processor, max_text_tokens=limit, long_captions=long_captions)
+        # before `add_lora`, which keeps what trains at this point
         clip.vision_model.requires_grad_(train_vision)
         if lora is not None:
             clip.text_model.requires_grad_(False)
@@ -247,6 +252,7 @@ class ClipModule(Backbone):
 
     def score(self, logits: torch.Tensor) -> torch.Tensor:
         """The cosine, in [-1, 1]."""
+        # the cosine, since a learnt scale differs between checkpoints
         return logits / self._scale()
 
     def _scale(self) -> torch.Tensor:
@@ -263,6 +269,7 @@ class ClipModule(Backbone):
         super().optimizer_step(*arguments, **settings)
         # not in on_train_batch_end: checkpoints are written by then
         with torch.no_grad():
+            # here and not by the loss, since the scale is the network's; from 1 on, as in OpenCLIP
             self.network.clip.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
 
     def _features(self, batch: ImageTextBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -286,7 +293,8 @@ class ClipModule(Backbone):
 def check_end_token(config: CLIPTextConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """That the text model reads a caption at its end token, and not all captions at the start token.
 
-    Transformers takes an `eos_token_id` of 2 in the configuration, which is what OpenAI's have, for "the highest id".
+    Transformers takes an `eos_token_id` of 2 in the configuration, which is what OpenAI's have, for "the highest id"
+    (huggingface/transformers, pull request 24773).
 
     Raises:
         ValueError: the configuration names another token than the tokenizer's end token.

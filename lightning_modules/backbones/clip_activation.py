@@ -1,4 +1,8 @@
-"""The activation of a CLIP: OpenAI's weights need QuickGELU, and many of their configurations say GELU."""
+"""The activation of a CLIP: OpenAI's weights need QuickGELU, and many of their configurations say GELU.
+
+Weights run with either one, and nothing fails: the official evaluations of NegCLIP and CE-CLIP load weights that were
+trained from OpenAI's into a GELU model.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +29,10 @@ def choose_activation(
 ) -> str:
     """The activation that a checkpoint's weights need; OpenAI's were trained with QuickGELU.
 
-    What says nothing about its origin cannot be recognised: weights that were trained from OpenAI's, saved under
-    another name, with `gelu` in their configuration. They run, and score worse than they could. So this warns about
-    `gelu` in a model of one of OpenAI's shapes; `activation` says that it is meant. A configuration without
-    `hidden_act` counts as quick_gelu, Transformers' default.
+    Weights that were trained from OpenAI's cannot be recognised once they are saved under another name, with `gelu` in
+    their configuration. They run, and score worse than they could. So this warns about `gelu` in a model of one of
+    OpenAI's shapes; `activation` says that it is meant. A configuration without `hidden_act` counts as quick_gelu,
+    Transformers' default.
 
     Args:
         text, vision: the towers' configurations, as saved.
@@ -51,6 +55,7 @@ def choose_activation(
         where = "model.activation" if activation else "hidden_act in its configuration"
         remedy = "leave it out" if activation and agreed and text.hidden_act == "quick_gelu" else QUICK_GELU
         raise ValueError(f"{name} holds weights of {openai}, which need quick_gelu, and {where} is {chosen}; {remedy}.")
+    # fine-tuned weights keep the shape, whatever they are called; others of that shape (LAION) are GELU on purpose
     shape = (vision.hidden_size, vision.patch_size, text.hidden_size)
     if activation is None and chosen == "gelu" and shape in OPENAI_SHAPES:
         rank_zero_warn(
@@ -80,6 +85,7 @@ def load_clip(
     text, vision = config.text_config, config.vision_config
     assert isinstance(text, CLIPTextConfig)
     assert isinstance(vision, CLIPVisionConfig)
+    # a link may be called anything; what it leads to has the name
     folder = [str(Path(name).resolve())] if Path(name).is_dir() else []
     text.hidden_act = vision.hidden_act = choose_activation(
         text, vision, [name, *folder, str(saved.get("_name_or_path"))], activation

@@ -106,6 +106,7 @@ class LlavaModule(Backbone):
         self.encoder = LlavaEncoder(
             processor,
             prompt or YesNoPrompt(),
+            # a loss on match logits reads the prompt alone; the answer would only cost room
             answers=self.objective.reads == "answer_logits",
             max_text_tokens=max_text_tokens or llava.model.language_model.config.max_position_embeddings,
             long_captions=long_captions,
@@ -114,6 +115,7 @@ class LlavaModule(Backbone):
         llava.model.vision_tower.requires_grad_(train_vision)
         if lora is not None:
             llava.model.language_model.requires_grad_(False)
+            # LLaVA's LoRA leaves the head out: it neither trains nor gets an adapter
             llava.lm_head.requires_grad_(False)
             add_lora(llava, lora, PARTS)
         freeze_unreached(llava)
@@ -178,9 +180,11 @@ class LlavaModule(Backbone):
         if self.objective.reads != "answer_logits":
             return super().loss_inputs(batch)
         answers = self._answer_logits(batch, places=2)
+        # unknown captions get "No" here, and the mask of the loss leaves them out
         first = torch.where(batch.labels == POSITIVE, self.encoder.yes_id, self.encoder.no_id)
         return {
             "answer_logits": answers,
+            # Yes or No and the end token, as LLaVA is trained; both have a loss
             "answer_ids": torch.stack([first, torch.full_like(first, self.end_id)], dim=-1),
             "match_logits": self._match_logits(answers[:, :, 0]),
         }
@@ -193,6 +197,7 @@ class LlavaModule(Backbone):
         """(B, C, places, V): logits behind the prompt's last token and the `places - 1` tokens after it."""
         inputs = batch.inputs
         offsets = torch.arange(places, device=inputs["answer_index"].device)
+        # clamped: behind a caption of unknown label, or in a cell without one, there may be no further token
         index = (inputs["answer_index"].unsqueeze(-1) + offsets).clamp(max=inputs["input_ids"].shape[1] - 1)
         logits = self.network(
             pixel_values=inputs["pixel_values"],
@@ -205,9 +210,10 @@ class LlavaModule(Backbone):
 
 
 def freeze_unreached(llava: LlavaForConditionalGeneration) -> None:
-    """Freezes vision layers behind the one that is read: the loss never reaches them, and DDP insists that it does."""
+    """Freezes vision layers behind the one that is read: no loss reaches them, and DDP would wait for gradients."""
     layer = llava.config.vision_feature_layer
     vision = llava.model.vision_tower
+    # some LLaVAs read several layers, a list: all of them up to the last are reached
     if not isinstance(layer, int) or not hasattr(vision, "encoder"):
         return
     layers = vision.encoder.layers

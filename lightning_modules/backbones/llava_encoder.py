@@ -12,6 +12,7 @@ from transformers import LlavaProcessor
 from datamodules.batch import NEGATIVE, POSITIVE, UNKNOWN, CaptionTooLongError
 from lightning_modules.backbones.packing import pack_branches, shared_prefix
 
+# LLaVA's conversation template v1 (Vicuna), with which LLaVA-1.5 was trained
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
     "and polite answers to the user's questions."
@@ -39,6 +40,7 @@ class YesNoPrompt:
         system = f"{self.system} " if self.system else ""
         while image_token and image_token in caption:  # what is left of a removed token may make another one
             caption = caption.replace(image_token, "")
+        # not `format`: a caption may hold braces
         question = self.question.replace("{caption}", caption)
         return f"{system}USER: {image_token}\n{question} ASSISTANT:"
 
@@ -79,9 +81,12 @@ class LlavaEncoder:
         self.max_text_tokens, self.long_captions = max_text_tokens, long_captions
         self.tokenizer = processor.tokenizer
         self.image_token = processor.image_token
+        # with the space in front: behind "ASSISTANT:" the answer is a piece that begins a word
         self.yes_id, self.no_id = self._answer_id(" Yes"), self._answer_id(" No")
         red, green, blue = processor.image_processor.image_mean
+        # truncated and not rounded, (122, 116, 104) for CLIP, as in LLaVA
         self.background = (int(red * 255), int(green * 255), int(blue * 255))
+        # three captions that begin differently: what they share is before any caption
         self.fixed_prefix = shared_prefix(self._prompt_ids(["a", "Z", "7"]))
 
     def _prompt_ids(self, captions: Iterable[str]) -> list[list[int]]:
@@ -91,6 +96,7 @@ class LlavaEncoder:
         """The token that follows the prompt when `answer` is appended to it."""
         prompt = self.prompt("a", self.image_token)
         with_answer, alone = self.tokenizer([prompt + answer, prompt]).input_ids
+        # a piece that reaches back into the prompt would move the place where the answer is read
         if with_answer[: len(alone)] != alone or len(with_answer) != len(alone) + 1:
             raise ValueError(f"The tokenizer must make {answer!r} one token behind the prompt; it made {with_answer}.")
         return with_answer[-1]
@@ -98,6 +104,7 @@ class LlavaEncoder:
     def _image_tokens(self, pixel_values: torch.Tensor) -> int:
         height, width = pixel_values.shape[-2:]
         patch = self.processor.patch_size
+        # the strategy "default" leaves out the class token
         dropped = self.processor.vision_feature_select_strategy == "default"
         return (height // patch) * (width // patch) + self.processor.num_additional_image_tokens - dropped
 
@@ -135,6 +142,7 @@ class LlavaEncoder:
         prompts = self._prompt_ids(captions)
         if self.max_text_tokens is None:
             return prompts, [False] * len(prompts)
+        # the prompt has one placeholder for the image already; an answer is one token
         room = self.max_text_tokens - (image_tokens - 1) - self.answers
         cut = [len(ids) > room for ids in prompts]
         for index in (index for index, is_long in enumerate(cut) if is_long):
@@ -142,6 +150,7 @@ class LlavaEncoder:
                 beyond = self.max_text_tokens - room
                 raise CaptionTooLongError.of(captions[index], len(prompts[index]) + beyond, self.max_text_tokens)
             ids = self.tokenizer(captions[index], add_special_tokens=False).input_ids
+            # in rounds: what a cut leaves may be tokenised anew into more pieces than it was
             while ids and (excess := len(prompts[index]) - room) > 0:
                 ids = ids[:-excess] if excess < len(ids) else []
                 prompts[index] = self._prompt_ids([self.tokenizer.decode(ids)])[0]
@@ -157,4 +166,5 @@ class LlavaEncoder:
 def prompt_texts(prompt: YesNoPrompt, captions: Iterable[str]) -> list[str]:
     """Texts that teach a tokenizer the prompt, both answers and the words of `captions`."""
     answers = [prompt("", "") + answer for answer in (" Yes", " No")]
+    # a hundred times, so that the trainer merges prompt and answers into few tokens before any caption
     return [*answers * 100, *(prompt(caption, "") for caption in captions)]

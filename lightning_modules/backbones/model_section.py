@@ -59,6 +59,7 @@ class UnknownNameError(ValueError):
         super().__init__(f"`model.{key}` {self.rule}, got {quoted(value)}{self.near}")
 
 
+# one class for each backbone and loss: dataclasses of two classes are never equal
 @functools.cache
 def _with_section(settings: type[ModelSettings], loss: str) -> type[ModelSettings]:
     section = loss_class(loss).Settings

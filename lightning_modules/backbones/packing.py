@@ -52,6 +52,7 @@ def pack_branches(
     >>> packed["segment_ids"].tolist(), packed["answer_index"].tolist()
     ([[0, 0, 1, 1, 2]], [[3, 4]])
     """
+    # one length for the batch, that of the row with the longest branches together
     size = (len(rows), len(prefix) + max(sum(map(len, branches)) for branches in rows))
     input_ids = torch.full(size, pad_id, dtype=torch.long)
     position_ids = torch.zeros(size, dtype=torch.long)
@@ -60,8 +61,10 @@ def pack_branches(
     for row, (branches, lengths) in enumerate(zip(rows, prompt_lengths, strict=True)):
         ids, positions, segments = list(prefix), list(range(len(prefix))), [PREFIX_SEGMENT] * len(prefix)
         for column, (branch, prompt_length) in enumerate(zip(branches, lengths, strict=True)):
+            # the logits that predict the answer are those of the last prompt token
             answer_index[row, column] = len(ids) + prompt_length - 1
             ids += branch
+            # as if the branch stood alone behind the prefix: rotary positions decide, not places in the row
             positions += range(len(prefix), len(prefix) + len(branch))
             segments += [column + 1] * len(branch)
         input_ids[row, : len(ids)] = torch.tensor(ids)
@@ -82,6 +85,7 @@ def branch_attention_mask(segment_ids: torch.Tensor) -> torch.Tensor:
     finite; nothing sees padding.
     """
     query, key = segment_ids.unsqueeze(2), segment_ids.unsqueeze(1)
+    # causal by place: within prefix and branch that is the order of positions too
     causal = torch.ones(segment_ids.shape[1], segment_ids.shape[1], dtype=torch.bool, device=segment_ids.device).tril()
     related = (key == query) | (key == PREFIX_SEGMENT)
     allowed = causal & related & (key != PADDING_SEGMENT) & (query != PADDING_SEGMENT)
@@ -124,13 +128,16 @@ class PackedLlava(nn.Module):
             vision_feature_layer=self.llava.config.vision_feature_layer,
             vision_feature_select_strategy=self.llava.config.vision_feature_select_strategy,
         ).pooler_output
+        # masked_scatter fills them row by row, and features come image by image: the same order
         placeholders = (input_ids == self.llava.config.image_token_id).unsqueeze(-1)
         embeddings = embeddings.masked_scatter(placeholders, torch.cat(tuple(features)).to(embeddings.dtype))
         hidden = model.language_model(
             inputs_embeds=embeddings,
+            # four axes: Transformers hands such a mask on as it is, to SDPA or eager attention (`masking_utils`)
             attention_mask=branch_attention_mask(segment_ids),
             position_ids=position_ids,
             use_cache=False,
         ).last_hidden_state
+        # before the head: logits over the vocabulary at all places would be the largest tensor of all
         chosen = hidden.gather(1, logit_index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
         return linear_in_float32(self.llava.lm_head, chosen)

@@ -48,6 +48,7 @@ def saved_config(name_or_folder: str | Path) -> dict[str, Any]:
         except OSError as error:
             reason = str(error).splitlines()[0]
             raise OSError(f"there is no folder {name_or_folder}, and no such model on the hub ({reason})") from error
+    # Transformers gives an empty mapping where a folder has no config.json
     if not saved and (Path(name_or_folder) / "adapter_config.json").is_file():
         raise OSError(
             f"{name_or_folder} holds adapters alone, and a whole model is needed; export the run with merge=true."
@@ -100,6 +101,7 @@ def load_published(
             name_or_folder,
             config=config,
             dtype=dtype,
+            # unpickling weights can run code
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # so that they come back by name and are refused here

@@ -34,4 +34,5 @@ def backbone_class(name: str) -> type[Backbone]:
 
 def backbone_of_model_type(model_type: object) -> str | None:
     """The backbone whose checkpoints have this `model_type` in Transformers' `config.json`; None where none has."""
+    # imports one backbone after the other, until one has this type
     return next((name for name in BACKBONES if backbone_class(name).model_type() == model_type), None)

@@ -35,5 +35,6 @@ def binary_loss(match_logits: torch.Tensor, labels: torch.Tensor, cell_mask: tor
         labels: (B, C), 1 true and 0 false; other values only where `cell_mask` is False.
         cell_mask: (B, C) bool, the cells that exist and have a label.
     """
+    # of logits: a sigmoid that rounds to 0 or 1 would have no finite logarithm
     losses = F.binary_cross_entropy_with_logits(match_logits, labels.to(match_logits.dtype), reduction="none")
     return masked_mean(losses, cell_mask)

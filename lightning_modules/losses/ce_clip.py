@@ -1,8 +1,8 @@
 """CE-CLIP's losses beside ITC: intra-modal contrast (IMC) and cross-modal rank (CMR) with adaptive rank thresholds.
 
 Zhang et al., Contrasting Intra-Modal and Ranking Cross-Modal Hard Negatives, CVPR 2024. The official code went through
-several states; `reference` takes its newest one (ef87eb7), texts that it marks as invalid included. The default is
-careful where that is not: what does not exist takes part in nothing, and IMC has the form of its idea.
+several states; `reference` takes its newest one (ef87eb7), texts that it marks as invalid included. The default differs
+in two points: missing negatives take part in nothing, and IMC is the one that its idea asks for, see `imc_loss`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class CeClipSettings:
     difference. fixed: `initial_rank_threshold`."""
     initial_rank_threshold: float = field(default=0.0, metadata={"min": 0.0})
     """Rank threshold of a type's first step, in logit units."""
+    # 10 is the default of the official flag, upper_bound
     rank_threshold_bound: float = field(default=10.0, metadata={"above": 0.0})
     """Largest rank threshold, in logit units."""
     reference: bool = False
@@ -108,13 +109,16 @@ def ce_clip_terms(
         reference: as the official code's newest state: hard negatives that do not exist stand in both softmaxes, and
             count in CMR's divisor. Batches from tables have none such; the official data marks them with "###".
     """
+    # before the reference makes a text of what is missing
     exists = layout.text_labels[layout.hard_texts] == NEGATIVE
     if reference:
+        # the official code masks no text: a missing negative, "###", stands in every denominator
         layout = replace(layout, text_labels=layout.text_labels.masked_fill(layout.text_labels == UNKNOWN, NEGATIVE))
     false = layout.text_labels == NEGATIVE
     contrasted = (
         layout if hard_negatives else replace(layout, text_labels=layout.text_labels.masked_fill(false, UNKNOWN))
     )
+    # a negative that is left out is UNKNOWN, which `itc_loss` masks
     itc, right = itc_loss(image_features, text_features, scale, contrasted)
 
     own_images, own_texts = image_features[layout.anchor_images], text_features[layout.anchor_texts]
@@ -125,9 +129,11 @@ def ce_clip_terms(
     losses = cmr_losses(positive_logits, negative_logits, rank_thresholds[layout.hard_types])
     return CeClipTerms(
         itc=itc,
+        # an empty selection without IMC, for which it is 0
         imc=imc_loss(own_texts, text_features[false & with_imc], anchor_logits, scale, reference=reference),
         cmr=torch.where(exists, losses, 0.0).sum() / max(1, len(losses)) if reference else masked_mean(losses, exists),
         right=right,
+        # the thresholds follow these logits, and no gradient flows back through a threshold
         anchor_logits=anchor_logits.detach(),
         positive_logits=positive_logits.detach()[exists],
         negative_logits=negative_logits.detach()[exists],
@@ -148,7 +154,7 @@ def imc_loss(
     *,
     reference: bool = False,
 ) -> torch.Tensor:
-    """Intra-modal contrast, mean over anchors: no hard negative's text is as near a caption as the caption's image is.
+    """Intra-modal contrast, mean over anchors: a caption shall be nearer to its image than to hard negatives' texts.
 
     -log(e^d / (e^d + sum over all hard negatives n of the batch of e^(scale x cosine(caption, n)))), d the logit of the
     pair: CE-CLIP's equation 3 with the positive in its denominator, the official code's state of January 2024.
@@ -162,18 +168,21 @@ def imc_loss(
             it draws all captions to that one. For comparison only.
     """
     if not len(negative_texts) or not len(anchor_texts):
+        # not a plain 0: DDP waits for a gradient of every parameter
         return 0 * anchor_logits.sum()
     with torch.autocast(anchor_texts.device.type, enabled=False):
+        # as in ITC, autocast would round cosines
         similarities = scale * anchor_texts @ negative_texts.T
     if reference:
         return (similarities.logsumexp(1) - similarities[:, 0]).mean()
+    # log(1 + e^(lse - d)), which neither overflows nor loses a small loss to rounding
     return F.softplus(similarities.logsumexp(1) - anchor_logits).mean()
 
 
 def cmr_losses(
     positive_logits: torch.Tensor, negative_logits: torch.Tensor, rank_thresholds: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-modal rank: [N] by how much each hard negative comes closer to its anchor than its rank threshold [N]."""
+    """Cross-modal rank (CE-CLIP, section 3): [N] by how much each hard negative comes closer than its threshold [N]."""
     return F.relu(rank_thresholds + negative_logits - positive_logits)
 
 
@@ -226,9 +235,12 @@ class CeClipLoss(ItcLoss):
             with_imc=settings.imc_weight > 0,
             reference=settings.reference,
         )
+        # validation moves no threshold
         if torch.is_grad_enabled() and self.training:
             self._seen.append((terms.anchor_logits, terms.positive_logits, terms.negative_logits, terms.types))
         own = len(layout.anchor_texts)
+        # CMR is a mean over hard negatives and the loss one over anchors, of which ranks have different numbers. Hard
+        # texts of a batch all exist, so the mean times their number is the sum.
         cmr = rank_share(terms.cmr * len(layout.hard_texts), hard_texts, own_terms=own, all_terms=anchors)
         loss = terms.itc + settings.imc_weight * terms.imc + settings.cmr_weight * cmr
         named = zip(self.rank_thresholds.types, thresholds, strict=True)
@@ -243,6 +255,7 @@ class CeClipLoss(ItcLoss):
     def on_epoch_start(self) -> None:
         """In the reference, rank thresholds begin anew."""
         if self.settings.reference:
+            # there the thresholds are local to the function that trains an epoch
             self.rank_thresholds.reset()
 
     def on_optimizer_step(self) -> None:
@@ -251,6 +264,7 @@ class CeClipLoss(ItcLoss):
             return
         seen, self._seen = self._seen, []
         own = [torch.cat(logits) for logits in zip(*seen, strict=True)]
+        # ranks have different numbers of negatives, also over several batches
         sizes = rank_sizes(*map(len, own), device=own[0].device)
         anchor_logits, *hard = (gather_rows(values, size) for values, size in zip(own, sizes, strict=True))
         following = next_rank_thresholds(

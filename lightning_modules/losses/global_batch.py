@@ -1,4 +1,4 @@
-"""The batch of all ranks: gathers with gradient, means over ranks, and what images and texts are to each other.
+"""The batch of all ranks: gathers with gradient, means over ranks, and which texts are true of which images.
 
 Each rank computes the rows of its own images against the texts and images of all ranks; with the gradients of
 `gather_rows`, which are sums over ranks, the rows of all ranks add up to the loss of one large batch.
@@ -25,13 +25,14 @@ def identity_hashes(ids: Iterable[str]) -> torch.Tensor:
     >>> one == again != two
     True
     """
+    # not `hash`, which Python salts anew in every process; shifted, since torch's long is signed
     digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids]
     return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests], dtype=torch.long)
 
 
 @dataclass(frozen=True)
 class ContrastLayout:
-    """What the images [G] and texts [T] of a global batch are to each other, and which anchors a rank computes.
+    """Which texts [T] are true or false of which images [G] in a global batch, and which anchors this rank computes.
 
     An anchor is an image with one true text. Its hard negatives are the false texts that were written for it.
 
@@ -69,6 +70,7 @@ def local_layout(batch: ImageTextBatch, types: Sequence[str] = (), *, distinct_i
     device, cell_index, width = batch.labels.device, batch.inputs["cell_index"], batch.labels.shape[1]
     rows, columns = cell_index // width, cell_index % width
     labels = flat_labels(batch)
+    # in column 0 alone: MixedRows puts what an anchor shows in front
     anchor_texts = ((columns == 0) & (labels == POSITIVE)).nonzero().flatten()
     anchor_of_row = torch.full((len(batch.labels),), -1, device=device)
     anchor_of_row[rows[anchor_texts]] = torch.arange(len(anchor_texts), device=device)
@@ -77,6 +79,7 @@ def local_layout(batch: ImageTextBatch, types: Sequence[str] = (), *, distinct_i
     names = [batch.negative_type[row][column] for row, column in places]
     if distinct_images:
         rank = dist.get_rank() if dist.is_initialized() else 0
+        # the rank too, or images of two ranks would be copies of each other
         image_ids = identity_hashes(f"{rank} {row}" for row in range(len(batch.labels))).to(device)
     else:
         image_ids = identity_hashes(batch.image_ids).to(device)
@@ -94,6 +97,7 @@ def local_layout(batch: ImageTextBatch, types: Sequence[str] = (), *, distinct_i
 
 def gather_layout(layout: ContrastLayout, image_sizes: Sequence[int], text_sizes: Sequence[int]) -> ContrastLayout:
     """The layout in the batch of all ranks, from that of this rank's batch; anchors stay this rank's."""
+    # `hard_anchors` and `hard_types` stay: they count within this rank
     first_image, first_text = own_rows(image_sizes).start, own_rows(text_sizes).start
     return replace(
         layout,
@@ -114,6 +118,7 @@ def rank_sizes(*sizes: int, device: torch.device | str = "cpu") -> list[list[int
     """
     if not dist.is_available() or not dist.is_initialized():
         return [[size] for size in sizes]
+    # one exchange for all counts: each has its latency
     own = torch.tensor(sizes, device=device)
     every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(every, own)
@@ -146,6 +151,7 @@ def rank_share(own_sum: torch.Tensor, count: int, *, own_terms: int, all_terms: 
     """
     if not count or not own_terms:
         return own_sum * 0
+    # sum over ranks of own_terms x share / all_terms = (sum of own_sum) / count
     return own_sum * (all_terms / (count * own_terms))
 
 
@@ -161,6 +167,7 @@ def gather_rows(tensor: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     """
     if len(sizes) == 1:
         return tensor
+    # all_gather wants equal shapes of all ranks
     padded = torch.cat([tensor, tensor.new_zeros(max(sizes) - len(tensor), *tensor.shape[1:])])
     gathered = _AllGather.apply(padded)
     return torch.cat([rows[:size] for rows, size in zip(gathered, sizes, strict=True)])
@@ -193,6 +200,7 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        # every rank holds a part of the gradient of every row; a copy, since autograd may still need the original
         total = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total[dist.get_rank()]

@@ -82,9 +82,9 @@ def itc_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean of image-to-text and text-to-image cross entropy: the ITC with hard negatives of NegCLIP and CE-CLIP.
 
-    An anchor's image asks all texts of the batch, the hard negatives of every image among them; its text asks all
-    images; a negative never asks. Unlike the published code, denominators leave out what is also true (other true texts
-    of the image, other copies of the image) and texts that do not exist.
+    An anchor's image is compared with all texts of the batch, hard negatives of every image included; its text with all
+    images. Negatives appear only as candidates, never as queries. Unlike the published code, denominators leave out
+    what is also true (other true texts of the image, other copies of the image) and texts that do not exist.
 
     Args:
         image_features: [G, D] of all ranks, of length 1.
@@ -96,13 +96,14 @@ def itc_loss(
         The mean over anchors (0 where there is none), and [A] bool: whether no other text beats the anchor's own.
     """
     anchor_images, anchor_texts = layout.anchor_images, layout.anchor_texts
-    asked = layout.image_ids[anchor_images]
+    query_ids = layout.image_ids[anchor_images]
     true_texts = (layout.text_labels == POSITIVE).nonzero().flatten()
-    rows, matches = equal_pairs(asked, layout.text_image_ids[true_texts])
+    rows, matches = equal_pairs(query_ids, layout.text_image_ids[true_texts])
     also_true = _without_own(rows, true_texts[matches], anchor_texts)
-    same_image = _without_own(*equal_pairs(asked, layout.image_ids), anchor_images)
+    same_image = _without_own(*equal_pairs(query_ids, layout.image_ids), anchor_images)
     # autocast would round cosines to half precision, and hard negatives to ties
     with torch.autocast(image_features.device.type, enabled=False):
+        # the scale times the features first: they are smaller than the matrix of logits
         image_to_text = scale * image_features[anchor_images] @ text_features.T
         text_to_image = scale * text_features[anchor_texts] @ image_features.T
     # In place, pair by pair, and without autograd, since what is -inf gets no gradient anyway: a mask as large as the
@@ -111,24 +112,26 @@ def itc_loss(
     image_to_text.detach().masked_fill_(layout.text_labels == UNKNOWN, nothing).index_put_(also_true, nothing)
     text_to_image.detach().index_put_(same_image, nothing)
     right = image_to_text.detach().argmax(1) == anchor_texts
+    # summed, since the mean of no anchor would be nan
     losses = F.cross_entropy(image_to_text, anchor_texts, reduction="none") + F.cross_entropy(
         text_to_image, anchor_images, reduction="none"
     )
     return losses.sum() / (2 * max(1, len(losses))), right
 
 
-def equal_pairs(asked: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """All (i, j) with asked[i] == values[j], [P] each, in the order of i: by sorting, without an A x N comparison.
+def equal_pairs(wanted: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """All (i, j) with wanted[i] == values[j], [P] each, in the order of i: by sorting, without an A x N comparison.
 
     >>> rows, columns = equal_pairs(torch.tensor([7, 9, 8]), torch.tensor([8, 7, 8]))
     >>> rows.tolist(), columns.tolist()
     ([0, 2, 2], [1, 0, 2])
     """
     ordered, order = values.sort(stable=True)
-    first = torch.searchsorted(ordered, asked)
-    counts = torch.searchsorted(ordered, asked, right=True) - first
-    rows = torch.arange(len(asked), device=asked.device).repeat_interleave(counts)
-    within = torch.arange(len(rows), device=asked.device) - (counts.cumsum(0) - counts)[rows]
+    first = torch.searchsorted(ordered, wanted)
+    counts = torch.searchsorted(ordered, wanted, right=True) - first
+    rows = torch.arange(len(wanted), device=wanted.device).repeat_interleave(counts)
+    # 0, 1, ... within each i: the place of the row minus where its i begins
+    within = torch.arange(len(rows), device=wanted.device) - (counts.cumsum(0) - counts)[rows]
     return rows, order[first[rows] + within]
 
 

@@ -86,8 +86,10 @@ class ItcItmLoss(Loss):
         given, drawn = inputs["itm_logits"].split([len(known), len(inputs["itm_logits"]) - len(known)])
         given = given[known]
         cells, further = (sum(sizes) for sizes in rank_sizes(len(given), len(drawn), device=given.device))
+        # `AlignmentModule` weights by labelled cells; ITM counts drawn pairs too, and ITC rows
         share = partial(rank_share, own_terms=len(given), all_terms=cells)
 
+        # softplus(-z) = -log sigmoid(z), the label true; a drawn pair is false
         entropies = F.softplus(torch.where(labels == POSITIVE, -given, given)).sum() + F.softplus(drawn).sum()
         itm = share(entropies, cells + further)
         part = soft_target_itc_loss(
@@ -99,6 +101,7 @@ class ItcItmLoss(Loss):
             own_texts=own_rows(pairs.text_sizes),
             label_smoothing=settings.label_smoothing,
         )
+        # `part` is divided by the numbers of all ranks already
         itc = share(part, 1)
         right = ((given > 0) == (labels == POSITIVE)).sum()
         return settings.itm_weight * itm + settings.itc_weight * itc, {
@@ -150,6 +153,7 @@ def _soft_cross_entropy(
 ) -> torch.Tensor:
     """[R] from (R, C) logits."""
     same_image = (column_ids == row_ids.unsqueeze(1)).to(logits.dtype)
+    # never 0 / 0: a row has its own image or text among the columns
     uniform = same_image / same_image.sum(1, keepdim=True)
     targets = (1 - label_smoothing) * uniform + label_smoothing / max(1, len(column_ids))
     return F.cross_entropy(logits, targets, reduction="none")
@@ -178,8 +182,10 @@ def draw_negatives(
     Returns:
         [R] long columns, -1 where every column is of the row's own image.
     """
+    # not torch.multinomial, whose draw depends on the order of columns and on what was drawn before
     order = column_keys.argsort(stable=True)
     allowed = column_ids[order] != row_ids.unsqueeze(1)
+    # LAVIS sets excluded entries to -10000. Here a row without any other is nan, and gets its -1 in the last line.
     probabilities = logits[:, order].double().masked_fill(~allowed, -torch.inf).softmax(1)
     ends = probabilities.cumsum(1)
     # an excluded column ends where the one before it ends, and so is never the first to end behind a point
@@ -195,6 +201,7 @@ def uniform_numbers(text_ids: Iterable[str], *, seed: int, epoch: int, drawn: st
     True
     """
     keys = (f"{seed} {epoch} {drawn} {text_id}" for text_id in text_ids)
+    # a function of its keys, as every draw here: no generator's state is part of a checkpoint
     digests = [hashlib.blake2b(key.encode(), digest_size=6).digest() for key in keys]
     # 48 bits: times a sum of probabilities, the largest number still stays below that sum after rounding
     return torch.tensor([int.from_bytes(digest, "big") / 2**48 for digest in digests], dtype=torch.float64)
@@ -234,6 +241,7 @@ class TruePairs:
         cell_index, (_, width) = batch.inputs["cell_index"], batch.labels.shape
         texts = (flat_labels(batch) == POSITIVE).nonzero().flatten()
         rows, columns = cell_index[texts] // width, cell_index[texts] % width
+        # each image once, though it may have several true captions
         images, text_images = rows.unique(return_inverse=True)
         anchors = (columns == 0).nonzero().flatten()
         text_ids = [batch.text_ids[row][column] for row, column in zip(rows.tolist(), columns.tolist(), strict=True)]
@@ -286,7 +294,9 @@ class TruePairs:
                 ("text", image_to_text[self.anchor_images], self.text_image_ids, self.text_keys),
             )
         )
+        # in LAVIS' order: another image for each text, then another text for each image
         pair_images = torch.cat([negative_images, images + self.anchor_images])
         pair_texts = torch.cat([texts + self.anchor_texts, negative_texts])
+        # -1 where a batch has one image alone
         there = (pair_images >= 0) & (pair_texts >= 0)
         return pair_images[there], pair_texts[there]

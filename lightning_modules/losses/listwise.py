@@ -32,6 +32,7 @@ class ListwiseLoss(Loss):
         match_logits, mask = inputs["match_logits"], labelled_cells(batch)
         terms = listwise_terms(batch.labels, mask)
         negatives = mask & (batch.labels == NEGATIVE)
+        # -inf in rows without a negative, which `terms` leaves out
         best = match_logits.masked_fill(~negatives, -torch.inf).amax(-1, keepdim=True)
         accuracy = ((match_logits > best) & terms).sum() / terms.sum().clamp(min=1)
         return listwise_loss(match_logits, batch.labels, mask), {"listwise/accuracy": accuracy}

@@ -37,5 +37,6 @@ def answer_lm_loss(answer_logits: torch.Tensor, answer_ids: torch.Tensor, cell_m
         answer_ids: (B, C, A) the tokens that should follow.
         cell_mask: (B, C) bool, the cells that exist and have a label.
     """
+    # in float32: the softmax is over the whole vocabulary
     losses = F.cross_entropy(answer_logits.float().flatten(0, 2), answer_ids.flatten(), reduction="none")
     return masked_mean(losses.view(answer_ids.shape).mean(-1), cell_mask)

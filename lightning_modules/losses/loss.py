@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -106,29 +105,7 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def cell_accuracy(match_logits: torch.Tensor, batch: ImageTextBatch) -> torch.Tensor:
     """Part of the labelled cells whose match logit is on the right side of 0, which is score 0.5; 0 without any."""
+    # a logit of exactly 0 counts as "no match", as in VALSE: p_f counts scores up to 0.5
     mask = labelled_cells(batch)
     right = ((match_logits > 0) == (batch.labels == POSITIVE)) & mask
     return right.sum() / mask.sum().clamp(min=1)
-
-
-def broken_rules(settings: Any, place: str) -> Iterator[str]:
-    """What breaks the rules in a dataclass' metadata and its `faults`; `place` is in front of the names.
-
-    >>> @dataclass
-    ... class Weights:
-    ...     itc: float = dataclasses.field(default=1.0, metadata={"min": 0.0})
-    >>> list(broken_rules(Weights(itc=-1.0), "model.mine."))
-    ['model.mine.itc must be >= 0.0, got -1.0']
-    """
-    for field in dataclasses.fields(settings):
-        value, rules = getattr(settings, field.name), field.metadata
-        held = {
-            "one of " + ", ".join(map(str, rules.get("choices", ()))): value in rules.get("choices", (value,)),
-            # not the other way round: nan is on no side
-            f">= {rules.get('min')}": "min" not in rules or value >= rules["min"],
-            f"<= {rules.get('max')}": "max" not in rules or value <= rules["max"],
-            f"> {rules.get('above')}": "above" not in rules or value > rules["above"],
-        }
-        yield from (f"{place}{field.name} must be {rule}, got {value!r}" for rule, holds in held.items() if not holds)
-    if hasattr(settings, "faults"):
-        yield from (fault.replace("`", "") for fault in settings.faults(place))

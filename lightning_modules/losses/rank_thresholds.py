@@ -1,7 +1,7 @@
 """CE-CLIP's adaptive rank thresholds: how far below its positive a negative of each type has to stay.
 
-Zhang et al., CVPR 2024 (see `ce_clip`), by the idea of a curriculum: at first positives are hardly above negatives, so
-little is asked; as the model tells them apart, more is.
+Zhang et al., CVPR 2024, section 3 (see `ce_clip`). They make a curriculum: as long as positives are hardly above
+negatives, thresholds are small, and they grow as the model learns to tell the two apart.
 """
 
 from __future__ import annotations
@@ -40,12 +40,17 @@ def next_rank_thresholds(
     if mode == "fixed":
         return rank_thresholds
     following = rank_thresholds.clone()
+    # only types with a row: the official code takes the mean of nothing for the others, nan, which its clamp lets
+    # through
     for index in types.unique().tolist():
         positives, negatives = positive_logits[types == index], negative_logits[types == index]
         if mode == "max":
+            # the official mode `max`, its factor included
             gap = (positives - negatives).amax() / 5
         else:
+            # means over rows that differ in number: a caption may have several negatives of a type
             gap = (positives if anchor_logits is None else anchor_logits).mean() - negatives.mean()
+        # a negative threshold would ask for less than the right order
         following[index] = gap.clamp(0, upper_bound)
     return following
 
@@ -70,6 +75,7 @@ class RankThresholds(nn.Module):
         super().__init__()
         self.types: list[str] = []
         self.initial, self.restored = initial, False
+        # a buffer moves with the module; not persistent, since `by_type` keeps it by name
         self.register_buffer("values", torch.zeros(0), persistent=False)
 
     def forward(self) -> torch.Tensor:
@@ -77,12 +83,13 @@ class RankThresholds(nn.Module):
         return self.values.clone()
 
     def meet(self, types: Iterable[str]) -> None:
-        """Types that are new get a threshold behind the others; all ranks have to name the same ones."""
+        """Appends a threshold for each new type; all ranks must name the same types."""
         new = [name for name in types if name not in self.types]
         if new and self.restored:
             rank_zero_warn(
                 f"The checkpoint has no rank threshold of {', '.join(new)}; there it begins with {self.initial:g}."
             )
+        # appended and not sorted in: the places of known types, which batches are laid out by, stay
         self.types += new
         self.values = torch.cat([self.values, self.values.new_full((len(new),), self.initial)])
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from lightning_modules.settings import did_you_mean, settings_from
 
 if TYPE_CHECKING:
     from lightning_modules.losses.loss import Loss
@@ -32,23 +33,20 @@ def loss_class(name: str) -> type[Loss]:
     'features'
     """
     if name not in LOSSES:
-        near = difflib.get_close_matches(name, LOSSES, n=1)
-        raise ValueError(
-            f"model.loss must be one of {', '.join(LOSSES)}, got {name!r}."
-            + (f" Did you mean {near[0]}?" if near else "")
-        )
+        raise ValueError(f"model.loss must be one of {', '.join(LOSSES)}, got {name!r}{did_you_mean(name, LOSSES)}")
+    # by name, so that the table is read without torch: `itm --help` does
     module, _, attribute = LOSSES[name].rpartition(".")
     found: type[Loss] = getattr(import_module(module), attribute)
     return found
 
 
-def losses_that_read(kinds: Iterable[str]) -> list[str]:
-    """Names of the losses that are computed from one of `kinds`, which a backbone offers; in the order of `LOSSES`.
+def losses_that_read(offers: Iterable[str]) -> list[str]:
+    """Names of the losses that are computed from one of the inputs that a backbone `offers`; in the order of `LOSSES`.
 
     >>> losses_that_read(["features"])
     ['itc', 'ce_clip']
     """
-    offered = set(kinds)
+    offered = set(offers)
     return [name for name in LOSSES if loss_class(name).reads in offered]
 
 
@@ -58,21 +56,18 @@ def build_loss(name: str, settings: Any | None = None, *, offers: Collection[str
     Args:
         name: one of `LOSSES`.
         settings: of the loss, an instance of its `Settings`; their defaults where None.
-        offers: the kinds of inputs that the backbone can compute.
+        offers: what the backbone can compute, see `Loss.reads`.
 
     Raises:
         ValueError: an unknown loss, one that reads what the backbone does not offer, or settings that are out of range
             or another loss's.
     """
-    from lightning_modules.losses.loss import broken_rules
-
     found = loss_class(name)
     if found.reads not in offers:
         fitting = ", ".join(losses_that_read(offers))
         raise ValueError(f"model.loss must be one of {fitting}, got {name!r}: this backbone offers no {found.reads}.")
     if settings is not None and not isinstance(settings, found.Settings):
         raise ValueError(f"model.{name} must be {found.Settings.__name__}, got {type(settings).__name__}.")
-    settings = found.Settings() if settings is None else settings
-    if faults := list(broken_rules(settings, f"model.{name}.")):
-        raise ValueError(f"{'; '.join(faults)}.")
-    return found(settings)
+    given = {} if settings is None else vars(settings)
+    # again, though configurations are checked when they are read: settings made in Python come here unchecked
+    return found(settings_from(found.Settings, given, f"model.{name}."))

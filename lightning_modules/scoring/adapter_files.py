@@ -16,8 +16,11 @@ from lightning_modules.checkpoint import misfit
 CONFIG_FILE, TENSORS_FILE = "adapter_config.json", "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 SETTINGS: dict[str, type | tuple[type, ...]] = {
-    **{"r": int, "lora_alpha": (int, float), "lora_dropout": (int, float)},
-    **{"target_modules": list, "modules_to_save": (list, type(None))},
+    "r": int,
+    "lora_alpha": (int, float),
+    "lora_dropout": (int, float),
+    "target_modules": list,
+    "modules_to_save": (list, type(None)),
 }
 """What of PEFT's configuration an export sets, name -> types."""
 NOTES = ("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision")
@@ -43,11 +46,13 @@ def read_lora_config(folder: Path) -> LoraConfig:
     given = {name: content.get(name) for name in SETTINGS}
     for name, value in given.items():
         words = value if isinstance(value, list) else []
+        # bool is an int to Python
         if isinstance(value, bool) or not isinstance(value, SETTINGS[name]) or not all(type(w) is str for w in words):
             raise ValueError(f"{path}: {name} cannot be {value!r:.60}; export the scorer again.")
     with reading(str(path)):
         config = LoraConfig(**given, inference_mode=True)  # type: ignore[arg-type]
         known: dict[str, Any] = config.to_dict()
+    # a key that this PEFT does not know has no default to compare with
     for name in sorted(content.keys() & known.keys() - {*SETTINGS, *NOTES}):
         if content[name] != known[name]:
             raise ValueError(f"{path}: {name} must be {known[name]!r}, got {content[name]!r:.60}; export again.")
@@ -55,7 +60,7 @@ def read_lora_config(folder: Path) -> LoraConfig:
 
 
 def check_adapter_tensors(adapted: PeftModel, folder: Path) -> None:
-    """That the file held all that the adapted model takes from it: PEFT goes on without what is missing.
+    """Checks that the file holds all that the adapted model takes from it; PEFT loads on where tensors are missing.
 
     That is LoRA, `modules_to_save`, and the parameters of the model itself (BLIP-2's query tokens, CLIP's scale), which
     always train beside adapters. Further parameters of the model may be there, see `export.trained_beside`.
@@ -65,6 +70,7 @@ def check_adapter_tensors(adapted: PeftModel, folder: Path) -> None:
     """
     path = folder / TENSORS_FILE
     with reading(str(path)), safe_open(path, framework="pt") as file:
+        # shapes alone: no tensor is read before all names fit
         found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (no mapping)
     model = adapted.get_base_model()
     expected = {

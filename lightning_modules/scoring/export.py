@@ -69,6 +69,7 @@ def merge_adapters(model: PreTrainedModel) -> None:
     """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
     for name, layer in layers.items():
+        # safe: PEFT then refuses an update that is not finite, and leaves the weight as it was
         layer.merge(safe_merge=True)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer.get_base_layer())
@@ -112,6 +113,7 @@ def save_adapters(module: Backbone, folder: Path, base: str) -> list[str]:
     config.target_modules = [name for name, layer in model.named_modules() if isinstance(layer, LoraLayer)]
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
+    # clones: safetensors refuses tensors that share memory
     whole = {f"{PEFT_PREFIX}{name}": tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     save_file(whole, folder / ADAPTERS_FILE, metadata={"format": "pt"})
     module.plain_processor().save_pretrained(folder)
@@ -135,6 +137,7 @@ def trained_beside(model: nn.Module) -> tuple[list[str], list[str]]:
         if parameter.startswith(tuple(f"{module}." for module in modules)):
             continue
         parts = parameter.split(".")[:-1]
+        # from the outermost module inwards: the largest that trained whole comes first
         around = [".".join(parts[: length + 1]) for length in range(len(parts))]
         whole = [name for name in around if _trained_whole(model.get_submodule(name)) and _only(name, names)]
         (modules if whole else parameters).append(whole[0] if whole else parameter)

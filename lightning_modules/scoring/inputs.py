@@ -60,6 +60,7 @@ def image_list(images: ImageLike | Iterable[ImageLike]) -> tuple[list[ImageLike]
     if isinstance(images, ImageLike):
         check_image(images, "images")
         return [images], True
+    # a tensor is iterable: its rows would be refused one by one
     if not isinstance(images, Iterable) or isinstance(images, torch.Tensor):
         raise InputError(
             f"images must be a Pillow image, a path, an RGB array or a list of these, got {type(images).__name__}."
@@ -80,6 +81,7 @@ def check_image(image: Any, place: str) -> None:
         raise InputError(f"{place} must be a Pillow image, a path or an RGB array, got {type(image).__name__}.")
     if isinstance(image, str | os.PathLike) and not os.path.isfile(image):
         raise InputError(f"{place}: there is no file {os.fspath(image)!r}; give the path of an image.")
+    # floats and channels in front would be read as pixels of another meaning without a word
     if isinstance(image, np.ndarray) and (image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3):
         raise InputError(f"{place} must be an array [H, W, 3] of uint8, got {list(image.shape)} of {image.dtype}.")
     size = image.shape if isinstance(image, np.ndarray) else getattr(image, "size", (1, 1))
@@ -119,6 +121,7 @@ def image_batches(images: Sequence[ImageLike], size: int) -> Iterator[list[Image
 
 def identity(image: ImageLike) -> Hashable:
     """Equal for what is the same image without looking: the same object, or the same path."""
+    # an id cannot be given again: the list of images keeps each alive
     return os.fspath(image) if isinstance(image, str | os.PathLike) else id(image)
 
 

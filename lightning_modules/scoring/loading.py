@@ -29,6 +29,7 @@ from lightning_modules.settings import quoted
 
 ADAPTERS_FILE, TRANSFORMERS_FILE = "adapter_config.json", "config.json"
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+# what the class of a module asks for and scoring does not use
 NO_TRAINING = {"lr": 0.0}
 KINDS = "the folder of a finished `itm train`, one of `itm export` or in Transformers' format, or a model's hub name"
 
@@ -61,6 +62,7 @@ def load_scorer(
     if not isinstance(path_or_name, str | os.PathLike) or not os.fspath(path_or_name):
         raise InputError(f"path_or_name must be a path or a name, got {quoted(path_or_name)}; give {KINDS}.")
     folder = Path(path_or_name).expanduser()
+    # adapters first: their folder may hold a config.json too
     if (folder / ADAPTERS_FILE).is_file():
         module = _adapters_module(folder, wanted, base)
     elif (folder / TRANSFORMERS_FILE).is_file() or is_hub_name(path_or_name):
@@ -121,6 +123,7 @@ def _adapters_module(folder: Path, dtype: torch.dtype | None, base: str | os.Pat
         model, processor, settings = load_adapters(folder, None if base is None else os.fspath(base), dtype=dtype)
     except (OSError, ValueError) as error:
         raise InputError(" ".join(str(error).split())) from None
+    # the checkpoint is only named, so that what holds for models from scratch does not apply
     own = model_settings({"backbone": settings.backbone, "checkpoint": str(folder), **settings.model})
     return build_backbone(own, Source(loaded=(model, processor)), NO_TRAINING)
 

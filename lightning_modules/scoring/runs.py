@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_modules.backbones.backbone import Backbone
     from lightning_modules.backbones.settings import ModelSettings
 
+# torch is imported in functions: commands read these names and a run's settings before they need it
 CONFIG_FILE, PROCESSOR_FOLDER, WEIGHTS_FILE = "config.yaml", "processor", "weights.safetensors"
 BASE_FILE = "base.json"
 """In a run from a published checkpoint: the fingerprint of its weights that do not train."""
@@ -51,6 +52,7 @@ def load_trained(folder: Path, model: ModelSettings, *, dtype: torch.dtype, opti
     from datamodules.batch import InputError
     from lightning_modules.checkpoint import load_weights
 
+    # from the published weights first, where there are some: the file holds only what trained
     module = build_backbone(model, Source(processor_folder=folder / PROCESSOR_FOLDER, dtype=dtype), optim)
     published = model.checkpoint is not None
     try:

@@ -51,6 +51,7 @@ class Scorer:
     def __repr__(self) -> str:
         return f"Scorer({self.backbone}, {next(self.module.network.parameters()).dtype}, {self.device})"
 
+    # torchmetrics deep-copies a metric, and what it holds, in `clone` and in collections
     def __deepcopy__(self, memo: dict[int, Any]) -> Scorer:
         return self
 
@@ -85,7 +86,9 @@ class Scorer:
         """
         logits = self._logits(images, captions, matrix, batch_size)
         with torch.inference_mode():
+            # on the device, where a score may need a weight (the scale of CLIP)
             scores = self.module.score(logits.to(self.device)).cpu()
+        # a tensor made in inference mode takes no part in autograd; its copy does
         return scores.clone() if logits.ndim else scores.item()
 
     def logits(
@@ -117,6 +120,7 @@ class Scorer:
                 "image with each caption."
             )
         result = torch.empty(len(texts))
+        # no row is split over batches, so none may be larger than one
         rows = rows_of_pairs(pictures, min(MAX_CAPTIONS, batch_size))
         for row, values in self._row_logits(rows, pictures, texts, batch_size):
             result[row.captions] = values
@@ -196,6 +200,7 @@ def find_device(device: torch.device | str | None) -> torch.device:
         return torch.device(next(name for name, there in available.items() if there))
     try:
         found = torch.device(device)
+        # a device may have a name and not work: something has to run on it
         torch.empty(1, device=found).cpu()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).splitlines()[0]

@@ -65,7 +65,7 @@ def find_scorer_settings(name_or_folder: str | Path) -> ScorerSettings | None:
 def _on_hub(name: str) -> Path | None:
     """The file in the hub's cache, downloaded if need be; None where the checkpoint has none.
 
-    The hub's absence is not the file's: other settings give other scores.
+    A hub that cannot be reached is an error, and no sign that there is no file: its settings would give other scores.
     """
     try:
         return Path(hf_hub_download(name, SCORER_FILE))
@@ -97,6 +97,7 @@ def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
     """
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a mapping, got {quoted(content)}; export the scorer again.")
+    # the type itself: true is an int to Python, and equals 1
     if type(content.get("format")) is not int or content["format"] != FORMAT:
         found = quoted(content.get("format"))
         raise InputError(f"{path}: format must be {FORMAT}, got {found}; update itm-lightning, or export again.")

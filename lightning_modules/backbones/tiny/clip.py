@@ -44,6 +44,7 @@ def train_clip_tokenizer(texts: Iterable[str], vocab_size: int) -> CLIPTokenizer
         vocab_size=vocab_size, initial_alphabet=alphabet, end_of_word_suffix=WORD_END, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
+    # the merges alone are taken: the trainer lays out its vocabulary in another order
     merges = [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
     merges = merges[: vocab_size - len(fixed) - 2]
     tokens = dict.fromkeys([*fixed, *(left + right for left, right in merges), START, END])

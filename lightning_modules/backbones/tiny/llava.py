@@ -58,6 +58,7 @@ def tiny_llava_processor(shape: TinyShape, texts: Iterable[str]) -> LlavaProcess
         ),
         tokenizer=train_llama_tokenizer(texts, shape.vocab_size),
         patch_size=shape.patch_size,
+        # CLIP's class token, which the strategy `default` drops again
         num_additional_image_tokens=1,
         vision_feature_select_strategy="default",
     )
