@@ -1,8 +1,8 @@
 """The verbs that do one task: a row of `TASKS` for each, which the command line and the tasks of sweeps both read.
 
 A new verb is its file in `verbs/`, a dataclass of its settings (in `config/` or in the same file), and its row. Both
-are imported when it is used, so that `itm --help` needs neither torch nor OmegaConf. `commands.py` adds the verbs that run
-others: these read this table, so that they cannot stand in it.
+are imported when it is used, so that `itm --help` needs neither torch nor OmegaConf. `commands.py` adds the verbs that
+run others: these read this table, so that they cannot stand in it.
 """
 
 from __future__ import annotations
