@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from experiments.config.model_schemas import drop_former_keys
 from negatives.tables import InputError, write_json
 
 PENDING, RUNNING, FINISHED, FAILED = "pending", "running", "finished", "failed"
@@ -41,6 +44,10 @@ class Task:
     def __post_init__(self) -> None:
         self.config_hash = hashlib.sha256(self.config.encode()).hexdigest()[:16]
 
+    def file_in(self, folder: Path) -> Path:
+        """Where the sweep in `folder` writes the configuration, for the process that runs it."""
+        return folder / "tasks" / f"{self.name.replace('/', '-')}.yaml"
+
 
 class Manifest:
     """The tasks of a sweep; every change of state is on disk, whole, before the next step.
@@ -61,7 +68,7 @@ class Manifest:
             record = recorded.get(task.name)
             if record is None or record["state"] != FINISHED:
                 continue
-            if record["config_hash"] != task.config_hash:
+            if record["config_hash"] != task.config_hash and not _has_run_alike(task, path.parent):
                 raise InputError(
                     f"{task.name} has run with another configuration ({path}); "
                     "start anew with --overwrite, or give another output_dir."
@@ -89,6 +96,20 @@ class Manifest:
         finally:
             task.seconds = round(time.monotonic() - start, 1)
             self.save()
+
+
+def _has_run_alike(task: Task, folder: Path) -> bool:
+    """Whether a finished task ran with this configuration, though its text differs.
+
+    Older versions wrote the keys in another order, and those of every backbone and loss.
+    """
+    file = task.file_in(folder)
+    if not file.is_file():
+        return False
+    # a finished task is never started again, so the file still holds what it ran with
+    before, now = (OmegaConf.to_container(OmegaConf.create(text)) for text in (file.read_text("utf-8"), task.config))
+    drop_former_keys(before)  # type: ignore[arg-type]
+    return before == now
 
 
 def read_states(path: Path) -> dict[str, dict[str, Any]]:

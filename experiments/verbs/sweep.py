@@ -221,7 +221,7 @@ def _blocked(task: Task, tasks: list[Task]) -> bool:
 
 
 def _run_task(task: Task, manifest: Manifest, folder: Path) -> None:
-    config_file = folder / "tasks" / f"{task.name.replace('/', '-')}.yaml"
+    config_file = task.file_in(folder)
     write_text(task.config, config_file)
     child = multiprocessing.get_context(START_METHOD).Process(  # type: ignore[attr-defined]
         target=_work, args=(task.verb, config_file)
