@@ -78,9 +78,7 @@ def test_evaluated_runs_are_compared(former: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["run", "scores"])
-def test_a_finished_folder_has_nothing_to_resume(
-    folder: str, former: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_folder_has_nothing_to_resume(folder: str, former: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command(folder), "--resume"]) == 0
     assert f"{folder} is finished" in capsys.readouterr().out
 
