@@ -31,6 +31,7 @@ def find_verb(name: str) -> Verb:
         UsageError: there is no such verb; names the nearest one and lists all.
     """
     if name not in VERBS:
+        # only a wrong verb pays for the import
         from lightning_modules import did_you_mean
 
         raise UsageError(f"the verb must be one of {', '.join(VERBS)}, got {name!r}{did_you_mean(name, VERBS)}")

@@ -84,12 +84,14 @@ class Manifest:
     @contextmanager
     def running(self, task: Task) -> Iterator[None]:
         """Marks a task as running, then as finished, or as failed where the block raises."""
+        # not time.time(): a clock that is set would give negative seconds
         start = time.monotonic()
         task.state = RUNNING
         try:
             self.save()  # inside: Ctrl-C may come as soon as others can read it
             yield
             task.state = FINISHED
+        # Ctrl-C too: a task that was stopped is not left as running
         except BaseException:
             task.state = FAILED
             raise
@@ -121,6 +123,7 @@ def read_states(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
+        # not "none" for a broken file: finished tasks would run again
         return {record["name"]: record for record in json.loads(path.read_text(encoding="utf-8"))["tasks"]}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no sweep manifest ({error!r}); start anew with --overwrite.") from None
@@ -147,6 +150,7 @@ def sweep_lock(folder: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
+            # the kernel takes the lock back when its last holder ends, kill -9 included; a file with a pid would stay
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
