@@ -37,6 +37,7 @@ def _main(argv: list[str]) -> int:
         return DONE
     name, verb = argv[0], find_verb(argv[0])
     parser = _parser(name, verb)
+    # plain parse_args ends the words at the first flag: it would refuse `a.yaml --resume key=value`
     arguments = parser.parse_intermixed_args(argv[1:])
     if arguments.help:
         _show(_verb_page(verb, parser))
@@ -77,6 +78,7 @@ def _configure(name: str, verb: Verb, words: Sequence[str], *, full: bool = Fals
 
 def _sort_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[str | None, list[str]]:
     """The YAML file, and the overrides with the bare words turned into one."""
+    # a key has no slash: the folder runs/lr=0.1, as sweeps name them, is no override
     overrides = [word for word in words if re.match(r"[\w.-]+=", word)]
     files = [word for word in words if word not in overrides and word.endswith((".yaml", ".yml"))]
     bare = [word for word in words if word not in overrides and word not in files]
@@ -87,10 +89,12 @@ def _sort_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[str | None
     if len(bare) > 1 and verb.bare == "run":
         raise UsageError(f"itm {name} takes one run, got {', '.join(bare)}")
     if bare:
+        # first, so that the same key given by name wins; in JSON, or YAML would read a folder 2024 as a number
         overrides.insert(0, f"{verb.bare}={json.dumps(bare if verb.bare == 'runs' else bare[0], ensure_ascii=False)}")
     return (files[0] if files else None), overrides
 
 
+# argparse would print its usage and exit: an error is one line here, by the way of all others
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
@@ -102,6 +106,8 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     flags = "[--dry-run] [--resume | --overwrite]" + (" [--status]" if verb.is_sweep else "")
     usage = f"itm {name} {bare}{words} {flags}"
     description = f"{verb.summary[0].upper()}{verb.summary[1:]}."
+    # help is an option like others, since its page ends with the keys, which argparse does not know;
+    # an abbreviated flag could become --overwrite by a slip
     parser = _Parser(f"itm {name}", usage=usage, description=description, add_help=False, allow_abbrev=False)
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("-h", "--help", action="store_true", help="show this page")

@@ -1,4 +1,4 @@
-"""Where configuration stops: resolved schemas in, objects made of plain keyword arguments out."""
+"""Where configuration stops: checked configurations come in, objects made of plain keyword arguments go out."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def build_writer(config: GenerateConfig) -> Writer | BatchWriter:
     """The offline writer that `config` names, of the keys that its builder takes."""
     from negatives.writers import builder_keys, find_builder
 
+    # a writer is given no key that its builder does not name, so a new writer changes nothing here
     settings = {key: getattr(config, key) for key in builder_keys(config.generator)}
     return find_builder(config.generator)(**settings)
 
@@ -119,6 +120,7 @@ def _quiet_transformers() -> None:
 
 def _optim_arguments(config: OptimConfig) -> dict[str, Any]:
     arguments = dataclasses.asdict(config)
+    # the Trainer clips, not the module; of a tuple OmegaConf makes a list
     arguments.pop("gradient_clip")
     return {**arguments, "betas": tuple(arguments["betas"])}
 
@@ -141,7 +143,9 @@ def load_run(folder: Path, *, score: str | None = None) -> tuple[Backbone, Exper
     if score is not None:
         if "score" not in field_types(type(config.model)):
             raise InputError(f"score must be left out: a {config.model.backbone} has one score only ({folder}).")
+        # read again, since only the run says whether its backbone has a score to choose
         config = load_saved(ExperimentConfig, folder / "config.yaml", [f"model.score={score}"])
     _quiet_transformers()
+    # in the precision of the training: another would give other scores
     dtype = weights_dtype(config.trainer.precision)
     return load_trained(folder, config.model, dtype=dtype, optim=_optim_arguments(config.optim)), config

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 from experiments.exit_codes import UsageError
 from experiments.verb_table import TASKS, Verb
 
@@ -33,7 +31,8 @@ def find_verb(name: str) -> Verb:
         UsageError: there is no such verb; names the nearest one and lists all.
     """
     if name not in VERBS:
-        near = difflib.get_close_matches(name, VERBS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(f"the verb must be one of {', '.join(VERBS)}, got {name!r}.{hint}")
+        # only a wrong verb pays for the import
+        from lightning_modules import did_you_mean
+
+        raise UsageError(f"the verb must be one of {', '.join(VERBS)}, got {name!r}{did_you_mean(name, VERBS)}")
     return VERBS[name]

@@ -30,13 +30,16 @@ def exit_code(work: Callable[[], int]) -> int:
         return INTERRUPTED
     except UsageError as error:
         return _refuse(str(error))
+    # the training step raises it where the loss is not finite
     except FloatingPointError as error:
         return _refuse(f"{error} Try a lower optim.lr.")
     except OSError as error:
+        # without a path there is nothing that a user could check: a bug, or a library's own error
         if error.filename is None:
             raise
         return _refuse(f"{error.filename}: {error.strerror}; check the path and its permissions.")
     except ValueError as error:
+        # an input error is a ValueError, so that this import waits until there is one
         from negatives.tables import InputError
 
         if not isinstance(error, InputError):

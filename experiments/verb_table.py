@@ -43,6 +43,7 @@ class Verb(NamedTuple):
 
     def load_schema(self) -> type[Any]:
         """The dataclass of its settings, imported now."""
+        # text, not a class: naming the class would import OmegaConf for every verb
         module, _, name = self.schema.rpartition(".")
         schema: type[Any] = getattr(importlib.import_module(module), name)
         return schema
@@ -116,5 +117,6 @@ TASKS = {
 
 def run_verb(verb: Verb, config: Any, *, resume: bool = False, overwrite: bool = False) -> int:
     """Runs one verb with its checked configuration and returns its exit code."""
+    # most verbs either finish or raise, and return nothing
     code: int | None = verb.load_module().run(config, resume=resume, overwrite=overwrite)
     return DONE if code is None else code

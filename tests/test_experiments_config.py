@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import MISSING
 
+from experiments.commands import VERBS
 from experiments.config import (
     data_schemas,
     evaluation_schemas,
@@ -21,7 +22,9 @@ from experiments.config import (
 )
 from experiments.config.help import key_table
 from experiments.config.load import ConfigError, describe, load_config, load_mapping, load_saved, read_yaml, to_yaml
-from lightning_modules.backbones import BACKBONES, backbone_class
+from experiments.config.model_schemas import variants
+from lightning_modules import field_types
+from lightning_modules.backbones import BACKBONES, ModelSettings, backbone_class
 from lightning_modules.backbones.model_section import model_schema
 from lightning_modules.losses import losses_that_read
 
@@ -438,6 +441,27 @@ def test_an_unknown_backbone_or_loss_is_one_fault_with_the_nearest_and_the_list(
     with pytest.raises(ConfigError) as caught:
         load_config(schemas.ExperimentConfig, None, [*DATA, word, "model.activation=gelu"], check_files=False)
     assert caught.value.faults == (f"{UNKNOWN[word]} (command line)",)
+
+
+CHOICES = {
+    (verb, key.name.replace("NAME", "a"), key.rule): ()
+    for verb in VERBS
+    for key in describe(VERBS[verb].load_schema())
+    if key.rule.startswith("one of ") and key.name != "model.loss"  # its rule says where: see above
+} | {
+    ("train", f"model.{key.name}", key.rule): (f"model.backbone={settings.backbone}", f"model.loss={loss}")
+    for loss, settings in variants()
+    for key in describe(settings)
+    if key.rule.startswith("one of ") and key.name not in field_types(ModelSettings)
+}
+"""(verb, key, rule) of every key that takes one of a list -> the overrides without which the key is unknown."""
+
+
+@pytest.mark.parametrize(("verb", "key", "rule"), CHOICES)
+def test_a_misspelt_choice_is_told_the_nearest(verb: str, key: str, rule: str) -> None:
+    choice = rule.removeprefix("one of ").split(", ")[-1]
+    found = faults(VERBS[verb].load_schema(), None, *CHOICES[verb, key, rule], f"{key}={choice}z")
+    assert f"`{key}` must be {rule}, got '{choice}z'. Did you mean {choice}? (command line)" in found
 
 
 def test_a_model_section_has_the_keys_of_its_backbone_and_loss_alone() -> None:

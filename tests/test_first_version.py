@@ -15,7 +15,11 @@ import pytest
 from safetensors.torch import load_file
 
 from experiments.__main__ import main
+from experiments.config.load import load_saved, to_yaml
+from experiments.config.schemas import ExperimentConfig
+from experiments.runs.manifest import FINISHED, Manifest, Task
 from lightning_modules import load_scorer
+from negatives.tables import InputError, write_text
 
 TOLERANCE = 1e-5
 """Of logits: the machine that wrote them may have summed in another order."""
@@ -36,9 +40,9 @@ def stored_logits(folder: Path) -> dict[str, float]:
     return dict(zip(table["text_id"].to_pylist(), table["logit"].to_pylist(), strict=True))
 
 
-def command() -> list[str]:
-    """The command that made the run."""
-    words: list[str] = json.loads(Path("run/provenance.json").read_text())["argv"][1:]
+def command(folder: str = "run") -> list[str]:
+    """The command that made a folder."""
+    words: list[str] = json.loads(Path(folder, "provenance.json").read_text())["argv"][1:]
     return words
 
 
@@ -73,9 +77,27 @@ def test_evaluated_runs_are_compared(former: Path) -> None:
     assert len(curves) > 4, "the learning curves are read from the CSV that it logged"
 
 
-def test_a_finished_run_has_nothing_to_resume(former: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*command(), "--resume"]) == 0
-    assert "finished" in capsys.readouterr().out
+@pytest.mark.parametrize("folder", ["run", "scores"])
+def test_a_finished_folder_has_nothing_to_resume(folder: str, former: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command(folder), "--resume"]) == 0
+    assert f"{folder} is finished" in capsys.readouterr().out
+
+
+def test_a_finished_task_of_a_sweep_is_not_run_again(former: Path) -> None:
+    config, before = former / "run/config.yaml", Task("train/a", "train", Path("run/config.yaml").read_text())
+    write_text(before.config, before.file_in(former))
+    manifest = Manifest(former / "manifest.json", [before])
+    with manifest.running(before):
+        pass
+
+    def task_of_today(*overrides: str) -> Task:
+        return Task("train/a", "train", to_yaml(load_saved(ExperimentConfig, config, overrides)))
+
+    again = task_of_today()
+    assert again.config_hash != before.config_hash, "it named every backbone's keys"
+    assert Manifest(manifest.path, [again]).tasks[0].state == FINISHED
+    with pytest.raises(InputError, match="another configuration"):
+        Manifest(manifest.path, [task_of_today("optim.lr=0.5")])
 
 
 def test_a_run_goes_on_from_its_checkpoint(former: Path) -> None:

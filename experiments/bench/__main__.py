@@ -94,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"--preset {arguments.preset} needs --device cuda: it would take hours on a CPU; try --preset small"
         )
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
+    # one text for arguments, records and child processes
     arguments.dtype = arguments.dtype or str(PRESETS[arguments.preset].dtype).removeprefix("torch.")
     torch.backends.cudnn.allow_tf32 = False  # or patch embeddings of two batch sizes differ by more than rounding
     about = conditions(arguments)
@@ -121,13 +122,13 @@ def plan(arguments: argparse.Namespace) -> list[Case]:
     from experiments.bench.models import PRESETS
 
     preset = PRESETS[arguments.preset]
-    work = [(TRAIN, tune, count) for tune in arguments.tune or preset.tunes for count in arguments.captions_trained]
-    work += [(SCORE, "full", count) for count in arguments.captions_scored]
+    every = [(TRAIN, tune, count) for tune in arguments.tune or preset.tunes for count in arguments.captions_trained]
+    every += [(SCORE, "full", count) for count in arguments.captions_scored]
     return [
         Case(
             preset=arguments.preset,
             backbone=backbone,
-            work=kind,
+            work=work,
             tune=tune,
             images=arguments.images or preset.images[backbone],
             captions=captions,
@@ -136,8 +137,8 @@ def plan(arguments: argparse.Namespace) -> list[Case]:
             threads=torch.get_num_threads(),
         )
         for backbone in arguments.backbones
-        for kind, tune, captions in work
-        if kind in arguments.work
+        for work, tune, captions in every
+        if work in arguments.work
     ]
 
 
@@ -161,11 +162,13 @@ def measure_group(cases: Sequence[Case], arguments: argparse.Namespace, about: d
     tell(f"{LABELS[first.backbone]}: building, and checking that all implementations give the same logits")
     module = build_module(first)
     rows = rows_of_noise(first.images, max(case.captions for case in cases))
+    # how long the sequences are decides the ratios, so it stands beside them
     about["models"][first.backbone] = backbone.describe(preset, module, rows)
     module.eval()
     checked = []
     for case in cases:
         ready = prepare(case, module)
+        # in float32, before the cast: the rounding of bf16 would hide a wrong implementation
         checked.append((case, ready, check_equal_logits(ready.implementations, preset.tolerance)))
     cast_parameters(module, getattr(torch, first.dtype))
     return [result for case, ready, difference in checked for result in measure(case, ready, difference, arguments)]
@@ -185,6 +188,7 @@ def measure(case: Case, ready: Any, largest_difference: float, arguments: argpar
     if not arguments.no_memory and device.type == "cuda":
         peaks = {name: bench_measure.cuda_peak(step, device) for name, step in steps.items()}
     elif not arguments.no_memory:
+        # after the timing, which must not share the cores with child processes
         peaks = bench_measure.cpu_peaks(case, list(steps))
     peak_operations = device_peak(arguments, device)
     results = []
@@ -207,6 +211,7 @@ def measure(case: Case, ready: Any, largest_difference: float, arguments: argpar
                 operations=operations[name],
                 operations_ratio=operations[name] / operations[PACKED],
                 peak_bytes=peaks.get(name),
+                # MFU: PaLM (Chowdhery et al., 2022), appendix B; operations are counted, not estimated
                 utilisation=operations[name] / median / peak_operations if peak_operations else None,
                 largest_difference=largest_difference,
             )
@@ -218,6 +223,7 @@ def device_peak(arguments: argparse.Namespace, device: Any) -> float | None:
     """Operations per second that the device can do at most; None where neither it nor the command line says."""
     if arguments.peak_tflops:
         return float(arguments.peak_tflops) * 1e12
+    # the table holds bf16 on GPUs
     if device.type != "cuda" or arguments.dtype == "float32":
         return None
     from experiments.bench.measure import torch
@@ -261,6 +267,7 @@ def cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return platform.processor() or platform.machine()
+    # ARM has no such line
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 

@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answers every request that is complete."""
         self.buffer += data
+        # a client may send several requests at once, or one in pieces
         while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
             first, *lines = self.buffer[:end].decode("latin-1").split("\r\n")
             headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
@@ -67,6 +68,7 @@ class Connection(asyncio.Protocol):
                 return
             body, self.buffer = self.buffer[end + 4 : size], self.buffer[size:]
             reply = self.answer(first.split(" ")[1], headers, body)
+            # not sleep: other connections are answered meanwhile
             asyncio.get_running_loop().call_later(reply.delay, self._send, reply)
 
     def _send(self, reply: Reply) -> None:
@@ -74,6 +76,7 @@ class Connection(asyncio.Protocol):
         lines = [f"HTTP/1.1 {reply.status} {REASONS.get(reply.status, 'Other')}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         whole = "\r\n".join([*lines, "", ""]).encode("latin-1") + reply.body
+        # the client may have given up during the delay
         if self.transport.is_closing():
             return
         self.transport.write(whole[: reply.cut])
@@ -83,6 +86,7 @@ class Connection(asyncio.Protocol):
 
 async def serve(answer: Answerer, port: int = 0) -> asyncio.Server:
     """Starts a server on 127.0.0.1; port 0 takes a free one (`server.sockets[0].getsockname()[1]`)."""
+    # backlog: all of a client's connections may come in one moment
     return await asyncio.get_running_loop().create_server(lambda: Connection(answer), "127.0.0.1", port, backlog=1024)
 
 

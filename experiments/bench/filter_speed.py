@@ -16,12 +16,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from experiments.bench.generators import TYPES
 from negatives.filtering import AuditPlan, FilterPlan
 from negatives.judging import JudgeSettings, build_judges
 from negatives.tables import generator_for, read_jsonl
 
+# part of a pair's words that become others
 EXCHANGED = 0.2
-TYPES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,8 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     first = None
     for texts in arguments.texts:
         receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
+        # a peak never falls, so each size has a process of its own; spawned, it inherits no memory
         child = multiprocessing.get_context("spawn").Process(target=_measure, args=(sender, arguments, texts))
         child.start()
+        # or recv would wait for ever where the child dies: this end would stay open
         sender.close()
         found: dict[str, Any] = receiver.recv()
         child.join()
@@ -75,6 +78,7 @@ def make_tables(path: str, texts: int) -> tuple[pa.Table, pa.Table]:
         own = dict.fromkeys((record["caption"] + " " + record["negative_caption"]).split(), "")
         drawn = rng.random(len(own))
         others = rng.integers(len(words), size=len(own))
+        # the same word becomes the same word on both sides, so a pair differs where it differed
         exchange = {w: words[o] if d < EXCHANGED else w for w, d, o in zip(own, drawn, others, strict=True)}
         for key, label, negative_type in (("caption", 1, ""), ("negative_caption", 0, record["type"])):
             text = " ".join(exchange[word] for word in record[key].split())
@@ -108,6 +112,7 @@ def _measure(sender: Any, arguments: argparse.Namespace, texts: int) -> None:
         lap("audit")
     filtered = filter_texts(panel, FilterPlan(constant=arguments.constant))
     lap("filter")
+    # Linux counts KiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     result = {"gibibytes": peak, "kept": float(filtered.keep.mean()), "constant": filtered.constant}
     sender.send(result | {"seconds": seconds})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from negatives import NEGATIVE_TYPES, family_of
 from negatives.filtering import CertificatePlan, FilterPlan
 from negatives.judging import JudgeSettings, TransformerSettings, build_judges
 from negatives.tables import pair_table, read_jsonl, text_table, write_json
@@ -21,12 +22,10 @@ if TYPE_CHECKING:
     from negatives.filtering import Certificate
     from negatives.judging import Estimate, TextPairs
 
-FAMILIES = {
-    "replace": ("replace_obj", "replace_att", "replace_rel"),
-    "swap": ("swap_obj", "swap_att"),
-    "add": ("add_obj", "add_att"),
-}
+FAMILIES = ("replace", "swap", "add")
+# no download, and small: a fit has to be affordable for every fold and seed
 FROM_SCRATCH = TransformerSettings(checkpoint=None, layers=1, epochs=6, lr=1e-3, accelerator="cpu")
+# what is filtered, by the overlap rule unless the arm names another
 ARMS = ("text", "pair", "both", "top_fraction text", "top_fraction pair")
 EXAMPLES = """\
 examples:
@@ -48,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = made.add_argument
     add("pairs", help="JSONL with type, coco_id, caption, negative_caption and, for some, llm_paraphrase")
-    add("--families", nargs="+", choices=tuple(FAMILIES), default=["replace", "swap"], help="of negative types")
+    add("--families", nargs="+", choices=FAMILIES, default=["replace", "swap"], help="of negative types")
     add("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="units of the overlap rule, and the paper's rule")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of folds and draws, of the filter and of its probes")
     add("--folds", type=int, default=10, help="of the filter's judges (default: 10; 5 with --transformer)")
@@ -77,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     text_pairs = read_text_pairs(
         arguments.pairs,
-        [name for family in arguments.families for name in FAMILIES[family]],
+        [name for name in NEGATIVE_TYPES if family_of(name) in arguments.families],
         harmonised=not arguments.raw,
         paraphrases=arguments.paraphrases,
     )
@@ -109,6 +108,7 @@ def read_text_pairs(path: str, types: Sequence[str], *, harmonised: bool, paraph
             continue
         image_id = str(record["coco_id"])
         own = {"image_id": image_id, "caption": record["caption"], "source_caption_id": None}
+        # a caption of several negatives is one positive
         row = captions.setdefault((image_id, record["caption"]), own | {"caption_id": f"{number}"})
         negatives.append(
             {"caption_id": row["caption_id"], "negative_id": f"{number}", "caption": record["negative_caption"]}
@@ -116,6 +116,7 @@ def read_text_pairs(path: str, types: Sequence[str], *, harmonised: bool, paraph
         )
         if paraphrases and record.get("llm_paraphrase"):
             other = {"image_id": image_id, "caption": record["llm_paraphrase"], "caption_id": f"{number}p"}
+            # a paraphrase of several records is one positive
             hard.setdefault((image_id, other["caption"]), other | {"source_caption_id": row["caption_id"]})
     true = pa.Table.from_pylist([*captions.values(), *hard.values()])
     false = pa.Table.from_pylist(negatives)
@@ -131,9 +132,12 @@ def measure(text_pairs: TextPairs, arguments: argparse.Namespace) -> Iterator[Ro
 
     settings = JudgeSettings(transformer=FROM_SCRATCH)
     names = ["word", "char", "surface", *(["transformer"] if arguments.transformer else [])]
+    # a fit of a transformer takes long, and there are more of them the more folds there are
     folds = min(5, arguments.folds) if arguments.transformer else arguments.folds
     panel = seat(build_judges(names, settings), text_pairs, folds=folds, workers=arguments.workers)
+    # naive Bayes judges nothing: a family that the filter has not seen
     probes = panel.with_judges([*panel.judges, *build_judges(["bayes"], settings)])
+    # no bootstrap: the spread is that of the seeds
     certificate_plan = CertificatePlan(seeds=arguments.fold_seeds, bootstrap=0)
     for seed in arguments.seeds:
         for arm in arguments.arms:
@@ -173,6 +177,7 @@ def table(rows: Sequence[Row]) -> str:
         shares = [
             _spread([row.certificate.retention[name].share for row in own]) for name in ("texts", "positives", "pairs")
         ]
+        # a random subset as large: fewer texts alone already make probes weaker
         for label, part in ((arm, "estimates"), (f"random, as large as {arm}", "control")):
             cells = [
                 _spread([_value(getattr(row.certificate, part), metric, name) for row in own])

@@ -19,6 +19,7 @@ from pathlib import Path
 from experiments.bench.chat_server import server_process
 from negatives.chat import ChatRequest, RequestCache, Server, ask_all
 
+# about as long as the instructions that are really sent
 INSTRUCTION = "Change exactly one object of the caption, so that it is false for the image, and keep the rest. " * 20
 SCHEMA = {
     "type": "object",
@@ -47,11 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line."""
     arguments = parser().parse_args(argv)
     with server_process("--latency", str(arguments.latency)) as url, tempfile.TemporaryDirectory() as folder:
+        # imports, the first connections and the server's start are not timed
         _run(url, Path(folder) / "warm.sqlite", min(arguments.captions, 200), arguments.concurrency)
         rates = []
         for run in range(arguments.runs):
             seconds = _run(url, Path(folder) / f"{run}.sqlite", arguments.captions, arguments.concurrency)
             rates.append(arguments.captions / seconds)
+    # Linux counts KiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     print(
         f"{arguments.captions} requests, {arguments.concurrency} under way, {1000 * arguments.latency:g} ms each: "
@@ -75,6 +78,7 @@ def _run(url: str, path: Path, captions: int, concurrency: int) -> float:
         requests = make_requests(captions)
         asyncio.run(ask_all(requests, cache, Server(url, "EMPTY"), check=lambda *_: None, concurrency=concurrency))
         seconds = time.perf_counter() - start
+        # a run that lost answers would look fast
         assert cache.counts() == {"ok": captions}
     return seconds
 

@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         valid = valid_rows(negatives)
         types = valid["negative_type"].to_pylist()
         shares = [f"{coverage(valid, family) / len(captions):.3f}" for family in ("replace", "swap")]
+        # rejected rows are never trained on
         estimates = audited(captions, valid, arguments)
         cells = [*shares, *(str(types.count(name)) for name in TYPES), *map(_cell, estimates)]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
@@ -63,10 +64,12 @@ def read_written(path: str) -> tuple[pa.Table, pa.Table]:
         own = {"image_id": image_id, "image": image_id, "caption_id": str(number), "caption": caption}
         row = captions.setdefault((image_id, caption), own)
         captions_of.setdefault(image_id, set()).add(bare_words(caption))
+        # captions of other types stay: both generators write for the same captions
         if record["type"] in TYPES:
             rows.append((str(number), row, record["negative_caption"], record["type"]))
     negatives = [
         {"caption_id": row["caption_id"], "negative_id": number, "caption": text, "negative_type": name}
+        # validated as what a writer writes, so that shares of valid ones can be compared
         | {"rejected": rejection(text, row["caption"], name, captions_of[row["image_id"]])}
         for number, row, text, name in rows
     ]
@@ -93,6 +96,7 @@ def audited(captions: pa.Table, negatives: pa.Table, arguments: argparse.Namespa
 
     own = set(negatives["caption_id"].to_pylist())
     with_own = captions.filter(pa.array([caption_id in own for caption_id in captions["caption_id"].to_pylist()]))
+    # style is no matter of the generator: training takes it away by default
     alike = harmonise_table(with_own, negatives)
     text_pairs = build_text_pairs(text_table(with_own, alike), pair_table(with_own, alike))
     judges = build_judges(["word", "char", "surface", "bayes"], JudgeSettings())

@@ -57,6 +57,7 @@ def rows_of_noise(images: int, captions: int) -> list[ImageTextRow]:
     width, height = PHOTO_SIZE
     rows = []
     for index in range(images):
+        # noise costs as much as a photo, and needs no download; of its own seed, so that any batch starts alike
         pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
         texts = [CAPTIONS[(index + column) % len(CAPTIONS)] for column in range(captions)]
         ids = [f"{index}-{column}" for column in range(captions)]
@@ -75,6 +76,7 @@ def llava_implementations(
     pairs = [(row, caption) for row in rows for caption in row.captions]
 
     def match(vocabulary_logits: torch.Tensor) -> torch.Tensor:
+        # float32 before the difference, as the product does it
         last = vocabulary_logits[:, -1].float()
         return last[:, encoder.yes_id] - last[:, encoder.no_id]
 
@@ -94,6 +96,7 @@ def llava_implementations(
     def prefix_cache() -> Iterator[torch.Tensor]:
         pixels = batch.inputs["pixel_values"]
         prefix = llava(input_ids=shared["prefix_ids"], pixel_values=pixels, use_cache=True, logits_to_keep=1)
+        # a cache of Transformers has a row for each sequence, so that of an image is copied for every caption
         prefix.past_key_values.batch_repeat_interleave(len(rows[0].captions))
         yield match(
             llava(
@@ -134,6 +137,7 @@ def prefix_and_branches(packed: dict[str, torch.Tensor], captions: int) -> dict[
         [N, L] and `attention_mask` [N, P + L].
     """
     input_ids, segments = packed["input_ids"], packed["segment_ids"]
+    # the prefix is as long in every row: image and question do not depend on the caption
     length = int((segments[0] == PREFIX_SEGMENT).sum())
     branches = [
         ids[row_segments == column + 1]
@@ -144,11 +148,13 @@ def prefix_and_branches(packed: dict[str, torch.Tensor], captions: int) -> dict[
     mask = torch.zeros((len(branches), longest), dtype=torch.long, device=input_ids.device)
     branch_ids = torch.zeros_like(mask)
     for index, branch in enumerate(branches):
+        # on the left, so that the last place is the answer's in every row
         branch_ids[index, longest - len(branch) :] = branch
         mask[index, longest - len(branch) :] = 1
     return {
         "prefix_ids": input_ids[:, :length],
         "branch_ids": branch_ids,
+        # counted behind the prefix; padded places get any valid position, they are masked
         "position_ids": length + (mask.cumsum(-1) - 1).clamp(min=0),
         "attention_mask": torch.cat([mask.new_ones((len(branches), length)), mask], dim=-1),
     }
@@ -178,6 +184,7 @@ def blip2_implementations(
     pairs = [(row, caption) for row in rows for caption in row.captions]
 
     def plain_inputs(chosen: Sequence[Pair]) -> dict[str, torch.Tensor]:
+        # cleaned as the product does it, so that both read the same tokens
         texts = [" ".join(clean_words(caption)) for _, caption in chosen]
         text = processor.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").to(device)
         images = processor.image_processor([row.image for row, _ in chosen], return_tensors="pt").to(device)

@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # first, since a child begins with its parent's peak
     peaks = {name: _peak(name, arguments) for name in (PLAIN, *SETTINGS)}
     seconds: dict[str, list[float]] = {name: [] for name in peaks}
+    # the first turn warms up and is left out below
     for _ in range(arguments.turns + 1):
         for name, times in seconds.items():
             step = make_step(name, arguments)
@@ -82,6 +83,7 @@ def make_step(name: str, sizes: argparse.Namespace) -> Callable[[], None]:
         F.normalize(torch.randn(rows, sizes.width, generator=generator), dim=1).requires_grad_()
         for rows in (batch, batch * (1 + negatives))
     )
+    # CLIP's upper bound of the scale, which trained models reach
     scale = torch.tensor([100.0])
     place = torch.arange(batch)
     owners = place.repeat_interleave(negatives)
@@ -112,6 +114,7 @@ def make_step(name: str, sizes: argparse.Namespace) -> Callable[[], None]:
 def similarities(name: str, sizes: argparse.Namespace) -> float:
     """How many cosines of any two features a loss is made of, in millions."""
     images, negatives = sizes.images, sizes.images * sizes.negatives
+    # both directions count, as open_clip computes two products
     parts = 2 * images**2 + images * negatives * (name != PLAIN) + images * negatives * ("IMC" in name)
     return parts / 1e6
 
@@ -121,6 +124,7 @@ def _peak(name: str, sizes: argparse.Namespace) -> float:
     receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
     child = multiprocessing.get_context("spawn").Process(target=_measure_peak, args=(sender, name, sizes))
     child.start()
+    # or recv would wait for ever where the child dies: this end would stay open
     sender.close()
     found: float = receiver.recv()
     child.join()

@@ -56,6 +56,7 @@ class Ready:
 def build_module(case: Case) -> AlignmentModule:
     """The case's scorer with random weights in float32, the same at every call."""
     torch.set_num_threads(case.threads)
+    # children build the same model again instead of receiving it: their peak holds no copy
     torch.manual_seed(0)
     with torch.device(case.device):
         return BACKBONES[case.backbone].build(PRESETS[case.preset], case.tune)
@@ -89,6 +90,7 @@ def check_equal_logits(implementations: Mapping[str, Implementation], tolerance:
     """
     packed = torch.cat(list(implementations[PACKED].parts()))
     spread = float(packed.max() - packed.min())
+    # not <=: NaN fails too
     if not spread > 10 * tolerance:
         raise LogitsDifferError(
             f"The check of equal logits cannot tell: {len(packed)} match logits of different captions span "
@@ -111,8 +113,10 @@ def training_step(ready: Ready, name: str) -> None:
     ready.module.zero_grad(set_to_none=True)
     remaining = ready.labels
     for part in ready.implementations[name].parts():
+        # parts come image by image, as labels do
         labels, remaining = remaining[: len(part)], remaining[len(part) :]
         loss = binary_loss(part, (labels == POSITIVE).long(), torch.ones_like(labels, dtype=torch.bool))
+        # parts add up to the mean over all pairs, whatever their sizes
         (loss * len(part) / len(ready.labels)).backward()
 
 
@@ -193,6 +197,7 @@ def ratios(seconds: Mapping[str, Sequence[float]], name: str) -> list[float]:
 def cuda_peak(step: Callable[[], None], device: torch.device) -> int:
     """Most bytes allocated on the GPU during a step, the model included."""
     torch.cuda.synchronize(device)
+    # or the peak would be that of an earlier implementation
     torch.cuda.reset_peak_memory_stats(device)
     step()
     torch.cuda.synchronize(device)
@@ -207,6 +212,7 @@ def cpu_peaks(case: Case, names: Sequence[str]) -> dict[str, int]:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    # max_tasks_per_child=1: every peak in a fresh process
     with ProcessPoolExecutor(max_workers=1, mp_context=context, max_tasks_per_child=1) as pool:
         return {name: pool.submit(_rise_of_peak, case, name).result() for name in names}
 
@@ -216,6 +222,7 @@ def _rise_of_peak(case: Case, name: str) -> int:
     ready = prepare(case, module)
     cast_parameters(module, getattr(torch, case.dtype))
     step = steps_of(case, ready)[name]
+    # building and casting the model has set a peak already, which is taken off
     before = _peak_resident()
     step()
     return _peak_resident() - before

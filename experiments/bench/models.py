@@ -143,6 +143,7 @@ def build_llava(preset: Preset, tune: str) -> LlavaModule:
     """
     sizes, prompt = preset.llava, YesNoPrompt()
     shape = TinyShape(image_size=sizes.image_size, patch_size=sizes.patch_size, vocab_size=1000)
+    # the tokenizer is small at every preset; the embeddings have the preset's vocabulary
     processor = tiny_llava_processor(shape, prompt_texts(prompt, CAPTIONS))
     tokenizer = processor.tokenizer
     config = LlavaConfig(  # type: ignore[call-arg]
@@ -215,6 +216,7 @@ def build_blip2(preset: Preset, tune: str) -> Blip2ItmModule:
     )
     blip2 = Blip2ForImageTextRetrieval(config)
     nn.init.normal_(blip2.query_tokens, std=spread)  # 0 as built, where all queries compute the same
+    # the Q-Former alone, as `full` trains all but the vision tower
     lora = LoraSettings(targets=["qformer"]) if tune == LORA else None
     return Blip2ItmModule(blip2, processor, lora=lora, lr=1e-4)
 

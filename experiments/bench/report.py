@@ -51,6 +51,7 @@ def cells(result: Result) -> dict[str, str]:
         "way": result.way,
         "seconds": f"{result.median_seconds:.3f}",
         "pairs/s": f"{result.pairs_per_second:.2f}",
+        # the median with the smallest and largest ratio of any repetition
         "packed is faster": f"{result.median_ratio:.2f} [{min(ratios):.2f}, {max(ratios):.2f}]",
         "by operations": f"{result.operations_ratio:.2f}",
         "peak memory": f"{memory / 2**20:,.0f} MiB" if memory is not None else "",
@@ -64,13 +65,14 @@ def heading(backbone: str, work: str, tune: str, captions: int) -> str:
     >>> heading("llava", "train", "lora", 4)
     'LLaVA, training step (LoRA), 4 captions'
     """
-    kind = {("train", "full"): "training step", ("train", "lora"): "training step (LoRA)"}.get((work, tune), "scoring")
-    return f"{LABELS[backbone]}, {kind}, {captions} captions"
+    name = {("train", "full"): "training step", ("train", "lora"): "training step (LoRA)"}.get((work, tune), "scoring")
+    return f"{LABELS[backbone]}, {name}, {captions} captions"
 
 
 def tables(results: Iterable[Result]) -> dict[str, list[dict[str, str]]]:
     """The tables' rows by heading, without columns in which no row says anything."""
     rows = [(heading(result.backbone, result.work, result.tune, result.captions), cells(result)) for result in results]
+    # a CPU has no MFU, --no-memory no peak: their columns are left out
     used = [column for column in rows[0][1] if any(row[column] for _, row in rows)]
     made: dict[str, list[dict[str, str]]] = {}
     for title, row in rows:

@@ -21,6 +21,7 @@ T = TypeVar("T")
 NEEDED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*WRITERS, "gpt"), ("captions",)),
     "pairs": ("captions", "pairs"),
+    # its captions are drawn with its images
     "scenes": (),
 }
 """Generator -> the inputs that it needs. A writer writes for captions, whatever it is; three generators are no writers:
@@ -38,6 +39,8 @@ def with_writer_sections(schema: type[T]) -> type[T]:
     for writer in WRITERS:
         for key, hint in builder_keys(writer).items():
             is_section = dataclasses.is_dataclass(hint)
+            # a section is declared by the builder alone, a plain value by the schema alone;
+            # two builders may share a section, of one type
             if is_section == (key in keys) or (is_section and schema.__annotations__.get(key, hint) is not hint):
                 raise TypeError(f"The builder of writer {writer} takes `{key}`: it needs a section named {writer}.")
             if is_section:

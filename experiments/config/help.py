@@ -40,6 +40,7 @@ def key_table(schema: type) -> str:
 
     keys = describe(schema)
     if has_model(schema):
+        # keys of single backbones follow those that all scorers share
         last = max(place for place, key in enumerate(keys) if key.name.startswith(f"{SECTION}."))
         keys[last + 1 : last + 1] = _own_keys(SECTION)
         keys = [key._replace(doc=f"{key.doc} {_losses()}") if key.name == f"{SECTION}.loss" else key for key in keys]
@@ -68,6 +69,7 @@ def _own_keys(section: str) -> Iterator[Key]:
     from experiments.config.model_schemas import variants
     from lightning_modules.backbones import ModelSettings
 
+    # told already, in the table of the verb
     shared = {key.name for key in _walk(ModelSettings(), "")}
     listed: set[tuple[str, str]] = set()
     for loss, settings in variants():
@@ -81,6 +83,7 @@ def _own_keys(section: str) -> Iterator[Key]:
 
 
 def _walk(config: Any, prefix: str) -> Iterator[Key]:
+    # a field that a subclass declares again has the docstring of the subclass
     bases = [base for base in reversed(type(config).__mro__) if dataclasses.is_dataclass(base)]
     hints, docs = field_types(type(config)), {name: doc for base in bases for name, doc in _docstrings(base).items()}
     for field in dataclasses.fields(config):
@@ -93,6 +96,7 @@ def _walk(config: Any, prefix: str) -> Iterator[Key]:
         yield Key(name, type_name(hint), _default(value), docs.get(field.name, ""), rule)
         below, step = (get_args(inner)[-1], _STEPS[get_origin(inner)]) if get_origin(inner) in _STEPS else (inner, "")
         if dataclasses.is_dataclass(below):
+            # what can stand under a name or a position, with its defaults
             yield from _walk(below(), f"{name}.{step}")  # type: ignore[operator]
 
 

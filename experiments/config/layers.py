@@ -61,6 +61,7 @@ class Layers:
 
     def origin(self, path: tuple[str, ...]) -> str | None:
         """Where the value at `path` was given; None for a value that nobody gave."""
+        # the mapping that the value was given in, the nearest first; of a mapping given in parts, its first part
         above = [self._origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self._origins]
         below = [origin for key, origin in self._origins.items() if key[: len(path)] == path]
         return next(iter(above + below), None)
@@ -121,6 +122,7 @@ def nested(mapping: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in mapping.items():
         *parents, last = str(key).split(".")
         for parent in reversed(parents):
+            # from the inside out: a.b=1 becomes {a: {b: 1}}
             last, value = parent, {last: value}
         layers.add({last: value}, "")
     return layers.tree
@@ -132,6 +134,7 @@ def find_yaml(path: str | Path) -> Path:
     Raises:
         ConfigError: Where neither exists.
     """
+    # an installed wheel has the recipes too: `itm train experiments/configs/...` runs in any folder
     for candidate in (Path(path), Path(__file__).parents[2] / path):
         if candidate.is_file():
             return candidate
@@ -148,12 +151,15 @@ def read_chain(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     seen: list[Path] = []
     current: Path | None = find_yaml(path)
     while current is not None:
+        # resolved, since one file may be named by several paths
         if current.resolve() in seen:
             files = " -> ".join([*(file for file, _ in reversed(chain)), str(current)])
             raise ConfigError(f"`base` must not lead back to a file that is based on it, got {files}")
         seen.append(current.resolve())
         mapping = _read_one(current)
+        # taken out: it is no key of any schema
         base = mapping.pop("base", None)
+        # bases come first: what is laid on top wins
         chain.insert(0, (str(current), mapping))
         current = None if base is None else find_base(base, current)
     return chain
@@ -179,6 +185,7 @@ def find_base(base: Any, file: Path, key: str = "base") -> Path:
     """
     if not isinstance(base, str):
         raise ConfigError(f"`{key}` must be the path of a YAML file, got {base!r} ({file})")
+    # not resolve(): errors name the path as the user knows it, without links and folders above
     beside = Path(os.path.normpath(file.parent / base))
     try:
         return beside if beside.is_file() else find_yaml(base)
@@ -198,6 +205,7 @@ def _read_one(path: Path) -> dict[str, Any]:
 
 def _first_line(error: Exception) -> str:
     """What is wrong and where, without the excerpt that PyYAML adds or the key that OmegaConf adds."""
+    # PyYAML marks the place by a line counted from 0
     mark = getattr(error, "problem_mark", None)
     text = getattr(error, "problem", None) or str(error).splitlines()[0]
     return f"{text}, line {mark.line + 1}" if mark is not None else text

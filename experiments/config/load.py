@@ -107,6 +107,7 @@ def _load(
             layers.override(text)
         except ConfigError as error:
             faults.extend(error.faults)
+    # which keys a model section has depends on its backbone and loss: these are chosen before anything is checked
     defaults: Any = schema()
     wrong: UnknownNameError | None = None
     if has_model(schema):
@@ -116,11 +117,13 @@ def _load(
     if wrong is not None:
         check.refuse_name(wrong)
     check.fill(root, layers.tree, ())
+    # after filling, since interpolations may lead to any key, and defaults have rules too
     check.values(root, {}, ())
     faults.extend(check.faults.values())
     if faults:
         raise ConfigError(*faults)
     config = cast(T, OmegaConf.to_object(root))
+    # rules between keys presuppose that each key alone is right
     if faults := [f"{fault} ({layers.last_file or COMMAND_LINE})" for fault in faults_between_keys(config, "")]:
         raise ConfigError(*faults)
     return config
@@ -161,6 +164,7 @@ class _Check:
         own = {f.name: f.metadata for f in dataclasses.fields(schema)} if dataclasses.is_dataclass(schema) else {}
         for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
             where, rules_here = (*place, str(key)), own.get(str(key), rules)
+            # reading a missing value would raise
             if OmegaConf.is_missing(node, key):
                 self._missing(where)
                 continue
@@ -175,6 +179,7 @@ class _Check:
                 continue
             if not OmegaConf.is_config(value):
                 self._bounds(value, rules_here, where)
+            # what an interpolation leads to is checked in its own place
             elif not followed:
                 self.values(value, rules_here, where)
 
@@ -184,6 +189,7 @@ class _Check:
             if isinstance(value, Mapping) and dataclasses.is_dataclass(inner):
                 node[key] = self._filled(node.get(key), cast(type, inner), value, place)
             elif isinstance(value, Mapping) and get_origin(inner) is dict:
+                # entries join those of the default
                 if node.get(key) is None:
                     node[key] = {}
                 for name, item in value.items():
@@ -195,6 +201,7 @@ class _Check:
         except KeyValidationError:
             self._fault(place, "must be text: put quotes around the key", key)
         except OmegaConfBaseException as error:
+            # OmegaConf parses an interpolation when it is assigned
             wrong_syntax = isinstance(value, str) and "${" in value
             self._fault(place, _interpolation_rule(error) if wrong_syntax else f"must be {type_name(hint)}", value)
 
@@ -214,6 +221,7 @@ class _Check:
     def _bounds(self, value: Any, rules: Mapping[str, Any], place: Place) -> None:
         if value is None:
             return
+        # whether null may stand there is said by the type
         there = self._is_there(value, rules["exists"]) if "exists" in rules else True
         if not there or not keeps_rules(value, rules):
             near = did_you_mean(value, rules.get("choices", ()))
@@ -237,11 +245,13 @@ class _Check:
     def _fault(self, place: Place, rule: str, *value: Any, near: str = "") -> None:
         got = "".join(f", got {_shown(item)}" for item in value)
         origin = self.layers.origin(place) or "default"
+        # the first fault of a key counts: later ones may follow from it
         self.faults.setdefault(place, f"`{'.'.join(place)}` {rule}{got}{near} ({origin})")
 
     def _unknown(self, schema: type, key: str, place: Place) -> str:
         """What is wrong with an unknown key: it is like one beside it, or is one of another section."""
         rule = unknown_key(schema, key, "".join(f"{name}." for name in place))
+        # NAME and N in a name stand for any key: such a name cannot be typed as it is
         elsewhere = [k.name for k in describe(self.defaults) if k.name.endswith(f".{key}") and k.name.islower()]
         if elsewhere and rule.startswith("is no known key, the keys here"):
             return f"is no known key, did you mean `{elsewhere[0]}`?"
@@ -250,6 +260,7 @@ class _Check:
 
 def _typed(hint: Any, value: Any) -> Any:
     """The value with the floats and tuples that its type asks for, which YAML lacks and OmegaConf warns about."""
+    # not isinstance: True is an int to Python, and here no number
     if hint is float and type(value) is int:
         return float(value)
     if get_origin(hint) in (list, tuple) and isinstance(value, list):
@@ -260,6 +271,7 @@ def _typed(hint: Any, value: Any) -> Any:
 
 def _interpolation_rule(error: OmegaConfBaseException) -> str:
     text = str(error).splitlines()[0]
+    # OmegaConf has no error of its own for this; the name is in the text alone
     variable = re.search(r"Environment variable '(.+?)' not found", text)
     if variable:
         name = variable.group(1)
@@ -268,6 +280,7 @@ def _interpolation_rule(error: OmegaConfBaseException) -> str:
 
 
 def _shown(value: Any) -> str:
+    # in the words of YAML, where the user wrote it
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = repr(value)

@@ -39,6 +39,7 @@ def choose_model(default: ModelSettings, tree: Mapping[str, Any]) -> tuple[Model
     try:
         return model_schema(backbone, loss)(), None
     except UnknownNameError as error:
+        # keys of a known backbone are still checked where only its loss is wrong
         known = backbone if error.key == "loss" else default.backbone
         return model_schema(known)(), error
 
@@ -73,6 +74,7 @@ def variants() -> Iterator[tuple[str, ModelSettings]]:
 def _resolved(tree: Mapping[str, Any], key: str) -> Any:
     """The value of a dotted key, None where it is not given or cannot be told; that is reported elsewhere."""
     try:
+        # the raw tree, since there is no class to fill before the backbone is known
         return OmegaConf.select(OmegaConf.create(dict(tree)), key)
     except OmegaConfBaseException:
         return None

@@ -48,10 +48,12 @@ class ExperimentConfig:
     def faults(self, place: str) -> Iterator[str]:
         """What a contrastive loss and its scale do not go with, and a loss that ranks without negatives."""
         name = self.model.own_loss
+        # what a loss needs is asked of its class: a new loss brings its own answers
         loss, chosen = loss_class(name), f"where `{place}model.loss` is {name}"
         if self.data.mixing.negatives == 0 and loss.needs_negatives(self.model.loss_section):
             yield f"`{place}data.mixing.negatives` must be above 0 {chosen}, to learn by"
         curriculum, trainer = self.data.mixing.curriculum, self.trainer
+        # max_steps overrules the epochs, and repeats the data as often as needed
         if curriculum is not None and trainer.max_steps < 0 and curriculum.epochs > trainer.max_epochs:
             yield (
                 f"`{place}data.mixing.curriculum.epochs` must be at most `{place}trainer.max_epochs`, got "
@@ -68,6 +70,7 @@ class ExperimentConfig:
                     f"`{place}trainer.strategy` must not be fsdp {scaled} and `{place}trainer.precision` is "
                     "bf16-mixed: it would round the scale of similarities; use ddp"
                 )
+            # bf16 keeps 8 bits: near a scale of 100, neighbouring numbers are 0.5 apart
             if trainer.precision == "bf16-true":
                 yield (
                     f"`{place}trainer.precision` must not be bf16-true {scaled}: the scale of similarities would round "
@@ -95,6 +98,8 @@ class ScoreConfig:
     """Images scored at a time."""
     shard_size: int = field(default=1024, metadata={"min": 1})
     """Images between two saved parts; a resumed run repeats at most one part."""
+    accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
+    """Hardware to score on."""
 
     def faults(self, place: str) -> Iterator[str]:
         """Nothing that could score."""
@@ -102,9 +107,6 @@ class ScoreConfig:
             yield f"`{place}run` or `{place}model.checkpoint` must be given: what is to score?"
         if self.run is not None and self.model.checkpoint is not None:
             yield f"`{place}model.checkpoint` must not be given beside `{place}run`: leave one of them out"
-
-    accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
-    """Hardware to score on."""
 
 
 @dataclass

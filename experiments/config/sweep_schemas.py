@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from experiments.config.trainer_schemas import LoggingConfig
 from experiments.verb_table import TASKS
 
+# schemas read the table of verbs, never the other way: it holds their names as text
 STEPS = tuple(name for name, verb in TASKS.items() if verb.prepares)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
 
+# The defaults are those of LLaVA-1.5's fine-tuning: 2e-5, no decay, 3 % of warm-up, cosine (Liu et al., CVPR 2024).
 @dataclass
 class OptimConfig:
     """AdamW with linear warm-up and cosine decay to zero."""

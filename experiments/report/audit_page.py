@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.report.audits import METRIC_NAMES
 from experiments.report.page import number, template_environment
-from experiments.report.plots import METRIC_NAMES, estimates_plot, look
+from experiments.report.plots import estimates_plot, look
 from negatives.filtering import Audit
 from negatives.judging import Estimate
 
@@ -48,6 +49,7 @@ def render_audit_page(page: AuditPage) -> str:
     environment = template_environment()
     environment.filters |= {"measured": measured, "interval": interval, "giveaway": giveaway}
     audits = list(page.parts.values())
+    # in the order of first sight, so that "all" and "kept" have the same colours
     names = list(dict.fromkeys(estimate.judge for audit in audits for estimate in audit.estimates))
     estimates = {name: audit.estimates for name, audit in page.parts.items()}
     looks = {judge: look(position) for position, judge in enumerate(names)}
@@ -55,6 +57,7 @@ def render_audit_page(page: AuditPage) -> str:
         page=page,
         looks=looks,
         metrics={name: title for name, title in METRIC_NAMES.items() if any(audit.find(name) for audit in audits)},
+        # types of "all" and "kept": a filter may leave none of some type
         types=list(dict.fromkeys(name for audit in audits for name in audit.types)),
         duplicates=DUPLICATE_NAMES,
         plot=estimates_plot(estimates, looks),
@@ -97,6 +100,7 @@ def audit_tables(parts: Mapping[str, Audit]) -> dict[str, Table]:
 
     Tables and columns are named as in `audit.json`.
     """
+    # from the file's own form, so that W&B's columns are named as in audit.json
     plain = {name: audit.to_json() for name, audit in parts.items()}
     estimates = [{"part": part, **row} for part, audit in plain.items() for row in audit["estimates"]]
     giveaways = [{"part": part, **row} for part, audit in plain.items() for row in audit["cues"]]
@@ -120,6 +124,7 @@ def audit_tables(parts: Mapping[str, Audit]) -> dict[str, Table]:
     }
 
 
+# by name: a column that the file lacks is an error here, not an empty cell
 def _table(rows: Sequence[Mapping[str, Any]], columns: str) -> Table:
     names = tuple(columns.split())
     return names, [[row[name] for name in names] for row in rows]

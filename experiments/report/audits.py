@@ -16,6 +16,8 @@ AUDIT_COLUMNS = (
     *("pairs", "paired_accuracy", "paired_low", "paired_high"),
 )
 ALL = "all"
+METRIC_NAMES = {"auc": "AUC of single texts", "paired_accuracy": "accuracy on pairs"}
+"""Bias metric -> its name for people, the same on every page and card."""
 Measured = tuple[float | None, float | None, float | None]
 
 
@@ -59,12 +61,14 @@ def read_audits(paths: Mapping[str, str]) -> list[LabelledAudit]:
 
 def _read(label: str, path: Path) -> LabelledAudit:
     try:
+        # what was kept, where a filter ran: "kept" follows "all"
         part = json.loads(path.read_text(encoding="utf-8"))["parts"][-1]
         found = {
             (estimate["estimand"], estimate["negative_type"]): estimate  # the file's name of a bias metric
             for estimate in part["estimates"]
             if estimate["judge"] == part["judge"]
         }
+        # of the AUC, which every type has; paired accuracy needs pairs
         types = [name for metric, name in found if metric == "auc" and name != ALL]
         auc, paired = (_measured(found.get((metric, ALL))) for metric in ("auc", "paired_accuracy"))
         return LabelledAudit(
@@ -73,6 +77,7 @@ def _read(label: str, path: Path) -> LabelledAudit:
             negatives=int(part["negatives"]),
             auc=Interval(*_all(auc)),
             pairs=int(part["pairs"]),
+            # audits without pairs have no paired accuracy
             paired=None if paired[0] is None else Interval(*_all(paired)),
             types=[_type_row(label, name, found) for name in types],
             leaking={name: [_ngram(entry) for entry in part["ngrams"][name]] for name in ("positive", "negative")},

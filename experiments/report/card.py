@@ -92,6 +92,7 @@ class Card:
     def base_on_hub(self) -> str | None:
         """The base's name on the hub, if it has one."""
         name = self.experiment.model.checkpoint or ""
+        # a name of a hub repository may also be a folder here, which then is the base
         return name if HUB_NAME.fullmatch(name) and not Path(name).exists() else None
 
     @property
@@ -113,6 +114,7 @@ class Card:
     @property
     def tags(self) -> list[str]:
         """Of the card."""
+        # merged adapters are no adapters any more
         lora = ["lora"] if self.base else []
         return ["image-text-matching", "itm-lightning", self.scorer["backbone"], *lora]
 
@@ -139,6 +141,7 @@ def render_card(card: Card, *, edge: int) -> str:
         card: what it shows.
         edge: elements of a tensor's start and end in the base's fingerprint.
     """
+    # the code of a backbone's card stands beside the backbone, not in this folder
     templates = [FileSystemLoader(Path(__file__).parent), DictLoader({"card_code.py.j2": card.text.code})]
     environment = Environment(
         loader=ChoiceLoader(templates),
@@ -150,7 +153,9 @@ def render_card(card: Card, *, edge: int) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {
+        # a JSON string is a YAML string too, with everything escaped
         "yaml": lambda value: Markup(json.dumps(value)),
+        # repr is a literal that Python reads back, whatever the text holds
         "python": lambda value: Markup(repr(value)),
         "markup": Markup,
     }
@@ -171,7 +176,9 @@ def one_line(value: object) -> str:
     >>> one_line("https://x.y"), one_line("www.x.y")
     ('https: //x.y', 'www .x.y')
     """
+    # control characters and line ends first: a line break ends a table or starts a heading
     text = " ".join("".join(character if character.isprintable() else " " for character in str(value)).split())
+    # cut before it is escaped, or half of a `&#60;` could be left
     shown = LINKED.sub(" ", text if len(text) <= LONGEST else text[:LONGEST] + "…")
     # an underscore within a word stays: it stresses nothing there
     return re.sub(

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from experiments.config.data_schemas import DataConfig
+from experiments.report.audits import METRIC_NAMES
 from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE
 from negatives.tables import InputError
 
 MEASURED = ("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high")
-ESTIMAND_NAMES = {"auc": "AUC of single texts", "paired_accuracy": "accuracy on pairs"}
 DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What reading a file raises that is not as it was written."""
 
@@ -73,6 +73,7 @@ def table_sources(data: DataConfig) -> Iterator[TableSource]:
 def _rows(path: Path) -> int | None:
     try:
         if path.suffix == ".parquet":
+            # the footer says it, without reading rows
             return int(pq.read_metadata(path).num_rows)
         with path.open("rb") as lines:
             return sum(bool(line.strip()) for line in lines)
@@ -95,8 +96,10 @@ def find_certificate(path: Path) -> Certified | None:
 
 
 def _certified(content: Mapping[str, Any]) -> Certified:
+    # "false" as text would be true
     if not isinstance(content["balanced"], bool):
         raise TypeError(f"balanced must be true or false, got {content['balanced']!r}")
+    # the file calls a bias metric an estimand: its name from the first version
     random = {(row["judge"], row["estimand"]): row["value"] for row in _over_all(content.get("control", []))}
     return Certified(
         rule=str(content["rule"]),
@@ -111,8 +114,9 @@ def _certified(content: Mapping[str, Any]) -> Certified:
         probes=[
             {
                 "judge": str(row["judge"]),
-                "estimand": ESTIMAND_NAMES.get(row["estimand"], str(row["estimand"])),
+                "estimand": METRIC_NAMES.get(row["estimand"], str(row["estimand"])),
                 "value": decimal(row["value"]),
+                # an end may be missing, where nothing could be resampled
                 "interval": f"{decimal(row['low'])} – {decimal(row['high'])}",
                 "random": decimal(random.get((row["judge"], row["estimand"]))),
             }
@@ -135,6 +139,7 @@ def find_evaluations(run: Path, own_score: str | None) -> Iterator[Evaluation]:
     Raises:
         InputError: one is not as `itm evaluate` writes it.
     """
+    # a run has one evaluation of its own, and others with another score in folders beside it
     for path in sorted(run.glob("evaluation*/metrics.csv")):
         try:
             with path.open(encoding="utf-8", newline="") as file:
@@ -142,6 +147,7 @@ def find_evaluations(run: Path, own_score: str | None) -> Iterator[Evaluation]:
             fields = [(row["set"], row["negative_type"], row["pairs"]) for row in rows]
         except DAMAGED as error:
             raise InputError(f"{path} is no table of `itm evaluate` ({error!r}); evaluate again.") from None
+        # a table without rows has nothing to show
         if fields:
             score = _score_of(path.with_name(CONFIG_FILE)) if own_score else None
             yield Evaluation(path.parent.name, rows, score if score != own_score else None)

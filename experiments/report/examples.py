@@ -54,6 +54,7 @@ def choose_examples(runs: Sequence[EvaluatedRun], set_name: str, count: int, see
     first = runs[0].sets[set_name]
     image_ids = np.array(first.pairs["image_id"].to_pylist())
     images = np.unique(image_ids)
+    # a permutation: of n + 1 examples, n are the same
     chosen = np.random.default_rng(seed).permutation(len(images))[:count]
     return [_example(runs, set_name, np.flatnonzero(image_ids == images[i])) for i in sorted(chosen)]
 
@@ -72,6 +73,7 @@ def _example(runs: Sequence[EvaluatedRun], set_name: str, rows: np.ndarray) -> E
 
 
 def _verdict(row: dict[str, Any]) -> Verdict:
+    # by logits, as accuracies are: scores may tie by rounding
     return Verdict(row["positive_logit"] > row["negative_logit"], row["positive_score"], row["negative_score"])
 
 
@@ -86,6 +88,7 @@ def thumbnail(root: Path, image: str) -> tuple[str | None, bool]:
             return None, False
         with Image.open(path) as opened:
             small = max(opened.size) <= SMALL
+            # lets a JPEG be decoded at a fraction of its size
             opened.draft("RGB", (SIDE, SIDE))
             picture = opened.convert("RGB")  # as the model sees it, whatever EXIF says of its orientation
         picture.thumbnail((SIDE, SIDE))

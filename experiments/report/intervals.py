@@ -35,35 +35,6 @@ def is_right(positive_logit: ArrayLike, negative_logit: ArrayLike) -> NDArray[np
     return np.asarray(positive_logit) > np.asarray(negative_logit)
 
 
-def accuracy_interval(right: ArrayLike, image_ids: ArrayLike, *, resamples: int, seed: int) -> Interval:
-    """The fraction of right pairs, with its interval over images.
-
-    Args:
-        right: Whether each of N pairs is right.
-        image_ids: The image of each pair.
-        resamples: Draws of as many images as there are.
-        seed: Seeds the draws.
-
-    Raises:
-        ValueError: If there is no pair, or the lengths differ.
-
-    >>> accuracy_interval([True, True, False, True], ["a", "a", "b", "c"], resamples=500, seed=0).value
-    0.75
-    """
-    return _one(right, image_ids, resamples, seed)
-
-
-def difference_interval(
-    right_a: ArrayLike, right_b: ArrayLike, image_ids: ArrayLike, *, resamples: int, seed: int
-) -> Interval:
-    """The accuracy of a minus that of b on the same N pairs, with its paired interval over images.
-
-    Raises:
-        ValueError: If there is no pair, or the lengths differ.
-    """
-    return _one(differences(right_a, right_b), image_ids, resamples, seed)
-
-
 def differences(right_a: ArrayLike, right_b: ArrayLike) -> NDArray[np.float64]:
     """+1 where only a is right, -1 where only b is, 0 elsewhere: what `type_intervals` takes for a difference."""
     a, b = np.asarray(right_a, dtype=np.float64), np.asarray(right_b, dtype=np.float64)
@@ -103,11 +74,6 @@ def type_intervals(
     return result | {MEAN: _interval(averages.mean(), np.nanmean(drawn, axis=1))}
 
 
-def _one(values: ArrayLike, image_ids: ArrayLike, resamples: int, seed: int) -> Interval:
-    only = np.zeros(np.shape(values), dtype=str)
-    return type_intervals(values, image_ids, only, resamples=resamples, seed=seed)[""]
-
-
 def _per_image(
     values: ArrayLike, columns: NDArray[np.intp], image_ids: ArrayLike, width: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -118,6 +84,7 @@ def _per_image(
     if not len(numbers):
         raise ValueError("an interval needs pairs, got none")
     images, rows = np.unique(ids, return_inverse=True)
+    # one bincount for all: a cell is an image and a type
     cells = rows * width + columns
     shape, size = (len(images), width), len(images) * width
     sums = np.bincount(cells, weights=numbers, minlength=size).astype(np.float64).reshape(shape)
@@ -127,18 +94,22 @@ def _per_image(
 def _weights(images: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
     """How often each resample draws each image, (resamples, images) in parts of bounded size."""
     generator = np.random.default_rng(seed)
+    # the stream of draws is the same however it is cut, so results do not depend on memory
     part = max(1, CELLS // images)
     for start in range(0, resamples, part):
         rows = min(part, resamples - start)
+        # every resample has a range of numbers of its own, so that one bincount counts them all
         drawn = generator.integers(0, images, size=(rows, images)) + images * np.arange(rows)[:, None]
         yield np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images).astype(np.float64)
 
 
 def _ratio(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    # NaN: the resample has no pair of the type
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
 def _interval(value: float, drawn: NDArray[np.float64]) -> Interval:
     present = drawn[~np.isnan(drawn)]
+    # if no resample has a pair, there is no interval to show
     low, high = np.percentile(present, PERCENTILES) if len(present) else (value, value)
     return Interval(float(value), float(low), float(high))

@@ -38,6 +38,7 @@ def find_reference(runs: Sequence[EvaluatedRun], name: str | None) -> EvaluatedR
 
 def comparison_rows(runs: Sequence[EvaluatedRun], *, resamples: int, seed: int) -> list[Row]:
     """Accuracy and blind accuracy of every run, set and negative type, in the columns of `COMPARISON_COLUMNS`."""
+    # a run without a set is left out of it, not shown as zero
     every = [(name, run) for name in set_names(runs) for run in runs if name in run.sets]
     rows: list[Row] = []
     for name, run in track(every, "Intervals"):
@@ -45,9 +46,9 @@ def comparison_rows(runs: Sequence[EvaluatedRun], *, resamples: int, seed: int) 
             _intervals(run.sets[name], right, resamples, seed)
             for right in (run.sets[name].right, run.sets[name].blind_right)
         )
-        for kind in types_in_order(list(seen)):
-            numbers = (*seen[kind], *blind[kind], *_sizes(run.sets[name], kind))
-            rows.append(dict(zip(COMPARISON_COLUMNS, (run.name, name, kind, *numbers), strict=True)))
+        for negative_type in types_in_order(list(seen)):
+            numbers = (*seen[negative_type], *blind[negative_type], *_sizes(run.sets[name], negative_type))
+            rows.append(dict(zip(COMPARISON_COLUMNS, (run.name, name, negative_type, *numbers), strict=True)))
     return rows
 
 
@@ -60,8 +61,8 @@ def difference_rows(runs: Sequence[EvaluatedRun], reference: EvaluatedRun, *, re
         # paired: an image that is hard for both runs is hard in every resample, and cancels
         values = differences(run.sets[name].right, reference.sets[name].right)
         found = _intervals(run.sets[name], values, resamples, seed)
-        for kind in types_in_order(list(found)):
-            row = (run.name, reference.name, name, kind, *found[kind])
+        for negative_type in types_in_order(list(found)):
+            row = (run.name, reference.name, name, negative_type, *found[negative_type])
             rows.append(dict(zip(DIFFERENCE_COLUMNS, row, strict=True)))
     return rows
 
@@ -78,6 +79,7 @@ def curve_rows(runs: Sequence[EvaluatedRun]) -> list[Row]:
 
 def set_names(runs: Sequence[EvaluatedRun]) -> list[str]:
     """The sets of all runs: those that every run has first, in the order of the first run."""
+    # sets of single runs are shown too, after those that allow a comparison
     return list(dict.fromkeys([*common_sets(runs), *(name for run in runs for name in run.sets)]))
 
 
@@ -97,12 +99,13 @@ def types_in_order(names: Sequence[str]) -> list[str]:
 
 
 def _intervals(scored: EvaluatedSet, values: np.ndarray, resamples: int, seed: int) -> dict[str, Interval]:
-    images, kinds = scored.pairs["image_id"].to_pylist(), scored.pairs["negative_type"].to_pylist()
-    return type_intervals(values, images, kinds, resamples=resamples, seed=seed)
+    images, types = scored.pairs["image_id"].to_pylist(), scored.pairs["negative_type"].to_pylist()
+    return type_intervals(values, images, types, resamples=resamples, seed=seed)
 
 
-def _sizes(scored: EvaluatedSet, kind: str) -> tuple[int, int]:
+def _sizes(scored: EvaluatedSet, negative_type: str) -> tuple[int, int]:
     """Pairs and images of a negative type; of all for "mean"."""
-    kinds, images = np.array(scored.pairs["negative_type"].to_pylist()), np.array(scored.pairs["image_id"].to_pylist())
-    own = images if kind == MEAN else images[kinds == kind]
+    types, images = np.array(scored.pairs["negative_type"].to_pylist()), np.array(scored.pairs["image_id"].to_pylist())
+    # "mean" is over types, and has the pairs and images of all
+    own = images if negative_type == MEAN else images[types == negative_type]
     return len(own), len(np.unique(own))

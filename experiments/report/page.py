@@ -46,6 +46,7 @@ def render_page(comparison: Comparison) -> str:
     return environment.get_template("page.html").render(
         c=comparison,
         looks=looks,
+        # in the order of the rows: sets that all runs have come first
         sets=[_set_view(name, comparison) for name in dict.fromkeys(row["set"] for row in comparison.rows)],
         accuracy_plot=lambda rows: accuracy_plot(rows, looks),
         curves=curves_plot(comparison.runs, looks),
@@ -70,11 +71,12 @@ def template_environment() -> Environment:
 def _set_view(name: str, comparison: Comparison) -> dict[str, Any]:
     """One set's rows, by run and negative type, the mean first."""
     rows = [row for row in comparison.rows if row["set"] == name]
-    kinds = types_in_order([row["negative_type"] for row in rows])
+    types = types_in_order([row["negative_type"] for row in rows])
     return {
         "name": name,
         "rows": rows,
-        "types": [*kinds[-1:], *kinds[:-1]],
+        # "mean" is last in order, and first to read
+        "types": [*types[-1:], *types[:-1]],
         "cells": _by_run(rows),
         "seeds": _by_run([row for row in comparison.seeds if row["set"] == name], "method"),
         "differences": _by_run([row for row in comparison.differences if row["set"] == name]),
@@ -103,6 +105,7 @@ def signed(value: float) -> str:
     >>> signed(0.1), signed(-0.0254), signed(0.0)
     ('+0.100', '−0.025', '0.000')
     """
+    # rounded first: -0.0002 is shown as 0.000, without a sign
     rounded = round(value, 3)
     return f"{'+' if rounded > 0 else '−' if rounded < 0 else ''}{abs(rounded):.3f}"
 
@@ -113,4 +116,5 @@ def verdict(row: Row) -> str:
     >>> verdict({"low": 0.01, "high": 0.2}), verdict({"low": -0.1, "high": 0.2})
     ('better', 'unclear')
     """
+    # an interval that holds 0 decides nothing, whatever its middle says
     return "better" if row["low"] > 0 else "worse" if row["high"] < 0 else "unclear"

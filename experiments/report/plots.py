@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.report.audits import LabelledAudit
+from experiments.report.audits import METRIC_NAMES, LabelledAudit
 from experiments.report.metric_rows import Row, types_in_order
 from experiments.report.read_runs import EvaluatedRun
 from negatives.judging import Estimate
@@ -31,7 +31,6 @@ STYLE: Any = {
     "text.parse_math": False,  # a $ in a name is a dollar
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
-METRIC_NAMES = {"auc": "AUC of single texts", "paired_accuracy": "accuracy on pairs"}
 POINTS = 400  # of a learning curve, at most
 ROW_WIDTH, PANEL_HEIGHT = 10.5, 2.6
 
@@ -47,6 +46,7 @@ class Look(NamedTuple):
 def look(position: int) -> Look:
     """The look of the run at a position; colour and shape together repeat after 64 runs."""
     turn = len(COLOURS)
+    # each turn shifts the colours by one, so that a shape meets every colour before a look repeats
     return Look(COLOURS[(position + position // turn) % turn], *MARKERS[position % turn])
 
 
@@ -61,6 +61,7 @@ def accuracy_plot(rows: Sequence[Row], looks: Mapping[str, Look]) -> Markup:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(ROW_WIDTH, 3.6), layout="constrained")
         axes = figure.subplots()
+        # runs stand beside each other within a type, closer where there are many
         step = min(0.13, 0.8 / len(names))
         for row in rows:
             position = names.index(row["run"])
@@ -70,6 +71,7 @@ def accuracy_plot(rows: Sequence[Row], looks: Mapping[str, Look]) -> Markup:
         axes.set_xticks(range(len(types)), labels=types)
         axes.set_xlim(-0.5, len(types) - 0.5)
         axes.set_ylabel("accuracy")
+        # chance, 0.5, stays in view even where all runs are good
         lowest = min(min(row["low"], row["blind_low"]) for row in rows)
         axes.set_ylim(max(-0.02, min(0.38, lowest - 0.04)), 1.03)
         _chance(axes)
@@ -115,6 +117,7 @@ def audits_plot(audits: Sequence[LabelledAudit]) -> Markup:
                 axes.errorbar(interval.value, y, xerr=error, color=INK, linewidth=1.2, capsize=2.5)
                 axes.text(interval.high + 0.012, y, f"{interval.value:.3f}", va="center", fontsize=9.5)
         axes.set_yticks(range(len(audits)), labels=[audit.label for audit in audits])
+        # upside down: the first audit stands on top
         axes.set_ylim(len(audits) - 0.5, -0.5)
         axes.set_xlim(0, 1.08)
         axes.axvline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)), alpha=0.6)
@@ -186,6 +189,7 @@ def _point(axes: Axes, x: float, row: Row, prefix: str, style: Look) -> None:
 
 
 def _curve(axes: Axes, points: Mapping[int, float], style: Look) -> None:
+    # a page holds many curves: 10,000 points of each would be megabytes
     every = max(1, len(points) // POINTS)
     steps, values = list(points)[::every], list(points.values())[::every]
     marks = max(1, len(steps) // 8)
@@ -204,6 +208,8 @@ def _svg(figure: Figure) -> Markup:
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()[text.getvalue().index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # two figures in one page would share ids; the groups' ids are not referred to
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    # without a size of its own it scales with the page, by its viewBox
     svg = re.sub(r'^<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", svg)
     return Markup(svg.replace(INK, "currentColor"))  # matplotlib has escaped the names in it

@@ -62,11 +62,13 @@ def read_runs(folders: Sequence[str | Path]) -> list[EvaluatedRun]:
     """
     if not folders:
         raise InputError("`runs` must name at least one evaluated run, got none. Give folders: itm compare RUN RUN.")
+    # resolved: a run and a link to it are one run
     twice = [path for path, count in Counter(Path(folder).resolve() for folder in folders).items() if count > 1]
     if twice:
         raise InputError(f"A run can be compared once, {twice[0]} is listed more often. Take it out of `runs`.")
     runs = [read_run(Path(folder)) for folder in folders]
     names = Counter(run.name for run in runs)
+    # two runs of one name would share a row of every table
     runs = [replace(run, name=str(run.folder)) if names[run.name] > 1 else run for run in runs]
     for position, run in enumerate(runs):
         for earlier in runs[:position]:
@@ -119,6 +121,7 @@ def read_curves(logs: Path) -> dict[str, dict[int, float]]:
         InputError: If a line is none that `MetricLog` writes.
     """
     curves: dict[str, dict[int, float]] = {}
+    # by number: version_10 comes after version_9
     for path in sorted(logs.glob("version_*/metrics.csv"), key=lambda path: _numbers(path.parent.name)):
         for row in csv.DictReader(_whole_lines(path)):
             if (step := _number(row.pop("step", None))) is not None:
@@ -164,11 +167,13 @@ def _read_pairs(path: Path) -> pa.Table:
         table = pq.ParquetFile(path).read()
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} must be a Parquet file, and cannot be read as one. {again}") from error
+    # an older version may lack a column, and an empty cell is no number
     missing = [name for name in COLUMNS if name not in table.column_names or table[name].null_count]
     if missing:
         raise InputError(f"Evaluated pairs need column `{missing[0]}` in every row, {path} lacks it. {again}")
     if not len(table):
         raise InputError(f"Evaluated pairs need rows, got none ({path}). {again}")
+    # one order in all runs, so that pairs are compared row by row
     table = table.select(COLUMNS).sort_by([(name, "ascending") for name in PAIR_KEY])
     repeated = [pair for pair, count in Counter(_pairs(table)).items() if count > 1]
     if repeated:
@@ -185,6 +190,7 @@ def _pairs(table: pa.Table) -> list[tuple[Any, ...]]:
 def _check_same_pairs(a: EvaluatedRun, b: EvaluatedRun) -> None:
     for name in [name for name in a.sets if name in b.sets]:
         one, other = a.sets[name].pairs, b.sets[name].pairs
+        # captions are in the key too: the same ids with other texts are other pairs
         if one.select(PAIR_KEY).equals(other.select(PAIR_KEY)):
             continue
         differ = len(set(_pairs(one)) ^ set(_pairs(other)))

@@ -16,6 +16,7 @@ SEED_COLUMNS = (
     *("method", "set", "negative_type", "seeds", "accuracy", "low", "high", "lowest_seed", "highest_seed"),
     *("blind_accuracy", "blind_low", "blind_high"),
 )
+# seed=1, seed_1 or seed1 as a word of its own; in seed=0.5 there is no whole number
 SEED = re.compile(r"(?:^|[-_. ])seed[=_-]?\d+(?![\w.])")
 
 
@@ -48,18 +49,19 @@ def seed_rows(runs: Sequence[EvaluatedRun], *, resamples: int, seed: int) -> lis
     rows: list[Row] = []
     for name, method in track(every, "Seeds"):
         own = [run.sets[name] for run in methods[method]]
-        images, kinds = (own[0].pairs[column].to_pylist() for column in ("image_id", "negative_type"))
+        images, types = (own[0].pairs[column].to_pylist() for column in ("image_id", "negative_type"))
 
+        # answers are averaged before images are resampled, so that the images are the same for all seeds
         seen, blind, *alone = (
-            type_intervals(values, images, kinds, resamples=draws, seed=seed)
+            type_intervals(values, images, types, resamples=draws, seed=seed)
             for values, draws in (
                 (np.mean([scored.right for scored in own], axis=0), resamples),
                 (np.mean([scored.blind_right for scored in own], axis=0), resamples),
                 *((scored.right, 1) for scored in own),  # of a single seed only the value is shown: one draw will do
             )
         )
-        for kind in types_in_order(list(seen)):
-            values = [intervals[kind].value for intervals in alone]
-            numbers = (len(own), *seen[kind], min(values), max(values), *blind[kind])
-            rows.append(dict(zip(SEED_COLUMNS, (method, name, kind, *numbers), strict=True)))
+        for negative_type in types_in_order(list(seen)):
+            values = [intervals[negative_type].value for intervals in alone]
+            numbers = (len(own), *seen[negative_type], min(values), max(values), *blind[negative_type])
+            rows.append(dict(zip(SEED_COLUMNS, (method, name, negative_type, *numbers), strict=True)))
     return rows

@@ -31,6 +31,7 @@ def recipe(experiment: ExperimentConfig, provenance: Mapping[str, Any]) -> dict[
         "learning rate": _learning_rate(optim),
         "weight decay": f"{optim.weight_decay:g}",
         "warm-up": f"{_warm_up(optim)}, then cosine to 0",
+        # max_steps overrules the epochs
         "length": f"{trainer.max_steps} steps" if trainer.max_steps > 0 else f"{trainer.max_epochs} epochs",
         "rows in a step": _rows_in_a_step(experiment),
         "precision": trainer.precision,
@@ -58,6 +59,7 @@ def _word(value: Any) -> str:
 
 
 def _learning_rate(optim: OptimConfig) -> str:
+    # two equal rates are one
     apart = optim.projector_lr is not None and optim.projector_lr != optim.lr
     return f"{optim.lr:g}" + (f", of projector, heads or projections {optim.projector_lr:g}" if apart else "")
 
@@ -70,6 +72,7 @@ def _warm_up(optim: OptimConfig) -> str:
 
 def _rows_in_a_step(experiment: ExperimentConfig) -> str:
     trainer = experiment.trainer
+    # batch_size is that of one device, and `accumulate` batches make one step
     rows = experiment.data.batch_size * trainer.devices * trainer.num_nodes * trainer.accumulate
     return f"{rows}, with those of neighbours up to {2 * rows}" if experiment.data.neighbours else str(rows)
 
@@ -104,6 +107,7 @@ def _also(mixing: Mixing) -> list[str]:
         parts.append(f"{_percent(mixing.image_dropout)} of images are noise")
     if mixing.curriculum is not None:
         start = mixing.curriculum
+        # the end of the curriculum is the mixing itself, told above
         values = [f"{start.negatives:g} negatives for each positive"] if start.negatives is not None else []
         for name, ratio in (("swaps", start.swap_ratio), ("paraphrases", start.paraphrase_ratio)):
             values += [f"{_percent(ratio)} {name}"] if ratio is not None else []

@@ -22,6 +22,7 @@ def resolve_device(accelerator: str) -> torch.device:
 
     from lightning_modules.scoring import find_device
 
+    # the rule of load_scorer, so that command line and Python choose alike
     best = find_device(None)
     if accelerator == "cpu":
         return torch.device("cpu")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def fingerprint(module: AlignmentModule, model: ModelSettings, run: Path | None) -> dict[str, str]:
     """What a score depends on: the model's configuration, hashes of weights and processor, precision and versions."""
     result = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
+    # as loaded: `auto` of a checkpoint and the precision of a training end in one of these
     result["precision"] = str(next(module.network.parameters()).dtype)
     result["model"] = json.dumps(dataclasses.asdict(model), sort_keys=True)
     if run is not None:
@@ -32,6 +33,7 @@ def file_hash(files: Sequence[Path]) -> str:
     """A hash of the files' names and contents, 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for path in files:
+        # the name too: two files that change places are another processor
         digest.update(path.name.encode())
         with path.open("rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):

@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from experiments.config.model_schemas import drop_former_keys
 from negatives.tables import InputError, write_json
 
 PENDING, RUNNING, FINISHED, FAILED = "pending", "running", "finished", "failed"
@@ -41,6 +44,10 @@ class Task:
     def __post_init__(self) -> None:
         self.config_hash = hashlib.sha256(self.config.encode()).hexdigest()[:16]
 
+    def file_in(self, folder: Path) -> Path:
+        """Where the sweep in `folder` writes the configuration, for the process that runs it."""
+        return folder / "tasks" / f"{self.name.replace('/', '-')}.yaml"
+
 
 class Manifest:
     """The tasks of a sweep; every change of state is on disk, whole, before the next step.
@@ -61,7 +68,7 @@ class Manifest:
             record = recorded.get(task.name)
             if record is None or record["state"] != FINISHED:
                 continue
-            if record["config_hash"] != task.config_hash:
+            if record["config_hash"] != task.config_hash and not _has_run_alike(task, path.parent):
                 raise InputError(
                     f"{task.name} has run with another configuration ({path}); "
                     "start anew with --overwrite, or give another output_dir."
@@ -77,18 +84,34 @@ class Manifest:
     @contextmanager
     def running(self, task: Task) -> Iterator[None]:
         """Marks a task as running, then as finished, or as failed where the block raises."""
+        # not time.time(): a clock that is set would give negative seconds
         start = time.monotonic()
         task.state = RUNNING
         try:
             self.save()  # inside: Ctrl-C may come as soon as others can read it
             yield
             task.state = FINISHED
+        # Ctrl-C too: a task that was stopped is not left as running
         except BaseException:
             task.state = FAILED
             raise
         finally:
             task.seconds = round(time.monotonic() - start, 1)
             self.save()
+
+
+def _has_run_alike(task: Task, folder: Path) -> bool:
+    """Whether a finished task ran with this configuration, though its text differs.
+
+    Older versions wrote the keys in another order, and those of every backbone and loss.
+    """
+    file = task.file_in(folder)
+    if not file.is_file():
+        return False
+    # a finished task is never started again, so the file still holds what it ran with
+    before, now = (OmegaConf.to_container(OmegaConf.create(text)) for text in (file.read_text("utf-8"), task.config))
+    drop_former_keys(before)  # type: ignore[arg-type]
+    return before == now
 
 
 def read_states(path: Path) -> dict[str, dict[str, Any]]:
@@ -100,6 +123,7 @@ def read_states(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
+        # not "none" for a broken file: finished tasks would run again
         return {record["name"]: record for record in json.loads(path.read_text(encoding="utf-8"))["tasks"]}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no sweep manifest ({error!r}); start anew with --overwrite.") from None
@@ -126,6 +150,7 @@ def sweep_lock(folder: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
+            # the kernel takes the lock back when its last holder ends, kill -9 included; a file with a pid would stay
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(

@@ -30,6 +30,7 @@ class MetricLog(Logger):
         path: of the record; it and its folder are made when the first metric is logged.
     """
 
+    # abstract in Lightning's Logger, whose folders are named by them; this log has one file
     name = version = None
 
     def __init__(self, path: Path):
@@ -39,9 +40,11 @@ class MetricLog(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Adds a line and waits until it is on the disk."""
+        # Lightning puts the epoch among the metrics of every step
         values = {key: value if math.isfinite(value) else None for key, value in metrics.items() if key != "epoch"}
         line = json.dumps({"step": step, "epoch": metrics.get("epoch"), "metrics": values}, allow_nan=False)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # opened for each line: nothing is held that a killed process could leave unwritten
         with self.path.open("a+b") as file:
             cut_torn_line(file)
             file.write(f"{line}\n".encode())
@@ -56,6 +59,7 @@ def cut_torn_line(file: BinaryIO) -> None:
     """Removes what stands after the last line's end; `file` is open for reading and appending."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 1))
+    # no byte: an empty file
     if file.read(1) not in (b"", b"\n"):
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)

@@ -74,6 +74,7 @@ class OutputFolder:
         self.finished = resume and (self.path / result).is_file()
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"output_dir must be a folder, {self.path} is a file; give another output_dir.")
+        # an empty folder, as schedulers make it beforehand, is as good as none
         if not self.path.exists() or not any(self.path.iterdir()):
             return
         if not resume and not overwrite:
@@ -100,6 +101,7 @@ class OutputFolder:
         the two change places, the next call puts it back first.
         """
         path = self.path.resolve()
+        # a rename replaces no folder that holds files, so the old one has to step aside first
         before = path.with_name(f".{path.name}.before")
         if before.exists() and not path.exists():  # a process was killed between the two renames below
             before.rename(path)
@@ -127,6 +129,7 @@ class OutputFolder:
         except (OSError, ValueError, KeyError, TypeError):
             owner = "something else"
         if owner != self.verb:
+            # without the leading "or "
             raise InputError(f"{flag} needs a folder of `itm {self.verb}`, {self.path} is of {owner}; {ELSEWHERE[3:]}.")
 
     def _check_same_configuration(self, may_differ: Collection[str]) -> None:
@@ -136,6 +139,7 @@ class OutputFolder:
             return
         drop_former_keys(before)
         now = OmegaConf.to_container(OmegaConf.create(self.yaml))
+        # the dot: a key frees what is below it, not a key whose name begins alike
         free = tuple(f"{key}." for key in may_differ)
         if keys := sorted({key for key in _differences(before, now) if not f"{key}.".startswith(free)}):
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
@@ -148,7 +152,9 @@ class OutputFolder:
         root = self.path.resolve()
         for value in _strings(dataclasses.asdict(config)):
             path = Path(value)
+            # any text may stand in a configuration: what is too long or has a null byte is no path and must not raise
             inside = len(value) < 4096 and "\0" not in value and path.resolve().is_relative_to(root)
+            # a sweep names its own results in its configuration; so does every verb its output folder
             if inside and self.verb != "sweep" and path.resolve() != root and path.exists():
                 raise InputError(f"--overwrite would delete {value}, which this run reads; give another output_dir.")
 
@@ -166,6 +172,7 @@ def without_folders(path: str) -> str:
 def built_beside(folder: Path) -> Iterator[Path]:
     """A new folder next to `folder`, under a name of its own, gone at the end whatever happens."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    # on the same file system, or it could not be renamed into place
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.mkdir()
     try:
@@ -177,6 +184,7 @@ def built_beside(folder: Path) -> Iterator[Path]:
 def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
     """Dotted keys whose values differ, `logging` aside."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
+        # where metrics go changes no result
         for key in {*before, *now} - ({"logging"} if not place else set()):
             yield from _differences(before.get(key), now.get(key), f"{place}.{key}" if place else str(key))
     elif before != now:
@@ -207,6 +215,7 @@ def provenance() -> dict[str, Any]:
 
 def git_state(checkout: Path) -> dict[str, Any] | None:
     """Commit of a checkout and whether tracked or new files differ from it; None where there is no checkout."""
+    # or git would find a repository above: that of the project in whose folder this package is installed
     if not (checkout / ".git").exists():
         return None
     try:

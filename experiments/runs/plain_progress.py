@@ -30,6 +30,7 @@ class PlainProgress(L.Callback):
         if not trainer.is_global_zero or now - self._last < SECONDS_BETWEEN_LINES:
             return
         self._last = now
+        # optimiser steps, not batches: as max_steps and all logs count
         total, done = int(trainer.estimated_stepping_batches), trainer.global_step
         left = (now - self._start) / max(1, done - self._first_step) * (total - done)
         loss = trainer.callback_metrics.get("loss", float("nan"))

@@ -14,6 +14,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 def is_terminal() -> bool:
     """Whether bars can be drawn."""
+    # not stdout, which may go into a file while a person watches
     return sys.stderr.isatty()
 
 
@@ -26,6 +27,7 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
     """Yields `items` under a progress bar, or with a plain line now and then where the output is no terminal."""
     total = total if total is not None else _length(items)
     if is_terminal():
+        # rich is imported where a bar is drawn: a plain log needs none of it
         from rich.console import Console
         from rich.progress import track as rich_track
 
@@ -46,8 +48,10 @@ def counter(label: str, total: int) -> Iterator[Callable[[], None]]:
         from rich.console import Console
         from rich.progress import Progress
 
+        # stdout is for results
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task(label, total=total)
+            # rich locks: judges call from their threads
             yield lambda: progress.advance(task)
         return
     start = last = time.monotonic()

@@ -52,6 +52,7 @@ def score_rows(
         module.count_cut(batch)
         with torch.inference_mode():
             logits = module.logits(batch.to(device))
+            # raw logits are kept beside: scores of sure answers are equal in float32, logits still rank them
             scores = module.score(logits)
         # padded cells may hold anything, so they are left out of the check
         if not bool(torch.isfinite(logits.cpu()[batch.caption_mask.cpu()]).all()):

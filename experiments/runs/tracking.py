@@ -15,6 +15,7 @@ def wandb_logger(
     """Lightning's WandbLogger as configured, or None where W&B is disabled; `run_id` of a run to go on in."""
     if config.wandb == "disabled":
         return None
+    # nothing of W&B is imported where it is disabled
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 

@@ -99,9 +99,11 @@ def read_audited(config: AuditConfig) -> Tables:
         negatives = read_negatives(config.negatives, captions)
     else:
         pairs = read_benchmark(config.format, annotations=config.annotations, texts_only=True)
+        # a benchmark has no paraphrases, and its images are not needed
         captions, negatives, left_out = pairs.captions, pairs.negatives, pairs.left_out
     harmonised = config.harmonise
     if harmonised is None:
+        # style that the filter took away must not come back as a giveaway of what it kept
         harmonised = config.verdicts is not None and is_harmonised(config.verdicts) is True
     if harmonised:
         from negatives.filtering import harmonise_table
@@ -124,9 +126,11 @@ def audit_parts(config: AuditConfig, tables: Tables) -> dict[str, Audit]:
     verdicts = None if config.verdicts is None else _kept(text_pairs, Path(config.verdicts), texts, pairs)
     judge, plan = config.judge, plan_of(AuditPlan, config)
     panel = seat(build_judges(judge.judges, judge), text_pairs, folds=judge.folds, workers=judge.workers)
+    # "kept" comes last: reports take the last part as what is trained on
     parts = {ALL: panel} if verdicts is None else {ALL: panel, KEPT: panel.subset(*verdicts)}
     audits = {}
     for name, part in parts.items():
+        # a progress bar needs the number of fits beforehand
         metrics = measurable(part, plan)
         with counter(f"Judges on {name}", fits(len(part.judges), part.folds, len(metrics))) as advance:
             audits[name] = audit_texts(replace(part, advance=advance), plan, ngrams=judge.word_ngrams)
@@ -139,6 +143,7 @@ def _kept(text_pairs: TextPairs, path: Path, texts: pa.Table, pairs: pa.Table) -
     keep = read_verdicts(path, texts)["keep"].to_numpy(zero_copy_only=False)
     beside = pair_verdicts_beside(path)
     if beside is None:
+        # a filter of unit text: a pair is kept where both of its texts are
         return keep_of(text_pairs, keep)
     return keep_of(text_pairs, keep, read_pair_verdicts(beside, pairs)["keep"].to_numpy(zero_copy_only=False))
 
@@ -176,8 +181,10 @@ def _print(audits: Mapping[str, Audit]) -> None:
         own = [(audit.judge if name == ALL else f" {name}", audit.judge, name) for name in audit.types]
         for heading, judge, negative_type in [*others, *own]:
             cells = [cell for metric in BIAS_METRICS for cell in _cells(audit, metric, negative_type, judge)]
+            # Text, since a type's name may hold brackets, which rich would read as styles
             table.add_row(*map(Text, (heading, *cells)))
         console.print(table)
+        # markup=False: captions may hold brackets, which rich would read as styles
         for label, ngrams in audit.ngrams.items():
             words = ", ".join(f"{item.ngram} ({item.positives}:{item.negatives})" for item in ngrams[:8])
             console.print(f"{label} (in positives : in negatives): {words or 'nothing'}", markup=False)
@@ -186,6 +193,7 @@ def _print(audits: Mapping[str, Audit]) -> None:
 def _cells(audit: Audit, metric: str, negative_type: str, judge: str) -> tuple[str, str]:
     """Value with interval, and count, as the table shows them."""
     found = audit.find(metric, negative_type, judge)
+    # too few texts or pairs of the type
     if found is None or np.isnan(found.value):
         return "–", "–" if found is None else str(found.count)
     interval = "" if found.low is None or found.high is None else f" {found.low:.3f}–{found.high:.3f}"
@@ -205,6 +213,7 @@ def _log(config: AuditConfig, audits: Mapping[str, Audit], folder: Path) -> None
         f"audit/{name}": wandb.Table(columns=list(columns), data=rows)
         for name, (columns, rows) in audit_tables(audits).items()
     }
+    # the part that would be trained on
     last = list(audits.values())[-1]
     metrics = {
         f"audit/{estimate.negative_type}/{estimate.metric}": estimate.value

@@ -43,6 +43,7 @@ def run(config: CompareConfig, *, resume: bool = False, overwrite: bool = False)
             damaged audit.
     """
     output = OutputFolder(config, verb="compare", result=PAGE, resume=resume, overwrite=overwrite)
+    # measured before the folder is touched: a run that cannot be read leaves the old report in place
     comparison = compare(config)
     with built_beside(output.path.absolute()) as temporary:
         write_tables(comparison, temporary)
@@ -64,6 +65,7 @@ def compare(config: CompareConfig) -> Comparison:
     """
     runs = read_runs(config.runs)
     reference, audits = find_reference(runs, config.reference), read_audits(config.audits)
+    # examples show every run's verdict, so all need the set
     examples_set = common_sets(runs)[0]
     return Comparison(
         title=config.title,
@@ -96,6 +98,7 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
 
 
 def _log(config: CompareConfig, comparison: Comparison, folder: Path) -> None:
+    # checked here as well, since W&B is imported next
     if config.logging.wandb == "disabled":
         return
     import wandb
@@ -122,21 +125,24 @@ def _print(comparison: Comparison) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    kinds = types_in_order([row["negative_type"] for row in comparison.rows])
+    types = types_in_order([row["negative_type"] for row in comparison.rows])
     # what many seeds have in common says more than each of them; the page has them all
     methods = by_method(comparison.runs)
+    # runs that are no seed of a method stand for themselves
     alone = {run.name for run in comparison.runs} - {run.name for runs in methods.values() for run in runs}
     rows = [row for row in comparison.rows if row["run"] in alone] + [*comparison.seeds]
     for name in dict.fromkeys(row["set"] for row in rows):
         table = Table(title=Text(f"{name}: accuracy [95 % interval], and blind, on noise images"), box=SIMPLE)
         for heading in ("negative type", "run", "accuracy", *["seeds"] * bool(methods), "blind"):
             table.add_column(heading, justify="left" if heading in ("negative type", "run") else "right")
-        for kind in (*kinds[-1:], *kinds[:-1]):
-            own = [row for row in rows if (row["set"], row["negative_type"]) == (name, kind)]
+        # "mean" is last in order, and first to read
+        for negative_type in (*types[-1:], *types[:-1]):
+            own = [row for row in rows if (row["set"], row["negative_type"]) == (name, negative_type)]
             for position, row in enumerate(own):
+                # a single run has no spread over seeds
                 seeds = [f"{row['lowest_seed']:.3f} - {row['highest_seed']:.3f}" if "method" in row else ""]
                 shown = (_shown(row, ""), *seeds[: bool(methods)], _shown(row, "blind_"))
-                cells = ("" if position else kind, row["method"] if "method" in row else row["run"], *shown)
+                cells = ("" if position else negative_type, row["method"] if "method" in row else row["run"], *shown)
                 table.add_row(*map(Text, cells))
         Console().print(table)
 

@@ -56,12 +56,14 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
         table = score_pairs(module, pairs, folder / name, scorer, evaluation.batch_size, device, config.seed)
         metrics += set_metrics(name, table, evaluation.bootstrap, config.seed)
         images = len(set(table["image_id"].to_pylist()))
+        # said, or accuracies of two machines with other images would be compared as one
         if pairs.left_out:
             say(f"{name}: {pairs.left_out} items of the benchmark are left out: not valid, or without their image")
         summary["sets"][name] = {"image_root": str(pairs.root.resolve()), "pairs": len(table), "images": images}
         summary["sets"][name]["left_out"] = pairs.left_out
     write_text(_csv(metrics), folder / "metrics.csv")
     _log(config, experiment.name, folder, metrics)
+    # last: it says that the folder is finished
     write_json(summary, folder / SUMMARY_FILE)
     say_cut(module)
     _print(experiment.name, metrics)
@@ -83,6 +85,7 @@ def score_pairs(
         logits[blind] = {item.text_id: item.logit for item in scored}
         if not blind:
             scores = {item.text_id: item.score for item in scored}
+            # the scorer's fingerprint goes with its scores, for whoever finds the file elsewhere
             scores_table = pa.Table.from_pylist([asdict(item) for item in scored])
             write_table(scores_table.replace_schema_metadata(scorer), folder / "scores.parquet")
     table = _pair_table(pairs, logits, scores)
@@ -95,6 +98,7 @@ def _pair_table(pairs: Any, logits: dict[bool, dict[str, float]], scores: dict[s
     rows = []
     for negative in pairs.negatives.to_pylist():
         positive = captions[negative["caption_id"]]
+        # as `ImageRows` names texts: ids of captions and negatives may be equal
         true, false = f"caption:{positive['caption_id']}", f"negative:{negative['negative_id']}"
         rows.append(
             {
@@ -102,6 +106,7 @@ def _pair_table(pairs: Any, logits: dict[bool, dict[str, float]], scores: dict[s
                 "negative_id": negative["negative_id"],
                 "negative_type": negative["negative_type"],
                 "negative_caption": negative["caption"],
+                # decisions are taken on logits: scores near 0 or 1 round to ties
                 "positive_logit": logits[False][true],
                 "negative_logit": logits[False][false],
                 "positive_score": scores[true],
@@ -134,6 +139,7 @@ def set_metrics(name: str, table: pa.Table, resamples: int, seed: int) -> list[d
             "negative_type": negative_type,
             **_named(interval, "accuracy", ""),
             **_named(seen["blind_"][negative_type], "blind_accuracy", "blind_"),
+            # "mean" is over types, and has the pairs of all
             "pairs": len(types) if negative_type == "mean" else types.count(negative_type),
         }
         for negative_type, interval in seen[""].items()
@@ -146,6 +152,7 @@ def _named(interval: Interval, value: str, prefix: str) -> dict[str, float]:
 
 def _csv(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
+    # the default of csv is "\r\n"
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -39,6 +39,7 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
         return
     module, experiment = load_run(Path(config.run))
     base = experiment.model.checkpoint
+    # or the export would replace what the run was trained from
     if base is not None and Path(base).is_dir() and output.path.resolve().is_relative_to(Path(base).resolve()):
         raise InputError(f"`output_dir` must not be in the base of the run, {base}, got {output.path}; choose another.")
     from lightning_modules import EDGE
@@ -46,6 +47,7 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
 
     content, beside = scorer_content(module), other_parameters(module)
     backend, adapted = image_backend(module), has_adapters(module)
+    # before the weights are written: a damaged file beside the run is refused at once
     found = _found(Path(config.run), experiment, content["model"].get("score"))
     with output.whole() as folder:
         try:
@@ -77,6 +79,7 @@ def _write_weights(
     """
     from lightning_modules.scoring import base_fingerprint, has_adapters, load_base, save_adapters, save_whole
 
+    # adapters on random weights have no base that anybody could load
     if merge or model.checkpoint is None or not has_adapters(module):
         save_whole(module, folder)
         return []
@@ -105,9 +108,11 @@ def licence_of(base: str | None, given: str | None = None) -> Licence:
         return Licence("apache-2.0", "Apache-2.0", "The weights were trained from random ones.")
     reason = "That of the base; what was trained from it is bound by it."
     if Path(base).is_dir():
+        # a local folder is often a download or an export, which brings its card
         if own := _licence_in(Path(base) / "README.md"):
             return Licence(own, own, reason)
     else:
+        # by the beginning of the name: a family of checkpoints has one licence
         known = {start: licence for name in BACKBONES for start, licence in backbone_class(name).licences.items()}
         for start, (name, title) in known.items():
             if base.startswith(start):
@@ -118,6 +123,7 @@ def licence_of(base: str | None, given: str | None = None) -> Licence:
 def _licence_in(card: Path) -> str | None:
     """What the YAML in front of a model card names; None where it names nothing that the hub would know."""
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    # not a YAML parser: the front matter of others may be malformed, and one line of it is wanted
     front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
     found = re.search(r"""^licen[sc]e:\s*["']?([\w.-]{1,60})["']?\s*$""", front[1], re.MULTILINE) if front else None
     return found[1] if found else None
@@ -128,6 +134,7 @@ def _found(run: Path, experiment: ExperimentConfig, own_score: str | None) -> di
     verdicts = experiment.data.verdicts
     return {
         "tables": list(table_sources(experiment.data)),
+        # `itm filter` writes it beside the verdicts
         "certificate": find_certificate(Path(verdicts).parent / CERTIFICATE_FILE) if verdicts else None,
         "evaluations": list(find_evaluations(run, own_score)),
         "provenance": find_provenance(run),

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from experiments.build import plan_of
 from experiments.config.filter_schemas import FilterConfig
+from experiments.exit_codes import DONE, MISSED
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say
 from experiments.runs.tracking import wandb_logger
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 VERDICTS_FILE = "verdicts.parquet"
 CERTIFICATE_FILE = "certificate.json"
-MISSED = 1
 
 
 def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) -> int:
@@ -63,7 +63,9 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
     if config.harmonise:
         negatives = harmonise_table(captions, negatives)
     texts, pairs = text_table(captions, negatives), pair_table(captions, negatives)
+    # rows that repeat a text become one; the verdict of that text goes to each of its rows below
     text_pairs = build_text_pairs(texts, pairs)
+    # all that may be refused is refused before the folder is claimed
     filtered, certificate = _filter(config, text_pairs)
     folder = output.claim()
     metadata = {"harmonised": "true" if config.harmonise else "false", "unit": config.unit, "rule": config.rule}
@@ -71,10 +73,12 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
     if config.unit != "text":
         write_table(_pair_verdicts(text_pairs, filtered, pairs, metadata), folder / PAIR_VERDICTS_FILE)
     if certificate is not None:
-        found = filtered.constant is not None and math.isfinite(filtered.constant)
-        content = {"rule": config.rule, "constant": filtered.constant if found else None} | certificate.to_json()
+        # JSON has no infinity, which says that everything could be kept
+        finite = filtered.constant is not None and math.isfinite(filtered.constant)
+        content = {"rule": config.rule, "constant": filtered.constant if finite else None} | certificate.to_json()
         write_json(content, folder / CERTIFICATE_FILE)
         _log(config, certificate, folder)
+    # last: it says that the folder is finished, and never stands beside older verdicts on pairs
     write_table(_verdicts(text_pairs, filtered, texts, metadata), folder / VERDICTS_FILE)
     return _report(config, text_pairs, filtered, certificate, folder)
 
@@ -83,7 +87,7 @@ def _finished(folder: Path) -> int:
     """The exit code of a run that is done: its certificate still says what it said."""
     path = folder / CERTIFICATE_FILE
     if not path.is_file() or json.loads(path.read_text(encoding="utf-8"))["balanced"]:
-        return 0
+        return DONE
     say(f"Not balanced: see {path}")
     return MISSED
 
@@ -104,6 +108,7 @@ def _certificate(config: FilterConfig, panel: Panel, filtered: Filtered) -> Cert
     from negatives.filtering import certificate_fits, certify
 
     plan = config.certificate
+    # same texts, folds and threads, other judges
     probes = panel.with_judges(build_judges(plan.probes, config.judge))
     with counter("certificate: fits of probes", certificate_fits(len(plan.probes), plan)) as advance:
         return certify(replace(probes, advance=advance), filtered, plan, seed=config.seed)
@@ -111,6 +116,7 @@ def _certificate(config: FilterConfig, panel: Panel, filtered: Filtered) -> Cert
 
 def _verdicts(text_pairs: TextPairs, filtered: Filtered, texts: pa.Table, metadata: dict[str, str]) -> pa.Table:
     """One row for each row of the text table."""
+    # row of the table -> its text
     rows = text_pairs.text_of
     columns = [strings(texts, "text_id"), text_pairs.labels[rows]]
     columns += [part[rows] for part in (filtered.fold, filtered.oof_score, filtered.keep_probability, filtered.keep)]
@@ -143,12 +149,13 @@ def _report(
     constant = "" if filtered.constant is None else f", constant {filtered.constant:.3g}"
     say(f"Kept {', '.join(parts)} by {config.rule}{constant}: {folder / VERDICTS_FILE}")
     if certificate is None:
+        # exit code 0: it was not asked for
         say("Not certified: what is left in the texts was not measured.")
-        return 0
+        return DONE
     _print(certificate)
     if certificate.balanced:
         say(f"Balanced: every probe is at a coin's level. {folder / CERTIFICATE_FILE}")
-        return 0
+        return DONE
     say(f"Not balanced: {'; '.join(certificate.misses)}. {folder / CERTIFICATE_FILE}")
     return MISSED
 
@@ -165,6 +172,7 @@ def _print(certificate: Certificate) -> None:
         for one in found:
             cells.setdefault((one.judge, one.negative_type), {})[f"{column} {one.metric}"] = one
     for (judge, negative_type), row in cells.items():
+        # types are shown for all probes together; certificate.json has every probe
         if negative_type != "all" and judge != "stacked":
             continue
         keys = [f"{name} {metric}" for metric in ("auc", "paired_accuracy") for name in ("kept", "random")]
@@ -173,6 +181,7 @@ def _print(certificate: Certificate) -> None:
 
 
 def _cell(one: Any) -> str:
+    # NaN: too few texts to measure
     if one is None or one.value != one.value:
         return "-"
     return f"{one.value:.3f}" if one.low is None else f"{one.value:.3f} ±{(one.high - one.low) / 2:.3f}"
@@ -190,6 +199,7 @@ def _log(config: FilterConfig, certificate: Certificate, folder: Path) -> None:
         for one in certificate.estimates
         if one.negative_type == "all"
     }
+    # without NaN
     logger.log_metrics({name: value for name, value in metrics.items() if value == value})
     columns: list[str | int] = ["set", "estimand", "judge", "negative_type", "value", "low", "high", "count"]
     rows = [

@@ -44,6 +44,7 @@ def run(config: GenerateConfig, *, resume: bool = False, overwrite: bool = False
         return run_gpt(config, resume=resume, overwrite=overwrite)
     scenes = config.generator == "scenes"
     result = LAST_OF_SCENES if scenes else SUMMARY_FILE
+    # see there: what a generator does not read cannot have changed what it wrote
     free = unread_keys(config.generator)
     output = OutputFolder(config, verb="generate", result=result, resume=resume, overwrite=overwrite, may_differ=free)
     if output.finished:
@@ -68,6 +69,7 @@ def _write_negatives(config: GenerateConfig, output: OutputFolder) -> None:
     captions = read_source(config)
     negatives, unwritten = _joined(config, captions) if config.generator == "pairs" else _written(config, captions)
     folder = output.claim()
+    # a file that is there says that something is missing
     if len(unwritten):
         write_table(unwritten, folder / UNWRITTEN_FILE)
     write_table(negatives, folder / NEGATIVES_FILE)

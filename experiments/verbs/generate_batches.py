@@ -62,6 +62,7 @@ def price_of(config: GptConfig) -> Price | None:
     Raises:
         InputError: a bound on the cost needs it.
     """
+    # of the same name: that one knows prices, this one what a bound needs
     from negatives.chat import price_of
 
     price = price_of(config.model, config.prices, batch=config.batch != "none")
@@ -107,6 +108,7 @@ def send_batches(run: GptRun, server: Server) -> None:
 
 
 def _check_bounds(estimate: CostEstimate, config: GptConfig) -> None:
+    # asking now stops at a bound on its way; a batch is all or nothing
     if config.max_requests is not None and estimate.requests > config.max_requests:
         raise InputError(
             f"gpt.max_requests is {config.max_requests}, and {estimate.requests} requests are to be sent. A batch is "
@@ -124,6 +126,7 @@ def collect_batches(run: GptRun, server: Server) -> bool:
     from negatives.chat.batch import collect, read_results
     from negatives.gpt import check_answer
 
+    # results come from files or from the API; files are made without a server
     running: dict[str, str] = {}
     for path in run.config.results:
         say(f"{path}: {_counted(read_results(path, run.batches, run.cache, check_answer))}")
@@ -133,6 +136,7 @@ def collect_batches(run: GptRun, server: Server) -> bool:
         for line in found.problems:
             say(line)
         say(f"{len(found.ended)} batches merged, {len(running)} under way. {_counted(found.results)}")
+    # counted anew, after what has just arrived
     missing = run.estimate().requests
     if running:
         say("Fetch the others later by --resume gpt.batch=collect")
@@ -151,9 +155,11 @@ def refuse_while_batches_run(run: GptRun) -> None:
     """Raises `InputError` if requests are with the batch API: asking them now would pay for them twice."""
     from negatives.chat.batch import open_folder
 
+    # no batch was ever made; opening the folder would make it
     if not run.batches.is_dir():
         return
     with open_folder(run.batches) as opened:
+        # asked, but without an id yet: the server may have taken it before the process died
         if under_way := sum(bool(part.batch_id or part.asked) and not part.done for part in opened.parts):
             raise InputError(
                 f"{under_way} batches of this folder are under way, and what they ask would be paid for twice "

@@ -88,12 +88,14 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
             return 0
         complete = collect_batches(run, server) if config.gpt.batch == "collect" else _ask(run, server)
         content = _write(config, run, folder)
+    # a model that writes only rejected texts is a wrong model or prompt, not a finished run
     if complete and not any(counts["valid"] for counts in content["types"].values()):
         say("Not one text is valid. Look into the tables, change the model or gpt.attempts, and go on by --resume.")
         complete = False
     if complete:
         write_captions_with_negatives(config, captions, folder)
         write_json(content, folder / SUMMARY_FILE)  # last: it says that the folder is finished
+    # the tables hold what there is so far; only summary.json says that it is all
     return 0 if complete else INCOMPLETE
 
 
@@ -101,6 +103,7 @@ def print_estimate(config: GenerateConfig) -> None:
     """What is still to be asked, and what it will cost."""
     from negatives.chat import RequestCache
 
+    # the folder may not exist yet: a dry run makes nothing
     path = Path(config.gpt.cache or Path(config.output_dir) / CACHE_FILE)
     with ExitStack() as stack:
         cache = stack.enter_context(RequestCache(path)) if path.is_file() else None
@@ -127,6 +130,7 @@ def _server(config: GptConfig) -> Server:
     from negatives.chat import Server
 
     own = config.base_url == GptConfig.base_url
+    # neither sends anything, so neither may fail for want of a key
     offline = config.batch == "write" or (config.batch == "collect" and config.results)
     if offline or (config.api_key_env is None and not own):
         return Server(config.base_url, NO_KEY)
@@ -142,7 +146,9 @@ def _ask(run: GptRun, server: Server) -> bool:
     refuse_while_batches_run(run)
     estimate, price = run.estimate(), price_of(config)
     say(estimate_line(estimate, config))
+    # why requests failed is counted, not printed: a wrong key fails all of them alike
     reasons: Counter[str] = Counter()
+    # what the cache has settled counts as done, so that a resumed bar goes on where it was
     with meter("Requests", estimate.requests + estimate.settled) as show:
         tally = asyncio.run(
             ask_all(
@@ -158,6 +164,7 @@ def _ask(run: GptRun, server: Server) -> bool:
                     retries=config.retries,
                     max_requests=config.max_requests,
                     max_cost=config.max_cost,
+                    # a bound on the cost is refused without a price before this
                     price=None if price is None else lambda model, prompt, completion: price.cost(prompt, completion),
                 ),
                 report=_reporter(show, estimate.requests, reasons),
@@ -185,6 +192,7 @@ def _write(config: GenerateConfig, run: GptRun, folder: Path) -> dict[str, Any]:
     summary = Summary(run.recipe)
     with ExitStack() as stack:
         writers = [stack.enter_context(table_writer(folder / name, schema)) for name, schema in files.items()]
+        # from the cache alone: tables are the same whether answers came today, by a batch, or before a kill
         rows = rows_from(run.captions, run.recipe, run.cache, attempts=config.gpt.attempts)
         for batch in tracker("Reading answers")(rows):
             summary.add(batch)
@@ -210,6 +218,7 @@ def _reporter(show: Callable[[int, str], None], requests: int, reasons: Counter[
             reasons[event.detail] += 1
         failed = tally.failed.total() + tally.unanswered
         asked = tally.answered + failed
+        # what came from the cache took no time
         rate = asked / max(time.monotonic() - start, 1e-3)
         left = f"{(requests - asked) / rate:.0f} s left" if asked else "time left unknown"
         show(asked + tally.cached, f"{rate:.0f}/s, {failed} failed, {tally.cost:.2f} dollars, {left}")

@@ -44,6 +44,7 @@ def _rooted(captions: pa.Table, table: str, image_root: str) -> pa.Table:
     folder, root = Path(table).parent.resolve(), Path(image_root).resolve()
     if not folder.is_relative_to(root):
         raise InputError(f"image_root {root} must hold the folder of the captions table, {folder}.")
+    # as_posix: tables travel between systems
     prefix = folder.relative_to(root)
     images = [(prefix / image).as_posix() for image in captions["image"].to_pylist()]
     return captions.set_column(captions.schema.get_field_index("image"), "image", pa.array(images))
@@ -52,12 +53,14 @@ def _rooted(captions: pa.Table, table: str, image_root: str) -> pa.Table:
 def write_captions_with_negatives(config: GenerateConfig, captions: pa.Table, folder: Path) -> None:
     """Where `image_root` is given, writes `captions.parquet`: the captions of all images that have a valid negative."""
     if config.image_root is not None:
+        # read back, two columns of it: a chat model's rows were never in memory at once
         negatives = pq.read_table(folder / NEGATIVES_FILE, columns=["caption_id", "rejected"])
         write_table(with_negatives(captions, valid_rows(negatives)), folder / "captions.parquet")
 
 
 def with_negatives(captions: pa.Table, negatives: pa.Table) -> pa.Table:
     """The captions, true ones, of all images of which some caption has a negative."""
+    # the other captions of such an image stay: they are true of it too, and positives beside its negatives
     own = captions.filter(pc.is_in(captions["caption_id"], value_set=pc.unique(negatives["caption_id"])))
     return captions.filter(pc.is_in(captions["image_id"], value_set=pc.unique(own["image_id"])))
 
@@ -73,6 +76,7 @@ def counts_by_type(negatives: pa.Table) -> dict[str, dict[str, Any]]:
     rows = zip(negatives["negative_type"].to_pylist(), negatives["rejected"].to_pylist(), strict=True)
     found: dict[str, dict[str, Any]] = {}
     for negative_type, counts in sorted(validation_table(rows).items()):
+        # valid is taken out before the rest counts as reasons
         written, valid = sum(counts.values()), counts.pop("valid", 0)
         found[negative_type] = {"written": written, "valid": valid, "rejected": counts}
     return found

@@ -44,6 +44,7 @@ def run(config: NeighboursConfig, *, resume: bool = False, overwrite: bool = Fal
         return
     device = resolve_device(config.accelerator)
     captions = read_captions(config.captions)
+    # one entry for each image, however many captions it has
     images = dict(zip(captions["image_id"].to_pylist(), captions["image"].to_pylist(), strict=True))
     if len(images) < 2:
         raise InputError(f"captions must be of two images or more, got {len(images)} ({config.captions}); add some.")
@@ -51,6 +52,7 @@ def run(config: NeighboursConfig, *, resume: bool = False, overwrite: bool = Fal
     check_images(root, list(images.values()))
     module, model = _scorer(config)
     folder = output.claim()
+    # eval: dropout would give an image other features each time
     features = _features(module.eval().to(device), root, list(images.values()), config.batch_size)
     table = neighbour_table(list(images), *nearest(features, config.k))
     scorer = fingerprint(module, model, Path(config.run) if config.run else None)
@@ -102,12 +104,15 @@ def nearest(features: torch.Tensor, k: int, *, at_once: int = SIMILARITIES) -> t
     """
     import torch
 
+    # never the whole matrix: that of COCO's 118,287 training images would be 56 GB
     rows, step = len(features), max(1, at_once // len(features))
     values, indices = [], []
     for start in track(range(0, rows, step), f"neighbours of {rows} images, in blocks"):
         similarities = features[start : start + step] @ features.T
         own = torch.arange(len(similarities), device=features.device)
+        # not "the second best": a copy of the image is as near as the image itself, and is a neighbour
         similarities[own, start + own] = -torch.inf
+        # rows - 1: an image is not its own neighbour
         found = similarities.topk(min(k, rows - 1), dim=1)
         values.append(found.values)
         indices.append(found.indices)

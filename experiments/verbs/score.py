@@ -44,11 +44,13 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
     device = resolve_device(config.accelerator)
     captions = read_captions(config.captions)
     root = Path(config.image_root) if config.image_root else Path(config.captions).parent
+    # all images are looked for now, not hours later
     check_images(root, captions["image"].to_pylist())
     module, model = _scorer(config)
     scorer = fingerprint(module, model, Path(config.run) if config.run else None)
     # A resumed run must not mix scores of two scorers or two tables.
     made_from = {**scorer, "captions": file_hash([Path(config.captions)])}
+    # before the folder is claimed: a refusal leaves it as it was
     if not overwrite:
         _check_same(output.path / SCORER_FILE, made_from)
     folder = output.claim()
@@ -56,6 +58,7 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
     rows = ImageRows(captions, None, root)
     parts = _score_shards(config, module, rows, folder / "parts", device)
     table = pa.concat_tables([pq.ParquetFile(part).read() for part in parts]).replace_schema_metadata(scorer)
+    # before the parts go: a kill between the two loses nothing
     write_table(table, folder / SCORES_FILE)
     shutil.rmtree(folder / "parts")
     say_cut(module)
@@ -88,6 +91,7 @@ def with_scorer_settings(model: ModelSettings) -> tuple[ModelSettings, Any | Non
     if settings is None:
         return model, None
     default, own = asdict(type(model)()), asdict(model)
+    # what is given as the default cannot be told from what is not given: then scorer.json decides
     given = {key: value for key, value in own.items() if value != default[key]}
     if model.backbone != ModelSettings().backbone:
         given["backbone"] = model.backbone
@@ -116,6 +120,7 @@ def _score_shards(config: ScoreConfig, module: Any, rows: Sequence[Any], parts: 
         stop = min(start + config.shard_size, len(rows))
         path = parts / f"{start:09d}-{stop:09d}.parquet"
         paths.append(path)
+        # a part is written whole or not at all, so one that is there is complete
         if path.is_file():
             continue
         shard: Any = Subset(rows, range(start, stop))  # type: ignore[arg-type]

@@ -30,8 +30,10 @@ from experiments.runs.progress import say
 from experiments.verb_table import TASKS, run_verb
 from negatives.tables import InputError, write_text
 
+# what any file system takes as a name; = stands in the names that a grid makes
 NAME = r"[A-Za-z0-9][\w.=+-]*"
 MANIFEST_FILE = "manifest.json"
+# from <linux/prctl.h>
 PR_SET_PDEATHSIG = 1
 SECONDS_TO_CLOSE = 10  # for a run that Ctrl-C reaches too, to close its logs
 # A forked child shares the parent's imports. The parent computes nothing, so no thread or CUDA context is forked.
@@ -54,6 +56,7 @@ def load(path: str | Path | None, overrides: Sequence[str]) -> SweepConfig:
         if step.verb == "train" and "base" in step.config:
             own = read_base(step.config.pop("base"), f"prepare.{name}.config.base")
             step.config = _merged(own, step.config)
+    # bases are read now, so that the saved configuration says all and does not change with those files
     shared_base = config.experiment.pop("base", None)
     shared = read_base(shared_base, "experiment.base")
     for name, changes in config.runs.items():
@@ -131,6 +134,7 @@ def plan(config: SweepConfig) -> list[Task]:
             faults.extend(fault for fault in error.faults if fault not in faults)
 
     for name, step in config.prepare.items():
+        # later tasks find the results of a step by this folder
         fixed: dict[str, Any] = {"output_dir": str(folder / name)}
         own = step.config
         if step.verb != "train" and "output_dir" in own:
@@ -145,6 +149,7 @@ def plan(config: SweepConfig) -> list[Task]:
         add(f"train/{name}", "train", settings)
         evaluation = {"run": settings["output_dir"], "seed": config.seed, "logging": settings["logging"]}
         evaluation["evaluation"] = settings.get("evaluation", {})
+        # evaluated where it was trained
         evaluation["accelerator"] = settings.get("trainer", {}).get("accelerator", "auto")
         add(f"evaluate/{name}", "evaluate", evaluation, needs=f"train/{name}")
     if runs:
@@ -178,8 +183,10 @@ def run_settings(config: SweepConfig) -> list[tuple[str, dict[str, Any]]]:
     result = []
     for run_name, changes in (config.runs or {"": {}}).items():
         for point in points:
+            # a sweep may be preparation alone
             if not config.runs and not config.grid and not config.experiment:
                 continue
+            # the last part of a key is enough for people; that names differ is checked
             parts = [run_name, *(f"{key.split('.')[-1]}={value}" for key, value in point.items())]
             name = re.sub(r"[^\w.=+-]", "_", "-".join(part for part in parts if part)) or config.name
             settings = _merged(config.experiment, nested(changes), nested(point))
@@ -193,6 +200,7 @@ def _experiment(
 ) -> dict[str, Any]:
     """The settings of one of a sweep's trainings, with the sweep's name for it, its folder, seed and logging."""
     logging = {**_plain(config.logging), "group": config.name, **settings.get("logging", {})}
+    # name, folder and logging are the sweep's and come last; a seed may be the run's own, as in a grid over seeds
     return {"seed": config.seed, **settings, "name": name, **fixed, "logging": logging}
 
 
@@ -211,7 +219,9 @@ def _plain(config: Any) -> dict[str, Any]:
 
 def _blocked(task: Task, tasks: list[Task]) -> bool:
     """Whether a task has to be left out because of what did not finish."""
+    # failed, left out or still to come: as things stand when it is this task's turn
     unfinished = [other.name for other in tasks if other.state != FINISHED]
+    # a comparison of some runs would look like that of all
     if task.verb == "compare":
         return any(name.startswith(("prepare/", "evaluate/")) for name in unfinished)
     if task.name.startswith("prepare/"):
@@ -221,7 +231,8 @@ def _blocked(task: Task, tasks: list[Task]) -> bool:
 
 
 def _run_task(task: Task, manifest: Manifest, folder: Path) -> None:
-    config_file = folder / "tasks" / f"{task.name.replace('/', '-')}.yaml"
+    config_file = task.file_in(folder)
+    # a file, since ranks that Lightning starts read the configuration by the command line
     write_text(task.config, config_file)
     child = multiprocessing.get_context(START_METHOD).Process(  # type: ignore[attr-defined]
         target=_work, args=(task.verb, config_file)
@@ -240,6 +251,7 @@ def _run_task(task: Task, manifest: Manifest, folder: Path) -> None:
     finally:
         if child.pid is not None:
             child.join(SECONDS_TO_CLOSE)
+            # nothing to a child that has ended; after Ctrl-C, the end of one that did not stop by itself
             child.terminate()
 
 

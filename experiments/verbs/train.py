@@ -130,6 +130,7 @@ def find_start(config: ExperimentConfig, module: Backbone, *, resume: bool, main
     goes_on = resume and last.is_file()
     base = config.model.checkpoint
     frozen = frozen_fingerprint(module.network) if base is not None else None
+    # checkpoints hold no frozen weights, so these have to be the same as then
     if goes_on and base is not None:
         check_base(folder, module, base)
     if goes_on and main:
@@ -189,7 +190,7 @@ def former_made_by(folder: Path) -> str | None:
     saved: Any = OmegaConf.load(path)
     if not holds_former_keys(saved):
         return None
-    # that it is this run's configuration, those keys aside, the folder was checked for
+    # the folder was checked to be of this configuration, those keys aside; older hashes are of the text in their order
     saved.logging = asdict(LoggingConfig())
     return hashlib.sha256(OmegaConf.to_yaml(saved).encode()).hexdigest()[:16]
 
@@ -223,6 +224,7 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
         KeyboardInterrupt: on Ctrl-C.
     """
     try:
+        # weights_only: a pickled object in a checkpoint could run code
         trainer.fit(module, datamodule, ckpt_path=last, weights_only=True)
     except SystemExit:
         raise KeyboardInterrupt from None  # how Lightning ends on Ctrl-C
@@ -235,6 +237,7 @@ def finish_logging(loggers: Iterable[Any]) -> None:
     from lightning.pytorch.loggers import WandbLogger
 
     for logger in loggers:
+        # `logger.experiment` would start a run where none is open
         if isinstance(logger, WandbLogger) and logger._experiment is not None:
             logger.experiment.finish()
 
@@ -277,6 +280,7 @@ def build_strategy(settings: TrainerConfig) -> Any:
 
     # One file that any number of ranks can resume from and that is replaced as a whole.
     # The others wait for rank 0 to write it, which takes a while where it holds 100 GB.
+    # FSDP2; Lightning's FSDPStrategy is FSDP1
     return ModelParallelStrategy(
         data_parallel_size=world_size,
         tensor_parallel_size=1,
@@ -287,6 +291,7 @@ def build_strategy(settings: TrainerConfig) -> Any:
 
 def last_wandb_run(folder: Path) -> str | None:
     """The id of the W&B run that a run's folder records already, for a resumed run to go on in."""
+    # names begin with the time of their start, behind "offline-" where W&B was offline
     recorded = sorted((folder / "wandb").glob("*run-*_*-*"), key=lambda path: path.name.removeprefix("offline-"))
     return recorded[-1].name.rsplit("-", 1)[-1] if recorded else None
 
@@ -321,10 +326,12 @@ def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None 
         num_nodes=settings.num_nodes,
         strategy=build_strategy(settings),
         precision=settings.precision,  # type: ignore[arg-type]
+        # of two bounds Lightning takes the one that comes first; max_steps overrules max_epochs
         max_epochs=-1 if settings.max_steps > 0 else settings.max_epochs,
         max_steps=settings.max_steps if settings.max_steps > 0 else -1,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=config.optim.gradient_clip or None,
+        # None: the interval counts on across epochs. It counts batches, the setting optimiser steps.
         check_val_every_n_epoch=None if validate else 1,
         val_check_interval=validate * settings.accumulate if validate else 1.0,
         num_sanity_val_steps=0,
@@ -333,6 +340,7 @@ def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None 
         logger=[MetricLog(folder / "logs" / METRICS_FILE), *([wandb] if wandb else [])],
         callbacks=callbacks,
         plugins=[WholeFiles()],
+        # the data module shares out its batches itself; a sampler would share them out once more
         use_distributed_sampler=False,
         # sharded parameters that were gathered in inference mode cannot be trained afterwards
         inference_mode=False,
