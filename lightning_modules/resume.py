@@ -128,8 +128,13 @@ def settle_progress(progress: dict[str, Any], *, begun: int, batches_in_epoch: f
             counts.update(dict.fromkeys(counts, 0))
 
 
-def check_resumable(path: Path, module: AlignmentModule, made_by: str = "") -> int:
+def check_resumable(path: Path, module: AlignmentModule, *made_by: str) -> int:
     """Refuses a checkpoint that training cannot go on from, before anything is changed; runs nothing that is in it.
+
+    Args:
+        path: of the file.
+        module: what is to be trained.
+        made_by: whose checkpoints it may be, see `LastCheckpoint`.
 
     Returns:
         The optimiser steps made so far.
@@ -141,7 +146,7 @@ def check_resumable(path: Path, module: AlignmentModule, made_by: str = "") -> i
     try:
         checkpoint = _read_checked(path)
         check_fit(checkpoint, module)
-        if checkpoint.get("made_by", "") != made_by:
+        if checkpoint.get("made_by", "") not in (made_by or ("",)):
             raise ValueError("is the checkpoint of a run with another configuration")
         return int(checkpoint.get("global_step", 0))
     except ValueError as error:

@@ -355,7 +355,9 @@ def torchrun(words: list[str]) -> int:
     return subprocess.run([sys.executable, *launcher, *words], cwd=ROOT, env=environment).returncode
 
 
-def test_a_run_that_was_begun_when_all_backbones_keys_were_written_goes_on(interrupted: Path, tables: Path) -> None:
+def test_a_run_that_was_begun_when_all_backbones_keys_were_written_goes_on(
+    interrupted: Path, tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = train_words(tables, interrupted, "trainer.max_steps=2", "trainer.checkpoint_every=1")
     saved = interrupted / "config.yaml"
     older = saved.read_text().replace("\nmodel:\n", "\nmodel:\n  activation: null\n  ce_clip:\n    imc_weight: 0.3\n")
@@ -367,8 +369,17 @@ def test_a_run_that_was_begun_when_all_backbones_keys_were_written_goes_on(inter
     checkpoint = torch.load(last, weights_only=True)
     assert made_by != checkpoint["made_by"]
     torch.save({**checkpoint, "made_by": made_by}, last)
-    assert main([*words, "--resume"]) == 0
+    # killed after the new config.yaml, and before a checkpoint of its own
+    monkeypatch.setattr("experiments.verbs.train.fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main([*words, "--resume"]) == 130
     assert "activation" not in saved.read_text()
+    assert torch.load(last, weights_only=True)["made_by"] == made_by
+    monkeypatch.undo()
+    assert main([*words, "--resume"]) == 0
+    (interrupted / "weights.safetensors").unlink()
+    # by then it has one of its own
+    torch.save(checkpoint, last)
+    assert main([*words, "--resume"]) == 0
     assert (interrupted / "weights.safetensors").is_file()
 
 

@@ -7,24 +7,20 @@ and at the end `processor/` and `weights.safetensors`.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
 from experiments.build import build_datamodule, build_module
-from experiments.config.load import to_yaml
-from experiments.config.model_schemas import holds_former_keys
 from experiments.config.schemas import ExperimentConfig
-from experiments.config.trainer_schemas import LoggingConfig, TrainerConfig
+from experiments.config.trainer_schemas import TrainerConfig
 from experiments.runs.devices import resolve_device
-from experiments.runs.outputs import CONFIG_FILE, METRICS_FILE, OutputFolder
+from experiments.runs.made_by import former_made_by, made_by, note_former
+from experiments.runs.outputs import METRICS_FILE, OutputFolder
 from experiments.runs.progress import is_terminal, say
 from experiments.runs.ranks import check_launched, end_ranks, is_main_process
 from experiments.runs.tracking import wandb_logger
@@ -47,10 +43,12 @@ class Start:
     Attributes:
         last: The checkpoint that it goes on from; None where it begins at step 0.
         frozen: Fingerprint of the published weights that stay as they are; None where no checkpoint was published.
+        former: What `last` says of who made it, where an older version may have; see `former_made_by`.
     """
 
     last: Path | None
     frozen: str | None
+    former: str | None = None
 
 
 def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -133,11 +131,14 @@ def find_start(config: ExperimentConfig, module: Backbone, *, resume: bool, main
     # checkpoints hold no frozen weights, so these have to be the same as then
     if goes_on and base is not None:
         check_base(folder, module, base)
+    former = former_made_by(folder) if goes_on and main else None
     if goes_on and main:
-        say(f"{folder} goes on from step {check_last(last, module, former_made_by(folder) or made_by(config))}.")
+        # either one: a run that an older version began may have written a checkpoint since
+        marks = [made_by(config), *([former] if former else [])]
+        say(f"{folder} goes on from step {check_last(last, module, *marks)}.")
     elif resume and main and folder.exists():
         say(f"{folder} has no checkpoint yet; it starts from step 0.")
-    return Start(last if goes_on else None, frozen)
+    return Start(last if goes_on else None, frozen, former)
 
 
 def make_trainer(config: ExperimentConfig, wandb_run: str | None) -> L.Trainer:
@@ -161,6 +162,9 @@ def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: Backb
     from experiments.report.trainable import trainable_table
     from lightning_modules.scoring import BASE_FILE
 
+    # before `claim` writes a configuration from which it cannot be told
+    if start.former is not None:
+        note_former(output.path, start.former)
     folder = output.claim()
     remove_partial(folder)
     if start.frozen is not None:
@@ -176,26 +180,7 @@ def say_end(config: ExperimentConfig, module: Backbone) -> None:
     say(f"Trained {config.name}: {Path(config.output_dir) / WEIGHTS_FILE}")
 
 
-def made_by(config: ExperimentConfig) -> str:
-    """A hash of the configuration, `logging` aside: a checkpoint of another one is not gone on from."""
-    settings = to_yaml(replace(config, logging=LoggingConfig()))
-    return hashlib.sha256(settings.encode()).hexdigest()[:16]
-
-
-def former_made_by(folder: Path) -> str | None:
-    """`made_by` of a run whose configuration named every backbone's keys, as older ones do; None of any other."""
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        return None
-    saved: Any = OmegaConf.load(path)
-    if not holds_former_keys(saved):
-        return None
-    # the folder was checked to be of this configuration, those keys aside; older hashes are of the text in their order
-    saved.logging = asdict(LoggingConfig())
-    return hashlib.sha256(OmegaConf.to_yaml(saved).encode()).hexdigest()[:16]
-
-
-def check_last(last: Path, module: Backbone, made_by: str) -> int:
+def check_last(last: Path, module: Backbone, *made_by: str) -> int:
     """Refuses a checkpoint that training cannot go on from, before anything is written; returns its step.
 
     Raises:
@@ -204,7 +189,7 @@ def check_last(last: Path, module: Backbone, made_by: str) -> int:
     from lightning_modules import check_resumable
 
     try:
-        return check_resumable(last, module, made_by)
+        return check_resumable(last, module, *made_by)
     except ValueError as error:
         raise InputError(str(error)) from error
 

@@ -1,0 +1,49 @@
+"""Whose a checkpoint is: a hash of the configuration that made it, by which another one's is not gone on from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from experiments.config.load import to_yaml
+from experiments.config.model_schemas import holds_former_keys
+from experiments.config.schemas import ExperimentConfig
+from experiments.config.trainer_schemas import LoggingConfig
+from experiments.runs.outputs import CONFIG_FILE
+from negatives.tables import write_text
+
+NOTE = "checkpoints/former_made_by"
+"""In a run's folder: the hash in a checkpoint of an older version, once `config.yaml` no longer tells it."""
+
+
+def made_by(config: ExperimentConfig) -> str:
+    """A hash of the configuration, `logging` aside: a checkpoint of another one is not gone on from."""
+    return _hash(to_yaml(replace(config, logging=LoggingConfig())))
+
+
+def former_made_by(folder: Path) -> str | None:
+    """`made_by` of a run whose configuration named every backbone's keys, as older ones do; None of any other."""
+    if (folder / NOTE).is_file():
+        return (folder / NOTE).read_text(encoding="utf-8")
+    try:
+        saved: Any = OmegaConf.load(folder / CONFIG_FILE)
+        if not holds_former_keys(saved):
+            return None
+    except Exception:  # no file, or one that says nothing: `OutputFolder` lets a run go on beside it too
+        return None
+    # the folder was checked to be of this configuration, those keys aside; older hashes are of the text in their order
+    saved.logging = asdict(LoggingConfig())
+    return _hash(OmegaConf.to_yaml(saved))
+
+
+def note_former(folder: Path, former: str) -> None:
+    """Keeps `former_made_by` for the time between a new `config.yaml` and the first new checkpoint."""
+    write_text(former, folder / NOTE)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
