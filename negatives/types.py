@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from negatives.checks import is_one_span, keeps_caption_words, keeps_content_words
-from negatives.tables.captions import is_type_name
+from negatives.tables.captions import TYPE_NAME_RULE, is_type_name
 from negatives.tables.files import InputError, quoted, unknown_name
 
 REPLACE, SWAP, ADD, OTHER = "replace", "swap", "add", "other"
@@ -46,10 +46,7 @@ class NegativeType:
     def __post_init__(self) -> None:
         # ValueError, not InputError: a row is code, and a mistake in it is no bad input
         if not is_type_name(self.name):
-            raise ValueError(
-                "A negative type must have a name without white space that is not all or mean, got "
-                f"{quoted(self.name)}."
-            )
+            raise ValueError(f"The name of a negative type must be {TYPE_NAME_RULE}, got {quoted(self.name)}.")
         if self.family not in FAMILIES:
             raise ValueError(unknown_name(f"The family of {self.name}", self.family, FAMILIES))
 

@@ -125,7 +125,12 @@ def test_what_a_benchmark_needs_is_asked_for_by_key(name: str, missing: list[str
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"type": "mean"}, "must be a name without white space and /, and not 'mean', got 'mean'"),
+        (
+            {"type": "mean"},
+            "must be a name without white space and /, such as replace_obj, and not all or mean, got 'm",
+        ),
+        ({"type": "all"}, "got 'all'"),
+        ({"type": "a/b"}, "got 'a/b'"),
         ({"type": "two words"}, "got 'two words'"),
         ({"type": ""}, "got ''"),
         ({"type": None}, "got None"),

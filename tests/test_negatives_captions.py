@@ -141,6 +141,7 @@ def test_bad_rows_of_parquet_are_named_by_row(tmp_path: Path) -> None:
         ([NEGATIVE, NEGATIVE | {"negative_id": "n1", "caption_id": "9_9"}], ["1 of its 2 rows", "'9_9'", "line 2"]),
         ([NEGATIVE, NEGATIVE], ["`negative_id`", "'n0'", "line 1 and line 2", "rename its id"]),
         ([NEGATIVE | {"negative_type": "flip it"}], ["without white space", "'flip it'", "line 1", "Rename it"]),
+        ([NEGATIVE | {"negative_type": "flip/it"}], ["without white space and /", "'flip/it'", "line 1", "Rename it"]),
         ([NEGATIVE, NEGATIVE | {"negative_id": "n1", "negative_type": "mean"}], ["not all or mean", "line 2"]),
         ([NEGATIVE | {"caption": " "}], ["`caption`", "' '", "line 1", "remove the row"]),
         ([{k: v for k, v in NEGATIVE.items() if k != "model"}], ["column `model`", "line 1", "Add or rename"]),

@@ -45,7 +45,7 @@ def test_a_row_says_the_family_whatever_the_name(monkeypatch: pytest.MonkeyPatch
     assert [draw_family(name) for name in ("shuffle", "swap_in")] == ["swap", "other"]
 
 
-@pytest.mark.parametrize("name", ["", " ", "swap obj", "mean", "all", "swap_obj\n"])
+@pytest.mark.parametrize("name", ["", " ", "swap obj", "mean", "all", "swap_obj\n", "swap/obj"])
 def test_a_row_needs_a_name_that_tables_can_hold(name: str) -> None:
     with pytest.raises(ValueError, match="without white space"):
         NegativeType(name, "swap", lambda *_: True, "wrong")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -12,10 +11,7 @@ import pyarrow.compute as pc
 from datamodules.benchmarks.pairs import Pairs
 from datamodules.benchmarks.table import find_benchmark
 from datamodules.sources.images import check_images, image_path
-from negatives.tables import InputError, StrPath, quoted, read_captions
-
-MEAN = "mean"
-"""No type's name: tables of metrics have the mean over all types under it."""
+from negatives.tables import TYPE_NAME_RULE, InputError, StrPath, is_type_name, quoted, read_captions
 
 
 def read_benchmark(
@@ -79,13 +75,9 @@ def check_pairs(pairs: Pairs, source: str) -> None:
     for caption_id in pairs.negatives["caption_id"].to_pylist():
         if caption_id not in known:
             raise InputError(f"{source}: a negative must name its caption, got {quoted(caption_id)}, which is none.")
-    # a type is a part of metric keys (val/TYPE/accuracy)
     for negative_type in pc.unique(pairs.negatives["negative_type"]).to_pylist():
-        if not isinstance(negative_type, str) or negative_type == MEAN or not re.fullmatch(r"[^\s/]+", negative_type):
-            raise InputError(
-                f"{source}: a negative type must be a name without white space and /, and not {MEAN!r}, got "
-                f"{quoted(negative_type)}."
-            )
+        if not isinstance(negative_type, str) or not is_type_name(negative_type):
+            raise InputError(f"{source}: a negative type must be {TYPE_NAME_RULE}, got {quoted(negative_type)}.")
 
 
 def with_images(pairs: Pairs, source: str) -> Pairs:

@@ -1,5 +1,7 @@
 from .captions import CAPTION_COLUMNS as CAPTION_COLUMNS
 from .captions import NEGATIVE_COLUMNS as NEGATIVE_COLUMNS
+from .captions import TYPE_NAME_RULE as TYPE_NAME_RULE
+from .captions import is_type_name as is_type_name
 from .captions import pair_table as pair_table
 from .captions import read_captions as read_captions
 from .captions import read_negatives as read_negatives

@@ -22,6 +22,7 @@ from negatives.tables.files import (
 __all__ = [
     "CAPTION_COLUMNS",
     "NEGATIVE_COLUMNS",
+    "TYPE_NAME_RULE",
     "InputError",
     "is_type_name",
     "pair_table",
@@ -41,6 +42,7 @@ CAPTION_COLUMNS = ("image_id", "image", "caption_id", "caption")
 PROVENANCE_COLUMNS = ("generator", "model", "prompt_version")
 NEGATIVE_COLUMNS = ("caption_id", "negative_id", "caption", "negative_type", *PROVENANCE_COLUMNS)
 TOTALS = ("all", "mean")  # what reports call the numbers over all types
+TYPE_NAME_RULE = "a name without white space and /, such as replace_obj, and not all or mean"
 
 
 def read_captions(path: StrPath) -> pa.Table:
@@ -83,8 +85,8 @@ def read_negatives(path: StrPath, captions: pa.Table) -> pa.Table:
     for row, negative_type in enumerate(strings(table, "negative_type")):
         if not is_type_name(negative_type):
             raise InputError(
-                "`negative_type` must be a name without white space, such as replace_obj, and not all or mean, got "
-                f"{quoted(negative_type)} ({path}, {places(row)}). Rename it."
+                f"`negative_type` must be {TYPE_NAME_RULE}, got {quoted(negative_type)} ({path}, {places(row)}). "
+                "Rename it."
             )
     known = set(strings(captions, "caption_id"))
     rows = zip(strings(table, "caption_id"), _valid(table), strict=True)
@@ -101,12 +103,13 @@ def read_negatives(path: StrPath, captions: pa.Table) -> pa.Table:
 
 
 def is_type_name(name: str) -> bool:
-    """Whether a negative type may be called so: without white space, and not as reports call what is over all types.
+    """Whether a negative type may be called so (`TYPE_NAME_RULE`): reports call what is over all types all and mean.
 
-    >>> is_type_name("counting-hard"), is_type_name("swap obj"), is_type_name("all")
-    (True, False, False)
+    >>> is_type_name("counting-hard"), is_type_name("swap obj"), is_type_name("swap/obj"), is_type_name("all")
+    (True, False, False, False)
     """
-    return name.split() == [name] and name not in TOTALS
+    # a type is a part of metric keys, `val/TYPE/accuracy`
+    return name.split() == [name] and "/" not in name and name not in TOTALS
 
 
 def text_table(captions: pa.Table, negatives: pa.Table) -> pa.Table:
