@@ -103,6 +103,20 @@ def test_a_new_benchmark_is_audited_without_images(drawings: Path, tmp_path: Pat
     assert (part["positives"], part["negatives"]) == (8, 8)
 
 
+def test_a_new_benchmark_in_two_files_is_audited_by_the_inputs_of_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = "datamodules.benchmarks.own_tables.read_pairs"
+    monkeypatch.setitem(BENCHMARKS, "two_files", Benchmark(reader, ("captions", "negatives")))
+    captions, negatives = tiny_tables(tmp_path / "scenes")
+    words = ["format=two_files", f"captions={captions}", f"negatives={negatives}", f"output_dir={tmp_path / 'audit'}"]
+    words += ["judge.folds=3", "judge.judges=[word]", "bootstrap=20", "logging.wandb=disabled"]
+    assert main(["audit", *words]) == 0
+    page = (tmp_path / "audit/index.html").read_text(encoding="utf-8")
+    assert str(captions) in page
+    assert str(negatives) in page
+
+
 def test_a_format_that_is_no_benchmark_is_refused_with_the_nearest(drawings: Path) -> None:
     with pytest.raises(ConfigError, match=r"`format` must be one of tables, .*, drawings, got 'drawing'"):
         load_mapping(PairsConfig, {"format": "drawing"}, "here")

@@ -87,7 +87,7 @@ def read_audited(config: AuditConfig) -> Tables:
     Raises:
         InputError: unusable tables or annotations.
     """
-    from datamodules.benchmarks import read_benchmark
+    from datamodules.benchmarks import BENCHMARKS, read_benchmark
 
     left_out = 0
     if config.format == "tables":
@@ -98,7 +98,8 @@ def read_audited(config: AuditConfig) -> Tables:
             captions = with_paraphrases(captions, config.paraphrases)
         negatives = read_negatives(config.negatives, captions)
     else:
-        pairs = read_benchmark(config.format, annotations=config.annotations, texts_only=True)
+        given = {key: getattr(config, key) for key in BENCHMARKS[config.format].inputs}
+        pairs = read_benchmark(config.format, **given, texts_only=True)
         # a benchmark has no paraphrases, and its images are not needed
         captions, negatives, left_out = pairs.captions, pairs.negatives, pairs.left_out
     harmonised = config.harmonise
@@ -149,11 +150,12 @@ def _kept(text_pairs: TextPairs, path: Path, texts: pa.Table, pairs: pa.Table) -
 
 
 def _write_page(config: AuditConfig, tables: Tables, audits: Mapping[str, Audit], path: Path) -> None:
+    from datamodules.benchmarks import BENCHMARKS
     from experiments.report.audit_page import AuditPage, render_audit_page
 
-    read = (config.captions, config.negatives, config.paraphrases)
-    sources = [name for name in read if name is not None] if config.format == "tables" else [str(config.annotations)]
-    sources += [] if config.verdicts is None else [config.verdicts]
+    benchmark = BENCHMARKS[config.format]
+    beside = ("verdicts",) if benchmark.published else ("paraphrases", "verdicts")
+    sources = [name for key in (*benchmark.inputs, *beside) if (name := getattr(config, key)) is not None]
     page = AuditPage(sources=sources, harmonised=tables.harmonised, left_out=tables.left_out, parts=audits)
     write_text(render_audit_page(page), path)
 
