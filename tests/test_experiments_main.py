@@ -242,6 +242,9 @@ def test_resume_needs_the_same_configuration_but_for_logging(tmp_path: Path) -> 
     assert output(run, resume=True, logging={"wandb": "online"})
     with pytest.raises(InputError, match=r"another `lr`.*--overwrite"):
         output(run, resume=True, lr=0.2)
+    (run / "config.yaml").write_text("- no configuration\n")
+    with pytest.raises(InputError, match="start anew with --overwrite"):
+        output(run, resume=True)
 
 
 def test_provenance_names_versions_and_never_fails_without_git(tmp_path: Path) -> None:

@@ -18,7 +18,14 @@ from omegaconf.errors import InterpolationToMissingValueError, KeyValidationErro
 
 from experiments.config.help import describe
 from experiments.config.layers import COMMAND_LINE, ConfigError, Layers, find_yaml, nested, read_chain, read_yaml
-from experiments.config.model_schemas import SECTION, choose_model, drop_former_keys, has_model, is_known_somewhere
+from experiments.config.model_schemas import (
+    SECTION,
+    choose_model,
+    drop_former_keys,
+    has_model,
+    is_known_somewhere,
+    owners,
+)
 from lightning_modules import (
     did_you_mean,
     faults_between_keys,
@@ -248,9 +255,12 @@ class _Check:
         # the first fault of a key counts: later ones may follow from it
         self.faults.setdefault(place, f"`{'.'.join(place)}` {rule}{got}{near} ({origin})")
 
-    def _unknown(self, schema: type, key: str, place: Place) -> str:
-        """What is wrong with an unknown key: it is like one beside it, or is one of another section."""
+    def _unknown(self, schema: Any, key: str, place: Place) -> str:
+        """What is wrong with an unknown key: it is another backbone's, near one beside it, or another section's."""
         rule = unknown_key(schema, key, "".join(f"{name}." for name in place))
+        if place == (SECTION,) and rule.startswith("is no known key") and (others := owners(key)):
+            remedy = "leave it out, or set it to null where a base has it"
+            return f"belongs to {' and '.join(others)}, and `{SECTION}.backbone` is {schema.backbone}: {remedy}"
         # NAME and N in a name stand for any key: such a name cannot be typed as it is
         elsewhere = [k.name for k in describe(self.defaults) if k.name.endswith(f".{key}") and k.name.islower()]
         if elsewhere and rule.startswith("is no known key, the keys here"):

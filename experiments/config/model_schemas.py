@@ -46,7 +46,8 @@ def choose_model(default: ModelSettings, tree: Mapping[str, Any]) -> tuple[Model
 
 def drop_former_keys(tree: dict[str, Any]) -> None:
     """Takes out of a saved configuration what older runs wrote of other backbones and losses, in place."""
-    if isinstance(section := tree.get(SECTION), Mapping):
+    # the file may hold anything by now
+    if isinstance(tree, Mapping) and isinstance(section := tree.get(SECTION), Mapping):
         tree[SECTION] = without_former_keys(section)
 
 
@@ -58,7 +59,12 @@ def holds_former_keys(saved: DictConfig) -> bool:
 
 def is_known_somewhere(key: str) -> bool:
     """Whether some backbone or loss has this key in the section of a scorer; imports all of their files."""
-    return any(key in field_types(type(settings)) for _, settings in variants())
+    return bool(owners(key))
+
+
+def owners(key: str) -> list[str]:
+    """The backbones that have this key in the section of a scorer, with some loss; imports all of their files."""
+    return list(dict.fromkeys(each.backbone for _, each in variants() if key in field_types(type(each))))
 
 
 def variants() -> Iterator[tuple[str, ModelSettings]]:
