@@ -83,9 +83,7 @@ def _own_keys(section: str) -> Iterator[Key]:
 
 
 def _walk(config: Any, prefix: str) -> Iterator[Key]:
-    # a field that a subclass declares again has the docstring of the subclass
-    bases = [base for base in reversed(type(config).__mro__) if dataclasses.is_dataclass(base)]
-    hints, docs = field_types(type(config)), {name: doc for base in bases for name, doc in _docstrings(base).items()}
+    hints, docs = field_types(type(config)), _docstrings(type(config))
     for field in dataclasses.fields(config):
         name, value, hint = prefix + field.name, getattr(config, field.name), hints[field.name]
         inner, _ = strip_optional(hint)
@@ -116,6 +114,7 @@ def _default(value: Any) -> str:
 def _docstrings(schema: type) -> dict[str, str]:
     """Field -> the docstring written under it, in the class or in one that it extends."""
     docs: dict[str, str] = {}
+    # bases first: a field that a subclass declares again has the docstring of the subclass
     for base in reversed(schema.__mro__):
         # a class that was made while reading has no source, and adds no docstring
         if dataclasses.is_dataclass(base) and "<locals>" not in base.__qualname__:
