@@ -6,6 +6,7 @@ checkpoint after each two, `itm evaluate`, `itm score`.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 from pathlib import Path
@@ -65,6 +66,16 @@ def test_a_run_is_scored_evaluated_and_exported(former: Path) -> None:
     assert main(words) == 0
     assert Path("new_evaluation/metrics.csv").read_text() == Path("run/evaluation/metrics.csv").read_text()
     assert main(["export", "run", "output_dir=exported"]) == 0
+
+
+def test_scores_that_were_begun_go_on(former: Path) -> None:
+    table, scorer = Path("scores/scores.parquet"), Path("scores/scorer.json")
+    stored = stored_logits(former)
+    table.unlink()
+    now = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
+    write_text(json.dumps(json.loads(scorer.read_text()) | now), scorer)
+    assert main([*command("scores"), "--resume"]) == 0
+    assert pq.read_table(table)["logit"].to_pylist() == pytest.approx([*stored.values()], abs=TOLERANCE)
 
 
 def test_evaluated_runs_are_compared(former: Path) -> None:

@@ -141,7 +141,7 @@ def test_the_loss_of_packed_captions_has_the_gradients_of_single_pairs(
     backbone: TinyBackbone, module: AlignmentModule
 ) -> None:
     if not backbone.sums_over_pairs:
-        pytest.skip("a contrastive loss has no pairs to be split into; tests/test_lightning_modules_contrastive.py")
+        pytest.skip("a contrastive loss has no pairs to be split into; tests/test_lightning_modules_itc.py")
 
     def losses(batches: list[list[ImageTextRow]]) -> Iterator[torch.Tensor]:
         for rows in batches:

@@ -22,7 +22,7 @@ from experiments.runs.devices import resolve_device
 from experiments.runs.fingerprint import file_hash, fingerprint
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
-from lightning_modules.backbones import ModelSettings, model_settings
+from lightning_modules.backbones import ModelSettings, model_settings, without_former_keys
 from negatives.tables import InputError, read_captions, write_json, write_table
 
 SCORES_FILE, SCORER_FILE = "scores.parquet", "scorer.json"
@@ -105,6 +105,8 @@ def _check_same(file: Path, made_from: dict[str, str]) -> None:
     if not file.is_file():
         return
     before = json.loads(file.read_text(encoding="utf-8"))
+    # older versions wrote the keys of every backbone and loss
+    before["model"] = json.dumps(without_former_keys(json.loads(before.get("model", "{}"))), sort_keys=True)
     if different := sorted(key for key in made_from if made_from[key] != before.get(key)):
         raise InputError(f"{file.parent} holds scores made from another {', '.join(different)}; use --overwrite.")
 
