@@ -130,24 +130,25 @@ def test_the_tolerance_decides_on_either_side() -> None:
     assert not certified(text_pairs, filtered, PROBES[:1], tolerance=distance - 1e-6).balanced
 
 
-def test_the_transformer_has_a_tolerance_of_its_own_and_is_not_stacked() -> None:
+@pytest.mark.parametrize("name", ["transformer", "another"])
+def test_a_slow_judge_has_a_tolerance_of_its_own_and_is_not_stacked(name: str) -> None:
     text_pairs = text_pairs_of(with_giveaway(100, 0.2, 0.6))
-    stand_in = replace(word_judge(1), name="transformer")
+    stand_in = replace(word_judge(1), name=name, threads=False)
     found = certified(
         text_pairs, keeping(text_pairs), [stand_in, surface_judge()], transformer_tolerance=0.5, tolerance=0.5
     )
     assert found.balanced
-    assert {one.judge for one in found.estimates} == {"transformer", "surface"}
+    assert {one.judge for one in found.estimates} == {name, "surface"}
     found = certified(
         text_pairs, keeping(text_pairs), [stand_in, surface_judge()], transformer_tolerance=0.01, tolerance=0.5
     )
-    assert [miss.split(" is ")[0] for miss in found.misses] == ["auc of the transformer probe"]
+    assert [miss.split(" is ")[0] for miss in found.misses] == [f"auc of the {name} probe"]
     assert found.misses[0].endswith("not 0.5 +- 0.01")
 
 
 def test_the_stack_says_the_same_with_and_without_a_transformer_beside_it() -> None:
     text_pairs = text_pairs_of(with_giveaway(60, 0.2, 0.6))
-    stand_in = replace(word_judge(2), name="transformer")
+    stand_in = replace(word_judge(2), name="transformer", threads=False)
     alone, beside = (
         [one for one in certified(text_pairs, keeping(text_pairs), probes).estimates if one.judge == "stacked"]
         for probes in (PROBES, [stand_in, *PROBES])

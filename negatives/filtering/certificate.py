@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,8 +17,6 @@ from negatives.judging.bias_metrics import ALL, Estimate, auc, estimates, fits, 
 from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs
 from negatives.tables.files import InputError, finite
-
-TRANSFORMER = "transformer"
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def certificate_fits(probes: int, plan: CertificatePlan) -> int:
 def certify(panel: Panel, filtered: Filtered, plan: CertificatePlan, *, seed: int = 0) -> Certificate:
     """Fits probes on what was kept, and on a random subset of the same size.
 
-    Every probe, and all but the transformer together ("stacked"), must be at 0.5 give or take the tolerance, over all
+    Every probe, and all that fit in threads together ("stacked"), must be at 0.5 give or take the tolerance, over all
     negatives, in the bias metrics that the filter's unit promises (`plan.UNITS`). Below is a miss too, and so is too
     little to fit probes on.
 
@@ -95,7 +93,8 @@ def certify(panel: Panel, filtered: Filtered, plan: CertificatePlan, *, seed: in
         control = _measure(drawn, [f"control {seed}"], plan.bootstrap, bootstrap_seed)
     except InputError as error:  # too little is left to measure: a miss, and no reason to lose the verdicts
         misses.append(f"What was kept cannot be probed. {error}")
-    misses += _misses(found, filtered.unit, plan)
+    slow = {judge.name for judge in panel.judges if not judge.threads}
+    misses += _misses(found, filtered.unit, plan, slow)
     return Certificate(
         unit=filtered.unit,
         balanced=not misses,
@@ -109,17 +108,17 @@ def certify(panel: Panel, filtered: Filtered, plan: CertificatePlan, *, seed: in
 
 def _measure(panel: Panel, fold_seeds: Sequence[str], bootstrap: int, seed: str) -> list[Estimate]:
     """What the probes reach on a panel's texts, as means over fold seeds."""
-    # a judge that is combined takes K (K - 1) / 2 fits instead of K, and each of the transformer's is a training run
-    stacked = [judge.name for judge in panel.judges if judge.name != TRANSFORMER]
+    # a judge that is combined takes K (K - 1) / 2 fits instead of K, and each of a slow judge's is a training run
+    stacked = [judge.name for judge in panel.judges if judge.threads]
     probed = [probe(panel, seed=name, stacked=stacked) for name in fold_seeds]
     return estimates(panel.text_pairs, *probed, bootstrap=bootstrap, seed=seed)
 
 
-def _misses(found: Sequence[Estimate], unit: str, plan: CertificatePlan) -> list[str]:
+def _misses(found: Sequence[Estimate], unit: str, plan: CertificatePlan, slow: Collection[str]) -> list[str]:
     """One line for each probe that is not at 0.5 over all negatives, and for each bias metric without a value."""
     misses = []
     for one in found:
-        allowed = plan.transformer_tolerance if one.judge == TRANSFORMER else plan.tolerance
+        allowed = plan.transformer_tolerance if one.judge in slow else plan.tolerance
         # `not ... <=`: NaN is a miss. 1e-12: 0.52 - 0.5 is 0.020000000000000018
         if one.negative_type == ALL and one.metric in UNITS[unit] and not abs(one.value - 0.5) <= allowed + 1e-12:
             misses.append(f"{one.metric} of the {one.judge} probe is {one.value:.3f}, not 0.5 +- {allowed:g}")
