@@ -77,7 +77,7 @@ class CertificatePlan:
     tolerance: float = field(default=0.02, metadata={"above": 0.0, "max": 0.5})
     """Every probe has to be at 0.5, give or take this. Below is a miss too: an over-corrected set is not balanced."""
     transformer_tolerance: float = field(default=0.03, metadata={"above": 0.0, "max": 0.5})
-    """The same for the transformer probe, whose estimates vary more."""
+    """The same for a slow probe, the transformer, whose estimates vary more."""
     seeds: int = field(default=3, metadata={"min": 1})
     """Fold seeds that each probe's estimate is the mean of."""
     # probes are combined, which takes three folds: one to score, one to combine for, one to learn from

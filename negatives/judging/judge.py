@@ -25,7 +25,8 @@ class Judge(Protocol):
 
     @property
     def threads(self) -> bool:
-        """Whether several fits may run at a time, each in a thread."""
+        """Whether several fits may run at a time, each in a thread. A judge that may not counts as slow: it takes no part
+        in the filter's search and in a certificate's stack, and a certificate gives it a tolerance of its own."""
 
     def encode(self, texts: Sequence[str]) -> Any:
         """What `fit` and `fit_pairs` take for the texts, one row for each; sees no label.
