@@ -19,17 +19,34 @@ from lightning_modules.backbones.blip2_itm import Blip2ItmModule
 from lightning_modules.backbones.blip2_network import clean_words
 from lightning_modules.losses.global_batch import identity_hashes, rank_share
 from lightning_modules.losses.itc_itm import (
+    ItcItmLoss,
     ItcItmSettings,
     draw_negatives,
     max_similarity,
     soft_target_itc_loss,
     uniform_numbers,
 )
+from lightning_modules.losses.table import LOSSES
 from tests.launch import run_on_two_ranks
 from tests.tiny import CAPTIONS, row
 from tests.tiny_blip2 import tiny_blip2_module
 
 SMOOTHING, TEMPERATURE = 0.1, 0.07
+
+
+class OfLogits(ItcItmLoss):
+    """A loss that only reuses the class of the contrast: it reads what the matching head says of the given captions."""
+
+    reads = "itm_logits"
+
+
+def test_what_a_loss_reads_decides_what_blip2_computes_not_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOSSES, "of_logits", f"{__name__}.OfLogits")
+    module = tiny_blip2_module(loss="of_logits")
+    inputs = module.loss_inputs(module.collator()([row(0, CAPTIONS[:2]), row(1, CAPTIONS[:1])]))
+    assert set(inputs) == {"itm_logits"}
+    assert not module.network.blip2.text_projection.weight.requires_grad
+    assert not hasattr(module.network, "itc_temperature")
 
 
 # --- the contrast

@@ -27,7 +27,7 @@ from lightning_modules.backbones.settings import ModelSettings
 from lightning_modules.backbones.tiny.blip2 import tiny_blip2, tiny_blip2_processor
 from lightning_modules.base import LONG_CAPTIONS, check_choice, recompute_activations
 from lightning_modules.flat_captions import to_cells
-from lightning_modules.losses.itc_itm import ItcItmLoss, TruePairs
+from lightning_modules.losses.itc_itm import TruePairs
 
 SCORES = {
     "itm": ("match - no-match logit of the matching head", "p(match), the sigmoid of the logit, in [0, 1]"),
@@ -155,7 +155,7 @@ class Blip2ItmModule(Backbone):
             blip2.qformer.requires_grad_(False)
             blip2.embeddings.requires_grad_(False)
             add_lora(blip2, lora, PARTS)
-        contrast = isinstance(self.objective, ItcItmLoss)
+        contrast = self.objective.reads == "itc_itm"
         if not contrast:
             freeze_unreached(blip2)
         if gradient_checkpointing:
@@ -216,10 +216,11 @@ class Blip2ItmModule(Backbone):
 
         They are the head's for losses on match logits too, whatever `score` says: the others train nothing then.
         """
-        if not isinstance(self.objective, ItcItmLoss):
+        if self.objective.reads != "itc_itm":
             return {self.objective.reads: self.itm_logits(batch)}
         pairs = TruePairs.of(batch)
-        draw = self.objective.draw(pairs, seed=self.seed, epoch=self.current_epoch)
+        objective: Any = self.objective  # not every loss draws
+        draw = objective.draw(pairs, seed=self.seed, epoch=self.current_epoch)
         outputs = self._heads(batch, (), pairs=pairs, draw=draw)
         return {**outputs, "itm_logits": match_logits(outputs["itm"]), "pairs": pairs}
 
@@ -227,7 +228,7 @@ class Blip2ItmModule(Backbone):
         """Keeps the ITC temperature, where there is one, in `TEMPERATURES` after every step."""
         super().optimizer_step(*arguments, **settings)
         # not in on_train_batch_end: checkpoints are written by then
-        if isinstance(self.objective, ItcItmLoss):
+        if self.objective.reads == "itc_itm":
             with torch.no_grad():
                 self.network.itc_temperature.clamp_(*TEMPERATURES)
 
