@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from datamodules.benchmarks import BENCHMARKS
 from experiments.__main__ import main
 from experiments.config.filter_schemas import AuditConfig
 from experiments.config.load import load_config
@@ -138,8 +139,9 @@ def test_negatives_are_harmonised_as_the_filter_did_or_as_asked(tmp_path: Path) 
     assert (content["harmonised"], full_stops) == (True, [0.0, 0.0])
 
 
-def test_paraphrases_are_positives_with_pairs_of_their_own(tmp_path: Path) -> None:
-    words, captions, negatives = write(tmp_path, planted())
+def write_paraphrased(folder: Path) -> tuple[list[str], pa.Table, pa.Table]:
+    """As `write`, with a paraphrase of every caption."""
+    words, captions, negatives = write(folder, planted())
     paraphrases = pa.table(
         {
             **{name: captions[name] for name in ("image_id", "image")},
@@ -148,11 +150,25 @@ def test_paraphrases_are_positives_with_pairs_of_their_own(tmp_path: Path) -> No
             "source_caption_id": captions["caption_id"],
         }
     )
-    write_table(paraphrases, tmp_path / "paraphrases.parquet")
+    write_table(paraphrases, folder / "paraphrases.parquet")
+    return [*words, f"paraphrases={folder}/paraphrases.parquet"], captions, negatives
+
+
+def test_paraphrases_are_positives_with_pairs_of_their_own(tmp_path: Path) -> None:
+    words, captions, negatives = write_paraphrased(tmp_path)
     text_pairs = build_text_pairs(text_table(captions, negatives), pair_table(captions, negatives))
-    (part,) = audit(tmp_path / "audit", *words, f"paraphrases={tmp_path}/paraphrases.parquet")["parts"]
+    (part,) = audit(tmp_path / "audit", *words)["parts"]
     assert part["positives"] == 2 * (text_pairs.labels == 1).sum()
     assert part["pairs"] == 2 * len(text_pairs.pairs)
+
+
+def test_tables_are_read_with_paraphrases_whatever_their_row_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, captions = write_paraphrased(tmp_path)[:2]
+    monkeypatch.setitem(BENCHMARKS, "own", BENCHMARKS["tables"])
+    read = read_audited(load_config(AuditConfig, None, [*words, "format=own", f"output_dir={tmp_path}/audit"]))
+    assert len(read.captions) == 2 * len(captions)
 
 
 def test_markup_in_captions_types_and_paths_is_shown_not_run(tmp_path: Path) -> None:

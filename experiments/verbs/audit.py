@@ -90,7 +90,7 @@ def read_audited(config: AuditConfig) -> Tables:
     from datamodules.benchmarks import BENCHMARKS, read_benchmark
 
     left_out = 0
-    if config.format == "tables":
+    if not BENCHMARKS[config.format].published:
         assert config.captions is not None
         assert config.negatives is not None
         captions = read_captions(config.captions)
