@@ -25,6 +25,10 @@ class Verb(NamedTuple):
         example: A command that teaches the verb.
         bare: Key that takes the arguments which are neither a file of configuration nor `key=value`.
         prepares: Whether it can be a step of a sweep's `prepare`.
+        trains: Whether such a step is a training, which the sweep names, seeds and logs like those of its runs.
+        logs_to_sweep: Whether such a step logs where the sweep does, unless it says otherwise.
+        miss_leaves: File in its folder that a run which missed what was promised leaves behind: a sweep goes on with
+            it. None where such a run is of no use.
         is_sweep: Whether its configuration describes other verbs' tasks: then the module also has `load(path,
             overrides)`, which checks them all, and `status(config)`.
     """
@@ -35,6 +39,9 @@ class Verb(NamedTuple):
     example: str
     bare: str | None = None
     prepares: bool = False
+    trains: bool = False
+    logs_to_sweep: bool = False
+    miss_leaves: str | None = None
     is_sweep: bool = False
 
     def load_module(self) -> ModuleType:
@@ -63,6 +70,7 @@ TASKS = {
         "how much of the label the text alone gives away, and which words do it",
         "itm audit captions=captions.jsonl negatives=negatives/negatives.parquet output_dir=audit",
         prepares=True,
+        logs_to_sweep=True,
     ),
     "filter": Verb(
         "experiments.verbs.filter",
@@ -70,6 +78,7 @@ TASKS = {
         "keeps the texts on which text alone says nothing",
         "itm filter captions=captions.jsonl negatives=negatives/negatives.parquet output_dir=filtered",
         prepares=True,
+        miss_leaves="verdicts.parquet",
     ),
     "train": Verb(
         "experiments.verbs.train",
@@ -77,6 +86,7 @@ TASKS = {
         "one experiment from a YAML file",
         "itm train experiment.yaml optim.lr=1e-4 trainer.max_steps=100",
         prepares=True,
+        trains=True,
     ),
     "evaluate": Verb(
         "experiments.verbs.evaluate",

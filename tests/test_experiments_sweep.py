@@ -14,6 +14,7 @@ import pytest
 from experiments.__main__ import main
 from experiments.config.load import ConfigError
 from experiments.runs.manifest import FINISHED, Manifest, Task, read_states, sweep_lock
+from experiments.verb_table import TASKS
 from experiments.verbs import sweep
 from negatives.tables.captions import InputError
 from tests.launch import start
@@ -154,6 +155,27 @@ def test_a_certificate_that_misses_stops_no_sweep(tmp_path: Path) -> None:
     assert sweep._missed(filtering, 1, tmp_path)
     assert not sweep._missed(filtering, 2, tmp_path)
     assert not sweep._missed(training, 1, tmp_path)
+
+
+def test_what_a_sweep_does_with_a_step_is_said_by_the_row_of_its_verb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("audit", "filter", "train"):
+        monkeypatch.setitem(TASKS, f"other_{name}", TASKS[name])
+    own = "{base: experiments/configs/clip_tiny_scenes.yaml, data: {captions: out/c, negatives: out/c}}"
+    tables = "{captions: out/c, negatives: out/c}"
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        f"output_dir: out\nname: mine\nprepare:\n  t: {{verb: train, config: {own}}}\n"
+        f"  a: {{verb: audit, config: {tables}}}\n  f: {{verb: filter, config: {tables}}}\n"
+    )
+    config, renamed = sweep.load(path, []), sweep.load(path, [])
+    for step in renamed.prepare.values():
+        step.verb = f"other_{step.verb}"
+    assert [task.config for task in sweep.plan(renamed)] == [task.config for task in sweep.plan(config)]
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "verdicts.parquet").touch()
+    assert sweep._missed(Task("prepare/f", "other_filter", ""), 1, tmp_path)
 
 
 @pytest.mark.slow

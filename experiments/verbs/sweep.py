@@ -53,7 +53,7 @@ def load(path: str | Path | None, overrides: Sequence[str]) -> SweepConfig:
         return {} if base is None else read_yaml(find_base(base, file, key))
 
     for name, step in config.prepare.items():
-        if step.verb == "train" and "base" in step.config:
+        if TASKS[step.verb].trains and "base" in step.config:
             own = read_base(step.config.pop("base"), f"prepare.{name}.config.base")
             step.config = _merged(own, step.config)
     # bases are read now, so that the saved configuration says all and does not change with those files
@@ -136,12 +136,12 @@ def plan(config: SweepConfig) -> list[Task]:
     for name, step in config.prepare.items():
         # later tasks find the results of a step by this folder
         fixed: dict[str, Any] = {"output_dir": str(folder / name)}
-        own = step.config
-        if step.verb != "train" and "output_dir" in own:
+        own, verb = step.config, TASKS[step.verb]
+        if not verb.trains and "output_dir" in own:
             faults.append(f"`prepare.{name}.config.output_dir` is the sweep's, {fixed['output_dir']}: leave it out")
-        if step.verb == "train":
+        if verb.trains:
             own = _experiment(config, name, own, fixed)
-        elif step.verb == "audit":
+        elif verb.logs_to_sweep:
             fixed["logging"] = {**_plain(config.logging), "group": config.name}
         add(f"prepare/{name}", step.verb, {**fixed, **own})
     runs = list(run_settings(config))
@@ -256,12 +256,9 @@ def _run_task(task: Task, manifest: Manifest, folder: Path) -> None:
 
 
 def _missed(task: Task, exitcode: int | None, folder: Path) -> bool:
-    """Whether a filter did its work and its certificate missed: said above, and no reason to stop a sweep."""
-    return (
-        task.verb == "filter"
-        and exitcode == MISSED
-        and (folder / task.name.split("/")[-1] / "verdicts.parquet").exists()
-    )
+    """Whether a verb did its work, as a filter does whose certificate misses: said above, and no reason to stop."""
+    left = TASKS[task.verb].miss_leaves
+    return exitcode == MISSED and left is not None and (folder / task.name.split("/")[-1] / left).exists()
 
 
 def _start(child: Any) -> None:
