@@ -75,6 +75,13 @@ def test_the_prompts_own_examples_are_valid(kind: str, caption: str, text: str) 
     assert rejection(text, caption, kind, ()) == ""
 
 
+def test_an_unknown_type_or_version_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"got \['swap_obk'\]\. Did you mean swap_obj\?$"):
+        write_request("A dog", ["paraphrase", "swap_obk"], model="m")
+    with pytest.raises(InputError, match=r"must be one of v1, got 'v11'\. Did you mean v1\?$"):
+        write_request("A dog", ["swap_obj"], model="m", version="v11")
+
+
 def test_examples_keep_casing_and_final_punctuation() -> None:
     for _, caption, text in examples():
         assert text[0].isupper() == caption[0].isupper()

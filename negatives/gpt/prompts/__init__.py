@@ -20,7 +20,7 @@ from string import Template
 from typing import Any
 
 from negatives.chat.messages import ChatRequest
-from negatives.tables.files import InputError, quoted
+from negatives.tables.files import InputError, nearest_name, quoted
 from negatives.types import NEGATIVE_TYPES, PARAPHRASE
 
 VERSIONS = ("v1",)
@@ -100,9 +100,8 @@ def in_order(types: Iterable[str]) -> tuple[str, ...]:
     given, known = set(types), (*NEGATIVE_TYPES, PARAPHRASE)
     if not given or not given <= set(known):
         wrong = sorted(given - set(known), key=str)
-        raise InputError(
-            f"`types` must name at least one of {', '.join(known)}, got {quoted(wrong or [])}. Mend the list."
-        )
+        near = next((offer for name in wrong if (offer := nearest_name(name, known))), " Mend the list.")
+        raise InputError(f"`types` must name at least one of {', '.join(known)}, got {quoted(wrong or [])}.{near}")
     return tuple(name for name in known if name in given)
 
 
@@ -114,7 +113,8 @@ def system_text(types: tuple[str, ...], count: int, version: str) -> str:
         InputError: the version is unknown or has no text for a type, or `count` is out of range.
     """
     if version not in VERSIONS:
-        raise InputError(f"The prompts' version must be one of {' '.join(VERSIONS)}, got {quoted(version)}. Mend it.")
+        near = nearest_name(version, VERSIONS) or " Mend it."
+        raise InputError(f"The prompts' version must be one of {', '.join(VERSIONS)}, got {quoted(version)}.{near}")
     if not 1 <= count <= MAX_COUNT:
         raise InputError(f"`count`, the texts of each type, must be in [1, {MAX_COUNT}], got {quoted(count)}. Mend it.")
     askable = askable_types(version)
