@@ -517,3 +517,4 @@ def test_the_help_says_whose_a_key_is() -> None:
         assert f" {backbone}: {default}, " in words, "the default first"
     assert table.count("  model.score ") == 1, "a key that both losses have is listed once"
     assert table.index("model.ce_clip.imc_weight") < table.index("optim.lr")
+    assert re.search(r"^  model\.backbone +str +llava  one of llava, blip2, clip$", table, re.MULTILINE)

@@ -37,12 +37,16 @@ def describe(schema: Any) -> list[Key]:
 def key_table(schema: type) -> str:
     """The keys of a configuration as aligned text, each with its docstring below it."""
     from experiments.config.model_schemas import SECTION, has_model
+    from lightning_modules.backbones import BACKBONES
 
     keys = describe(schema)
     if has_model(schema):
         # keys of single backbones follow those that all scorers share
         last = max(place for place, key in enumerate(keys) if key.name.startswith(f"{SECTION}."))
         keys[last + 1 : last + 1] = _own_keys(SECTION)
+        # the table, not a rule of the field: a wrong name is refused before there is a class to check it by
+        known = f"one of {', '.join(BACKBONES)}"
+        keys = [key._replace(rule=known) if key.name == f"{SECTION}.backbone" else key for key in keys]
         keys = [key._replace(doc=f"{key.doc} {_losses()}") if key.name == f"{SECTION}.loss" else key for key in keys]
     name_width, type_width = max(len(key.name) for key in keys), max(len(key.type) for key in keys)
     lines = []
