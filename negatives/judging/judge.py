@@ -25,8 +25,11 @@ class Judge(Protocol):
 
     @property
     def threads(self) -> bool:
-        """Whether several fits may run at a time, each in a thread. A judge that may not counts as slow: it takes no part
-        in the filter's search and in a certificate's stack, and a certificate gives it a tolerance of its own."""
+        """Whether several fits may run at a time, each in a thread.
+
+        A judge that does not counts as slow: it takes no part in a filter's search where others can, nor in a
+        certificate's stack, and a certificate gives it a tolerance of its own.
+        """
 
     def encode(self, texts: Sequence[str]) -> Any:
         """What `fit` and `fit_pairs` take for the texts, one row for each; sees no label.
