@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from experiments.config.data_schemas import PairsConfig
-from experiments.config.trainer_schemas import ACCELERATORS, LoggingConfig
+from experiments.config.trainer_schemas import LoggingConfig
+from negatives.judging import ACCELERATORS
 
 
 @dataclass

@@ -17,9 +17,10 @@ from omegaconf import MISSING
 
 from experiments.config.data_schemas import DataConfig
 from experiments.config.evaluation_schemas import EvaluationConfig
-from experiments.config.trainer_schemas import ACCELERATORS, LoggingConfig, OptimConfig, TrainerConfig
+from experiments.config.trainer_schemas import LoggingConfig, OptimConfig, TrainerConfig
 from lightning_modules.backbones import BACKBONES, ModelSettings, backbone_class
 from lightning_modules.losses import loss_class
+from negatives.judging import ACCELERATORS
 
 
 @dataclass

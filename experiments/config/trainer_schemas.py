@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+from negatives.judging import ACCELERATORS
 
 
 # The defaults are those of LLaVA-1.5's fine-tuning: 2e-5, no decay, 3 % of warm-up, cosine (Liu et al., CVPR 2024).

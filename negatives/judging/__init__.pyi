@@ -7,4 +7,5 @@ from .panel import seat as seat
 from .settings import JudgeSettings as JudgeSettings
 from .text_pairs import TextPairs as TextPairs
 from .text_pairs import build_text_pairs as build_text_pairs
+from .transformer_settings import ACCELERATORS as ACCELERATORS
 from .transformer_settings import TransformerSettings as TransformerSettings

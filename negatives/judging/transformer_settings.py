@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+"""Hardware that can be asked for, in Lightning's words. They stand here, since `negatives` may import no other top
+folder."""
+
 
 @dataclass(frozen=True)
 class TransformerSettings:
@@ -27,7 +31,7 @@ class TransformerSettings:
     """Texts or pairs in a batch."""
     max_tokens: int = field(default=64, metadata={"min": 8})
     """Tokens of a text; longer ones are cut."""
-    accelerator: str = field(default="auto", metadata={"choices": ("auto", "cpu", "gpu", "cuda", "mps")})
+    accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
     """Hardware to fit on."""
 
     def faults(self, place: str) -> Iterator[str]:
