@@ -110,6 +110,7 @@ def did_you_mean(value: object, choices: Iterable[str]) -> str:
     >>> did_you_mean("clp", ["llava", "clip"]), did_you_mean("opt", ["llava", "clip"]), did_you_mean(3, ["clip"])
     ('. Did you mean clip?', '', '')
     """
+    # `negatives.tables.files.nearest_name` and `quoted` do the same: imports across these two top folders are barred
     near = difflib.get_close_matches(value, list(choices), n=1) if isinstance(value, str) else []
     return f". Did you mean {near[0]}?" if near else ""
 

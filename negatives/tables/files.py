@@ -28,6 +28,7 @@ def quoted(value: object, length: int = 60) -> str:
     >>> quoted("two\\nlines")
     "'two\\\\nlines'"
     """
+    # `lightning_modules.settings` has its own, as of `nearest_name`: it may import nothing of this top folder
     text = repr(value)
     return text if len(text) <= length else text[: length - 3] + "..."
 
