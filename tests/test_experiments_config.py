@@ -493,6 +493,24 @@ def test_a_backbone_may_be_interpolated(monkeypatch: pytest.MonkeyPatch) -> None
     assert (model.backbone, model.activation) == ("clip", "gelu")  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("key", ["backbone", "loss"])
+def test_keys_are_not_judged_by_a_backbone_or_loss_that_cannot_be_told(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ITM_UNSET", raising=False)
+    words = [*DATA, f"model.{key}=${{oc.env:ITM_UNSET}}", "model.activation=gelu", "model.ce_clip.imc_weight=1"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(schemas.ExperimentConfig, None, words, check_files=False)
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"`model.{key}` needs the environment variable ITM_UNSET, which is not set")
+
+
+def test_a_backbone_that_only_a_default_tells_is_refused() -> None:
+    # `name` has a default, which is known too late to choose by: unknown keys would pass
+    with pytest.raises(ConfigError, match=r"^`model\.backbone` must lead to a key that is given: "):
+        load_config(schemas.ExperimentConfig, None, [*DATA, "model.backbone=${name}", "model.x=1"], check_files=False)
+
+
 def test_a_configuration_of_an_older_run_reads_as_todays(tmp_path: Path) -> None:
     words = [*DATA, "model.backbone=clip", "model.activation=gelu"]
     config = load_config(schemas.ExperimentConfig, None, words, check_files=False)
@@ -511,10 +529,10 @@ def test_the_help_says_whose_a_key_is() -> None:
     assert lines["model.activation"].startswith("(backbone clip) Overrules")
     assert lines["model.score"].startswith("(backbone blip2) The match logit")
     assert lines["model.ce_clip.imc_weight"].startswith("(loss ce_clip) Weight of IMC")
+    assert re.search(r"^  model\.backbone +str +llava  one of llava, blip2, clip$", table, re.MULTILINE)
     assert lines["model.tune"].startswith("full: all weights")
     words = " ".join(table.split())
     for backbone, default in {"llava": "lm", "blip2": "itm", "clip": "itc"}.items():
         assert f" {backbone}: {default}, " in words, "the default first"
     assert table.count("  model.score ") == 1, "a key that both losses have is listed once"
     assert table.index("model.ce_clip.imc_weight") < table.index("optim.lr")
-    assert re.search(r"^  model\.backbone +str +llava  one of llava, blip2, clip$", table, re.MULTILINE)

@@ -116,16 +116,20 @@ def _load(
             faults.extend(error.faults)
     # which keys a model section has depends on its backbone and loss: these are chosen before anything is checked
     defaults: Any = schema()
-    wrong: UnknownNameError | None = None
-    if has_model(schema):
-        defaults.model, wrong = choose_model(defaults.model, layers.tree)
+    chosen = choose_model(defaults.model, layers.tree) if has_model(schema) else None
+    if chosen is not None:
+        defaults.model = chosen.settings
     root = OmegaConf.structured(defaults)
     check = _Check(defaults, layers, check_files, made_in)
-    if wrong is not None:
-        check.refuse_name(wrong)
+    if chosen is not None and chosen.wrong is not None:
+        check.refuse_name(chosen.wrong)
+    if chosen is not None and chosen.unresolved:
+        check.unjudged = (SECTION,)
     check.fill(root, layers.tree, ())
     # after filling, since interpolations may lead to any key, and defaults have rules too
     check.values(root, {}, ())
+    if chosen is not None and chosen.unresolved:
+        check.refuse_default(chosen.unresolved)
     faults.extend(check.faults.values())
     if faults:
         raise ConfigError(*faults)
@@ -151,6 +155,10 @@ class _Check:
         """Reports an unknown backbone or loss; further keys of the section may belong to the one that was meant."""
         self._fault((SECTION, error.key), error.rule, error.value, near=error.near)
         self.unjudged = (SECTION,)
+
+    def refuse_default(self, key: str) -> None:
+        """Reports a backbone or loss that only a default tells, unless a fault says already why it cannot be told."""
+        self._fault((SECTION, key), "must lead to a key that is given: it decides which keys there are")
 
     def fill(self, node: DictConfig, mapping: Mapping[Any, Any], place: Place) -> None:
         """Puts a mapping into the node of a dataclass."""

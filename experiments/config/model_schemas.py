@@ -7,7 +7,7 @@ field of type `ModelSettings`; while a configuration is read, the backbone's own
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,24 +24,44 @@ def has_model(schema: type) -> bool:
     return field_types(schema).get(SECTION) is ModelSettings
 
 
-def choose_model(default: ModelSettings, tree: Mapping[str, Any]) -> tuple[ModelSettings, UnknownNameError | None]:
+class Chosen(NamedTuple):
+    """The settings to fill from a `model` section.
+
+    Attributes:
+        settings: defaults of the class that the section chooses.
+        wrong: what is wrong with its backbone or loss, if anything; then the settings are of what is known.
+        unresolved: "backbone" or "loss" where its interpolation cannot be followed: then keys that the class lacks may
+            belong to what was meant.
+    """
+
+    settings: ModelSettings
+    wrong: UnknownNameError | None = None
+    unresolved: str | None = None
+
+
+def choose_model(default: ModelSettings, tree: Mapping[str, Any]) -> Chosen:
     """The settings to fill from a configuration's `model` section: defaults of the class that it chooses.
 
     Args:
         default: of the verb; its backbone is taken where none is given.
         tree: the whole configuration, with interpolations.
 
-    Returns:
-        The defaults, and what is wrong with the backbone or the loss, if anything; then they are of what is known.
     """
-    backbone, loss = (_resolved(tree, f"{SECTION}.{key}") for key in ("backbone", "loss"))
-    backbone = default.backbone if backbone is None else backbone
+    given: dict[str, Any] = {}
+    unresolved = None
+    for key in ("loss", "backbone"):
+        try:
+            given[key] = _resolved(tree, f"{SECTION}.{key}")
+        except OmegaConfBaseException:
+            # a loss is judged by its backbone, and not by the default one
+            unresolved, given = key, {}
+    backbone = default.backbone if given.get("backbone") is None else given["backbone"]
     try:
-        return model_schema(backbone, loss)(), None
+        return Chosen(model_schema(backbone, given.get("loss"))(), unresolved=unresolved)
     except UnknownNameError as error:
         # keys of a known backbone are still checked where only its loss is wrong
         known = backbone if error.key == "loss" else default.backbone
-        return model_schema(known)(), error
+        return Chosen(model_schema(known)(), error, unresolved)
 
 
 def drop_former_keys(tree: dict[str, Any]) -> None:
@@ -78,9 +98,6 @@ def variants() -> Iterator[tuple[str, ModelSettings]]:
 
 
 def _resolved(tree: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key, None where it is not given or cannot be told; that is reported elsewhere."""
-    try:
-        # the raw tree, since there is no class to fill before the backbone is known
-        return OmegaConf.select(OmegaConf.create(dict(tree)), key)
-    except OmegaConfBaseException:
-        return None
+    """The value of a dotted key, None where it is not given."""
+    # the raw tree, since there is no class to fill before the backbone is known
+    return OmegaConf.select(OmegaConf.create(dict(tree)), key)
