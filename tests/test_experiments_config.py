@@ -511,6 +511,29 @@ def test_a_backbone_that_only_a_default_tells_is_refused() -> None:
         load_config(schemas.ExperimentConfig, None, [*DATA, "model.backbone=${name}", "model.x=1"], check_files=False)
 
 
+def test_a_score_is_one_that_the_backbone_of_the_run_has(tmp_path: Path) -> None:
+    score = [f"run={tmp_path}", "captions=c", f"output_dir={tmp_path}/scores"]
+    verbs = [(schemas.ScoreConfig, score), (evaluation_schemas.EvaluateConfig, score[:1])]
+    for schema, words in verbs:
+        (tmp_path / "config.yaml").unlink(missing_ok=True)
+        # the run says nothing of its backbone: told when it is loaded
+        assert load_config(schema, None, [*words, "score=itm"], check_files=False).score == "itm"
+        write(tmp_path / "config.yaml", "model: {backbone: clip}")
+        with pytest.raises(ConfigError, match=r"^`score` must be left out: a clip has one score only"):
+            load_config(schema, None, [*words, "score=itc"], check_files=False)
+        write(tmp_path / "config.yaml", "model: {backbone: blip2}")
+        assert load_config(schema, None, [*words, "score=itc"], check_files=False).score == "itc"
+        rule = r"^`score` must be one of itm, itc, itm_itc, got 'itmitc'\. Did you mean itm_itc\?"
+        with pytest.raises(ConfigError, match=rule):
+            load_config(schema, None, [*words, "score=itmitc"], check_files=False)
+
+
+def test_a_score_is_not_passed_over_where_a_checkpoint_scores() -> None:
+    words = ["model.checkpoint=b", "captions=c", "output_dir=d", "score=itc"]
+    with pytest.raises(ConfigError, match=r"^`score` needs `run`; give `model\.score`"):
+        load_config(schemas.ScoreConfig, None, words, check_files=False)
+
+
 def test_a_configuration_of_an_older_run_reads_as_todays(tmp_path: Path) -> None:
     words = [*DATA, "model.backbone=clip", "model.activation=gelu"]
     config = load_config(schemas.ExperimentConfig, None, words, check_files=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
 from experiments.config.data_schemas import PairsConfig
+from experiments.config.model_schemas import score_faults
 from experiments.config.trainer_schemas import LoggingConfig
 from negatives.judging import ACCELERATORS
 
@@ -42,6 +44,11 @@ class EvaluateConfig:
     """Seeds noise images and bootstrap."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Where metrics go."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """A score that the run's backbone has not."""
+        if self.score is not None:
+            yield from score_faults(self.run, self.score, place)
 
 
 @dataclass

@@ -6,13 +6,15 @@ field of type `ModelSettings`; while a configuration is read, the backbone's own
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_modules import field_types
+from lightning_modules import did_you_mean, field_types, keeps_rules, rule_text
 from lightning_modules.backbones import ModelSettings, UnknownNameError, model_schema, without_former_keys
 
 SECTION = "model"
@@ -95,6 +97,23 @@ def variants() -> Iterator[tuple[str, ModelSettings]]:
     for name in BACKBONES:
         for loss in losses_that_read(backbone_class(name).offers):
             yield loss, model_schema(name, loss)()
+
+
+def score_faults(run: str, score: str, place: str) -> Iterator[str]:
+    """What is wrong with a score chosen for a run; a run that tells no backbone is refused when it is loaded."""
+    from lightning_modules.scoring import read_settings
+    from negatives.tables import InputError
+
+    try:
+        model, _ = read_settings(Path(run))
+    except InputError:
+        return
+    own = {one.name: one.metadata for one in dataclasses.fields(model)}
+    if "score" not in own:
+        yield f"`{place}score` must be left out: a {model.backbone} has one score only"
+    elif not keeps_rules(score, own["score"]):
+        near = did_you_mean(score, own["score"]["choices"])
+        yield f"`{place}score` must be {rule_text(own['score'])}, got {score!r}{near}"
 
 
 def _resolved(tree: Mapping[str, Any], key: str) -> Any:

@@ -17,6 +17,7 @@ from omegaconf import MISSING
 
 from experiments.config.data_schemas import DataConfig
 from experiments.config.evaluation_schemas import EvaluationConfig
+from experiments.config.model_schemas import score_faults
 from experiments.config.trainer_schemas import LoggingConfig, OptimConfig, TrainerConfig
 from lightning_modules.backbones import BACKBONES, ModelSettings, backbone_class
 from lightning_modules.losses import loss_class
@@ -103,11 +104,15 @@ class ScoreConfig:
     """Hardware to score on."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """Nothing that could score."""
+        """Nothing that could score, and a score that the run's backbone has not."""
         if self.run is None and self.model.checkpoint is None:
             yield f"`{place}run` or `{place}model.checkpoint` must be given: what is to score?"
         if self.run is not None and self.model.checkpoint is not None:
             yield f"`{place}model.checkpoint` must not be given beside `{place}run`: leave one of them out"
+        if self.score is not None and self.run is None:
+            yield f"`{place}score` needs `{place}run`; give `{place}model.score`"
+        elif self.score is not None and self.run is not None:
+            yield from score_faults(self.run, self.score, place)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from .runs import WEIGHTS_FILE as WEIGHTS_FILE
 from .runs import check_base as check_base
 from .runs import check_finished as check_finished
 from .runs import load_trained as load_trained
+from .runs import read_settings as read_settings
 from .runs import weights_dtype as weights_dtype
 from .scorer import find_device as find_device
 from .scorer_file import find_scorer_settings as find_scorer_settings
