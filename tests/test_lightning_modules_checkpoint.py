@@ -163,3 +163,18 @@ def test_saving_replaces_the_old_file(tmp_path: Path) -> None:
         save_weights(network(seed), tmp_path / "w.safetensors", trainable_only=False)
     assert torch.equal(load_file(tmp_path / "w.safetensors")["1.weight"], network(1)[1].weight)
     assert [entry.name for entry in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order that a power cut cannot break; a kill alone would not show it."""
+    done: list[str] = []
+    flush, rename = checkpoint._flush, checkpoint.os.replace
+    monkeypatch.setattr(checkpoint, "_flush", lambda path: (done.append(path.name), flush(path)))
+    monkeypatch.setattr(checkpoint.os, "replace", lambda one, two: (done.append("renamed"), rename(one, two)))
+    path = tmp_path / "weights"
+    with checkpoint.replaced(path) as beside:
+        beside.write_bytes(b"new")
+    assert done == [checkpoint.partial_path(path).name, "renamed", tmp_path.name]
+    assert path.read_bytes() == b"new"

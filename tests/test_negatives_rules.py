@@ -209,6 +209,11 @@ def test_attributes_are_swapped_between_different_nouns() -> None:
     assert written("two dogs and three cats", "swap_att") == {"three dogs and two cats"}
 
 
+def test_the_capital_of_the_first_word_stays_at_the_start() -> None:
+    written = RuleWriter(3).write("Black dog beside a white cat.", generator_for(0, "x"))
+    assert ("swap_att", "White dog beside a black cat.") in written
+
+
 def test_attributes_are_not_swapped_where_one_makes_no_sense() -> None:
     assert written("an old man on green grass", "swap_att") == set()
     assert written("a young woman with a red car", "swap_att") == set()
