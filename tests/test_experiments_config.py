@@ -511,6 +511,14 @@ def test_a_backbone_that_only_a_default_tells_is_refused() -> None:
         load_config(schemas.ExperimentConfig, None, [*DATA, "model.backbone=${name}", "model.x=1"], check_files=False)
 
 
+def test_a_backbone_of_null_is_one_fault() -> None:
+    # the loss is not judged by the default backbone
+    words = [*DATA, "model.backbone=null", "model.loss=itc", "model.activation=gelu"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(schemas.ExperimentConfig, None, words, check_files=False)
+    assert caught.value.faults == ("`model.backbone` must be str, got null (command line)",)
+
+
 def test_a_score_is_one_that_the_backbone_of_the_run_has(tmp_path: Path) -> None:
     score = [f"run={tmp_path}", "captions=c", f"output_dir={tmp_path}/scores"]
     verbs = [(schemas.ScoreConfig, score), (evaluation_schemas.EvaluateConfig, score[:1])]
