@@ -107,12 +107,13 @@ def rule_text(rules: Mapping[str, Any]) -> str:
 def did_you_mean(value: object, choices: Iterable[str]) -> str:
     """The end of an error about a name: the nearest known one, "" where none is near.
 
-    >>> did_you_mean("clp", ["llava", "clip"]), did_you_mean("opt", ["llava", "clip"]), did_you_mean(3, ["clip"])
+    >>> did_you_mean("CLP", ["llava", "clip"]), did_you_mean("opt", ["llava", "clip"]), did_you_mean(3, ["clip"])
     ('. Did you mean clip?', '', '')
     """
     # `negatives.tables.files.nearest_name` and `quoted` do the same: imports across these two top folders are barred
-    near = difflib.get_close_matches(value, list(choices), n=1) if isinstance(value, str) else []
-    return f". Did you mean {near[0]}?" if near else ""
+    known = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(value.lower(), known, n=1) if isinstance(value, str) else []
+    return f". Did you mean {known[near[0]]}?" if near else ""
 
 
 def type_name(hint: Any) -> str:

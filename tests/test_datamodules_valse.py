@@ -182,3 +182,9 @@ def test_real_sugarcrepe_is_whole_without_photos(shared: Path) -> None:
     pairs = read_sugarcrepe(shared / "data" / "sugarcrepe" / "data")
     assert len(pairs.captions) == len(pairs.negatives) > 4000
     assert pairs.left_out == 0
+
+
+def test_a_malformed_item_is_named(tmp_path: Path) -> None:
+    write(tmp_path, existence={"a": item(), "b": {"image_file": "1.jpg"}})
+    with pytest.raises(InputError, match=r"no VALSE file \(item 'b' has no caption\)"):
+        read_valse(tmp_path)

@@ -317,7 +317,8 @@ def test_bad_input_is_named_with_its_remedy_and_leaves_nothing(tmp_path: Path, c
     assert "same tables" in refusal(replace(config, runs=[config.runs[0], changed]))
     assert "A pair can be there once" in refusal(replace(config, runs=[doubled]))
     assert "listed more often" in refusal(replace(config, runs=[config.runs[0]] * 2))
-    assert "(unfiltered, random, filtered), got 'raw'" in refusal(replace(config, reference="raw"))
+    assert "(unfiltered, random, filtered), got 'raw'. Change it." in refusal(replace(config, reference="raw"))
+    assert "got 'filtred'. Did you mean filtered?" in refusal(replace(config, reference="filtred"))
     assert "audit.json of `itm audit`" in refusal(replace(config, audits={"x": f"{fewer}/evaluation/summary.json"}))
     assert sorted(tmp_path.iterdir()) == before
 

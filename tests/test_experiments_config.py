@@ -21,7 +21,16 @@ from experiments.config import (
     trainer_schemas,
 )
 from experiments.config.help import key_table
-from experiments.config.load import ConfigError, describe, load_config, load_mapping, load_saved, read_yaml, to_yaml
+from experiments.config.load import (
+    ConfigError,
+    describe,
+    find_yaml,
+    load_config,
+    load_mapping,
+    load_saved,
+    read_yaml,
+    to_yaml,
+)
 from experiments.config.model_schemas import variants
 from lightning_modules import field_types
 from lightning_modules.backbones import BACKBONES, ModelSettings, backbone_class
@@ -195,6 +204,49 @@ def test_a_file_that_is_no_mapping_is_one_line_that_names_it(tmp_path: Path, tex
     (message,) = faults(Outer, path)
     assert message.startswith(f"{path} must ")
     assert "\n" not in message
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_yaml_reads_as_another_type_becomes_the_declared_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "count: '2'\ninner: {rate: '1e-3'}\nfolders: []")
+    config = load_config(Outer, path, ["name=2024", "inner.kind=a"])
+    assert (config.name, config.count, config.inner.rate) == ("2024", 2, 0.001)
+    assert load_config(Outer, None, ["name=true"]).name == "true", "in the words of YAML"
+    words = [*DATA, "data.harmonise=0", "model.adapter.targets=[3]"]
+    experiment = load_config(schemas.ExperimentConfig, None, words, check_files=False)
+    assert (experiment.data.harmonise, experiment.model.adapter.targets) == (False, ["3"])
+
+
+@pytest.mark.parametrize("tables", ["[]", "{}", "{a: null}", "[null]"])
+def test_what_is_no_table_is_told_so(tables: str) -> None:
+    words = [f"data.captions={tables}", f"data.negatives={tables}", "data.image_root=."]
+    with pytest.raises(ConfigError) as caught:
+        load_config(schemas.ExperimentConfig, None, words, check_files=False)
+    rule = "must be a table or a list of tables, got"
+    assert [fault.split(" [")[0].split(" {")[0] for fault in caught.value.faults] == [
+        f"`data.captions` {rule}",
+        f"`data.negatives` {rule}",
+    ]
+
+
+def test_a_fault_names_the_place_that_its_key_was_given_in(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "data: {captions: a, negatives: b}\nmodel: {question: why}")
+    with pytest.raises(ConfigError) as caught:
+        load_config(schemas.ExperimentConfig, path, ["data.captions=[]", "data.subset=kept"], check_files=False)
+    captions, verdicts, question = sorted(caught.value.faults)
+    assert captions.endswith("(command line)")
+    assert verdicts.endswith(f"({path})"), "not given: it can be added there"
+    assert question.endswith(f"({path})")
+    with pytest.raises(ConfigError, match=r"^`model\.itc_itm` belongs to .* \(command line\)$"):
+        load_config(schemas.ExperimentConfig, path, ["model.itc_itm.itc_weight=1"], check_files=False)
+
+
+def test_a_missing_base_or_file_is_offered_the_recipe_of_its_name(tmp_path: Path) -> None:
+    recipe = r"Did you mean experiments.configs.clip_tiny_scenes\.yaml\?$"
+    with pytest.raises(ConfigError, match=recipe):
+        read_yaml(write(tmp_path / "a.yaml", "base: clip_tiny_scenes.yaml"))
+    with pytest.raises(ConfigError, match=recipe):
+        find_yaml("configs/clip_tiny_scene.yaml")
 
 
 def test_a_missing_file_or_base_is_one_line_that_names_it(tmp_path: Path) -> None:
@@ -509,6 +561,14 @@ def test_a_backbone_that_only_a_default_tells_is_refused() -> None:
     # `name` has a default, which is known too late to choose by: unknown keys would pass
     with pytest.raises(ConfigError, match=r"^`model\.backbone` must lead to a key that is given: "):
         load_config(schemas.ExperimentConfig, None, [*DATA, "model.backbone=${name}", "model.x=1"], check_files=False)
+
+
+def test_a_backbone_of_null_is_one_fault() -> None:
+    # the loss is not judged by the default backbone
+    words = [*DATA, "model.backbone=null", "model.loss=itc", "model.activation=gelu"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(schemas.ExperimentConfig, None, words, check_files=False)
+    assert caught.value.faults == ("`model.backbone` must be str, got null (command line)",)
 
 
 def test_a_score_is_one_that_the_backbone_of_the_run_has(tmp_path: Path) -> None:

@@ -276,6 +276,11 @@ def copied_run(run: Path, folder: Path, spoil: Callable[[Path], object]) -> Path
 
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "unfinished": (lambda f: (f / "weights.safetensors").unlink(), "is no finished run (no weights.safetensors)"),
+    "of another verb": (
+        lambda f: ((f / "weights.safetensors").unlink(), (f / "config.yaml").write_text("rule: overlap\n")),
+        "is no folder of a training; give one that `itm train` wrote",
+    ),
+    "exported": (lambda f: (f / "scorer.json").write_text("{}"), "is an exported scorer, and no run"),
     "no processor": (lambda f: shutil.rmtree(f / "processor"), "lacks its processor/"),
     "damaged weights": (
         lambda f: (f / "weights.safetensors").write_bytes(b"no weights"),

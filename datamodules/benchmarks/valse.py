@@ -86,11 +86,14 @@ def _items(path: Path) -> list[_Item]:
     try:
         return [_item(key, item) for key, item in json.loads(path.read_text(encoding="utf-8")).items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is no VALSE file ({error!r}); take the benchmark's official JSON.") from None
+        raise InputError(f"{path} is no VALSE file ({error}); take the benchmark's official JSON.") from None
 
 
 def _item(key: str, item: dict[str, Any]) -> _Item:
-    found = _Item(key, item["image_file"], item["caption"], item["foil"], item["mturk"]["caption"])
+    try:
+        found = _Item(key, item["image_file"], item["caption"], item["foil"], item["mturk"]["caption"])
+    except KeyError as error:
+        raise TypeError(f"item {quoted(key)} has no {error.args[0]}") from None
     for text in found[:-1]:
         if not isinstance(text, str) or not text.strip() or "\0" in text:
             raise TypeError(f"item {quoted(key)} has {quoted(text)} for a text")

@@ -67,8 +67,12 @@ class DataConfig:
     """Pairs scored during training for the learning curves; none where not given."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """A subset without verdicts, and several tables without a folder that their images start from."""
+        """What is no table, a subset without verdicts, and several tables without a folder for their images."""
+        for key, tables in (("captions", self.captions), ("negatives", self.negatives)):
+            listed = tables if isinstance(tables, list) else [tables]
+            if not listed or not all(isinstance(table, str) for table in listed):
+                yield f"`{place}{key}` must be a table or a list of tables, got {tables!r}"
         if self.subset != "all" and self.verdicts is None:
             yield f"`{place}verdicts` must be given where `{place}subset` is {self.subset}: run `itm filter`"
-        if isinstance(self.captions, list) and self.image_root is None:
+        if isinstance(self.captions, list) and self.captions and self.image_root is None:
             yield f"`{place}image_root` must be given where `{place}captions` lists several tables"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,8 +56,11 @@ class Layers:
             raise ConfigError(f"an override must be written key=value, got {text!r} ({COMMAND_LINE})")
         *parents, last = key.split(".")
         node: Any = self.tree
-        for parent in parents:
+        for depth, parent in enumerate(parents, start=1):
+            made = isinstance(node, dict) and not isinstance(node.get(parent), dict | list)
             node = _child(node, parent, key)
+            if made:
+                self._origins[tuple(parents[:depth])] = COMMAND_LINE
         self._put(node, last, parse_value(key, value), COMMAND_LINE, tuple(parents))
 
     def origin(self, path: tuple[str, ...]) -> str | None:
@@ -65,6 +69,15 @@ class Layers:
         above = [self._origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self._origins]
         below = [origin for key, origin in self._origins.items() if key[: len(path)] == path]
         return next(iter(above + below), None)
+
+    def given(self, path: tuple[str, ...]) -> str | None:
+        """As `origin`, and None for a key that only sections above it were given of."""
+        node: Any = self.tree
+        for key in path:
+            if not isinstance(node, Mapping) or key not in node:
+                return None
+            node = node[key]
+        return self.origin(path)
 
     def _put(self, node: Any, key: str, value: Any, origin: str, parents: tuple[str, ...]) -> None:
         path = (*parents, str(key))
@@ -138,7 +151,14 @@ def find_yaml(path: str | Path) -> Path:
     for candidate in (Path(path), Path(__file__).parents[2] / path):
         if candidate.is_file():
             return candidate
-    raise ConfigError(f"configuration file {str(path)!r} does not exist: check the path")
+    raise ConfigError(f"configuration file {str(path)!r} does not exist: check the path{_near_recipe(path)}")
+
+
+def _near_recipe(path: str | Path) -> str:
+    """The end of an error about a missing file: the shipped one that is called like it, "" where none is."""
+    shipped = {file.name: file for file in Path(__file__).parents[1].glob("*/*.yaml")}
+    near = difflib.get_close_matches(Path(path).name, shipped, n=1, cutoff=0.8)
+    return f". Did you mean {shipped[near[0]].relative_to(Path(__file__).parents[2])}?" if near else ""
 
 
 def read_chain(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
@@ -190,7 +210,8 @@ def find_base(base: Any, file: Path, key: str = "base") -> Path:
     try:
         return beside if beside.is_file() else find_yaml(base)
     except ConfigError as error:
-        raise ConfigError(f"`{key}` must be an existing file, got {str(beside)!r} ({file})") from error
+        near = _near_recipe(base)
+        raise ConfigError(f"`{key}` must be an existing file, got {str(beside)!r} ({file}){near}") from error
 
 
 def _read_one(path: Path) -> dict[str, Any]:

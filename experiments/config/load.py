@@ -135,9 +135,16 @@ def _load(
         raise ConfigError(*faults)
     config = cast(T, OmegaConf.to_object(root))
     # rules between keys presuppose that each key alone is right
-    if faults := [f"{fault} ({layers.last_file or COMMAND_LINE})" for fault in faults_between_keys(config, "")]:
+    if faults := [f"{fault} ({_place_of(fault, layers)})" for fault in faults_between_keys(config, "")]:
         raise ConfigError(*faults)
     return config
+
+
+def _place_of(fault: str, layers: Layers) -> str:
+    """Where the key that a fault begins with was given; where it was not, the last file, to which it can be added."""
+    key = re.match(r"`([^`]+)`", fault)
+    given = layers.given(tuple(key[1].split("."))) if key else None
+    return given or layers.last_file or COMMAND_LINE
 
 
 class _Check:
@@ -277,12 +284,21 @@ class _Check:
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    """The value with the floats and tuples that its type asks for, which YAML lacks and OmegaConf warns about."""
+    """The value in the type that is asked for, where YAML reads another (`name=3`); OmegaConf warns of these."""
     # not isinstance: True is an int to Python, and here no number
     if hint is float and type(value) is int:
         return float(value)
+    if hint is str and type(value) in (bool, int, float):
+        return _shown(value)
+    if hint is bool and type(value) is int:
+        return bool(value)
+    if hint in (int, float) and isinstance(value, str):
+        try:
+            return hint(value)
+        except ValueError:
+            return value  # refused by its type, or an interpolation
     if get_origin(hint) in (list, tuple) and isinstance(value, list):
-        items = [_typed(float, item) if float in get_args(hint) else item for item in value]
+        items = [_typed(get_args(hint)[0], item) for item in value]
         return tuple(items) if get_origin(hint) is tuple else items
     return value
 

@@ -57,6 +57,10 @@ def choose_model(default: ModelSettings, tree: Mapping[str, Any]) -> Chosen:
         except OmegaConfBaseException:
             # a loss is judged by its backbone, and not by the default one
             unresolved, given = key, {}
+    section = tree.get(SECTION)
+    if isinstance(section, Mapping) and section.get("backbone", "") is None:
+        # null is refused by its type, and a loss is not judged by the default backbone
+        unresolved, given = "backbone", {}
     backbone = default.backbone if given.get("backbone") is None else given["backbone"]
     try:
         return Chosen(model_schema(backbone, given.get("loss"))(), unresolved=unresolved)

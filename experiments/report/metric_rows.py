@@ -11,7 +11,7 @@ from experiments.report.intervals import MEAN, Interval, differences, type_inter
 from experiments.report.read_runs import EvaluatedRun, EvaluatedSet, common_sets
 from experiments.runs.progress import track
 from negatives import NEGATIVE_TYPES
-from negatives.tables import InputError
+from negatives.tables import InputError, nearest_name
 
 Row = dict[str, Any]
 
@@ -31,8 +31,9 @@ def find_reference(runs: Sequence[EvaluatedRun], name: str | None) -> EvaluatedR
     """
     found = [run for run in runs if run.name == name] if name is not None else list(runs[:1])
     if not found:
-        names = ", ".join(run.name for run in runs)
-        raise InputError(f"`reference` must be the name of a compared run ({names}), got {name!r}. Change it.")
+        names = [run.name for run in runs]
+        rule = f"`reference` must be the name of a compared run ({', '.join(names)})"
+        raise InputError(f"{rule}, got {name!r}.{nearest_name(str(name), names) or ' Change it.'}")
     return found[0]
 
 

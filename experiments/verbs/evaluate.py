@@ -44,7 +44,8 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
     evaluation = replace(config.evaluation, sets=config.evaluation.sets or experiment.evaluation.sets)
     if not evaluation.sets:
         raise InputError(
-            f"{config.run}: no set to evaluate on; give evaluation.sets, in the run's or in this configuration."
+            f"{config.run}: no set to evaluate on; give `captions` and `negatives` of evaluation.sets.NAME, in the "
+            "run's or in this configuration."
         )
     # all are read before the first is scored: a wrong path in the last one is found now, not hours later
     sets = {name: build_pairs(pairs) for name, pairs in evaluation.sets.items()}

@@ -26,14 +26,30 @@ def check_finished(folder: Path) -> None:
     """That a folder holds weights and a processor.
 
     Raises:
-        InputError: names what it lacks.
+        InputError: names what it lacks, or says that another verb wrote it.
     """
     from datamodules.batch import InputError
 
+    if (folder / SCORER_FILE).is_file():
+        raise InputError(
+            f"{folder} is an exported scorer, and no run; give its run, or score it as `model.checkpoint`."
+        )
+    if not (folder / WEIGHTS_FILE).is_file() and not _is_training(folder):
+        raise InputError(f"{folder} is no folder of a training; give one that `itm train` wrote.")
     if not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"{folder} is no finished run (no {WEIGHTS_FILE}); finish it with `itm train --resume`.")
     if not (folder / PROCESSOR_FOLDER).is_dir():
         raise InputError(f"{folder} lacks its {PROCESSOR_FOLDER}/; copy the whole folder, or train again.")
+
+
+def _is_training(folder: Path) -> bool:
+    """Whether a folder's configuration is one of `itm train`, as far as it can be read: it alone has an `optim`."""
+    from omegaconf import OmegaConf
+
+    try:
+        return "optim" in OmegaConf.load(folder / CONFIG_FILE)
+    except Exception:  # whatever a damaged file makes the parser stumble over
+        return True
 
 
 def load_trained(folder: Path, model: ModelSettings, *, dtype: torch.dtype, optim: Mapping[str, Any]) -> Backbone:

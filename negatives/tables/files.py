@@ -46,11 +46,12 @@ def unknown_name(subject: str, got: object, names: Iterable[str], place: str = "
 def nearest_name(got: object, names: Iterable[str]) -> str:
     """An offer of the name that is spelt most like `got`, to add to an error; "" where none is like it.
 
-    >>> nearest_name("aple", ("apple", "pear")), nearest_name("kiwi", ("apple", "pear"))
+    >>> nearest_name("APLE", ("apple", "pear")), nearest_name("kiwi", ("apple", "pear"))
     (' Did you mean apple?', '')
     """
-    near = difflib.get_close_matches(str(got), list(names), n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+    known = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(str(got).lower(), known, n=1)
+    return f" Did you mean {known[near[0]]}?" if near else ""
 
 
 def write_table(table: pa.Table, path: StrPath) -> None:
