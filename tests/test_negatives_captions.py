@@ -92,7 +92,10 @@ def test_whole_numbers_as_ids_become_strings(tmp_path: Path, suffix: str) -> Non
         ([CAPTIONS[0], CAPTIONS[1] | {"image": "z.jpg"}], ["'1'", "'a.jpg' and 'z.jpg'", "line 2", "Give each image"]),
         ([{"image_id": "1", "image": "a.jpg", "caption_id": "1"}], ["column `caption`", "line 1", "Add or rename"]),
         ([CAPTIONS[0], {"image": "a.jpg", "captions": "a dog"}], ["list of strings", "'a dog'", "line 2", "Mend"]),
-        ([CAPTIONS[0], CAPTIONS[1] | {"caption": 3}], ["`caption`", "one kind of value", "Mend"]),
+        (
+            [CAPTIONS[0], CAPTIONS[1] | {"caption": 3}],
+            ["`caption` must hold one kind of value, got '", "' and 3 (", "Mend"],
+        ),
         ([CAPTIONS[0], ["a dog"]], ["one JSON object", "['a dog']", "line 2", "Mend"]),
         ([CAPTIONS[0] | {"image_id": None}], ["`image_id`", "None", "line 1", "Fill it in"]),
         ([], ["must have rows", "Check what wrote it"]),

@@ -193,9 +193,10 @@ def _columns(rows: Sequence[dict[str, Any]], path: StrPath, id_columns: Collecti
         try:
             columns[name] = pa.array(values)
         except (ValueError, TypeError, OverflowError) as error:
-            raise InputError(
-                f"`{name}` must hold one kind of value ({path}): {quoted(error, 120)}. Mend it."
-            ) from error
+            # one value of each type, since Arrow's own words name neither; of one type, such as lists, they have to do
+            found = {type(value): quoted(value) for value in values if value is not None}.values()
+            got = " and ".join(found) if len(found) > 1 else quoted(error, 120)
+            raise InputError(f"`{name}` must hold one kind of value, got {got} ({path}). Mend it.") from error
     return pa.table(columns)
 
 
