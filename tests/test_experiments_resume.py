@@ -250,6 +250,19 @@ def test_what_a_killed_write_has_left_behind_is_removed_by_the_next_run(interrup
     assert (interrupted / "weights.safetensors").is_file()
 
 
+def test_a_run_goes_on_that_began_before_a_key_existed(interrupted: Path, tables: Path) -> None:
+    file, last = interrupted / "config.yaml", interrupted / "checkpoints/last.ckpt"
+    text = "".join(line for line in file.read_text().splitlines(keepends=True) if "log_every" not in line)
+    file.write_text(text)
+    logging = OmegaConf.to_yaml({"logging": asdict(LoggingConfig())})
+    without = text[: text.index("logging:")] + logging + text[text.index("evaluation:") :]
+    mark = hashlib.sha256(without.encode()).hexdigest()[:16]
+    torch.save({**torch.load(last, weights_only=True), "made_by": mark}, last)
+    words = ["trainer.max_steps=2", "trainer.checkpoint_every=1", "--resume"]
+    assert main(train_words(tables, interrupted, *words, "trainer.log_every=3")) == 2, "its default counts as its value"
+    assert main(train_words(tables, interrupted, *words)) == 0
+
+
 def test_a_resumed_run_goes_on_in_its_wandb_run(interrupted: Path, tables: Path) -> None:
     words = ["trainer.max_steps=2", "trainer.checkpoint_every=1", "logging.wandb=offline"]
     (interrupted / "wandb/offline-run-20260102_030405-older").mkdir(parents=True)

@@ -47,6 +47,7 @@ __all__ = [
     "load_saved",
     "nested",
     "read_yaml",
+    "saved_as_today",
     "to_yaml",
 ]
 
@@ -84,6 +85,21 @@ def load_saved(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     layers.add(read_yaml(path), str(path))
     drop_former_keys(layers.tree)
     return _load(schema, layers, overrides, False)
+
+
+def saved_as_today(schema: type[Any], path: Path) -> dict[str, Any]:
+    """What a saved `config.yaml` says, with the defaults of keys that it did not have yet; to be compared.
+
+    Raises:
+        Exception: whatever a damaged file makes the parser stumble over.
+    """
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(to_yaml(load_saved(schema, path)))))
+    except ConfigError:
+        # today's rules refuse a value of it: compared as it is
+        tree = read_yaml(path)
+        drop_former_keys(tree)
+        return tree
 
 
 def load_mapping(schema: type[T], mapping: Mapping[str, Any], origin: str, *, made_in: Path | None = None) -> T:

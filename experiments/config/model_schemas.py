@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_modules import did_you_mean, field_types, keeps_rules, rule_text
@@ -75,12 +75,6 @@ def drop_former_keys(tree: dict[str, Any]) -> None:
     # the file may hold anything by now
     if isinstance(tree, Mapping) and isinstance(section := tree.get(SECTION), Mapping):
         tree[SECTION] = without_former_keys(section)
-
-
-def holds_former_keys(saved: DictConfig) -> bool:
-    """Whether a saved configuration is one of those."""
-    section = saved.get(SECTION) or {}
-    return set(without_former_keys(section)) != set(section)
 
 
 def is_known_somewhere(key: str) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.config.load import to_yaml
-from experiments.config.model_schemas import holds_former_keys
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import LoggingConfig
 from experiments.runs.outputs import CONFIG_FILE
@@ -25,19 +24,24 @@ def made_by(config: ExperimentConfig) -> str:
     return _hash(to_yaml(replace(config, logging=LoggingConfig())))
 
 
-def former_made_by(folder: Path) -> str | None:
-    """`made_by` of a run whose configuration named every backbone's keys, as older ones do; None of any other."""
+def former_made_by(folder: Path, config: ExperimentConfig) -> str | None:
+    """`made_by` of a run whose configuration has other keys, as an older version wrote them; None of any other.
+
+    Args:
+        folder: of a run that was checked to be of `config`, as far as both have the same keys.
+        config: today's.
+    """
     if (folder / NOTE).is_file():
         return (folder / NOTE).read_text(encoding="utf-8")
     try:
         saved: Any = OmegaConf.load(folder / CONFIG_FILE)
-        if not holds_former_keys(saved):
-            return None
+        logging = asdict(LoggingConfig())
+        saved.logging = {key: logging[key] for key in saved.logging}
     except Exception:  # no file, or one that says nothing: `OutputFolder` lets a run go on beside it too
         return None
-    # the folder was checked to be of this configuration, those keys aside; older hashes are of the text in their order
-    saved.logging = asdict(LoggingConfig())
-    return _hash(OmegaConf.to_yaml(saved))
+    # older hashes are of the text in their order
+    former = _hash(OmegaConf.to_yaml(saved))
+    return former if former != made_by(config) else None
 
 
 def note_former(folder: Path, former: str) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments.config.model_schemas import drop_former_keys
+from experiments.config.load import saved_as_today
+from experiments.verb_table import TASKS
 from negatives.tables import InputError, write_json
 
 PENDING, RUNNING, FINISHED, FAILED = "pending", "running", "finished", "failed"
@@ -103,15 +104,14 @@ class Manifest:
 def _has_run_alike(task: Task, folder: Path) -> bool:
     """Whether a finished task ran with this configuration, though its text differs.
 
-    Older versions wrote the keys in another order, and those of every backbone and loss.
+    Older versions wrote the keys in another order, those of every backbone and loss, and none that are newer.
     """
     file = task.file_in(folder)
     if not file.is_file():
         return False
     # a finished task is never started again, so the file still holds what it ran with
-    before, now = (OmegaConf.to_container(OmegaConf.create(text)) for text in (file.read_text("utf-8"), task.config))
-    drop_former_keys(before)  # type: ignore[arg-type]
-    return before == now
+    before = saved_as_today(TASKS[task.verb].load_schema(), file)
+    return before == OmegaConf.to_container(OmegaConf.create(task.config))
 
 
 def read_states(path: Path) -> dict[str, dict[str, Any]]:

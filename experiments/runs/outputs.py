@@ -19,8 +19,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments.config.load import to_yaml
-from experiments.config.model_schemas import drop_former_keys
+from experiments.config.load import saved_as_today, to_yaml
 from negatives.tables import InputError, write_json, write_text
 
 CONFIG_FILE, PROVENANCE_FILE = "config.yaml", "provenance.json"
@@ -67,7 +66,7 @@ class OutputFolder:
         kept: Collection[str] = (),
         private: Collection[str] = (),
     ):
-        self.path, self.verb = Path(config.output_dir), verb
+        self.path, self.verb, self._schema = Path(config.output_dir), verb, type(config)
         shown = {key: without_folders(getattr(config, key)) for key in private}
         self.yaml, self._left_out = to_yaml(dataclasses.replace(config, **shown)), {"argv"} if private else set()
         self._empties, self._kept = False, tuple(kept)
@@ -134,10 +133,9 @@ class OutputFolder:
 
     def _check_same_configuration(self, may_differ: Collection[str]) -> None:
         try:
-            before: Any = OmegaConf.to_container(OmegaConf.load(self.path / CONFIG_FILE))
+            before = saved_as_today(self._schema, self.path / CONFIG_FILE)
         except Exception:  # an interrupted claim; whatever the file holds, it says nothing
             return
-        drop_former_keys(before)
         now = OmegaConf.to_container(OmegaConf.create(self.yaml))
         # the dot: a key frees what is below it, not a key whose name begins alike
         free = tuple(f"{key}." for key in may_differ)

@@ -131,7 +131,7 @@ def find_start(config: ExperimentConfig, module: Backbone, *, resume: bool, main
     # checkpoints hold no frozen weights, so these have to be the same as then
     if goes_on and base is not None:
         check_base(folder, module, base)
-    former = former_made_by(folder) if goes_on and main else None
+    former = former_made_by(folder, config) if goes_on and main else None
     if goes_on and main:
         # either one: a run that an older version began may have written a checkpoint since
         marks = [made_by(config), *([former] if former else [])]
