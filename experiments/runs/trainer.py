@@ -20,10 +20,12 @@ from negatives.tables import InputError
 if TYPE_CHECKING:
     import lightning as L
 
+    from lightning_modules import Preemption
+
 LAST_FILE = "last.ckpt"
 
 
-def make_trainer(config: ExperimentConfig, wandb_run: str | None) -> L.Trainer:
+def make_trainer(config: ExperimentConfig, wandb_run: str | None, preemption: Preemption) -> L.Trainer:
     """Lightning's Trainer, as `build_trainer` builds it.
 
     Raises:
@@ -32,7 +34,7 @@ def make_trainer(config: ExperimentConfig, wandb_run: str | None) -> L.Trainer:
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     try:
-        return build_trainer(config, Path(config.output_dir), wandb_run)
+        return build_trainer(config, Path(config.output_dir), wandb_run, preemption)
     except MisconfigurationException as error:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
@@ -62,13 +64,16 @@ def last_wandb_run(folder: Path) -> str | None:
     return recorded[-1].name.rsplit("-", 1)[-1] if recorded else None
 
 
-def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None = None) -> L.Trainer:
+def build_trainer(
+    config: ExperimentConfig, folder: Path, wandb_run: str | None = None, preemption: Preemption | None = None
+) -> L.Trainer:
     """Lightning's Trainer, with JSONL and W&B logs, resumable checkpoints and progress.
 
     Args:
         config: the experiment.
         folder: of the run.
         wandb_run: id of the W&B run to go on in; a new one where None.
+        preemption: asks for a checkpoint and an end.
     """
     import lightning as L
 
@@ -80,11 +85,13 @@ def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None 
     wandb = wandb_logger(
         config.logging, folder=folder, name=config.name, job_type="train", settings=config, run_id=wandb_run
     )
-    callbacks: list[L.Callback] = [
-        LastCheckpoint(folder / "checkpoints" / LAST_FILE, settings.checkpoint_every, made_by(config))
-    ]
-    if not is_terminal():
-        callbacks.append(PlainProgress())
+    last = LastCheckpoint(
+        folder / "checkpoints" / LAST_FILE,
+        settings.checkpoint_every,
+        made_by(config),
+        minutes=settings.checkpoint_minutes,
+        preemption=preemption,
+    )
     validate = settings.validate_every
     return L.Trainer(
         accelerator=settings.accelerator,
@@ -93,8 +100,8 @@ def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None 
         strategy=build_strategy(settings),
         precision=settings.precision,  # type: ignore[arg-type]
         # of two bounds Lightning takes the one that comes first; max_steps overrules max_epochs
-        max_epochs=-1 if settings.max_steps > 0 else settings.max_epochs,
-        max_steps=settings.max_steps if settings.max_steps > 0 else -1,
+        max_epochs=settings.max_epochs if settings.max_steps < 0 else -1,
+        max_steps=settings.max_steps,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=config.optim.gradient_clip or None,
         # None: the interval counts on across epochs. It counts batches, the setting optimiser steps.
@@ -104,8 +111,9 @@ def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None 
         limit_val_batches=1.0 if config.data.validation else 0,
         log_every_n_steps=settings.log_every,
         logger=[MetricLog(folder / "logs" / METRICS_FILE), *([wandb] if wandb else [])],
-        callbacks=callbacks,
-        plugins=[WholeFiles()],
+        # a bar would fill a job's log with one line for each redraw
+        callbacks=[last] if is_terminal() else [last, PlainProgress()],
+        plugins=[WholeFiles(), *_slurm_without_requeue()],
         # the data module shares out its batches itself; a sampler would share them out once more
         use_distributed_sampler=False,
         # sharded parameters that were gathered in inference mode cannot be trained afterwards
@@ -116,14 +124,38 @@ def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None 
     )
 
 
+def _slurm_without_requeue() -> list[Any]:
+    """SLURM's environment, where Lightning would find it, without the checkpoints that Lightning requeues from.
+
+    It would write `hpc_ckpt_1.ckpt` from inside a signal handler, in the middle of a step, and requeue the job itself.
+    """
+    from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+
+    # in the order in which Lightning asks: torchrun may have been started by srun
+    found = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if found else []
+
+
 def finish_logging(loggers: Iterable[Any]) -> None:
     """Closes W&B's run, so that the next one in this process is a run of its own."""
+    for run in _wandb_runs(loggers):
+        run.finish()
+
+
+def mark_preempted(loggers: Iterable[Any]) -> None:
+    """Tells W&B that the run was preempted and did not fail."""
+    for run in _wandb_runs(loggers):
+        run.mark_preempting()
+
+
+def _wandb_runs(loggers: Iterable[Any]) -> list[Any]:
+    """W&B's runs that are open in this process."""
     from lightning.pytorch.loggers import WandbLogger
 
-    for logger in loggers:
-        # `logger.experiment` would start a run where none is open
-        if isinstance(logger, WandbLogger) and logger._experiment is not None:
-            logger.experiment.finish()
+    # `logger.experiment` would start a run where none is open
+    return [
+        logger.experiment for logger in loggers if isinstance(logger, WandbLogger) and logger._experiment is not None
+    ]
 
 
 def quiet_lightning() -> None:

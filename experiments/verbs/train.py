@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.build import build_datamodule, build_module
 from experiments.config.schemas import ExperimentConfig
+from experiments.exit_codes import PreemptedError
 from experiments.runs.devices import resolve_device
 from experiments.runs.made_by import former_made_by, made_by, note_former
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from experiments.runs.ranks import check_launched, end_ranks, is_main_process
-from experiments.runs.trainer import LAST_FILE, finish_logging, last_wandb_run, make_trainer, quiet_lightning
+from experiments.runs.trainer import (
+    LAST_FILE,
+    finish_logging,
+    last_wandb_run,
+    make_trainer,
+    mark_preempted,
+    quiet_lightning,
+)
 from lightning_modules.scoring import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
 from negatives.tables import InputError, write_json
 
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     import lightning as L
 
     from datamodules import ImageTextDataModule
+    from lightning_modules import Preemption
     from lightning_modules.backbones import Backbone
 
 
@@ -49,20 +58,43 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
 
     Raises:
         InputError: an existing folder, missing hardware, unusable tables, or a model that cannot be loaded.
+        PreemptedError: a scheduler asked for an end by SIGTERM or SIGUSR1, and a checkpoint is saved.
     """
-    folder = Path(config.output_dir)
+    from lightning_modules import Preemption
+
     output = check_folder(config, resume=resume, overwrite=overwrite)
-    if resume and (folder / WEIGHTS_FILE).is_file():
+    if resume and (Path(config.output_dir) / WEIGHTS_FILE).is_file():
         return
     resolve_device(config.trainer.accelerator)
     check_launched(config.trainer)
+    with Preemption() as preemption:
+        train(config, output, preemption, resume=resume)
+
+
+def train(config: ExperimentConfig, output: OutputFolder | None, preemption: Preemption, *, resume: bool) -> None:
+    """The training itself, in a folder that was checked; see `run`."""
+    from lightning_modules import StoppedError
+
+    folder = Path(config.output_dir)
     module, datamodule = build_parts(config)
     start = find_start(config, module, resume=resume, main=output is not None)
-    trainer = make_trainer(config, last_wandb_run(folder) if start.last is not None else None)
+    trainer = make_trainer(config, last_wandb_run(folder) if start.last is not None else None, preemption)
+    if preemption.asked:  # loading a large model may take longer than the notice that a scheduler gives
+        raise PreemptedError(f"{preemption.asked.name} came before the first step; nothing was written.")
     # An existing run is untouched up to here, whatever is refused above.
     if output is not None:
         prepare_folder(config, output, module, start)
-    fit(trainer, module, datamodule, start.last)
+    try:
+        fit(trainer, module, datamodule, start.last)
+    except StoppedError as stopped:
+        end_ranks()
+        # one exit code for all: Lightning's launcher would take that of another rank for a crash
+        if trainer.is_global_zero:
+            asked = preemption.asked.name if preemption.asked else "a signal to another rank"
+            raise PreemptedError(
+                f"{asked}; step {stopped.step} is saved in {folder}. The same command goes on with --resume=auto."
+            ) from None
+        return
     save_run(module, folder, write=trainer.is_global_zero)
     end_ranks()
     if trainer.is_global_zero:
@@ -186,10 +218,16 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
 
     Raises:
         KeyboardInterrupt: on Ctrl-C.
+        StoppedError: after the checkpoint that a scheduler's signal asked for.
     """
+    from lightning_modules import StoppedError
+
     try:
         # weights_only: a pickled object in a checkpoint could run code
         trainer.fit(module, datamodule, ckpt_path=last, weights_only=True)
+    except StoppedError:
+        mark_preempted(trainer.loggers)
+        raise
     except SystemExit:
         raise KeyboardInterrupt from None  # how Lightning ends on Ctrl-C
     finally:
