@@ -1,8 +1,8 @@
 """`itm train`: one experiment, from its configuration to a checkpoint.
 
-The run's folder holds `config.yaml` and `provenance.json`, `logs/` (JSON lines, always), `wandb/` (unless disabled),
-`checkpoints/last.ckpt` (Lightning's, to resume from), `base.json` where it starts from a published checkpoint,
-and at the end `processor/` and `weights.safetensors`.
+The run's folder holds `config.yaml` and `provenance.json`, `train_images.parquet` (which images it draws), `logs/`
+(JSON lines, always), `wandb/` (unless disabled), `checkpoints/last.ckpt` (Lightning's, to resume from), `base.json`
+where it starts from a published checkpoint, and at the end `processor/` and `weights.safetensors`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from experiments.runs.outputs import METRICS_FILE, OutputFolder
 from experiments.runs.progress import is_terminal, say
 from experiments.runs.ranks import check_launched, end_ranks, is_main_process
 from experiments.runs.tracking import wandb_logger
+from experiments.runs.train_images import record_train_images
 from lightning_modules.scoring import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
 from negatives.tables import InputError, write_json
 
@@ -69,6 +70,7 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
     # An existing run is untouched up to here, whatever is refused above.
     if output is not None:
         prepare_folder(config, output, module, start)
+        record_train_images(datamodule, folder)
     fit(trainer, module, datamodule, start.last)
     save_run(module, folder, write=trainer.is_global_zero)
     end_ranks()
