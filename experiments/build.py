@@ -49,9 +49,9 @@ def writer_settings(config: GenerateConfig) -> dict[str, Any]:
     from negatives.writers import builder_keys
 
     # a writer is given no key that its builder does not name, so a new writer changes nothing here
-    given = {key: getattr(config, key) for key in builder_keys(config.generator)}
     return {
-        key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value for key, value in given.items()
+        key: dataclasses.asdict(getattr(config, key)) if dataclasses.is_dataclass(hint) else getattr(config, key)
+        for key, hint in builder_keys(config.generator).items()
     }
 
 
