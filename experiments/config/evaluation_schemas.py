@@ -9,8 +9,12 @@ from omegaconf import MISSING
 
 from experiments.config.data_schemas import PairsConfig
 from experiments.config.model_schemas import score_faults
+from experiments.config.names import name_faults
 from experiments.config.trainer_schemas import LoggingConfig
 from negatives.judging import ACCELERATORS
+
+EVALUATION_FILES = ("config.yaml", "provenance.json", "metrics.csv", "summary.json", "wandb")
+"""What stands in an evaluation's folder beside the folders of its sets."""
 
 
 @dataclass
@@ -23,6 +27,10 @@ class EvaluationConfig:
     """Images scored at a time."""
     bootstrap: int = field(default=1000, metadata={"min": 100})
     """Resamples of images behind each 95 % interval."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Sets whose folders would lie elsewhere, or in the place of another file."""
+        yield from name_faults(self.sets, f"{place}sets", EVALUATION_FILES)
 
 
 @dataclass

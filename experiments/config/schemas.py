@@ -4,8 +4,8 @@ Every verb has one dataclass, a docstring under each field; `experiments.verb_ta
 several share stand in files by subject: data, trainer, evaluation, models.
 
 `field(metadata=...)` carries the rules that types cannot say and `config.load` checks: `min`, `max`, `above`
-(bounds), `choices`, and `exists` ("file" or "folder": must be there before the run starts). A method `faults(place)`
-yields what is wrong between keys.
+(bounds), `choices`, `exists` ("file" or "folder": must be there before the run starts), and `names` (becomes a file).
+A method `faults(place)` yields what is wrong between keys.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from negatives.judging import ACCELERATORS
 class ExperimentConfig:
     """`itm train`: one experiment."""
 
-    name: str = "experiment"
+    name: str = field(default="experiment", metadata={"names": True})
     """Names the run in tables and in W&B."""
     seed: int = field(default=0, metadata={"min": 0})
     """Seeds weights, data order and negatives."""

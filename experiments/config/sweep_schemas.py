@@ -28,7 +28,7 @@ class StepConfig:
 class SweepConfig:
     """`itm sweep`: many experiments from one file."""
 
-    name: str = "sweep"
+    name: str = field(default="sweep", metadata={"names": True})
     """Names the sweep; the W&B group of its runs."""
     output_dir: str = "runs/${name}"
     """Folder of the sweep: `manifest.json`, the steps' folders, `runs/` and `report/`."""

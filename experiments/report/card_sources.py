@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from omegaconf import OmegaConf
 
 from experiments.config.data_schemas import DataConfig
 from experiments.report.audits import METRIC_NAMES
 from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE
+from lightning_modules import read_written
 from negatives.tables import InputError
 
 MEASURED = ("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high")
@@ -156,8 +156,7 @@ def find_evaluations(run: Path, own_score: str | None) -> Iterator[Evaluation]:
 def _score_of(config: Path) -> str | None:
     """The score that an evaluation was told to use; None for the run's own."""
     try:
-        settings: Any = OmegaConf.to_container(OmegaConf.load(config), resolve=False)
-        score: str | None = settings["score"]
+        score: str | None = read_written(config)["score"]
     except Exception as error:  # whatever a damaged file makes the parser stumble over
         reason = " ".join(str(error).split())
         raise InputError(f"{config} does not say by which score it is ({reason}); evaluate again.") from None

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from experiments.config.names import name_faults
 from experiments.report.intervals import MEAN, is_right
 from experiments.runs.outputs import METRICS_FILE
 from negatives.tables import InputError, quoted
@@ -93,8 +94,11 @@ def read_run(folder: Path) -> EvaluatedRun:
         summary = json.loads(path.read_text(encoding="utf-8"))
         name = f"{summary['run']} ({folder.name})" if is_evaluation else str(summary["run"])
         roots = {str(key): Path(entry["image_root"]) for key, entry in summary["sets"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} must be what `itm evaluate` writes, and is not: evaluate the run again.") from error
+    # a set's name becomes a folder: another one would be read in its place
+    for fault in name_faults(roots, "sets"):
+        raise InputError(f"{fault} ({path}). Evaluate the run again.")
     read = {key: EvaluatedSet(root, _read_pairs(path.parent / key / "pairs.parquet")) for key, root in roots.items()}
     return EvaluatedRun(name, folder, read, read_curves(path.parent.parent / "logs"))
 
@@ -131,7 +135,7 @@ def read_curves(logs: Path) -> dict[str, dict[int, float]]:
         try:
             row = json.loads(line)
             _add_metrics(curves, row["step"], row["metrics"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{record}, line {number}, must be a step's metrics, and is not. Remove it.") from error
     return {metric: dict(sorted(points.items())) for metric, points in sorted(curves.items())}
 

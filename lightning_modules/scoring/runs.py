@@ -44,10 +44,10 @@ def check_finished(folder: Path) -> None:
 
 def _is_training(folder: Path) -> bool:
     """Whether a folder's configuration is one of `itm train`, as far as it can be read: it alone has an `optim`."""
-    from omegaconf import OmegaConf
+    from lightning_modules.written import read_written
 
     try:
-        return "optim" in OmegaConf.load(folder / CONFIG_FILE)
+        return "optim" in read_written(folder / CONFIG_FILE)
     except Exception:  # whatever a damaged file makes the parser stumble over
         return True
 
@@ -122,15 +122,13 @@ def read_settings(folder: Path) -> tuple[ModelSettings, str]:
     Raises:
         InputError: the file cannot be read, or describes no model.
     """
-    from omegaconf import OmegaConf
-
     from datamodules.batch import InputError
     from lightning_modules.backbones.model_section import model_settings, without_former_keys
+    from lightning_modules.written import read_written
 
     path = folder / CONFIG_FILE
     try:
-        # resolved when it was written: nothing of it is looked up in the environment now
-        config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        config: Any = read_written(path)
         model, precision = config["model"], config.get("trainer", {}).get("precision", "32-true")
     except Exception as error:  # whatever a damaged file makes the parser stumble over
         reason = " ".join(str(error).split())
