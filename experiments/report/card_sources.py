@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 
 from experiments.config.data_schemas import DataConfig
 from experiments.report.audits import METRIC_NAMES
+from experiments.report.csv_files import read_csv
 from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE
 from lightning_modules import read_written
 from negatives.tables import InputError
 
 MEASURED = ("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high")
-DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error)
 """What reading a file raises that is not as it was written."""
 
 
@@ -142,8 +143,7 @@ def find_evaluations(run: Path, own_score: str | None) -> Iterator[Evaluation]:
     # a run has one evaluation of its own, and others with another score in folders beside it
     for path in sorted(run.glob("evaluation*/metrics.csv")):
         try:
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = [{**row, **{name: decimal(row[name]) for name in MEASURED}} for row in csv.DictReader(file)]
+            rows = [{**row, **{name: decimal(row[name]) for name in MEASURED}} for row in read_csv(path)]
             fields = [(row["set"], row["negative_type"], row["pairs"]) for row in rows]
         except DAMAGED as error:
             raise InputError(f"{path} is no table of `itm evaluate` ({error!r}); evaluate again.") from None

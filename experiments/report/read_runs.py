@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experiments.config.names import name_faults
+from experiments.config.values import is_encodable
 from experiments.report.intervals import MEAN, is_right
 from experiments.runs.outputs import METRICS_FILE
 from negatives.tables import InputError, quoted
@@ -94,6 +95,8 @@ def read_run(folder: Path) -> EvaluatedRun:
         summary = json.loads(path.read_text(encoding="utf-8"))
         name = f"{summary['run']} ({folder.name})" if is_evaluation else str(summary["run"])
         roots = {str(key): Path(entry["image_root"]) for key, entry in summary["sets"].items()}
+        if not all(map(is_encodable, (name, *map(str, roots.values())))):
+            raise ValueError("a text that no file can hold")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} must be what `itm evaluate` writes, and is not: evaluate the run again.") from error
     # a set's name becomes a folder: another one would be read in its place

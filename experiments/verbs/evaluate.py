@@ -6,8 +6,6 @@ the logits on the image and on noise) and `scores.parquet`.
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pyarrow as pa
 
 from experiments.build import build_pairs, load_run
 from experiments.config.evaluation_schemas import EvaluateConfig
+from experiments.report.csv_files import csv_text
 from experiments.report.intervals import Interval
 from experiments.runs.devices import resolve_device
 from experiments.runs.fingerprint import fingerprint
@@ -62,7 +61,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
             say(f"{name}: {pairs.left_out} items of the benchmark are left out: not valid, or without their image")
         summary["sets"][name] = {"image_root": str(pairs.root.resolve()), "pairs": len(table), "images": images}
         summary["sets"][name]["left_out"] = pairs.left_out
-    write_text(_csv(metrics), folder / "metrics.csv")
+    write_text(csv_text(list(metrics[0]), metrics), folder / "metrics.csv")
     _log(config, experiment.name, folder, metrics)
     # last: it says that the folder is finished
     write_json(summary, folder / SUMMARY_FILE)
@@ -149,15 +148,6 @@ def set_metrics(name: str, table: pa.Table, resamples: int, seed: int) -> list[d
 
 def _named(interval: Interval, value: str, prefix: str) -> dict[str, float]:
     return {value: interval.value, f"{prefix}low": interval.low, f"{prefix}high": interval.high}
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    # the default of csv is "\r\n"
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _log(config: EvaluateConfig, name: str, folder: Path, metrics: list[dict[str, Any]]) -> None:
