@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from experiments.__main__ import main
+from experiments.commands import VERBS
 from experiments.config.evaluation_schemas import EvaluateConfig
-from experiments.config.load import ConfigError, load_config, load_saved, saved_as_today
-from experiments.config.names import is_file_name
+from experiments.config.load import ConfigError, describe, load_config, load_saved, saved_as_today
+from experiments.config.names import NAME_RULE, is_file_name
 from experiments.config.schemas import ExperimentConfig
+from experiments.exit_codes import exit_code
 from experiments.report.card_sources import find_evaluations
 from experiments.report.read_runs import read_run
 from experiments.runs.made_by import former_made_by
@@ -24,21 +30,21 @@ from negatives.tables.captions import InputError, write_json, write_text
 from tests.test_experiments_compare import pair_rows, write_run
 
 DATA = "data: {captions: c.parquet, negatives: n.parquet}"
-BAD_NAMES = [
-    "/etc/set",
-    "..",
+BAD_NAMES = ["/etc/set", "..", "a\\b", "", "nul", "a\nb"]
+MORE_BAD_NAMES = [
     "../set",
     "a/b",
-    "a\\b",
-    "",
     " ",
     ".hidden",
-    "nul",
     "COM1.txt",
     "C:x",
     "a.",
-    "a\nb",
+    "a\0b",
+    "a\u202eb",
+    "\ud800",
     "x" * 201,
+    None,
+    1,
 ]
 
 
@@ -50,15 +56,26 @@ def run_of(folder: Path, config: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", BAD_NAMES)
-def test_a_name_that_would_leave_its_folder_is_refused_wherever_it_becomes_a_path(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def sets_of(name: str) -> str:
+    return OmegaConf.to_yaml({"evaluation": {"sets": {name: {"captions": "c.parquet", "negatives": "n.parquet"}}}})
+
+
+def test_an_evaluation_of_a_strangers_run_replaces_no_file_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sets = OmegaConf.to_yaml({"evaluation": {"sets": {name: {"captions": "c.parquet", "negatives": "n.parquet"}}}})
-    run = run_of(tmp_path / "run", f"{DATA}\n{sets}")
+    run = run_of(tmp_path / "run", f"{DATA}\n{sets_of(str(tmp_path / 'mine'))}")
     assert main(["evaluate", str(run), "accelerator=cpu"]) == 2
-    assert "`evaluation.sets` names must be a file's name" in capsys.readouterr().err
+    assert f"`evaluation.sets` names must be {NAME_RULE}, got '{tmp_path}/mine'" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
     assert not (run / "evaluation").exists()
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_name_that_would_leave_its_folder_is_refused_wherever_it_becomes_a_path(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    write_text(f"{DATA}\n{sets_of(name)}", path)
+    with pytest.raises(ConfigError, match=r"`evaluation\.sets` names must be a file's name"):
+        load_saved(ExperimentConfig, path)
     for words in ({"runs": {name: {}}}, {"prepare": {name: {"verb": "filter"}}}):
         path = tmp_path / "sweep.yaml"
         write_text(OmegaConf.to_yaml(words), path)
@@ -106,7 +123,7 @@ def test_a_set_does_not_take_the_place_of_an_evaluations_file(name: str, tmp_pat
 
 def test_any_printable_name_of_one_file_is_a_name() -> None:
     assert all(map(is_file_name, ["lr=1e-4", "swap obj", "coco:val", "Ünïcode 猫", "a..b", "<b>", "x" * 200]))
-    assert not any(map(is_file_name, ["\ud800", "a\0b", "a\u202eb", None, 1]))
+    assert not any(map(is_file_name, [*BAD_NAMES, *MORE_BAD_NAMES]))
 
 
 def fails(call: Callable[[], Any]) -> None:
@@ -178,3 +195,87 @@ def test_a_grid_of_a_million_points_is_refused_before_it_is_built(monkeypatch: p
     seeds = f"[{','.join(map(str, range(100)))}]"
     with pytest.raises(ConfigError, match=r"^a sweep must have at most 1000 runs, got 1,000,000: 1,000,000 points"):
         sweep.load(None, [f"grid={{seed: {seeds}, optim.lr: {seeds}, data.batch_size: {seeds}}}"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_seed_is_one_that_numpy_takes_and_no_size_is_without_bounds(verb: str) -> None:
+    keys = describe(VERBS[verb].load_schema())
+    for key in keys:
+        name = key.name.split(".")[-1]
+        if name == "seed":
+            assert re.fullmatch(r"in \[0, (4294967295|2147483647)\]", key.rule), key
+        if name in ("batch_size", "num_workers", "workers", "bootstrap", "shard_size", "image_size", "hidden_size"):
+            assert re.fullmatch(r"in \[\d+, \d+\]", key.rule), key
+
+
+@pytest.mark.parametrize(
+    ("word", "rule"),
+    [
+        ("seed=4294967296", "`seed` must be in [0, 4294967295], got 4294967296"),
+        ("seed=-1", "`seed` must be in [0, 4294967295], got -1"),
+        ("data.batch_size=1000000000000", "`data.batch_size` must be in [1, 1000000]"),
+        ("data.num_workers=100000", "`data.num_workers` must be in [0, 1024]"),
+        ("evaluation.bootstrap=1000000000", "`evaluation.bootstrap` must be in [100, 100000]"),
+        ("model.tiny.hidden_size=1000000000", "`model.tiny.hidden_size` must be in [8, 65536]"),
+        ("trainer.devices=1000000", "`trainer.devices` must be in [1, 1024]"),
+        (f"trainer.max_steps={10**30}", "`trainer.max_steps` must be a number below 2^63"),
+        (f"seed={'9' * 5000}", "`seed` must be valid YAML (Exceeds the limit"),
+        (f"name={'[' * 200}{']' * 200}", "`name` must be valid YAML (it is nested too deep)"),
+        (f"{'a.' * 200}b=1", "a key must have at most 50 parts"),
+        ('data.image_root="a\\0b"', "`data.image_root` must be text without a NUL character"),
+        ("data.image_root=a\ud800b", "`data.image_root` must be valid YAML ('utf-8' codec can't encode"),
+    ],
+)
+def test_what_no_machine_can_do_is_one_fault_of_its_key(word: str, rule: str) -> None:
+    words = ["data.captions=c", "data.negatives=n", word]
+    with pytest.raises(ConfigError, match=f"^{re.escape(rule)}"):
+        load_config(ExperimentConfig, None, words, check_files=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a: " + "[" * 5000 + "]" * 5000, "it is nested too deep"),
+        ("a: " + "[" * 60 + "]" * 60, "it is nested too deep"),
+        ("".join(f"{' ' * depth}a:\n" for depth in range(3000)), "it is nested too deep"),
+        ("seed: " + "9" * 5000, "Exceeds the limit (4300 digits)"),
+        ("a: &a [*a]", "recursive aliases are not supported"),
+        ("seed: 1\nseed: 2", "found duplicate key seed, line 2"),
+        (
+            "a: &a [x, x]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefgh")),
+            "limit",
+        ),
+    ],
+    ids=["flow", "just too deep", "block", "digits", "cycle", "twice", "laughs"],
+)
+def test_yaml_without_bounds_is_one_line(text: str, fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    write_text(text, path)
+    for read in (load_config, load_saved):
+        with pytest.raises(ConfigError, match=f"config.yaml must be valid YAML: .*{re.escape(fault)}") as caught:
+            read(ExperimentConfig, path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("work", "asked"),
+    [
+        (lambda: torch.empty(10**15), "you tried to allocate 4000000000000000 bytes"),
+        (lambda: np.empty(10**15), "Unable to allocate 7.11 PiB"),
+        (lambda: [0] * 10**15, ""),
+    ],
+    ids=["torch", "numpy", "python"],
+)
+def test_memory_that_is_not_there_is_one_line(
+    work: Callable[[], Any], asked: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(work) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "there is not enough memory" in line
+    assert asked in line
+    assert "give a smaller batch_size" in line
+
+
+def test_another_error_of_torch_is_still_a_bug() -> None:
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        exit_code(lambda: torch.ones(2, 3) @ torch.ones(2, 3))

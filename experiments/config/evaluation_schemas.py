@@ -23,9 +23,9 @@ class EvaluationConfig:
 
     sets: dict[str, PairsConfig] = field(default_factory=dict)
     """Name -> pairs to evaluate on."""
-    batch_size: int = field(default=64, metadata={"min": 1})
+    batch_size: int = field(default=64, metadata={"min": 1, "max": 1_000_000})
     """Images scored at a time."""
-    bootstrap: int = field(default=1000, metadata={"min": 100})
+    bootstrap: int = field(default=1000, metadata={"min": 100, "max": 100_000})
     """Resamples of images behind each 95 % interval."""
 
     def faults(self, place: str) -> Iterator[str]:
@@ -48,7 +48,7 @@ class EvaluateConfig:
     """Sets; those of the run's own configuration where none is given."""
     accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
     """Hardware to score on."""
-    seed: int = field(default=0, metadata={"min": 0})
+    seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
     """Seeds noise images and bootstrap."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Where metrics go."""
@@ -75,11 +75,11 @@ class CompareConfig:
     """A sentence under the heading: what the numbers do and do not show."""
     audits: dict[str, str] = field(default_factory=dict, metadata={"exists": "file"})
     """Label -> `audit.json`, shown in this order."""
-    examples: int = field(default=8, metadata={"min": 0})
+    examples: int = field(default=8, metadata={"min": 0, "max": 10_000})
     """Images shown with their captions and scores."""
-    bootstrap: int = field(default=1000, metadata={"min": 100})
+    bootstrap: int = field(default=1000, metadata={"min": 100, "max": 100_000})
     """Resamples of images behind each 95 % interval."""
-    seed: int = field(default=0, metadata={"min": 0})
+    seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
     """Seeds the bootstrap and the choice of examples."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Where metrics go."""
