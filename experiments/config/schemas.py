@@ -144,7 +144,7 @@ class NeighboursConfig:
     """Folder that image paths start from; the table's own folder where not given."""
     output_dir: str = MISSING
     """Folder for `neighbours.parquet`."""
-    k: int = field(default=3, metadata={"min": 1, "max": 10_000})
+    k: int = field(default=3, metadata={"min": 1})
     """Neighbours of each image."""
     batch_size: int = field(default=64, metadata={"min": 1, "max": 1_000_000})
     """Images encoded at a time."""
