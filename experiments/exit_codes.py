@@ -9,8 +9,10 @@ import re
 import sys
 from collections.abc import Callable
 
-DONE, MISSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""MISSED: the work is done, but a certificate did not hold. INTERRUPTED: 128 + SIGINT, as shells have it."""
+DONE, MISSED, BAD_INPUT, PREEMPTED, INTERRUPTED = 0, 1, 2, 75, 130
+"""MISSED: the work is done, but a certificate did not hold. PREEMPTED: the work stopped at a scheduler's signal, and
+the same command with --resume=auto goes on (EX_TEMPFAIL, "try again", in <sysexits.h>). INTERRUPTED: 128 + SIGINT, as
+shells have it."""
 
 
 SMALLER = "give a smaller batch_size, fewer workers or a smaller model."
@@ -18,6 +20,10 @@ SMALLER = "give a smaller batch_size, fewer workers or a smaller model."
 
 class UsageError(Exception):
     """A command line that cannot be read."""
+
+
+class PreemptedError(Exception):
+    """A scheduler needs the machine: what was done is saved, and the same command goes on later."""
 
 
 def exit_code(work: Callable[[], int]) -> int:
@@ -31,6 +37,9 @@ def exit_code(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("itm: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except PreemptedError as error:
+        print(f"itm: preempted: {error}", file=sys.stderr)
+        return PREEMPTED
     except UsageError as error:
         return _refuse(str(error))
     # the training step raises it where the loss is not finite

@@ -127,7 +127,7 @@ def test_any_printable_name_of_one_file_is_a_name() -> None:
 
 
 def fails(call: Callable[[], Any]) -> None:
-    with pytest.raises(InputError, match=r"plain values, as a verb writes them, and has \$\{\.\.\.\} in"):
+    with pytest.raises(ValueError, match=r"plain values, as a verb writes them, and has \$\{\.\.\.\} in"):
         call()
 
 

@@ -42,6 +42,7 @@ from lightning_modules import (
     faults_between_keys,
     field_types,
     keeps_rules,
+    read_written,
     rule_text,
     strip_optional,
     type_name,
@@ -98,19 +99,18 @@ def load_saved(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     return _load(schema, layers, overrides, False, saved=True)
 
 
-def saved_as_today(schema: type[Any], path: Path) -> dict[str, Any]:
+def saved_as_today(schema: type[Any], path: Path) -> Any:
     """What a saved `config.yaml` says, with the defaults of keys that it did not have yet; to be compared.
 
     Raises:
         Exception: whatever a damaged file makes the parser stumble over.
     """
+    saved: Any = read_written(path)
     try:
-        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(to_yaml(load_saved(schema, path)))))
-    except ConfigError:
-        # today's rules refuse a value of it: compared as it is
-        tree = read_saved(path)
-        drop_former_keys(tree)
-        return tree
+        return OmegaConf.to_container(OmegaConf.create(to_yaml(load_saved(schema, path))))
+    except Exception:  # today's rules refuse it: compared as it is
+        drop_former_keys(saved)
+        return saved
 
 
 def load_mapping(schema: type[T], mapping: Mapping[str, Any], origin: str, *, made_in: Path | None = None) -> T:

@@ -114,7 +114,7 @@ def _has_run_alike(task: Task, folder: Path) -> bool:
     # a finished task is never started again, so the file still holds what it ran with
     try:
         before = saved_as_today(TASKS[task.verb].load_schema(), file)
-    except InputError:  # no task's text: it did not run with this one
+    except ValueError:  # no task's text: it did not run with this one
         return False
     return before == OmegaConf.to_container(OmegaConf.create(task.config))
 
