@@ -369,6 +369,10 @@ def test_damaged_runs_are_named(tmp_path: Path, config: CompareConfig):
     assert "pairs.parquet must be a Parquet file" in refusal(config)
     write_run(tmp_path / "random", "random", {"balanced": [{"image_id": "a"}]})
     assert "need column `caption_id`" in refusal(config)
+    for column in ("caption", "positive_logit"):
+        nested = [{**row, column: [{"a": 1}]} for row in pair_rows()]
+        write_run(tmp_path / "random", "random", {"balanced": nested})
+        assert "pairs need texts and numbers" in refusal(config)
     (evaluation / "summary.json").write_text("{}")
     assert "summary.json must be what `itm evaluate` writes" in refusal(config)
 

@@ -31,6 +31,7 @@ from experiments.report.card_sources import (
     TableSource,
     find_certificate,
     find_evaluations,
+    table_sources,
 )
 from experiments.report.csv_files import csv_text
 from experiments.report.training_recipe import recipe, row_of_training
@@ -550,6 +551,11 @@ def test_an_evaluation_by_another_score_is_marked(tmp_path: Path) -> None:
         list(find_evaluations(tmp_path, "itm"))
     assert not any(found.score for found in find_evaluations(tmp_path, None)), "there is one score only"
     assert re.search(r"^In x.*, by another score than that of this folder, x.*:$", hostile_card("blip2"), re.MULTILINE)
+
+
+def test_a_card_counts_the_rows_of_files_only() -> None:
+    (source,) = table_sources(DataConfig(captions="/dev/null", negatives=[]))
+    assert source.rows is None
 
 
 def test_a_guarded_name_is_read_back_from_an_evaluation(tmp_path: Path) -> None:

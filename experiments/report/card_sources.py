@@ -72,6 +72,8 @@ def table_sources(data: DataConfig) -> Iterator[TableSource]:
 
 
 def _rows(path: Path) -> int | None:
+    if not path.is_file():  # also what is no file, such as a device, which has no end
+        return None
     try:
         if path.suffix == ".parquet":
             # the footer says it, without reading rows

@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from experiments.config.names import name_faults
 from experiments.config.values import is_encodable
 from experiments.report.intervals import MEAN, is_right
 from experiments.runs.outputs import METRICS_FILE
-from negatives.tables import InputError, quoted
+from negatives.tables import InputError, quoted, read_parquet
 
 PAIR_KEY = ("image_id", "caption_id", "negative_id", "negative_type", "caption", "negative_caption")
 LOGITS = ("positive_logit", "negative_logit", "blind_positive_logit", "blind_negative_logit")
-COLUMNS = (*PAIR_KEY, "image", *LOGITS, "positive_score", "negative_score")
+TEXTS = (*PAIR_KEY, "image")
+COLUMNS = (*TEXTS, *LOGITS, "positive_score", "negative_score")
+TYPES = pa.schema([(name, pa.string() if name in TEXTS else pa.float64()) for name in COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _numbers(name: str) -> list[int]:
 def _read_pairs(path: Path) -> pa.Table:
     again = "Evaluate the run again."
     try:
-        table = pq.ParquetFile(path).read()
+        table = read_parquet(path)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} must be a Parquet file, and cannot be read as one. {again}") from error
     # an older version may lack a column, and an empty cell is no number
@@ -180,8 +181,13 @@ def _read_pairs(path: Path) -> pa.Table:
         raise InputError(f"Evaluated pairs need column `{missing[0]}` in every row, {path} lacks it. {again}")
     if not len(table):
         raise InputError(f"Evaluated pairs need rows, got none ({path}). {again}")
-    # one order in all runs, so that pairs are compared row by row
-    table = table.select(COLUMNS).sort_by([(name, "ascending") for name in PAIR_KEY])
+    try:
+        # one order in all runs, so that pairs are compared row by row
+        table = table.select(COLUMNS).cast(TYPES).sort_by([(name, "ascending") for name in PAIR_KEY])
+    except pa.ArrowException as error:
+        raise InputError(
+            f"Evaluated pairs need texts and numbers, got {quoted(error, 120)} ({path}). {again}"
+        ) from error
     repeated = [pair for pair, count in Counter(_pairs(table)).items() if count > 1]
     if repeated:
         raise InputError(f"A pair can be there once, got {quoted(repeated[0])} more often ({path}). {again}")

@@ -154,11 +154,7 @@ def load_table(path: StrPath, id_columns: Collection[str]) -> tuple[pa.Table, Ca
         rows = [(line, row) for line, record in read_jsonl(path) for row in _expanded(record, f"{path}, line {line}")]
         return _columns([row for _, row in rows], path, id_columns), lambda row: f"line {rows[row][0]}"
     try:
-        file = pq.ParquetFile(path)  # `read_table` would take columns from folders called name=value
-        if file.metadata.num_rows > MOST_ROWS:
-            raise InputError(f"A table must have at most {MOST_ROWS:,} rows, {path} has {file.metadata.num_rows:,}.")
-        table = file.read()
-        table.validate(full=True)  # texts that are no UTF-8, and what points outside of its column
+        table = read_parquet(path)
     except FileNotFoundError as error:
         raise InputError(f"Cannot read {path}: no such file. Check the path.") from error
     except (OSError, pa.ArrowException) as error:
@@ -166,6 +162,21 @@ def load_table(path: StrPath, id_columns: Collection[str]) -> tuple[pa.Table, Ca
     if not len(table):
         raise InputError(f"A table must have rows, got none ({path}). Check what wrote it.")
     return table, lambda row: f"row {row + 1}"
+
+
+def read_parquet(path: StrPath) -> pa.Table:
+    """A Parquet file that anyone may have written, whole.
+
+    Raises:
+        OSError, pa.ArrowException: it cannot be read, or holds what no table is, such as texts that are no UTF-8.
+        InputError: more than `MOST_ROWS`.
+    """
+    file = pq.ParquetFile(path)  # `read_table` would take columns from folders called name=value
+    if file.metadata.num_rows > MOST_ROWS:
+        raise InputError(f"A table must have at most {MOST_ROWS:,} rows, {path} has {file.metadata.num_rows:,}.")
+    table = file.read()
+    table.validate(full=True)
+    return table
 
 
 def _expanded(record: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
