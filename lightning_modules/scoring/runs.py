@@ -122,13 +122,16 @@ def read_settings(folder: Path) -> tuple[ModelSettings, str]:
     Raises:
         InputError: the file cannot be read, or describes no model.
     """
+    from omegaconf import OmegaConf
+
     from datamodules.batch import InputError
     from lightning_modules.backbones.model_section import model_settings, without_former_keys
-    from lightning_modules.written import read_written
+    from lightning_modules.written import plain_values
 
     path = folder / CONFIG_FILE
     try:
-        config: Any = read_written(path)
+        # resolved when it was written: nothing of it is looked up in the environment now
+        config: Any = plain_values(OmegaConf.load(path))
         model, precision = config["model"], config.get("trainer", {}).get("precision", "32-true")
     except Exception as error:  # whatever a damaged file makes the parser stumble over
         reason = " ".join(str(error).split())
