@@ -12,7 +12,7 @@ from experiments.config.generate_schemas import GenerateConfig
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import OptimConfig
 from experiments.runs.progress import is_terminal
-from lightning_modules import field_types
+from lightning_modules import LAST, field_types
 from lightning_modules.backbones import ModelSettings
 from negatives.tables import InputError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from datamodules import ImageTextDataModule
     from datamodules.benchmarks import Pairs
     from lightning_modules.backbones import Backbone
-    from negatives.writers import BatchWriter, Writer
 
 Plan = TypeVar("Plan")
 
@@ -41,13 +40,19 @@ def build_pairs(config: PairsConfig) -> Pairs:
     )
 
 
-def build_writer(config: GenerateConfig) -> Writer | BatchWriter:
-    """The offline writer that `config` names, of the keys that its builder takes."""
-    from negatives.writers import builder_keys, find_builder
+def writer_settings(config: GenerateConfig) -> dict[str, Any]:
+    """The keys that the builder of the offline writer takes, as the plain values that its rows keep.
+
+    >>> writer_settings(GenerateConfig(generator="rules", output_dir="negatives", per_type=2))
+    {'per_type': 2}
+    """
+    from negatives.writers import builder_keys
 
     # a writer is given no key that its builder does not name, so a new writer changes nothing here
-    settings = {key: getattr(config, key) for key in builder_keys(config.generator)}
-    return find_builder(config.generator)(**settings)
+    return {
+        key: dataclasses.asdict(getattr(config, key)) if dataclasses.is_dataclass(hint) else getattr(config, key)
+        for key, hint in builder_keys(config.generator).items()
+    }
 
 
 def plan_of(cls: type[Plan], config: Plan) -> Plan:
@@ -125,12 +130,13 @@ def _optim_arguments(config: OptimConfig) -> dict[str, Any]:
     return {**arguments, "betas": tuple(arguments["betas"])}
 
 
-def load_run(folder: Path, *, score: str | None = None) -> tuple[Backbone, ExperimentConfig]:
+def load_run(folder: Path, *, score: str | None = None, checkpoint: str = LAST) -> tuple[Backbone, ExperimentConfig]:
     """The trained scorer of a run's folder, in eval mode, and the run's configuration.
 
     Args:
         folder: of the run.
         score: overrules `model.score` of the run: which of the scorer's named scores is the match logit.
+        checkpoint: which of its weights: `last`, the `best` that it kept, or those of a step.
 
     Raises:
         InputError: the folder is no finished run, or its weights do not fit its configuration.
@@ -148,4 +154,5 @@ def load_run(folder: Path, *, score: str | None = None) -> tuple[Backbone, Exper
     _quiet_transformers()
     # in the precision of the training: another would give other scores
     dtype = weights_dtype(config.trainer.precision)
-    return load_trained(folder, config.model, dtype=dtype, optim=_optim_arguments(config.optim)), config
+    optim = _optim_arguments(config.optim)
+    return load_trained(folder, config.model, dtype=dtype, optim=optim, checkpoint=checkpoint), config

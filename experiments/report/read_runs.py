@@ -19,8 +19,11 @@ from experiments.config.names import name_faults
 from experiments.config.values import is_encodable
 from experiments.report.intervals import MEAN, is_right
 from experiments.runs.outputs import METRICS_FILE
+from lightning_modules import kept_name
 from negatives.tables import InputError, quoted, read_parquet
 
+SUMMARY_FILE = "summary.json"
+"""In the folder of an evaluation: which run and weights it is of, and its sets."""
 PAIR_KEY = ("image_id", "caption_id", "negative_id", "negative_type", "caption", "negative_caption")
 LOGITS = ("positive_logit", "negative_logit", "blind_positive_logit", "blind_negative_logit")
 TEXTS = (*PAIR_KEY, "image")
@@ -30,10 +33,18 @@ TYPES = pa.schema([(name, pa.string() if name in TEXTS else pa.float64()) for na
 
 @dataclass(frozen=True)
 class EvaluatedSet:
-    """One set as one run scored it: where its images lie, and its pairs in the order of `PAIR_KEY`."""
+    """One set as one run scored it.
+
+    Attributes:
+        image_root: where its images lie.
+        pairs: its pairs, in the order of `PAIR_KEY`.
+        training_pairs: negative type -> how many pairs are of images that the run was trained on, of all for "mean";
+            None where that is not known.
+    """
 
     image_root: Path
     pairs: pa.Table
+    training_pairs: dict[str, int] | None = None
 
     @property
     def right(self) -> np.ndarray:
@@ -86,16 +97,21 @@ def read_run(folder: Path) -> EvaluatedRun:
     Raises:
         InputError: If the folder is not evaluated, or a file in it is damaged.
     """
-    is_evaluation = (folder / "summary.json").is_file()  # one beside a run's own, with another score
-    path = folder / "summary.json" if is_evaluation else folder / "evaluation" / "summary.json"
+    is_evaluation = (folder / SUMMARY_FILE).is_file()  # one beside a run's own, with another score
+    path = folder / SUMMARY_FILE if is_evaluation else folder / "evaluation" / SUMMARY_FILE
     if not path.is_file():
         raise InputError(
             f"A run must be evaluated before it is compared, {folder} is not: run `itm evaluate {folder}`."
         )
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        name = f"{summary['run']} ({folder.name})" if is_evaluation else str(summary["run"])
+        # summaries of older versions do not name the weights: those were the last
+        name = kept_name(str(summary["run"]), summary.get("checkpoint", {}))
+        if is_evaluation and name == summary["run"]:
+            name = f"{name} ({folder.name})"
         roots = {str(key): Path(entry["image_root"]) for key, entry in summary["sets"].items()}
+        # older versions say nothing of it
+        trained = {str(key): _counts(entry.get("training_pairs")) for key, entry in summary["sets"].items()}
         if not all(map(is_encodable, (name, *map(str, roots.values())))):
             raise ValueError("a text that no file can hold")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -103,7 +119,10 @@ def read_run(folder: Path) -> EvaluatedRun:
     # a set's name becomes a folder: another one would be read in its place
     for fault in name_faults(roots, "sets"):
         raise InputError(f"{fault} ({path}). Evaluate the run again.")
-    read = {key: EvaluatedSet(root, _read_pairs(path.parent / key / "pairs.parquet")) for key, root in roots.items()}
+    read = {
+        key: EvaluatedSet(root, _read_pairs(path.parent / key / "pairs.parquet"), trained[key])
+        for key, root in roots.items()
+    }
     return EvaluatedRun(name, folder, read, read_curves(path.parent.parent / "logs"))
 
 
@@ -142,6 +161,10 @@ def read_curves(logs: Path) -> dict[str, dict[int, float]]:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{record}, line {number}, must be a step's metrics, and is not. Remove it.") from error
     return {metric: dict(sorted(points.items())) for metric, points in sorted(curves.items())}
+
+
+def _counts(entry: Any) -> dict[str, int] | None:
+    return None if entry is None else {str(name): int(count) for name, count in entry.items()}
 
 
 def _whole_lines(path: Path) -> list[str]:
