@@ -40,7 +40,7 @@ class Mixing:
 
     unit: str = field(default="text", metadata={"choices": UNITS})
     """text: a row is kept positives and any kept negatives of their image. pair: one and its own kept negatives."""
-    positives: int = field(default=1, metadata={"min": 1})
+    positives: int = field(default=1, metadata={"min": 1, "max": 10_000})
     """Kept positives of an image in a row (unit: text); they share its vision pass and prefix."""
     negatives: float = field(default=1.0, metadata={"min": 0.0})
     """Negatives drawn for each positive; of 1.3, one and with chance 0.3 a second."""

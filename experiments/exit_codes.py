@@ -15,6 +15,9 @@ the same command with --resume=auto goes on (EX_TEMPFAIL, "try again", in <sysex
 shells have it."""
 
 
+SMALLER = "give a smaller batch_size, fewer workers or a smaller model."
+
+
 class UsageError(Exception):
     """A command line that cannot be read."""
 
@@ -47,6 +50,13 @@ def exit_code(work: Callable[[], int]) -> int:
         if error.filename is None:
             raise
         return _refuse(f"{error.filename}: {error.strerror}; check the path and its permissions.")
+    except MemoryError as error:
+        return _refuse(f"there is not enough memory{_reason(error)}; {SMALLER}")
+    except RuntimeError as error:
+        # PyTorch has a type of its own for a GPU's memory alone
+        if not re.search(r"can't allocate memory|out of memory", str(error)):
+            raise
+        return _refuse(f"there is not enough memory{_reason(error)}; {SMALLER}")
     except ValueError as error:
         # an input error is a ValueError, so that this import waits until there is one
         from negatives.tables import InputError
@@ -54,6 +64,14 @@ def exit_code(work: Callable[[], int]) -> int:
         if not isinstance(error, InputError):
             raise
         return _refuse(_without_worker_traceback(str(error)))
+
+
+def _reason(error: BaseException) -> str:
+    """The sentence of an allocator's error that says how much it was asked for, in brackets."""
+    found = re.search(
+        r"[Yy]ou tried to allocate \S+ bytes|Tried to allocate [\d.]+ \wiB|Unable to allocate [^\n]*", str(error)
+    )
+    return f" ({found[0]})" if found else ""
 
 
 def _refuse(message: str) -> int:

@@ -126,7 +126,15 @@ TASKS = {
 
 
 def run_verb(verb: Verb, config: Any, *, resume: bool = False, overwrite: bool = False) -> int:
-    """Runs one verb with its checked configuration and returns its exit code."""
+    """Runs one verb with its checked configuration and returns its exit code.
+
+    Raises:
+        InputError: whatever the verb refuses; metrics that cannot go where they should, before its work starts.
+    """
+    if getattr(config, "logging", None) is not None:
+        from experiments.runs.tracking import check_logging
+
+        check_logging(config.logging)
     # most verbs either finish or raise, and return nothing
     code: int | None = verb.load_module().run(config, resume=resume, overwrite=overwrite)
     return DONE if code is None else code

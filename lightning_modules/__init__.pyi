@@ -29,3 +29,8 @@ from .settings import rule_text as rule_text
 from .settings import strip_optional as strip_optional
 from .settings import type_name as type_name
 from .settings import unknown_key as unknown_key
+from .written import MAX_DEPTH as MAX_DEPTH
+from .written import YAML_FAULTS as YAML_FAULTS
+from .written import plain_values as plain_values
+from .written import read_written as read_written
+from .written import yaml_fault as yaml_fault

@@ -22,7 +22,7 @@ Parts = Mapping[str, Sequence[str]]
 class LoraSettings:
     """LoRA adapters (Hu et al., ICLR 2022, section 4.1) by PEFT; the defaults are LLaVA-1.5's recipe."""
 
-    rank: int = field(default=128, metadata={"min": 1})
+    rank: int = field(default=128, metadata={"min": 1, "max": 65_536})
     """Rank of the update matrices."""
     alpha: int = field(default=256, metadata={"min": 1})
     """Scale: updates are multiplied by alpha / rank."""

@@ -7,6 +7,7 @@ import csv
 import html
 import io
 import json
+import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from PIL import Image
 
 from experiments.config.evaluation_schemas import CompareConfig
 from experiments.config.trainer_schemas import LoggingConfig
+from experiments.report.csv_files import csv_text, read_csv
 from experiments.report.examples import thumbnail
 from experiments.report.read_runs import read_curves
 from experiments.verbs.compare import run as compare
@@ -231,6 +233,44 @@ def test_markup_in_names_captions_and_ngrams_is_shown_not_run(tmp_path: Path, co
     assert "_$broken {{ 7 * 7 }} [red]" in page
 
 
+def test_no_cell_of_a_table_is_a_formula_and_every_name_is_read_back(tmp_path: Path, config: CompareConfig):
+    names = ["=HYPERLINK(1)", "+x", "-x", "@x", "'=x", "'tis"]
+    rows = [{**row, "negative_type": name} for name in names for row in pair_rows(images=3)[::2]]
+    runs = [write_run(tmp_path / f"run{index}", name, {"=set": rows}) for index, name in enumerate(("=a", "-b"))]
+    config = replace(config, runs=runs, audits={}, reference="=a")
+    compare(config)
+    for name in ("comparison", "differences"):
+        cells = [cell for row in rows_of(config, f"{name}.csv") for cell in row.values()]
+        # a number may begin with a minus
+        assert not [cell for cell in cells if cell[:1] in tuple("=+-@\t\r") and not is_number(cell)]
+        read = read_csv(Path(config.output_dir) / f"{name}.csv")
+        assert {row["negative_type"] for row in read} == {*names, "mean"}
+        assert {row["set"] for row in read} == {"=set"}
+    assert min(float(row["difference"]) for row in read) <= 0
+    assert {row["run"] for row in read} == {"-b"}
+
+
+def is_number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
+def test_a_negative_number_stays_one():
+    text = csv_text(["name", "value"], [{"name": "-0.3", "value": -0.3}, {"name": "\tx", "value": float("-inf")}])
+    assert text == "name,value\n'-0.3,-0.3\n'\tx,-inf\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [r'{"run": "\ud800", "sets": {}}', r'{"run": "a", "sets": {"b": {"image_root": "\u0000"}}}', "[" * 100000],
+)
+def test_a_summary_that_no_page_can_hold_is_one_line(content: str, tmp_path: Path, config: CompareConfig):
+    (tmp_path / "random" / "evaluation" / "summary.json").write_text(content)
+    assert "summary.json must be what `itm evaluate` writes" in refusal(config)
+
+
 def test_runs_evaluated_on_what_they_were_trained_on_are_named(
     tmp_path: Path, config: CompareConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -362,6 +402,10 @@ def test_damaged_runs_are_named(tmp_path: Path, config: CompareConfig):
     assert "pairs.parquet must be a Parquet file" in refusal(config)
     write_run(tmp_path / "random", "random", {"balanced": [{"image_id": "a"}]})
     assert "need column `caption_id`" in refusal(config)
+    for column in ("caption", "positive_logit"):
+        nested = [{**row, column: [{"a": 1}]} for row in pair_rows()]
+        write_run(tmp_path / "random", "random", {"balanced": nested})
+        assert "pairs need texts and numbers" in refusal(config)
     (evaluation / "summary.json").write_text("{}")
     assert "summary.json must be what `itm evaluate` writes" in refusal(config)
 

@@ -24,14 +24,23 @@ from experiments.build import load_run
 from experiments.config.data_schemas import DataConfig
 from experiments.config.schemas import ExperimentConfig
 from experiments.report.card import Card, Licence, render_card
-from experiments.report.card_sources import Certified, Evaluation, TableSource, find_certificate, find_evaluations
+from experiments.report.card_sources import (
+    MEASURED,
+    Certified,
+    Evaluation,
+    TableSource,
+    find_certificate,
+    find_evaluations,
+    table_sources,
+)
+from experiments.report.csv_files import csv_text
 from experiments.report.training_recipe import recipe, row_of_training
 from experiments.verbs import export
 from lightning_modules import load_scorer
 from lightning_modules.backbones.model_section import model_settings
 from negatives.filtering.certificate import Certificate, Kept
 from negatives.judging.bias_metrics import Estimate
-from negatives.tables.captions import InputError, write_json
+from negatives.tables.captions import InputError, write_json, write_text
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import CAPTIONS, TINY_OVERRIDES, photo, tiny_tables
 
@@ -542,6 +551,18 @@ def test_an_evaluation_by_another_score_is_marked(tmp_path: Path) -> None:
         list(find_evaluations(tmp_path, "itm"))
     assert not any(found.score for found in find_evaluations(tmp_path, None)), "there is one score only"
     assert re.search(r"^In x.*, by another score than that of this folder, x.*:$", hostile_card("blip2"), re.MULTILINE)
+
+
+def test_a_card_counts_the_rows_of_files_only() -> None:
+    (source,) = table_sources(DataConfig(captions="/dev/null", negatives=[]))
+    assert source.rows is None
+
+
+def test_a_guarded_name_is_read_back_from_an_evaluation(tmp_path: Path) -> None:
+    row = {"set": "=1+1", "negative_type": "-x", **dict.fromkeys(MEASURED, 0.5), "pairs": 3}
+    write_text(csv_text(list(row), [row]), tmp_path / "evaluation" / "metrics.csv")
+    (found,) = find_evaluations(tmp_path, None)
+    assert [(found["set"], found["negative_type"]) for found in found.rows] == [("=1+1", "-x")]
 
 
 def test_a_recipe_tells_what_overrules_what() -> None:

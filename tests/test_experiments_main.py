@@ -159,7 +159,7 @@ def test_the_demo_is_the_sweep_that_is_shipped(fake: Fake) -> None:
         (["evaluate", "a", "b"], "itm evaluate takes one run, got a, b"),
         (["demo", "a.yaml"], "itm sweep a.yaml"),
         (["sweep"], "itm sweep needs a YAML file"),
-        (["train", "seed=-1"], "`seed` must be >= 0, got -1 (command line)"),
+        (["train", "seed=-1"], "`seed` must be in [0, 4294967295], got -1 (command line)"),
     ],
 )
 def test_bad_input_is_an_error_on_stderr_and_exit_code_2(

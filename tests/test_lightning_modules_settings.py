@@ -94,7 +94,10 @@ BAD = {
     "an unknown way to tune": ({"backbone": "clip", "tune": "half"}, "`model.tune` must be one of full, lora, got"),
     "an unknown size": ({"backbone": "clip", "tiny": {"layer": 3}}, "`model.tiny.layer` is no known key, did you mean"),
     "a size that is text": ({"backbone": "clip", "tiny": {"layers": "2"}}, "`model.tiny.layers` must be int, got '2'"),
-    "a size out of bounds": ({"backbone": "clip", "tiny": {"layers": 0}}, "`model.tiny.layers` must be >= 1, got 0"),
+    "a size out of bounds": (
+        {"backbone": "clip", "tiny": {"layers": 0}},
+        "`model.tiny.layers` must be in [1, 1000], got 0",
+    ),
     "no number": (
         {"backbone": "clip", "tiny": {"initializer_range": float("inf")}},
         "`model.tiny.initializer_range` must be a finite number, got inf",

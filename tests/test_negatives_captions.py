@@ -98,6 +98,10 @@ def test_whole_numbers_as_ids_become_strings(tmp_path: Path, suffix: str) -> Non
         ),
         ([CAPTIONS[0], ["a dog"]], ["one JSON object", "['a dog']", "line 2", "Mend"]),
         ([CAPTIONS[0] | {"image_id": None}], ["`image_id`", "None", "line 1", "Fill it in"]),
+        ([CAPTIONS[0], CAPTIONS[2] | {"image": "b\0.jpg"}], ["`image`", "without NUL", "'b\\x00.jpg'", "line 2"]),
+        ([CAPTIONS[0] | {"caption": "a\0dog"}], ["`caption`", "without NUL", "line 1"]),
+        ([CAPTIONS[0] | {"caption": "a \ud83d dog"}], ["half of a surrogate pair", "'a \\ud83d dog'", "Mend"]),
+        ([CAPTIONS[0] | {"\ud83d": 1}], ["half of a surrogate pair", "Mend"]),
         ([], ["must have rows", "Check what wrote it"]),
     ],
 )
@@ -117,6 +121,8 @@ def test_bad_captions_are_refused_with_place_and_remedy(tmp_path: Path, rows: li
         ("captions.parquet", b"not parquet", "must be a Parquet file"),
         ("captions.jsonl", b'{"image_id": "\xff"}', "must be UTF-8"),
         ("captions.jsonl", b'{"image_id": ', "line 1"),
+        ("captions.jsonl", b'{"image_id": ' + b"[" * 100_000, "recursion.*line 1"),
+        ("captions.jsonl", b'{"image_id": ' + b"9" * 5000 + b"}", "digits.*line 1"),
     ],
 )
 def test_undecodable_files_are_refused_by_name(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
@@ -130,6 +136,27 @@ def test_undecodable_files_are_refused_by_name(tmp_path: Path, name: str, conten
 def test_a_missing_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=f"{name}.*Check the path"):
         read_captions(tmp_path / name)
+
+
+def test_parquet_that_stands_for_what_no_table_is_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, table = tmp_path / "c.parquet", captions_table()
+    data = pa.array([b"\xff\xfe"] * 3).buffers()
+    for column in ("caption", "other"):
+        # Parquet says that texts are UTF-8, and nobody checks them when they are written
+        broken = table.drop_columns([column] if column in table.column_names else [])
+        pq.write_table(broken.append_column(column, pa.Array.from_buffers(pa.string(), 3, data)), path)
+        with pytest.raises(InputError, match=r"c\.parquet must be a Parquet file, and cannot be read"):
+            read_captions(path)
+    deep = pa.array([[1]] * 3)
+    for _ in range(100):
+        deep = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), deep)
+    pq.write_table(table.append_column("deep", deep), path)
+    with pytest.raises(InputError, match=r"c\.parquet must be a Parquet file, and cannot be read"):
+        read_captions(path)
+    monkeypatch.setattr(negatives.tables.files, "MOST_ROWS", 2)
+    pq.write_table(table, path)
+    with pytest.raises(InputError, match=r"at most 2 rows, .*c\.parquet has 3"):
+        read_captions(path)
 
 
 def test_bad_rows_of_parquet_are_named_by_row(tmp_path: Path) -> None:

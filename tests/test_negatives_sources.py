@@ -156,6 +156,8 @@ def test_tables_are_read_as_read_captions_reads_them(tmp_path: Path, suffix: str
         (changed(KARPATHY, "images", 1, "sentences", 0, "sentid", to=11), ["[0].sentences[1] and images[1].sentences"]),
         (changed(KARPATHY, "images", 1, "imgid", to=1), ["'1'", "'val2014/COCO_1.jpg' and 'x.jpg'", "images[1]"]),
         (changed(KARPATHY, "images", 1, to={"filename": "a.jpg"}), ["`cocoid`", "None", "images[1]"]),
+        (changed(COCO, "images", 1, "file_name", to="a\0.jpg"), ["`image`", "without NUL", "annotations["]),
+        (changed(COCO, "annotations", 1, "caption", to="a \ud83d dog"), ["half of a surrogate pair", "annotations[1]"]),
     ],
 )
 def test_broken_json_is_refused_with_place_and_remedy(tmp_path: Path, value: Any, expected: list[str]) -> None:

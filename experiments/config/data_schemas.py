@@ -59,9 +59,9 @@ class DataConfig:
     drawn anew in every epoch; a batch then has up to twice `batch_size` rows."""
     mixing: Mixing = field(default_factory=Mixing)
     """How negatives join positives."""
-    batch_size: int = field(default=64, metadata={"min": 1})
+    batch_size: int = field(default=64, metadata={"min": 1, "max": 1_000_000})
     """Rows, each of one image, in a batch on each device."""
-    num_workers: int = field(default=0, metadata={"min": 0})
+    num_workers: int = field(default=0, metadata={"min": 0, "max": 1024})
     """Loader processes on each device."""
     validation: PairsConfig | None = None
     """Pairs scored during training for the learning curves; none where not given."""

@@ -9,9 +9,13 @@ from omegaconf import MISSING
 
 from experiments.config.data_schemas import PairsConfig
 from experiments.config.model_schemas import score_faults
+from experiments.config.names import name_faults
 from experiments.config.trainer_schemas import LoggingConfig
 from lightning_modules import LAST, which_faults
 from negatives.judging import ACCELERATORS
+
+EVALUATION_FILES = ("config.yaml", "provenance.json", "metrics.csv", "summary.json", "wandb")
+"""What stands in an evaluation's folder beside the folders of its sets."""
 
 
 @dataclass
@@ -20,10 +24,14 @@ class EvaluationConfig:
 
     sets: dict[str, PairsConfig] = field(default_factory=dict)
     """Name -> pairs to evaluate on."""
-    batch_size: int = field(default=64, metadata={"min": 1})
+    batch_size: int = field(default=64, metadata={"min": 1, "max": 1_000_000})
     """Images scored at a time."""
-    bootstrap: int = field(default=1000, metadata={"min": 100})
+    bootstrap: int = field(default=1000, metadata={"min": 100, "max": 100_000})
     """Resamples of images behind each 95 % interval."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Sets whose folders would lie elsewhere, or in the place of another file."""
+        yield from name_faults(self.sets, f"{place}sets", EVALUATION_FILES)
 
 
 @dataclass
@@ -46,7 +54,7 @@ class EvaluateConfig:
     """Leaves out the pairs of images that the run was trained on, which the run has to have recorded."""
     accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
     """Hardware to score on."""
-    seed: int = field(default=0, metadata={"min": 0})
+    seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
     """Seeds noise images and bootstrap."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Where metrics go."""
@@ -74,11 +82,11 @@ class CompareConfig:
     """A sentence under the heading: what the numbers do and do not show."""
     audits: dict[str, str] = field(default_factory=dict, metadata={"exists": "file"})
     """Label -> `audit.json`, shown in this order."""
-    examples: int = field(default=8, metadata={"min": 0})
+    examples: int = field(default=8, metadata={"min": 0, "max": 10_000})
     """Images shown with their captions and scores."""
-    bootstrap: int = field(default=1000, metadata={"min": 100})
+    bootstrap: int = field(default=1000, metadata={"min": 100, "max": 100_000})
     """Resamples of images behind each 95 % interval."""
-    seed: int = field(default=0, metadata={"min": 0})
+    seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
     """Seeds the bootstrap and the choice of examples."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Where metrics go."""

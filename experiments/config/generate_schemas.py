@@ -54,11 +54,11 @@ def with_writer_sections(schema: type[T]) -> type[T]:
 class ScenesConfig:
     """The embedded data set of drawn scenes."""
 
-    train: int = field(default=3000, metadata={"min": 2})
+    train: int = field(default=3000, metadata={"min": 2, "max": 10_000_000})
     """Scenes to train on."""
-    held_out: int = field(default=500, metadata={"min": 2})
+    held_out: int = field(default=500, metadata={"min": 2, "max": 10_000_000})
     """Scenes of each held-out split, for each negative type."""
-    image_size: int = field(default=32, metadata={"min": 16})
+    image_size: int = field(default=32, metadata={"min": 16, "max": 4096})
     """Pixels of an image's side."""
 
 
@@ -86,12 +86,12 @@ class GptConfig:
     """Bound on an answer's tokens."""
     seed: int | None = field(default=None, metadata={"min": 0, "max": 2**31 - 1})
     """Sampling seed, for servers that take one."""
-    attempts: int = field(default=3, metadata={"min": 1})
+    attempts: int = field(default=3, metadata={"min": 1, "max": 1000})
     """Answers that are refused, truncated or malformed before a request counts as failed."""
     cache: str | None = None
     """SQLite file of all answers; not given: `requests.sqlite` in `output_dir`, which --overwrite
     leaves there. Runs may share one, one after the other: two at once may both ask for the same."""
-    concurrency: int = field(default=64, metadata={"min": 1})
+    concurrency: int = field(default=64, metadata={"min": 1, "max": 100_000})
     """Requests under way at a time."""
     requests_per_minute: float | None = field(default=None, metadata={"above": 0.0})
     """The server's limit of requests."""
@@ -99,7 +99,7 @@ class GptConfig:
     """The server's limit of tokens."""
     timeout: float = field(default=60.0, metadata={"above": 0.0})
     """Seconds that one try of a request may take."""
-    retries: int = field(default=6, metadata={"min": 0})
+    retries: int = field(default=6, metadata={"min": 0, "max": 1000})
     """Tries after the first, on a busy or failing server."""
     max_requests: int | None = field(default=None, metadata={"min": 1})
     """Stops this run after so many requests; --resume goes on."""
@@ -146,11 +146,11 @@ class GenerateConfig:
     """JSONL with `type, caption, negative_caption` and `coco_id` or `image_id` (pairs)."""
     folds: list[int] = field(default_factory=list)
     """Only pairs whose `image_fold` is listed; all where empty (pairs)."""
-    per_type: int = field(default=1, metadata={"min": 1})
+    per_type: int = field(default=1, metadata={"min": 1, "max": 1000})
     """The most negatives of each type for a caption (rules)."""
     image_root: str | None = field(default=None, metadata={"exists": "folder"})
     """Writes `captions.parquet` too, with image paths from this folder, which has to hold that of `captions`."""
-    seed: int = field(default=0, metadata={"min": 0})
+    seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
     """Seeds scenes and negatives."""
     gpt: GptConfig = field(default_factory=GptConfig)
     """The model, its server and its limits (gpt)."""

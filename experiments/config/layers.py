@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 
-from negatives.tables import InputError
+from lightning_modules import MAX_DEPTH, YAML_FAULTS, plain_values, read_written, yaml_fault
+from negatives.tables import InputError, quoted
 
 COMMAND_LINE = "command line"
 
@@ -55,6 +54,8 @@ class Layers:
         if not equals or not all(key.split(".")):
             raise ConfigError(f"an override must be written key=value, got {text!r} ({COMMAND_LINE})")
         *parents, last = key.split(".")
+        if len(parents) > MAX_DEPTH:
+            raise ConfigError(f"a key must have at most {MAX_DEPTH} parts, got {quoted(key)} ({COMMAND_LINE})")
         node: Any = self.tree
         for depth, parent in enumerate(parents, start=1):
             made = isinstance(node, dict) and not isinstance(node.get(parent), dict | list)
@@ -119,10 +120,10 @@ def parse_value(key: str, text: str) -> Any:
     """
     try:
         # PyYAML alone follows YAML 1.1, where 2e-5 without a dot is text
-        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        rule = f"must be valid YAML ({_first_line(error)}); put quotes around text"
-        raise ConfigError(f"`{key}` {rule}, got {text!r} ({COMMAND_LINE})") from error
+        return plain_values(OmegaConf.from_dotlist([f"value={text}"]))["value"]
+    except YAML_FAULTS as error:
+        rule = f"must be valid YAML ({yaml_fault(error)}); put quotes around text"
+        raise ConfigError(f"`{key}` {rule}, got {quoted(text, 200)} ({COMMAND_LINE})") from error
 
 
 def nested(mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,19 +215,28 @@ def find_base(base: Any, file: Path, key: str = "base") -> Path:
         raise ConfigError(f"`{key}` must be an existing file, got {str(beside)!r} ({file}){near}") from error
 
 
+def read_saved(path: Path) -> dict[str, Any]:
+    """The `config.yaml` of a folder, as a plain dictionary: no base, no interpolation, whoever wrote it.
+
+    Raises:
+        ConfigError: Where it is missing, malformed, not a mapping, or holds what would have to be looked up.
+    """
+    try:
+        content = read_written(path)
+    except ValueError as error:
+        raise ConfigError(f"{path} {error}") from error
+    return _mapping(content, path)
+
+
 def _read_one(path: Path) -> dict[str, Any]:
     try:
-        config = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} must be valid YAML: {_first_line(error)}") from error
-    if not isinstance(config, DictConfig):
+        content = plain_values(OmegaConf.load(path))
+    except YAML_FAULTS as error:
+        raise ConfigError(f"{path} must be valid YAML: {yaml_fault(error)}") from error
+    return _mapping(content, path)
+
+
+def _mapping(content: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of keys to values, got a list")
-    return OmegaConf.to_container(config)  # type: ignore[return-value]
-
-
-def _first_line(error: Exception) -> str:
-    """What is wrong and where, without the excerpt that PyYAML adds or the key that OmegaConf adds."""
-    # PyYAML marks the place by a line counted from 0
-    mark = getattr(error, "problem_mark", None)
-    text = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f"{text}, line {mark.line + 1}" if mark is not None else text
+    return content

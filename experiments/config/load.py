@@ -17,7 +17,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, KeyValidationError, OmegaConfBaseException
 
 from experiments.config.help import describe
-from experiments.config.layers import COMMAND_LINE, ConfigError, Layers, find_yaml, nested, read_chain, read_yaml
+from experiments.config.layers import (
+    COMMAND_LINE,
+    ConfigError,
+    Layers,
+    find_yaml,
+    nested,
+    read_chain,
+    read_saved,
+    read_yaml,
+)
 from experiments.config.model_schemas import (
     SECTION,
     choose_model,
@@ -26,11 +35,14 @@ from experiments.config.model_schemas import (
     is_known_somewhere,
     owners,
 )
+from experiments.config.names import NAME_RULE, is_file_name
+from experiments.config.values import interpolation_rule, is_encodable, shown, typed
 from lightning_modules import (
     did_you_mean,
     faults_between_keys,
     field_types,
     keeps_rules,
+    read_written,
     rule_text,
     strip_optional,
     type_name,
@@ -79,12 +91,12 @@ def load_config(
 def load_saved(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     """As `load_config`, from the `config.yaml` in a folder that a verb has written, also by an older version.
 
-    What it names need not be there any more.
+    What it names need not be there any more. Nothing in it is resolved: the folder may have come from anyone.
     """
     layers = Layers()
-    layers.add(read_yaml(path), str(path))
+    layers.add(read_saved(path), str(path))
     drop_former_keys(layers.tree)
-    return _load(schema, layers, overrides, False)
+    return _load(schema, layers, overrides, False, saved=True)
 
 
 def saved_as_today(schema: type[Any], path: Path) -> Any:
@@ -93,7 +105,7 @@ def saved_as_today(schema: type[Any], path: Path) -> Any:
     Raises:
         Exception: whatever a damaged file makes the parser stumble over.
     """
-    saved: Any = OmegaConf.to_container(OmegaConf.load(path))
+    saved: Any = read_written(path)
     try:
         return OmegaConf.to_container(OmegaConf.create(to_yaml(load_saved(schema, path))))
     except Exception:  # today's rules refuse it: compared as it is
@@ -121,7 +133,13 @@ def to_yaml(config: Any) -> str:
 
 
 def _load(
-    schema: type[T], layers: Layers, overrides: Sequence[str], check_files: bool, made_in: Path | None = None
+    schema: type[T],
+    layers: Layers,
+    overrides: Sequence[str],
+    check_files: bool,
+    made_in: Path | None = None,
+    *,
+    saved: bool = False,
 ) -> T:
     faults: list[str] = []
     for text in overrides:
@@ -136,6 +154,7 @@ def _load(
         defaults.model = chosen.settings
     root = OmegaConf.structured(defaults)
     check = _Check(defaults, layers, check_files, made_in)
+    check.saved = saved
     if chosen is not None and chosen.wrong is not None:
         check.refuse_name(chosen.wrong)
     if chosen is not None and chosen.unresolved:
@@ -170,6 +189,7 @@ class _Check:
         self.layers = layers
         self.check_files = check_files
         self.made_in = made_in
+        self.saved = False  # a run that is there keeps its name: nothing is written under it any more
         self.faults: dict[Place, str] = {}
         self.unjudged: Place | None = None
 
@@ -212,7 +232,7 @@ class _Check:
                 continue  # the missing value itself is reported
             except OmegaConfBaseException as error:
                 raw = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[index]
-                self._fault(where, _interpolation_rule(error), raw)
+                self._fault(where, interpolation_rule(error), raw)
                 continue
             if not OmegaConf.is_config(value):
                 self._bounds(value, rules_here, where)
@@ -234,13 +254,13 @@ class _Check:
             elif isinstance(value, list) and get_origin(inner) is list and dataclasses.is_dataclass(get_args(inner)[0]):
                 node[key] = list(self._filled_list(get_args(inner)[0], value, place))
             else:
-                node[key] = _typed(inner, value)
+                node[key] = typed(inner, value)
         except KeyValidationError:
             self._fault(place, "must be text: put quotes around the key", key)
         except OmegaConfBaseException as error:
             # OmegaConf parses an interpolation when it is assigned
             wrong_syntax = isinstance(value, str) and "${" in value
-            self._fault(place, _interpolation_rule(error) if wrong_syntax else f"must be {type_name(hint)}", value)
+            self._fault(place, interpolation_rule(error) if wrong_syntax else f"must be {type_name(hint)}", value)
 
     def _filled(self, default: Any, schema: type, mapping: Mapping[Any, Any], place: Place) -> DictConfig:
         child = default if isinstance(default, DictConfig) else OmegaConf.structured(schema)
@@ -260,7 +280,13 @@ class _Check:
             return
         # whether null may stand there is said by the type
         there = self._is_there(value, rules["exists"]) if "exists" in rules else True
-        if not there or not keeps_rules(value, rules):
+        if "names" in rules and not self.saved and not is_file_name(value):
+            self._fault(place, f"must be {NAME_RULE}", value)
+        elif isinstance(value, str) and not is_encodable(value):
+            self._fault(place, "must be text without a NUL character or half of a surrogate pair", value)
+        elif type(value) is int and abs(value) >= 2**63:
+            self._fault(place, "must be a number below 2^63", value)
+        elif not there or not keeps_rules(value, rules):
             near = did_you_mean(value, rules.get("choices", ()))
             self._fault(place, f"must be {rule_text(rules)}", value, near=near)
         elif isinstance(value, float) and not math.isfinite(value):
@@ -280,7 +306,7 @@ class _Check:
         self.faults.setdefault(place, f"`{key}` must be given: {remedy} {key}=... on the command line")
 
     def _fault(self, place: Place, rule: str, *value: Any, near: str = "") -> None:
-        got = "".join(f", got {_shown(item)}" for item in value)
+        got = "".join(f", got {shown(item)}" for item in value)
         origin = self.layers.origin(place) or "default"
         # the first fault of a key counts: later ones may follow from it
         self.faults.setdefault(place, f"`{'.'.join(place)}` {rule}{got}{near} ({origin})")
@@ -296,44 +322,3 @@ class _Check:
         if elsewhere and rule.startswith("is no known key, the keys here"):
             return f"is no known key, did you mean `{elsewhere[0]}`?"
         return rule
-
-
-def _typed(hint: Any, value: Any) -> Any:
-    """The value in the type that is asked for, where YAML reads another (`name=3`); OmegaConf warns of these."""
-    # not isinstance: True is an int to Python, and here no number
-    if hint is float and type(value) is int:
-        return float(value)
-    if hint is str and type(value) in (bool, int, float):
-        return _shown(value)
-    if hint is bool and type(value) is int:
-        # refused as OmegaConf refuses, which itself would take any number for true
-        if value not in (0, 1):
-            raise OmegaConfBaseException
-        return bool(value)
-    if hint in (int, float) and isinstance(value, str):
-        try:
-            return hint(value)
-        except ValueError:
-            return value  # refused by its type, or an interpolation
-    if get_origin(hint) in (list, tuple) and isinstance(value, list):
-        items = [_typed(get_args(hint)[0], item) for item in value]
-        return tuple(items) if get_origin(hint) is tuple else items
-    return value
-
-
-def _interpolation_rule(error: OmegaConfBaseException) -> str:
-    text = str(error).splitlines()[0]
-    # OmegaConf has no error of its own for this; the name is in the text alone
-    variable = re.search(r"Environment variable '(.+?)' not found", text)
-    if variable:
-        name = variable.group(1)
-        return f"needs the environment variable {name}, which is not set: export {name}=..."
-    return f"must resolve ({text})"
-
-
-def _shown(value: Any) -> str:
-    # in the words of YAML, where the user wrote it
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."

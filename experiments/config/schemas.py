@@ -4,8 +4,9 @@ Every verb has one dataclass, a docstring under each field; `experiments.verb_ta
 several share stand in files by subject: data, trainer, evaluation, models.
 
 `field(metadata=...)` carries the rules that types cannot say and `config.load` checks: `min`, `max`, `above`
-(bounds), `choices`, and `exists` ("file" or "folder": must be there before the run starts). A method `faults(place)`
-yields what is wrong between keys.
+(bounds), `choices`, `exists` ("file" or "folder": must be there before the run starts), and `names` (becomes a file). A
+method `faults(place)` yields what is wrong between keys. Seeds end at 2^32 - 1, where NumPy's do; sizes and counts end
+where no machine could hold or start them, so that a slip of the keyboard is told at once.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from negatives.judging import ACCELERATORS
 class ExperimentConfig:
     """`itm train`: one experiment."""
 
-    name: str = "experiment"
+    name: str = field(default="experiment", metadata={"names": True})
     """Names the run in tables and in W&B."""
-    seed: int = field(default=0, metadata={"min": 0})
+    seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
     """Seeds weights, data order and negatives."""
     output_dir: str = "runs/${name}"
     """Folder of the run."""
@@ -101,9 +102,9 @@ class ScoreConfig:
     """Overrules `model.score` of a run whose backbone has several scores."""
     checkpoint: str = LAST
     """Which weights of the run: last, the best that it kept (`trainer.keep_best`), or the number of a step it kept."""
-    batch_size: int = field(default=64, metadata={"min": 1})
+    batch_size: int = field(default=64, metadata={"min": 1, "max": 1_000_000})
     """Images scored at a time."""
-    shard_size: int = field(default=1024, metadata={"min": 1})
+    shard_size: int = field(default=1024, metadata={"min": 1, "max": 100_000_000})
     """Images between two saved parts; a resumed run repeats at most one part."""
     accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
     """Hardware to score on."""
@@ -157,7 +158,7 @@ class NeighboursConfig:
     """Folder for `neighbours.parquet`."""
     k: int = field(default=3, metadata={"min": 1})
     """Neighbours of each image."""
-    batch_size: int = field(default=64, metadata={"min": 1})
+    batch_size: int = field(default=64, metadata={"min": 1, "max": 1_000_000})
     """Images encoded at a time."""
     accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
     """Hardware to encode on."""

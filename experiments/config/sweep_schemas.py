@@ -28,11 +28,11 @@ class StepConfig:
 class SweepConfig:
     """`itm sweep`: many experiments from one file."""
 
-    name: str = "sweep"
+    name: str = field(default="sweep", metadata={"names": True})
     """Names the sweep; the W&B group of its runs."""
     output_dir: str = "runs/${name}"
     """Folder of the sweep: `manifest.json`, the steps' folders, `runs/` and `report/`."""
-    seed: int = field(default=0, metadata={"min": 0})
+    seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
     """Seed of the sweep, for steps and experiments to refer to as ${seed}."""
     prepare: dict[str, StepConfig] = field(default_factory=dict)
     """Name -> a verb run once, in order, before the experiments; it writes into `<output_dir>/<name>`."""

@@ -42,9 +42,9 @@ class TrainerConfig:
 
     accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
     """Hardware to train on."""
-    devices: int = field(default=1, metadata={"min": 1})
+    devices: int = field(default=1, metadata={"min": 1, "max": 1024})
     """Devices on each node."""
-    num_nodes: int = field(default=1, metadata={"min": 1})
+    num_nodes: int = field(default=1, metadata={"min": 1, "max": 100_000})
     """Nodes."""
     strategy: str = field(default="auto", metadata={"choices": ("auto", "ddp", "fsdp")})
     """How devices share the work. auto: ddp where there are several. fsdp: weights, gradients and optimiser states are
@@ -56,7 +56,7 @@ class TrainerConfig:
     max_steps: int = field(default=-1, metadata={"min": -1})
     """Optimiser steps; overrules `max_epochs` where set, repeating the data as often as needed. 0: none, so
     that no weight moves. -1: not limited."""
-    accumulate: int = field(default=1, metadata={"min": 1})
+    accumulate: int = field(default=1, metadata={"min": 1, "max": 1_000_000})
     """Batches whose gradients make one optimiser step."""
     validate_every: int | None = field(default=None, metadata={"min": 1})
     """Optimiser steps, of `accumulate` batches each, between validations; once per epoch where not given."""

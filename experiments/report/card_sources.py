@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from omegaconf import OmegaConf
 
 from experiments.config.data_schemas import DataConfig
 from experiments.report.audits import METRIC_NAMES
+from experiments.report.csv_files import read_csv
 from experiments.report.read_runs import SUMMARY_FILE
 from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE
+from lightning_modules import read_written
 from negatives.tables import InputError
 
 MEASURED = ("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high")
-DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error)
 """What reading a file raises that is not as it was written."""
 
 
@@ -72,6 +73,8 @@ def table_sources(data: DataConfig) -> Iterator[TableSource]:
 
 
 def _rows(path: Path) -> int | None:
+    if not path.is_file():  # also what is no file, such as a device, which has no end
+        return None
     try:
         if path.suffix == ".parquet":
             # the footer says it, without reading rows
@@ -146,8 +149,7 @@ def find_evaluations(run: Path, own_score: str | None, step: int | None = None) 
         if _step_of(path.with_name(SUMMARY_FILE)) != step:
             continue
         try:
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = [{**row, **{name: decimal(row[name]) for name in MEASURED}} for row in csv.DictReader(file)]
+            rows = [{**row, **{name: decimal(row[name]) for name in MEASURED}} for row in read_csv(path)]
             fields = [(row["set"], row["negative_type"], row["pairs"]) for row in rows]
         except DAMAGED as error:
             raise InputError(f"{path} is no table of `itm evaluate` ({error!r}); evaluate again.") from None
@@ -171,8 +173,7 @@ def _step_of(summary: Path) -> int | None:
 def _score_of(config: Path) -> str | None:
     """The score that an evaluation was told to use; None for the run's own."""
     try:
-        settings: Any = OmegaConf.to_container(OmegaConf.load(config), resolve=False)
-        score: str | None = settings["score"]
+        score: str | None = read_written(config)["score"]
     except Exception as error:  # whatever a damaged file makes the parser stumble over
         reason = " ".join(str(error).split())
         raise InputError(f"{config} does not say by which score it is ({reason}); evaluate again.") from None

@@ -14,18 +14,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from experiments.config.names import name_faults
+from experiments.config.values import is_encodable
 from experiments.report.intervals import MEAN, is_right
 from experiments.runs.outputs import METRICS_FILE
 from lightning_modules import kept_name
-from negatives.tables import InputError, quoted
+from negatives.tables import InputError, quoted, read_parquet
 
 SUMMARY_FILE = "summary.json"
 """In the folder of an evaluation: which run and weights it is of, and its sets."""
 PAIR_KEY = ("image_id", "caption_id", "negative_id", "negative_type", "caption", "negative_caption")
 LOGITS = ("positive_logit", "negative_logit", "blind_positive_logit", "blind_negative_logit")
-COLUMNS = (*PAIR_KEY, "image", *LOGITS, "positive_score", "negative_score")
+TEXTS = (*PAIR_KEY, "image")
+COLUMNS = (*TEXTS, *LOGITS, "positive_score", "negative_score")
+TYPES = pa.schema([(name, pa.string() if name in TEXTS else pa.float64()) for name in COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,13 @@ def read_run(folder: Path) -> EvaluatedRun:
         roots = {str(key): Path(entry["image_root"]) for key, entry in summary["sets"].items()}
         # older versions say nothing of it
         trained = {str(key): _counts(entry.get("training_pairs")) for key, entry in summary["sets"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not all(map(is_encodable, (name, *map(str, roots.values())))):
+            raise ValueError("a text that no file can hold")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} must be what `itm evaluate` writes, and is not: evaluate the run again.") from error
+    # a set's name becomes a folder: another one would be read in its place
+    for fault in name_faults(roots, "sets"):
+        raise InputError(f"{fault} ({path}). Evaluate the run again.")
     read = {
         key: EvaluatedSet(root, _read_pairs(path.parent / key / "pairs.parquet"), trained[key])
         for key, root in roots.items()
@@ -150,7 +158,7 @@ def read_curves(logs: Path) -> dict[str, dict[int, float]]:
         try:
             row = json.loads(line)
             _add_metrics(curves, row["step"], row["metrics"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{record}, line {number}, must be a step's metrics, and is not. Remove it.") from error
     return {metric: dict(sorted(points.items())) for metric, points in sorted(curves.items())}
 
@@ -187,7 +195,7 @@ def _numbers(name: str) -> list[int]:
 def _read_pairs(path: Path) -> pa.Table:
     again = "Evaluate the run again."
     try:
-        table = pq.ParquetFile(path).read()
+        table = read_parquet(path)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} must be a Parquet file, and cannot be read as one. {again}") from error
     # an older version may lack a column, and an empty cell is no number
@@ -196,8 +204,13 @@ def _read_pairs(path: Path) -> pa.Table:
         raise InputError(f"Evaluated pairs need column `{missing[0]}` in every row, {path} lacks it. {again}")
     if not len(table):
         raise InputError(f"Evaluated pairs need rows, got none ({path}). {again}")
-    # one order in all runs, so that pairs are compared row by row
-    table = table.select(COLUMNS).sort_by([(name, "ascending") for name in PAIR_KEY])
+    try:
+        # one order in all runs, so that pairs are compared row by row
+        table = table.select(COLUMNS).cast(TYPES).sort_by([(name, "ascending") for name in PAIR_KEY])
+    except pa.ArrowException as error:
+        raise InputError(
+            f"Evaluated pairs need texts and numbers, got {quoted(error, 120)} ({path}). {again}"
+        ) from error
     repeated = [pair for pair, count in Counter(_pairs(table)).items() if count > 1]
     if repeated:
         raise InputError(f"A pair can be there once, got {quoted(repeated[0])} more often ({path}). {again}")

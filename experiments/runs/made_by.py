@@ -13,6 +13,7 @@ from experiments.config.load import to_yaml
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import LoggingConfig
 from experiments.runs.outputs import CONFIG_FILE
+from lightning_modules import read_written
 from negatives.tables import write_text
 
 NOTE = "checkpoints/former_made_by"
@@ -34,13 +35,13 @@ def former_made_by(folder: Path, config: ExperimentConfig) -> str | None:
     if (folder / NOTE).is_file():
         return (folder / NOTE).read_text(encoding="utf-8")
     try:
-        saved: Any = OmegaConf.load(folder / CONFIG_FILE)
+        saved: Any = read_written(folder / CONFIG_FILE)
         logging = asdict(LoggingConfig())
-        saved.logging = {key: logging[key] for key in saved.logging}
+        saved["logging"] = {key: logging[key] for key in saved["logging"]}
     except Exception:  # no file, or one that says nothing: `OutputFolder` lets a run go on beside it too
         return None
     # older hashes are of the text in their order
-    former = _hash(OmegaConf.to_yaml(saved))
+    former = _hash(OmegaConf.to_yaml(OmegaConf.create(saved)))
     return former if former != made_by(config) else None
 
 

@@ -19,6 +19,8 @@ from experiments.verb_table import TASKS
 from negatives.tables import InputError, write_json
 
 PENDING, RUNNING, FINISHED, FAILED = "pending", "running", "finished", "failed"
+RECORDED = ("state", "config_hash", "seconds")
+"""What a manifest says of every task, beside its name."""
 
 
 @dataclass
@@ -110,7 +112,10 @@ def _has_run_alike(task: Task, folder: Path) -> bool:
     if not file.is_file():
         return False
     # a finished task is never started again, so the file still holds what it ran with
-    before = saved_as_today(TASKS[task.verb].load_schema(), file)
+    try:
+        before = saved_as_today(TASKS[task.verb].load_schema(), file)
+    except ValueError:  # no task's text: it did not run with this one
+        return False
     return before == OmegaConf.to_container(OmegaConf.create(task.config))
 
 
@@ -124,8 +129,9 @@ def read_states(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         # not "none" for a broken file: finished tasks would run again
-        return {record["name"]: record for record in json.loads(path.read_text(encoding="utf-8"))["tasks"]}
-    except (ValueError, KeyError, TypeError) as error:
+        records = json.loads(path.read_text(encoding="utf-8"))["tasks"]
+        return {str(record["name"]): {key: record[key] for key in RECORDED} | record for record in records}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is no sweep manifest ({error!r}); start anew with --overwrite.") from None
 
 

@@ -17,18 +17,42 @@ def is_main_process() -> bool:
 
 
 def check_launched(settings: TrainerConfig) -> None:
-    """Refuses a number of processes other than the configured one: alone, each would train a copy of its own.
+    """Refuses a number of processes other than the configured one.
+
+    With too many, each would train a copy of its own; with too few, the first waits for the others without an end.
 
     Raises:
-        InputError: torchrun started another number.
+        InputError: a launcher started another number, or there are several nodes and nothing that starts them.
     """
-    expected, launched = settings.devices * settings.num_nodes, int(os.environ.get("WORLD_SIZE", 1))
-    # torchrun alone sets it; Lightning's own launcher starts as many as the configuration says
-    if "TORCHELASTIC_RUN_ID" in os.environ and launched != expected:
+    expected, found = settings.devices * settings.num_nodes, _launched()
+    if found is not None and found[1] != expected:
         raise InputError(
-            f"torchrun started {launched} processes, and trainer.devices x trainer.num_nodes is {expected}; "
-            "give both the same number."
+            f"{found[0]} started {found[1]} processes, and trainer.devices x trainer.num_nodes is {expected}; give "
+            "both the same number."
         )
+    if found is None and settings.num_nodes > 1 and not _is_told_its_place():
+        raise InputError(
+            f"trainer.num_nodes={settings.num_nodes} needs a launcher, or this process waits for the other nodes: "
+            "start it by torchrun or srun, or on every node with NODE_RANK, MASTER_ADDR and MASTER_PORT set."
+        )
+
+
+def _launched() -> tuple[str, int] | None:
+    """The launcher that started this process, and how many it started; None where Lightning has to start the others."""
+    # in the order in which Lightning looks for them
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "torchrun", int(os.environ.get("WORLD_SIZE", 1))
+    # in the shell of an allocation, whose job is called so, srun did not start this process
+    if "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        return "Slurm", int(os.environ["SLURM_NTASKS"])
+    return None
+
+
+def _is_told_its_place() -> bool:
+    """Whether someone else started the process as one of several: LSF or MPI, or a person on each node."""
+    if any(name in os.environ for name in ("JSM_NAMESPACE_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")):
+        return True
+    return "MASTER_ADDR" in os.environ and any(name in os.environ for name in ("NODE_RANK", "GROUP_RANK", "RANK"))
 
 
 def end_ranks() -> None:

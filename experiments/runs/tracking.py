@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import os
 from pathlib import Path
 from typing import Any
 
 from experiments.config.trainer_schemas import LoggingConfig
+from negatives.tables import InputError
+
+OFFLINE = ("offline", "dryrun", "disabled")
+"""Values of WANDB_MODE, W&B's own variable, under which nothing is sent."""
+
+
+def check_logging(config: LoggingConfig) -> None:
+    """Refuses to go online without a key: W&B would ask for one on a terminal, and fail in a job, after the work.
+
+    Raises:
+        InputError: there is no key in the environment, in `.netrc` or in W&B's own settings, or one that is none.
+    """
+    if config.wandb != "online" or os.environ.get("WANDB_MODE") in OFFLINE:
+        return
+    import wandb
+
+    why = "none is found"
+    try:
+        # older ones only ask; what they find without asking is here
+        silent = "prompt" in inspect.signature(wandb.login).parameters
+        if wandb.login(prompt=False, verify=False) if silent else wandb.api.api_key:
+            return
+    except wandb.errors.Error as error:
+        why = " ".join(str(error).split())
+    raise InputError(
+        f"logging.wandb=online needs a key of W&B: {why}; run `wandb login`, export WANDB_API_KEY=..., or give "
+        "logging.wandb=offline and upload later by `wandb sync`."
+    )
 
 
 def wandb_logger(
     config: LoggingConfig, *, folder: Path, name: str, job_type: str, settings: Any, run_id: str | None = None
 ) -> Any | None:
-    """Lightning's WandbLogger as configured, or None where W&B is disabled; `run_id` of a run to go on in."""
+    """Lightning's WandbLogger as configured, or None where W&B is disabled; `run_id` of a run to go on in.
+
+    Raises:
+        InputError: `check_logging`.
+    """
+    check_logging(config)
     if config.wandb == "disabled":
         return None
     # nothing of W&B is imported where it is disabled
@@ -20,7 +55,7 @@ def wandb_logger(
     from lightning.pytorch.loggers import WandbLogger
 
     folder.mkdir(parents=True, exist_ok=True)
-    return WandbLogger(
+    logger = WandbLogger(
         name=name,
         id=run_id,
         save_dir=str(folder),
@@ -31,3 +66,6 @@ def wandb_logger(
         config=dataclasses.asdict(settings),
         settings=wandb.Settings(console="off", silent=config.wandb == "offline"),
     )
+    # Lightning hands over anonymous=None, and W&B warns of the key whatever its value is
+    logger._wandb_init.pop("anonymous", None)
+    return logger

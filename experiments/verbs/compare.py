@@ -6,13 +6,13 @@ built in a folder beside the output folder and moved when all are there.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.config.evaluation_schemas import CompareConfig
 from experiments.report.audits import AUDIT_COLUMNS, read_audits
+from experiments.report.csv_files import csv_text
 from experiments.report.examples import choose_examples
 from experiments.report.intervals import MEAN
 from experiments.report.metric_rows import (
@@ -85,18 +85,16 @@ def compare(config: CompareConfig) -> Comparison:
 
 def write_tables(comparison: Comparison, folder: Path) -> None:
     """Writes the comparison's CSV files, each with its head even where it has no rows."""
-    _write_csv(folder / "comparison.csv", COMPARISON_COLUMNS, comparison.rows)
-    _write_csv(folder / "seeds.csv", SEED_COLUMNS, comparison.seeds)
-    _write_csv(folder / "differences.csv", DIFFERENCE_COLUMNS, comparison.differences)
-    _write_csv(folder / "learning_curves.csv", CURVE_COLUMNS, curve_rows(comparison.runs))
-    _write_csv(folder / "audits.csv", AUDIT_COLUMNS, [row for audit in comparison.audits for row in audit.rows()])
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    audits = [row for audit in comparison.audits for row in audit.rows()]
+    tables: dict[str, tuple[Sequence[str], Sequence[Row]]] = {
+        "comparison": (COMPARISON_COLUMNS, comparison.rows),
+        "seeds": (SEED_COLUMNS, comparison.seeds),
+        "differences": (DIFFERENCE_COLUMNS, comparison.differences),
+        "learning_curves": (CURVE_COLUMNS, curve_rows(comparison.runs)),
+        "audits": (AUDIT_COLUMNS, audits),
+    }
+    for name, (columns, rows) in tables.items():
+        write_text(csv_text(columns, rows), folder / f"{name}.csv")
 
 
 def _log(config: CompareConfig, comparison: Comparison, folder: Path) -> None:

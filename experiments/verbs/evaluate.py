@@ -6,8 +6,6 @@ the logits on the image and on noise) and `scores.parquet`.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, replace
@@ -18,6 +16,7 @@ import pyarrow as pa
 
 from experiments.build import build_pairs, load_run
 from experiments.config.evaluation_schemas import EvaluateConfig
+from experiments.report.csv_files import csv_text
 from experiments.report.intervals import Interval
 from experiments.report.read_runs import SUMMARY_FILE
 from experiments.runs.devices import resolve_device
@@ -81,7 +80,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
             say(f"{name}: {pairs.left_out} items of the benchmark are left out: not valid, or without their image")
         summary["sets"][name] = _set_summary(pairs, table, rows, overlap)
         summary["sets"][name]["excluded_pairs"] = len(read[name].negatives) - len(table)
-    write_text(_csv(metrics), folder / "metrics.csv")
+    write_text(csv_text(list(metrics[0]), metrics), folder / "metrics.csv")
     name = kept_name(experiment.name, weights)
     _log(config, name, folder, metrics, summary["sets"])
     # last: it says that the folder is finished
@@ -248,15 +247,6 @@ def _set_summary(pairs: Pairs, table: pa.Table, rows: list[dict[str, Any]], over
         "training_pairs": None if overlap is None else {row["negative_type"]: row["training_pairs"] for row in rows},
         "same_ids_other_content": None if overlap is None else overlap.same_ids,
     }
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    # the default of csv is "\r\n"
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _log(

@@ -10,10 +10,12 @@ import copy
 import ctypes
 import importlib
 import itertools
+import math
 import multiprocessing
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +24,20 @@ from omegaconf import OmegaConf
 
 from experiments.config.layers import ConfigError, find_base, find_yaml, nested, read_yaml
 from experiments.config.load import load_config, load_mapping, to_yaml
+from experiments.config.names import name_faults
 from experiments.config.sweep_schemas import SweepConfig
 from experiments.exit_codes import INTERRUPTED, MISSED, exit_code
 from experiments.runs.manifest import FINISHED, PENDING, RUNNING, Manifest, Task, is_locked, read_states, sweep_lock
-from experiments.runs.outputs import OutputFolder
+from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE, OutputFolder
 from experiments.runs.progress import say
 from experiments.verb_table import TASKS, run_verb
 from negatives.tables import InputError, write_text
 
-# what any file system takes as a name; = stands in the names that a grid makes
-NAME = r"[A-Za-z0-9][\w.=+-]*"
 MANIFEST_FILE = "manifest.json"
+SWEEP_FILES = (MANIFEST_FILE, CONFIG_FILE, PROVENANCE_FILE, "tasks", "runs", "report")
+"""What stands in a sweep's folder beside the folders of its steps."""
+MOST_RUNS = 1000
+"""Each run is two tasks, and every task is checked before the first one starts."""
 # from <linux/prctl.h>
 PR_SET_PDEATHSIG = 1
 SECONDS_TO_CLOSE = 10  # for a run that Ctrl-C reaches too, to close its logs
@@ -47,6 +52,7 @@ def load(path: str | Path | None, overrides: Sequence[str]) -> SweepConfig:
         ConfigError: all faults of the sweep and of every run that it describes, in one error.
     """
     config = load_config(SweepConfig, path, overrides)
+    check_size(config)
     file = Path() if path is None else find_yaml(path)
 
     def read_base(base: Any, key: str) -> dict[str, Any]:
@@ -122,6 +128,7 @@ def plan(config: SweepConfig) -> list[Task]:
     Raises:
         ConfigError: all faults of all tasks, in one error.
     """
+    check_size(config)
     folder = Path(config.output_dir)
     tasks: list[Task] = []
     faults: list[str] = _name_faults(config)
@@ -162,18 +169,25 @@ def plan(config: SweepConfig) -> list[Task]:
 
 
 def _name_faults(config: SweepConfig) -> list[str]:
-    """Names that could not be folders, and runs that would share one."""
-    sets = config.experiment.get("evaluation", {}).get("sets", {})
-    given = [("prepare", config.prepare), ("runs", config.runs), ("experiment.evaluation.sets", sets)]
-    faults = [
-        f"`{place}` names must be letters, digits and . = + - _, starting with a letter or digit, got {name!r}"
-        for place, names in given
-        for name in names
-        if not re.fullmatch(NAME, str(name))
-    ]
-    names = [name for name, _ in run_settings(config)]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    """Names that could not be folders, or are the sweep's own, and runs that would share one."""
+    faults = [*name_faults(config.prepare, "prepare", SWEEP_FILES), *name_faults(config.runs, "runs")]
+    counts = Counter(name for name, _ in run_settings(config))
+    twice = sorted(name for name, count in counts.items() if count > 1)
     return faults + [f"run names must differ, got {name!r} twice; check `runs` and `grid`" for name in twice]
+
+
+def check_size(config: SweepConfig) -> None:
+    """Refuses a sweep that is too long to be planned, before its runs are told apart.
+
+    Raises:
+        ConfigError: more than `MOST_RUNS`.
+    """
+    points = math.prod(len(values) for values in config.grid.values())
+    if (count := points * max(1, len(config.runs))) > MOST_RUNS:
+        raise ConfigError(
+            f"a sweep must have at most {MOST_RUNS} runs, got {count:,}: {points:,} points of `grid` for each of "
+            f"{max(1, len(config.runs))} `runs`; shorten a list of `grid`, or make several sweeps"
+        )
 
 
 def run_settings(config: SweepConfig) -> list[tuple[str, dict[str, Any]]]:

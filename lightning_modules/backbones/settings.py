@@ -20,23 +20,23 @@ from lightning_modules.settings import field_types
 class TinyShape:
     """Sizes of a model built from scratch."""
 
-    hidden_size: int = field(default=128, metadata={"min": 8})
+    hidden_size: int = field(default=128, metadata={"min": 8, "max": 65_536})
     """Width of the language model, text tower or Q-Former."""
-    layers: int = field(default=4, metadata={"min": 1})
+    layers: int = field(default=4, metadata={"min": 1, "max": 1000})
     """Layers of the language model, text tower or Q-Former."""
-    heads: int = field(default=4, metadata={"min": 1})
+    heads: int = field(default=4, metadata={"min": 1, "max": 1024})
     """Attention heads of the language model, text tower or Q-Former."""
-    vision_hidden_size: int = field(default=96, metadata={"min": 8})
+    vision_hidden_size: int = field(default=96, metadata={"min": 8, "max": 65_536})
     """Width of the vision tower."""
-    vision_layers: int = field(default=3, metadata={"min": 2})
+    vision_layers: int = field(default=3, metadata={"min": 2, "max": 1000})
     """Layers of the vision tower; LLaVA reads the last but one."""
-    image_size: int = field(default=32, metadata={"min": 8})
+    image_size: int = field(default=32, metadata={"min": 8, "max": 4096})
     """Pixels of an image's side."""
-    patch_size: int = field(default=8, metadata={"min": 2})
+    patch_size: int = field(default=8, metadata={"min": 2, "max": 4096})
     """Pixels of a patch's side."""
-    queries: int = field(default=8, metadata={"min": 1})
+    queries: int = field(default=8, metadata={"min": 1, "max": 65_536})
     """Query tokens of BLIP-2's Q-Former."""
-    vocab_size: int = field(default=1000, metadata={"min": 300})
+    vocab_size: int = field(default=1000, metadata={"min": 300, "max": 10_000_000})
     """Largest number of tokens; 256 of them are bytes."""
     initializer_range: float = field(default=0.02, metadata={"above": 0.0})
     """Standard deviation of initial weights."""
@@ -81,7 +81,7 @@ class ModelSettings:
     does, llava and blip2 do not."""
     adapter: LoraSettings = field(default_factory=LoraSettings)
     """Used where `tune` is lora."""
-    max_text_tokens: int | None = field(default=None, metadata={"min": 8})
+    max_text_tokens: int | None = field(default=None, metadata={"min": 8, "max": 10_000_000})
     """Most tokens of a caption with its special tokens, or of prompt and image together where the backbone reads both
     in one sequence. Not given: as many as the backbone was trained with (blip2: 32, clip: 77)."""
     long_captions: str = field(default="truncate", metadata={"choices": ("truncate", "error")})

@@ -45,10 +45,10 @@ def check_finished(folder: Path) -> None:
 
 def _is_training(folder: Path) -> bool:
     """Whether a folder's configuration is one of `itm train`, as far as it can be read: it alone has an `optim`."""
-    from omegaconf import OmegaConf
+    from lightning_modules.written import read_written
 
     try:
-        return "optim" in OmegaConf.load(folder / CONFIG_FILE)
+        return "optim" in read_written(folder / CONFIG_FILE)
     except Exception:  # whatever a damaged file makes the parser stumble over
         return True
 
@@ -139,11 +139,12 @@ def read_settings(folder: Path) -> tuple[ModelSettings, str]:
 
     from datamodules.batch import InputError
     from lightning_modules.backbones.model_section import model_settings, without_former_keys
+    from lightning_modules.written import plain_values
 
     path = folder / CONFIG_FILE
     try:
         # resolved when it was written: nothing of it is looked up in the environment now
-        config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        config: Any = plain_values(OmegaConf.load(path))
         model, precision = config["model"], config.get("trainer", {}).get("precision", "32-true")
     except Exception as error:  # whatever a damaged file makes the parser stumble over
         reason = " ".join(str(error).split())

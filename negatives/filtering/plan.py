@@ -40,7 +40,7 @@ class FilterPlan:
     """top_fraction, aflite: part of each class (or of the pairs) that is dropped."""
     per_type: bool = False
     """Keep the same share of every negative type, so that none starves; types then are no longer balanced alike."""
-    seed: int = field(default=0, metadata={"min": 0})
+    seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
     """Seeds folds and draws."""
 
     @property
@@ -85,12 +85,12 @@ class CertificatePlan:
     """Every probe has to be at 0.5, give or take this. Below is a miss too: an over-corrected set is not balanced."""
     transformer_tolerance: float = field(default=0.03, metadata={"above": 0.0, "max": 0.5})
     """The same for a slow probe, the transformer, whose estimates vary more."""
-    seeds: int = field(default=3, metadata={"min": 1})
+    seeds: int = field(default=3, metadata={"min": 1, "max": 1000})
     """Fold seeds that each probe's estimate is the mean of."""
     # probes are combined, which takes three folds: one to score, one to combine for, one to learn from
-    folds: int = field(default=5, metadata={"min": 3})
+    folds: int = field(default=5, metadata={"min": 3, "max": 1000})
     """Folds of each."""
-    bootstrap: int = field(default=200, metadata={"min": 20})
+    bootstrap: int = field(default=200, metadata={"min": 20, "max": 100_000})
     """Resamples of images behind each 95 % interval."""
 
     def faults(self, place: str) -> Iterator[str]:
@@ -102,9 +102,9 @@ class CertificatePlan:
 class AuditPlan:
     """How closely an audit looks."""
 
-    bootstrap: int = field(default=200, metadata={"min": 20})
+    bootstrap: int = field(default=200, metadata={"min": 20, "max": 100_000})
     """Resamples of images behind each 95 % interval."""
-    top: int = field(default=20, metadata={"min": 1})
+    top: int = field(default=20, metadata={"min": 1, "max": 100_000})
     """Leaking n-grams, and texts most given away, listed for each class."""
-    seed: int = field(default=0, metadata={"min": 0})
+    seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
     """Seeds folds and bootstrap."""

@@ -20,7 +20,7 @@ class JudgeSettings:
     """word, char: logistic regression on n-grams. surface: on length, punctuation, casing, repetition. bayes: naive
     Bayes on word n-grams. transformer: a sequence classifier. Several are combined."""
     # three at least: a fit leaves two folds out, and needs one to learn from
-    folds: int = field(default=5, metadata={"min": 3})
+    folds: int = field(default=5, metadata={"min": 3, "max": 1000})
     """Folds, by image: no text is judged by a model that saw another text of its image. With K of them, each of
     K (K - 1) / 2 fits sees all but two: 10 are worth their time where pairs are few."""
     word_ngrams: int = field(default=2, metadata={"min": 1, "max": 5})
@@ -29,7 +29,7 @@ class JudgeSettings:
     """Longest character n-gram."""
     transformer: TransformerSettings = field(default_factory=TransformerSettings)
     """The transformer judge, where it is one of `judges`."""
-    workers: int = field(default=2, metadata={"min": 1})
+    workers: int = field(default=2, metadata={"min": 1, "max": 1024})
     """Threads that fit judges; results do not depend on them."""
 
     def faults(self, place: str) -> Iterator[str]:

@@ -40,13 +40,24 @@ def with_strings(
         if name in optional:
             values = ["" if value is None else value for value in values]
         for row, value in enumerate(values):
-            if not isinstance(value, str) or (name in filled and not value.strip()):
-                raise InputError(
-                    f"`{name}` must be a text{' that is not blank' if name in filled else ''}, got {quoted(value)} "
-                    f"({path}, {places(row)}). Fill it in, or remove the row."
-                )
+            if rule := text_fault(value, filled=name in filled):
+                raise InputError(f"`{name}` {rule} ({path}, {places(row)}). Fill it in, or remove the row.")
         table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
     return table
+
+
+def text_fault(value: object, *, filled: bool) -> str:
+    """What is wrong with a value that should be a text, in words that follow its column; "" where nothing is.
+
+    >>> text_fault("a dog", filled=True), text_fault("", filled=False)
+    ('', '')
+    >>> text_fault("a\\0b", filled=True)
+    "must be a text without NUL characters, got 'a\\\\x00b'"
+    """
+    if not isinstance(value, str) or (filled and not value.strip()):
+        return f"must be a text{' that is not blank' if filled else ''}, got {quoted(value)}"
+    # C libraries end a text there: a path would be another one, and a caption shorter than it seems
+    return f"must be a text without NUL characters, got {quoted(value)}" if "\0" in value else ""
 
 
 def check_unique(table: pa.Table, column: str, places: Callable[[int], str], path: StrPath) -> None:

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 StrPath = str | os.PathLike[str]
+MOST_ROWS = 100_000_000
+"""Of a table: a Parquet file of some bytes can stand for any number of equal rows."""
 
 
 class InputError(ValueError):
@@ -126,7 +128,7 @@ def read_jsonl(path: StrPath) -> list[tuple[int, dict[str, Any]]]:
         raise InputError(f"Cannot read {path}: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"A JSONL file must be UTF-8, {path} is not. Save it as UTF-8.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"A JSONL line must be one JSON object: {error} ({path}, line {number}). Mend it.") from error
     if not rows:
         raise InputError(f"A table must have rows, got none ({path}). Check what wrote it.")
@@ -152,7 +154,7 @@ def load_table(path: StrPath, id_columns: Collection[str]) -> tuple[pa.Table, Ca
         rows = [(line, row) for line, record in read_jsonl(path) for row in _expanded(record, f"{path}, line {line}")]
         return _columns([row for _, row in rows], path, id_columns), lambda row: f"line {rows[row][0]}"
     try:
-        table = pq.ParquetFile(path).read()  # `read_table` would take columns from folders called name=value
+        table = read_parquet(path)
     except FileNotFoundError as error:
         raise InputError(f"Cannot read {path}: no such file. Check the path.") from error
     except (OSError, pa.ArrowException) as error:
@@ -160,6 +162,21 @@ def load_table(path: StrPath, id_columns: Collection[str]) -> tuple[pa.Table, Ca
     if not len(table):
         raise InputError(f"A table must have rows, got none ({path}). Check what wrote it.")
     return table, lambda row: f"row {row + 1}"
+
+
+def read_parquet(path: StrPath) -> pa.Table:
+    """A Parquet file that anyone may have written, whole.
+
+    Raises:
+        OSError, pa.ArrowException: it cannot be read, or holds what no table is, such as texts that are no UTF-8.
+        InputError: more than `MOST_ROWS`.
+    """
+    file = pq.ParquetFile(path)  # `read_table` would take columns from folders called name=value
+    if file.metadata.num_rows > MOST_ROWS:
+        raise InputError(f"A table must have at most {MOST_ROWS:,} rows, {path} has {file.metadata.num_rows:,}.")
+    table = file.read()
+    table.validate(full=True)
+    return table
 
 
 def _expanded(record: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
@@ -191,13 +208,22 @@ def _columns(rows: Sequence[dict[str, Any]], path: StrPath, id_columns: Collecti
         if name in id_columns:
             values = [str(value) if type(value) is int else value for value in values]
         try:
+            name.encode()
             columns[name] = pa.array(values)
+        except UnicodeEncodeError as error:  # JSON's \ud800 without its other half, which no table can hold
+            raise half_a_character(error, str(path)) from error
         except (ValueError, TypeError, OverflowError) as error:
             # one value of each type, since Arrow's own words name neither; of one type, such as lists, they have to do
             found = {type(value): quoted(value) for value in values if value is not None}.values()
             got = " and ".join(found) if len(found) > 1 else quoted(error, 120)
             raise InputError(f"`{name}` must hold one kind of value, got {got} ({path}). Mend it.") from error
     return pa.table(columns)
+
+
+def half_a_character(error: UnicodeEncodeError, place: str) -> InputError:
+    """The refusal of a text with half of a surrogate pair."""
+    got = quoted(error.object)
+    return InputError(f"A text must be Unicode, got half of a surrogate pair in {got} ({place}). Mend it.")
 
 
 def _suffix(path: StrPath) -> str:

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from negatives.tables.captions import CAPTION_COLUMNS
-from negatives.tables.columns import check_images, check_unique, second_image
-from negatives.tables.files import InputError, StrPath, load_table, quoted
+from negatives.tables.columns import check_images, check_unique, second_image, text_fault
+from negatives.tables.files import InputError, StrPath, half_a_character, load_table, quoted
 
 FORMATS = ("auto", "table", "jsonl", "coco", "karpathy", "csv", "tsv")
 SUFFIXES = {".parquet": "table", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
@@ -278,12 +278,14 @@ def _checked(found: Columns, places: Places, path: StrPath) -> pa.Table:
     for name in CAPTION_COLUMNS:
         found[name] = [str(value) if type(value) is int else value for value in found[name]]
         for row, value in enumerate(found[name]):
-            if not isinstance(value, str) or not value.strip():
-                raise InputError(
-                    f"`{name}` must be a text that is not blank, got {quoted(value)} ({path}, {places(row)}). "
-                    "Fill it in, or remove the row."
-                )
-    table = pa.table(found)
+            if rule := text_fault(value, filled=True):
+                raise InputError(f"`{name}` {rule} ({path}, {places(row)}). Fill it in, or remove the row.")
+    try:
+        table = pa.table(found)
+    except UnicodeEncodeError as error:
+        rows = zip(*map(_values, found.values()), strict=True)
+        row = next(number for number, cells in enumerate(rows) if error.object in cells)
+        raise half_a_character(error, f"{path}, {places(row)}") from error
     check_unique(table, "caption_id", places, path)
     check_images(table, places, path)
     return table

@@ -58,7 +58,7 @@ class CeClipSettings:
     """careful: writes nothing where the method would write junk. reference: as published, faults included."""
     masked_lm: str = DEFAULT_MODEL
     """Masked language model that fills words in, by hub name or folder."""
-    batch_size: int = field(default=64, metadata={"min": 1})
+    batch_size: int = field(default=64, metadata={"min": 1, "max": 1_000_000})
     """Texts filled at once."""
     device: str = "auto"
     """Device of the masked LM."""

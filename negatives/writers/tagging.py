@@ -19,7 +19,7 @@ class SpacySettings:
 
     pipeline: str = DEFAULT_PIPELINE
     """Name or folder."""
-    batch_size: int = field(default=256, metadata={"min": 1})
+    batch_size: int = field(default=256, metadata={"min": 1, "max": 1_000_000})
     """Captions tagged at once."""
 
 
