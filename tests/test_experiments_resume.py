@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from experiments.__main__ import main
 from experiments.config.schemas import LoggingConfig
 from experiments.report.read_runs import read_curves
+from experiments.runs.made_by import NOTE
 from experiments.runs.metric_log import MetricLog
 from lightning_modules.base import AlignmentModule
 from lightning_modules.checkpoint import partial_path
@@ -366,6 +367,14 @@ def torchrun(words: list[str]) -> int:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "experiments"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run([sys.executable, *launcher, *words], cwd=ROOT, env=environment).returncode
+
+
+def test_a_run_goes_on_with_another_limit_of_images(interrupted: Path, tables: Path) -> None:
+    words = train_words(tables, interrupted, "trainer.max_steps=2", "trainer.checkpoint_every=1")
+    for limit in (70_000, 80_000):
+        (interrupted / "weights.safetensors").unlink(missing_ok=True)
+        assert main([*words, f"data.max_pixels={limit}", "--resume"]) == 0
+    assert not (interrupted / NOTE).exists(), "it is no run of an older version"
 
 
 def test_a_run_that_was_begun_when_all_backbones_keys_were_written_goes_on(

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
+from datamodules import IMAGE_READER
 from experiments.__main__ import main
 from experiments.config.load import load_saved, to_yaml
 from experiments.config.schemas import ExperimentConfig
@@ -68,12 +69,16 @@ def test_a_run_is_scored_evaluated_and_exported(former: Path) -> None:
     assert main(["export", "run", "output_dir=exported"]) == 0
 
 
-def test_scores_that_were_begun_go_on(former: Path) -> None:
+def test_scores_that_were_begun_go_on(former: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table, scorer = Path("scores/scores.parquet"), Path("scores/scorer.json")
     stored = stored_logits(former)
     table.unlink()
     now = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
     write_text(json.dumps(json.loads(scorer.read_text()) | now), scorer)
+    assert main([*command("scores"), "--resume"]) == 2
+    assert "made from another image_reader" in capsys.readouterr().err, "an older rule made the parts from its images"
+    # as if the rule had been the same
+    write_text(json.dumps(json.loads(scorer.read_text()) | {"image_reader": str(IMAGE_READER)}), scorer)
     assert main([*command("scores"), "--resume"]) == 0
     assert pq.read_table(table)["logit"].to_pylist() == pytest.approx([*stored.values()], abs=TOLERANCE)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datamodules import IMAGE_READER
 from lightning_modules.backbones import ModelSettings
 from lightning_modules.scoring import PROCESSOR_FOLDER, WEIGHTS_FILE
 
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 
 
 def fingerprint(module: AlignmentModule, model: ModelSettings, run: Path | None) -> dict[str, str]:
-    """What a score depends on: the model's configuration, hashes of weights and processor, precision and versions."""
+    """What a score depends on: the model's configuration, hashes of weights and processor, precision and versions.
+
+    `image_reader` is the version of the rule by which files become pixels; the first one left it out.
+    """
     result = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
+    result["image_reader"] = str(IMAGE_READER)
     # as loaded: `auto` of a checkpoint and the precision of a training end in one of these
     result["precision"] = str(next(module.network.parameters()).dtype)
     result["model"] = json.dumps(dataclasses.asdict(model), sort_keys=True)
