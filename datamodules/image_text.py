@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import Collator, ImageTextBatch
 from datamodules.benchmarks.pairs import Pairs
-from datamodules.loaders import CountedRows, EpochBatches, LateLoader
+from datamodules.loaders import CountedRows, EpochBatches, LateLoader, start_worker
 from datamodules.mixed_rows import MixedRows
 from datamodules.mixing import build_pool, rank_rows, set_paraphrases_aside, texts_of_pairs
 from datamodules.mixing_settings import UNITS, Mixing
@@ -204,6 +204,7 @@ class ImageTextDataModule(L.LightningDataModule):
             sampler=batches,
             collate_fn=self.collate,
             num_workers=self.num_workers,
+            worker_init_fn=start_worker,
             # or they would be started anew in every epoch, tables and all
             persistent_workers=self.num_workers > 0,
         )
@@ -224,12 +225,13 @@ class ImageTextDataModule(L.LightningDataModule):
         )
         if not len(rows):
             raise InputError("data.validation has no captions; check its tables and image_ids.")
-        return DataLoader(
+        return LateLoader(
             CountedRows(rows),  # type: ignore[arg-type]
             batch_size=self.batch_size,
             sampler=rank_rows(len(rows), rank=rank, world_size=world_size),
             collate_fn=self.collate,
             num_workers=self.num_workers,
+            worker_init_fn=start_worker,
         )
 
     def state_dict(self) -> dict[str, int]:

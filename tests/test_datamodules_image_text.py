@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
+import signal
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -618,6 +620,14 @@ def test_image_dropout_replaces_images_by_noise_at_its_rate_and_nothing_else(fol
         assert other.image.tobytes() in (seen.image.tobytes(), noise.image.tobytes())
         shown, changed = shown + 1, changed + (other.image.tobytes() == noise.image.tobytes())
     assert 0.2 < changed / shown < 0.8
+
+
+def test_a_worker_leaves_ctrl_c_to_the_main_process(folder: Path) -> None:
+    loader = data(folder, num_workers=1).train_dataloader()
+    first = plain(loader)  # type: ignore[arg-type]
+    (worker,) = loader._iterator._workers  # type: ignore[union-attr]
+    os.kill(worker.pid, signal.SIGINT)
+    assert plain(loader) == first, "the same worker makes the next pass"  # type: ignore[arg-type]
 
 
 def test_rows_travel_to_workers_that_are_not_forked(folder: Path) -> None:
