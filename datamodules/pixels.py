@@ -96,11 +96,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return rgb
 
 
-def _orientation(image: Image.Image) -> int | None:
+def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(ExifTags.Base.Orientation)
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF is no reason to lose the pixels
-        return None
+        return 1
 
 
 def scaled_grey(image: Image.Image) -> np.ndarray:
