@@ -94,11 +94,13 @@ def ctrl_c_held_back() -> Iterator[None]:
 
 
 def start_worker(worker: int) -> None:
-    """What a loader's worker begins with: Ctrl-C is the main process's to answer, which ends its workers.
+    """What a loader's worker begins with: Ctrl-C and a scheduler's signals are the main process's to answer.
 
-    A terminal sends it to all of them, and each would print a traceback.
+    They go to all processes, and a worker that ended by itself would leave the main process without its next batch.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # the first alone: the main process ends by SIGTERM a worker that hangs
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     # what Lightning gives to loaders that have no such function
     pl_worker_init_function(worker)
 

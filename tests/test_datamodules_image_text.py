@@ -624,11 +624,12 @@ def test_image_dropout_replaces_images_by_noise_at_its_rate_and_nothing_else(fol
     assert 0.2 < changed / shown < 0.8
 
 
-def test_a_worker_leaves_ctrl_c_to_the_main_process(folder: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_leaves_a_signal_to_the_main_process(number: signal.Signals, folder: Path) -> None:
     loader = data(folder, num_workers=1).train_dataloader()
     first = plain(loader)  # type: ignore[arg-type]
     (worker,) = loader._iterator._workers  # type: ignore[union-attr]
-    os.kill(worker.pid, signal.SIGINT)
+    os.kill(worker.pid, number)
     assert plain(loader) == first, "the same worker makes the next pass"  # type: ignore[arg-type]
 
 

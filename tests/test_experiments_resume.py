@@ -27,12 +27,15 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from experiments.__main__ import main
-from experiments.config.schemas import LoggingConfig
+from experiments.config.schemas import ExperimentConfig, LoggingConfig
 from experiments.report.read_runs import read_curves
 from experiments.runs.made_by import NOTE
 from experiments.runs.metric_log import MetricLog
+from experiments.verbs import train
+from lightning_modules import resume
 from lightning_modules.base import AlignmentModule
 from lightning_modules.checkpoint import partial_path
+from lightning_modules.kept_weights import read_record
 from lightning_modules.resume import WholeFiles
 from tests.backbones import save_published
 from tests.launch import start, start_ranks
@@ -103,6 +106,107 @@ def test_a_run_that_was_interrupted_twice_equals_the_unbroken_one(
                 main(train_words(tables, tmp_path / "parts", *words, *flags))
     assert main(train_words(tables, tmp_path / "parts", *words, "--resume")) == 0
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def signal_at_batch(number: int, asked: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the system signal this process in the batch of this number, counted from now."""
+    step, left = AlignmentModule.training_step, [number]
+
+    def training_step(self: AlignmentModule, *arguments: Any) -> torch.Tensor:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), asked)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(AlignmentModule, "training_step", training_step)
+
+
+# batch 5 of 6 is the first of the third step's two, batch 6 ends an epoch
+@pytest.mark.parametrize(("asked", "batch", "done"), [(signal.SIGTERM, 5, 3), (signal.SIGUSR1, 6, 3)])
+def test_a_preempted_training_saves_its_step_and_goes_on_by_the_same_command(
+    asked: signal.Signals,
+    batch: int,
+    done: int,
+    tables: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [*DROPOUT, *validation(tables), "data.batch_size=2", "trainer.accumulate=2", "trainer.max_steps=5"]
+    words += ["trainer.validate_every=2", "trainer.log_every=1", "--resume=auto"]
+    assert main(train_words(tables, tmp_path / "whole", *words)) == 0
+    command, handlers = train_words(tables, tmp_path / "parts", *words), signal.getsignal(asked)
+    with monkeypatch.context() as patch:
+        signal_at_batch(batch, asked, patch)
+        assert main(command) == 75
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith(f"itm: preempted: {asked.name}; step {done} is saved in {tmp_path / 'parts'}.")
+    assert torch.load(tmp_path / "parts/checkpoints/last.ckpt", weights_only=True)["global_step"] == done
+    assert signal.getsignal(asked) == handlers, "a signal does again what it did"
+    assert main(command) == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert not list((tmp_path / "parts").rglob("hpc_ckpt*"))
+
+
+def test_a_training_that_is_at_its_end_is_not_preempted(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal_at_batch(2, signal.SIGTERM, monkeypatch)
+    assert main(train_words(tables, tmp_path / "run", "trainer.max_steps=2")) == 0
+    assert (tmp_path / "run/weights.safetensors").is_file()
+
+
+def test_a_signal_before_the_first_step_leaves_nothing(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = train.build_parts
+
+    def build_parts(config: ExperimentConfig) -> Any:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return build(config)
+
+    monkeypatch.setattr(train, "build_parts", build_parts)
+    assert main(train_words(tables, tmp_path / "run")) == 75
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_steps_move_no_weight(tables: Path, tmp_path: Path) -> None:
+    """0 is not "not limited": nothing trains, and the folder is a run like any other."""
+    assert main(train_words(tables, tmp_path / "none", "trainer.max_steps=0")) == 0
+    assert main(train_words(tables, tmp_path / "one", "trainer.max_steps=1", "optim.lr=1e-30")) == 0
+    none, one = (load_file(tmp_path / name / "weights.safetensors") for name in ("none", "one"))
+    # a step of 1e-30 moves zeros alone
+    assert all(torch.allclose(none[name], one[name], rtol=0, atol=1e-20) for name in one)
+
+
+def test_checkpoints_come_by_time_too(tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, saved, save = [0.0], [], WholeFiles.save_checkpoint
+
+    def save_checkpoint(self: WholeFiles, checkpoint: dict[str, Any], path: Path, storage_options: Any = None) -> None:
+        saved.append(checkpoint["global_step"])
+        save(self, checkpoint, path, storage_options)
+
+    def training_step(self: AlignmentModule, *arguments: Any) -> torch.Tensor:
+        clock[0] += 25.0
+        return step(self, *arguments)
+
+    step = AlignmentModule.training_step
+    monkeypatch.setattr(AlignmentModule, "training_step", training_step)
+    monkeypatch.setattr(WholeFiles, "save_checkpoint", save_checkpoint)
+    monkeypatch.setattr(resume.time, "monotonic", lambda: clock[0])
+    words = ["trainer.max_steps=8", "trainer.checkpoint_every=100", "trainer.checkpoint_minutes=1"]
+    assert main(train_words(tables, tmp_path / "run", *words)) == 0
+    assert saved == [3, 6, 8], "after 75 s each, and at the end"
+
+
+def test_resuming_what_is_not_there_is_one_line(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped folder would start anew without a word."""
+    assert main(train_words(tables, tmp_path / "typo", "--resume")) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"--resume needs a folder that `itm train` began, and {tmp_path / 'typo'} is not there" in line
+    assert not (tmp_path / "typo").exists()
 
 
 def test_a_published_checkpoint_is_in_no_checkpoint_of_the_run(
@@ -392,6 +496,80 @@ def test_workers_end_with_their_run_and_say_nothing(end: str, code: int, tables:
     assert end == "killed" or said.splitlines()[-1] == "itm: interrupted"
 
 
+SLURM = {
+    **{"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "itm", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
+    **{"SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "SLURM_STEP_NODELIST": "localhost"},
+}
+"""What a job of one task finds in its environment."""
+
+
+def preempted_task(words: list[str], signals_at: dict[int, signal.Signals]) -> int:
+    """`itm` as SLURM's task: in those batches its whole process group is signalled, loader workers included."""
+    os.setsid()
+    step, batch = AlignmentModule.training_step, 0
+
+    def training_step(self: AlignmentModule, *arguments: Any) -> torch.Tensor:
+        nonlocal batch
+        batch += 1
+        if batch in signals_at:
+            os.killpg(0, signals_at[batch])
+        return step(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AlignmentModule, "training_step", training_step)
+        for name, value in SLURM.items():
+            patch.setenv(name, value)
+        return main(words)
+
+
+@pytest.mark.slow
+def test_a_slurm_job_that_is_preempted_and_requeued_equals_the_unbroken_run(
+    unbroken: tuple[Path, list[str]], tables: Path, tmp_path: Path
+) -> None:
+    """SIGUSR1, then SIGTERM while its step is under way, then the same command: no step is lost but that one."""
+    whole, words = unbroken
+    # loader workers change no result, and are signalled with the rest
+    words = [*words, "trainer.checkpoint_every=null", "data.num_workers=2", "--resume=auto"]
+    command, log = train_words(tables, tmp_path / "run", *words), tmp_path / "log"
+    task = start(log, preempted_task, command, {7: signal.SIGUSR1, 8: signal.SIGTERM})
+    task.join(120)
+    assert task.exitcode == 75, log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert "itm: preempted: SIGUSR1; step 4 is saved" in log.read_text()
+    again = start(log, preempted_task, command, {})
+    again.join(120)
+    assert again.exitcode == 0, log.read_text()
+    assert_same_run(whole, tmp_path / "run")
+    assert not [*ROOT.glob("hpc_ckpt*"), *(tmp_path / "run").rglob("hpc_ckpt*")]
+
+
+def preempted_rank(words: list[str]) -> int:
+    """`itm` on a rank; the second one alone is signalled, in its third batch."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ["RANK"] == "1" and "--resume" not in words:
+            signal_at_batch(3, signal.SIGTERM, patch)
+        code = main(words)
+    # the main rank says it, and a launcher takes no other rank for crashed
+    expected = 75 if os.environ["RANK"] == "0" and "--resume" not in words else 0
+    return int(code != expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_ranks_stop_together_where_one_is_signalled(strategy: str, tables: Path, tmp_path: Path) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    words = ["data.batch_size=1", "trainer.accumulate=2", "trainer.max_steps=4", "trainer.devices=2"]
+    command = train_words(tables, run, *words, f"trainer.strategy={strategy}")
+    ranks = start_ranks(log, preempted_rank, command)
+    ranks.join(120)
+    assert ranks.exitcode == 0, log.read_text()[-2000:]
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+    again = start_ranks(log, preempted_rank, [*command, "--resume"])
+    again.join(120)
+    assert again.exitcode == 0, log.read_text()[-2000:]
+    assert (run / "weights.safetensors").is_file()
+
+
 def torchrun(words: list[str]) -> int:
     """`itm` on two ranks, each an interpreter of its own, as on a command line."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "experiments"]
@@ -446,7 +624,7 @@ def test_two_ranks_that_go_on_equal_two_that_were_not_interrupted(
     run, whole = tmp_path / "run", tmp_path / "whole"
     words = [*own, *DROPOUT, *validation(tables), "data.batch_size=1", "trainer.accumulate=2", "trainer.max_steps=8"]
     words += ["trainer.checkpoint_every=1", "trainer.validate_every=3", "trainer.log_every=1"]
-    words += ["trainer.devices=2", f"trainer.strategy={strategy}"]
+    words += ["trainer.devices=2", f"trainer.strategy={strategy}", "trainer.keep_best=1"]
     last, kept = run / "checkpoints/last.ckpt", tmp_path / "kept.ckpt"
     log, command = tmp_path / "log", train_words(tables, run, *words)
     unbroken = start(log, torchrun, command) if strategy == "ddp" else start_ranks(log, main, command)
@@ -473,5 +651,8 @@ def test_two_ranks_that_go_on_equal_two_that_were_not_interrupted(
     assert len(names) > 3 * bool(own)
     for name in names:
         assert after[name] == pytest.approx(before[name], abs=1e-6), name
+    best = [read_record(folder / "checkpoints").kept[0] for folder in (whole, run)]
+    assert best[0] == best[1]
+    assert load_file(run / "checkpoints" / best[0].file).keys() == one.keys(), "gathered from both ranks"
     steps = [json.loads(line)["step"] for line in (run / "logs/metrics.jsonl").read_text().splitlines()]
     assert steps.count(7) == 2, "the resumed run logged losses of its own"

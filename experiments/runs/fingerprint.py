@@ -11,17 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datamodules import IMAGE_READER
+from lightning_modules import LAST
 from lightning_modules.backbones import ModelSettings
-from lightning_modules.scoring import PROCESSOR_FOLDER, WEIGHTS_FILE
+from lightning_modules.scoring import PROCESSOR_FOLDER, find_weights
 
 if TYPE_CHECKING:
     from lightning_modules import AlignmentModule
 
 
-def fingerprint(module: AlignmentModule, model: ModelSettings, run: Path | None) -> dict[str, str]:
+def fingerprint(
+    module: AlignmentModule, model: ModelSettings, run: Path | None, checkpoint: str = LAST
+) -> dict[str, str]:
     """What a score depends on: the model's configuration, hashes of weights and processor, precision and versions.
 
     `image_reader` is the version of the rule by which files become pixels; the first one left it out.
+
+    Args:
+        module: the scorer.
+        model: its settings.
+        run: folder of its training; None for a published checkpoint.
+        checkpoint: which weights of the run.
     """
     result = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
     result["image_reader"] = str(IMAGE_READER)
@@ -29,7 +38,7 @@ def fingerprint(module: AlignmentModule, model: ModelSettings, run: Path | None)
     result["precision"] = str(next(module.network.parameters()).dtype)
     result["model"] = json.dumps(dataclasses.asdict(model), sort_keys=True)
     if run is not None:
-        result["weights"] = file_hash([run / WEIGHTS_FILE])
+        result["weights"] = file_hash([find_weights(run, checkpoint)])
         result["processor"] = file_hash(sorted((run / PROCESSOR_FOLDER).rglob("*.json")))
     return result
 
