@@ -4,3 +4,6 @@ from .batch import ImageTextBatch as ImageTextBatch
 from .batch import ImageTextRow as ImageTextRow
 from .image_text import ImageTextDataModule as ImageTextDataModule
 from .mixing_settings import Mixing as Mixing
+from .pixels import IMAGE_READER as IMAGE_READER
+from .pixels import MAX_PIXELS as MAX_PIXELS
+from .pixels import read_rgb as read_rgb

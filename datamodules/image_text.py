@@ -12,10 +12,11 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import Collator, ImageTextBatch
 from datamodules.benchmarks.pairs import Pairs
-from datamodules.loaders import CountedRows, EpochBatches, LateLoader
+from datamodules.loaders import CountedRows, EpochBatches, LateLoader, start_worker
 from datamodules.mixed_rows import MixedRows
 from datamodules.mixing import build_pool, rank_rows, set_paraphrases_aside, texts_of_pairs
 from datamodules.mixing_settings import UNITS, Mixing
+from datamodules.pixels import MAX_PIXELS
 from datamodules.sources.image_rows import ImageRows
 from datamodules.sources.images import check_images
 from datamodules.sources.tables import SOURCE, read_neighbours, read_tables
@@ -53,6 +54,7 @@ class ImageTextDataModule(L.LightningDataModule):
         batch_size: rows, each of one image, in a batch on each rank; those of neighbours come on top.
         num_workers: loader processes on each rank.
         validation: pairs for the learning curves.
+        max_pixels: larger images are refused, see `datamodules.pixels.check_pixels`.
         seed: of the draw and of the order.
 
     Raises:
@@ -73,6 +75,7 @@ class ImageTextDataModule(L.LightningDataModule):
         batch_size: int = 64,
         num_workers: int = 0,
         validation: Pairs | None = None,
+        max_pixels: int = MAX_PIXELS,
         seed: int = 0,
     ):
         super().__init__()
@@ -86,7 +89,7 @@ class ImageTextDataModule(L.LightningDataModule):
         self.captions, self.negatives, self.verdicts, self.subset = captions, negatives, verdicts, subset
         self.harmonise = harmonise
         self.root = Path(image_root) if image_root is not None else Path(captions).parent  # type: ignore[arg-type]
-        self.neighbours, self.seed = neighbours, seed
+        self.neighbours, self.max_pixels, self.seed = neighbours, max_pixels, seed
         self.batch_size, self.num_workers, self.validation = batch_size, num_workers, validation
         self.collate: Collator | None = None
         self.rows: MixedRows | None = None
@@ -113,7 +116,16 @@ class ImageTextDataModule(L.LightningDataModule):
         if not pool.anchors:
             raise InputError(f"{self.captions}: no positive is left to train on; loosen the filter.")
         neighbours = read_neighbours(self.neighbours, images) if self.neighbours is not None else None
-        self.rows = MixedRows(texts, pool, images, self.root, mixing=self.mixing, seed=self.seed, neighbours=neighbours)
+        self.rows = MixedRows(
+            texts,
+            pool,
+            images,
+            self.root,
+            mixing=self.mixing,
+            seed=self.seed,
+            neighbours=neighbours,
+            max_pixels=self.max_pixels,
+        )
 
     def captions_to_train_on(self) -> list[str]:
         """All texts of the training tables, kept or not: the words that a tokenizer has to know."""
@@ -200,6 +212,7 @@ class ImageTextDataModule(L.LightningDataModule):
             sampler=batches,
             collate_fn=self.collate,
             num_workers=self.num_workers,
+            worker_init_fn=start_worker,
             # or they would be started anew in every epoch, tables and all
             persistent_workers=self.num_workers > 0,
         )
@@ -211,15 +224,22 @@ class ImageTextDataModule(L.LightningDataModule):
         self._check_connected()
         rank, world_size = self._rank()
         # pairs: a positive against its own negatives only, as the benchmarks compare
-        rows = ImageRows(self.validation.captions, self.validation.negatives, self.validation.root, pairs=True)
+        rows = ImageRows(
+            self.validation.captions,
+            self.validation.negatives,
+            self.validation.root,
+            pairs=True,
+            max_pixels=self.max_pixels,
+        )
         if not len(rows):
             raise InputError("data.validation has no captions; check its tables and image_ids.")
-        return DataLoader(
+        return LateLoader(
             CountedRows(rows),  # type: ignore[arg-type]
             batch_size=self.batch_size,
             sampler=rank_rows(len(rows), rank=rank, world_size=world_size),
             collate_fn=self.collate,
             num_workers=self.num_workers,
+            worker_init_fn=start_worker,
         )
 
     def state_dict(self) -> dict[str, int]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.batch import UNKNOWN, ImageTextBatch, ImageTextRow
@@ -63,7 +67,42 @@ class LateLoader(DataLoader[ImageTextBatch]):
     """
 
     def __iter__(self) -> Iterator[ImageTextBatch]:  # type: ignore[override]
-        yield from super().__iter__()
+        with ctrl_c_held_back():
+            batches = super().__iter__()
+        yield from batches
+
+
+@contextmanager
+def ctrl_c_held_back() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, in which workers start.
+
+    One that came during a fork would be lost, and a worker that is just beginning would print a traceback.
+    """
+    before, came = signal.getsignal(signal.SIGINT), []
+    # Python sets handlers in its main thread alone, and cannot set one again that is not its own
+    if before is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # not blocked: any other thread would take it, and this one be interrupted all the same
+    signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
+
+
+def start_worker(worker: int) -> None:
+    """What a loader's worker begins with: Ctrl-C and a scheduler's signals are the main process's to answer.
+
+    They go to all processes, and a worker that ended by itself would leave the main process without its next batch.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # the first alone: the main process ends by SIGTERM a worker that hangs
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    # what Lightning gives to loaders that have no such function
+    pl_worker_init_function(worker)
 
 
 class CountedRows(Dataset[ImageTextRow]):

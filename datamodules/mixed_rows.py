@@ -12,6 +12,7 @@ from datamodules.batch import ImageTextRow
 from datamodules.loaders import EpochBatch
 from datamodules.mixing import TextPool, draw_hard_anchor, draw_negatives, group_anchors, shown_positive
 from datamodules.mixing_settings import Mixing
+from datamodules.pixels import MAX_PIXELS
 from datamodules.sources.images import load_image, noise_image
 from negatives.tables import generator_for
 
@@ -31,6 +32,7 @@ class MixedRows(Dataset[list[ImageTextRow]]):
             the order of the epoch.
         seed: of all draws.
         neighbours: image_id -> images near it; none where None.
+        max_pixels: larger images are refused, see `check_pixels`.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class MixedRows(Dataset[list[ImageTextRow]]):
         mixing: Mixing,
         seed: int,
         neighbours: dict[str, list[str]] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ):
+        self.max_pixels = max_pixels
         self.pool, self.images, self.root, self.mixing, self.seed = pool, images, root, mixing, seed
         self.text_ids, self.image_ids = texts["text_id"].to_pylist(), texts["image_id"].to_pylist()
         self.captions, self.labels = texts["caption"].to_pylist(), texts["label"].to_pylist()
@@ -106,7 +110,7 @@ class MixedRows(Dataset[list[ImageTextRow]]):
                 taken=negatives,  # positives of one image draw from the same texts
             )
         columns = (self.text_ids, self.captions, self.labels, self.types)
-        image = load_image(self.root, self.images[image_id])
+        image = load_image(self.root, self.images[image_id], self.max_pixels)
         # the anchor and not what stands in for it: a paraphrase changes no draw of noise
         key = self.text_ids[anchors[0]]
         if generator_for(self.seed, epoch, key, "image_dropout").random() < mixing.image_dropout:

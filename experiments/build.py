@@ -82,6 +82,7 @@ def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
         batch_size=config.batch_size,
         num_workers=config.num_workers,
         validation=build_pairs(config.validation) if config.validation else None,
+        max_pixels=config.max_pixels,
         seed=seed,
     )
 

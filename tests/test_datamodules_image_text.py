@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
+import signal
 import warnings
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +23,7 @@ import pytest
 from datamodules.batch import ImageTextRow, collate_rows
 from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
+from datamodules.loaders import ctrl_c_held_back
 from datamodules.mixing_settings import Curriculum, Mixing
 from negatives.filtering.harmonise import harmonise_table
 from negatives.tables.captions import InputError, pair_table, read_captions, read_negatives, text_table, write_table
@@ -618,6 +622,38 @@ def test_image_dropout_replaces_images_by_noise_at_its_rate_and_nothing_else(fol
         assert other.image.tobytes() in (seen.image.tobytes(), noise.image.tobytes())
         shown, changed = shown + 1, changed + (other.image.tobytes() == noise.image.tobytes())
     assert 0.2 < changed / shown < 0.8
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_leaves_a_signal_to_the_main_process(number: signal.Signals, folder: Path) -> None:
+    loader = data(folder, num_workers=1).train_dataloader()
+    first = plain(loader)  # type: ignore[arg-type]
+    (worker,) = loader._iterator._workers  # type: ignore[union-attr]
+    os.kill(worker.pid, number)
+    assert plain(loader) == first, "the same worker makes the next pass"  # type: ignore[arg-type]
+
+
+def test_ctrl_c_waits_until_workers_have_started() -> None:
+    done, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def work() -> None:
+        with ctrl_c_held_back():
+            signal.raise_signal(signal.SIGINT)
+            done.append(True)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert done
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_thread_has_workers_too(folder: Path) -> None:
+    module = data(folder, num_workers=1)
+    with ThreadPoolExecutor(1) as threads:
+        assert plain(threads.submit(epoch_of, module).result()) == plain(epoch_of(data(folder)))
 
 
 def test_rows_travel_to_workers_that_are_not_forked(folder: Path) -> None:

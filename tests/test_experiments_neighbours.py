@@ -74,8 +74,13 @@ def test_the_file_carries_the_fingerprint_of_its_scorer(folder: Path, tmp_path: 
     assert main(words(folder, tmp_path / "out")) == 0
     schema = pq.read_schema(tmp_path / "out/neighbours.parquet")
     assert schema.names == ["image_id", "neighbour_image_id", "rank", "similarity"]
-    assert {b"torch", b"transformers", b"precision", b"model"} <= set(schema.metadata)
+    assert {b"torch", b"transformers", b"precision", b"model", b"image_reader"} <= set(schema.metadata)
     assert json.loads(schema.metadata[b"model"])["checkpoint"] == str(folder / "clip")
+
+
+def test_images_above_the_limit_are_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(folder, tmp_path / "out", "max_pixels=65535")) == 2
+    assert "16 x 16 pixels grow to 65536" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 40, 1 << 25])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing.util
 import os
 import pickle
 import resource
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from experiments.__main__ import main
 from experiments.config.schemas import ExperimentConfig, LoggingConfig
 from experiments.report.read_runs import read_curves
+from experiments.runs.made_by import NOTE
 from experiments.runs.metric_log import MetricLog
 from experiments.verbs import train
 from lightning_modules import resume
@@ -465,6 +468,34 @@ def test_a_run_that_is_killed_while_it_logs_or_saves_equals_the_unbroken_one(
     assert_same_run(whole, run)
 
 
+def run_in_a_terminal(held: Connection, end: str, words: list[str]) -> int:
+    """Trains until Ctrl-C, which a terminal sends to the workers of the loader too, or until it is killed."""
+    os.setpgid(0, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        if end == "killed":
+            patch.setattr(AlignmentModule, "on_train_batch_start", _kill)
+        else:  # while a worker starts
+            multiprocessing.util.register_after_fork(run_in_a_terminal, lambda _: os.killpg(0, signal.SIGINT))
+        return main(words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "code"), [("interrupted", 130), ("killed", -signal.SIGKILL)])
+def test_workers_end_with_their_run_and_say_nothing(end: str, code: int, tables: Path, tmp_path: Path) -> None:
+    words = train_words(tables, tmp_path / "run", "data.num_workers=2", "data.batch_size=2")
+    read, held = multiprocessing.Pipe(duplex=False)
+    process = start(tmp_path / "log", run_in_a_terminal, held, end, words)
+    held.close()
+    process.join(120)
+    assert process.exitcode == code, (tmp_path / "log").read_text()
+    assert read.poll(30), "a worker still holds the other end"
+    with pytest.raises(EOFError):
+        read.recv()
+    said = (tmp_path / "log").read_text()
+    assert "Traceback" not in said
+    assert end == "killed" or said.splitlines()[-1] == "itm: interrupted"
+
+
 SLURM = {
     **{"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "itm", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
     **{"SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "SLURM_STEP_NODELIST": "localhost"},
@@ -544,6 +575,14 @@ def torchrun(words: list[str]) -> int:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "experiments"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run([sys.executable, *launcher, *words], cwd=ROOT, env=environment).returncode
+
+
+def test_a_run_goes_on_with_another_limit_of_images(interrupted: Path, tables: Path) -> None:
+    words = train_words(tables, interrupted, "trainer.max_steps=2", "trainer.checkpoint_every=1")
+    for limit in (70_000, 80_000):
+        (interrupted / "weights.safetensors").unlink(missing_ok=True)
+        assert main([*words, f"data.max_pixels={limit}", "--resume"]) == 0
+    assert not (interrupted / NOTE).exists(), "it is no run of an older version"
 
 
 def test_a_run_that_was_begun_when_all_backbones_keys_were_written_goes_on(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from datamodules import IMAGE_READER
 from experiments.__main__ import main
 from experiments.runs.fingerprint import file_hash
 from negatives.tables.captions import read_jsonl, write_table
@@ -83,6 +84,16 @@ def test_scores_carry_the_fingerprint_of_their_scorer(trained: Path) -> None:
     schema = pq.read_schema(trained / "evaluation/balanced/scores.parquet")
     assert schema.names == ["image_id", "text_id", "logit", "score"]
     assert {b"weights", b"processor", b"transformers"} <= schema.metadata.keys()
+    assert schema.metadata[b"image_reader"] == str(IMAGE_READER).encode()
+
+
+def test_an_evaluation_refuses_images_above_its_limit(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"output_dir={tmp_path / 'evaluation'}", "evaluation.max_pixels=65535"]
+    assert main(["evaluate", str(trained), *words]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "16 x 16 pixels grow to 65536" in line
 
 
 def test_a_hash_of_files_tells_their_contents_and_names(tmp_path: Path) -> None:
@@ -184,7 +195,9 @@ def test_the_same_seed_trains_the_same_weights(tables: Path, tmp_path: Path) -> 
     assert one == two
 
 
-def test_scoring_goes_on_where_it_stopped(trained: Path, tables: Path, tmp_path: Path) -> None:
+def test_scoring_goes_on_where_it_stopped(
+    trained: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "scores"
     words = ["score", f"run={trained}", f"captions={tables / 'balanced/captions.parquet'}", f"output_dir={output}"]
     assert main([*words, "shard_size=5"]) == 0
@@ -193,6 +206,9 @@ def test_scoring_goes_on_where_it_stopped(trained: Path, tables: Path, tmp_path:
     # A part that says something else proves that it is taken as it is.
     part = whole.slice(0, 5).set_column(2, "logit", [[7.0] * 5])
     write_table(part, output / "parts/000000000-000000005.parquet")
+    # a limit is no other configuration
+    assert main([*words, "shard_size=5", "max_pixels=65535", "--resume"]) == 2
+    assert "16 x 16 pixels grow to 65536" in capsys.readouterr().err
     assert main([*words, "shard_size=5", "--resume"]) == 0
     again = pq.read_table(output / "scores.parquet")
     assert again["logit"].to_pylist() == [7.0] * 5 + whole["logit"].to_pylist()[5:]
@@ -224,6 +240,11 @@ BAD_INPUT = {
         lambda t: (t / "train/images/train-0.png").write_bytes(b"no image"),
         ["data.num_workers=1"],
         ["train-0.png", "replace it"],
+    ),
+    "an image larger than the limit": (
+        lambda t: None,
+        ["data.max_pixels=65535"],
+        ["images/train-", "16 x 16 pixels grow to 65536", "max_pixels is 65535: make the image smaller or raise"],
     ),
     "a caption longer than the limit in a loader worker": (
         lambda t: edit(t / "train/captions.jsonl", 0, caption="red " * 3000),

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
+from datamodules import IMAGE_READER
 from experiments.__main__ import main
 from experiments.config.load import load_saved, to_yaml
 from experiments.config.schemas import ExperimentConfig
@@ -86,12 +87,16 @@ def test_what_a_run_without_a_record_was_trained_on_is_not_known(
     assert f"its captions have {own['images']} of the set's image ids, such as 'train-0'" in line
 
 
-def test_scores_that_were_begun_go_on(former: Path) -> None:
+def test_scores_that_were_begun_go_on(former: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table, scorer = Path("scores/scores.parquet"), Path("scores/scorer.json")
     stored = stored_logits(former)
     table.unlink()
     now = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
     write_text(json.dumps(json.loads(scorer.read_text()) | now), scorer)
+    assert main([*command("scores"), "--resume"]) == 2
+    assert "made from another image_reader" in capsys.readouterr().err, "an older rule made the parts from its images"
+    # as if the rule had been the same
+    write_text(json.dumps(json.loads(scorer.read_text()) | {"image_reader": str(IMAGE_READER)}), scorer)
     assert main([*command("scores"), "--resume"]) == 0
     assert pq.read_table(table)["logit"].to_pylist() == pytest.approx([*stored.values()], abs=TOLERANCE)
 

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from datamodules.batch import ImageTextRow
+from datamodules.benchmarks.pairs import Pairs
+from datamodules.image_text import ImageTextDataModule
+from datamodules.sources.image_rows import ImageRows
+from experiments.config.evaluation_schemas import EvaluationConfig
+from experiments.runs.scoring import score_rows
+from experiments.verbs.evaluate import score_pairs
+from lightning_modules import load_scorer
 from lightning_modules.base import AlignmentModule
 from lightning_modules.losses.binary import binary_loss
 from lightning_modules.optim import parameter_groups
-from tests.backbones import TRAININGS, TinyBackbone
+from negatives.tables.captions import read_captions, read_negatives, write_table
+from tests.backbones import BACKBONES, TRAININGS, TinyBackbone, save_published
+from tests.pictures import save_pictures
 from tests.tiny import CAPTIONS, row
 
 
@@ -175,3 +187,73 @@ def test_the_projector_has_a_learning_rate_of_its_own(backbone: TinyBackbone) ->
     names = {name for name, parameter in module.named_parameters() if id(parameter) in slow}
     assert names
     assert all(any(part in name.split(".") for part in module.parts["projector"]) for name in names)
+
+
+# pictures of every kind, on every road
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files by what is special about them, with tables beside them: a caption of each, and a negative."""
+    folder = tmp_path_factory.mktemp("pictures")
+    files = save_pictures(folder)
+    images = [(name, files[name].name) for name in files]
+    captions = [{"image_id": n, "image": file, "caption_id": n, "caption": "a red dog"} for n, file in images]
+    columns = dict.fromkeys(("generator", "model", "prompt_version", "rejected"), "")
+    false = {"negative_id": "n", "caption": "a blue dog", "negative_type": "replace_att", **columns}
+    write_table(pa.Table.from_pylist(captions), folder / "captions.parquet")
+    negatives = [{**false, "caption_id": name, "negative_id": name} for name in files]
+    write_table(pa.Table.from_pylist(negatives), folder / "negatives.parquet")
+    return files
+
+
+@torch.no_grad()
+def logits_by_road(module: AlignmentModule, folder: Path, tmp_path: Path) -> dict[str, dict[str, float]]:
+    """text_id -> logit, as training, validation, `itm evaluate` and `itm score` come to it."""
+    captions = read_captions(folder / "captions.parquet")
+    pairs = Pairs(captions, read_negatives(folder / "negatives.parquet", captions), folder)
+    tables = (folder / "captions.parquet", folder / "negatives.parquet")
+    data = ImageTextDataModule(*tables, batch_size=5, validation=pairs)
+    data.connect(module.collator())
+    data.setup()
+    roads = {}
+    for road, loader in (("train", data.train_dataloader()), ("validate", data.val_dataloader())):
+        found = roads[road] = {}
+        for batch in loader:  # type: ignore[union-attr]
+            values = module.logits(batch).flatten().tolist()
+            texts = [text_id for row in batch.text_ids for text_id in row]
+            assert len(values) == len(texts), "one number for each picture and text"
+            found.update(zip(texts, values, strict=True))
+    cpu = torch.device("cpu")
+    table = score_pairs(module, pairs, tmp_path / "set", {}, EvaluationConfig(batch_size=5), cpu, seed=0).to_pylist()
+    roads["evaluate"] = {f"caption:{row['caption_id']}": row["positive_logit"] for row in table}
+    roads["evaluate"] |= {f"negative:{row['negative_id']}": row["negative_logit"] for row in table}
+    scored = score_rows(module, ImageRows(captions, None, folder), batch_size=5, device=cpu, label="")
+    roads["score"] = {item.text_id: item.logit for item in scored}
+    return roads
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_kind_of_picture_has_one_logit_on_every_road(
+    name: str, pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    module = BACKBONES[name].build()
+    save_published(module, tmp_path / "published")
+    scorer = load_scorer(str(tmp_path / "published"), device="cpu")
+    files = list(pictures.values())
+    roads = logits_by_road(module, files[0].parent, tmp_path)
+    for prefix, caption in (("caption", "a red dog"), ("negative", "a blue dog")):
+        texts = [f"{prefix}:{kind}" for kind in pictures]
+        by_path = scorer.logits(files, caption)
+        by_object = scorer.logits([Image.open(file) for file in files], caption)
+        assert isinstance(by_path, torch.Tensor)
+        assert by_path.shape == (len(pictures),)
+        assert bool(by_path.isfinite().all())
+        assert by_path.tolist() == by_object.tolist()  # type: ignore[union-attr]
+        for road, found in roads.items():
+            if road != "score" or prefix == "caption":  # of a table of captions alone
+                assert [found[text] for text in texts] == pytest.approx(by_path.tolist(), abs=1e-4), road
+        by_kind = dict(zip(pictures, by_path.tolist(), strict=True))
+        assert by_kind["rotated"] == pytest.approx(by_kind["portrait"], abs=1e-5), "the same picture, upright"
+        assert by_kind["grey of 16 bits"] == pytest.approx(by_kind["grey"], abs=1e-5)
+        assert abs(by_kind["landscape"] - by_kind["portrait"]) > 1e-3, "pictures must differ for this to tell"

@@ -198,6 +198,17 @@ def test_a_broken_file_is_one_line_with_its_place(clip: Scorer, tmp_path: Path) 
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("matrix", [False, True])
+def test_an_image_above_the_scorers_limit_is_one_line(
+    matrix: bool, clip: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip, "max_pixels", 98_303)
+    with pytest.raises(InputError, match=r"^images\[1\] .*24 x 16 pixels grow to 98304 [^\n]*raise max_pixels"):
+        clip.score([photo(0, 16, 16), IMAGES[0]], CAPTIONS[:2], matrix=matrix)
+    monkeypatch.setattr(clip, "max_pixels", 98_304)
+    clip.score([photo(0, 16, 16), IMAGES[0]], CAPTIONS[:2], matrix=matrix)
+
+
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, True])
 def test_a_batch_holds_at_least_a_pair(clip: Scorer, batch_size: Any) -> None:
     with pytest.raises(InputError, match="batch_size must be a whole number from 1"):

@@ -23,7 +23,7 @@ PACKAGES = ("lightning_modules", "datamodules", "negatives", "experiments")
 ALLOWED = {
     "experiments": PACKAGES,
     "datamodules": ("datamodules", "negatives"),
-    "lightning_modules": ("lightning_modules", "datamodules.batch"),
+    "lightning_modules": ("lightning_modules", "datamodules.batch", "datamodules.pixels"),
     "negatives": ("negatives",),
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from datamodules.batch import ImageTextRow
+from datamodules.pixels import MAX_PIXELS
 from datamodules.sources.images import load_image, noise_image
 from datamodules.sources.tables import columns_of
 
@@ -22,6 +23,7 @@ class ImageRows(Sequence[ImageTextRow]):
         blind_seed: replaces every image by noise of its size (the blind control).
         max_captions: texts in a row, which bounds memory; images with more texts take several rows.
         pairs: a row for each caption, with its own negatives only and all of them, instead.
+        max_pixels: larger images are refused, see `check_pixels`.
     """
 
     def __init__(
@@ -33,8 +35,9 @@ class ImageRows(Sequence[ImageTextRow]):
         blind_seed: int | None = None,
         max_captions: int = 16,
         pairs: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ):
-        self.root, self.blind_seed = root, blind_seed
+        self.root, self.blind_seed, self.max_pixels = root, blind_seed, max_pixels
         # by path too: VALSE has the same photo under two names, and only one of the two files may be there
         texts: dict[tuple[str, ...], list[tuple[str, str, int, str]]] = {}
         owner: dict[str, tuple[str, ...]] = {}
@@ -59,7 +62,7 @@ class ImageRows(Sequence[ImageTextRow]):
 
     def __getitem__(self, index: int) -> ImageTextRow:  # type: ignore[override]
         image_id, path, items = self._rows[index]
-        image = load_image(self.root, path)
+        image = load_image(self.root, path, self.max_pixels)
         if self.blind_seed is not None:
             image = noise_image(image.size, self.blind_seed, image_id)
         text_ids, captions, labels, types = (list(column) for column in zip(*items, strict=True))

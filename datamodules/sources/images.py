@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from datamodules.pixels import MAX_PIXELS, read_rgb
 from negatives.tables import InputError, generator_for
 
 
@@ -24,16 +25,15 @@ def image_path(root: Path, image: str) -> Path:
     return path
 
 
-def load_image(root: Path, image: str) -> Image.Image:
-    """An image as RGB.
+def load_image(root: Path, image: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An image as `read_rgb` reads it: 8-bit RGB.
 
     Raises:
-        InputError: missing, unreadable, or outside `root`.
+        InputError: missing, unreadable, larger than `max_pixels` (see `check_pixels`), or outside `root`.
     """
     path = image_path(root, image)
     try:
-        with Image.open(path) as opened:
-            return opened.convert("RGB")
+        return read_rgb(path, max_pixels)
     except FileNotFoundError:
         raise InputError(f"image {path} does not exist; check the captions table's `image` column.") from None
     except Exception as error:  # decoders of damaged files raise whatever they stumble over

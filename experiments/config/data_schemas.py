@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from datamodules import Mixing
+from datamodules import MAX_PIXELS, Mixing
 from datamodules.benchmarks import BENCHMARKS
 
 SUBSETS = ("all", "kept", "random")
@@ -65,6 +65,8 @@ class DataConfig:
     """Loader processes on each device."""
     validation: PairsConfig | None = None
     """Pairs scored during training for the learning curves; none where not given."""
+    max_pixels: int = field(default=MAX_PIXELS, metadata={"min": 1})
+    """Largest image that is read: its longer side squared, or 65536 times the longer over the shorter side."""
 
     def faults(self, place: str) -> Iterator[str]:
         """What is no table, a subset without verdicts, and several tables without a folder for their images."""

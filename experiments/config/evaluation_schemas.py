@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from datamodules import MAX_PIXELS
 from experiments.config.data_schemas import PairsConfig
 from experiments.config.model_schemas import score_faults
 from experiments.config.names import name_faults
@@ -26,6 +27,8 @@ class EvaluationConfig:
     """Name -> pairs to evaluate on."""
     batch_size: int = field(default=64, metadata={"min": 1, "max": 1_000_000})
     """Images scored at a time."""
+    max_pixels: int = field(default=MAX_PIXELS, metadata={"min": 1})
+    """Largest image that is read, see `data.max_pixels`."""
     bootstrap: int = field(default=1000, metadata={"min": 100, "max": 100_000})
     """Resamples of images behind each 95 % interval."""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from datamodules import MAX_PIXELS
 from experiments.config.data_schemas import DataConfig
 from experiments.config.evaluation_schemas import EvaluationConfig
 from experiments.config.model_schemas import score_faults
@@ -106,6 +107,8 @@ class ScoreConfig:
     """Images scored at a time."""
     shard_size: int = field(default=1024, metadata={"min": 1, "max": 100_000_000})
     """Images between two saved parts; a resumed run repeats at most one part."""
+    max_pixels: int = field(default=MAX_PIXELS, metadata={"min": 1})
+    """Largest image that is read: its longer side squared, or 65536 times the longer over the shorter side."""
     accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
     """Hardware to score on."""
 
@@ -160,6 +163,8 @@ class NeighboursConfig:
     """Neighbours of each image."""
     batch_size: int = field(default=64, metadata={"min": 1, "max": 1_000_000})
     """Images encoded at a time."""
+    max_pixels: int = field(default=MAX_PIXELS, metadata={"min": 1})
+    """Largest image that is read: its longer side squared, or 65536 times the longer over the shorter side."""
     accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
     """Hardware to encode on."""
 

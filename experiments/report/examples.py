@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from datamodules import read_rgb
 from experiments.report.read_runs import EvaluatedRun
 
 SIDE = 320  # longest side of a thumbnail, in pixels
@@ -86,11 +87,8 @@ def thumbnail(root: Path, image: str) -> tuple[str | None, bool]:
         path = (root / image).resolve()
         if not path.is_relative_to(root.resolve()) or not path.is_file():
             return None, False
-        with Image.open(path) as opened:
-            small = max(opened.size) <= SMALL
-            # lets a JPEG be decoded at a fraction of its size
-            opened.draft("RGB", (SIDE, SIDE))
-            picture = opened.convert("RGB")  # as the model sees it, whatever EXIF says of its orientation
+        picture = read_rgb(path)  # as the model sees it
+        small = max(picture.size) <= SMALL
         picture.thumbnail((SIDE, SIDE))
     except Exception:  # decoders raise whatever they like, and a page is worth more than a picture in it
         return None, False

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datamodules import IMAGE_READER
 from lightning_modules import LAST
 from lightning_modules.backbones import ModelSettings
 from lightning_modules.scoring import PROCESSOR_FOLDER, find_weights
@@ -23,6 +24,8 @@ def fingerprint(
 ) -> dict[str, str]:
     """What a score depends on: the model's configuration, hashes of weights and processor, precision and versions.
 
+    `image_reader` is the version of the rule by which files become pixels; the first one left it out.
+
     Args:
         module: the scorer.
         model: its settings.
@@ -30,6 +33,7 @@ def fingerprint(
         checkpoint: which weights of the run.
     """
     result = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
+    result["image_reader"] = str(IMAGE_READER)
     # as loaded: `auto` of a checkpoint and the precision of a training end in one of these
     result["precision"] = str(next(module.network.parameters()).dtype)
     result["model"] = json.dumps(dataclasses.asdict(model), sort_keys=True)

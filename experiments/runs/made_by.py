@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from datamodules import MAX_PIXELS
 from experiments.config.load import to_yaml
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import LoggingConfig
@@ -21,8 +22,9 @@ NOTE = "checkpoints/former_made_by"
 
 
 def made_by(config: ExperimentConfig) -> str:
-    """A hash of the configuration, `logging` aside: a checkpoint of another one is not gone on from."""
-    return _hash(to_yaml(replace(config, logging=LoggingConfig())))
+    """A hash of the configuration, aside from what changes no weight: a checkpoint of another is not gone on from."""
+    data = replace(config.data, max_pixels=MAX_PIXELS)
+    return _hash(to_yaml(replace(config, data=data, logging=LoggingConfig())))
 
 
 def former_made_by(folder: Path, config: ExperimentConfig) -> str | None:
@@ -38,6 +40,8 @@ def former_made_by(folder: Path, config: ExperimentConfig) -> str | None:
         saved: Any = read_written(folder / CONFIG_FILE)
         logging = asdict(LoggingConfig())
         saved["logging"] = {key: logging[key] for key in saved["logging"]}
+        if "max_pixels" in saved["data"]:
+            saved["data"]["max_pixels"] = MAX_PIXELS
     except Exception:  # no file, or one that says nothing: `OutputFolder` lets a run go on beside it too
         return None
     # older hashes are of the text in their order

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from experiments.build import build_pairs, load_run
-from experiments.config.evaluation_schemas import EvaluateConfig
+from experiments.config.evaluation_schemas import EvaluateConfig, EvaluationConfig
 from experiments.report.csv_files import csv_text
 from experiments.report.intervals import Interval
 from experiments.report.read_runs import SUMMARY_FILE
@@ -71,7 +71,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
     weights = describe_kept(Path(config.run), config.checkpoint)
     summary: dict[str, Any] = {"run": experiment.name, "checkpoint": weights, "sets": {}, "scorer": scorer}
     for name, pairs in sets.items():
-        table = score_pairs(module, pairs, folder / name, scorer, evaluation.batch_size, device, config.seed)
+        table = score_pairs(module, pairs, folder / name, scorer, evaluation, device, config.seed)
         overlap = overlaps.get(name)
         rows = set_metrics(name, table, evaluation.bootstrap, config.seed, overlap.trained_on if overlap else None)
         metrics += rows
@@ -142,7 +142,13 @@ def without_training_images(sets: dict[str, Pairs], overlaps: dict[str, Overlap]
 
 
 def score_pairs(
-    module: Any, pairs: Any, folder: Path, scorer: dict[str, str], batch_size: int, device: Any, seed: int
+    module: Any,
+    pairs: Any,
+    folder: Path,
+    scorer: dict[str, str],
+    evaluation: EvaluationConfig,
+    device: Any,
+    seed: int,
 ) -> pa.Table:
     """Scores one set on its images and on noise; writes and returns its pairs."""
     from datamodules.sources import ImageRows
@@ -151,9 +157,15 @@ def score_pairs(
     logits, scores = {}, {}
     # The blind control: the same texts on noise of the image's size. What is above chance there, the text gives away.
     for blind in (False, True):
-        rows = ImageRows(pairs.captions, pairs.negatives, pairs.root, blind_seed=seed if blind else None)
+        rows = ImageRows(
+            pairs.captions,
+            pairs.negatives,
+            pairs.root,
+            blind_seed=seed if blind else None,
+            max_pixels=evaluation.max_pixels,
+        )
         label = f"{folder.name}{' blind' if blind else ''}"
-        scored = list(score_rows(module, rows, batch_size=batch_size, device=device, label=label))
+        scored = list(score_rows(module, rows, batch_size=evaluation.batch_size, device=device, label=label))
         logits[blind] = {item.text_id: item.logit for item in scored}
         if not blind:
             scores = {item.text_id: item.score for item in scored}

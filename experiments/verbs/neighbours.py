@@ -53,7 +53,7 @@ def run(config: NeighboursConfig, *, resume: bool = False, overwrite: bool = Fal
     module, model = _scorer(config)
     folder = output.claim()
     # eval: dropout would give an image other features each time
-    features = _features(module.eval().to(device), root, list(images.values()), config.batch_size)
+    features = _features(module.eval().to(device), root, list(images.values()), config)
     table = neighbour_table(list(images), *nearest(features, config.k))
     scorer = fingerprint(module, model, Path(config.run) if config.run else None)
     write_table(table.replace_schema_metadata(scorer), folder / NEIGHBOURS_FILE)
@@ -75,17 +75,17 @@ def _scorer(config: NeighboursConfig) -> tuple[Any, ModelSettings]:
     return module, experiment.model
 
 
-def _features(module: Any, root: Path, paths: Sequence[str], batch_size: int) -> torch.Tensor:
+def _features(module: Any, root: Path, paths: Sequence[str], config: NeighboursConfig) -> torch.Tensor:
     """[N, D] features of length 1, on the module's device."""
     import torch
 
     from datamodules.sources import load_image
 
     parts = []
-    for start in track(range(0, len(paths), batch_size), f"features of {len(paths)} images, in batches"):
-        batch = paths[start : start + batch_size]
+    for start in track(range(0, len(paths), config.batch_size), f"features of {len(paths)} images, in batches"):
+        batch = paths[start : start + config.batch_size]
         with torch.inference_mode():
-            parts.append(module.image_features([load_image(root, path) for path in batch]))
+            parts.append(module.image_features([load_image(root, path, config.max_pixels) for path in batch]))
         if not bool(parts[-1].isfinite().all()):
             raise InputError(f"An image's features are not finite, images {batch}; check the weights.")
     return torch.cat(parts)

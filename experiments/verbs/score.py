@@ -37,7 +37,9 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
     from datamodules.sources import ImageRows, check_images
     from experiments.runs.scoring import say_cut
 
-    output = OutputFolder(config, verb="score", result=SCORES_FILE, resume=resume, overwrite=overwrite)
+    # of the images that are read it changes nothing: scores that met one too large go on with a larger limit
+    free = {"max_pixels"}
+    output = OutputFolder(config, verb="score", result=SCORES_FILE, resume=resume, overwrite=overwrite, may_differ=free)
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
         return
@@ -55,7 +57,7 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
         _check_same(output.path / SCORER_FILE, made_from)
     folder = output.claim()
     write_json(made_from, folder / SCORER_FILE)
-    rows = ImageRows(captions, None, root)
+    rows = ImageRows(captions, None, root, max_pixels=config.max_pixels)
     parts = _score_shards(config, module, rows, folder / "parts", device)
     table = pa.concat_tables([pq.ParquetFile(part).read() for part in parts]).replace_schema_metadata(scorer)
     # before the parts go: a kill between the two loses nothing

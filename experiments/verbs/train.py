@@ -112,7 +112,11 @@ def check_folder(config: ExperimentConfig, *, resume: bool, overwrite: bool) -> 
     """
     if not is_main_process():
         return None
-    output = OutputFolder(config, verb="train", result=WEIGHTS_FILE, resume=resume, overwrite=overwrite)
+    # of the images that are read it changes nothing: a run that met one too large goes on with a larger limit
+    free = {"data.max_pixels"}
+    output = OutputFolder(
+        config, verb="train", result=WEIGHTS_FILE, resume=resume, overwrite=overwrite, may_differ=free
+    )
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
     return output

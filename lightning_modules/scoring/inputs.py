@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from datamodules.batch import UNKNOWN, ImageTextRow, InputError
+from datamodules.pixels import MAX_PIXELS, read_rgb
 
 ImageLike = Image.Image | str | os.PathLike | np.ndarray
 """An image: Pillow's, the path of a file, or an RGB array [H, W, 3] of uint8."""
@@ -89,34 +90,31 @@ def check_image(image: Any, place: str) -> None:
         raise InputError(f"{place} has no pixels: its size is {tuple(size)}.")
 
 
-def open_image(image: ImageLike, place: str) -> Image.Image:
-    """An image as RGB.
+def open_image(image: ImageLike, place: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An image as `read_rgb` reads it: 8-bit RGB.
 
     Raises:
-        InputError: it cannot be read; names `place`.
+        InputError: it cannot be read, or is larger than `max_pixels`; names `place`.
     """
-    if isinstance(image, np.ndarray):
-        return Image.fromarray(np.ascontiguousarray(image))
-    name = "" if isinstance(image, Image.Image) else f": {os.fspath(image)!r}"
+    name = f": {os.fspath(image)!r}" if isinstance(image, str | os.PathLike) else ""
     try:
-        if isinstance(image, Image.Image):
-            return image.convert("RGB")
-        with Image.open(image) as opened:
-            return opened.convert("RGB")
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(np.ascontiguousarray(image))
+        return read_rgb(image, max_pixels)
     except Exception as error:  # decoders of damaged files raise whatever they stumble over
         reason = " ".join(str(error).split())
         raise InputError(f"{place}{name} cannot be read as an image ({reason}); replace it or leave it out.") from None
 
 
-def image_batches(images: Sequence[ImageLike], size: int) -> Iterator[list[Image.Image]]:
+def image_batches(images: Sequence[ImageLike], size: int, max_pixels: int = MAX_PIXELS) -> Iterator[list[Image.Image]]:
     """Images as RGB, `size` at a time, opened when they are asked for.
 
     Raises:
-        InputError: one cannot be read; names its place.
+        InputError: one cannot be read, or is larger than `max_pixels`; names its place.
     """
     for start in range(0, len(images), size):
         taken = images[start : start + size]
-        yield [open_image(image, f"images[{place}]") for place, image in enumerate(taken, start)]
+        yield [open_image(image, f"images[{place}]", max_pixels) for place, image in enumerate(taken, start)]
 
 
 def identity(image: ImageLike) -> Hashable:

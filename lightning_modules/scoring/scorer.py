@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from datamodules.batch import ImageTextBatch, InputError
+from datamodules.pixels import MAX_PIXELS
 from lightning_modules.base import AlignmentModule
 from lightning_modules.scoring.inputs import (
     MAX_CAPTIONS,
@@ -39,6 +40,7 @@ class Scorer:
     Attributes:
         module: the scorer as a LightningModule; its `captions_cut` counts the captions that were cut.
         device: where it computes.
+        max_pixels: larger images are refused, see `datamodules.pixels.check_pixels`; may be set.
 
     Raises:
         InputError: this machine has no such device.
@@ -47,6 +49,7 @@ class Scorer:
     def __init__(self, module: AlignmentModule, *, device: torch.device | str | None = None):
         self.device = find_device(device)
         self.module = module.eval().to(self.device)
+        self.max_pixels = MAX_PIXELS
 
     def __repr__(self) -> str:
         return f"Scorer({self.backbone}, {next(self.module.network.parameters()).dtype}, {self.device})"
@@ -132,7 +135,7 @@ class Scorer:
             return torch.empty(len(images), len(captions))
         texts = [captions[start : start + batch_size] for start in range(0, len(captions), batch_size)]
         with computing(self.device):
-            apart = self.module.matrix_logits(image_batches(images, batch_size), texts)
+            apart = self.module.matrix_logits(image_batches(images, batch_size, self.max_pixels), texts)
         result = torch.empty(len(images), len(captions))
         if apart is None:
             rows = rows_of_matrix(len(images), len(captions), min(MAX_CAPTIONS, batch_size))
@@ -166,7 +169,7 @@ class Scorer:
             made = []
             for row in taken:
                 if row.image != last[0]:
-                    last = row.image, open_image(images[row.image], f"images[{row.image}]")
+                    last = row.image, open_image(images[row.image], f"images[{row.image}]", self.max_pixels)
                 made.append(text_row(row, last[1], captions))
             batch = collate(made)
             self.module.count_cut(batch)
