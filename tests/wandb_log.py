@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +22,10 @@ class WandbRun:
 
 
 def read_wandb(folder: Path) -> WandbRun:
-    """The only offline run under `folder/wandb`."""
-    from wandb.proto import wandb_internal_pb2
-
+    """The only offline run under `folder/wandb`, which is finished."""
     (log,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
     run = WandbRun()
-    for data in log_records(log.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for record in whole_log(log):
         if record.HasField("run"):
             run.name, run.group, run.job_type = record.run.display_name, record.run.run_group, record.run.job_type
             run.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
@@ -36,6 +33,22 @@ def read_wandb(folder: Path) -> WandbRun:
         for item in (*record.history.item, *record.summary.update):
             run.values[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
     return run
+
+
+def whole_log(log: Path, seconds: float = 60) -> list[Any]:
+    """All records of a finished run, the last of which says so.
+
+    W&B's service writes the log, and `finish` (0.31) may return before the file is whole.
+    """
+    from wandb.proto import wandb_internal_pb2
+
+    end = time.monotonic() + seconds
+    while True:
+        records = [wandb_internal_pb2.Record.FromString(data) for data in log_records(log.read_bytes())]
+        if any(record.HasField("exit") for record in records):
+            return records
+        assert time.monotonic() < end, f"{log} has no end after {seconds:g} s"
+        time.sleep(0.01)
 
 
 def log_records(log: bytes) -> Iterator[bytes]:
@@ -46,7 +59,11 @@ def log_records(log: bytes) -> Iterator[bytes]:
         if left < 7:
             position += left
             continue
+        if position + 7 > len(log):  # torn: the rest is not written yet
+            return
         length, kind = int.from_bytes(log[position + 4 : position + 6], "little"), log[position + 6]
+        if position + 7 + length > len(log):
+            return
         record += log[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole, or the last part
