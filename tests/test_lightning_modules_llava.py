@@ -270,7 +270,7 @@ def test_a_caption_beyond_the_context_is_cut_and_counted() -> None:
 def test_a_cut_caption_is_a_beginning_of_the_caption_in_a_whole_prompt() -> None:
     module = tiny_module(max_text_tokens=90)
     encoder = module.encoder
-    (ids,), cut = encoder._fitting_prompts([LONG], image_tokens=4)
+    (ids,), cut = encoder._fitting_prompts([LONG])
     before, after = encoder.prompt("\0", encoder.image_token).split("\0")
     text = encoder.tokenizer.decode(ids, skip_special_tokens=False)
     caption = text[text.index("caption:") + len("caption:") : text.index(after[:5], text.index("caption:"))]

@@ -14,7 +14,7 @@ from transformers.image_processing_backends import PilBackend
 from datamodules.batch import POSITIVE, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.backbones.backbone import Backbone, CardText, card_code
-from lightning_modules.backbones.llava_encoder import LlavaEncoder, YesNoPrompt, prompt_texts
+from lightning_modules.backbones.llava_encoder import LlavaEncoder, YesNoPrompt, fitting_processor, prompt_texts
 from lightning_modules.backbones.packing import PackedLlava
 from lightning_modules.backbones.settings import ModelSettings
 from lightning_modules.backbones.tiny.llava import tiny_llava, tiny_llava_processor
@@ -102,13 +102,14 @@ class LlavaModule(Backbone):
     ):
         super().__init__(loss=loss, loss_settings=loss_settings, **optim)
         check_choice("long_captions", long_captions, LONG_CAPTIONS)
-        self.processor = processor
+        self.processor, image_tokens = fitting_processor(processor, llava)
         self.encoder = LlavaEncoder(
-            processor,
+            self.processor,
             prompt or YesNoPrompt(),
+            image_tokens=image_tokens,
             # a loss on match logits reads the prompt alone; the answer would only cost room
             answers=self.objective.reads == "answer_logits",
-            max_text_tokens=max_text_tokens or llava.model.language_model.config.max_position_embeddings,
+            max_text_tokens=max_text_tokens or context_of(llava.model.language_model.config),
             long_captions=long_captions,
         )
         self.end_id = processor.tokenizer.eos_token_id
@@ -204,6 +205,7 @@ class LlavaModule(Backbone):
             input_ids=inputs["input_ids"],
             position_ids=inputs["position_ids"],
             segment_ids=inputs["segment_ids"],
+            image_index=inputs["image_index"],
             logit_index=index.flatten(1),
         )
         return logits.view(*index.shape, -1)
@@ -211,14 +213,23 @@ class LlavaModule(Backbone):
 
 def freeze_unreached(llava: LlavaForConditionalGeneration) -> None:
     """Freezes vision layers behind the one that is read: no loss reaches them, and DDP would wait for gradients."""
-    layer = llava.config.vision_feature_layer
-    vision = llava.model.vision_tower
-    # some LLaVAs read several layers, a list: all of them up to the last are reached
-    if not isinstance(layer, int) or not hasattr(vision, "encoder"):
+    read, vision = llava.config.vision_feature_layer, llava.model.vision_tower
+    if not hasattr(vision, "encoder"):
         return
     layers = vision.encoder.layers
-    # hidden_states has one entry more than there are layers: the embeddings come first.
-    for unreached in layers[layer % (len(layers) + 1) :]:
+    # hidden_states has one entry more than there are layers: the embeddings come first. Some LLaVAs read several.
+    last = max(layer % (len(layers) + 1) for layer in ([read] if isinstance(read, int) else read))
+    for unreached in layers[last:]:
         unreached.requires_grad_(False)
-    if hasattr(vision, "post_layernorm"):
-        vision.post_layernorm.requires_grad_(False)
+    for name in ("post_layernorm", "head"):  # SigLIP's tower has a head, which pools
+        if hasattr(vision, name):
+            getattr(vision, name).requires_grad_(False)
+
+
+def context_of(text_config: Any) -> int | None:
+    """Most tokens of a sequence that the language model reads, all from everywhere; None where it does not say.
+
+    Beyond a sliding window (Mistral) a token would not see the image.
+    """
+    sizes = (getattr(text_config, name, None) for name in ("max_position_embeddings", "sliding_window"))
+    return min((size for size in sizes if size), default=None)
