@@ -11,7 +11,8 @@ from experiments.config.data_schemas import DataConfig, PairsConfig
 from experiments.config.generate_schemas import GenerateConfig
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import OptimConfig
-from experiments.runs.progress import is_terminal
+from experiments.runs.progress import is_terminal, say
+from experiments.runs.ranks import is_main_process
 from lightning_modules import field_types
 from lightning_modules.backbones import ModelSettings
 from negatives.tables import InputError
@@ -107,7 +108,14 @@ def build_module(
 
     _quiet_transformers()
     source = Source(captions, processor_folder, dtype or "auto")
-    return build_backbone(model, source, {**_optim_arguments(optim or OptimConfig()), "seed": seed})
+    return _noted(build_backbone(model, source, {**_optim_arguments(optim or OptimConfig()), "seed": seed}))
+
+
+def _noted(module: Backbone) -> Backbone:
+    """The module, once its notes are said."""
+    for note in module.notes if is_main_process() else ():
+        say(note)
+    return module
 
 
 def _quiet_transformers() -> None:
@@ -148,4 +156,4 @@ def load_run(folder: Path, *, score: str | None = None) -> tuple[Backbone, Exper
     _quiet_transformers()
     # in the precision of the training: another would give other scores
     dtype = weights_dtype(config.trainer.precision)
-    return load_trained(folder, config.model, dtype=dtype, optim=_optim_arguments(config.optim)), config
+    return _noted(load_trained(folder, config.model, dtype=dtype, optim=_optim_arguments(config.optim))), config

@@ -17,7 +17,8 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 
 from datamodules.batch import CaptionTooLongError
 from lightning_modules.backbones.llava import LlavaModule, LlavaSettings
-from lightning_modules.backbones.llava_encoder import YesNoPrompt, pad_to_square
+from lightning_modules.backbones.llava_encoder import pad_to_square
+from lightning_modules.backbones.llava_prompt import YesNoPrompt
 from tests.tiny import CAPTIONS, photo, row, tiny_module
 
 BACKGROUND = (122, 116, 104)

@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from transformers import (
-    AutoImageProcessor,
-    AutoTokenizer,
+    AutoProcessor,
     CLIPImageProcessorPil,
     LlavaForConditionalGeneration,
     SiglipImageProcessorPil,
@@ -24,9 +22,12 @@ from transformers import (
 from datamodules.batch import InputError
 from lightning_modules import load_scorer
 from lightning_modules.backbones.build import Source, build_backbone
-from lightning_modules.backbones.llava_encoder import YesNoPrompt, pad_to_square
+from lightning_modules.backbones.llava_prompt import YesNoPrompt
 from lightning_modules.backbones.model_section import model_settings
 from lightning_modules.backbones.packing import PackedLlava
+from lightning_modules.scoring.export import save_whole, scorer_content
+from negatives.tables import write_json
+from tests.backbones import Plain
 from tests.tiny import CAPTIONS, photo, row, tiny_module
 
 IMAGES = [photo(0), photo(1, 16, 24), photo(2, 20, 20)]
@@ -138,28 +139,6 @@ def variant(models: Callable[[str], Path], folder: Path, name: str, edit: Callab
     return copied
 
 
-class Plain:
-    """Transformers' own forward, one prompt at a time, with as many placeholders as it makes features of the image."""
-
-    def __init__(self, folder: Path):
-        self.llava = LlavaForConditionalGeneration.from_pretrained(folder)
-        self.tokenizer, self.images = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
-
-    @torch.no_grad()
-    def logit(self, image: Image.Image, prompt: str, answers: tuple[str, str]) -> float:
-        """z(Yes) - z(No) behind a prompt with one `<image>`; `answers` are the two tokens."""
-        background = tuple(int(mean * 255) for mean in self.images.image_mean)
-        pixels = self.images([pad_to_square(image, background)], return_tensors="pt")["pixel_values"]
-        count = len(self.llava.get_image_features(pixels).pooler_output[0])
-        # as `apply_chat_template` does: what begins with the start token gets no second one
-        started = bool(self.tokenizer.bos_token) and prompt.startswith(self.tokenizer.bos_token)
-        text = prompt.replace("<image>", "<image>" * count)
-        ids = self.tokenizer(text, return_tensors="pt", add_special_tokens=not started).input_ids
-        logits = self.llava(input_ids=ids, pixel_values=pixels).logits[0, -1]
-        yes, no = self.tokenizer.convert_tokens_to_ids(list(answers))
-        return float(logits[yes] - logits[no])
-
-
 @pytest.fixture(scope="module")
 def plain_logits(models: Callable[[str], Path]) -> Callable[[str], list[list[float]]]:
     """Of every image and text; what a processor says besides changes nothing of it."""
@@ -182,6 +161,26 @@ def test_a_published_variant_scores_as_plain_transformers(
         assert together[index].tolist() == pytest.approx(expected, abs=1e-5)
         assert scorer.logits(IMAGES[index], TEXTS).tolist() == pytest.approx(expected, abs=1e-5), "alone as in a batch"
     assert together.std(0).min() > 1e-3, "the images must differ for this to tell"
+
+
+@pytest.mark.parametrize("case", ["no processor_config.json, full", "SigLIP", "several layers, nothing said"])
+def test_an_export_of_a_variant_needs_no_correction(
+    case: str, models: Callable[[str], Path], plain_logits: Callable[[str], list[list[float]]], tmp_path: Path
+) -> None:
+    scorer = load_scorer(variant(models, tmp_path, *VARIANTS[case]), device="cpu")
+    save_whole(scorer.module, tmp_path / "export")  # type: ignore[arg-type]
+    write_json(scorer_content(scorer.module), tmp_path / "export/scorer.json")  # type: ignore[arg-type]
+    found = load_scorer(tmp_path / "export", device="cpu").logits(IMAGES, TEXTS, matrix=True).tolist()
+    assert found == [pytest.approx(row, abs=1e-5) for row in plain_logits(VARIANTS[case][0])]
+    # and by the processor alone, as the model card uses it
+    processor = AutoProcessor.from_pretrained(tmp_path / "export")
+    llava = LlavaForConditionalGeneration.from_pretrained(tmp_path / "export")
+    text = YesNoPrompt()(TEXTS[0], "<image>")
+    for image, expected in zip(IMAGES, found, strict=True):
+        with torch.no_grad():
+            logits = llava(**processor(images=image, text=text, return_tensors="pt")).logits[0, -1]
+        yes, no = processor.tokenizer.convert_tokens_to_ids(["▁Yes", "▁No"])
+        assert float(logits[yes] - logits[no]) == pytest.approx(expected[0], abs=1e-5)
 
 
 def in_config(**settings: Any) -> Callable[[Path], object]:
@@ -230,7 +229,7 @@ def test_eager_attention_sees_what_sdpa_sees() -> None:
 def test_a_recurrent_language_model_is_refused() -> None:
     llava = tiny_module().network.llava
     llava.config.text_config.layer_types = ["linear_attention", "full_attention"]
-    with pytest.raises(ValueError, match="layers of the kind linear_attention .* cannot be packed"):
+    with pytest.raises(ValueError, match=r"layers of the kind linear_attention .* cannot be packed"):
         PackedLlava(llava)
 
 

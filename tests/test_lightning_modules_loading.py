@@ -293,7 +293,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no model": (lambda f: (f / "config.yaml").write_text("a: 1\n"), "config.yaml is no configuration of a run"),
     "another model": (
-        lambda f: (f / "config.yaml").write_text("model: {backbone: llava}\n"),
+        lambda f: (f / "config.yaml").write_text("model: {backbone: llava, tiny: {image_size: 16}}\n"),
         "weights.safetensors does not fit the model: ",
     ),
     "settings from elsewhere": (

@@ -63,7 +63,7 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
         return
     resolve_device(config.trainer.accelerator)
     check_launched(config.trainer)
-    module, datamodule = build_parts(config)
+    module, datamodule = build_parts(config, recorded=resume)
     start = find_start(config, module, resume=resume, main=output is not None)
     trainer = make_trainer(config, last_wandb_run(folder) if start.last is not None else None)
     # An existing run is untouched up to here, whatever is refused above.
@@ -90,16 +90,22 @@ def check_folder(config: ExperimentConfig, *, resume: bool, overwrite: bool) -> 
     return output
 
 
-def build_parts(config: ExperimentConfig) -> tuple[Backbone, ImageTextDataModule]:
+def build_parts(config: ExperimentConfig, *, recorded: bool = False) -> tuple[Backbone, ImageTextDataModule]:
     """The scorer and its data, connected.
 
     The seed is set before anything draws, and the tables are read before the scorer is built: a tiny model makes its
     tokenizer from their words.
 
+    Args:
+        config: of the run.
+        recorded: go on with what the run's `base.json`, if it has one, says of its checkpoint.
+
     Raises:
         InputError: unusable tables, or a model that cannot be loaded.
     """
     import lightning as L
+
+    from lightning_modules.scoring import BASE_FILE, as_recorded
 
     _quiet()
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -107,7 +113,10 @@ def build_parts(config: ExperimentConfig) -> tuple[Backbone, ImageTextDataModule
     datamodule.setup()
     words = datamodule.captions_to_train_on()
     dtype = weights_dtype(config.trainer.precision)
-    module = build_module(config.model, config.optim, captions=words, dtype=dtype, seed=config.seed)
+    folder, model = Path(config.output_dir), config.model
+    if recorded and (folder / BASE_FILE).is_file():
+        model = as_recorded(folder, model)
+    module = build_module(model, config.optim, captions=words, dtype=dtype, seed=config.seed)
     module.trainable_only = config.model.checkpoint is not None
     datamodule.connect(module.collator())
     return module, datamodule
@@ -160,7 +169,7 @@ def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: Backb
     from rich.console import Console
 
     from experiments.report.trainable import trainable_table
-    from lightning_modules.scoring import BASE_FILE
+    from lightning_modules.scoring import BASE_FILE, base_record
 
     # before `claim` writes a configuration from which it cannot be told
     if start.former is not None:
@@ -168,7 +177,7 @@ def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: Backb
     folder = output.claim()
     remove_partial(folder)
     if start.frozen is not None:
-        write_json({"checkpoint": config.model.checkpoint, "frozen": start.frozen}, folder / BASE_FILE)
+        write_json(base_record(config.model, module, start.frozen), folder / BASE_FILE)
     Console().print(trainable_table(module))
 
 

@@ -60,6 +60,7 @@ class Backbone(AlignmentModule):
             step of such a scale is smaller than its rounding, so `itm train` refuses bf16-true, and fsdp with
             bf16-mixed.
         encodes_images: whether `image_features` are there: images are read without captions.
+        notes: what people should know of how it was loaded, each one line.
         licences: start of a base's name on the hub -> its licence, by the hub's name and for people.
     """
 
@@ -69,6 +70,7 @@ class Backbone(AlignmentModule):
     learns_scale: ClassVar[bool] = False
     encodes_images: ClassVar[bool] = False
     licences: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    notes: tuple[str, ...] = ()
     processor: Any
 
     @classmethod

@@ -14,7 +14,17 @@ from transformers.image_processing_backends import PilBackend
 from datamodules.batch import POSITIVE, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.backbones.backbone import Backbone, CardText, card_code
-from lightning_modules.backbones.llava_encoder import LlavaEncoder, YesNoPrompt, fitting_processor, prompt_texts
+from lightning_modules.backbones.llava_encoder import LlavaEncoder, fitting_processor
+from lightning_modules.backbones.llava_prompt import (
+    AUTO,
+    CHECKPOINT,
+    VICUNA,
+    VICUNA_TEMPLATE,
+    WantedPrompt,
+    YesNoPrompt,
+    prompt_texts,
+    template_fault,
+)
 from lightning_modules.backbones.packing import PackedLlava
 from lightning_modules.backbones.settings import ModelSettings
 from lightning_modules.backbones.tiny.llava import tiny_llava, tiny_llava_processor
@@ -34,27 +44,38 @@ class LlavaSettings(ModelSettings):
 
     default_loss = "lm"
     # the `lm` loss leaves room for the answer, so which one it was decides where a long caption is cut
-    scorer_keys = ("system", "question", "loss", *ModelSettings.scorer_keys)
+    scorer_keys = ("template", "system", "question", "loss", *ModelSettings.scorer_keys)
+    recorded = ("template", "system")
+    # there was LLaVA-1.5's prompt alone
+    former: ClassVar = {"template": VICUNA}
 
+    template: str = AUTO
+    """What is around the question. vicuna: LLaVA-1.5's prompt. checkpoint: the checkpoint's chat template. auto: the
+    chat template where it differs from LLaVA-1.5's. Or a text with {image} and {question} up to the answer; a space at
+    its end belongs to the answer."""
     system: str | None = None
-    """System sentence of the prompt; the published one where not given, "" for none."""
+    """System sentence of the prompt; the template's where not given, "" for none."""
     question: str | None = None
     """The question with a {caption} placeholder; LLaVA-score's where not given."""
 
     @property
-    def prompt(self) -> YesNoPrompt:
-        """The prompt, published where nothing else is given."""
-        given = {"system": self.system, "question": self.question}
-        return YesNoPrompt(**{name: text for name, text in given.items() if text is not None})
+    def prompt(self) -> WantedPrompt:
+        """What is said of the prompt."""
+        return WantedPrompt(self.template, self.system, self.question)
 
     def arguments(self) -> dict[str, Any]:
         """Also the prompt."""
-        return {**super().arguments(), "prompt": self.prompt}
+        prompt = self.prompt if self.checkpoint is not None else self.prompt.without_checkpoint()
+        return {**super().arguments(), "prompt": prompt}
 
     def faults(self, place: str) -> Iterator[str]:
-        """A question without its caption."""
+        """A question without its caption, or a template without its places."""
         if self.question is not None and self.question.count("{caption}") != 1:
             yield f"`{place}question` must hold {{caption}} exactly once, got {self.question!r}"
+        if self.template not in (AUTO, VICUNA, CHECKPOINT) and (fault := template_fault(self.template)):
+            yield f"`{place}template` must be {AUTO}, {VICUNA} or {CHECKPOINT}, or {fault}"
+        if self.template == CHECKPOINT and self.checkpoint is None:
+            yield f"`{place}template` must not be {CHECKPOINT} without `{place}checkpoint`, which has the chat template"
 
 
 class LlavaModule(Backbone):
@@ -63,7 +84,7 @@ class LlavaModule(Backbone):
     Args:
         llava: the Transformers model; its attention must be SDPA or eager.
         processor: its processor.
-        prompt: the question around a caption.
+        prompt: the text around a caption, or what is wanted of it; LLaVA-1.5's where None.
         loss: `lm` (LLaVA-score's), or one that reads match logits.
         loss_settings: of the loss; its defaults where None.
         train_vision: also train the vision tower.
@@ -90,7 +111,7 @@ class LlavaModule(Backbone):
         llava: LlavaForConditionalGeneration,
         processor: LlavaProcessor,
         *,
-        prompt: YesNoPrompt | None = None,
+        prompt: YesNoPrompt | WantedPrompt | None = None,
         loss: str = LlavaSettings.default_loss,
         loss_settings: Any | None = None,
         train_vision: bool = False,
@@ -103,6 +124,9 @@ class LlavaModule(Backbone):
         super().__init__(loss=loss, loss_settings=loss_settings, **optim)
         check_choice("long_captions", long_captions, LONG_CAPTIONS)
         self.processor, image_tokens = fitting_processor(processor, llava)
+        if isinstance(prompt, WantedPrompt):
+            prompt = prompt.resolve(processor, llava.config.text_config)
+            self.notes = (f"The prompt is {describe(prompt)}.",)
         self.encoder = LlavaEncoder(
             self.processor,
             prompt or YesNoPrompt(),
@@ -129,25 +153,32 @@ class LlavaModule(Backbone):
         cls, settings: LlavaSettings, captions: Iterable[str], processor: LlavaProcessor | None
     ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
         """See `tiny_llava`; the tokenizer learns the prompt too."""
-        processor = processor or tiny_llava_processor(settings.tiny, prompt_texts(settings.prompt, captions))
+        processor = processor or tiny_llava_processor(
+            settings.tiny, prompt_texts(settings.prompt.without_checkpoint(), captions)
+        )
         return tiny_llava(settings.tiny, processor.tokenizer), processor
 
     @classmethod
     def card_text(cls, settings: Mapping[str, Any]) -> CardText:
         """What a model card says of a LLaVA."""
+        template = VICUNA_TEMPLATE if settings["template"] == VICUNA else settings["template"]
+        name = "LLaVA-1.5" if template == VICUNA_TEMPLATE else "LLaVA"
         return CardText(
-            title="LLaVA-1.5 asked whether the caption matches (LLaVA-score)",
+            title=f"{name} asked whether the caption matches (LLaVA-score)",
             logit="z(Yes) - z(No) at the answer position",
             score="p(Yes) / (p(Yes) + p(No)), the sigmoid of the logit",
             pipeline_tag="image-text-to-text",
             limit="The prompt is part of the scorer: another question gives other scores.",
             code=card_code("llava"),
+            values={"template": template, "answers": YesNoPrompt(template=template).answers},
         )
 
     def scorer_settings(self) -> dict[str, Any]:
         """The prompt and the loss, and what every backbone has."""
         prompt = self.encoder.prompt
-        own = {"system": prompt.system, "question": prompt.question, "loss": self.loss_name}
+        # as a text: an export then needs no Jinja, and no file that may change
+        template = VICUNA if prompt.template == VICUNA_TEMPLATE else prompt.template
+        own = {"template": template, "system": prompt.system, "question": prompt.question, "loss": self.loss_name}
         return {**own, **super().scorer_settings()}
 
     def plain_processor(self) -> LlavaProcessor:
@@ -209,6 +240,13 @@ class LlavaModule(Backbone):
             logit_index=index.flatten(1),
         )
         return logits.view(*index.shape, -1)
+
+
+def describe(prompt: YesNoPrompt) -> str:
+    """A prompt in a few words, for people."""
+    if prompt.template == VICUNA_TEMPLATE:
+        return "LLaVA-1.5's" + ("" if prompt == YesNoPrompt() else f", with {prompt.system!r} and {prompt.question!r}")
+    return repr(f"{prompt.system} {prompt.template}" if prompt.system else prompt.template)
 
 
 def freeze_unreached(llava: LlavaForConditionalGeneration) -> None:

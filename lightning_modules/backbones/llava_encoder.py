@@ -1,10 +1,9 @@
-"""LLaVA's prompt around a caption, and the packed inputs of an image with its captions."""
+"""The packed inputs of an image with its captions, and what a checkpoint's own model says of its images."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,39 +12,8 @@ from torch.func import functional_call
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from datamodules.batch import NEGATIVE, POSITIVE, UNKNOWN, CaptionTooLongError
+from lightning_modules.backbones.llava_prompt import YesNoPrompt
 from lightning_modules.backbones.packing import pack_branches, shared_prefix
-
-# LLaVA's conversation template v1 (Vicuna), with which LLaVA-1.5 was trained
-SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and polite answers to the user's questions."
-)
-QUESTION = "Does this image match the following caption: {caption}?\nAnswer Yes/No directly."
-
-
-@dataclass(frozen=True)
-class YesNoPrompt:
-    """The v1 prompt around a caption; the defaults are those of LLaVA-1.5 and LLaVA-score."""
-
-    system: str = SYSTEM
-    question: str = QUESTION
-
-    def __post_init__(self) -> None:
-        if self.question.count("{caption}") != 1:
-            raise ValueError(f"model.question must hold {{caption}} exactly once, got {self.question!r}.")
-
-    def __call__(self, caption: str, image_token: str) -> str:
-        """The text up to and including "ASSISTANT:", the image first.
-
-        >>> YesNoPrompt(system="")("a dog", "<image>")
-        'USER: <image>\\nDoes this image match the following caption: a dog?\\nAnswer Yes/No directly. ASSISTANT:'
-        """
-        system = f"{self.system} " if self.system else ""
-        while image_token and image_token in caption:  # what is left of a removed token may make another one
-            caption = caption.replace(image_token, "")
-        # not `format`: a caption may hold braces
-        question = self.question.replace("{caption}", caption)
-        return f"{system}USER: {image_token}\n{question} ASSISTANT:"
 
 
 def pad_to_square(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
@@ -82,33 +50,41 @@ class LlavaEncoder:
         max_text_tokens: int | None = None,
         long_captions: str = "truncate",
     ):
-        self.processor, self.prompt, self.answers, self.image_tokens = processor, prompt, answers, image_tokens
+        self.processor, self.answers, self.image_tokens = processor, answers, image_tokens
         self.max_text_tokens, self.long_captions = max_text_tokens, long_captions
         self.tokenizer = processor.tokenizer
         self.image_token, self.image_id = processor.image_token, processor.image_token_id
-        # with the space in front: behind "ASSISTANT:" the answer is a piece that begins a word
-        self.yes_id, self.no_id = self._answer_id(" Yes"), self._answer_id(" No")
+        # a prompt that begins with the start token, as chat templates write it, gets no second one
+        start = self.tokenizer.bos_token
+        self.special_tokens = not (start and prompt("", self.image_token).startswith(start))
+        self.prompt, self.yes_id, self.no_id = self._spelt(prompt)
         red, green, blue = processor.image_processor.image_mean
         # truncated and not rounded, (122, 116, 104) for CLIP, as in LLaVA
         self.background = (int(red * 255), int(green * 255), int(blue * 255))
         # three captions that begin differently: what they share is before any caption
         self.fixed_prefix = shared_prefix(self._prompt_ids(["a", "Z", "7"]))
         if self.fixed_prefix.count(self.image_id) != 1:
-            raise ValueError(
-                f"The prompt must hold {self.image_token} once, in front of the caption, got {prompt('', self.image_token)!r}."
-            )
+            text = prompt("", self.image_token)
+            raise ValueError(f"The prompt must hold {self.image_token} once, in front of the caption, got {text!r}.")
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer(list(texts), add_special_tokens=self.special_tokens).input_ids  # type: ignore[no-any-return]
 
     def _prompt_ids(self, captions: Iterable[str]) -> list[list[int]]:
-        return self.tokenizer([self.prompt(caption, self.image_token) for caption in captions]).input_ids
+        return self._ids([self.prompt(caption, self.image_token) for caption in captions])
 
-    def _answer_id(self, answer: str) -> int:
-        """The token that follows the prompt when `answer` is appended to it."""
-        prompt = self.prompt("a", self.image_token)
-        with_answer, alone = self.tokenizer([prompt + answer, prompt]).input_ids
-        # a piece that reaches back into the prompt would move the place where the answer is read
-        if with_answer[: len(alone)] != alone or len(with_answer) != len(alone) + 1:
-            raise ValueError(f"The tokenizer must make {answer!r} one token behind the prompt; it made {with_answer}.")
-        return with_answer[-1]
+    def _spelt(self, prompt: YesNoPrompt) -> tuple[YesNoPrompt, int, int]:
+        """The prompt with the spelling of Yes and No that is one token each behind it, and these tokens."""
+        text = prompt("a", self.image_token)
+        for one in (prompt, prompt.respelt()):
+            alone, *answered = self._ids([text, *(text + answer for answer in one.answers)])
+            # a piece that reaches back into the prompt would move the place where the answer is read
+            if all(ids[:-1] == alone for ids in answered) and answered[0] != answered[1]:
+                return one, answered[0][-1], answered[1][-1]
+        raise ValueError(
+            f"The tokenizer must make Yes one token behind the prompt, and No another one; it makes {answered} of both "
+            f"behind {alone}."
+        )
 
     def __call__(
         self, images: Sequence[Image.Image], captions: Sequence[Sequence[str]], labels: Sequence[Sequence[int]]
@@ -169,13 +145,6 @@ class LlavaEncoder:
                     f"got {self.max_text_tokens}; raise it."
                 )
         return prompts, cut
-
-
-def prompt_texts(prompt: YesNoPrompt, captions: Iterable[str]) -> list[str]:
-    """Texts that teach a tokenizer the prompt, both answers and the words of `captions`."""
-    answers = [prompt("", "") + answer for answer in (" Yes", " No")]
-    # a hundred times, so that the trainer merges prompt and answers into few tokens before any caption
-    return [*answers * 100, *(prompt(caption, "") for caption in captions)]
 
 
 def features_per_image(llava: LlavaForConditionalGeneration, pixel_values: torch.Tensor) -> int:

@@ -106,7 +106,8 @@ def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
     backbone: Any = content.get("backbone")
     model, dtype = content.get("model", {}), content.get("dtype", "float32")
     try:
-        known = backbone_class(backbone).Settings.scorer_keys
+        schema = backbone_class(backbone).Settings
+        known = schema.scorer_keys
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(dtype, str) or dtype not in DTYPES:
@@ -123,7 +124,7 @@ def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
         model_settings({"backbone": backbone, "checkpoint": str(path.parent), **given})
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return ScorerSettings(backbone, given, DTYPES[dtype], _parse_base(content.get("base"), path))
+    return ScorerSettings(backbone, {**schema.former, **given}, DTYPES[dtype], _parse_base(content.get("base"), path))
 
 
 def _parse_base(content: Any, path: Path) -> Base | None:
