@@ -98,7 +98,7 @@ def build_module(
         optim: how to train it; defaults where it only scores.
         captions: words for a tiny model's tokenizer.
         processor_folder: a saved processor to use instead of training a tokenizer.
-        dtype: of published weights; as saved where None.
+        dtype: of published weights; float32 where None, whatever they were saved in.
         seed: of what dropout draws.
 
     Raises:
@@ -107,7 +107,7 @@ def build_module(
     from lightning_modules.backbones import Source, build_backbone
 
     _quiet_transformers()
-    source = Source(captions, processor_folder, dtype or "auto")
+    source = Source(captions, processor_folder, dtype or "float32")
     return _noted(build_backbone(model, source, {**_optim_arguments(optim or OptimConfig()), "seed": seed}))
 
 

@@ -23,7 +23,7 @@ LATER_KEYS = ("template", "revision")
 def fingerprint(module: Backbone, model: ModelSettings, run: Path | None) -> dict[str, str]:
     """What a score depends on: the model's configuration, hashes of weights and processor, precision and versions."""
     result = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
-    # as loaded: `auto` of a checkpoint and the precision of a training end in one of these
+    # as loaded: that of a `scorer.json` and the precision of a training end in one of these
     result["precision"] = str(next(module.network.parameters()).dtype)
     result["model"] = json.dumps(configured(dataclasses.asdict(model)), sort_keys=True)
     settings = module.scorer_settings()

@@ -80,7 +80,9 @@ class Backbone(AlignmentModule):
         return str(config_class.model_type)
 
     @classmethod
-    def load_model(cls, checkpoint: str | Path, settings: Any, *, dtype: torch.dtype | str = "auto") -> tuple[Any, Any]:
+    def load_model(
+        cls, checkpoint: str | Path, settings: Any, *, dtype: torch.dtype | str = "float32"
+    ) -> tuple[Any, Any]:
         """The Transformers model and processor of a published checkpoint, safetensors only.
 
         Args:

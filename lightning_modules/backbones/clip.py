@@ -202,7 +202,7 @@ class ClipModule(Backbone):
 
     @classmethod
     def load_model(
-        cls, checkpoint: str | Path, settings: ClipSettings, *, dtype: torch.dtype | str = "auto"
+        cls, checkpoint: str | Path, settings: ClipSettings, *, dtype: torch.dtype | str = "float32"
     ) -> tuple[CLIPModel, CLIPProcessor]:
         """See `load_clip`."""
         return load_clip(checkpoint, dtype=dtype, activation=settings.activation)

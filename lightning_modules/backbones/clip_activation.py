@@ -66,7 +66,7 @@ def choose_activation(
 
 
 def load_clip(
-    name_or_folder: str | Path, *, dtype: torch.dtype | str = "auto", activation: str | None = None
+    name_or_folder: str | Path, *, dtype: torch.dtype | str = "float32", activation: str | None = None
 ) -> tuple[CLIPModel, CLIPProcessor]:
     """A published checkpoint (openai/clip-vit-base-patch32) by hub name or folder, safetensors only.
 
