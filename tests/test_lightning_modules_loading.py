@@ -172,12 +172,12 @@ def test_a_scorer_json_that_the_hub_does_not_have_is_none(
     assert not [warning for warning in recwarn if "scorer.json" in str(warning.message)]
 
 
-def unreachable(name: str, file: str) -> str:
+def unreachable(name: str, file: str, revision: str | None) -> str:
     """`hf_hub_download` where nothing is cached and no hub answers."""
     raise LocalEntryNotFoundError("An error happened\nwhile trying") from OSError("connection refused\nby hub")
 
 
-def not_there(name: str, file: str) -> str:
+def not_there(name: str, file: str, revision: str | None) -> str:
     raise EntryNotFoundError("404")
 
 

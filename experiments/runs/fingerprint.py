@@ -31,6 +31,8 @@ def fingerprint(module: Backbone, model: ModelSettings, run: Path | None) -> dic
     decided = {key: settings[key] for key in model.recorded if key in model.former}
     if decided != model.former:
         result["prompt"] = json.dumps(decided, sort_keys=True)
+    if (commit := module.commit()) is not None:
+        result["revision"] = commit
     if run is not None:
         result["weights"] = file_hash([run / WEIGHTS_FILE])
         result["processor"] = file_hash(sorted((run / PROCESSOR_FOLDER).rglob("*.json")))

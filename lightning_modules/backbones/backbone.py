@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
-from lightning_modules.backbones.published import load_processor, load_published
+from lightning_modules.backbones.published import commit_of, load_processor, load_published
 from lightning_modules.backbones.settings import ModelSettings
 from lightning_modules.base import AlignmentModule
 
@@ -87,14 +87,16 @@ class Backbone(AlignmentModule):
 
         Args:
             checkpoint: hub name or folder.
-            settings: of this backbone's class; unused unless a subclass overrides this.
+            settings: of this backbone's class.
             dtype: of the weights; as saved for "auto".
 
         Raises:
             OSError: there is no such checkpoint, or the hub cannot be reached.
             ValueError: it is of another kind, or incomplete.
         """
-        return load_published(cls.model_class, checkpoint, dtype=dtype), load_processor(checkpoint)
+        revision = settings.revision
+        model = load_published(cls.model_class, checkpoint, dtype=dtype, revision=revision)
+        return model, load_processor(checkpoint, revision=commit_of(model.config) or revision)
 
     @classmethod
     @abstractmethod
@@ -126,6 +128,12 @@ class Backbone(AlignmentModule):
         (model,) = self.network.children()
         assert isinstance(model, PreTrainedModel)
         return model
+
+    def commit(self) -> str | None:
+        """The commit on the hub that the published weights are of; None where they are of no hub."""
+        # not by `to_transformers`, which may change shapes
+        (model,) = self.network.children()
+        return commit_of(model.config)  # type: ignore[arg-type]
 
     def plain_processor(self) -> Any:
         """The processor that, alone, makes the scorer's inputs."""

@@ -63,6 +63,7 @@ class Blip2Settings(ModelSettings):
 
     def faults(self, place: str) -> Iterator[str]:
         """A score by heads that nothing trains: those of a tiny model start from random weights."""
+        yield from super().faults(place)
         score = self.score or "itm"
         if self.checkpoint is not None:
             return

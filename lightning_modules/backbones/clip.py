@@ -48,6 +48,7 @@ class ClipSettings(ModelSettings):
 
     def faults(self, place: str) -> Iterator[str]:
         """A tower that is to train beside its adapters."""
+        yield from super().faults(place)
         if self.tune == "lora" and self.train_vision:
             yield f"`{place}train_vision` must not be true where `{place}tune` is lora for clip: its adapters train"
 
@@ -205,7 +206,7 @@ class ClipModule(Backbone):
         cls, checkpoint: str | Path, settings: ClipSettings, *, dtype: torch.dtype | str = "float32"
     ) -> tuple[CLIPModel, CLIPProcessor]:
         """See `load_clip`."""
-        return load_clip(checkpoint, dtype=dtype, activation=settings.activation)
+        return load_clip(checkpoint, dtype=dtype, activation=settings.activation, revision=settings.revision)
 
     @classmethod
     def tiny(

@@ -70,6 +70,7 @@ class LlavaSettings(ModelSettings):
 
     def faults(self, place: str) -> Iterator[str]:
         """A question without its caption, or a template without its places."""
+        yield from super().faults(place)
         if self.question is not None and self.question.count("{caption}") != 1:
             yield f"`{place}question` must hold {{caption}} exactly once, got {self.question!r}"
         if self.template not in (AUTO, VICUNA, CHECKPOINT) and (fault := template_fault(self.template)):

@@ -68,7 +68,7 @@ class LlavaEncoder:
             raise ValueError(f"The prompt must hold {self.image_token} once, in front of the caption, got {text!r}.")
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer(list(texts), add_special_tokens=self.special_tokens).input_ids  # type: ignore[no-any-return]
+        return self.tokenizer(list(texts), add_special_tokens=self.special_tokens).input_ids
 
     def _prompt_ids(self, captions: Iterable[str]) -> list[list[int]]:
         return self._ids([self.prompt(caption, self.image_token) for caption in captions])

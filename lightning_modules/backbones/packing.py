@@ -7,6 +7,7 @@ sequence up to rounding, while the vision tower and the prefix run once per imag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -106,7 +107,7 @@ class PackedLlava(nn.Module):
 
     def __init__(self, llava: LlavaForConditionalGeneration):
         super().__init__()
-        text_config = llava.config.text_config
+        text_config: Any = llava.config.text_config
         if unknown := sorted(set(getattr(text_config, "layer_types", None) or ()) - PACKABLE):
             raise ValueError(
                 f"A language model with layers of the kind {', '.join(unknown)} ({text_config.model_type}) cannot be "

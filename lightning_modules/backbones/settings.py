@@ -72,6 +72,9 @@ class ModelSettings:
     checkpoint: str | None = None
     """Published weights, by hub name or folder (llava-hf/llava-1.5-7b-hf, Salesforce/blip2-itm-vit-g,
     openai/clip-vit-base-patch32). Not given: a model built from `tiny`."""
+    revision: str | None = None
+    """Branch, tag or commit of a checkpoint on the hub. Not given: its default branch. A run notes the commit, and goes
+    on and is loaded with it."""
     tiny: TinyShape = field(default_factory=TinyShape)
     """Sizes of the model that is built where no checkpoint is given."""
     loss: str | None = field(default=None, metadata={"choices": LOSSES})
@@ -102,6 +105,11 @@ class ModelSettings:
     def loss_section(self) -> Any | None:
         """The settings of the loss; None where it has none."""
         return vars(self).get(self.own_loss)
+
+    def faults(self, place: str) -> Iterator[str]:
+        """A revision of nothing."""
+        if self.revision is not None and self.checkpoint is None:
+            yield f"`{place}revision` must not be given without `{place}checkpoint`, a name on the hub"
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of the backbone's class; what is not given is left to its own defaults."""

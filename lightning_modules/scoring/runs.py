@@ -113,7 +113,7 @@ def check_base(folder: Path, module: Backbone, checkpoint: str) -> None:
 
 
 def base_record(model: ModelSettings, module: Backbone, frozen: str) -> dict[str, Any]:
-    """What `base.json` says of a published checkpoint: its name, frozen weights, and what its own files decided.
+    """What `base.json` says of a published checkpoint: its name, commit and frozen weights, and what its files decided.
 
     Args:
         model: the run's settings.
@@ -122,7 +122,13 @@ def base_record(model: ModelSettings, module: Backbone, frozen: str) -> dict[str
     """
     settings = module.scorer_settings()
     prompt = {key: settings[key] for key in model.recorded}
-    return {"checkpoint": model.checkpoint, "frozen": frozen, **({"model": prompt} if prompt else {})}
+    commit = module.commit()
+    return {
+        "checkpoint": model.checkpoint,
+        "frozen": frozen,
+        **({"revision": commit} if commit else {}),
+        **({"model": prompt} if prompt else {}),
+    }
 
 
 def read_base(folder: Path) -> dict[str, Any] | None:
@@ -140,15 +146,17 @@ def read_base(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content["frozen"], str) or not isinstance(content.get("model", {}), dict):
-            raise ValueError("frozen must be a text, and model a mapping")
+        if not isinstance(content["frozen"], str) or not isinstance(content.get("revision", ""), str):
+            raise ValueError("frozen and revision must be texts")
+        if not isinstance(content.get("model", {}), dict):
+            raise ValueError("model must be a mapping")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error!r}); copy the run's folder anew.") from None
     return content
 
 
 def as_recorded(folder: Path, model: ModelSettings) -> ModelSettings:
-    """The settings of a run with what its checkpoint's files decided when it began, which `base.json` holds.
+    """The settings of a run with the commit of its checkpoint, and what this decided, when it began (`base.json`).
 
     Raises:
         InputError: the file is damaged.
@@ -159,13 +167,14 @@ def as_recorded(folder: Path, model: ModelSettings) -> ModelSettings:
 
     if model.checkpoint is None:
         return model
-    found = (read_base(folder) or {}).get("model", {})
+    record = read_base(folder) or {}
+    found = record.get("model", {})
     known = {**model.former, **{key: value for key, value in found.items() if key in model.recorded}}
     if not all(isinstance(value, str) for value in known.values()):
         raise InputError(
             f"{folder / BASE_FILE}: model must hold texts, got {found!r:.200}; copy the run's folder anew."
         )
-    return dataclasses.replace(model, **known)
+    return dataclasses.replace(model, **known, revision=record.get("revision", model.revision))
 
 
 def read_settings(folder: Path) -> tuple[ModelSettings, str]:
