@@ -14,7 +14,10 @@ import torch
 from transformers import (
     AutoProcessor,
     CLIPImageProcessorPil,
+    LlamaConfig,
     LlavaForConditionalGeneration,
+    MistralConfig,
+    PixtralVisionConfig,
     SiglipImageProcessorPil,
     SiglipVisionConfig,
 )
@@ -22,6 +25,7 @@ from transformers import (
 from datamodules.batch import InputError
 from lightning_modules import load_scorer
 from lightning_modules.backbones.build import Source, build_backbone
+from lightning_modules.backbones.llava import LlavaModule, context_of
 from lightning_modules.backbones.llava_prompt import YesNoPrompt
 from lightning_modules.backbones.model_section import model_settings
 from lightning_modules.backbones.packing import PackedLlava
@@ -231,6 +235,35 @@ def test_a_recurrent_language_model_is_refused() -> None:
     llava.config.text_config.layer_types = ["linear_attention", "full_attention"]
     with pytest.raises(ValueError, match=r"layers of the kind linear_attention .* cannot be packed"):
         PackedLlava(llava)
+
+
+def test_a_tower_that_reads_images_of_any_size_is_refused() -> None:
+    module = tiny_module()
+    module.network.llava.config.vision_config = PixtralVisionConfig()
+    with pytest.raises(ValueError, match=r"The vision tower is Pixtral's, which reads each image at a size of its own"):
+        LlavaModule(module.network.llava, module.processor, lr=1e-3)
+
+
+def test_an_answer_needs_a_token_that_ends_it_where_it_is_trained() -> None:
+    module = tiny_module()
+    module.processor.tokenizer.eos_token = None
+    LlavaModule(module.network.llava, module.processor, lr=1e-3, loss="binary")
+    with pytest.raises(ValueError, match="the tokenizer has no eos_token"):
+        LlavaModule(module.network.llava, module.processor, lr=1e-3)
+
+
+def test_a_tokenizer_without_padding_packs_as_one_with_it() -> None:
+    """Those of Llama 3 and Mistral have none."""
+    module, rows = tiny_module(), [row(0, CAPTIONS), row(1, CAPTIONS[:1])]
+    expected = module.logits(module.collator()(rows))
+    module.processor.tokenizer.pad_token = None
+    torch.testing.assert_close(module.logits(module.collator()(rows)), expected, atol=1e-6, rtol=0)
+
+
+def test_a_caption_ends_before_it_leaves_a_sliding_window() -> None:
+    assert context_of(LlamaConfig(max_position_embeddings=2048)) == 2048
+    assert context_of(MistralConfig(max_position_embeddings=32768, sliding_window=4096)) == 4096
+    assert context_of(MistralConfig(max_position_embeddings=32768, sliding_window=None)) == 32768
 
 
 def test_an_image_token_in_a_question_is_refused(models: Callable[[str], Path]) -> None:

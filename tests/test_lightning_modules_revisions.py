@@ -13,6 +13,7 @@ from datamodules.batch import InputError
 from experiments.__main__ import main
 from experiments.config.load import load_saved
 from experiments.config.schemas import ExperimentConfig
+from experiments.verbs.score import _check_same
 from experiments.verbs.train import build_parts
 from lightning_modules import load_scorer
 from lightning_modules.backbones.model_section import model_settings
@@ -124,6 +125,13 @@ def test_scores_name_the_commit_that_made_them(hub: Path, tmp_path: Path) -> Non
     words = ["score", "model.backbone=clip", "model.checkpoint=some/clip", captions, f"output_dir={tmp_path / 'out'}"]
     assert main([*words, "model.revision=v1"]) == 0
     assert pq.read_schema(tmp_path / "out/scores.parquet").metadata[b"revision"] == OLD.encode()
+    file = tmp_path / "out/scorer.json"
+    made_from = json.loads(file.read_text())
+    write_json({key: value for key, value in made_from.items() if key != "revision"}, file)
+    _check_same(file, made_from)  # as an older version wrote it
+    write_json({**made_from, "revision": NEW}, file)
+    with pytest.raises(InputError, match="holds scores made from another revision"):
+        _check_same(file, made_from)
 
 
 def test_a_revision_of_a_base_is_a_text() -> None:

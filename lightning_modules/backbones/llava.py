@@ -96,7 +96,8 @@ class LlavaModule(Backbone):
         optim: keyword arguments of `AlignmentModule`.
 
     Raises:
-        ValueError: an unknown loss, an answer that is no single token, or adapters that match nothing.
+        ValueError: an unknown loss, a prompt or a number of image tokens that cannot be known, an answer that is no
+            single token, or adapters that match nothing.
     """
 
     backbone = "llava"
@@ -138,6 +139,8 @@ class LlavaModule(Backbone):
             long_captions=long_captions,
         )
         self.end_id = processor.tokenizer.eos_token_id
+        if self.end_id is None and self.encoder.answers:
+            raise ValueError(f"The loss {loss} needs a token that ends an answer, and the tokenizer has no eos_token.")
         llava.model.vision_tower.requires_grad_(train_vision)
         if lora is not None:
             llava.model.language_model.requires_grad_(False)
