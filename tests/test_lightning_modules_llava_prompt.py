@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import LlavaForConditionalGeneration, LlavaProcessor, MistralConfig, Qwen2Config
 
 from datamodules.batch import InputError
@@ -88,6 +89,9 @@ def tiny(family: str) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     frames = ["USER: {image}\n{question} ASSISTANT: ", "<|user|>\n{image}\n{question}<|assistant|>\n"]
     texts = [text for frame in frames for text in prompt_texts(YesNoPrompt("", template=frame), CAPTIONS)]
     processor = tiny_llava_processor(SHAPE, texts)
+    # the start token in front of every text, as the published tokenizers put it, so that a second one would show
+    start = ("<s>", processor.tokenizer.bos_token_id)
+    processor.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[start])
     config = tiny_llava(SHAPE, processor.tokenizer).config
     kinds: dict[str, Any] = {"mistral": MistralConfig, "qwen2": Qwen2Config}
     if family in kinds:
@@ -124,8 +128,7 @@ def logits_by(folder: Path, prompt: Callable[[str], str], answers: tuple[str, st
     return [[plain.logit(image, prompt(text), answers) for text in TEXTS] for image in IMAGES]
 
 
-@pytest.mark.parametrize("in_tokenizer", [False, True])
-@pytest.mark.parametrize("case", FAMILIES)
+@pytest.mark.parametrize(("case", "in_tokenizer"), [*((case, False) for case in FAMILIES), ("Llama 3", True)])
 def test_a_checkpoint_is_asked_by_its_own_chat_template(case: str, in_tokenizer: bool, tmp_path: Path) -> None:
     family, template, frame, answers = FAMILIES[case]
     folder = saved(tmp_path, family, template, in_tokenizer=in_tokenizer)

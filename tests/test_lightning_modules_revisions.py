@@ -33,7 +33,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hub = tmp_path_factory.mktemp("hub")
     for name, backbone in BACKBONES.items():
         for seed, commit in enumerate((OLD, NEW)):
-            save_published(backbone.build(seed=seed), hub / f"models--some--{name}/snapshots" / commit)
+            folder = hub / f"models--some--{name}/snapshots" / commit
+            save_published(backbone.build(seed=seed), folder)
+            # the processors differ too
+            processor = json.loads((folder / "processor_config.json").read_text())
+            processor["image_processor"]["image_mean"] = [0.4 + seed / 10] * 3
+            (folder / "processor_config.json").write_text(json.dumps(processor))
     return hub
 
 
