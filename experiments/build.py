@@ -11,7 +11,8 @@ from experiments.config.data_schemas import DataConfig, PairsConfig
 from experiments.config.generate_schemas import GenerateConfig
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import OptimConfig
-from experiments.runs.progress import is_terminal
+from experiments.runs.progress import is_terminal, say
+from experiments.runs.ranks import is_main_process
 from lightning_modules import LAST, field_types
 from lightning_modules.backbones import ModelSettings
 from negatives.tables import InputError
@@ -103,7 +104,7 @@ def build_module(
         optim: how to train it; defaults where it only scores.
         captions: words for a tiny model's tokenizer.
         processor_folder: a saved processor to use instead of training a tokenizer.
-        dtype: of published weights; as saved where None.
+        dtype: of published weights; float32 where None, whatever they were saved in.
         seed: of what dropout draws.
 
     Raises:
@@ -112,8 +113,15 @@ def build_module(
     from lightning_modules.backbones import Source, build_backbone
 
     _quiet_transformers()
-    source = Source(captions, processor_folder, dtype or "auto")
-    return build_backbone(model, source, {**_optim_arguments(optim or OptimConfig()), "seed": seed})
+    source = Source(captions, processor_folder, dtype or "float32")
+    return _noted(build_backbone(model, source, {**_optim_arguments(optim or OptimConfig()), "seed": seed}))
+
+
+def _noted(module: Backbone) -> Backbone:
+    """The module, once its notes are said."""
+    for note in module.notes if is_main_process() else ():
+        say(note)
+    return module
 
 
 def _quiet_transformers() -> None:
@@ -156,4 +164,5 @@ def load_run(folder: Path, *, score: str | None = None, checkpoint: str = LAST) 
     # in the precision of the training: another would give other scores
     dtype = weights_dtype(config.trainer.precision)
     optim = _optim_arguments(config.optim)
-    return load_trained(folder, config.model, dtype=dtype, optim=optim, checkpoint=checkpoint), config
+    module = load_trained(folder, config.model, dtype=dtype, optim=optim, checkpoint=checkpoint)
+    return _noted(module), config

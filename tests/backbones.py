@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration
 
 from datamodules.batch import ImageTextRow
 from lightning_modules.backbones.backbone import Backbone
@@ -55,6 +57,28 @@ def llava_pair_logit(module: AlignmentModule, item: ImageTextRow) -> torch.Tenso
     text = encoder.prompt(item.captions[0], encoder.image_token)
     logits = module.network.llava(**encoder.processor(images=square, text=text, return_tensors="pt")).logits[0, -1]
     return logits[encoder.yes_id] - logits[encoder.no_id]
+
+
+class Plain:
+    """A LLaVA folder by Transformers alone, a prompt at a time, with as many placeholders as an image has features."""
+
+    def __init__(self, folder: Path):
+        self.llava = LlavaForConditionalGeneration.from_pretrained(folder)
+        self.tokenizer, self.images = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
+
+    @torch.no_grad()
+    def logit(self, image: Image.Image, prompt: str, answers: tuple[str, str]) -> float:
+        """z(Yes) - z(No) behind a prompt with one `<image>`; `answers` are the two tokens."""
+        background = tuple(int(mean * 255) for mean in self.images.image_mean)
+        pixels = self.images([pad_to_square(image, background)], return_tensors="pt")["pixel_values"]
+        count = len(self.llava.get_image_features(pixels).pooler_output[0])
+        # as `apply_chat_template` does: what begins with the start token gets no second one
+        started = bool(self.tokenizer.bos_token) and prompt.startswith(self.tokenizer.bos_token)
+        text = prompt.replace("<image>", "<image>" * count)
+        ids = self.tokenizer(text, return_tensors="pt", add_special_tokens=not started).input_ids
+        logits = self.llava(input_ids=ids, pixel_values=pixels).logits[0, -1]
+        yes, no = self.tokenizer.convert_tokens_to_ids(list(answers))
+        return float(logits[yes] - logits[no])
 
 
 BACKBONES = {

@@ -161,9 +161,9 @@ def test_a_signal_before_the_first_step_leaves_nothing(
 ) -> None:
     build = train.build_parts
 
-    def build_parts(config: ExperimentConfig) -> Any:
+    def build_parts(config: ExperimentConfig, **settings: bool) -> Any:
         os.kill(os.getpid(), signal.SIGUSR1)
-        return build(config)
+        return build(config, **settings)
 
     monkeypatch.setattr(train, "build_parts", build_parts)
     assert main(train_words(tables, tmp_path / "run")) == 75

@@ -17,7 +17,8 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 
 from datamodules.batch import CaptionTooLongError
 from lightning_modules.backbones.llava import LlavaModule, LlavaSettings
-from lightning_modules.backbones.llava_encoder import YesNoPrompt, pad_to_square
+from lightning_modules.backbones.llava_encoder import pad_to_square
+from lightning_modules.backbones.llava_prompt import YesNoPrompt
 from tests.tiny import CAPTIONS, photo, row, tiny_module
 
 BACKGROUND = (122, 116, 104)
@@ -270,7 +271,7 @@ def test_a_caption_beyond_the_context_is_cut_and_counted() -> None:
 def test_a_cut_caption_is_a_beginning_of_the_caption_in_a_whole_prompt() -> None:
     module = tiny_module(max_text_tokens=90)
     encoder = module.encoder
-    (ids,), cut = encoder._fitting_prompts([LONG], image_tokens=4)
+    (ids,), cut = encoder._fitting_prompts([LONG])
     before, after = encoder.prompt("\0", encoder.image_token).split("\0")
     text = encoder.tokenizer.decode(ids, skip_special_tokens=False)
     caption = text[text.index("caption:") + len("caption:") : text.index(after[:5], text.index("caption:"))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
 
 from datamodules.batch import CaptionTooLongError, InputError
 from experiments.__main__ import main
@@ -74,6 +76,28 @@ def test_the_dtype_is_float32_or_what_is_asked_for(run: Path, published: Path) -
         half = load_scorer(path, device="cpu", dtype="bfloat16")
         assert {parameter.dtype for parameter in half.module.parameters()} == {torch.bfloat16}
         assert half.logits(IMAGES[0], CAPTIONS).dtype == torch.float32  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_command_and_load_scorer_score_weights_saved_in_half_alike(
+    backbone: str, published: Path, tables: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(published / backbone, tmp_path / "half")
+    weights = {name: tensor.half() for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    # as a checkpoint that was saved in half says it, of its parts too
+    config = re.sub(r'("dtype": )"float32"', r'\1"float16"', (folder / "config.json").read_text())
+    assert '"dtype": "float16"' in config
+    (folder / "config.json").write_text(config)
+    words = [f"model.backbone={backbone}", f"model.checkpoint={folder}", f"captions={tables / 'captions.parquet'}"]
+    assert main(["score", *words, f"output_dir={tmp_path / 'scores'}"]) == 0
+    table = pq.read_table(tmp_path / "scores/scores.parquet")
+    assert table.schema.metadata[b"precision"] == b"torch.float32"
+    by_text = {item["text_id"]: item["logit"] for item in table.to_pylist()}
+    captions = pq.read_table(tables / "captions.parquet").to_pylist()
+    images, texts = [tables / item["image"] for item in captions], [item["caption"] for item in captions]
+    found = load_scorer(folder, device="cpu").logits(images, texts)
+    assert [by_text[f"caption:{item['caption_id']}"] for item in captions] == pytest.approx(found.tolist(), abs=1e-5)  # type: ignore[union-attr]
 
 
 def exported(published: Path, folder: Path, backbone: str, content: Any) -> Path:
@@ -148,12 +172,12 @@ def test_a_scorer_json_that_the_hub_does_not_have_is_none(
     assert not [warning for warning in recwarn if "scorer.json" in str(warning.message)]
 
 
-def unreachable(name: str, file: str) -> str:
+def unreachable(name: str, file: str, revision: str | None) -> str:
     """`hf_hub_download` where nothing is cached and no hub answers."""
     raise LocalEntryNotFoundError("An error happened\nwhile trying") from OSError("connection refused\nby hub")
 
 
-def not_there(name: str, file: str) -> str:
+def not_there(name: str, file: str, revision: str | None) -> str:
     raise EntryNotFoundError("404")
 
 
@@ -293,7 +317,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no model": (lambda f: (f / "config.yaml").write_text("a: 1\n"), "config.yaml is no configuration of a run"),
     "another model": (
-        lambda f: (f / "config.yaml").write_text("model: {backbone: llava}\n"),
+        lambda f: (f / "config.yaml").write_text("model: {backbone: llava, tiny: {image_size: 16}}\n"),
         "weights.safetensors does not fit the model: ",
     ),
     "settings from elsewhere": (

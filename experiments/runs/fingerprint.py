@@ -6,9 +6,9 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datamodules import IMAGE_READER
 from lightning_modules import LAST
@@ -16,12 +16,13 @@ from lightning_modules.backbones import ModelSettings
 from lightning_modules.scoring import PROCESSOR_FOLDER, find_weights
 
 if TYPE_CHECKING:
-    from lightning_modules import AlignmentModule
+    from lightning_modules.backbones import Backbone
+
+LATER_KEYS = ("template", "revision")
+"""Keys of a `model` section that are no part of a fingerprint's: folders of before they existed go on."""
 
 
-def fingerprint(
-    module: AlignmentModule, model: ModelSettings, run: Path | None, checkpoint: str = LAST
-) -> dict[str, str]:
+def fingerprint(module: Backbone, model: ModelSettings, run: Path | None, checkpoint: str = LAST) -> dict[str, str]:
     """What a score depends on: the model's configuration, hashes of weights and processor, precision and versions.
 
     `image_reader` is the version of the rule by which files become pixels; the first one left it out.
@@ -34,13 +35,25 @@ def fingerprint(
     """
     result = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
     result["image_reader"] = str(IMAGE_READER)
-    # as loaded: `auto` of a checkpoint and the precision of a training end in one of these
+    # as loaded: that of a `scorer.json` and the precision of a training end in one of these
     result["precision"] = str(next(module.network.parameters()).dtype)
-    result["model"] = json.dumps(dataclasses.asdict(model), sort_keys=True)
+    result["model"] = json.dumps(configured(dataclasses.asdict(model)), sort_keys=True)
+    settings = module.scorer_settings()
+    # what the checkpoint's files made of these; the former values left out, as older versions left them
+    decided = {key: settings[key] for key in model.recorded if key in model.former}
+    if decided != model.former:
+        result["prompt"] = json.dumps(decided, sort_keys=True)
+    if (commit := module.commit()) is not None:
+        result["revision"] = commit
     if run is not None:
         result["weights"] = file_hash([find_weights(run, checkpoint)])
         result["processor"] = file_hash(sorted((run / PROCESSOR_FOLDER).rglob("*.json")))
     return result
+
+
+def configured(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A `model` section without what older versions did not write, which a fingerprint tells by keys of its own."""
+    return {key: value for key, value in model.items() if key not in LATER_KEYS}
 
 
 def file_hash(files: Sequence[Path]) -> str:

@@ -88,10 +88,13 @@ def _write_weights(
         return []
     # a folder is found from wherever the export is used
     checkpoint = str(Path(model.checkpoint).resolve()) if Path(model.checkpoint).is_dir() else model.checkpoint
-    parameters = save_adapters(module, folder, checkpoint)
+    commit = module.commit()
+    parameters = save_adapters(module, folder, checkpoint, commit)
     # once more from its files: in the scorer, some of its weights have trained
-    base = load_base(content["backbone"], checkpoint, content["model"], dtype="auto")
+    base = load_base(content["backbone"], checkpoint, content["model"], dtype="auto", revision=commit)
     content["base"] = {"checkpoint": checkpoint, "weights": base_fingerprint(base)}
+    if commit is not None:
+        content["base"]["revision"] = commit
     return parameters
 
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from experiments.build import build_module, load_run
 from experiments.config.schemas import ScoreConfig
 from experiments.runs.devices import resolve_device
-from experiments.runs.fingerprint import file_hash, fingerprint
+from experiments.runs.fingerprint import configured, file_hash, fingerprint
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from lightning_modules.backbones import ModelSettings, model_settings, without_former_keys
@@ -85,7 +85,7 @@ def with_scorer_settings(model: ModelSettings) -> tuple[ModelSettings, Any | Non
 
     assert model.checkpoint is not None
     try:
-        settings = find_scorer_settings(model.checkpoint)
+        settings = find_scorer_settings(model.checkpoint, model.revision)
     except InputError:
         raise
     except (OSError, ValueError):  # no such checkpoint: refused when it is loaded
@@ -108,7 +108,9 @@ def _check_same(file: Path, made_from: dict[str, str]) -> None:
         return
     before = json.loads(file.read_text(encoding="utf-8"))
     # older versions wrote the keys of every backbone and loss
-    before["model"] = json.dumps(without_former_keys(json.loads(before.get("model", "{}"))), sort_keys=True)
+    before["model"] = json.dumps(configured(without_former_keys(json.loads(before.get("model", "{}")))), sort_keys=True)
+    # nor the commit of a checkpoint on the hub
+    before.setdefault("revision", made_from.get("revision"))
     if different := sorted(key for key in made_from if made_from[key] != before.get(key)):
         raise InputError(f"{file.parent} holds scores made from another {', '.join(different)}; use --overwrite.")
 

@@ -78,7 +78,7 @@ def train(config: ExperimentConfig, output: OutputFolder | None, preemption: Pre
     from lightning_modules import StoppedError
 
     folder = Path(config.output_dir)
-    module, datamodule = build_parts(config)
+    module, datamodule = build_parts(config, recorded=resume)
     start = find_start(config, module, resume=resume, main=output is not None)
     trainer = make_trainer(config, last_wandb_run(folder) if start.last is not None else None, preemption)
     if preemption.asked:  # loading a large model may take longer than the notice that a scheduler gives
@@ -122,16 +122,22 @@ def check_folder(config: ExperimentConfig, *, resume: bool, overwrite: bool) -> 
     return output
 
 
-def build_parts(config: ExperimentConfig) -> tuple[Backbone, ImageTextDataModule]:
+def build_parts(config: ExperimentConfig, *, recorded: bool = False) -> tuple[Backbone, ImageTextDataModule]:
     """The scorer and its data, connected.
 
     The seed is set before anything draws, and the tables are read before the scorer is built: a tiny model makes its
     tokenizer from their words.
 
+    Args:
+        config: of the run.
+        recorded: go on with what the run's `base.json`, if it has one, says of its checkpoint.
+
     Raises:
         InputError: unusable tables, or a model that cannot be loaded.
     """
     import lightning as L
+
+    from lightning_modules.scoring import BASE_FILE, as_recorded
 
     quiet_lightning()
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -141,7 +147,10 @@ def build_parts(config: ExperimentConfig) -> tuple[Backbone, ImageTextDataModule
     check_best_metric(config.trainer, set(pairs.negatives["negative_type"].to_pylist()) if pairs else ())
     words = datamodule.captions_to_train_on()
     dtype = weights_dtype(config.trainer.precision)
-    module = build_module(config.model, config.optim, captions=words, dtype=dtype, seed=config.seed)
+    folder, model = Path(config.output_dir), config.model
+    if recorded and (folder / BASE_FILE).is_file():
+        model = as_recorded(folder, model)
+    module = build_module(model, config.optim, captions=words, dtype=dtype, seed=config.seed)
     module.trainable_only = config.model.checkpoint is not None
     datamodule.connect(module.collator())
     return module, datamodule
@@ -180,7 +189,7 @@ def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: Backb
     from rich.console import Console
 
     from experiments.report.trainable import trainable_table
-    from lightning_modules.scoring import BASE_FILE
+    from lightning_modules.scoring import BASE_FILE, base_record
 
     # before `claim` writes a configuration from which it cannot be told
     if start.former is not None:
@@ -188,7 +197,7 @@ def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: Backb
     folder = output.claim()
     remove_partial(folder)
     if start.frozen is not None:
-        write_json({"checkpoint": config.model.checkpoint, "frozen": start.frozen}, folder / BASE_FILE)
+        write_json(base_record(config.model, module, start.frozen), folder / BASE_FILE)
     Console().print(trainable_table(module))
 
 

@@ -8,9 +8,9 @@ from .build import Source as Source
 from .build import build_backbone as build_backbone
 from .llava import LlavaModule as LlavaModule
 from .llava_encoder import LlavaEncoder as LlavaEncoder
-from .llava_encoder import YesNoPrompt as YesNoPrompt
 from .llava_encoder import pad_to_square as pad_to_square
-from .llava_encoder import prompt_texts as prompt_texts
+from .llava_prompt import YesNoPrompt as YesNoPrompt
+from .llava_prompt import prompt_texts as prompt_texts
 from .model_section import UnknownNameError as UnknownNameError
 from .model_section import model_schema as model_schema
 from .model_section import model_settings as model_settings

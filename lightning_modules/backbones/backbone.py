@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
-from lightning_modules.backbones.published import load_processor, load_published
+from lightning_modules.backbones.published import commit_of, load_processor, load_published
 from lightning_modules.backbones.settings import ModelSettings
 from lightning_modules.base import AlignmentModule
 
@@ -60,6 +60,7 @@ class Backbone(AlignmentModule):
             step of such a scale is smaller than its rounding, so `itm train` refuses bf16-true, and fsdp with
             bf16-mixed.
         encodes_images: whether `image_features` are there: images are read without captions.
+        notes: what people should know of how it was loaded, each one line.
         licences: start of a base's name on the hub -> its licence, by the hub's name and for people.
     """
 
@@ -69,6 +70,7 @@ class Backbone(AlignmentModule):
     learns_scale: ClassVar[bool] = False
     encodes_images: ClassVar[bool] = False
     licences: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    notes: tuple[str, ...] = ()
     processor: Any
 
     @classmethod
@@ -78,19 +80,23 @@ class Backbone(AlignmentModule):
         return str(config_class.model_type)
 
     @classmethod
-    def load_model(cls, checkpoint: str | Path, settings: Any, *, dtype: torch.dtype | str = "auto") -> tuple[Any, Any]:
+    def load_model(
+        cls, checkpoint: str | Path, settings: Any, *, dtype: torch.dtype | str = "float32"
+    ) -> tuple[Any, Any]:
         """The Transformers model and processor of a published checkpoint, safetensors only.
 
         Args:
             checkpoint: hub name or folder.
-            settings: of this backbone's class; unused unless a subclass overrides this.
+            settings: of this backbone's class.
             dtype: of the weights; as saved for "auto".
 
         Raises:
             OSError: there is no such checkpoint, or the hub cannot be reached.
             ValueError: it is of another kind, or incomplete.
         """
-        return load_published(cls.model_class, checkpoint, dtype=dtype), load_processor(checkpoint)
+        revision = settings.revision
+        model = load_published(cls.model_class, checkpoint, dtype=dtype, revision=revision)
+        return model, load_processor(checkpoint, revision=commit_of(model.config) or revision)
 
     @classmethod
     @abstractmethod
@@ -122,6 +128,12 @@ class Backbone(AlignmentModule):
         (model,) = self.network.children()
         assert isinstance(model, PreTrainedModel)
         return model
+
+    def commit(self) -> str | None:
+        """The commit on the hub that the published weights are of; None where they are of no hub."""
+        # not by `to_transformers`, which may change shapes
+        (model,) = self.network.children()
+        return commit_of(model.config)  # type: ignore[arg-type]
 
     def plain_processor(self) -> Any:
         """The processor that, alone, makes the scorer's inputs."""

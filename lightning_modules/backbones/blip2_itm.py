@@ -66,6 +66,7 @@ class Blip2Settings(ModelSettings):
         """A misspelt part for adapters, and a score by heads that nothing trains: a tiny model's are random."""
         if self.tune == "lora":
             yield from self.adapter.misspelt(PARTS, place)
+        yield from super().faults(place)
         score = self.score or "itm"
         if self.checkpoint is not None:
             return

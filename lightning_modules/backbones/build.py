@@ -19,13 +19,13 @@ class Source:
     """Where a model comes from.
 
     `captions` teach a tiny model's tokenizer; a `processor_folder` holds a saved processor, a run's own, which comes
-    before that of a checkpoint and instead of such a tokenizer; `dtype` is that of published weights, "auto" as they
-    were saved. `loaded`: a Transformers model and its processor, instead of all that.
+    before that of a checkpoint and instead of such a tokenizer; `dtype` is that of published weights, whatever they
+    were saved in ("auto": as they were saved). `loaded`: a Transformers model and its processor, instead of all that.
     """
 
     captions: Iterable[str] = ()
     processor_folder: Path | None = None
-    dtype: torch.dtype | str = "auto"
+    dtype: torch.dtype | str = "float32"
     loaded: tuple[Any, Any] | None = None
 
 

@@ -50,6 +50,7 @@ class ClipSettings(ModelSettings):
         """A misspelt part for adapters, and a tower that is to train beside them."""
         if self.tune == "lora":
             yield from self.adapter.misspelt(PARTS, place)
+        yield from super().faults(place)
         if self.tune == "lora" and self.train_vision:
             yield f"`{place}train_vision` must not be true where `{place}tune` is lora for clip: its adapters train"
 
@@ -204,10 +205,10 @@ class ClipModule(Backbone):
 
     @classmethod
     def load_model(
-        cls, checkpoint: str | Path, settings: ClipSettings, *, dtype: torch.dtype | str = "auto"
+        cls, checkpoint: str | Path, settings: ClipSettings, *, dtype: torch.dtype | str = "float32"
     ) -> tuple[CLIPModel, CLIPProcessor]:
         """See `load_clip`."""
-        return load_clip(checkpoint, dtype=dtype, activation=settings.activation)
+        return load_clip(checkpoint, dtype=dtype, activation=settings.activation, revision=settings.revision)
 
     @classmethod
     def tiny(

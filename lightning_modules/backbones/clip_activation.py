@@ -12,9 +12,15 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTextConfig, CLIPVisionConfig
+from transformers import CLIPModel, CLIPProcessor, CLIPTextConfig, CLIPVisionConfig
 
-from lightning_modules.backbones.published import load_processor, load_published, published_config
+from lightning_modules.backbones.published import (
+    commit_of,
+    load_processor,
+    load_published,
+    published_config,
+    saved_config,
+)
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 OPENAI = re.compile(r"(^|[/\\])(models--)?openai(/|\\|--|-|_)clip-[^/\\]*([/\\]snapshots[/\\][^/\\]*)?[/\\]?$")
@@ -66,7 +72,11 @@ def choose_activation(
 
 
 def load_clip(
-    name_or_folder: str | Path, *, dtype: torch.dtype | str = "auto", activation: str | None = None
+    name_or_folder: str | Path,
+    *,
+    dtype: torch.dtype | str = "float32",
+    activation: str | None = None,
+    revision: str | None = None,
 ) -> tuple[CLIPModel, CLIPProcessor]:
     """A published checkpoint (openai/clip-vit-base-patch32) by hub name or folder, safetensors only.
 
@@ -74,14 +84,16 @@ def load_clip(
         name_or_folder: where it is.
         dtype: of the weights; as saved for "auto".
         activation: see `choose_activation`.
+        revision: branch, tag or commit of a hub name; the default branch where None.
 
     Raises:
         OSError: there is no such checkpoint, or the hub cannot be reached.
         ValueError: it is no CLIP, lacks weights, or its activation is not what its weights need.
     """
     name = str(name_or_folder)
-    config = published_config(CLIPModel, name)
-    saved, _ = CLIPConfig.get_config_dict(name)
+    config = published_config(CLIPModel, name, revision)
+    revision = commit_of(config) or revision
+    saved = saved_config(name, revision)
     text, vision = config.text_config, config.vision_config
     assert isinstance(text, CLIPTextConfig)
     assert isinstance(vision, CLIPVisionConfig)
@@ -90,5 +102,5 @@ def load_clip(
     text.hidden_act = vision.hidden_act = choose_activation(
         text, vision, [name, *folder, str(saved.get("_name_or_path"))], activation
     )
-    clip = load_published(CLIPModel, name, dtype=dtype, config=config)
-    return clip, load_processor(name)
+    clip = load_published(CLIPModel, name, dtype=dtype, config=config, revision=revision)
+    return clip, load_processor(name, revision=revision)

@@ -14,7 +14,17 @@ from transformers.image_processing_backends import PilBackend
 from datamodules.batch import POSITIVE, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.backbones.backbone import Backbone, CardText, card_code
-from lightning_modules.backbones.llava_encoder import LlavaEncoder, YesNoPrompt, prompt_texts
+from lightning_modules.backbones.llava_encoder import LlavaEncoder, fitting_processor
+from lightning_modules.backbones.llava_prompt import (
+    AUTO,
+    CHECKPOINT,
+    VICUNA,
+    VICUNA_TEMPLATE,
+    WantedPrompt,
+    YesNoPrompt,
+    prompt_texts,
+    template_fault,
+)
 from lightning_modules.backbones.packing import PackedLlava
 from lightning_modules.backbones.settings import ModelSettings
 from lightning_modules.backbones.tiny.llava import tiny_llava, tiny_llava_processor
@@ -34,29 +44,41 @@ class LlavaSettings(ModelSettings):
 
     default_loss = "lm"
     # the `lm` loss leaves room for the answer, so which one it was decides where a long caption is cut
-    scorer_keys = ("system", "question", "loss", *ModelSettings.scorer_keys)
+    scorer_keys = ("template", "system", "question", "loss", *ModelSettings.scorer_keys)
+    recorded = ("template", "system")
+    # there was LLaVA-1.5's prompt alone
+    former: ClassVar = {"template": VICUNA}
 
+    template: str = AUTO
+    """What is around the question. vicuna: LLaVA-1.5's prompt. checkpoint: the checkpoint's chat template. auto: the
+    chat template where it differs from LLaVA-1.5's. Or a text with {image} and {question} up to the answer; a space at
+    its end belongs to the answer."""
     system: str | None = None
-    """System sentence of the prompt; the published one where not given, "" for none."""
+    """System sentence of the prompt; the template's where not given, "" for none."""
     question: str | None = None
     """The question with a {caption} placeholder; LLaVA-score's where not given."""
 
     @property
-    def prompt(self) -> YesNoPrompt:
-        """The prompt, published where nothing else is given."""
-        given = {"system": self.system, "question": self.question}
-        return YesNoPrompt(**{name: text for name, text in given.items() if text is not None})
+    def prompt(self) -> WantedPrompt:
+        """What is said of the prompt."""
+        return WantedPrompt(self.template, self.system, self.question)
 
     def arguments(self) -> dict[str, Any]:
         """Also the prompt."""
-        return {**super().arguments(), "prompt": self.prompt}
+        prompt = self.prompt if self.checkpoint is not None else self.prompt.without_checkpoint()
+        return {**super().arguments(), "prompt": prompt}
 
     def faults(self, place: str) -> Iterator[str]:
-        """A misspelt part for adapters, and a question without its caption."""
+        """A misspelt part for adapters, a question without its caption, or a template without its places."""
         if self.tune == "lora":
             yield from self.adapter.misspelt(PARTS, place)
+        yield from super().faults(place)
         if self.question is not None and self.question.count("{caption}") != 1:
             yield f"`{place}question` must hold {{caption}} exactly once, got {self.question!r}"
+        if self.template not in (AUTO, VICUNA, CHECKPOINT) and (fault := template_fault(self.template)):
+            yield f"`{place}template` must be {AUTO}, {VICUNA} or {CHECKPOINT}, or {fault}"
+        if self.template == CHECKPOINT and self.checkpoint is None:
+            yield f"`{place}template` must not be {CHECKPOINT} without `{place}checkpoint`, which has the chat template"
 
 
 class LlavaModule(Backbone):
@@ -65,7 +87,7 @@ class LlavaModule(Backbone):
     Args:
         llava: the Transformers model; its attention must be SDPA or eager.
         processor: its processor.
-        prompt: the question around a caption.
+        prompt: the text around a caption, or what is wanted of it; LLaVA-1.5's where None.
         loss: `lm` (LLaVA-score's), or one that reads match logits.
         loss_settings: of the loss; its defaults where None.
         train_vision: also train the vision tower.
@@ -76,7 +98,8 @@ class LlavaModule(Backbone):
         optim: keyword arguments of `AlignmentModule`.
 
     Raises:
-        ValueError: an unknown loss, an answer that is no single token, or adapters that match nothing.
+        ValueError: an unknown loss, a prompt or a number of image tokens that cannot be known, an answer that is no
+            single token, or adapters that match nothing.
     """
 
     backbone = "llava"
@@ -92,7 +115,7 @@ class LlavaModule(Backbone):
         llava: LlavaForConditionalGeneration,
         processor: LlavaProcessor,
         *,
-        prompt: YesNoPrompt | None = None,
+        prompt: YesNoPrompt | WantedPrompt | None = None,
         loss: str = LlavaSettings.default_loss,
         loss_settings: Any | None = None,
         train_vision: bool = False,
@@ -104,16 +127,22 @@ class LlavaModule(Backbone):
     ):
         super().__init__(loss=loss, loss_settings=loss_settings, **optim)
         check_choice("long_captions", long_captions, LONG_CAPTIONS)
-        self.processor = processor
+        self.processor, image_tokens = fitting_processor(processor, llava)
+        if isinstance(prompt, WantedPrompt):
+            prompt = prompt.resolve(processor, llava.config.text_config)
+            self.notes = (f"The prompt is {describe(prompt)}.",)
         self.encoder = LlavaEncoder(
-            processor,
+            self.processor,
             prompt or YesNoPrompt(),
+            image_tokens=image_tokens,
             # a loss on match logits reads the prompt alone; the answer would only cost room
             answers=self.objective.reads == "answer_logits",
-            max_text_tokens=max_text_tokens or llava.model.language_model.config.max_position_embeddings,
+            max_text_tokens=max_text_tokens or context_of(llava.model.language_model.config),
             long_captions=long_captions,
         )
         self.end_id = processor.tokenizer.eos_token_id
+        if self.end_id is None and self.encoder.answers:
+            raise ValueError(f"The loss {loss} needs a token that ends an answer, and the tokenizer has no eos_token.")
         llava.model.vision_tower.requires_grad_(train_vision)
         if lora is not None:
             llava.model.language_model.requires_grad_(False)
@@ -130,25 +159,32 @@ class LlavaModule(Backbone):
         cls, settings: LlavaSettings, captions: Iterable[str], processor: LlavaProcessor | None
     ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
         """See `tiny_llava`; the tokenizer learns the prompt too."""
-        processor = processor or tiny_llava_processor(settings.tiny, prompt_texts(settings.prompt, captions))
+        processor = processor or tiny_llava_processor(
+            settings.tiny, prompt_texts(settings.prompt.without_checkpoint(), captions)
+        )
         return tiny_llava(settings.tiny, processor.tokenizer), processor
 
     @classmethod
     def card_text(cls, settings: Mapping[str, Any]) -> CardText:
         """What a model card says of a LLaVA."""
+        template = VICUNA_TEMPLATE if settings["template"] == VICUNA else settings["template"]
+        name = "LLaVA-1.5" if template == VICUNA_TEMPLATE else "LLaVA"
         return CardText(
-            title="LLaVA-1.5 asked whether the caption matches (LLaVA-score)",
+            title=f"{name} asked whether the caption matches (LLaVA-score)",
             logit="z(Yes) - z(No) at the answer position",
             score="p(Yes) / (p(Yes) + p(No)), the sigmoid of the logit",
             pipeline_tag="image-text-to-text",
             limit="The prompt is part of the scorer: another question gives other scores.",
             code=card_code("llava"),
+            values={"template": template, "answers": YesNoPrompt(template=template).answers},
         )
 
     def scorer_settings(self) -> dict[str, Any]:
         """The prompt and the loss, and what every backbone has."""
         prompt = self.encoder.prompt
-        own = {"system": prompt.system, "question": prompt.question, "loss": self.loss_name}
+        # as a text: an export then needs no Jinja, and no file that may change
+        template = VICUNA if prompt.template == VICUNA_TEMPLATE else prompt.template
+        own = {"template": template, "system": prompt.system, "question": prompt.question, "loss": self.loss_name}
         return {**own, **super().scorer_settings()}
 
     def plain_processor(self) -> LlavaProcessor:
@@ -206,21 +242,38 @@ class LlavaModule(Backbone):
             input_ids=inputs["input_ids"],
             position_ids=inputs["position_ids"],
             segment_ids=inputs["segment_ids"],
+            image_index=inputs["image_index"],
             logit_index=index.flatten(1),
         )
         return logits.view(*index.shape, -1)
 
 
+def describe(prompt: YesNoPrompt) -> str:
+    """A prompt in a few words, for people."""
+    if prompt.template == VICUNA_TEMPLATE:
+        return "LLaVA-1.5's" + ("" if prompt == YesNoPrompt() else f", with {prompt.system!r} and {prompt.question!r}")
+    return repr(f"{prompt.system} {prompt.template}" if prompt.system else prompt.template)
+
+
 def freeze_unreached(llava: LlavaForConditionalGeneration) -> None:
     """Freezes vision layers behind the one that is read: no loss reaches them, and DDP would wait for gradients."""
-    layer = llava.config.vision_feature_layer
-    vision = llava.model.vision_tower
-    # some LLaVAs read several layers, a list: all of them up to the last are reached
-    if not isinstance(layer, int) or not hasattr(vision, "encoder"):
+    read, vision = llava.config.vision_feature_layer, llava.model.vision_tower
+    if not hasattr(vision, "encoder"):
         return
     layers = vision.encoder.layers
-    # hidden_states has one entry more than there are layers: the embeddings come first.
-    for unreached in layers[layer % (len(layers) + 1) :]:
+    # hidden_states has one entry more than there are layers: the embeddings come first. Some LLaVAs read several.
+    last = max(layer % (len(layers) + 1) for layer in ([read] if isinstance(read, int) else read))
+    for unreached in layers[last:]:
         unreached.requires_grad_(False)
-    if hasattr(vision, "post_layernorm"):
-        vision.post_layernorm.requires_grad_(False)
+    for name in ("post_layernorm", "head"):  # SigLIP's tower has a head, which pools
+        if hasattr(vision, name):
+            getattr(vision, name).requires_grad_(False)
+
+
+def context_of(text_config: Any) -> int | None:
+    """Most tokens of a sequence that the language model reads, all from everywhere; None where it does not say.
+
+    Beyond a sliding window (Mistral) a token would not see the image.
+    """
+    sizes = (getattr(text_config, name, None) for name in ("max_position_embeddings", "sliding_window"))
+    return min((size for size in sizes if size), default=None)

@@ -7,6 +7,7 @@ sequence up to rounding, while the vision tower and the prefix run once per imag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +16,8 @@ from transformers import LlavaForConditionalGeneration
 from lightning_modules.precision import linear_in_float32
 
 PREFIX_SEGMENT, PADDING_SEGMENT = 0, -1
+PACKABLE = {"full_attention", "sliding_attention"}
+"""Kinds of layers whose state of a token depends on no other branch; recurrent ones read the row as one sequence."""
 
 
 def shared_prefix(sequences: Sequence[Sequence[int]]) -> list[int]:
@@ -97,10 +100,19 @@ class PackedLlava(nn.Module):
 
     It owns the Transformers model: sharded parameters (FSDP2) are gathered by the hooks of this module's forward, so
     nothing outside calls a submodule or indexes a weight.
+
+    Raises:
+        ValueError: the language model has layers that cannot be packed.
     """
 
     def __init__(self, llava: LlavaForConditionalGeneration):
         super().__init__()
+        text_config: Any = llava.config.text_config
+        if unknown := sorted(set(getattr(text_config, "layer_types", None) or ()) - PACKABLE):
+            raise ValueError(
+                f"A language model with layers of the kind {', '.join(unknown)} ({text_config.model_type}) cannot be "
+                "packed; choose a checkpoint whose layers are all attention."
+            )
         self.llava = llava
 
     def forward(
@@ -109,17 +121,22 @@ class PackedLlava(nn.Module):
         input_ids: torch.Tensor,
         position_ids: torch.Tensor,
         segment_ids: torch.Tensor,
+        image_index: torch.Tensor,
         logit_index: torch.Tensor,
     ) -> torch.Tensor:
         """Next-token logits at chosen places.
 
         Args:
             pixel_values: [B, 3, H, W], one image for each packed sequence.
-            input_ids, position_ids, segment_ids: [B, S] from `pack_branches`; image placeholders lie in the prefix.
+            input_ids, position_ids, segment_ids: [B, S] from `pack_branches`.
+            image_index: [B, T] places of the image's placeholders, which lie in the prefix.
             logit_index: (B, N) places in the sequence.
 
         Returns:
             (B, N, V) logits, in float32 at least, over the vocabulary of the token that follows each place.
+
+        Raises:
+            ValueError: the model makes another number of features of an image than there are placeholders.
         """
         model = self.llava.model
         embeddings = model.get_input_embeddings()(input_ids)
@@ -128,16 +145,29 @@ class PackedLlava(nn.Module):
             vision_feature_layer=self.llava.config.vision_feature_layer,
             vision_feature_select_strategy=self.llava.config.vision_feature_select_strategy,
         ).pooler_output
-        # masked_scatter fills them row by row, and features come image by image: the same order
-        placeholders = (input_ids == self.llava.config.image_token_id).unsqueeze(-1)
-        embeddings = embeddings.masked_scatter(placeholders, torch.cat(tuple(features)).to(embeddings.dtype))
+        features = torch.stack(tuple(features)).to(embeddings.dtype)
+        # shapes are compared and no values, for which the host would wait for the GPU
+        if features.shape[:2] != image_index.shape:
+            raise ValueError(
+                f"the model makes {features.shape[1]} features of an image, and the prompt has {image_index.shape[1]} "
+                "places for them"
+            )
+        # by place within the row: whatever the number, no image's features reach another image's row
+        embeddings = embeddings.scatter(1, image_index.unsqueeze(-1).expand_as(features), features)
         hidden = model.language_model(
             inputs_embeds=embeddings,
             # four axes: Transformers hands such a mask on as it is, to SDPA or eager attention (`masking_utils`)
-            attention_mask=branch_attention_mask(segment_ids),
+            attention_mask=self._attention_mask(segment_ids, embeddings.dtype),
             position_ids=position_ids,
             use_cache=False,
         ).last_hidden_state
         # before the head: logits over the vocabulary at all places would be the largest tensor of all
         chosen = hidden.gather(1, logit_index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
         return linear_in_float32(self.llava.lm_head, chosen)
+
+    def _attention_mask(self, segment_ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        allowed = branch_attention_mask(segment_ids)
+        if self.llava.model.language_model.config._attn_implementation != "eager":
+            return allowed
+        # eager attention adds the mask to its weights, and would add 1 where it may look
+        return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)

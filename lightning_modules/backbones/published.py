@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel
 
 Model = TypeVar("Model", bound=PreTrainedModel)
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @contextmanager
@@ -32,22 +35,34 @@ def reading(what: str) -> Iterator[None]:
         raise kind(f"{what} cannot be read ({reason}); copy it anew.") from error
 
 
-def saved_config(name_or_folder: str | Path) -> dict[str, Any]:
+def saved_config(name_or_folder: str | Path, revision: str | None = None) -> dict[str, Any]:
     """What `config.json` of a published checkpoint says.
+
+    Args:
+        name_or_folder: hub name, or a folder.
+        revision: branch, tag or commit of a hub name; the default branch where None.
 
     Raises:
         OSError: there is no such checkpoint, or the hub cannot be reached.
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or a folder is to have a revision.
     """
     if Path(name_or_folder).is_dir():
+        if revision is not None:
+            raise ValueError(
+                f"`model.revision` must be left out, got {revision!r}: {name_or_folder} is a folder, and only a name "
+                "on the hub has revisions."
+            )
         with reading(f"config.json in {name_or_folder}"):
             saved, _ = PretrainedConfig.get_config_dict(name_or_folder)
     else:
         try:
-            saved, _ = PretrainedConfig.get_config_dict(name_or_folder)
+            saved, _ = PretrainedConfig.get_config_dict(name_or_folder, revision=revision)
         except OSError as error:
             reason = str(error).splitlines()[0]
-            raise OSError(f"there is no folder {name_or_folder}, and no such model on the hub ({reason})") from error
+            at = f" at revision {revision}" if revision else ""
+            raise OSError(
+                f"there is no folder {name_or_folder}, and no such model on the hub{at} ({reason})"
+            ) from error
     # Transformers gives an empty mapping where a folder has no config.json
     if not saved and (Path(name_or_folder) / "adapter_config.json").is_file():
         raise OSError(
@@ -58,22 +73,40 @@ def saved_config(name_or_folder: str | Path) -> dict[str, Any]:
     return saved
 
 
-def published_config(model_class: type[PreTrainedModel], name_or_folder: str | Path) -> Any:
+def published_config(
+    model_class: type[PreTrainedModel], name_or_folder: str | Path, revision: str | None = None
+) -> Any:
     """The configuration of a published checkpoint.
+
+    Args:
+        model_class: the Transformers class.
+        name_or_folder: hub name, or a folder.
+        revision: branch, tag or commit of a hub name; the default branch where None.
 
     Raises:
         OSError: there is no such checkpoint, or the hub cannot be reached.
-        ValueError: the checkpoint is of another kind of model.
+        ValueError: the checkpoint is of another kind of model, or a folder is to have a revision.
     """
     config_class: Any = model_class.config_class
-    saved = saved_config(name_or_folder)
+    saved = saved_config(name_or_folder, revision)
     if saved.get("model_type") != config_class.model_type:
         raise ValueError(
             f"{name_or_folder} is a checkpoint of type {saved.get('model_type')!r}, and {model_class.__name__} reads "
             f"{config_class.model_type!r}; choose the model.backbone that it was made for."
         )
+    # the very commit of the file that was just read: a branch may move between two files
+    commit = None if Path(name_or_folder).is_dir() else _commit_in_cache(str(name_or_folder), revision)
     with reading(f"config.json in {name_or_folder}"):
-        return config_class.from_pretrained(name_or_folder)
+        config = config_class.from_pretrained(name_or_folder, revision=commit or revision or "main")
+    config._commit_hash = commit  # where older versions of Transformers keep it
+    return config
+
+
+def _commit_in_cache(name: str, revision: str | None) -> str | None:
+    """The commit that a revision is, once a file of it lies in the hub's cache."""
+    path = try_to_load_from_cache(name, "config.json", revision=revision)
+    commit = Path(path).parent.name if isinstance(path, str) else ""
+    return commit if COMMIT.fullmatch(commit) else None
 
 
 def load_published(
@@ -82,6 +115,7 @@ def load_published(
     *,
     dtype: torch.dtype | str,
     config: PretrainedConfig | None = None,
+    revision: str | None = None,
 ) -> Model:
     """A published checkpoint by hub name or folder, in eval mode.
 
@@ -90,17 +124,19 @@ def load_published(
         name_or_folder: hub name, or a folder with `config.json` and safetensors files.
         dtype: of the weights; "auto" as they were saved.
         config: taken instead of the checkpoint's own, `published_config`.
+        revision: branch, tag or commit of a hub name; the default branch where None.
 
     Raises:
         OSError: there is no such checkpoint, it holds no safetensors, or the hub cannot be reached.
         ValueError: the checkpoint is of another kind of model, or its weights leave parameters unset or do not fit.
     """
-    config = config if config is not None else published_config(model_class, name_or_folder)
+    config = config if config is not None else published_config(model_class, name_or_folder, revision)
     with reading(f"the weights of {name_or_folder}"):
         loaded: Any = model_class.from_pretrained(
             name_or_folder,
             config=config,
             dtype=dtype,
+            revision=commit_of(config) or revision or "main",
             # unpickling weights can run code
             use_safetensors=True,
             trust_remote_code=False,
@@ -117,13 +153,20 @@ def load_published(
     return model
 
 
-def load_processor(name_or_folder: str | Path, *, local_files_only: bool = False) -> Any:
+def commit_of(config: PretrainedConfig) -> str | None:
+    """The commit of the hub that a configuration was read from; None where that was a folder."""
+    commit = getattr(config, "_commit_hash", None)
+    return commit if isinstance(commit, str) else None
+
+
+def load_processor(name_or_folder: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Any:
     """The processor of a published checkpoint or of a run, by Transformers' own classes.
 
     Where nothing is said about code that comes with a checkpoint, Transformers asks on the terminal whether to run it.
 
     Args:
         name_or_folder: hub name or folder.
+        revision: branch, tag or commit of a hub name; the default branch where None.
         local_files_only: never ask the hub.
 
     Raises:
@@ -132,7 +175,7 @@ def load_processor(name_or_folder: str | Path, *, local_files_only: bool = False
     """
     with reading(f"the processor of {name_or_folder} (code beside it is not run)"):
         processor = AutoProcessor.from_pretrained(
-            name_or_folder, trust_remote_code=False, local_files_only=local_files_only
+            name_or_folder, trust_remote_code=False, local_files_only=local_files_only, revision=revision or "main"
         )
     for part in ("tokenizer", "image_processor"):
         if not hasattr(processor, part):

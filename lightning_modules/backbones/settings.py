@@ -58,16 +58,23 @@ class ModelSettings:
     Attributes:
         default_loss: the backbone's, where `loss` is not given.
         scorer_keys: what a score depends on beside the weights; what a `scorer.json` may hold.
+        recorded: those of the `scorer_keys` that a checkpoint's files decide where they are not given.
+        former: keys of a `scorer.json` or a run's record that older versions did not write, and what they did then.
     """
 
     default_loss: ClassVar[str] = ""
     scorer_keys: ClassVar[tuple[str, ...]] = ("max_text_tokens", "long_captions")
+    recorded: ClassVar[tuple[str, ...]] = ()
+    former: ClassVar[dict[str, Any]] = {}
 
     backbone: str = "llava"
     """The scorer's family, a name in the table of backbones."""
     checkpoint: str | None = None
     """Published weights, by hub name or folder (llava-hf/llava-1.5-7b-hf, Salesforce/blip2-itm-vit-g,
     openai/clip-vit-base-patch32). Not given: a model built from `tiny`."""
+    revision: str | None = None
+    """Branch, tag or commit of a checkpoint on the hub. Not given: its default branch. A run notes the commit, and goes
+    on and is loaded with it."""
     tiny: TinyShape = field(default_factory=TinyShape)
     """Sizes of the model that is built where no checkpoint is given."""
     loss: str | None = field(default=None, metadata={"choices": LOSSES})
@@ -98,6 +105,11 @@ class ModelSettings:
     def loss_section(self) -> Any | None:
         """The settings of the loss; None where it has none."""
         return vars(self).get(self.own_loss)
+
+    def faults(self, place: str) -> Iterator[str]:
+        """A revision of nothing."""
+        if self.revision is not None and self.checkpoint is None:
+            yield f"`{place}revision` must not be given without `{place}checkpoint`, a name on the hub"
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of the backbone's class; what is not given is left to its own defaults."""

@@ -10,6 +10,8 @@ from .runs import BASE_FILE as BASE_FILE
 from .runs import PROCESSOR_FOLDER as PROCESSOR_FOLDER
 from .runs import SCORER_FILE as SCORER_FILE
 from .runs import WEIGHTS_FILE as WEIGHTS_FILE
+from .runs import as_recorded as as_recorded
+from .runs import base_record as base_record
 from .runs import check_base as check_base
 from .runs import check_finished as check_finished
 from .runs import find_weights as find_weights

@@ -77,7 +77,7 @@ def merge_adapters(model: PreTrainedModel) -> None:
         del model.peft_config
 
 
-def save_adapters(module: Backbone, folder: Path, base: str) -> list[str]:
+def save_adapters(module: Backbone, folder: Path, base: str, revision: str | None = None) -> list[str]:
     """Writes adapters, and what trained beside them, in PEFT's format, with processor and tokenizer.
 
     What trained whole becomes `modules_to_save`. A parameter that is no module's (BLIP-2's query tokens, CLIP's scale)
@@ -88,6 +88,7 @@ def save_adapters(module: Backbone, folder: Path, base: str) -> list[str]:
         module: a scorer that was trained by adapters.
         folder: to write to.
         base: the checkpoint that the adapters belong to, by hub name or folder.
+        revision: its commit, where it is on the hub.
 
     Returns:
         The names of the parameters that are no module's.
@@ -106,6 +107,7 @@ def save_adapters(module: Backbone, folder: Path, base: str) -> list[str]:
         bias="none",
         modules_to_save=modules or None,
         base_model_name_or_path=base,
+        revision=revision,
         inference_mode=True,
         auto_mapping={"base_model_class": type(model).__name__, "parent_library": type(model).__module__},
     )
@@ -162,7 +164,12 @@ def base_fingerprint(model: nn.Module) -> str:
 
 
 def load_base(
-    backbone: str, checkpoint: str | Path, settings: Mapping[str, Any], *, dtype: torch.dtype | str
+    backbone: str,
+    checkpoint: str | Path,
+    settings: Mapping[str, Any],
+    *,
+    dtype: torch.dtype | str,
+    revision: str | None = None,
 ) -> PreTrainedModel:
     """The published model that adapters belong to.
 
@@ -171,12 +178,13 @@ def load_base(
         checkpoint: hub name or folder.
         settings: `scorer_settings` of the scorer.
         dtype: of its weights, "auto" as they were saved.
+        revision: of a hub name.
 
     Raises:
         OSError: there is no such checkpoint, or the hub cannot be reached.
         ValueError: it is of another kind, or incomplete.
     """
-    own = model_settings({"backbone": backbone, "checkpoint": str(checkpoint), **settings})
+    own = model_settings({"backbone": backbone, "checkpoint": str(checkpoint), "revision": revision, **settings})
     model, _ = backbone_class(backbone).load_model(checkpoint, own, dtype=dtype)
     return cast(PreTrainedModel, model)
 
@@ -203,8 +211,10 @@ def load_adapters(
         raise ValueError(f"{folder} holds no exported adapters; give a folder that `itm export` made of a LoRA run.")
     config, dtype = read_lora_config(folder), dtype or scorer.dtype
     checkpoint = base or scorer.base.checkpoint
+    # another base has commits of its own
+    revision = scorer.base.revision if base is None else None
     # as saved: what is rounded to load has another fingerprint
-    model = load_base(scorer.backbone, checkpoint, scorer.model, dtype="auto")
+    model = load_base(scorer.backbone, checkpoint, scorer.model, dtype="auto", revision=revision)
     if (found := base_fingerprint(model)) != scorer.base.weights:
         raise ValueError(
             f"{folder}: these adapters were trained on {scorer.base.checkpoint} (weights {scorer.base.weights}), and "
@@ -212,7 +222,7 @@ def load_adapters(
         )
     if any(parameter.dtype != dtype for parameter in model.parameters()):
         del model  # first: two of them may not fit
-        model = load_base(scorer.backbone, checkpoint, scorer.model, dtype=dtype)
+        model = load_base(scorer.backbone, checkpoint, scorer.model, dtype=dtype, revision=revision)
     with reading(f"the adapters in {folder}"):
         # PEFT would lift half precision to float32, which training did not
         adapted = PeftModel(model, config, autocast_adapter_dtype=False)

@@ -42,6 +42,7 @@ def load_scorer(
     dtype: torch.dtype | str | None = None,
     base: str | os.PathLike[str] | None = None,
     checkpoint: str | int = LAST,
+    revision: str | None = None,
 ) -> Scorer:
     """The scorer of a training, of a checkpoint in Transformers' format, or of adapters that `itm export` wrote.
 
@@ -56,6 +57,7 @@ def load_scorer(
             or what `scorer.json` says.
         base: hub name or folder of the base of adapters, where it is not where it was in training.
         checkpoint: which weights of a training: `last`, the `best` that it kept, or those of a step that it kept.
+        revision: branch, tag or commit of a name on the hub; its default branch where None.
 
     Raises:
         InputError: a ValueError of one line: there is no such scorer, its training is not finished, its weights are
@@ -65,11 +67,13 @@ def load_scorer(
     if not isinstance(path_or_name, str | os.PathLike) or not os.fspath(path_or_name):
         raise InputError(f"path_or_name must be a path or a name, got {quoted(path_or_name)}; give {KINDS}.")
     folder = Path(path_or_name).expanduser()
+    if revision is not None and (folder.exists() or not is_hub_name(path_or_name)):
+        raise InputError(f"revision must be left out, got {quoted(revision)}: {folder} is no name on the hub.")
     # adapters first: their folder may hold a config.json too
     if (folder / ADAPTERS_FILE).is_file():
         module = _adapters_module(folder, wanted, base)
     elif (folder / TRANSFORMERS_FILE).is_file() or is_hub_name(path_or_name):
-        module = _published_module(folder if folder.is_dir() else Path(path_or_name), wanted)
+        module = _published_module(folder if folder.is_dir() else Path(path_or_name), wanted, revision)
     elif (folder / CONFIG_FILE).is_file() or (folder / WEIGHTS_FILE).is_file():
         module = _trained_module(folder, wanted, str(checkpoint))
     else:
@@ -100,11 +104,11 @@ def _trained_module(folder: Path, dtype: torch.dtype | None, checkpoint: str) ->
     return module
 
 
-def _published_module(name_or_folder: Path, dtype: torch.dtype | None) -> AlignmentModule:
+def _published_module(name_or_folder: Path, dtype: torch.dtype | None, revision: str | None) -> AlignmentModule:
     name = str(name_or_folder)
     try:
-        model_type = saved_config(name).get("model_type")
-        settings = find_scorer_settings(name)
+        model_type = saved_config(name, revision).get("model_type")
+        settings = find_scorer_settings(name, revision)
     except (OSError, ValueError) as error:
         raise InputError(" ".join(str(error).split())) from None
     backbone = backbone_of_model_type(model_type)
@@ -117,7 +121,7 @@ def _published_module(name_or_folder: Path, dtype: torch.dtype | None) -> Alignm
             f"{name}: backbone in {SCORER_FILE} must be {backbone}, as {TRANSFORMERS_FILE} says, got "
             f"{settings.backbone}; export the scorer again."
         )
-    model = model_settings({"backbone": backbone, "checkpoint": name, **settings.model})
+    model = model_settings({"backbone": backbone, "checkpoint": name, "revision": revision, **settings.model})
     return build_backbone(model, Source(dtype=dtype or settings.dtype), NO_TRAINING)
 
 

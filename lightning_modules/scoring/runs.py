@@ -81,6 +81,7 @@ def load_trained(
     from datamodules.batch import InputError
     from lightning_modules.checkpoint import load_weights
 
+    model = as_recorded(folder, model)
     # from the published weights first, where there are some: the file holds only what trained
     module = build_backbone(model, Source(processor_folder=folder / PROCESSOR_FOLDER, dtype=dtype), optim)
     published = model.checkpoint is not None
@@ -110,23 +111,83 @@ def check_base(folder: Path, module: Backbone, checkpoint: str) -> None:
     Raises:
         InputError: other weights.
     """
-    import json
-
     from datamodules.batch import InputError
     from lightning_modules.checkpoint import frozen_fingerprint
 
-    path = folder / BASE_FILE
-    if not path.is_file():
+    record = read_base(folder)
+    if record is None:
         return
-    try:
-        expected = json.loads(path.read_text(encoding="utf-8"))["frozen"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error!r}); copy the run's folder anew.") from None
+    expected = record["frozen"]
     if (found := frozen_fingerprint(module.network)) != expected:
         raise InputError(
             f"{checkpoint} holds other weights ({found}) than when {folder} was trained on it ({expected}); restore "
             "it, or train again."
         )
+
+
+def base_record(model: ModelSettings, module: Backbone, frozen: str) -> dict[str, Any]:
+    """What `base.json` says of a published checkpoint: its name, commit and frozen weights, and what its files decided.
+
+    Args:
+        model: the run's settings.
+        module: built from the checkpoint.
+        frozen: `frozen_fingerprint` of it.
+    """
+    settings = module.scorer_settings()
+    prompt = {key: settings[key] for key in model.recorded}
+    commit = module.commit()
+    return {
+        "checkpoint": model.checkpoint,
+        "frozen": frozen,
+        **({"revision": commit} if commit else {}),
+        **({"model": prompt} if prompt else {}),
+    }
+
+
+def read_base(folder: Path) -> dict[str, Any] | None:
+    """The `base.json` of a run; None where it has none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    import json
+
+    from datamodules.batch import InputError
+
+    path = folder / BASE_FILE
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content["frozen"], str) or not isinstance(content.get("revision", ""), str):
+            raise ValueError("frozen and revision must be texts")
+        if not isinstance(content.get("model", {}), dict):
+            raise ValueError("model must be a mapping")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error!r}); copy the run's folder anew.") from None
+    return content
+
+
+def as_recorded(folder: Path, model: ModelSettings) -> ModelSettings:
+    """The settings of a run with the commit of its checkpoint, and what this decided, when it began (`base.json`).
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    import dataclasses
+
+    from datamodules.batch import InputError
+
+    if model.checkpoint is None:
+        return model
+    record = read_base(folder) or {}
+    found = record.get("model", {})
+    known = {**model.former, **{key: value for key, value in found.items() if key in model.recorded}}
+    if not all(isinstance(value, str) for value in known.values()):
+        raise InputError(
+            f"{folder / BASE_FILE}: model must hold texts, got {found!r:.200}; copy the run's folder anew."
+        )
+    return dataclasses.replace(model, **known, revision=record.get("revision", model.revision))
 
 
 def read_settings(folder: Path) -> tuple[ModelSettings, str]:

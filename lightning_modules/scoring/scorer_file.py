@@ -26,10 +26,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Base:
-    """The checkpoint that adapters were trained on, by hub name or folder, and its `export.base_fingerprint`."""
+    """The checkpoint that adapters were trained on, by hub name or folder, `export.base_fingerprint` and commit."""
 
     checkpoint: str
     weights: str
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,21 @@ class ScorerSettings:
     base: Base | None = None
 
 
-def find_scorer_settings(name_or_folder: str | Path) -> ScorerSettings | None:
+def find_scorer_settings(name_or_folder: str | Path, revision: str | None = None) -> ScorerSettings | None:
     """The settings beside a checkpoint, in its folder or on the hub; None where it has none.
 
     With HF_HUB_OFFLINE set, a file that was not downloaded with its checkpoint is none, and a warning says so.
+
+    Args:
+        name_or_folder: of the checkpoint.
+        revision: branch, tag or commit of a hub name; the default branch where None.
 
     Raises:
         OSError: the hub refuses.
         InputError: the file is not as `parse_scorer_settings` wants it, or whether there is one cannot be known.
     """
     folder = Path(name_or_folder)
-    path = folder / SCORER_FILE if folder.is_dir() else _on_hub(str(name_or_folder))
+    path = folder / SCORER_FILE if folder.is_dir() else _on_hub(str(name_or_folder), revision)
     if path is None or not path.is_file():
         return None
     try:
@@ -62,15 +67,15 @@ def find_scorer_settings(name_or_folder: str | Path) -> ScorerSettings | None:
     return parse_scorer_settings(content, path)
 
 
-def _on_hub(name: str) -> Path | None:
+def _on_hub(name: str, revision: str | None) -> Path | None:
     """The file in the hub's cache, downloaded if need be; None where the checkpoint has none.
 
     A hub that cannot be reached is an error, and no sign that there is no file: its settings would give other scores.
     """
     try:
-        return Path(hf_hub_download(name, SCORER_FILE))
+        return Path(hf_hub_download(name, SCORER_FILE, revision=revision))
     except LocalEntryNotFoundError as error:
-        if try_to_load_from_cache(name, SCORER_FILE) is _CACHED_NO_EXIST:
+        if try_to_load_from_cache(name, SCORER_FILE, revision=revision) is _CACHED_NO_EXIST:
             return None
         if not is_offline_mode():
             reason = str(error.__cause__ or error).strip().splitlines()[0]
@@ -80,7 +85,9 @@ def _on_hub(name: str) -> Path | None:
             ) from None
     except EntryNotFoundError:
         return None
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):  # else the checkpoint itself is not there
+    if isinstance(
+        try_to_load_from_cache(name, "config.json", revision=revision), str
+    ):  # else the checkpoint itself is not there
         rank_zero_warn(f"{name}: no {SCORER_FILE} was downloaded with it; scored by the backbone's defaults.")
     return None
 
@@ -106,7 +113,8 @@ def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
     backbone: Any = content.get("backbone")
     model, dtype = content.get("model", {}), content.get("dtype", "float32")
     try:
-        known = backbone_class(backbone).Settings.scorer_keys
+        schema = backbone_class(backbone).Settings
+        known = schema.scorer_keys
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(dtype, str) or dtype not in DTYPES:
@@ -123,7 +131,7 @@ def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
         model_settings({"backbone": backbone, "checkpoint": str(path.parent), **given})
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return ScorerSettings(backbone, given, DTYPES[dtype], _parse_base(content.get("base"), path))
+    return ScorerSettings(backbone, {**schema.former, **given}, DTYPES[dtype], _parse_base(content.get("base"), path))
 
 
 def _parse_base(content: Any, path: Path) -> Base | None:
@@ -132,4 +140,7 @@ def _parse_base(content: Any, path: Path) -> Base | None:
     names = ("checkpoint", "weights")
     if not isinstance(content, dict) or not all(isinstance(content.get(name), str) for name in names):
         raise InputError(f"{path}: base must name a checkpoint and its weights, got {quoted(content)}.")
-    return Base(*(content[name] for name in names))
+    revision = content.get("revision")
+    if revision is not None and not isinstance(revision, str):
+        raise InputError(f"{path}: revision of base must be a text, got {quoted(revision)}.")
+    return Base(content["checkpoint"], content["weights"], revision)
