@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import time
@@ -16,7 +15,7 @@ from omegaconf import OmegaConf
 
 from experiments.config.load import saved_as_today
 from experiments.verb_table import TASKS
-from negatives.tables import InputError, write_json
+from negatives.tables import InputError, hold, is_held, write_json
 
 PENDING, RUNNING, FINISHED, FAILED = "pending", "running", "finished", "failed"
 
@@ -130,12 +129,8 @@ def read_states(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a sweep works in the folder."""
-    try:
-        with sweep_lock(folder):
-            return False
-    except InputError:
-        return True
+    """Whether a sweep works in the folder; asking takes nothing."""
+    return is_held(folder)
 
 
 @contextmanager
@@ -145,15 +140,6 @@ def sweep_lock(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another sweep, or a run that outlived its sweep, works in the folder.
     """
-    # Beside the folder, so that emptying the folder does not take the lock away.
-    path = folder.absolute().with_name(f".{folder.absolute().name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            # the kernel takes the lock back when its last holder ends, kill -9 included; a file with a pid would stay
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder} is in use by a sweep that is still running; wait for it or stop it (`fuser {path}`)."
-            ) from None
-        yield
+    held = hold(folder, inherited=True)
+    yield
+    del held
