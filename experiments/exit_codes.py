@@ -1,16 +1,21 @@
 """Exit codes of the command line and of a sweep's tasks: what an error means to the shell that started it.
 
-Imports nothing, since `itm --help` passes through here.
+Imports next to nothing, since `itm --help` passes through here.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import re
 import sys
 from collections.abc import Callable
 
 DONE, MISSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """MISSED: the work is done, but a certificate did not hold. INTERRUPTED: 128 + SIGINT, as shells have it."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A full disk, a user's share of it that is used up, a limit on the size of files."""
 
 
 class UsageError(Exception):
@@ -33,22 +38,54 @@ def exit_code(work: Callable[[], int]) -> int:
     # the training step raises it where the loss is not finite
     except FloatingPointError as error:
         return _refuse(f"{error} Try a lower optim.lr.")
-    except OSError as error:
-        # without a path there is nothing that a user could check: a bug, or a library's own error
-        if error.filename is None:
+    except BrokenPipeError:  # whoever read the output has stopped
+        raise
+    except Exception as error:
+        if (told := _told(error)) is None:
             raise
-        return _refuse(f"{error.filename}: {error.strerror}; check the path and its permissions.")
-    except ValueError as error:
+        return _refuse(told)
+
+
+def _told(error: Exception) -> str | None:
+    """The line for an error that a user can mend; None for a bug."""
+    if isinstance(error, ValueError):
         # an input error is a ValueError, so that this import waits until there is one
         from negatives.tables import InputError
 
-        if not isinstance(error, InputError):
-            raise
-        return _refuse(_without_worker_traceback(str(error)))
+        if isinstance(error, InputError):
+            return _without_worker_traceback(str(error))
+    if fault := _write_fault(error):
+        return fault
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}; check the path and its permissions."
+    # a library's own, as of a checkpoint that cannot be loaded, may have several lines
+    return " ".join(_without_worker_traceback(str(error)).split())
+
+
+def _write_fault(error: BaseException | None) -> str:
+    """The line for a write that failed for want of space; "" for any other error."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        # safetensors and tokenizers are written in Rust, whose errors have the number in their text alone
+        if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
+            number = int(found[1])
+        reason = os.strerror(number) if number in FULL else ""
+        # torch.save gives no reason: it finds its file shorter than what it has written
+        if isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|unexpected pos|iostream error", str(error)):
+            reason = "a file could not be written to its end"
+        if reason:
+            place = f"{filename}: " if (filename := getattr(error, "filename", None)) else ""
+            return f"{place}{reason}. Make room, and go on by --resume."
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _refuse(message: str) -> int:
-    print(f"itm: error: {message}", file=sys.stderr)
+    # the log may be on the disk that is full
+    with contextlib.suppress(OSError):
+        print(f"itm: error: {message}", file=sys.stderr)
     return BAD_INPUT
 
 

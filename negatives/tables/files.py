@@ -219,6 +219,9 @@ def _beside(path: StrPath) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, target)
-    except BaseException:  # KeyboardInterrupt too
+    except BaseException as error:  # KeyboardInterrupt too
         temporary.unlink(missing_ok=True)
+        # a write that fails does not say where, as one on a full disk
+        if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+            error.filename = str(target)
         raise

@@ -62,8 +62,10 @@ def hold(path: StrPath, *, inherited: bool = False) -> Held:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         since = datetime.now().astimezone().isoformat(" ", "minutes")
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "command": command}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        # on a full disk the lock holds all the same, and does not say by whom
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
     return held
 
 
