@@ -16,6 +16,7 @@ DONE, MISSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """MISSED: the work is done, but a certificate did not hold. INTERRUPTED: 128 + SIGINT, as shells have it."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """A full disk, a user's share of it that is used up, a limit on the size of files."""
+SHORT_FILE = "PytorchStreamWriter|unexpected pos|iostream error"
 
 
 class UsageError(Exception):
@@ -73,7 +74,7 @@ def _write_fault(error: BaseException | None) -> str:
             number = int(found[1])
         reason = os.strerror(number) if number in FULL else ""
         # torch.save gives no reason: it finds its file shorter than what it has written
-        if isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|unexpected pos|iostream error", str(error)):
+        if isinstance(error, RuntimeError) and re.search(SHORT_FILE, str(error)):
             reason = "a file could not be written to its end"
         if reason:
             place = f"{filename}: " if (filename := getattr(error, "filename", None)) else ""

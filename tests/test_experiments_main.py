@@ -190,7 +190,7 @@ def test_exit_codes_tell_bad_input_interruption_and_bugs_apart(
 class Settings:
     """A configuration with the one key that every verb has."""
 
-    output_dir: str
+    output_dir: str = ""
     reads: str = ""
     lr: float = 0.1
     logging: dict[str, str] = field(default_factory=dict)

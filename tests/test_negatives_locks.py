@@ -94,7 +94,9 @@ def test_a_lock_whose_file_was_replaced_is_taken_anew(tmp_path: Path, monkeypatc
     assert os.path.samestat(os.fstat(held.descriptor), file.stat())
 
 
-def test_where_nothing_beside_may_be_written_the_lock_is_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_beside_may_be_written_the_lock_is_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     held = hold(tmp_path / "out")

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.config.load import saved_as_today
+from experiments.runs.outputs import find_damage
 from experiments.verb_table import TASKS
 from negatives.tables import InputError, hold, is_held, write_json
 
@@ -57,7 +58,7 @@ class Manifest:
         tasks: what the configuration asks for; states come from the file where it exists.
 
     Raises:
-        InputError: a finished task's configuration has changed, or the file is no manifest.
+        InputError: a finished task's configuration has changed, what it left is damaged, or the file is no manifest.
     """
 
     def __init__(self, path: Path, tasks: list[Task]):
@@ -73,6 +74,7 @@ class Manifest:
                     f"{task.name} has run with another configuration ({path}); "
                     "start anew with --overwrite, or give another output_dir."
                 )
+            _check_undamaged(task, path.parent)
             task.state, task.seconds = FINISHED, record["seconds"]
 
     def save(self) -> None:
@@ -113,6 +115,14 @@ def _has_run_alike(task: Task, folder: Path) -> bool:
     return before == OmegaConf.to_container(OmegaConf.create(task.config))
 
 
+def _check_undamaged(task: Task, folder: Path) -> None:
+    # its folder may have been removed since, to make room
+    own = OmegaConf.create(task.config).get("output_dir")
+    if own and Path(own).is_dir() and (fault := find_damage(Path(own), finished=True)):
+        again = f"itm {task.verb} {task.file_in(folder)} --overwrite"
+        raise InputError(f"{task.name}: {fault}. Put it back from a copy, or make it again by `{again}`.")
+
+
 def read_states(path: Path) -> dict[str, dict[str, Any]]:
     """The recorded tasks by name; none where there is no manifest yet.
 
@@ -123,7 +133,8 @@ def read_states(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         # not "none" for a broken file: finished tasks would run again
-        return {record["name"]: record for record in json.loads(path.read_text(encoding="utf-8"))["tasks"]}
+        records = json.loads(path.read_text(encoding="utf-8"))["tasks"]
+        return {record["name"]: record for record in records if record["state"] and record["config_hash"]}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no sweep manifest ({error!r}); start anew with --overwrite.") from None
 

@@ -21,12 +21,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.config.load import saved_as_today, to_yaml
+from experiments.runs.metric_record import record_fault
 from experiments.runs.progress import say
-from negatives.tables import InputError, hold, is_lock_file, write_json, write_text
+from negatives.tables import InputError, damage, hold, is_lock_file, write_json, write_text
 
 CONFIG_FILE, PROVENANCE_FILE = "config.yaml", "provenance.json"
 METRICS_FILE = "metrics.jsonl"
-"""In the `logs/` of a training: see `metric_log`."""
+"""In the `logs/` of a training: see `metric_record`."""
 PACKAGES = (
     *("itm-lightning", "torch", "lightning", "transformers", "peft", "torchmetrics", "omegaconf", "wandb"),
     *("pyarrow", "scikit-learn", "scipy", "numpy", "pillow", "tokenizers", "safetensors"),
@@ -54,11 +55,11 @@ class OutputFolder:
 
     Attributes:
         path: the folder.
-        finished: with `resume`, whether there is nothing left to do.
+        finished: with `resume`, whether there is nothing left to do; then no file in the folder shows damage.
 
     Raises:
         InputError: another process works in the folder, or it exists and neither flag is set, or it is not this verb's,
-            or a flag's condition fails.
+            or a flag's condition fails, or what it goes on from is damaged.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class OutputFolder:
         if not self._lock.works:
             say(f"{self.path} is on a file system without locks: do not start two processes on it.")
         self.finished = resume and (self.path / result).is_file()
+        if resume and (fault := find_damage(self.path, finished=self.finished)):
+            raise InputError(f"{fault}. Put it back from a copy, or start anew with --overwrite, {ELSEWHERE}.")
         # an empty folder, as schedulers make it beforehand, is as good as none
         if not self.path.exists() or all(map(is_lock_file, self.path.iterdir())):
             return
@@ -179,10 +182,15 @@ class OutputFolder:
             raise InputError(f"{flag} needs a folder of `itm {self.verb}`, {self.path} is of {owner}; {ELSEWHERE[3:]}.")
 
     def _check_same_configuration(self, may_differ: Collection[str]) -> None:
-        try:
-            before = saved_as_today(self._schema, self.path / CONFIG_FILE)
-        except Exception:  # an interrupted claim; whatever the file holds, it says nothing
+        saved = self.path / CONFIG_FILE
+        if not saved.exists():  # an interrupted claim
             return
+        try:
+            before = saved_as_today(self._schema, saved) if saved.stat().st_size else None
+        except Exception:  # OmegaConf's and YAML's are many
+            before = None
+        if before is None:
+            raise InputError(f"{saved} is damaged; start anew with --overwrite, {ELSEWHERE}.")
         now = OmegaConf.to_container(OmegaConf.create(self.yaml))
         # the dot: a key frees what is below it, not a key whose name begins alike
         free = tuple(f"{key}." for key in may_differ)
@@ -211,6 +219,30 @@ def without_folders(path: str) -> str:
     ('clip-24aaa22e', 'clip-82c89660')
     """
     return f"{Path(path).name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+
+
+def find_damage(folder: Path, *, finished: bool) -> str:
+    """What is damaged of what a verb left in its folder; "" where nothing shows.
+
+    Args:
+        folder: of the verb; the folders of others in it are left out.
+        finished: whether every file is whole. Otherwise only the record of metrics is looked at: the verbs find by
+            themselves what they cannot go on from.
+    """
+    found = {path: fault for path in (_files_of(folder) if finished else ()) if (fault := damage(path))}
+    record = folder / "logs" / METRICS_FILE
+    if fault := record_fault(record):
+        found[record] = fault
+    return "".join(f"{path} is damaged ({fault})" for path, fault in [*found.items()][:1])
+
+
+def _files_of(folder: Path) -> Iterator[Path]:
+    """The files that one verb made: without those of another verb's folder in it, and of W&B."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            yield path
+        elif path.is_dir() and path.name != "wandb" and not (path / PROVENANCE_FILE).exists():
+            yield from _files_of(path)
 
 
 def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:

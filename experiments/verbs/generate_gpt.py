@@ -36,7 +36,7 @@ from experiments.verbs.generate_tables import (
     unread_keys,
     write_captions_with_negatives,
 )
-from negatives.tables import hold, table_writer, write_json
+from negatives.tables import InputError, hold, table_writer, write_json
 
 if TYPE_CHECKING:
     from negatives.chat import Event, Server
@@ -84,6 +84,9 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     answers = Path(config.gpt.cache or output.path / CACHE_FILE)
     # until this ends: two runs that ask at once, with folders of their own, would both pay for what both ask
     _alone = hold(answers)
+    # SQLite would take it for a new one, and all would be paid for again
+    if answers.is_file() and not answers.stat().st_size:
+        raise InputError(f"{answers} is empty: put the answers back from a copy, or remove it to ask anew.")
     folder = output.claim()
     with RequestCache(answers) as cache:
         run = GptRun(config.gpt, captions, recipe, cache, folder / BATCHES)

@@ -11,10 +11,12 @@ from .captions import with_paraphrases as with_paraphrases
 from .columns import strings as strings
 from .files import InputError as InputError
 from .files import StrPath as StrPath
+from .files import damage as damage
 from .files import load_table as load_table
 from .files import nearest_name as nearest_name
 from .files import quoted as quoted
 from .files import read_jsonl as read_jsonl
+from .files import read_parquet as read_parquet
 from .files import table_writer as table_writer
 from .files import write_json as write_json
 from .files import write_table as write_table

@@ -63,7 +63,8 @@ def write_table(table: pa.Table, path: StrPath) -> None:
     suffix = _suffix(path)
     with _beside(path) as temporary:
         if suffix == ".parquet":
-            pq.write_table(table, temporary)
+            # without checksums a number that was changed would be read as it is
+            pq.write_table(table, temporary, write_page_checksum=True)
             return
         # newline here and below: the same bytes on every system
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -74,8 +75,42 @@ def write_table(table: pa.Table, path: StrPath) -> None:
 @contextmanager
 def table_writer(path: StrPath, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
     """Writes a Parquet file batch by batch; a reader sees the old file or, once all are written, the whole new one."""
-    with _beside(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with _beside(path) as temporary, pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer:
         yield writer.write_batch
+
+
+def read_parquet(path: StrPath) -> pa.Table:
+    """All of a Parquet file, every page checked against its checksum, where it has them.
+
+    Raises:
+        OSError, pyarrow.ArrowException: the file is damaged, or none.
+    """
+    # `read_table` would take columns from folders called name=value
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        return file.read()
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a file that was whole once, by what its kind says of itself; "" where nothing shows.
+
+    Parquet has checksums, JSON an end, safetensors the size of every tensor; of other kinds nothing is known.
+    """
+    try:
+        if path.suffix == ".parquet":
+            read_parquet(path)
+        elif path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".safetensors":
+            with path.open("rb") as file:
+                header = int.from_bytes(file.read(8), "little")
+                # or a damaged length would be read into memory
+                tensors = json.loads(file.read(min(header, path.stat().st_size)))
+            ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
+            if path.stat().st_size != 8 + header + max(ends, default=0):
+                return "its size is not that of its tensors"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
+        return quoted(" ".join(str(error).split()), 120)
+    return ""
 
 
 def write_text(text: str, path: StrPath) -> None:
@@ -152,7 +187,7 @@ def load_table(path: StrPath, id_columns: Collection[str]) -> tuple[pa.Table, Ca
         rows = [(line, row) for line, record in read_jsonl(path) for row in _expanded(record, f"{path}, line {line}")]
         return _columns([row for _, row in rows], path, id_columns), lambda row: f"line {rows[row][0]}"
     try:
-        table = pq.ParquetFile(path).read()  # `read_table` would take columns from folders called name=value
+        table = read_parquet(path)
     except FileNotFoundError as error:
         raise InputError(f"Cannot read {path}: no such file. Check the path.") from error
     except (OSError, pa.ArrowException) as error:
