@@ -18,12 +18,13 @@ from experiments.commands import VERBS, find_verb
 from experiments.exit_codes import DONE, UsageError, exit_code
 from experiments.verb_table import Verb, run_verb
 
+AUTO = "auto"
 DEMO = Path(__file__).parent / "sweeps/demo.yaml"
 DEMO_FULL = DEMO.with_name("demo_full.yaml")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code: 0 done, 1 not balanced, 2 bad input, 130 interrupted."""
+    """Runs the command line and returns its exit code, see `experiments.exit_codes`."""
     words = list(sys.argv[1:] if argv is None else argv)
     return exit_code(lambda: _main(words))
 
@@ -57,7 +58,26 @@ def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
     if verb.is_sweep and arguments.status:
         verb.load_module().status(config)
         return DONE
-    return run_verb(verb, config, resume=arguments.resume, overwrite=arguments.overwrite)
+    if arguments.resume is True:
+        _check_something_to_resume(name, config)
+    return run_verb(verb, config, resume=bool(arguments.resume), overwrite=arguments.overwrite)
+
+
+def _check_something_to_resume(name: str, config: Any) -> None:
+    """Refuses to go on where nothing is: it would start anew without a word, in a folder of a mistyped name.
+
+    Raises:
+        InputError: there is no output folder, or it is empty.
+    """
+    from negatives.tables import InputError
+
+    folder = Path(config.output_dir)
+    # a file in its place is refused by the verb
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(
+            f"--resume needs a folder that `itm {name}` began, and {folder} is "
+            f"{'empty' if folder.exists() else 'not there'}; start without --resume, or give --resume=auto for both."
+        )
 
 
 def _configure(name: str, verb: Verb, words: Sequence[str], *, full: bool = False) -> Any:
@@ -103,7 +123,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     words = "[--full] [key=value ...]" if name == "demo" else "[CONFIG.yaml] [key=value ...]"
     bare = {"run": "[RUN] ", "runs": "[RUN ...] "}.get(verb.bare or "", "")
-    flags = "[--dry-run] [--resume | --overwrite]" + (" [--status]" if verb.is_sweep else "")
+    flags = "[--dry-run] [--resume[=auto] | --overwrite]" + (" [--status]" if verb.is_sweep else "")
     usage = f"itm {name} {bare}{words} {flags}"
     description = f"{verb.summary[0].upper()}{verb.summary[1:]}."
     # help is an option like others, since its page ends with the keys, which argparse does not know;
@@ -118,6 +138,14 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     )
     folder = parser.add_mutually_exclusive_group()
     folder.add_argument("--resume", action="store_true", help="go on in an output folder that exists")
+    # a name with its value: an option that takes a word would take the next `key=value`
+    folder.add_argument(
+        "--resume=auto",
+        dest="resume",
+        action="store_const",
+        const=AUTO,
+        help="go on where there is something to go on with, else start: one command for a job that is requeued",
+    )
     folder.add_argument("--overwrite", action="store_true", help="replace an output folder that itm wrote")
     if name == "demo":
         parser.add_argument("--full", action="store_true", help="train BLIP-2 and CLIP too (some minutes more)")
@@ -138,7 +166,7 @@ def _overview() -> str:
     width = max(map(len, VERBS))
     return "\n".join(
         [
-            "usage: itm VERB [CONFIG.yaml] [key=value ...] [--dry-run] [--resume | --overwrite]",
+            "usage: itm VERB [CONFIG.yaml] [key=value ...] [--dry-run] [--resume[=auto] | --overwrite]",
             "",
             "Trains, audits and compares image-text matching scorers.",
             "",

@@ -12,8 +12,10 @@ import re
 import sys
 from collections.abc import Callable
 
-DONE, MISSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""MISSED: the work is done, but a certificate did not hold. INTERRUPTED: 128 + SIGINT, as shells have it."""
+DONE, MISSED, BAD_INPUT, PREEMPTED, INTERRUPTED = 0, 1, 2, 75, 130
+"""MISSED: the work is done, but a certificate did not hold. PREEMPTED: the work stopped at a scheduler's signal, and
+the same command with --resume=auto goes on (EX_TEMPFAIL, "try again", in <sysexits.h>). INTERRUPTED: 128 + SIGINT, as
+shells have it."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """A full disk, a user's share of it that is used up, a limit on the size of files."""
 SHORT_FILE = "PytorchStreamWriter|unexpected pos|iostream error"
@@ -21,6 +23,10 @@ SHORT_FILE = "PytorchStreamWriter|unexpected pos|iostream error"
 
 class UsageError(Exception):
     """A command line that cannot be read."""
+
+
+class PreemptedError(Exception):
+    """A scheduler needs the machine: what was done is saved, and the same command goes on later."""
 
 
 def exit_code(work: Callable[[], int]) -> int:
@@ -34,6 +40,9 @@ def exit_code(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("itm: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except PreemptedError as error:
+        print(f"itm: preempted: {error}", file=sys.stderr)
+        return PREEMPTED
     except UsageError as error:
         return _refuse(str(error))
     # the training step raises it where the loss is not finite
@@ -78,7 +87,7 @@ def _write_fault(error: BaseException | None) -> str:
             reason = "a file could not be written to its end"
         if reason:
             place = f"{filename}: " if (filename := getattr(error, "filename", None)) else ""
-            return f"{place}{reason}. Make room, and go on by --resume."
+            return f"{place}{reason}. Make room; the same command with --resume=auto goes on."
         error = error.__cause__ or error.__context__
     return ""
 

@@ -6,6 +6,8 @@ from .checkpoint import frozen_fingerprint as frozen_fingerprint
 from .checkpoint import full_state_dict as full_state_dict
 from .checkpoint import partial_path as partial_path
 from .checkpoint import write_weights as write_weights
+from .preemption import Preemption as Preemption
+from .preemption import StoppedError as StoppedError
 from .resume import LastCheckpoint as LastCheckpoint
 from .resume import WholeFiles as WholeFiles
 from .resume import check_resumable as check_resumable

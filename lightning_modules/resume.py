@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_modules.checkpoint import misfit, replaced
+from lightning_modules.preemption import Preemption, StoppedError
 
 if TYPE_CHECKING:
     from lightning_modules.base import AlignmentModule
@@ -23,6 +25,8 @@ LOSS_STATE = "loss_state"
 """Where a checkpoint keeps what `Loss.remembered` gave."""
 FORMER_LOSS_STATE = "ce_clip.rank_thresholds.of."
 """Before there was `LOSS_STATE`, CE-CLIP's thresholds stood among the weights, under names that began so."""
+NOTHING, SAVE, STOP = range(3)
+"""What a rank wants after a step; the largest wish of all ranks is done."""
 PARTS = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": list, "loops": dict}
 
 
@@ -53,22 +57,56 @@ class LastCheckpoint(Checkpoint):
         path: of the file.
         every: optimiser steps between checkpoints; one at the end of each epoch where None.
         made_by: says whose checkpoints these are, for `check_resumable`.
+        minutes: time between checkpoints, beside those of `every`; not counted where None.
+        preemption: asks for a checkpoint and an end after the optimiser step under way.
+
+    Raises:
+        StoppedError: in a hook, after the checkpoint that `preemption` asked for.
     """
 
-    def __init__(self, path: Path, every: int | None = None, made_by: str = ""):
+    def __init__(
+        self,
+        path: Path,
+        every: int | None = None,
+        made_by: str = "",
+        *,
+        minutes: float | None = None,
+        preemption: Preemption | None = None,
+    ):
         self.path, self.every, self.made_by = path, every, made_by
-        self._due = False
+        self.minutes, self.preemption = minutes, preemption or Preemption()
+        self._due = self._stops = False
         self._begun: int | None = None
+        self._last_save = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock, and takes the signals from Lightning."""
+        self.preemption.listen()
+        self._last_save = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Decides whether a checkpoint is due after this batch."""
+        """Decides whether a checkpoint is due after this batch, and whether the training stops there."""
         last = batch_idx + 1 == trainer.num_training_batches
         # Lightning steps at the end of an epoch too, whatever it has accumulated by then
-        stepped = last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not last and (batch_idx + 1) % trainer.accumulate_grad_batches != 0:
+            return
+        ended = trainer.global_step >= trainer.estimated_stepping_batches
         due = last if self.every is None else trainer.global_step % self.every == 0
-        self._due = stepped and (due or trainer.global_step >= trainer.estimated_stepping_batches)
+        wish = self._agreed_wish(trainer)
+        self._due = due or ended or wish >= SAVE
+        # a training at its end has nothing to stop
+        self._stops = wish == STOP and not ended
+
+    def _agreed_wish(self, trainer: L.Trainer) -> int:
+        """What any rank wants: a scheduler may signal one of them, and clocks differ, but all have to save together."""
+        is_time = self.minutes is not None and time.monotonic() - self._last_save >= 60 * self.minutes
+        wish = STOP if self.preemption.asked else SAVE if is_time else NOTHING
+        if trainer.world_size == 1:
+            return wish
+        wishes = torch.tensor(wish, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(wishes, reduce_op="max"))
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -84,7 +122,9 @@ class LastCheckpoint(Checkpoint):
         if self._due:
             self._due, self._begun = False, begun
             trainer.save_checkpoint(self.path)
-            self._begun = None
+            self._begun, self._last_save = None, time.monotonic()
+            if self._stops:
+                raise StoppedError(trainer.global_step)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Says whose this is, and puts the loops' progress into words that Lightning resumes exactly."""

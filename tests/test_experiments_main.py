@@ -127,7 +127,7 @@ def test_dry_run_prints_the_resolved_configuration_and_runs_nothing(
 def test_a_bare_word_is_the_run_to_evaluate(fake: Fake, tmp_path: Path) -> None:
     run = tmp_path / "a run: 1"
     run.mkdir()
-    assert main(["evaluate", str(run), "--resume"]) == 0
+    assert main(["evaluate", str(run), "--resume=auto"]) == 0
     assert fake.calls[0][1].output_dir == f"{run}/evaluation"
 
 

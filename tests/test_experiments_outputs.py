@@ -119,7 +119,7 @@ def test_a_full_disk_is_one_line_and_what_was_begun_goes_on(
             assert main(words) == 2
         told = {"train": "could not be written to its end", "sweep": "prepare/scenes"}
         assert told.get(verb, "File too large") in one_line(capsys)
-        assert main([*words, "--resume"]) == 0
+        assert main([*words, "--resume=auto"]) == 0
         assert results(out) == expected
         assert [path.name for path in tmp_path.rglob(".*")] == []
         capsys.readouterr()

@@ -25,9 +25,11 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from experiments.__main__ import main
-from experiments.config.schemas import LoggingConfig
+from experiments.config.schemas import ExperimentConfig, LoggingConfig
 from experiments.report.read_runs import read_curves
 from experiments.runs.metric_log import MetricLog
+from experiments.verbs import train
+from lightning_modules import resume
 from lightning_modules.base import AlignmentModule
 from lightning_modules.checkpoint import partial_path
 from lightning_modules.resume import WholeFiles
@@ -100,6 +102,107 @@ def test_a_run_that_was_interrupted_twice_equals_the_unbroken_one(
                 main(train_words(tables, tmp_path / "parts", *words, *flags))
     assert main(train_words(tables, tmp_path / "parts", *words, "--resume")) == 0
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def signal_at_batch(number: int, asked: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the system signal this process in the batch of this number, counted from now."""
+    step, left = AlignmentModule.training_step, [number]
+
+    def training_step(self: AlignmentModule, *arguments: Any) -> torch.Tensor:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), asked)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(AlignmentModule, "training_step", training_step)
+
+
+# batch 5 of 6 is the first of the third step's two, batch 6 ends an epoch
+@pytest.mark.parametrize(("asked", "batch", "done"), [(signal.SIGTERM, 5, 3), (signal.SIGUSR1, 6, 3)])
+def test_a_preempted_training_saves_its_step_and_goes_on_by_the_same_command(
+    asked: signal.Signals,
+    batch: int,
+    done: int,
+    tables: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [*DROPOUT, *validation(tables), "data.batch_size=2", "trainer.accumulate=2", "trainer.max_steps=5"]
+    words += ["trainer.validate_every=2", "trainer.log_every=1", "--resume=auto"]
+    assert main(train_words(tables, tmp_path / "whole", *words)) == 0
+    command, handlers = train_words(tables, tmp_path / "parts", *words), signal.getsignal(asked)
+    with monkeypatch.context() as patch:
+        signal_at_batch(batch, asked, patch)
+        assert main(command) == 75
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith(f"itm: preempted: {asked.name}; step {done} is saved in {tmp_path / 'parts'}.")
+    assert torch.load(tmp_path / "parts/checkpoints/last.ckpt", weights_only=True)["global_step"] == done
+    assert signal.getsignal(asked) == handlers, "a signal does again what it did"
+    assert main(command) == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert not list((tmp_path / "parts").rglob("hpc_ckpt*"))
+
+
+def test_a_training_that_is_at_its_end_is_not_preempted(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal_at_batch(2, signal.SIGTERM, monkeypatch)
+    assert main(train_words(tables, tmp_path / "run", "trainer.max_steps=2")) == 0
+    assert (tmp_path / "run/weights.safetensors").is_file()
+
+
+def test_a_signal_before_the_first_step_leaves_nothing(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = train.build_parts
+
+    def build_parts(config: ExperimentConfig) -> Any:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return build(config)
+
+    monkeypatch.setattr(train, "build_parts", build_parts)
+    assert main(train_words(tables, tmp_path / "run")) == 75
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_steps_move_no_weight(tables: Path, tmp_path: Path) -> None:
+    """0 is not "not limited": nothing trains, and the folder is a run like any other."""
+    assert main(train_words(tables, tmp_path / "none", "trainer.max_steps=0")) == 0
+    assert main(train_words(tables, tmp_path / "one", "trainer.max_steps=1", "optim.lr=1e-30")) == 0
+    none, one = (load_file(tmp_path / name / "weights.safetensors") for name in ("none", "one"))
+    # a step of 1e-30 moves zeros alone
+    assert all(torch.allclose(none[name], one[name], rtol=0, atol=1e-20) for name in one)
+
+
+def test_checkpoints_come_by_time_too(tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, saved, save = [0.0], [], WholeFiles.save_checkpoint
+
+    def save_checkpoint(self: WholeFiles, checkpoint: dict[str, Any], path: Path, storage_options: Any = None) -> None:
+        saved.append(checkpoint["global_step"])
+        save(self, checkpoint, path, storage_options)
+
+    def training_step(self: AlignmentModule, *arguments: Any) -> torch.Tensor:
+        clock[0] += 25.0
+        return step(self, *arguments)
+
+    step = AlignmentModule.training_step
+    monkeypatch.setattr(AlignmentModule, "training_step", training_step)
+    monkeypatch.setattr(WholeFiles, "save_checkpoint", save_checkpoint)
+    monkeypatch.setattr(resume.time, "monotonic", lambda: clock[0])
+    words = ["trainer.max_steps=8", "trainer.checkpoint_every=100", "trainer.checkpoint_minutes=1"]
+    assert main(train_words(tables, tmp_path / "run", *words)) == 0
+    assert saved == [3, 6, 8], "after 75 s each, and at the end"
+
+
+def test_resuming_what_is_not_there_is_one_line(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped folder would start anew without a word."""
+    assert main(train_words(tables, tmp_path / "typo", "--resume")) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"--resume needs a folder that `itm train` began, and {tmp_path / 'typo'} is not there" in line
+    assert not (tmp_path / "typo").exists()
 
 
 def test_a_published_checkpoint_is_in_no_checkpoint_of_the_run(

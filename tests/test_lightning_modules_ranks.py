@@ -16,7 +16,7 @@ from datamodules.image_text import ImageTextDataModule
 from datamodules.mixing_settings import Mixing
 from datamodules.scenes.splits import write_scenes
 from experiments.config.trainer_schemas import TrainerConfig
-from experiments.verbs.train import build_strategy
+from experiments.runs.trainer import build_strategy
 from lightning_modules.base import AlignmentModule
 from lightning_modules.checkpoint import full_state_dict, load_weights, write_weights
 from negatives.tables.captions import read_captions, read_negatives, text_table, write_table

@@ -87,19 +87,18 @@ def load_saved(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     return _load(schema, layers, overrides, False)
 
 
-def saved_as_today(schema: type[Any], path: Path) -> dict[str, Any]:
+def saved_as_today(schema: type[Any], path: Path) -> Any:
     """What a saved `config.yaml` says, with the defaults of keys that it did not have yet; to be compared.
 
     Raises:
         Exception: whatever a damaged file makes the parser stumble over.
     """
+    saved: Any = OmegaConf.to_container(OmegaConf.load(path))
     try:
-        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(to_yaml(load_saved(schema, path)))))
-    except ConfigError:
-        # today's rules refuse a value of it: compared as it is
-        tree = read_yaml(path)
-        drop_former_keys(tree)
-        return tree
+        return OmegaConf.to_container(OmegaConf.create(to_yaml(load_saved(schema, path))))
+    except Exception:  # today's rules refuse it: compared as it is
+        drop_former_keys(saved)
+        return saved
 
 
 def load_mapping(schema: type[T], mapping: Mapping[str, Any], origin: str, *, made_in: Path | None = None) -> T:

@@ -54,13 +54,16 @@ class TrainerConfig:
     max_epochs: int = field(default=1, metadata={"min": 1})
     """Passes over the kept positives."""
     max_steps: int = field(default=-1, metadata={"min": -1})
-    """Optimiser steps; overrules `max_epochs` where set, repeating the data as often as needed. -1: not limited."""
+    """Optimiser steps; overrules `max_epochs` where set, repeating the data as often as needed. 0: none, so
+    that no weight moves. -1: not limited."""
     accumulate: int = field(default=1, metadata={"min": 1})
     """Batches whose gradients make one optimiser step."""
     validate_every: int | None = field(default=None, metadata={"min": 1})
     """Optimiser steps, of `accumulate` batches each, between validations; once per epoch where not given."""
     checkpoint_every: int | None = field(default=None, metadata={"min": 1})
     """Optimiser steps between resumable checkpoints; once per epoch where not given."""
+    checkpoint_minutes: float | None = field(default=None, metadata={"above": 0.0})
+    """Minutes between further resumable checkpoints: what a crash costs at most."""
     log_every: int = field(default=10, metadata={"min": 1})
     """Optimiser steps between logged losses."""
 

@@ -277,7 +277,7 @@ def _work(verb: str, config_file: Path) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # Lightning's DDP starts its other ranks from sys.argv: they come in by the command line.
-    sys.argv = [sys.argv[0], verb, str(config_file), "--resume"]
+    sys.argv = [sys.argv[0], verb, str(config_file), "--resume=auto"]
     sys.exit(exit_code(lambda: run_verb(TASKS[verb], load_config(TASKS[verb].load_schema(), config_file), resume=True)))
 
 

@@ -7,23 +7,26 @@ and at the end `processor/` and `weights.safetensors`.
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.build import build_datamodule, build_module
 from experiments.config.schemas import ExperimentConfig
-from experiments.config.trainer_schemas import TrainerConfig
+from experiments.exit_codes import PreemptedError
 from experiments.runs.devices import resolve_device
 from experiments.runs.made_by import former_made_by, made_by, note_former
-from experiments.runs.outputs import METRICS_FILE, OutputFolder
-from experiments.runs.progress import is_terminal, say
+from experiments.runs.outputs import OutputFolder
+from experiments.runs.progress import say
 from experiments.runs.ranks import check_launched, end_ranks, is_main_process
-from experiments.runs.tracking import wandb_logger
+from experiments.runs.trainer import (
+    LAST_FILE,
+    finish_logging,
+    last_wandb_run,
+    make_trainer,
+    mark_preempted,
+    quiet_lightning,
+)
 from lightning_modules.scoring import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
 from negatives.tables import InputError, write_json
 
@@ -31,9 +34,8 @@ if TYPE_CHECKING:
     import lightning as L
 
     from datamodules import ImageTextDataModule
+    from lightning_modules import Preemption
     from lightning_modules.backbones import Backbone
-
-LAST_FILE = "last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -56,20 +58,43 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
 
     Raises:
         InputError: an existing folder, missing hardware, unusable tables, or a model that cannot be loaded.
+        PreemptedError: a scheduler asked for an end by SIGTERM or SIGUSR1, and a checkpoint is saved.
     """
-    folder = Path(config.output_dir)
+    from lightning_modules import Preemption
+
     output = check_folder(config, resume=resume, overwrite=overwrite)
-    if resume and (folder / WEIGHTS_FILE).is_file():
+    if resume and (Path(config.output_dir) / WEIGHTS_FILE).is_file():
         return
     resolve_device(config.trainer.accelerator)
     check_launched(config.trainer)
+    with Preemption() as preemption:
+        train(config, output, preemption, resume=resume)
+
+
+def train(config: ExperimentConfig, output: OutputFolder | None, preemption: Preemption, *, resume: bool) -> None:
+    """The training itself, in a folder that was checked; see `run`."""
+    from lightning_modules import StoppedError
+
+    folder = Path(config.output_dir)
     module, datamodule = build_parts(config)
     start = find_start(config, module, resume=resume, main=output is not None)
-    trainer = make_trainer(config, last_wandb_run(folder) if start.last is not None else None)
+    trainer = make_trainer(config, last_wandb_run(folder) if start.last is not None else None, preemption)
+    if preemption.asked:  # loading a large model may take longer than the notice that a scheduler gives
+        raise PreemptedError(f"{preemption.asked.name} came before the first step; nothing was written.")
     # An existing run is untouched up to here, whatever is refused above.
     if output is not None:
         prepare_folder(config, output, module, start)
-    fit(trainer, module, datamodule, start.last)
+    try:
+        fit(trainer, module, datamodule, start.last)
+    except StoppedError as stopped:
+        end_ranks()
+        # one exit code for all: Lightning's launcher would take that of another rank for a crash
+        if trainer.is_global_zero:
+            asked = preemption.asked.name if preemption.asked else "a signal to another rank"
+            raise PreemptedError(
+                f"{asked}; step {stopped.step} is saved in {folder}. The same command goes on with --resume=auto."
+            ) from None
+        return
     save_run(module, folder, write=trainer.is_global_zero)
     end_ranks()
     if trainer.is_global_zero:
@@ -101,7 +126,7 @@ def build_parts(config: ExperimentConfig) -> tuple[Backbone, ImageTextDataModule
     """
     import lightning as L
 
-    _quiet()
+    quiet_lightning()
     L.seed_everything(config.seed, workers=True, verbose=False)
     datamodule = build_datamodule(config.data, config.seed)
     datamodule.setup()
@@ -139,20 +164,6 @@ def find_start(config: ExperimentConfig, module: Backbone, *, resume: bool, main
     elif resume and main and folder.exists():
         say(f"{folder} has no checkpoint yet; it starts from step 0.")
     return Start(last if goes_on else None, frozen, former)
-
-
-def make_trainer(config: ExperimentConfig, wandb_run: str | None) -> L.Trainer:
-    """Lightning's Trainer, as `build_trainer` builds it.
-
-    Raises:
-        InputError: Lightning finds that the settings do not go with this machine, or with each other.
-    """
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
-    try:
-        return build_trainer(config, Path(config.output_dir), wandb_run)
-    except MisconfigurationException as error:
-        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: Backbone, start: Start) -> None:
@@ -207,37 +218,20 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
 
     Raises:
         KeyboardInterrupt: on Ctrl-C.
+        StoppedError: after the checkpoint that a scheduler's signal asked for.
     """
+    from lightning_modules import StoppedError
+
     try:
         # weights_only: a pickled object in a checkpoint could run code
         trainer.fit(module, datamodule, ckpt_path=last, weights_only=True)
+    except StoppedError:
+        mark_preempted(trainer.loggers)
+        raise
     except SystemExit:
         raise KeyboardInterrupt from None  # how Lightning ends on Ctrl-C
     finally:
         finish_logging(trainer.loggers)
-
-
-def finish_logging(loggers: Iterable[Any]) -> None:
-    """Closes W&B's run, so that the next one in this process is a run of its own."""
-    from lightning.pytorch.loggers import WandbLogger
-
-    for logger in loggers:
-        # `logger.experiment` would start a run where none is open
-        if isinstance(logger, WandbLogger) and logger._experiment is not None:
-            logger.experiment.finish()
-
-
-def _quiet() -> None:
-    """Silences Lightning's advertisements and warnings about itself; errors still show."""
-    for library in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    # the accuracy is computed over all ranks already
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*accumulate the metric across devices.*")
-    # Lightning looks for a state of the loader; ours asks Lightning how far it has come
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
 
 
 def save_run(module: Any, folder: Path, *, write: bool) -> None:
@@ -254,82 +248,3 @@ def save_run(module: Any, folder: Path, *, write: bool) -> None:
     if write:
         module.processor.save_pretrained(folder / PROCESSOR_FOLDER)
         write_weights(tensors, folder / WEIGHTS_FILE, backbone=module.backbone)
-
-
-def build_strategy(settings: TrainerConfig) -> Any:
-    """Lightning's name or object for `trainer.strategy`; auto is ddp where there is more than one device."""
-    world_size = settings.devices * settings.num_nodes
-    if settings.strategy != "fsdp":
-        return "ddp" if settings.strategy == "auto" and world_size > 1 else settings.strategy
-    from lightning.pytorch.strategies import ModelParallelStrategy
-
-    # One file that any number of ranks can resume from and that is replaced as a whole.
-    # The others wait for rank 0 to write it, which takes a while where it holds 100 GB.
-    # FSDP2; Lightning's FSDPStrategy is FSDP1
-    return ModelParallelStrategy(
-        data_parallel_size=world_size,
-        tensor_parallel_size=1,
-        save_distributed_checkpoint=False,
-        timeout=timedelta(hours=2),
-    )
-
-
-def last_wandb_run(folder: Path) -> str | None:
-    """The id of the W&B run that a run's folder records already, for a resumed run to go on in."""
-    # names begin with the time of their start, behind "offline-" where W&B was offline
-    recorded = sorted((folder / "wandb").glob("*run-*_*-*"), key=lambda path: path.name.removeprefix("offline-"))
-    return recorded[-1].name.rsplit("-", 1)[-1] if recorded else None
-
-
-def build_trainer(config: ExperimentConfig, folder: Path, wandb_run: str | None = None) -> L.Trainer:
-    """Lightning's Trainer, with JSONL and W&B logs, resumable checkpoints and progress.
-
-    Args:
-        config: the experiment.
-        folder: of the run.
-        wandb_run: id of the W&B run to go on in; a new one where None.
-    """
-    import lightning as L
-
-    from experiments.runs.metric_log import MetricLog
-    from experiments.runs.plain_progress import PlainProgress
-    from lightning_modules import LastCheckpoint, WholeFiles
-
-    settings = config.trainer
-    wandb = wandb_logger(
-        config.logging, folder=folder, name=config.name, job_type="train", settings=config, run_id=wandb_run
-    )
-    callbacks: list[L.Callback] = [
-        LastCheckpoint(folder / "checkpoints" / LAST_FILE, settings.checkpoint_every, made_by(config))
-    ]
-    if not is_terminal():
-        callbacks.append(PlainProgress())
-    validate = settings.validate_every
-    return L.Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=build_strategy(settings),
-        precision=settings.precision,  # type: ignore[arg-type]
-        # of two bounds Lightning takes the one that comes first; max_steps overrules max_epochs
-        max_epochs=-1 if settings.max_steps > 0 else settings.max_epochs,
-        max_steps=settings.max_steps if settings.max_steps > 0 else -1,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=config.optim.gradient_clip or None,
-        # None: the interval counts on across epochs. It counts batches, the setting optimiser steps.
-        check_val_every_n_epoch=None if validate else 1,
-        val_check_interval=validate * settings.accumulate if validate else 1.0,
-        num_sanity_val_steps=0,
-        limit_val_batches=1.0 if config.data.validation else 0,
-        log_every_n_steps=settings.log_every,
-        logger=[MetricLog(folder / "logs" / METRICS_FILE), *([wandb] if wandb else [])],
-        callbacks=callbacks,
-        plugins=[WholeFiles()],
-        # the data module shares out its batches itself; a sampler would share them out once more
-        use_distributed_sampler=False,
-        # sharded parameters that were gathered in inference mode cannot be trained afterwards
-        inference_mode=False,
-        enable_progress_bar=is_terminal(),
-        enable_model_summary=is_terminal(),
-        default_root_dir=folder,
-    )

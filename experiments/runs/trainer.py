@@ -1,0 +1,171 @@
+"""Lightning's Trainer as the `trainer`, `optim` and `logging` sections describe it: strategy, logs, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.config.schemas import ExperimentConfig
+from experiments.config.trainer_schemas import TrainerConfig
+from experiments.runs.made_by import made_by
+from experiments.runs.outputs import METRICS_FILE
+from experiments.runs.progress import is_terminal
+from experiments.runs.tracking import wandb_logger
+from negatives.tables import InputError
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from lightning_modules import Preemption
+
+LAST_FILE = "last.ckpt"
+
+
+def make_trainer(config: ExperimentConfig, wandb_run: str | None, preemption: Preemption) -> L.Trainer:
+    """Lightning's Trainer, as `build_trainer` builds it.
+
+    Raises:
+        InputError: Lightning finds that the settings do not go with this machine, or with each other.
+    """
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    try:
+        return build_trainer(config, Path(config.output_dir), wandb_run, preemption)
+    except MisconfigurationException as error:
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def build_strategy(settings: TrainerConfig) -> Any:
+    """Lightning's name or object for `trainer.strategy`; auto is ddp where there is more than one device."""
+    world_size = settings.devices * settings.num_nodes
+    if settings.strategy != "fsdp":
+        return "ddp" if settings.strategy == "auto" and world_size > 1 else settings.strategy
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    # One file that any number of ranks can resume from and that is replaced as a whole.
+    # The others wait for rank 0 to write it, which takes a while where it holds 100 GB.
+    # FSDP2; Lightning's FSDPStrategy is FSDP1
+    return ModelParallelStrategy(
+        data_parallel_size=world_size,
+        tensor_parallel_size=1,
+        save_distributed_checkpoint=False,
+        timeout=timedelta(hours=2),
+    )
+
+
+def last_wandb_run(folder: Path) -> str | None:
+    """The id of the W&B run that a run's folder records already, for a resumed run to go on in."""
+    # names begin with the time of their start, behind "offline-" where W&B was offline
+    recorded = sorted((folder / "wandb").glob("*run-*_*-*"), key=lambda path: path.name.removeprefix("offline-"))
+    return recorded[-1].name.rsplit("-", 1)[-1] if recorded else None
+
+
+def build_trainer(
+    config: ExperimentConfig, folder: Path, wandb_run: str | None = None, preemption: Preemption | None = None
+) -> L.Trainer:
+    """Lightning's Trainer, with JSONL and W&B logs, resumable checkpoints and progress.
+
+    Args:
+        config: the experiment.
+        folder: of the run.
+        wandb_run: id of the W&B run to go on in; a new one where None.
+        preemption: asks for a checkpoint and an end.
+    """
+    import lightning as L
+
+    from experiments.runs.metric_log import MetricLog
+    from experiments.runs.plain_progress import PlainProgress
+    from lightning_modules import LastCheckpoint, WholeFiles
+
+    settings = config.trainer
+    wandb = wandb_logger(
+        config.logging, folder=folder, name=config.name, job_type="train", settings=config, run_id=wandb_run
+    )
+    last = LastCheckpoint(
+        folder / "checkpoints" / LAST_FILE,
+        settings.checkpoint_every,
+        made_by(config),
+        minutes=settings.checkpoint_minutes,
+        preemption=preemption,
+    )
+    validate = settings.validate_every
+    return L.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=build_strategy(settings),
+        precision=settings.precision,  # type: ignore[arg-type]
+        # of two bounds Lightning takes the one that comes first; max_steps overrules max_epochs
+        max_epochs=settings.max_epochs if settings.max_steps < 0 else -1,
+        max_steps=settings.max_steps,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=config.optim.gradient_clip or None,
+        # None: the interval counts on across epochs. It counts batches, the setting optimiser steps.
+        check_val_every_n_epoch=None if validate else 1,
+        val_check_interval=validate * settings.accumulate if validate else 1.0,
+        num_sanity_val_steps=0,
+        limit_val_batches=1.0 if config.data.validation else 0,
+        log_every_n_steps=settings.log_every,
+        logger=[MetricLog(folder / "logs" / METRICS_FILE), *([wandb] if wandb else [])],
+        # a bar would fill a job's log with one line for each redraw
+        callbacks=[last] if is_terminal() else [last, PlainProgress()],
+        plugins=[WholeFiles(), *_slurm_without_requeue()],
+        # the data module shares out its batches itself; a sampler would share them out once more
+        use_distributed_sampler=False,
+        # sharded parameters that were gathered in inference mode cannot be trained afterwards
+        inference_mode=False,
+        enable_progress_bar=is_terminal(),
+        enable_model_summary=is_terminal(),
+        default_root_dir=folder,
+    )
+
+
+def _slurm_without_requeue() -> list[Any]:
+    """SLURM's environment, where Lightning would find it, without the checkpoints that Lightning requeues from.
+
+    It would write `hpc_ckpt_1.ckpt` from inside a signal handler, in the middle of a step, and requeue the job itself.
+    """
+    from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+
+    # in the order in which Lightning asks: torchrun may have been started by srun
+    found = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if found else []
+
+
+def finish_logging(loggers: Iterable[Any]) -> None:
+    """Closes W&B's run, so that the next one in this process is a run of its own."""
+    for run in _wandb_runs(loggers):
+        run.finish()
+
+
+def mark_preempted(loggers: Iterable[Any]) -> None:
+    """Tells W&B that the run was preempted and did not fail."""
+    for run in _wandb_runs(loggers):
+        run.mark_preempting()
+
+
+def _wandb_runs(loggers: Iterable[Any]) -> list[Any]:
+    """W&B's runs that are open in this process."""
+    from lightning.pytorch.loggers import WandbLogger
+
+    # `logger.experiment` would start a run where none is open
+    return [
+        logger.experiment for logger in loggers if isinstance(logger, WandbLogger) and logger._experiment is not None
+    ]
+
+
+def quiet_lightning() -> None:
+    """Silences Lightning's advertisements and warnings about itself; errors still show."""
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # the accuracy is computed over all ranks already
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*accumulate the metric across devices.*")
+    # Lightning looks for a state of the loader; ours asks Lightning how far it has come
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
