@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datamodules.sources import ImageRows
 
 SCORES_FILE, SCORER_FILE, PARTS = "scores.parquet", "scorer.json", "parts"
-COLUMNS = ["image_id", "text_id", "logit", "score"]
+SCHEMA = pa.schema({"image_id": pa.string(), "text_id": pa.string(), "logit": pa.float64(), "score": pa.float64()})
 
 
 def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -131,7 +131,7 @@ def _score_shards(config: ScoreConfig, module: Any, rows: ImageRows, parts: Path
             shard: Any = Subset(rows, range(start, stop))  # type: ignore[arg-type]
             label = f"images {start} to {stop} of {len(rows)}"
             scored = score_rows(module, shard, batch_size=config.batch_size, device=device, label=label)
-            table = pa.Table.from_pylist([asdict(item) for item in scored])
+            table = pa.Table.from_pylist([asdict(item) for item in scored], SCHEMA)
             write_table(table, path)
         tables.append(table)
     return tables
@@ -143,7 +143,7 @@ def _read_part(path: Path, text_ids: list[str]) -> pa.Table | None:
         return None
     try:
         table = read_parquet(path)
-        if table.column_names == COLUMNS and strings(table, "text_id") == text_ids:
+        if table.schema.equals(SCHEMA) and strings(table, "text_id") == text_ids:
             return table
     except (OSError, pa.ArrowException):
         pass
