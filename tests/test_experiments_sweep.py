@@ -13,7 +13,7 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.config.load import ConfigError
-from experiments.runs.manifest import FINISHED, Manifest, Task, read_states, sweep_lock
+from experiments.runs.manifest import FINISHED, Manifest, Task, read_states
 from experiments.verb_table import TASKS
 from experiments.verbs import sweep
 from negatives.tables.captions import InputError
@@ -108,11 +108,6 @@ def test_a_broken_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"tasks": [{')
     with pytest.raises(InputError, match="no sweep manifest"):
         read_states(tmp_path / "manifest.json")
-
-
-def test_two_sweeps_do_not_share_a_folder(tmp_path: Path) -> None:
-    with sweep_lock(tmp_path), pytest.raises(InputError, match="in use"), sweep_lock(tmp_path):
-        pass
 
 
 def start_demo(output: Path, *words: str) -> BaseProcess:

@@ -117,7 +117,8 @@ def _has_run_alike(task: Task, folder: Path) -> bool:
 
 def _check_undamaged(task: Task, folder: Path) -> None:
     # its folder may have been removed since, to make room
-    own = OmegaConf.create(task.config).get("output_dir")
+    settings: Any = OmegaConf.create(task.config)
+    own = settings.get("output_dir")
     if own and Path(own).is_dir() and (fault := find_damage(Path(own), finished=True)):
         again = f"itm {task.verb} {task.file_in(folder)} --overwrite"
         raise InputError(f"{task.name}: {fault}. Put it back from a copy, or make it again by `{again}`.")
