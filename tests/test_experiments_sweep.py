@@ -129,13 +129,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo at tiny size, killed twice on its way: in the middle of a training and between tasks."""
     output = tmp_path_factory.mktemp("demo") / "demo"
     for started in ("train/unfiltered", "evaluate/random_subset"):
-        process = start_demo(output, "--resume")
+        process = start_demo(output, "--resume=auto")
         wait_for(started, output, process)
         process.kill()
         process.join()
     times = {path: path.stat().st_mtime_ns for path in output.glob("runs/*/weights.safetensors")}
     assert times
-    process = start_demo(output, "--resume")
+    process = start_demo(output, "--resume=auto")
     process.join(400)
     assert process.exitcode == 0, output.with_suffix(".log").read_text()
     assert all(path.stat().st_mtime_ns == before for path, before in times.items()), "finished runs ran again"
