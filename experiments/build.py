@@ -12,7 +12,7 @@ from experiments.config.generate_schemas import GenerateConfig
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import OptimConfig
 from experiments.runs.progress import is_terminal
-from lightning_modules import field_types
+from lightning_modules import LAST, field_types
 from lightning_modules.backbones import ModelSettings
 from negatives.tables import InputError
 
@@ -125,12 +125,13 @@ def _optim_arguments(config: OptimConfig) -> dict[str, Any]:
     return {**arguments, "betas": tuple(arguments["betas"])}
 
 
-def load_run(folder: Path, *, score: str | None = None) -> tuple[Backbone, ExperimentConfig]:
+def load_run(folder: Path, *, score: str | None = None, checkpoint: str = LAST) -> tuple[Backbone, ExperimentConfig]:
     """The trained scorer of a run's folder, in eval mode, and the run's configuration.
 
     Args:
         folder: of the run.
         score: overrules `model.score` of the run: which of the scorer's named scores is the match logit.
+        checkpoint: which of its weights: `last`, the `best` that it kept, or those of a step.
 
     Raises:
         InputError: the folder is no finished run, or its weights do not fit its configuration.
@@ -148,4 +149,5 @@ def load_run(folder: Path, *, score: str | None = None) -> tuple[Backbone, Exper
     _quiet_transformers()
     # in the precision of the training: another would give other scores
     dtype = weights_dtype(config.trainer.precision)
-    return load_trained(folder, config.model, dtype=dtype, optim=_optim_arguments(config.optim)), config
+    optim = _optim_arguments(config.optim)
+    return load_trained(folder, config.model, dtype=dtype, optim=optim, checkpoint=checkpoint), config

@@ -5,12 +5,17 @@ Importing this imports neither torch nor PEFT: a configuration is read before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+Parts = Mapping[str, Sequence[str]]
+"""Name of a part -> names of the modules that make it up; the first one is the default target."""
 
 
 @dataclass
@@ -27,9 +32,14 @@ class LoraSettings:
     """Parts of the backbone whose linear layers get adapters (language_model, vision, projector; blip2: qformer; clip:
     towers), or names of modules. Empty: the part that the backbone's authors train."""
 
-
-Parts = Mapping[str, Sequence[str]]
-"""Name of a part -> names of the modules that make it up; the first one is the default target."""
+    def misspelt(self, parts: Parts, place: str) -> Iterator[str]:
+        """A target that is nearly a part; what is no module's name either is refused by `add_lora`, with the model."""
+        for target in self.targets:
+            # nearer than in other errors: a module's name (projection) must not be taken for a part's (projector)
+            near = difflib.get_close_matches(target.lower(), parts, n=1, cutoff=0.85)
+            if near and target not in parts:
+                rule = f"must be parts ({', '.join(parts)}) or names of modules"
+                yield f"`{place}adapter.targets` {rule}, got {target!r}. Did you mean {near[0]}?"
 
 
 def add_lora(model: nn.Module, settings: LoraSettings, parts: Parts) -> list[str]:

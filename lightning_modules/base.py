@@ -89,6 +89,7 @@ class AlignmentModule(L.LightningModule):
         self.validation_accuracy = PairedAccuracy()
         self.captions_cut = 0
         self._terms_in_step = 0.0
+        self._rates: list[str] = []
 
     def collator(self) -> Collator:
         """A picklable function from rows to a batch with this backbone's `inputs`; runs in loader workers."""
@@ -164,8 +165,9 @@ class AlignmentModule(L.LightningModule):
         self._terms_in_step += terms
         means = self._means_over_ranks({"loss/value": loss, **report}, terms)
         metrics = {f"train/{name}": value for name, value in means.items()}
-        # groups are sorted, so the last one is that of the projector where it trains (see `parameter_groups`)
-        metrics["train/optim/lr"] = self.trainer.optimizers[0].param_groups[-1]["lr"]
+        groups = self.trainer.optimizers[0].param_groups
+        # groups of one name have one rate
+        metrics |= {f"train/optim/{name}": group["lr"] for name, group in zip(self._rates, groups, strict=False)}
         self.log_dict(metrics, batch_size=max(1, terms), prog_bar=False)
         self.log("loss", means["loss/value"], prog_bar=True, logger=False, batch_size=max(1, terms))
         # Lightning divides by the number of accumulated batches, which weights them alike; terms are the weights here
@@ -261,6 +263,8 @@ class AlignmentModule(L.LightningModule):
             projector_lr=self.projector_lr,
             projector=self.parts.get("projector", ()),
         )
+        # kept here and not in the groups: those of an older checkpoint, which have no names, replace them
+        self._rates = [str(group.pop("rate")) for group in groups]
         optimizer, schedule = adamw_warmup_cosine(
             groups,
             betas=self.betas,

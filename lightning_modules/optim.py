@@ -23,6 +23,8 @@ def parameter_groups(
 ) -> list[dict[str, object]]:
     """Groups of trainable parameters: projector or not, decayed (two or more axes) or not.
 
+    A group's "rate" names the setting that its rate is: `lr`, or `projector_lr` where the projector has its own.
+
     Args:
         named_parameters: of the module; those that do not train are left out.
         lr, weight_decay: of all groups, but 1-D parameters do not decay.
@@ -41,10 +43,13 @@ def parameter_groups(
             groups.setdefault((is_projector, parameter.ndim > 1), []).append(parameter)
     if not groups:
         raise ValueError("No parameter is trainable: nothing to optimise; check model.tune and model.adapter.targets.")
+    # by whether a group is the projector's
+    rates = {False: ("lr", lr), True: ("lr", lr) if projector_lr is None else ("projector_lr", projector_lr)}
     return [
         {
             "params": parameters,
-            "lr": projector_lr if is_projector and projector_lr is not None else lr,
+            "rate": rates[is_projector][0],
+            "lr": rates[is_projector][1],
             "weight_decay": weight_decay if is_matrix else 0.0,
         }
         # sorted, since a checkpoint's optimiser state goes by the place of a group, not by its name

@@ -215,6 +215,17 @@ def test_what_yaml_reads_as_another_type_becomes_the_declared_one(tmp_path: Path
     words = [*DATA, "data.harmonise=0", "model.adapter.targets=[3]"]
     experiment = load_config(schemas.ExperimentConfig, None, words, check_files=False)
     assert (experiment.data.harmonise, experiment.model.adapter.targets) == (False, ["3"])
+    assert load_config(schemas.ExperimentConfig, None, [*DATA, "data.harmonise=1"], check_files=False).data.harmonise
+
+
+def test_only_0_and_1_are_taken_for_true_and_false() -> None:
+    words = [*DATA, "data.harmonise=2", "model.train_vision=-1"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(schemas.ExperimentConfig, None, words, check_files=False)
+    assert caught.value.faults == (
+        "`data.harmonise` must be bool, got 2 (command line)",
+        "`model.train_vision` must be bool or null, got -1 (command line)",
+    )
 
 
 @pytest.mark.parametrize("tables", ["[]", "{}", "{a: null}", "[null]"])

@@ -64,8 +64,8 @@ UNITS_AND_RULES = [
 def test_what_is_written_is_read_and_says_how_it_came_to_be(tmp_path: Path, unit: str, rule: str) -> None:
     words, captions, negatives = write(tmp_path, with_giveaway(40, 0.2, 0.5))
     code = run(
-        tmp_path / "out", *words, f"unit={unit}", f"rule={rule}", "constant=1.2", "top_fraction=0.1",
-        "certificate.tolerance=0.5"
+        tmp_path / "out", *words, f"unit={unit}", f"rule={rule}", "top_fraction=0.1", "certificate.tolerance=0.5",
+        *["constant=1.2"] * (rule == "overlap"),
     )  # fmt: skip
     assert code == 0
     texts, pairs = text_table(captions, negatives), pair_table(captions, negatives)

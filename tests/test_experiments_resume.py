@@ -32,6 +32,7 @@ from experiments.verbs import train
 from lightning_modules import resume
 from lightning_modules.base import AlignmentModule
 from lightning_modules.checkpoint import partial_path
+from lightning_modules.kept_weights import read_record
 from lightning_modules.resume import WholeFiles
 from tests.backbones import save_published
 from tests.launch import start, start_ranks
@@ -464,6 +465,80 @@ def test_a_run_that_is_killed_while_it_logs_or_saves_equals_the_unbroken_one(
     assert_same_run(whole, run)
 
 
+SLURM = {
+    **{"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "itm", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
+    **{"SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "SLURM_STEP_NODELIST": "localhost"},
+}
+"""What a job of one task finds in its environment."""
+
+
+def preempted_task(words: list[str], signals_at: dict[int, signal.Signals]) -> int:
+    """`itm` as SLURM's task: in those batches its whole process group is signalled, loader workers included."""
+    os.setsid()
+    step, batch = AlignmentModule.training_step, 0
+
+    def training_step(self: AlignmentModule, *arguments: Any) -> torch.Tensor:
+        nonlocal batch
+        batch += 1
+        if batch in signals_at:
+            os.killpg(0, signals_at[batch])
+        return step(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AlignmentModule, "training_step", training_step)
+        for name, value in SLURM.items():
+            patch.setenv(name, value)
+        return main(words)
+
+
+@pytest.mark.slow
+def test_a_slurm_job_that_is_preempted_and_requeued_equals_the_unbroken_run(
+    unbroken: tuple[Path, list[str]], tables: Path, tmp_path: Path
+) -> None:
+    """SIGUSR1, then SIGTERM while its step is under way, then the same command: no step is lost but that one."""
+    whole, words = unbroken
+    # loader workers change no result, and are signalled with the rest
+    words = [*words, "trainer.checkpoint_every=null", "data.num_workers=2", "--resume=auto"]
+    command, log = train_words(tables, tmp_path / "run", *words), tmp_path / "log"
+    task = start(log, preempted_task, command, {7: signal.SIGUSR1, 8: signal.SIGTERM})
+    task.join(120)
+    assert task.exitcode == 75, log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert "itm: preempted: SIGUSR1; step 4 is saved" in log.read_text()
+    again = start(log, preempted_task, command, {})
+    again.join(120)
+    assert again.exitcode == 0, log.read_text()
+    assert_same_run(whole, tmp_path / "run")
+    assert not [*ROOT.glob("hpc_ckpt*"), *(tmp_path / "run").rglob("hpc_ckpt*")]
+
+
+def preempted_rank(words: list[str]) -> int:
+    """`itm` on a rank; the second one alone is signalled, in its third batch."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ["RANK"] == "1" and "--resume" not in words:
+            signal_at_batch(3, signal.SIGTERM, patch)
+        code = main(words)
+    # the main rank says it, and a launcher takes no other rank for crashed
+    expected = 75 if os.environ["RANK"] == "0" and "--resume" not in words else 0
+    return int(code != expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_ranks_stop_together_where_one_is_signalled(strategy: str, tables: Path, tmp_path: Path) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    words = ["data.batch_size=1", "trainer.accumulate=2", "trainer.max_steps=4", "trainer.devices=2"]
+    command = train_words(tables, run, *words, f"trainer.strategy={strategy}")
+    ranks = start_ranks(log, preempted_rank, command)
+    ranks.join(120)
+    assert ranks.exitcode == 0, log.read_text()[-2000:]
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+    again = start_ranks(log, preempted_rank, [*command, "--resume"])
+    again.join(120)
+    assert again.exitcode == 0, log.read_text()[-2000:]
+    assert (run / "weights.safetensors").is_file()
+
+
 def torchrun(words: list[str]) -> int:
     """`itm` on two ranks, each an interpreter of its own, as on a command line."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "experiments"]
@@ -510,7 +585,7 @@ def test_two_ranks_that_go_on_equal_two_that_were_not_interrupted(
     run, whole = tmp_path / "run", tmp_path / "whole"
     words = [*own, *DROPOUT, *validation(tables), "data.batch_size=1", "trainer.accumulate=2", "trainer.max_steps=8"]
     words += ["trainer.checkpoint_every=1", "trainer.validate_every=3", "trainer.log_every=1"]
-    words += ["trainer.devices=2", f"trainer.strategy={strategy}"]
+    words += ["trainer.devices=2", f"trainer.strategy={strategy}", "trainer.keep_best=1"]
     last, kept = run / "checkpoints/last.ckpt", tmp_path / "kept.ckpt"
     log, command = tmp_path / "log", train_words(tables, run, *words)
     unbroken = start(log, torchrun, command) if strategy == "ddp" else start_ranks(log, main, command)
@@ -537,5 +612,8 @@ def test_two_ranks_that_go_on_equal_two_that_were_not_interrupted(
     assert len(names) > 3 * bool(own)
     for name in names:
         assert after[name] == pytest.approx(before[name], abs=1e-6), name
+    best = [read_record(folder / "checkpoints").kept[0] for folder in (whole, run)]
+    assert best[0] == best[1]
+    assert load_file(run / "checkpoints" / best[0].file).keys() == one.keys(), "gathered from both ranks"
     steps = [json.loads(line)["step"] for line in (run / "logs/metrics.jsonl").read_text().splitlines()]
     assert steps.count(7) == 2, "the resumed run logged losses of its own"

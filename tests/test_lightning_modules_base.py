@@ -69,6 +69,21 @@ def test_accumulated_batches_equal_one_large_batch(loss: str) -> None:
     assert len(moved) > 30
 
 
+@pytest.mark.parametrize(
+    ("projector_lr", "logged"),
+    [
+        (0.25, {"train/optim/lr": 1.0, "train/optim/projector_lr": 0.25}),
+        (None, {"train/optim/lr": 1.0}),
+    ],
+)
+def test_the_logged_rate_is_that_of_the_main_part(projector_lr: float | None, logged: dict[str, float]) -> None:
+    module = tiny_module(lr=1.0, projector_lr=projector_lr, warmup_ratio=0.0)
+    run = trainer(max_steps=1)
+    run.fit(module, loader(module, uneven_rows(2), 2))
+    rates = {name: float(value) for name, value in run.logged_metrics.items() if name.startswith("train/optim/")}
+    assert rates == logged
+
+
 @pytest.mark.parametrize("clip", [None, 1.01, 0.5])
 def test_a_step_follows_the_gradient_of_the_mean_over_all_cells(clip: float | None) -> None:
     """The second of two steps of four rows, at weights that stay; clipping sees the same gradient."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from datamodules.batch import InputError
+from lightning_modules.adapters import LoraSettings
 from lightning_modules.backbones.build import Source, build_backbone
 from lightning_modules.backbones.model_section import FORMER_KEYS, model_settings, without_former_keys
 from lightning_modules.backbones.settings import ModelSettings
@@ -102,6 +103,11 @@ BAD = {
         {"backbone": "clip", "tiny": TINY, "tune": "lora", "adapter": {"targets": [1]}},
         "`model.adapter.targets` must be list[str], got [1]",
     ),
+    "a misspelt part": (
+        {"backbone": "blip2", "tiny": TINY, "tune": "lora", "adapter": {"targets": ["vision", "qforner"]}},
+        "`model.adapter.targets` must be parts (qformer, vision, projector) or names of modules, got 'qforner'. Did "
+        "you mean qformer?",
+    ),
     "a size that does not divide": (
         {"backbone": "clip", "tiny": {"heads": 3}},
         "`model.tiny.heads` must divide `model.tiny.hidden_size`, got 3 and 128",
@@ -140,6 +146,20 @@ def test_bad_settings_are_one_line(case: str) -> None:
         model_settings(model)
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_module_of_the_backbone_is_taken_for_no_misspelt_part(name: str) -> None:
+    modules = {
+        word for path, _ in backbones.BACKBONES[name].build().network.named_modules() for word in path.split(".")
+    }
+    assert len(modules) > 20
+    adapter = {"targets": [*sorted(modules - {""}), *backbone_class(name).parts]}
+    assert model_settings({"backbone": name, "tiny": TINY, "tune": "lora", "adapter": adapter}).adapter == LoraSettings(
+        **adapter
+    )
+    # unused, and so not judged
+    assert model_settings({"backbone": name, "tiny": TINY, "adapter": {"targets": ["projecto"]}}).tune == "full"
 
 
 def test_a_checkpoint_that_is_not_there_is_one_line() -> None:

@@ -68,3 +68,23 @@ def test_a_configuration_and_a_call_refuse_the_same_plans() -> None:
         assert str(caught.value) == message
         with pytest.raises(ConfigError, match="must be one of"):
             load_mapping(FilterConfig, FILES | changed, "test")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rule": "aflite", "constant": 2.0}, "`constant` must be left out where `rule` is aflite, got 2: use overlap"),
+        (
+            {"rule": "top_fraction", "target": 0.6},
+            "`target` must be left out where `rule` is top_fraction, got 0.6: use overlap",
+        ),
+        ({"constant": 1.5, "target": 0.6}, "`target` must be left out where `constant` is given, got 0.6"),
+    ],
+)
+def test_a_setting_that_nothing_would_read_is_refused(values: dict[str, object], message: str) -> None:
+    panel = seat([word_judge(1)], text_pairs_of(with_giveaway(9, 0.2, 0.5)), folds=3)
+    with pytest.raises(InputError) as caught:
+        filter_texts(panel, FilterPlan(**values))  # type: ignore[arg-type]
+    assert str(caught.value) == message
+    with pytest.raises(ConfigError, match=rf"^{message} \(test\)$"):
+        load_mapping(FilterConfig, FILES | values, "test")

@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from experiments.config.data_schemas import PairsConfig
 from experiments.config.model_schemas import score_faults
 from experiments.config.trainer_schemas import LoggingConfig
+from lightning_modules import LAST, which_faults
 from negatives.judging import ACCELERATORS
 
 
@@ -36,6 +37,9 @@ class EvaluateConfig:
     score: str | None = None
     """Overrules `model.score` of a run whose backbone has several scores; give such an evaluation an `output_dir` of
     its own."""
+    checkpoint: str = LAST
+    """Which weights of the run: last, the best that it kept (`trainer.keep_best`), or the number of a
+    step it kept; such an evaluation is in `${run}/evaluation_<checkpoint>` unless `output_dir` says otherwise."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Sets; those of the run's own configuration where none is given."""
     accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
@@ -46,7 +50,8 @@ class EvaluateConfig:
     """Where metrics go."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """A score that the run's backbone has not."""
+        """Weights that no run has, and a score that the run's backbone has not."""
+        yield from which_faults(self.checkpoint, place)
         if self.score is not None:
             yield from score_faults(self.run, self.score, place)
 

@@ -306,6 +306,9 @@ def _typed(hint: Any, value: Any) -> Any:
     if hint is str and type(value) in (bool, int, float):
         return _shown(value)
     if hint is bool and type(value) is int:
+        # refused as OmegaConf refuses, which itself would take any number for true
+        if value not in (0, 1):
+            raise OmegaConfBaseException
         return bool(value)
     if hint in (int, float) and isinstance(value, str):
         try:

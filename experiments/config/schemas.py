@@ -19,6 +19,7 @@ from experiments.config.data_schemas import DataConfig
 from experiments.config.evaluation_schemas import EvaluationConfig
 from experiments.config.model_schemas import score_faults
 from experiments.config.trainer_schemas import LoggingConfig, OptimConfig, TrainerConfig
+from lightning_modules import LAST, which_faults
 from lightning_modules.backbones import BACKBONES, ModelSettings, backbone_class
 from lightning_modules.losses import loss_class
 from negatives.judging import ACCELERATORS
@@ -55,6 +56,8 @@ class ExperimentConfig:
         if self.data.mixing.negatives == 0 and loss.needs_negatives(self.model.loss_section):
             yield f"`{place}data.mixing.negatives` must be above 0 {chosen}, to learn by"
         curriculum, trainer = self.data.mixing.curriculum, self.trainer
+        if trainer.keep_best and self.data.validation is None:
+            yield f"`{place}data.validation` must be given where `{place}trainer.keep_best` is above 0"
         # max_steps overrules the epochs, and repeats the data as often as needed
         if curriculum is not None and trainer.max_steps < 0 and curriculum.epochs > trainer.max_epochs:
             yield (
@@ -96,6 +99,8 @@ class ScoreConfig:
     """Folder for `scores.parquet`."""
     score: str | None = None
     """Overrules `model.score` of a run whose backbone has several scores."""
+    checkpoint: str = LAST
+    """Which weights of the run: last, the best that it kept (`trainer.keep_best`), or the number of a step it kept."""
     batch_size: int = field(default=64, metadata={"min": 1})
     """Images scored at a time."""
     shard_size: int = field(default=1024, metadata={"min": 1})
@@ -105,6 +110,7 @@ class ScoreConfig:
 
     def faults(self, place: str) -> Iterator[str]:
         """Nothing that could score, and a score that the run's backbone has not."""
+        yield from which_faults(self.checkpoint, place)
         if self.run is None and self.model.checkpoint is None:
             yield f"`{place}run` or `{place}model.checkpoint` must be given: what is to score?"
         if self.run is not None and self.model.checkpoint is not None:
@@ -123,10 +129,16 @@ class ExportConfig:
     """Folder of a finished `itm train`."""
     output_dir: str = "${run}/export"
     """Folder for weights, processor, `scorer.json` and the model card, `README.md`."""
+    checkpoint: str = LAST
+    """Which weights of the run: last, the best that it kept (`trainer.keep_best`), or the number of a step it kept."""
     merge: bool = False
     """Add adapters to the base's weights and write the whole model; a run without adapters is written whole anyway."""
     licence: str | None = None
     """Licence on the card, by the hub's name for it; that of the base, as far as it is known, where not given."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Weights that no run has."""
+        yield from which_faults(self.checkpoint, place)
 
 
 @dataclass

@@ -64,6 +64,12 @@ class TrainerConfig:
     """Optimiser steps between resumable checkpoints; once per epoch where not given."""
     checkpoint_minutes: float | None = field(default=None, metadata={"above": 0.0})
     """Minutes between further resumable checkpoints: what a crash costs at most."""
+    keep_best: int = field(default=0, metadata={"min": 0, "max": 100})
+    """Keep the weights of so many best validations beside the last ones; `itm evaluate RUN checkpoint=best` reads
+    them."""
+    best_metric: str = "val/mean/accuracy"
+    """Validation metric that decides which are best, higher = better: val/TYPE/accuracy of a negative type, or of the
+    mean over types."""
     log_every: int = field(default=10, metadata={"min": 1})
     """Optimiser steps between logged losses."""
 

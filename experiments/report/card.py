@@ -64,6 +64,7 @@ class Card:
         certificate: the filter's, where there is one.
         evaluations: one for each evaluation of the run.
         provenance: of the run; empty where it is gone.
+        weights: which of the run's weights these are, see `describe_kept`.
     """
 
     experiment: ExperimentConfig
@@ -77,6 +78,7 @@ class Card:
     certificate: Certified | None = None
     evaluations: Sequence[Evaluation] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def base(self) -> Mapping[str, str] | None:
@@ -131,7 +133,7 @@ class Card:
     @property
     def recipe(self) -> dict[str, str]:
         """How it was trained."""
-        return recipe(self.experiment, self.provenance)
+        return recipe(self.experiment, self.provenance, self.weights)
 
 
 def render_card(card: Card, *, edge: int) -> str:

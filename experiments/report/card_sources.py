@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from experiments.config.data_schemas import DataConfig
 from experiments.report.audits import METRIC_NAMES
+from experiments.report.read_runs import SUMMARY_FILE
 from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE
 from negatives.tables import InputError
 
@@ -129,18 +130,21 @@ def _over_all(estimates: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
     return [row for row in estimates if row["negative_type"] == "all"]
 
 
-def find_evaluations(run: Path, own_score: str | None) -> Iterator[Evaluation]:
-    """The evaluations in a run's folder.
+def find_evaluations(run: Path, own_score: str | None, step: int | None = None) -> Iterator[Evaluation]:
+    """The evaluations of some weights in a run's folder.
 
     Args:
         run: the folder.
         own_score: which of the backbone's scores the run has; None where the backbone has one only.
+        step: after which the weights were kept; None for the last ones.
 
     Raises:
         InputError: one is not as `itm evaluate` writes it.
     """
     # a run has one evaluation of its own, and others with another score in folders beside it
     for path in sorted(run.glob("evaluation*/metrics.csv")):
+        if _step_of(path.with_name(SUMMARY_FILE)) != step:
+            continue
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = [{**row, **{name: decimal(row[name]) for name in MEASURED}} for row in csv.DictReader(file)]
@@ -151,6 +155,17 @@ def find_evaluations(run: Path, own_score: str | None) -> Iterator[Evaluation]:
         if fields:
             score = _score_of(path.with_name(CONFIG_FILE)) if own_score else None
             yield Evaluation(path.parent.name, rows, score if score != own_score else None)
+
+
+def _step_of(summary: Path) -> int | None:
+    """The step whose weights were evaluated; None for the last ones, as older versions evaluated them alone."""
+    if not summary.is_file():
+        return None
+    try:
+        step = json.loads(summary.read_text(encoding="utf-8")).get("checkpoint", {}).get("step")
+        return None if step is None else int(step)
+    except DAMAGED as error:
+        raise InputError(f"{summary} is no summary of `itm evaluate` ({error!r}); evaluate again.") from None
 
 
 def _score_of(config: Path) -> str | None:

@@ -18,8 +18,11 @@ import pyarrow.parquet as pq
 
 from experiments.report.intervals import MEAN, is_right
 from experiments.runs.outputs import METRICS_FILE
+from lightning_modules import kept_name
 from negatives.tables import InputError, quoted
 
+SUMMARY_FILE = "summary.json"
+"""In the folder of an evaluation: which run and weights it is of, and its sets."""
 PAIR_KEY = ("image_id", "caption_id", "negative_id", "negative_type", "caption", "negative_caption")
 LOGITS = ("positive_logit", "negative_logit", "blind_positive_logit", "blind_negative_logit")
 COLUMNS = (*PAIR_KEY, "image", *LOGITS, "positive_score", "negative_score")
@@ -83,15 +86,18 @@ def read_run(folder: Path) -> EvaluatedRun:
     Raises:
         InputError: If the folder is not evaluated, or a file in it is damaged.
     """
-    is_evaluation = (folder / "summary.json").is_file()  # one beside a run's own, with another score
-    path = folder / "summary.json" if is_evaluation else folder / "evaluation" / "summary.json"
+    is_evaluation = (folder / SUMMARY_FILE).is_file()  # one beside a run's own, with another score
+    path = folder / SUMMARY_FILE if is_evaluation else folder / "evaluation" / SUMMARY_FILE
     if not path.is_file():
         raise InputError(
             f"A run must be evaluated before it is compared, {folder} is not: run `itm evaluate {folder}`."
         )
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        name = f"{summary['run']} ({folder.name})" if is_evaluation else str(summary["run"])
+        # summaries of older versions do not name the weights: those were the last
+        name = kept_name(str(summary["run"]), summary.get("checkpoint", {}))
+        if is_evaluation and name == summary["run"]:
+            name = f"{name} ({folder.name})"
         roots = {str(key): Path(entry["image_root"]) for key, entry in summary["sets"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} must be what `itm evaluate` writes, and is not: evaluate the run again.") from error

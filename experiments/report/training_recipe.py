@@ -13,12 +13,15 @@ from experiments.config.trainer_schemas import OptimConfig
 from lightning_modules.backbones import ModelSettings
 
 
-def recipe(experiment: ExperimentConfig, provenance: Mapping[str, Any]) -> dict[str, str]:
+def recipe(
+    experiment: ExperimentConfig, provenance: Mapping[str, Any], weights: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """How a scorer was trained, name -> value.
 
     Args:
         experiment: configuration of the run.
         provenance: of the run, its `git` and `packages`; empty where it is gone.
+        weights: which of its weights, see `describe_kept`; the last ones where None.
     """
     model, optim, trainer = experiment.model, experiment.optim, experiment.trainer
     git, packages = provenance.get("git") or {}, provenance.get("packages") or {}
@@ -32,13 +35,21 @@ def recipe(experiment: ExperimentConfig, provenance: Mapping[str, Any]) -> dict[
         "weight decay": f"{optim.weight_decay:g}",
         "warm-up": f"{_warm_up(optim)}, then cosine to 0",
         # max_steps overrules the epochs
-        "length": f"{trainer.max_steps} steps" if trainer.max_steps > 0 else f"{trainer.max_epochs} epochs",
+        "length": f"{trainer.max_steps} steps" if trainer.max_steps >= 0 else f"{trainer.max_epochs} epochs",
+        **_kept(weights or {}),
         "rows in a step": _rows_in_a_step(experiment),
         "precision": trainer.precision,
         "seed": str(experiment.seed),
         "commit": (str(git.get("commit")) + (" with changes" if git.get("dirty") else "")) if git else "not known",
         "versions": ", ".join(versions) or "not known",
     }
+
+
+def _kept(weights: Mapping[str, Any]) -> dict[str, str]:
+    """Which weights these are, where they are not those of the training's end."""
+    if "step" not in weights:
+        return {}
+    return {"weights": f"after step {weights['step']}, by {weights['metric']} {weights['value']:.3f}"}
 
 
 def _loss(model: ModelSettings) -> dict[str, str]:

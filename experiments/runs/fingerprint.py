@@ -10,21 +10,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_modules import LAST
 from lightning_modules.backbones import ModelSettings
-from lightning_modules.scoring import PROCESSOR_FOLDER, WEIGHTS_FILE
+from lightning_modules.scoring import PROCESSOR_FOLDER, find_weights
 
 if TYPE_CHECKING:
     from lightning_modules import AlignmentModule
 
 
-def fingerprint(module: AlignmentModule, model: ModelSettings, run: Path | None) -> dict[str, str]:
-    """What a score depends on: the model's configuration, hashes of weights and processor, precision and versions."""
+def fingerprint(
+    module: AlignmentModule, model: ModelSettings, run: Path | None, checkpoint: str = LAST
+) -> dict[str, str]:
+    """What a score depends on: the model's configuration, hashes of weights and processor, precision and versions.
+
+    Args:
+        module: the scorer.
+        model: its settings.
+        run: folder of its training; None for a published checkpoint.
+        checkpoint: which weights of the run.
+    """
     result = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
     # as loaded: `auto` of a checkpoint and the precision of a training end in one of these
     result["precision"] = str(next(module.network.parameters()).dtype)
     result["model"] = json.dumps(dataclasses.asdict(model), sort_keys=True)
     if run is not None:
-        result["weights"] = file_hash([run / WEIGHTS_FILE])
+        result["weights"] = file_hash([find_weights(run, checkpoint)])
         result["processor"] = file_hash(sorted((run / PROCESSOR_FOLDER).rglob("*.json")))
     return result
 

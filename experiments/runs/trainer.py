@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from experiments.runs.made_by import made_by
 from experiments.runs.outputs import METRICS_FILE
 from experiments.runs.progress import is_terminal
 from experiments.runs.tracking import wandb_logger
+from lightning_modules import did_you_mean
 from negatives.tables import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +38,25 @@ def make_trainer(config: ExperimentConfig, wandb_run: str | None, preemption: Pr
         return build_trainer(config, Path(config.output_dir), wandb_run, preemption)
     except MisconfigurationException as error:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def check_best_metric(settings: TrainerConfig, types: Collection[str]) -> None:
+    """That `trainer.best_metric` is one that validation will log, before an epoch is spent.
+
+    Args:
+        settings: of the trainer.
+        types: negative types of the validation pairs.
+
+    Raises:
+        InputError: names those that it will log.
+    """
+    names = [f"val/{name}/accuracy" for name in (*sorted(types), "mean")]
+    if settings.keep_best and settings.best_metric not in names:
+        near = did_you_mean(settings.best_metric, names)
+        raise InputError(
+            f"`trainer.best_metric` must be one that data.validation gives ({', '.join(names)}), got "
+            f"{settings.best_metric!r}{near}"
+        )
 
 
 def build_strategy(settings: TrainerConfig) -> Any:
@@ -78,19 +98,11 @@ def build_trainer(
     import lightning as L
 
     from experiments.runs.metric_log import MetricLog
-    from experiments.runs.plain_progress import PlainProgress
-    from lightning_modules import LastCheckpoint, WholeFiles
+    from lightning_modules import WholeFiles
 
     settings = config.trainer
     wandb = wandb_logger(
         config.logging, folder=folder, name=config.name, job_type="train", settings=config, run_id=wandb_run
-    )
-    last = LastCheckpoint(
-        folder / "checkpoints" / LAST_FILE,
-        settings.checkpoint_every,
-        made_by(config),
-        minutes=settings.checkpoint_minutes,
-        preemption=preemption,
     )
     validate = settings.validate_every
     return L.Trainer(
@@ -111,8 +123,7 @@ def build_trainer(
         limit_val_batches=1.0 if config.data.validation else 0,
         log_every_n_steps=settings.log_every,
         logger=[MetricLog(folder / "logs" / METRICS_FILE), *([wandb] if wandb else [])],
-        # a bar would fill a job's log with one line for each redraw
-        callbacks=[last] if is_terminal() else [last, PlainProgress()],
+        callbacks=build_callbacks(config, folder, preemption),
         plugins=[WholeFiles(), *_slurm_without_requeue()],
         # the data module shares out its batches itself; a sampler would share them out once more
         use_distributed_sampler=False,
@@ -122,6 +133,29 @@ def build_trainer(
         enable_model_summary=is_terminal(),
         default_root_dir=folder,
     )
+
+
+def build_callbacks(config: ExperimentConfig, folder: Path, preemption: Preemption | None = None) -> list[L.Callback]:
+    """What saves checkpoints and the best weights, and where there is no terminal also what prints progress."""
+    from experiments.runs.plain_progress import PlainProgress
+    from lightning_modules import BestWeights, LastCheckpoint
+
+    settings, checkpoints = config.trainer, folder / "checkpoints"
+    callbacks: list[L.Callback] = [
+        LastCheckpoint(
+            checkpoints / LAST_FILE,
+            settings.checkpoint_every,
+            made_by(config),
+            minutes=settings.checkpoint_minutes,
+            preemption=preemption,
+        )
+    ]
+    if settings.keep_best:
+        callbacks.append(BestWeights(checkpoints, settings.best_metric, settings.keep_best))
+    # a bar would fill a job's log with one line for each redraw
+    if not is_terminal():
+        callbacks.append(PlainProgress())
+    return callbacks
 
 
 def _slurm_without_requeue() -> list[Any]:

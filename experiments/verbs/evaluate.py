@@ -17,14 +17,14 @@ import pyarrow as pa
 from experiments.build import build_pairs, load_run
 from experiments.config.evaluation_schemas import EvaluateConfig
 from experiments.report.intervals import Interval
+from experiments.report.read_runs import SUMMARY_FILE
 from experiments.runs.devices import resolve_device
 from experiments.runs.fingerprint import fingerprint
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from experiments.runs.tracking import wandb_logger
+from lightning_modules import LAST, describe_kept, kept_name
 from negatives.tables import InputError, write_json, write_table, write_text
-
-SUMMARY_FILE = "summary.json"
 
 
 def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -33,6 +33,8 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
     Raises:
         InputError: the run is unfinished, has no sets, or a set cannot be read.
     """
+    if config.checkpoint != LAST and config.output_dir == f"{config.run}/evaluation":
+        config = replace(config, output_dir=f"{config.run}/evaluation_{config.checkpoint}")
     output = OutputFolder(config, verb="evaluate", result=SUMMARY_FILE, resume=resume, overwrite=overwrite)
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
@@ -40,7 +42,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
     from experiments.runs.scoring import say_cut
 
     device = resolve_device(config.accelerator)
-    module, experiment = load_run(Path(config.run), score=config.score)
+    module, experiment = load_run(Path(config.run), score=config.score, checkpoint=config.checkpoint)
     evaluation = replace(config.evaluation, sets=config.evaluation.sets or experiment.evaluation.sets)
     if not evaluation.sets:
         raise InputError(
@@ -50,9 +52,10 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
     # all are read before the first is scored: a wrong path in the last one is found now, not hours later
     sets = {name: build_pairs(pairs) for name, pairs in evaluation.sets.items()}
     folder = output.claim()
-    scorer = fingerprint(module, experiment.model, Path(config.run))
+    scorer = fingerprint(module, experiment.model, Path(config.run), config.checkpoint)
     metrics: list[dict[str, Any]] = []
-    summary: dict[str, Any] = {"run": experiment.name, "sets": {}, "scorer": scorer}
+    weights = describe_kept(Path(config.run), config.checkpoint)
+    summary: dict[str, Any] = {"run": experiment.name, "checkpoint": weights, "sets": {}, "scorer": scorer}
     for name, pairs in sets.items():
         table = score_pairs(module, pairs, folder / name, scorer, evaluation.batch_size, device, config.seed)
         metrics += set_metrics(name, table, evaluation.bootstrap, config.seed)
@@ -63,11 +66,12 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
         summary["sets"][name] = {"image_root": str(pairs.root.resolve()), "pairs": len(table), "images": images}
         summary["sets"][name]["left_out"] = pairs.left_out
     write_text(_csv(metrics), folder / "metrics.csv")
-    _log(config, experiment.name, folder, metrics)
+    name = kept_name(experiment.name, weights)
+    _log(config, name, folder, metrics)
     # last: it says that the folder is finished
     write_json(summary, folder / SUMMARY_FILE)
     say_cut(module)
-    _print(experiment.name, metrics)
+    _print(name, metrics)
 
 
 def score_pairs(

@@ -16,6 +16,7 @@ from experiments.report.card_sources import find_certificate, find_evaluations, 
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from experiments.verbs.filter import CERTIFICATE_FILE
+from lightning_modules import describe_kept
 from lightning_modules.backbones import BACKBONES, ModelSettings, backbone_class
 from lightning_modules.scoring import SCORER_FILE
 from negatives.tables import InputError, write_json, write_text
@@ -37,7 +38,7 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
         return
-    module, experiment = load_run(Path(config.run))
+    module, experiment = load_run(Path(config.run), checkpoint=config.checkpoint)
     base = experiment.model.checkpoint
     # or the export would replace what the run was trained from
     if base is not None and Path(base).is_dir() and output.path.resolve().is_relative_to(Path(base).resolve()):
@@ -48,7 +49,8 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
     content, beside = scorer_content(module), other_parameters(module)
     backend, adapted = image_backend(module), has_adapters(module)
     # before the weights are written: a damaged file beside the run is refused at once
-    found = _found(Path(config.run), experiment, content["model"].get("score"))
+    weights = describe_kept(Path(config.run), config.checkpoint)
+    found = _found(Path(config.run), experiment, content["model"].get("score"), weights.get("step"))
     with output.whole() as folder:
         try:
             parameters = _write_weights(module, experiment.model, folder, content, merge=config.merge)
@@ -65,6 +67,7 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
             image_backend=backend,
             parameters=parameters,
             others=beside,
+            weights=weights,
             **found,
         )
         write_text(render_card(card, edge=EDGE), folder / CARD_FILE)
@@ -132,13 +135,13 @@ def _licence_in(card: Path) -> str | None:
     return found[1] if found else None
 
 
-def _found(run: Path, experiment: ExperimentConfig, own_score: str | None) -> dict[str, Any]:
+def _found(run: Path, experiment: ExperimentConfig, own_score: str | None, step: int | None) -> dict[str, Any]:
     """What a card says about data, evaluation and provenance, as far as the files are there."""
     verdicts = experiment.data.verdicts
     return {
         "tables": list(table_sources(experiment.data)),
         # `itm filter` writes it beside the verdicts
         "certificate": find_certificate(Path(verdicts).parent / CERTIFICATE_FILE) if verdicts else None,
-        "evaluations": list(find_evaluations(run, own_score)),
+        "evaluations": list(find_evaluations(run, own_score, step)),
         "provenance": find_provenance(run),
     }

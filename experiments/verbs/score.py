@@ -49,7 +49,7 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
     # all images are looked for now, not hours later
     check_images(root, captions["image"].to_pylist())
     module, model = _scorer(config)
-    scorer = fingerprint(module, model, Path(config.run) if config.run else None)
+    scorer = fingerprint(module, model, Path(config.run) if config.run else None, config.checkpoint)
     # A resumed run must not mix scores of two scorers or two tables.
     made_from = {**scorer, "captions": file_hash([Path(config.captions)])}
     # before the folder is claimed: a refusal leaves it as it was
@@ -68,7 +68,7 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
 
 def _scorer(config: ScoreConfig) -> tuple[Any, Any]:
     if config.run is not None:
-        module, experiment = load_run(Path(config.run), score=config.score)
+        module, experiment = load_run(Path(config.run), score=config.score, checkpoint=config.checkpoint)
         return module, experiment.model
     model, dtype = with_scorer_settings(config.model)
     return build_module(model, dtype=dtype), model

@@ -21,6 +21,7 @@ from experiments.runs.progress import say
 from experiments.runs.ranks import check_launched, end_ranks, is_main_process
 from experiments.runs.trainer import (
     LAST_FILE,
+    check_best_metric,
     finish_logging,
     last_wandb_run,
     make_trainer,
@@ -130,6 +131,8 @@ def build_parts(config: ExperimentConfig) -> tuple[Backbone, ImageTextDataModule
     L.seed_everything(config.seed, workers=True, verbose=False)
     datamodule = build_datamodule(config.data, config.seed)
     datamodule.setup()
+    pairs = datamodule.validation
+    check_best_metric(config.trainer, set(pairs.negatives["negative_type"].to_pylist()) if pairs else ())
     words = datamodule.captions_to_train_on()
     dtype = weights_dtype(config.trainer.precision)
     module = build_module(config.model, config.optim, captions=words, dtype=dtype, seed=config.seed)
@@ -184,11 +187,15 @@ def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: Backb
 
 
 def say_end(config: ExperimentConfig, module: Backbone) -> None:
-    """Says where the weights are, and how many captions were cut."""
+    """Says where the weights are, which validation was best, and how many captions were cut."""
     from experiments.runs.scoring import say_cut
+    from lightning_modules import read_record
 
     say_cut(module)
-    say(f"Trained {config.name}: {Path(config.output_dir) / WEIGHTS_FILE}")
+    folder = Path(config.output_dir)
+    for best in read_record(folder / "checkpoints", missing_ok=True).kept[:1]:
+        say(f"Best {config.trainer.best_metric}: {best.value:.3f} after step {best.step} (checkpoint=best reads it)")
+    say(f"Trained {config.name}: {folder / WEIGHTS_FILE}")
 
 
 def check_last(last: Path, module: Backbone, *made_by: str) -> int:
@@ -209,8 +216,9 @@ def remove_partial(folder: Path) -> None:
     """Removes what a run that was killed while it wrote has left behind."""
     from lightning_modules import partial_path
 
-    for path in (folder / WEIGHTS_FILE, folder / "checkpoints" / LAST_FILE):
-        partial_path(path).unlink(missing_ok=True)
+    partial_path(folder / WEIGHTS_FILE).unlink(missing_ok=True)
+    for path in (folder / "checkpoints").glob(partial_path(Path("*")).name):
+        path.unlink()
 
 
 def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDataModule, last: Path | None) -> None:

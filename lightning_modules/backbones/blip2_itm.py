@@ -62,7 +62,9 @@ class Blip2Settings(ModelSettings):
         return {**super().arguments(), "score": self.score or "itm"}
 
     def faults(self, place: str) -> Iterator[str]:
-        """A score by heads that nothing trains: those of a tiny model start from random weights."""
+        """A misspelt part for adapters, and a score by heads that nothing trains: a tiny model's are random."""
+        if self.tune == "lora":
+            yield from self.adapter.misspelt(PARTS, place)
         score = self.score or "itm"
         if self.checkpoint is not None:
             return

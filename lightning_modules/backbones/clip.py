@@ -47,7 +47,9 @@ class ClipSettings(ModelSettings):
     """Overrules the activation in the checkpoint's configuration; OpenAI's weights need quick_gelu."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """A tower that is to train beside its adapters."""
+        """A misspelt part for adapters, and a tower that is to train beside them."""
+        if self.tune == "lora":
+            yield from self.adapter.misspelt(PARTS, place)
         if self.tune == "lora" and self.train_vision:
             yield f"`{place}train_vision` must not be true where `{place}tune` is lora for clip: its adapters train"
 

@@ -52,7 +52,9 @@ class LlavaSettings(ModelSettings):
         return {**super().arguments(), "prompt": self.prompt}
 
     def faults(self, place: str) -> Iterator[str]:
-        """A question without its caption."""
+        """A misspelt part for adapters, and a question without its caption."""
+        if self.tune == "lora":
+            yield from self.adapter.misspelt(PARTS, place)
         if self.question is not None and self.question.count("{caption}") != 1:
             yield f"`{place}question` must hold {{caption}} exactly once, got {self.question!r}"
 

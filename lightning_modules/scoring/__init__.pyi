@@ -12,6 +12,7 @@ from .runs import SCORER_FILE as SCORER_FILE
 from .runs import WEIGHTS_FILE as WEIGHTS_FILE
 from .runs import check_base as check_base
 from .runs import check_finished as check_finished
+from .runs import find_weights as find_weights
 from .runs import load_trained as load_trained
 from .runs import read_settings as read_settings
 from .runs import weights_dtype as weights_dtype

@@ -14,6 +14,7 @@ from lightning_modules.backbones.model_section import model_settings
 from lightning_modules.backbones.published import saved_config
 from lightning_modules.backbones.table import BACKBONES, backbone_class, backbone_of_model_type
 from lightning_modules.base import AlignmentModule
+from lightning_modules.kept_weights import LAST, which_faults
 from lightning_modules.scoring.runs import (
     CONFIG_FILE,
     SCORER_FILE,
@@ -40,6 +41,7 @@ def load_scorer(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     base: str | os.PathLike[str] | None = None,
+    checkpoint: str | int = LAST,
 ) -> Scorer:
     """The scorer of a training, of a checkpoint in Transformers' format, or of adapters that `itm export` wrote.
 
@@ -53,6 +55,7 @@ def load_scorer(
         dtype: of the weights ("bfloat16"); where None, float32, or what a run was trained in where that is `bf16-true`,
             or what `scorer.json` says.
         base: hub name or folder of the base of adapters, where it is not where it was in training.
+        checkpoint: which weights of a training: `last`, the `best` that it kept, or those of a step that it kept.
 
     Raises:
         InputError: a ValueError of one line: there is no such scorer, its training is not finished, its weights are
@@ -68,7 +71,7 @@ def load_scorer(
     elif (folder / TRANSFORMERS_FILE).is_file() or is_hub_name(path_or_name):
         module = _published_module(folder if folder.is_dir() else Path(path_or_name), wanted)
     elif (folder / CONFIG_FILE).is_file() or (folder / WEIGHTS_FILE).is_file():
-        module = _trained_module(folder, wanted)
+        module = _trained_module(folder, wanted, str(checkpoint))
     else:
         found = f"holds neither {CONFIG_FILE} nor {TRANSFORMERS_FILE}" if folder.is_dir() else "is no folder"
         raise InputError(f"{folder} {found}; give {KINDS}.")
@@ -85,10 +88,12 @@ def is_hub_name(path_or_name: str | os.PathLike[str]) -> bool:
     return bool(HUB_NAME.fullmatch(name)) and not os.path.exists(name)
 
 
-def _trained_module(folder: Path, dtype: torch.dtype | None) -> AlignmentModule:
+def _trained_module(folder: Path, dtype: torch.dtype | None, checkpoint: str) -> AlignmentModule:
     check_finished(folder)
+    if faults := [*which_faults(checkpoint, "")]:
+        raise InputError(f"{faults[0]}.")
     model, precision = read_settings(folder)
-    module = load_trained(folder, model, dtype=weights_dtype(precision), optim=NO_TRAINING)
+    module = load_trained(folder, model, dtype=weights_dtype(precision), optim=NO_TRAINING, checkpoint=checkpoint)
     if dtype is not None:  # buffers stay as `from_pretrained` leaves them
         for parameter in module.parameters():
             parameter.data = parameter.data.to(dtype)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_modules.backbones.build import Source, build_backbone
+from lightning_modules.kept_weights import LAST, find_kept
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,18 @@ def _is_training(folder: Path) -> bool:
         return True
 
 
-def load_trained(folder: Path, model: ModelSettings, *, dtype: torch.dtype, optim: Mapping[str, Any]) -> Backbone:
+def find_weights(folder: Path, which: str = LAST) -> Path:
+    """The file of a run's weights: its `last` ones, the `best` it kept, or those of a step.
+
+    Raises:
+        InputError: the run kept none such.
+    """
+    return folder / WEIGHTS_FILE if which == LAST else folder / "checkpoints" / find_kept(folder, which)[1].file
+
+
+def load_trained(
+    folder: Path, model: ModelSettings, *, dtype: torch.dtype, optim: Mapping[str, Any], checkpoint: str = LAST
+) -> Backbone:
     """The trained scorer of a run's folder, in eval mode.
 
     Args:
@@ -60,6 +72,7 @@ def load_trained(folder: Path, model: ModelSettings, *, dtype: torch.dtype, opti
         model: the run's settings.
         dtype: of the published weights that it was trained from.
         optim: keyword arguments of `AlignmentModule`.
+        checkpoint: which of its weights, see `find_weights`.
 
     Raises:
         InputError: the settings make no scorer, the weights do not fit it, or the checkpoint that they were trained
@@ -74,7 +87,7 @@ def load_trained(folder: Path, model: ModelSettings, *, dtype: torch.dtype, opti
     try:
         load_weights(
             module.network,
-            folder / WEIGHTS_FILE,
+            find_weights(folder, checkpoint),
             trainable_only=published,
             backbone=module.backbone,
             loss=module.objective,

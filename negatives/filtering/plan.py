@@ -54,7 +54,7 @@ class FilterPlan:
         return TARGETS[self.unit] if self.target is None else self.target
 
     def faults(self, place: str) -> Iterator[str]:
-        """An unknown unit or rule, which a configuration refuses before; a rule that satisfies one unit at a time."""
+        """An unknown unit or rule, which a configuration refuses before; a rule for one unit; what nothing reads."""
         for key, known in (("unit", UNITS), ("rule", RULES)):
             value = getattr(self, key)
             if value not in known:
@@ -66,6 +66,13 @@ class FilterPlan:
         # aflite drops by one judge's answers, about texts or about pairs
         if self.rule == "aflite" and self.unit == "both":
             yield f"`{place}unit` must be text or pair where `{place}rule` is aflite, got both"
+        if self.rule != "overlap":
+            for key in ("constant", "target"):
+                if (value := getattr(self, key)) is not None:
+                    rule = f"must be left out where `{place}rule` is {self.rule}"
+                    yield f"`{place}{key}` {rule}, got {value:g}: use overlap"
+        elif self.constant is not None and self.target is not None:
+            yield f"`{place}target` must be left out where `{place}constant` is given, got {self.target:g}"
 
 
 @dataclass(frozen=True)
