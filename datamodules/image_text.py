@@ -121,6 +121,14 @@ class ImageTextDataModule(L.LightningDataModule):
             raise RuntimeError("Call setup() before asking for captions.")
         return self.rows.captions
 
+    def images_to_train_on(self) -> dict[str, str]:
+        """image_id -> path inside `root`, of every image that a row can be of: those with a kept positive."""
+        if self.rows is None:
+            raise RuntimeError("Call setup() before asking for images.")
+        # neighbours and paraphrases add none: both are kept positives of these images
+        names = dict.fromkeys(self.rows.image_ids[group[0]] for group in self.rows.anchors)
+        return {name: self.rows.images[name] for name in names}
+
     def _sources(self, captions: pa.Table) -> dict[str, str]:
         """The caption_id of each paraphrase, and of the caption behind it."""
         names = captions["caption_id"].to_pylist()

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from datamodules import ImageTextDataModule
     from datamodules.benchmarks import Pairs
     from lightning_modules.backbones import Backbone
-    from negatives.writers import BatchWriter, Writer
 
 Plan = TypeVar("Plan")
 
@@ -41,13 +40,19 @@ def build_pairs(config: PairsConfig) -> Pairs:
     )
 
 
-def build_writer(config: GenerateConfig) -> Writer | BatchWriter:
-    """The offline writer that `config` names, of the keys that its builder takes."""
-    from negatives.writers import builder_keys, find_builder
+def writer_settings(config: GenerateConfig) -> dict[str, Any]:
+    """The keys that the builder of the offline writer takes, as the plain values that its rows keep.
+
+    >>> writer_settings(GenerateConfig(generator="rules", output_dir="negatives", per_type=2))
+    {'per_type': 2}
+    """
+    from negatives.writers import builder_keys
 
     # a writer is given no key that its builder does not name, so a new writer changes nothing here
-    settings = {key: getattr(config, key) for key in builder_keys(config.generator)}
-    return find_builder(config.generator)(**settings)
+    return {
+        key: dataclasses.asdict(getattr(config, key)) if dataclasses.is_dataclass(hint) else getattr(config, key)
+        for key, hint in builder_keys(config.generator).items()
+    }
 
 
 def plan_of(cls: type[Plan], config: Plan) -> Plan:

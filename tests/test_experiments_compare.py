@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import io
 import json
 import re
@@ -55,7 +56,13 @@ def pair_rows(images: int = 12, skill: float = 2.0, seed: int = 0, hostile: bool
     return rows
 
 
-def write_run(folder: Path, name: str, sets: dict[str, list[dict[str, Any]]], data: Path | None = None) -> str:
+def write_run(
+    folder: Path,
+    name: str,
+    sets: dict[str, list[dict[str, Any]]],
+    data: Path | None = None,
+    training_pairs: dict[str, int] | None = None,
+) -> str:
     import pyarrow as pa
 
     root = data or folder.parent
@@ -63,6 +70,7 @@ def write_run(folder: Path, name: str, sets: dict[str, list[dict[str, Any]]], da
     for set_name, rows in sets.items():
         write_table(pa.Table.from_pylist(rows), folder / "evaluation" / set_name / "pairs.parquet")
         entries[set_name] = {"image_root": str(root), "pairs": len(rows), "images": len({r["image_id"] for r in rows})}
+        entries[set_name] |= {"training_pairs": training_pairs} if training_pairs is not None else {}
     write_json({"run": name, "sets": entries, "scorer": {}}, folder / "evaluation" / "summary.json")
     lines = ["epoch,step,train/loss/value,val/swap_att/accuracy,val/mean/accuracy"]
     lines += [f"0,{step},{2 / (1 + step / 10)},," for step in range(0, 60, 10)] + ["0,59,,0.7,0.8"]
@@ -221,6 +229,31 @@ def test_markup_in_names_captions_and_ngrams_is_shown_not_run(tmp_path: Path, co
     assert "<script" not in page
     assert "&lt;script&gt;alert(&#39;$x$&#39;)&lt;/script&gt;" in page
     assert "_$broken {{ 7 * 7 }} [red]" in page
+
+
+def test_runs_evaluated_on_what_they_were_trained_on_are_named(
+    tmp_path: Path, config: CompareConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = {"seen": {"mean": 5, "swap_att": 5}, "unseen": {"mean": 0}, HOSTILE: {"mean": 24}, "older": None}
+    runs = [
+        write_run(tmp_path / str(place), name, {"balanced": pair_rows()}, training_pairs=trained)
+        for place, (name, trained) in enumerate(counts.items())
+    ]
+    config = replace(config, runs=runs, logging=LoggingConfig(wandb="offline"))
+    compare(config)
+    rows = {(row["run"], row["negative_type"]): row["training_pairs"] for row in rows_of(config, "comparison.csv")}
+    assert [rows["seen", kind] for kind in ("mean", "swap_att", "replace_att")] == ["5", "5", "0"]
+    assert (rows["unseen", "mean"], rows["older", "mean"]) == ("0", ""), "not known is not none"
+    page, printed = page_of(config), capsys.readouterr().out
+    assert "<script" not in page
+    for text in (printed, html.unescape(page)):
+        assert "seen was trained on the images of 5 of 24 pairs." in text
+        assert f"{HOSTILE} was trained on the images of 24 of 24 pairs." in text
+        assert "not known whether older was trained on" in text
+        assert "unseen was trained" not in text
+    logged = read_wandb(Path(config.output_dir)).values
+    assert logged["compare/balanced/seen.training_pairs"] == 5
+    assert logged["compare/balanced/older.training_pairs"] == "not known"
 
 
 def test_examples_carry_their_pictures_or_say_that_they_cannot(tmp_path: Path, config: CompareConfig):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,10 +17,14 @@ import pytest
 from datamodules.scenes.writer import SceneWriter
 from experiments.__main__ import main
 from experiments.bench.chat_server import Reply, completion
+from negatives.gpt.recipe import PromptRecipe
 from negatives.tables.captions import read_captions, read_negatives, with_paraphrases, write_table
 from negatives.writers.english.rules import RuleWriter
-from negatives.writers.write import Writer
+from negatives.writers.table import WRITERS, build_writer
+from negatives.writers.write import Writer, write_negatives
+from tests import tiny_spacy
 from tests.chat_server import Recorder, serving
+from tests.test_negatives_ce_clip import save_masked_lm
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 
 KEY = "sk-test-0123456789abcdef"
@@ -99,6 +104,86 @@ def test_every_answer_becomes_rows_or_a_reason_and_equal_texts_are_asked_once(fo
     assert summary["recipe"]["version"] == "v1"
     for path in folder.rglob("*"):
         assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
+
+
+WRITER_WORDS = {
+    "rules": ["per_type=3"],
+    "ce_clip": ["ce_clip.mode=reference", "ce_clip.masked_lm={masked_lm}", "spacy.pipeline={tagging}"],
+    "negclip": ["spacy.pipeline={parsing}"],
+}
+"""Settings of each writer that are not its defaults, where it has such that decide what it writes."""
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_row_of_a_writer_is_made_again_from_its_record_alone(name: str, folder: Path) -> None:
+    captions = ["The old man rides a brown horse.", "A small dog chases a red ball.", "A cat on a big tree"]
+    ids = [str(number) for number in range(3)]
+    columns = {"image_id": ids, "image": ids, "caption_id": [f"{i}_0" for i in ids], "caption": captions}
+    write_table(pa.table(columns), folder / "captions.parquet")
+    places = {"tagging": tiny_spacy.pipeline(), "parsing": tiny_spacy.pipeline(parser=True)}
+    if name == "ce_clip":
+        places["masked_lm"] = save_masked_lm(folder / "lm")
+    words = [word.format(**places) for word in WRITER_WORDS[name]]
+    given = [f"captions={folder / 'captions.parquet'}", f"output_dir={folder / 'out'}", "seed=7"]
+    assert main(["generate", f"generator={name}", *given, *words]) == 0
+    rows = table(folder, "negatives")
+    assert len({row["caption_id"] for row in rows}) > 1
+    (settings,) = {row["settings"] for row in rows}
+    # nothing but the rows, and the captions that they name
+    writer = build_writer(rows[0]["generator"], json.loads(settings))
+    for row in rows:
+        assert (writer.version, getattr(writer, "model", "")) == (row["prompt_version"], row["model"])
+        own = read_captions(folder / "captions.parquet").slice(ids.index(row["caption_id"][0]), 1)
+        again = write_negatives(own, writer, row["seed"], settings=json.loads(row["settings"])).negatives.to_pylist()
+        assert row in again
+
+
+def animal_of(body: dict[str, Any]) -> str:
+    """One of many words, by all that the server was sent."""
+    return f"animal{int(hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest(), 16) % 10**9}"
+
+
+def test_a_row_of_a_chat_model_is_made_again_from_its_record_alone(folder: Path) -> None:
+    def answer(index: int, body: dict[str, Any]) -> Reply:
+        texts = {"replace_obj": [caption_of(body).replace("dog", animal_of(body))], "paraphrase": ["a dog, it seems"]}
+        return Reply(completion(json.dumps(texts) if index else "a malformed answer, for a second attempt"))
+
+    server = Recorder(answer)
+    chosen = ["gpt.types=[replace_obj,paraphrase]", "gpt.texts=3", "gpt.max_tokens=99", "gpt.seed=5"]
+    chosen += ["gpt.temperature=0.3", "gpt.concurrency=1"]
+    with serving(server) as url:
+        assert ask(folder, url, *chosen) == 0
+        rows = {"negatives": table(folder, "negatives")[0], "paraphrases": table(folder, "paraphrases")[0]}
+        for name, row in rows.items():
+            asked = {"temperature": row["temperature"], "seed": row["seed"], "version": row["prompt_version"]}
+            recipe = PromptRecipe(row["requested_model"], **asked, **json.loads(row["settings"]))
+            source = row["source_caption_id"] if name == "paraphrases" else row["caption_id"]
+            (caption,) = [
+                c for c in read_captions(folder / "captions.parquet").to_pylist() if c["caption_id"] == source
+            ]
+            request = recipe.request(caption["caption"])
+            assert request.key == row["request_key"]
+            assert row["attempt"] == 1
+            sent = request.body(row["mode"], row["attempt"])
+            assert sent in server.bodies, "the very request, its form and its seed"
+            if name == "negatives":
+                texts = json.loads(json.loads(answer(1, sent).body)["choices"][0]["message"]["content"])
+                assert row["caption"] in texts["replace_obj"]
+
+
+def test_tables_and_folders_of_before_the_settings_were_recorded_are_read_and_go_on(folder: Path) -> None:
+    with serving(Recorder(written)) as url:
+        assert ask(folder, url, "gpt.max_requests=2") == 1
+        for name in ("negatives", "paraphrases"):
+            path = folder / "out" / f"{name}.parquet"
+            older = pq.read_table(path).drop_columns(["settings", "mode"])
+            write_table(older, path)
+        captions = read_captions(folder / "captions.parquet")
+        assert "settings" not in read_negatives(folder / "out/negatives.parquet", captions).column_names
+        with_paraphrases(captions, folder / "out/paraphrases.parquet")
+        assert ask(folder, url, "--resume") == 0
+    assert {row["mode"] for row in table(folder, "negatives")} == {"json_schema"}
+    assert len({row["caption_id"] for row in table(folder, "negatives")}) > 2
 
 
 def test_added_captions_cost_their_own_requests_only(folder: Path) -> None:

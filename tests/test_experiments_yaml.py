@@ -67,6 +67,11 @@ def test_the_full_size_recipes_are_those_of_published_weights() -> None:
 
 
 @pytest.mark.parametrize("name", FULL_SIZE)
+def test_a_recipe_of_hours_saves_checkpoints_by_time(name: str) -> None:
+    assert resolved(name).trainer.checkpoint_minutes == 30
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
 def test_a_recipe_says_which_paper_it_follows_and_where_it_departs(name: str) -> None:
     said = head(name)
     papers = re.findall(r"^- ([\w.-]+): \*", (FOLDER.parent / "docs/losses.md").read_text(), flags=re.MULTILINE)

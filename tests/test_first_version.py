@@ -64,8 +64,26 @@ def test_a_run_is_scored_evaluated_and_exported(former: Path) -> None:
     sets = [f"evaluation.sets.balanced.{name}={data}/{name}.parquet" for name in ("captions", "negatives")]
     words = ["evaluate", "run", *sets, "output_dir=new_evaluation", "evaluation.bootstrap=100"]
     assert main(words) == 0
-    assert Path("new_evaluation/metrics.csv").read_text() == Path("run/evaluation/metrics.csv").read_text()
+    # it did not record its training images: the column that has been added says nothing
+    new = "".join(line.removesuffix(",") + "\n" for line in Path("new_evaluation/metrics.csv").read_text().splitlines())
+    assert new.replace(",training_pairs\n", "\n", 1) == Path("run/evaluation/metrics.csv").read_text()
     assert main(["export", "run", "output_dir=exported"]) == 0
+
+
+def test_what_a_run_without_a_record_was_trained_on_is_not_known(
+    former: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = "data/train"
+    words = ["evaluate", "run", "evaluation.bootstrap=100", "output_dir=own_evaluation"]
+    words += [f"evaluation.sets.own.{name}={data}/{name}.parquet" for name in ("captions", "negatives")]
+    assert main([*words, "exclude_training_images=true"]) == 2
+    assert "run has no train_images.parquet" in capsys.readouterr().err
+    assert main(words) == 0
+    own = json.loads(Path("own_evaluation/summary.json").read_text())["sets"]["own"]
+    assert (own["training_images"], own["training_pairs"]) == (None, None)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("own: ")]
+    assert "is not known" in line
+    assert f"its captions have {own['images']} of the set's image ids, such as 'train-0'" in line
 
 
 def test_scores_that_were_begun_go_on(former: Path) -> None:

@@ -18,6 +18,7 @@ from lightning_modules.adapters import LoraSettings
 from lightning_modules.backbones.blip2_itm import SCORES, Blip2ItmModule, Blip2Settings
 from lightning_modules.backbones.blip2_network import Blip2Encoder, clean_words
 from lightning_modules.backbones.tiny.blip2 import tiny_blip2, tiny_blip2_processor
+from lightning_modules.losses.itc_itm import ItcItmSettings
 from tests.tiny import CAPTIONS, SHAPE, photo, row
 from tests.tiny_blip2 import blip2_pair_logit, plain_outputs, tiny_blip2_module
 
@@ -356,6 +357,36 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
 def test_a_setting_out_of_range_is_an_error(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_blip2_module(**settings)
+
+
+CONTRAST_ONLY = {"loss": "itc_itm", "loss_settings": ItcItmSettings(itm_weight=0.0)}
+HEAD_ONLY = {"loss": "itc_itm", "loss_settings": ItcItmSettings(itc_weight=0.0)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "alone"),
+    [
+        *[({"loss": loss, "score": "itc"}, "ITM") for loss in ("itm", "binary", "listwise")],
+        ({**HEAD_ONLY, "score": "itc"}, "ITM"),
+        ({**CONTRAST_ONLY, "score": "itm"}, "ITC"),
+        *[({"loss": loss, "score": score}, None) for loss in ("itm", "binary") for score in ("itm", "itm_itc")],
+        *[({"loss": "itc_itm", "score": score}, None) for score in SCORES],
+        ({**HEAD_ONLY, "score": "itm"}, None),
+        ({**CONTRAST_ONLY, "score": "itc"}, None),
+    ],
+)
+def test_a_training_says_where_no_head_that_is_scored_is_trained(
+    settings: dict[str, Any], alone: str | None, recwarn: pytest.WarningsRecorder
+) -> None:
+    module = tiny_blip2_module(**settings)
+    recwarn.clear()
+    module.on_fit_start()
+    assert module.training
+    said = [str(warning.message) for warning in recwarn]
+    assert len(said) == (alone is not None)
+    for line in said:
+        assert line.startswith(f"model.score is {settings['score']}, and the loss trains the {alone} head alone")
+        assert "\n" not in line
 
 
 def test_a_qformer_that_reads_no_text_is_an_error() -> None:

@@ -113,7 +113,9 @@ def test_a_good_answer_after_bad_ones_counts_and_says_which_attempt(cache: Reque
         "requested_model": "m",
         "temperature": 0.7,
         "seed": 5,
+        "settings": json.dumps({"count": 1, "max_tokens": 512, "types": ["replace_obj", "swap_obj", "paraphrase"]}),
         "attempt": 1,
+        "mode": "json_schema",
         "rejected": "",
     }
 

@@ -53,7 +53,7 @@ def _write_split(folder: Path, scenes: int, size: int, seed: int, *, tellings: i
     write_table(table, folder / "captions.parquet")
     negatives = write_negatives(table, SceneWriter(), seed).negatives
     # its favourite words are more than one change, on purpose: what validation would reject, the filter is to find
-    write_table(negatives.drop_columns(["field", "rejected"]), folder / "negatives.parquet")
+    write_table(negatives.drop_columns(["field", "settings", "rejected"]), folder / "negatives.parquet")
 
 
 def _write_balanced(folder: Path, scenes: int, size: int, seed: int, progress: Progress) -> None:

@@ -42,6 +42,8 @@ class EvaluateConfig:
     step it kept; such an evaluation is in `${run}/evaluation_<checkpoint>` unless `output_dir` says otherwise."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Sets; those of the run's own configuration where none is given."""
+    exclude_training_images: bool = False
+    """Leaves out the pairs of images that the run was trained on, which the run has to have recorded."""
     accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
     """Hardware to score on."""
     seed: int = field(default=0, metadata={"min": 0})

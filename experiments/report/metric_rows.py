@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 COMPARISON_COLUMNS = (
     *("run", "set", "negative_type", "accuracy", "low", "high"),
-    *("blind_accuracy", "blind_low", "blind_high", "pairs", "images"),
+    *("blind_accuracy", "blind_low", "blind_high", "pairs", "images", "training_pairs"),
 )
 DIFFERENCE_COLUMNS = ("run", "reference", "set", "negative_type", "difference", "low", "high")
 CURVE_COLUMNS = ("run", "step", "metric", "value")
@@ -38,7 +38,10 @@ def find_reference(runs: Sequence[EvaluatedRun], name: str | None) -> EvaluatedR
 
 
 def comparison_rows(runs: Sequence[EvaluatedRun], *, resamples: int, seed: int) -> list[Row]:
-    """Accuracy and blind accuracy of every run, set and negative type, in the columns of `COMPARISON_COLUMNS`."""
+    """Accuracy and blind accuracy of every run, set and negative type, in the columns of `COMPARISON_COLUMNS`.
+
+    `training_pairs` is None where it is not known what the run was trained on.
+    """
     # a run without a set is left out of it, not shown as zero
     every = [(name, run) for name in set_names(runs) for run in runs if name in run.sets]
     rows: list[Row] = []
@@ -48,9 +51,29 @@ def comparison_rows(runs: Sequence[EvaluatedRun], *, resamples: int, seed: int) 
             for right in (run.sets[name].right, run.sets[name].blind_right)
         )
         for negative_type in types_in_order(list(seen)):
-            numbers = (*seen[negative_type], *blind[negative_type], *_sizes(run.sets[name], negative_type))
+            trained = run.sets[name].training_pairs
+            # a type that the count does not name has none
+            known = None if trained is None else trained.get(negative_type, 0)
+            numbers = (*seen[negative_type], *blind[negative_type], *_sizes(run.sets[name], negative_type), known)
             rows.append(dict(zip(COMPARISON_COLUMNS, (run.name, name, negative_type, *numbers), strict=True)))
     return rows
+
+
+def overlap_lines(rows: Sequence[Row], name: str) -> list[str]:
+    """A sentence for each run of a set that was trained on some of its images, or of which that is not known.
+
+    Args:
+        rows: of `comparison_rows`.
+        name: of the set.
+    """
+    whole = [row for row in rows if row["set"] == name and row["negative_type"] == MEAN]
+    lines = [
+        f"{row['run']} was trained on the images of {row['training_pairs']} of {row['pairs']} pairs."
+        for row in whole
+        if row["training_pairs"]
+    ]
+    unknown = [row["run"] for row in whole if row["training_pairs"] is None]
+    return [*lines, *[f"It is not known whether {run} was trained on images of this set." for run in unknown]]
 
 
 def difference_rows(runs: Sequence[EvaluatedRun], reference: EvaluatedRun, *, resamples: int, seed: int) -> list[Row]:

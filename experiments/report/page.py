@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.report.audits import LabelledAudit
 from experiments.report.examples import Example
-from experiments.report.metric_rows import Row, types_in_order
+from experiments.report.metric_rows import Row, overlap_lines, types_in_order
 from experiments.report.plots import accuracy_plot, audits_plot, curves_plot, look
 from experiments.report.read_runs import EvaluatedRun
 
@@ -78,6 +78,7 @@ def _set_view(name: str, comparison: Comparison) -> dict[str, Any]:
         # "mean" is last in order, and first to read
         "types": [*types[-1:], *types[:-1]],
         "cells": _by_run(rows),
+        "overlaps": overlap_lines(rows, name),
         "seeds": _by_run([row for row in comparison.seeds if row["set"] == name], "method"),
         "differences": _by_run([row for row in comparison.differences if row["set"] == name]),
     }

@@ -30,10 +30,18 @@ COLUMNS = (*PAIR_KEY, "image", *LOGITS, "positive_score", "negative_score")
 
 @dataclass(frozen=True)
 class EvaluatedSet:
-    """One set as one run scored it: where its images lie, and its pairs in the order of `PAIR_KEY`."""
+    """One set as one run scored it.
+
+    Attributes:
+        image_root: where its images lie.
+        pairs: its pairs, in the order of `PAIR_KEY`.
+        training_pairs: negative type -> how many pairs are of images that the run was trained on, of all for "mean";
+            None where that is not known.
+    """
 
     image_root: Path
     pairs: pa.Table
+    training_pairs: dict[str, int] | None = None
 
     @property
     def right(self) -> np.ndarray:
@@ -99,9 +107,14 @@ def read_run(folder: Path) -> EvaluatedRun:
         if is_evaluation and name == summary["run"]:
             name = f"{name} ({folder.name})"
         roots = {str(key): Path(entry["image_root"]) for key, entry in summary["sets"].items()}
+        # older versions say nothing of it
+        trained = {str(key): _counts(entry.get("training_pairs")) for key, entry in summary["sets"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} must be what `itm evaluate` writes, and is not: evaluate the run again.") from error
-    read = {key: EvaluatedSet(root, _read_pairs(path.parent / key / "pairs.parquet")) for key, root in roots.items()}
+    read = {
+        key: EvaluatedSet(root, _read_pairs(path.parent / key / "pairs.parquet"), trained[key])
+        for key, root in roots.items()
+    }
     return EvaluatedRun(name, folder, read, read_curves(path.parent.parent / "logs"))
 
 
@@ -140,6 +153,10 @@ def read_curves(logs: Path) -> dict[str, dict[int, float]]:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{record}, line {number}, must be a step's metrics, and is not. Remove it.") from error
     return {metric: dict(sorted(points.items())) for metric, points in sorted(curves.items())}
+
+
+def _counts(entry: Any) -> dict[str, int] | None:
+    return None if entry is None else {str(name): int(count) for name, count in entry.items()}
 
 
 def _whole_lines(path: Path) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from experiments.config.evaluation_schemas import CompareConfig
 from experiments.report.audits import AUDIT_COLUMNS, read_audits
 from experiments.report.examples import choose_examples
+from experiments.report.intervals import MEAN
 from experiments.report.metric_rows import (
     COMPARISON_COLUMNS,
     CURVE_COLUMNS,
@@ -23,6 +24,7 @@ from experiments.report.metric_rows import (
     curve_rows,
     difference_rows,
     find_reference,
+    overlap_lines,
     types_in_order,
 )
 from experiments.report.page import Comparison, render_page
@@ -116,6 +118,15 @@ def _log(config: CompareConfig, comparison: Comparison, folder: Path) -> None:
             for key in ("accuracy", "blind_accuracy")
         }
     )
+    logger.experiment.summary.update(
+        {
+            f"compare/{row['set']}/{row['run']}.training_pairs": (
+                "not known" if row["training_pairs"] is None else row["training_pairs"]
+            )
+            for row in comparison.rows
+            if row["negative_type"] == MEAN
+        }
+    )
     logger.experiment.finish()
 
 
@@ -145,6 +156,8 @@ def _print(comparison: Comparison) -> None:
                 cells = ("" if position else negative_type, row["method"] if "method" in row else row["run"], *shown)
                 table.add_row(*map(Text, cells))
         Console().print(table)
+        for line in overlap_lines(comparison.rows, name):
+            say(f"{name}: {line}")
 
 
 def _shown(row: Row, prefix: str) -> str:

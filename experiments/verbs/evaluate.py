@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -23,15 +25,26 @@ from experiments.runs.fingerprint import fingerprint
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from experiments.runs.tracking import wandb_logger
+from experiments.runs.train_images import (
+    TRAIN_IMAGES_FILE,
+    Overlap,
+    find_overlap,
+    ids_in_tables,
+    images_of_pairs,
+    read_train_images,
+)
 from lightning_modules import LAST, describe_kept, kept_name
-from negatives.tables import InputError, write_json, write_table, write_text
+from negatives.tables import InputError, quoted, write_json, write_table, write_text
+
+if TYPE_CHECKING:
+    from datamodules.benchmarks import Pairs
 
 
 def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False) -> None:
     """Scores every set on its images and on noise, and writes accuracies with 95 % intervals over images.
 
     Raises:
-        InputError: the run is unfinished, has no sets, or a set cannot be read.
+        InputError: the run is unfinished, has no sets, a set cannot be read, or nothing is left of it.
     """
     if config.checkpoint != LAST and config.output_dir == f"{config.run}/evaluation":
         config = replace(config, output_dir=f"{config.run}/evaluation_{config.checkpoint}")
@@ -50,7 +63,9 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
             "run's or in this configuration."
         )
     # all are read before the first is scored: a wrong path in the last one is found now, not hours later
-    sets = {name: build_pairs(pairs) for name, pairs in evaluation.sets.items()}
+    read = {name: build_pairs(pairs) for name, pairs in evaluation.sets.items()}
+    overlaps = find_overlaps(config, experiment.data.captions, read)
+    sets = without_training_images(read, overlaps) if config.exclude_training_images else read
     folder = output.claim()
     scorer = fingerprint(module, experiment.model, Path(config.run), config.checkpoint)
     metrics: list[dict[str, Any]] = []
@@ -58,20 +73,73 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
     summary: dict[str, Any] = {"run": experiment.name, "checkpoint": weights, "sets": {}, "scorer": scorer}
     for name, pairs in sets.items():
         table = score_pairs(module, pairs, folder / name, scorer, evaluation.batch_size, device, config.seed)
-        metrics += set_metrics(name, table, evaluation.bootstrap, config.seed)
-        images = len(set(table["image_id"].to_pylist()))
+        overlap = overlaps.get(name)
+        rows = set_metrics(name, table, evaluation.bootstrap, config.seed, overlap.trained_on if overlap else None)
+        metrics += rows
         # said, or accuracies of two machines with other images would be compared as one
         if pairs.left_out:
             say(f"{name}: {pairs.left_out} items of the benchmark are left out: not valid, or without their image")
-        summary["sets"][name] = {"image_root": str(pairs.root.resolve()), "pairs": len(table), "images": images}
-        summary["sets"][name]["left_out"] = pairs.left_out
+        summary["sets"][name] = _set_summary(pairs, table, rows, overlap)
+        summary["sets"][name]["excluded_pairs"] = len(read[name].negatives) - len(table)
     write_text(_csv(metrics), folder / "metrics.csv")
     name = kept_name(experiment.name, weights)
-    _log(config, name, folder, metrics)
+    _log(config, name, folder, metrics, summary["sets"])
     # last: it says that the folder is finished
     write_json(summary, folder / SUMMARY_FILE)
     say_cut(module)
     _print(name, metrics)
+
+
+def find_overlaps(config: EvaluateConfig, captions: str | list[str], sets: dict[str, Pairs]) -> dict[str, Overlap]:
+    """What each set has in common with the images that the run was trained on, said in a line; empty if not known.
+
+    Args:
+        config: of the evaluation.
+        captions: the captions tables that the run names, which are asked where the run has no record of its images.
+        sets: name -> pairs.
+
+    Raises:
+        InputError: the record is damaged, or there is none and training images are to be excluded.
+    """
+    recorded = read_train_images(Path(config.run))
+    if recorded is None:
+        unknown = f"{config.run} has no {TRAIN_IMAGES_FILE}, which images it was trained on is not known"
+        if config.exclude_training_images:
+            raise InputError(f"{unknown}; leave exclude_training_images out, or train the run again.")
+        ids = ids_in_tables(captions)
+        for name, pairs in sets.items():
+            # a hint and no number: equal ids may name other images, and other ids the same
+            same = sorted(ids.intersection(images_of_pairs(pairs)))
+            hint = f"; its captions have {len(same)} of the set's image ids, such as {quoted(same[0])}" if same else ""
+            say(f"{name}: {unknown}{hint}")
+        return {}
+    overlaps = {name: find_overlap(recorded, pairs, name) for name, pairs in sets.items()}
+    remedy = "" if config.exclude_training_images else "; exclude_training_images=true leaves them out"
+    for name, overlap in overlaps.items():
+        if overlap.trained_on:
+            say(f"{name}: {overlap}{remedy}")
+    return overlaps
+
+
+def without_training_images(sets: dict[str, Pairs], overlaps: dict[str, Overlap]) -> dict[str, Pairs]:
+    """The sets without the pairs of images that the run was trained on; says how many are left.
+
+    Raises:
+        InputError: none is left of a set.
+    """
+    from datamodules.benchmarks import only
+
+    kept = {}
+    for name, pairs in sets.items():
+        known, before = overlaps[name].trained_on, len(pairs.negatives)
+        kept[name] = only(pairs, pa.array([image not in known for image in pairs.captions["image_id"].to_pylist()]))
+        if not (left := len(kept[name].negatives)):
+            raise InputError(
+                f"evaluation.sets.{name} must have images that the run was not trained on, all of its {before} pairs "
+                "are of training images; give another set, or leave exclude_training_images out."
+            )
+        say(f"{name}: {left} of {before} pairs are left without the training images")
+    return kept
 
 
 def score_pairs(
@@ -123,8 +191,17 @@ def _pair_table(pairs: Any, logits: dict[bool, dict[str, float]], scores: dict[s
     return pa.Table.from_pylist(rows)
 
 
-def set_metrics(name: str, table: pa.Table, resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Accuracy and blind accuracy of a set, per negative type and as their unweighted mean, with intervals."""
+def set_metrics(
+    name: str, table: pa.Table, resamples: int, seed: int, trained_on: Collection[str] | None = None
+) -> list[dict[str, Any]]:
+    """Accuracy and blind accuracy of a set, per negative type and as their unweighted mean, with intervals.
+
+    Args:
+        name: of the set.
+        table: its pairs, as `score_pairs` returns them.
+        resamples, seed: of the bootstrap.
+        trained_on: ids of the images that the run was trained on; None where that is not known.
+    """
     from experiments.report.intervals import is_right, type_intervals
 
     images, types = table["image_id"].to_pylist(), table["negative_type"].to_pylist()
@@ -138,14 +215,18 @@ def set_metrics(name: str, table: pa.Table, resamples: int, seed: int) -> list[d
         )
         for prefix in ("", "blind_")
     }
+    # "mean" is over types, and has the pairs of all
+    pairs = Counter(types) + Counter(mean=len(types))
+    trained = [kind for image, kind in zip(images, types, strict=True) if image in (trained_on or ())]
+    trained_pairs = Counter(trained) + Counter(mean=len(trained))
     return [
         {
             "set": name,
             "negative_type": negative_type,
             **_named(interval, "accuracy", ""),
             **_named(seen["blind_"][negative_type], "blind_accuracy", "blind_"),
-            # "mean" is over types, and has the pairs of all
-            "pairs": len(types) if negative_type == "mean" else types.count(negative_type),
+            "pairs": pairs[negative_type],
+            "training_pairs": None if trained_on is None else trained_pairs[negative_type],
         }
         for negative_type, interval in seen[""].items()
     ]
@@ -153,6 +234,20 @@ def set_metrics(name: str, table: pa.Table, resamples: int, seed: int) -> list[d
 
 def _named(interval: Interval, value: str, prefix: str) -> dict[str, float]:
     return {value: interval.value, f"{prefix}low": interval.low, f"{prefix}high": interval.high}
+
+
+def _set_summary(pairs: Pairs, table: pa.Table, rows: list[dict[str, Any]], overlap: Overlap | None) -> dict[str, Any]:
+    """What `summary.json` says of a set; null where it is not known what the run was trained on."""
+    images = set(table["image_id"].to_pylist())
+    return {
+        "image_root": str(pairs.root.resolve()),
+        "pairs": len(table),
+        "images": len(images),
+        "left_out": pairs.left_out,
+        "training_images": None if overlap is None else len(overlap.trained_on & images),
+        "training_pairs": None if overlap is None else {row["negative_type"]: row["training_pairs"] for row in rows},
+        "same_ids_other_content": None if overlap is None else overlap.same_ids,
+    }
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
@@ -164,7 +259,9 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _log(config: EvaluateConfig, name: str, folder: Path, metrics: list[dict[str, Any]]) -> None:
+def _log(
+    config: EvaluateConfig, name: str, folder: Path, metrics: list[dict[str, Any]], sets: dict[str, dict[str, Any]]
+) -> None:
     logger = wandb_logger(config.logging, folder=folder, name=name, job_type="evaluate", settings=config)
     if logger is None:
         return
@@ -175,6 +272,11 @@ def _log(config: EvaluateConfig, name: str, folder: Path, metrics: list[dict[str
             for key in ("accuracy", "blind_accuracy")
         }
     )
+    for key, entry in sets.items():
+        known = entry["training_pairs"] is not None
+        found = (entry["training_images"], entry["training_pairs"]["mean"]) if known else ("not known",) * 2
+        names = (f"evaluate/{key}/training_images", f"evaluate/{key}/training_pairs")
+        logger.experiment.summary.update(dict(zip(names, found, strict=True)))
     logger.experiment.finish()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from experiments.build import build_writer
+from experiments.build import writer_settings
 from experiments.config.generate_schemas import GenerateConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say, tracker
@@ -83,9 +83,12 @@ def _write_negatives(config: GenerateConfig, output: OutputFolder) -> None:
 
 def _written(config: GenerateConfig, captions: pa.Table) -> tuple[pa.Table, pa.Table]:
     """(negatives, unwritten) by one of `negatives.writers.WRITERS`."""
-    from negatives.writers import write_negatives
+    from negatives.writers import build_writer, write_negatives
 
-    return write_negatives(captions, build_writer(config), config.seed, progress=tracker(config.generator))
+    settings = writer_settings(config)
+    # of what the rows keep and nothing else, so that this suffices to make them again
+    writer = build_writer(config.generator, settings)
+    return write_negatives(captions, writer, config.seed, tracker(config.generator), settings=settings)
 
 
 def _joined(config: GenerateConfig, captions: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -1,8 +1,8 @@
 """`itm train`: one experiment, from its configuration to a checkpoint.
 
-The run's folder holds `config.yaml` and `provenance.json`, `logs/` (JSON lines, always), `wandb/` (unless disabled),
-`checkpoints/last.ckpt` (Lightning's, to resume from), `base.json` where it starts from a published checkpoint,
-and at the end `processor/` and `weights.safetensors`.
+The run's folder holds `config.yaml` and `provenance.json`, `train_images.parquet` (which images it draws), `logs/`
+(JSON lines, always), `wandb/` (unless disabled), `checkpoints/last.ckpt` (Lightning's, to resume from), `base.json`
+where it starts from a published checkpoint, and at the end `processor/` and `weights.safetensors`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from experiments.runs.made_by import former_made_by, made_by, note_former
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from experiments.runs.ranks import check_launched, end_ranks, is_main_process
+from experiments.runs.train_images import record_train_images
 from experiments.runs.trainer import (
     LAST_FILE,
     check_best_metric,
@@ -85,6 +86,7 @@ def train(config: ExperimentConfig, output: OutputFolder | None, preemption: Pre
     # An existing run is untouched up to here, whatever is refused above.
     if output is not None:
         prepare_folder(config, output, module, start)
+        record_train_images(datamodule, folder)
     try:
         fit(trainer, module, datamodule, start.last)
     except StoppedError as stopped:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from transformers import Blip2ForImageTextRetrieval, Blip2Processor, Blip2QFormerConfig
 
 from datamodules.batch import ImageTextBatch
@@ -225,6 +226,26 @@ class Blip2ItmModule(Backbone):
         draw = objective.draw(pairs, seed=self.seed, epoch=self.current_epoch)
         outputs = self._heads(batch, (), pairs=pairs, draw=draw)
         return {**outputs, "itm_logits": match_logits(outputs["itm"]), "pairs": pairs}
+
+    def on_fit_start(self) -> None:
+        """Says so where the loss trains no head that `score` reads: validation would measure what nothing trains."""
+        super().on_fit_start()
+        # no fault of the settings: a run that was trained by its matching head may be evaluated by ITC, and older ones
+        # are loaded. With both weights 0 the loss has refused.
+        trained = self._trained_heads()
+        if not trained.intersection(self.score_name.split("_")):
+            (head,) = trained
+            rank_zero_warn(
+                f"model.score is {self.score_name}, and the loss trains the {head.upper()} head alone, and validation "
+                f"scores another. Set model.score={head}, or model.loss=itc_itm with both weights above 0."
+            )
+
+    def _trained_heads(self) -> set[str]:
+        """Which of the heads itm and itc the loss trains."""
+        if self.objective.reads != "itc_itm":
+            return {"itm"}
+        weights: Any = self.objective.settings
+        return {head for head in ("itm", "itc") if getattr(weights, f"{head}_weight")}
 
     def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
         """Keeps the ITC temperature, where there is one, in `TEMPERATURES` after every step."""

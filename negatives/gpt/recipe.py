@@ -6,8 +6,10 @@ Nothing here talks to a server or writes a file: `requests_for` says what to ask
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +32,9 @@ _REQUEST_FIELDS = [
     ("requested_model", pa.string()),
     ("temperature", pa.float64()),
     ("seed", pa.int64()),
+    ("settings", pa.string()),
     ("attempt", pa.int64()),
+    ("mode", pa.string()),
     ("rejected", pa.string()),
 ]
 NEGATIVE_SCHEMA = pa.schema([*((name, pa.string()) for name in NEGATIVE_COLUMNS), *_REQUEST_FIELDS])
@@ -90,6 +94,15 @@ class PromptRecipe:
         object.__setattr__(self, "types", in_order(self.types))
         # for its refusals: a recipe that cannot be asked fails here, before any request
         system_text(self.types, self.count, self.version)
+
+    @cached_property
+    def settings(self) -> str:
+        """What of a recipe has no column of its own in a row, as JSON: with it the row's very request can be made.
+
+        >>> PromptRecipe("m", ("swap_obj",)).settings
+        '{"count": 1, "max_tokens": 512, "types": ["swap_obj"]}'
+        """
+        return json.dumps({"count": self.count, "max_tokens": self.max_tokens, "types": self.types})
 
     def request(self, caption: str) -> ChatRequest:
         """The request for one caption."""
@@ -196,8 +209,11 @@ def _provenance(recipe: PromptRecipe, key: str, parsed: _Parsed) -> dict[str, An
     """The columns that all rows of one answer share."""
     own = {"generator": GENERATOR, "prompt_version": recipe.version, "request_key": key}
     asked = {"requested_model": recipe.model, "temperature": recipe.temperature, "seed": recipe.seed}
+    asked["settings"] = recipe.settings
     answer = parsed.answer
-    return {**own, **asked, **({"model": answer.model, "attempt": answer.attempt} if answer else {})}
+    # the form that was asked for, and the attempt, are part of what the server was sent (`ChatRequest.body`)
+    found = {"model": answer.model, "attempt": answer.attempt, "mode": answer.mode} if answer else {}
+    return {**own, **asked, **found}
 
 
 def _written(

@@ -1,4 +1,5 @@
 from .table import WRITERS as WRITERS
+from .table import build_writer as build_writer
 from .table import builder_keys as builder_keys
 from .table import find_builder as find_builder
 from .write import UNWRITTEN_SCHEMA as UNWRITTEN_SCHEMA

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from negatives.tables.files import InputError, unknown_name
@@ -49,3 +49,18 @@ def builder_keys(name: str) -> dict[str, Any]:
     # resolved, since annotations are strings in all files here
     hints = typing.get_type_hints(find_builder(name))
     return {key: hint for key, hint in hints.items() if key != "return"}
+
+
+def build_writer(name: str, settings: Mapping[str, Any]) -> Writer | BatchWriter:
+    """A writer by plain values, as the column `settings` of its rows holds them: a section is a mapping.
+
+    >>> build_writer("rules", {"per_type": 2}).per_type
+    2
+
+    Raises:
+        InputError: no writer bears this name.
+        TypeError: a key that its builder or a section does not take.
+    """
+    keys = builder_keys(name)
+    given = {key: keys[key](**value) if isinstance(value, Mapping) else value for key, value in settings.items()}
+    return find_builder(name)(**given)

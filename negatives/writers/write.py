@@ -6,8 +6,9 @@ who read the table skip the rows that have one.
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -77,7 +78,7 @@ class Written(NamedTuple):
     """What a writer made of captions.
 
     Attributes:
-        negatives: a negatives table with `field`, `seed` and `rejected`.
+        negatives: a negatives table with `field`, `seed`, `settings` and `rejected`.
         unwritten: see `UNWRITTEN_SCHEMA`; only writers that read many captions say what they could not write.
     """
 
@@ -90,7 +91,12 @@ def _plain(items: Iterable[Any]) -> Iterable[Any]:
 
 
 def write_negatives(
-    captions: pa.Table, writer: Writer | BatchWriter, seed: int, progress: Progress = _plain
+    captions: pa.Table,
+    writer: Writer | BatchWriter,
+    seed: int,
+    progress: Progress = _plain,
+    *,
+    settings: Mapping[str, Any] | None = None,
 ) -> Written:
     """Lets `writer` write negatives of every caption.
 
@@ -101,17 +107,19 @@ def write_negatives(
         writer: an offline writer.
         seed: seeds the writer's draws.
         progress: wraps the iteration over captions to show how far it is.
+        settings: what `table.build_writer` makes this writer of; the rows keep it as JSON.
 
     Returns:
-        Rows with `negative_id` = `<caption_id>:<negative_type>:<k>`; with the seed and the writer's name and version
-        they can be made again.
+        Rows with `negative_id` = `<caption_id>:<negative_type>:<k>`. With the caption they can be made again by the
+        writer's name, version, models and settings, and the seed.
 
     Raises:
         InputError: if the writer has no negative for any caption, or writes a type that has no row.
     """
     captions_of = _captions_by_image(captions)
-    columns: dict[str, list[Any]] = {name: [] for name in (*NEGATIVE_COLUMNS, "field", "seed", "rejected")}
+    columns: dict[str, list[Any]] = {name: [] for name in (*NEGATIVE_COLUMNS, "field", "seed", "settings", "rejected")}
     unwritten = []
+    shown = "" if settings is None else json.dumps(settings, sort_keys=True)
     # a `Writer` works without models, and has no such name
     model = getattr(writer, "model", "")
     for (image_id, caption_id, caption), attempts in _attempts(captions, writer, seed, progress):
@@ -126,7 +134,7 @@ def write_negatives(
             counts[negative_type] += 1
             reason = rejection(text, caption, negative_type, captions_of[image_id])
             row = (caption_id, negative_id, text, negative_type, writer.name, model, writer.version)
-            for column, value in zip(columns.values(), (*row, attempt.field, seed, reason), strict=True):
+            for column, value in zip(columns.values(), (*row, attempt.field, seed, shown, reason), strict=True):
                 column.append(value)
     if not columns["caption"]:
         raise InputError(
