@@ -127,6 +127,9 @@ TASKS = {
 
 def run_verb(verb: Verb, config: Any, *, resume: bool = False, overwrite: bool = False) -> int:
     """Runs one verb with its checked configuration and returns its exit code."""
-    # most verbs either finish or raise, and return nothing
-    code: int | None = verb.load_module().run(config, resume=resume, overwrite=overwrite)
+    from negatives.tables import locks_of_block
+
+    with locks_of_block():
+        # most verbs either finish or raise, and return nothing
+        code: int | None = verb.load_module().run(config, resume=resume, overwrite=overwrite)
     return DONE if code is None else code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from negatives.tables import InputError, hold, is_held
+from negatives.tables import InputError, hold, is_held, locks_of_block
 from negatives.tables.locks import lock_file
 
 HOLD = """
@@ -76,6 +77,17 @@ def test_a_process_has_one_lock_on_a_folder_by_whatever_name(tmp_path: Path) -> 
     del first
     gc.collect()
     assert not lock_file(tmp_path / "out").exists()
+
+
+def test_a_block_lets_go_of_its_locks_whoever_refers_to_them(tmp_path: Path) -> None:
+    before = hold(tmp_path / "before")
+    with contextlib.suppress(InputError), locks_of_block():
+        held = hold(tmp_path / "out")
+        raise InputError("refused")
+    assert not held.release.alive
+    assert not is_held(tmp_path / "out")
+    assert hold(tmp_path / "out") is not held
+    assert before.release.alive
 
 
 def test_a_lock_whose_file_was_replaced_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

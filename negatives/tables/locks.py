@@ -16,6 +16,7 @@ import shlex
 import socket
 import sys
 import weakref
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -67,6 +68,21 @@ def hold(path: StrPath, *, inherited: bool = False) -> Held:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(holder).encode(), 0)
     return held
+
+
+@contextlib.contextmanager
+def locks_of_block() -> Iterator[None]:
+    """Lets go, when the block ends, of every lock that was taken in it.
+
+    Without it, an error that somebody keeps would keep the lock: its traceback refers to whatever held it.
+    """
+    before = {*_held}
+    try:
+        yield
+    finally:
+        for file, held in list(_held.items()):
+            if file not in before:
+                held.release()
 
 
 def is_held(path: StrPath) -> bool:
