@@ -69,11 +69,11 @@ def _check_something_to_resume(name: str, config: Any) -> None:
     Raises:
         InputError: there is no output folder, or it is empty.
     """
-    from negatives.tables import InputError
+    from negatives.tables import InputError, is_lock_file
 
     folder = Path(config.output_dir)
     # a file in its place is refused by the verb
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(map(is_lock_file, folder.iterdir()))):
         raise InputError(
             f"--resume needs a folder that `itm {name}` began, and {folder} is "
             f"{'empty' if folder.exists() else 'not there'}; start without --resume, or give --resume=auto for both."

@@ -1,10 +1,13 @@
 """Exit codes of the command line and of a sweep's tasks: what an error means to the shell that started it.
 
-Imports nothing, since `itm --help` passes through here.
+Imports next to nothing, since `itm --help` passes through here.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -13,9 +16,9 @@ DONE, MISSED, BAD_INPUT, PREEMPTED, INTERRUPTED = 0, 1, 2, 75, 130
 """MISSED: the work is done, but a certificate did not hold. PREEMPTED: the work stopped at a scheduler's signal, and
 the same command with --resume=auto goes on (EX_TEMPFAIL, "try again", in <sysexits.h>). INTERRUPTED: 128 + SIGINT, as
 shells have it."""
-
-
-SMALLER = "give a smaller batch_size, fewer workers or a smaller model."
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A full disk, a user's share of it that is used up, a limit on the size of files."""
+SHORT_FILE = "PytorchStreamWriter|unexpected pos|iostream error"
 
 
 class UsageError(Exception):
@@ -45,37 +48,67 @@ def exit_code(work: Callable[[], int]) -> int:
     # the training step raises it where the loss is not finite
     except FloatingPointError as error:
         return _refuse(f"{error} Try a lower optim.lr.")
-    except OSError as error:
-        # without a path there is nothing that a user could check: a bug, or a library's own error
-        if error.filename is None:
+    except BrokenPipeError:  # whoever read the output has stopped
+        raise
+    except Exception as error:
+        if (line := _line_for(error)) is None:
             raise
-        return _refuse(f"{error.filename}: {error.strerror}; check the path and its permissions.")
-    except MemoryError as error:
-        return _refuse(f"there is not enough memory{_reason(error)}; {SMALLER}")
-    except RuntimeError as error:
-        # PyTorch has a type of its own for a GPU's memory alone
-        if not re.search(r"can't allocate memory|out of memory", str(error)):
-            raise
-        return _refuse(f"there is not enough memory{_reason(error)}; {SMALLER}")
-    except ValueError as error:
+        return _refuse(line)
+
+
+def _line_for(error: Exception) -> str | None:
+    """The line for an error that a user can mend; None for a bug."""
+    if isinstance(error, ValueError):
         # an input error is a ValueError, so that this import waits until there is one
         from negatives.tables import InputError
 
-        if not isinstance(error, InputError):
-            raise
-        return _refuse(_without_worker_traceback(str(error)))
+        if isinstance(error, InputError):
+            return _without_worker_traceback(str(error))
+    if fault := _write_fault(error) or _memory_fault(error):
+        return fault
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}; check the path and its permissions."
+    # a library's own, as of a checkpoint that cannot be loaded, may have several lines
+    return " ".join(_without_worker_traceback(str(error)).split())
 
 
-def _reason(error: BaseException) -> str:
-    """The sentence of an allocator's error that says how much it was asked for, in brackets."""
+def _write_fault(error: BaseException | None) -> str:
+    """The line for a write that failed for want of space; "" for any other error."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        # safetensors and tokenizers are written in Rust, whose errors have the number in their text alone
+        if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
+            number = int(found[1])
+        reason = os.strerror(number) if number in FULL else ""
+        # torch.save gives no reason: it finds its file shorter than what it has written
+        if isinstance(error, RuntimeError) and re.search(SHORT_FILE, str(error)):
+            reason = "a file could not be written to its end"
+        if reason:
+            place = f"{filename}: " if (filename := getattr(error, "filename", None)) else ""
+            return f"{place}{reason}. Make room; the same command with --resume=auto goes on."
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _memory_fault(error: Exception) -> str:
+    """The line for memory that is not there, with what was asked for; "" for any other error."""
+    # PyTorch has a type of its own for a GPU's memory alone
+    no_memory = isinstance(error, RuntimeError) and re.search(r"can't allocate memory|out of memory", str(error))
+    if not isinstance(error, MemoryError) and not no_memory:
+        return ""
     found = re.search(
         r"[Yy]ou tried to allocate \S+ bytes|Tried to allocate [\d.]+ \wiB|Unable to allocate [^\n]*", str(error)
     )
-    return f" ({found[0]})" if found else ""
+    asked = f" ({found[0]})" if found else ""
+    return f"there is not enough memory{asked}; give a smaller batch_size, fewer workers or a smaller model."
 
 
 def _refuse(message: str) -> int:
-    print(f"itm: error: {message}", file=sys.stderr)
+    # the log may be on the disk that is full
+    with contextlib.suppress(OSError):
+        print(f"itm: error: {message}", file=sys.stderr)
     return BAD_INPUT
 
 

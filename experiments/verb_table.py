@@ -131,10 +131,13 @@ def run_verb(verb: Verb, config: Any, *, resume: bool = False, overwrite: bool =
     Raises:
         InputError: whatever the verb refuses; metrics that cannot go where they should, before its work starts.
     """
+    from negatives.tables import locks_of_block
+
     if getattr(config, "logging", None) is not None:
         from experiments.runs.tracking import check_logging
 
         check_logging(config.logging)
-    # most verbs either finish or raise, and return nothing
-    code: int | None = verb.load_module().run(config, resume=resume, overwrite=overwrite)
+    with locks_of_block():
+        # most verbs either finish or raise, and return nothing
+        code: int | None = verb.load_module().run(config, resume=resume, overwrite=overwrite)
     return DONE if code is None else code

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import sys
 import types
 from dataclasses import dataclass, field, is_dataclass
@@ -190,7 +193,7 @@ def test_exit_codes_tell_bad_input_interruption_and_bugs_apart(
 class Settings:
     """A configuration with the one key that every verb has."""
 
-    output_dir: str
+    output_dir: str = ""
     reads: str = ""
     lr: float = 0.1
     logging: dict[str, str] = field(default_factory=dict)
@@ -255,3 +258,32 @@ def test_provenance_names_versions_and_never_fails_without_git(tmp_path: Path) -
     assert git_state(tmp_path) is None
     (tmp_path / ".git").mkdir()
     assert git_state(tmp_path) is None
+
+
+def test_a_lock_is_no_content_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing beside a mounted folder may be written, and where another process works on something in it."""
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".evaluation.lock").touch()
+    first = output(run)
+    assert (run / ".lock").exists()
+    first.claim()
+    output(run, overwrite=True).claim()
+    assert (run / ".evaluation.lock").exists()
+    del first
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "provenance.json", ".evaluation.lock"}
+
+
+def test_where_there_are_no_locks_it_is_said_and_nothing_of_others_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    left = tmp_path / ".run.0123abcd.tmp"
+    left.mkdir()
+    with output(tmp_path / "run").whole():
+        assert "do not start two processes" in capsys.readouterr().out
+    assert left.exists()

@@ -8,17 +8,21 @@ import signal
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from omegaconf import OmegaConf
 
 from experiments.__main__ import main
 from experiments.config.load import ConfigError
-from experiments.runs.manifest import FINISHED, Manifest, Task, read_states, sweep_lock
+from experiments.runs.manifest import FINISHED, Manifest, Task, read_states
 from experiments.verb_table import TASKS
 from experiments.verbs import sweep
+from lightning_modules.base import AlignmentModule
 from negatives.tables.captions import InputError
 from tests.launch import start
-from tests.tiny import TINY_OVERRIDES
+from tests.tiny import TINY_OVERRIDES, tiny_tables
 
 TINY_DEMO = [
     *("prepare.scenes.config.scenes.train=12", "prepare.scenes.config.scenes.held_out=2"),
@@ -110,11 +114,6 @@ def test_a_broken_manifest_is_refused(tmp_path: Path) -> None:
         read_states(tmp_path / "manifest.json")
 
 
-def test_two_sweeps_do_not_share_a_folder(tmp_path: Path) -> None:
-    with sweep_lock(tmp_path), pytest.raises(InputError, match="in use"), sweep_lock(tmp_path):
-        pass
-
-
 def start_demo(output: Path, *words: str) -> BaseProcess:
     """Starts the demo at tiny size in a process of its own."""
     return start(output.with_suffix(".log"), main, ["demo", f"output_dir={output}", *TINY_DEMO, *words])
@@ -176,6 +175,49 @@ def test_what_a_sweep_does_with_a_step_is_said_by_the_row_of_its_verb(
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "verdicts.parquet").touch()
     assert sweep._missed(Task("prepare/f", "other_filter", ""), 1, tmp_path)
+
+
+def preempted_sweep(path: Path) -> int:
+    """A sweep that is signalled alone, while its first training is in its second step."""
+    step, count = AlignmentModule.training_step, 0
+
+    def training_step(self: AlignmentModule, *arguments: Any) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        if count == 2:
+            listening = signal.getsignal(signal.SIGTERM).__self__
+            os.kill(os.getppid(), signal.SIGTERM)
+            # the sweep hands it on
+            while listening.asked is None:
+                time.sleep(0.01)
+        return step(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AlignmentModule, "training_step", training_step)
+        return main(["sweep", str(path), "--resume=auto"])
+
+
+@pytest.mark.slow
+def test_a_preempted_sweep_stops_with_its_training_and_goes_on_by_the_same_command(tmp_path: Path) -> None:
+    tiny_tables(tmp_path / "scenes")
+    path, log = tmp_path / "sweep.yaml", tmp_path / "log"
+    data = {name: str(tmp_path / f"scenes/train/{name}.parquet") for name in ("captions", "negatives")}
+    experiment = {"base": str(Path("experiments/configs/llava_tiny_scenes.yaml").absolute()), "data": data}
+    held_out = {"balanced": {name: str(tmp_path / f"scenes/balanced/{name}.parquet") for name in data}}
+    experiment |= {"evaluation": {"sets": held_out, "bootstrap": 100}}
+    overrides = OmegaConf.from_dotlist([*TINY_OVERRIDES, "trainer.max_steps=4"])
+    content = {"name": "mine", "output_dir": str(tmp_path / "out"), "logging": {"wandb": "disabled"}}
+    merged = OmegaConf.merge(experiment, overrides)
+    path.write_text(OmegaConf.to_yaml({**content, "experiment": merged, "runs": {"only": {}}}))
+    stopped = start(log, preempted_sweep, path)
+    stopped.join(200)
+    assert stopped.exitcode == 75, log.read_text()
+    assert "itm: preempted: train/only has stopped" in log.read_text()
+    states = {name: record["state"] for name, record in read_states(tmp_path / "out/manifest.json").items()}
+    assert states == {"train/only": "pending", "evaluate/only": "pending", "compare": "pending"}
+    assert torch.load(tmp_path / "out/runs/only/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+    assert main(["sweep", str(path), "--resume=auto"]) == 0
+    assert (tmp_path / "out/report/index.html").is_file()
 
 
 @pytest.mark.slow

@@ -556,6 +556,17 @@ def test_a_broken_download_is_one_line_and_goes_on_later(run: Callable[..., Any]
     assert run("collect").results.recorded == {"ok": 5}
 
 
+@pytest.mark.parametrize("left", [b"", b'{"custom_id": "0-'])
+def test_results_that_a_damaged_disk_left_are_downloaded_again(
+    run: Callable[..., Any], server: BatchServer, tmp_path: Path, left: bytes
+) -> None:
+    """Or what they answered would be paid for twice."""
+    run("submit")
+    server.finish("batch_0")
+    (tmp_path / "batch/output-00001.jsonl").write_bytes(left)
+    assert run("collect").results.recorded == {"ok": 5}
+
+
 def test_results_that_the_server_keeps_no_longer_are_asked_again(run: Callable[..., Any], server: BatchServer) -> None:
     run("submit")
     server.finish("batch_0")

@@ -60,6 +60,10 @@ class ImageRows(Sequence[ImageTextRow]):
     def __len__(self) -> int:
         return len(self._rows)
 
+    def text_ids(self, start: int, stop: int) -> list[str]:
+        """The texts of rows, in order; no image is read."""
+        return [text_id for _, _, items in self._rows[start:stop] for text_id, *_ in items]
+
     def __getitem__(self, index: int) -> ImageTextRow:  # type: ignore[override]
         image_id, path, items = self._rows[index]
         image = load_image(self.root, path, self.max_pixels)

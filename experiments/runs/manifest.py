@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import time
@@ -15,8 +14,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.config.load import saved_as_today
+from experiments.exit_codes import PreemptedError
+from experiments.runs.outputs import find_damage
 from experiments.verb_table import TASKS
-from negatives.tables import InputError, write_json
+from negatives.tables import InputError, is_held, write_json
 
 PENDING, RUNNING, FINISHED, FAILED = "pending", "running", "finished", "failed"
 RECORDED = ("state", "config_hash", "seconds")
@@ -60,7 +61,7 @@ class Manifest:
         tasks: what the configuration asks for; states come from the file where it exists.
 
     Raises:
-        InputError: a finished task's configuration has changed, or the file is no manifest.
+        InputError: a finished task's configuration has changed, what it left is damaged, or the file is no manifest.
     """
 
     def __init__(self, path: Path, tasks: list[Task]):
@@ -76,6 +77,7 @@ class Manifest:
                     f"{task.name} has run with another configuration ({path}); "
                     "start anew with --overwrite, or give another output_dir."
                 )
+            _check_undamaged(task, path.parent)
             task.state, task.seconds = FINISHED, record["seconds"]
 
     def save(self) -> None:
@@ -94,6 +96,9 @@ class Manifest:
             self.save()  # inside: Ctrl-C may come as soon as others can read it
             yield
             task.state = FINISHED
+        except PreemptedError:
+            task.state = PENDING
+            raise
         # Ctrl-C too: a task that was stopped is not left as running
         except BaseException:
             task.state = FAILED
@@ -119,6 +124,15 @@ def _has_run_alike(task: Task, folder: Path) -> bool:
     return before == OmegaConf.to_container(OmegaConf.create(task.config))
 
 
+def _check_undamaged(task: Task, folder: Path) -> None:
+    # its folder may have been removed since, to make room
+    settings: Any = OmegaConf.create(task.config)
+    own = settings.get("output_dir")
+    if own and Path(own).is_dir() and (fault := find_damage(Path(own), finished=True)):
+        again = f"itm {task.verb} {task.file_in(folder)} --overwrite"
+        raise InputError(f"{task.name}: {fault}. Put it back from a copy, or make it again by `{again}`.")
+
+
 def read_states(path: Path) -> dict[str, dict[str, Any]]:
     """The recorded tasks by name; none where there is no manifest yet.
 
@@ -130,36 +144,12 @@ def read_states(path: Path) -> dict[str, dict[str, Any]]:
     try:
         # not "none" for a broken file: finished tasks would run again
         records = json.loads(path.read_text(encoding="utf-8"))["tasks"]
-        return {str(record["name"]): {key: record[key] for key in RECORDED} | record for record in records}
+        known = [record for record in records if record["state"] and record["config_hash"]]
+        return {str(record["name"]): {key: record[key] for key in RECORDED} | record for record in known}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is no sweep manifest ({error!r}); start anew with --overwrite.") from None
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a sweep works in the folder."""
-    try:
-        with sweep_lock(folder):
-            return False
-    except InputError:
-        return True
-
-
-@contextmanager
-def sweep_lock(folder: Path) -> Iterator[None]:
-    """Holds the sweep's folder; forked children hold it too, until the last of them has ended.
-
-    Raises:
-        InputError: another sweep, or a run that outlived its sweep, works in the folder.
-    """
-    # Beside the folder, so that emptying the folder does not take the lock away.
-    path = folder.absolute().with_name(f".{folder.absolute().name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            # the kernel takes the lock back when its last holder ends, kill -9 included; a file with a pid would stay
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder} is in use by a sweep that is still running; wait for it or stop it (`fuser {path}`)."
-            ) from None
-        yield
+    """Whether a sweep works in the folder; asking takes nothing."""
+    return is_held(folder)

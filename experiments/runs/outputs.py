@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -20,20 +21,26 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.config.load import saved_as_today, to_yaml
-from negatives.tables import InputError, write_json, write_text
+from experiments.runs.metric_record import record_fault
+from experiments.runs.progress import say
+from negatives.tables import InputError, damage, hold, is_lock_file, write_json, write_text
 
 CONFIG_FILE, PROVENANCE_FILE = "config.yaml", "provenance.json"
 METRICS_FILE = "metrics.jsonl"
-"""In the `logs/` of a training: see `metric_log`."""
+"""In the `logs/` of a training: see `metric_record`."""
 PACKAGES = (
     *("itm-lightning", "torch", "lightning", "transformers", "peft", "torchmetrics", "omegaconf", "wandb"),
     *("pyarrow", "scikit-learn", "scipy", "numpy", "pillow", "tokenizers", "safetensors"),
 )
 ELSEWHERE = "or give another output_dir"
+UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.tmp")
+"""What a file or folder is called until it is whole: `write_table` and its like use these names too."""
 
 
 class OutputFolder:
-    """The folder that a verb writes into. Making one checks the folder and touches nothing; `claim` prepares it.
+    """The folder that a verb writes into. Making one locks and checks the folder; `claim` prepares it.
+
+    The lock is held as long as the object lives: a second process is refused before it computes anything.
 
     Args:
         config: the verb's configuration, with `output_dir`.
@@ -48,10 +55,11 @@ class OutputFolder:
 
     Attributes:
         path: the folder.
-        finished: with `resume`, whether there is nothing left to do.
+        finished: with `resume`, whether there is nothing left to do; then no file in the folder shows damage.
 
     Raises:
-        InputError: the folder exists and neither flag is set, or it is not this verb's, or a flag's condition fails.
+        InputError: another process works in the folder, or it exists and neither flag is set, or it is not this verb's,
+            or a flag's condition fails, or what it goes on from is damaged.
     """
 
     def __init__(
@@ -70,11 +78,17 @@ class OutputFolder:
         shown = {key: without_folders(getattr(config, key)) for key in private}
         self.yaml, self._left_out = to_yaml(dataclasses.replace(config, **shown)), {"argv"} if private else set()
         self._empties, self._kept = False, tuple(kept)
-        self.finished = resume and (self.path / result).is_file()
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"output_dir must be a folder, {self.path} is a file; give another output_dir.")
+        # tasks of a killed sweep may outlive it for a moment, and hold its folder until they have ended
+        self._lock = hold(self.path, inherited=verb == "sweep")
+        if not self._lock.works:
+            say(f"{self.path} is on a file system without locks: do not start two processes on it.")
+        self.finished = resume and (self.path / result).is_file()
+        if resume and (fault := find_damage(self.path, finished=self.finished)):
+            raise InputError(f"{fault}. Put it back from a copy, or start anew with --overwrite, {ELSEWHERE}.")
         # an empty folder, as schedulers make it beforehand, is as good as none
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if not self.path.exists() or all(map(is_lock_file, self.path.iterdir())):
             return
         if not resume and not overwrite:
             raise InputError(f"{self.path} exists: go on with it by --resume, replace it by --overwrite, {ELSEWHERE}.")
@@ -89,6 +103,7 @@ class OutputFolder:
         """Empties the folder where asked to, and writes `config.yaml` and `provenance.json`; returns the folder."""
         if self._empties:
             _empty(self.path, self._kept)
+        self._remove_unfinished(self.path)
         self._describe(self.path)
         return self.path
 
@@ -105,7 +120,7 @@ class OutputFolder:
         if before.exists() and not path.exists():  # a process was killed between the two renames below
             before.rename(path)
         shutil.rmtree(before, ignore_errors=True)
-        with built_beside(path) as beside:
+        with self.beside() as beside:
             self._describe(beside)
             yield beside
             try:
@@ -116,6 +131,41 @@ class OutputFolder:
                 if before.exists() and not path.exists():
                     before.rename(path)
                 shutil.rmtree(before, ignore_errors=True)
+
+    @contextmanager
+    def beside(self) -> Iterator[Path]:
+        """A new folder next to this one, under a name of its own, gone at the end whatever happens.
+
+        Those of processes that were killed are removed first.
+        """
+        path = self.path.resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._remove_unfinished(path.parent, of=path.name)
+        # on the same file system, or it could not be renamed into place
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary.mkdir()
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _remove_unfinished(self, folder: Path, of: str | None = None) -> None:
+        """Removes what processes that were killed in the middle of a write left in a folder and below.
+
+        Args:
+            folder: where to look.
+            of: looks only in the folder itself, for what was to get this name.
+        """
+        # only by the lock is it known that whoever wrote it has ended
+        if not self._lock.works or not folder.is_dir():
+            return
+        for path in folder.iterdir():
+            found = UNFINISHED.fullmatch(path.name)
+            if found and of in (None, found["name"]):
+                _remove(path)
+            # another verb's folder, as `evaluation/` in a run's, has a lock of its own
+            elif of is None and path.is_dir() and not path.is_symlink() and not (path / PROVENANCE_FILE).exists():
+                self._remove_unfinished(path)
 
     def _describe(self, folder: Path) -> None:
         content = {key: value for key, value in provenance().items() if key not in self._left_out}
@@ -132,10 +182,15 @@ class OutputFolder:
             raise InputError(f"{flag} needs a folder of `itm {self.verb}`, {self.path} is of {owner}; {ELSEWHERE[3:]}.")
 
     def _check_same_configuration(self, may_differ: Collection[str]) -> None:
-        try:
-            before = saved_as_today(self._schema, self.path / CONFIG_FILE)
-        except Exception:  # an interrupted claim; whatever the file holds, it says nothing
+        saved = self.path / CONFIG_FILE
+        if not saved.exists():  # an interrupted claim
             return
+        try:
+            before = saved_as_today(self._schema, saved) if saved.stat().st_size else None
+        except Exception:  # OmegaConf's and YAML's are many
+            before = None
+        if before is None:
+            raise InputError(f"{saved} is damaged; start anew with --overwrite, {ELSEWHERE}.")
         now = OmegaConf.to_container(OmegaConf.create(self.yaml))
         # the dot: a key frees what is below it, not a key whose name begins alike
         free = tuple(f"{key}." for key in may_differ)
@@ -166,17 +221,28 @@ def without_folders(path: str) -> str:
     return f"{Path(path).name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
-@contextmanager
-def built_beside(folder: Path) -> Iterator[Path]:
-    """A new folder next to `folder`, under a name of its own, gone at the end whatever happens."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # on the same file system, or it could not be renamed into place
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.mkdir()
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def find_damage(folder: Path, *, finished: bool) -> str:
+    """What is damaged of what a verb left in its folder; "" where nothing shows.
+
+    Args:
+        folder: of the verb; the folders of others in it are left out.
+        finished: whether every file is whole. Otherwise only the record of metrics is looked at: the verbs find by
+            themselves what they cannot go on from.
+    """
+    found = {path: fault for path in (_files_of(folder) if finished else ()) if (fault := damage(path))}
+    record = folder / "logs" / METRICS_FILE
+    if fault := record_fault(record):
+        found[record] = fault
+    return "".join(f"{path} is damaged ({fault})" for path, fault in [*found.items()][:1])
+
+
+def _files_of(folder: Path) -> Iterator[Path]:
+    """The files that one verb made: without those of another verb's folder in it, and of W&B."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            yield path
+        elif path.is_dir() and path.name != "wandb" and not (path / PROVENANCE_FILE).exists():
+            yield from _files_of(path)
 
 
 def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
@@ -238,9 +304,13 @@ def _version(package: str) -> str | None:
 def _empty(folder: Path, kept: tuple[str, ...]) -> None:
     # the mark goes last, so that an overwrite that was interrupted can be repeated
     for child in sorted(folder.iterdir(), key=lambda path: path.name == PROVENANCE_FILE):
-        if child.name.startswith(kept):
-            continue
-        if child.is_dir() and not child.is_symlink():
-            shutil.rmtree(child)
-        else:
-            child.unlink()
+        # another process may hold a lock on what is in here
+        if not child.name.startswith(kept) and not is_lock_file(child):
+            _remove(child)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -30,7 +30,7 @@ from experiments.report.metric_rows import (
 from experiments.report.page import Comparison, render_page
 from experiments.report.read_runs import common_sets, read_runs
 from experiments.report.seeds import SEED_COLUMNS, by_method, seed_rows
-from experiments.runs.outputs import OutputFolder, built_beside
+from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from negatives.tables import write_text
 
@@ -47,7 +47,7 @@ def run(config: CompareConfig, *, resume: bool = False, overwrite: bool = False)
     output = OutputFolder(config, verb="compare", result=PAGE, resume=resume, overwrite=overwrite)
     # measured before the folder is touched: a run that cannot be read leaves the old report in place
     comparison = compare(config)
-    with built_beside(output.path.absolute()) as temporary:
+    with output.beside() as temporary:
         write_tables(comparison, temporary)
         write_text(render_page(comparison), temporary / PAGE)
         folder = output.claim()

@@ -55,6 +55,9 @@ def run(config: ExportConfig, *, resume: bool = False, overwrite: bool = False) 
         try:
             parameters = _write_weights(module, experiment.model, folder, content, merge=config.merge)
         except (ValueError, OSError) as error:
+            # of the system, as on a full disk; those of a library have no number
+            if getattr(error, "errno", None) is not None:
+                raise
             raise InputError(f"{config.run}: {' '.join(str(error).split())}") from error
         card = Card(
             experiment,

@@ -22,6 +22,7 @@ from negatives.tables import (
     PAIR_VERDICT_SCHEMA,
     PAIR_VERDICTS_FILE,
     VERDICT_SCHEMA,
+    InputError,
     pair_table,
     read_captions,
     read_negatives,
@@ -55,7 +56,7 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
     output = OutputFolder(config, verb="filter", result=VERDICTS_FILE, resume=resume, overwrite=overwrite)
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
-        return _finished(output.path)
+        return _finished(config, output.path)
     captions = read_captions(config.captions)
     if config.paraphrases is not None:
         captions = with_paraphrases(captions, config.paraphrases)
@@ -83,9 +84,16 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
     return _report(config, text_pairs, filtered, certificate, folder)
 
 
-def _finished(folder: Path) -> int:
-    """The exit code of a run that is done: its certificate still says what it said."""
-    path = folder / CERTIFICATE_FILE
+def _finished(config: FilterConfig, folder: Path) -> int:
+    """The exit code of a run that is done: its certificate still says what it said.
+
+    Raises:
+        InputError: a file that was written before the verdicts is not there.
+    """
+    path, pairs = folder / CERTIFICATE_FILE, folder / PAIR_VERDICTS_FILE
+    wanted = {path: config.certify, pairs: config.unit != "text"}
+    if missing := [file for file, written in wanted.items() if written and not file.is_file()]:
+        raise InputError(f"{folder} has verdicts and lost {missing[0].name}; start anew with --overwrite.")
     if not path.is_file() or json.loads(path.read_text(encoding="utf-8"))["balanced"]:
         return DONE
     say(f"Not balanced: see {path}")

@@ -36,7 +36,7 @@ from experiments.verbs.generate_tables import (
     unread_keys,
     write_captions_with_negatives,
 )
-from negatives.tables import table_writer, write_json
+from negatives.tables import InputError, hold, table_writer, write_json
 
 if TYPE_CHECKING:
     from negatives.chat import Event, Server
@@ -60,7 +60,8 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
         The exit code: 1 while requests are not settled.
 
     Raises:
-        InputError: unusable captions, folder or cache; a server that will not answer; a price that is not known.
+        InputError: unusable captions, folder or cache, or one that another process uses; a server that will not
+            answer; a price that is not known.
     """
     from negatives.chat import RequestCache
 
@@ -80,8 +81,14 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
         return 0
     captions, recipe = read_source(config), recipe_of(config.gpt)
     server, _ = _server(config.gpt), price_of(config.gpt)  # what they refuse, they refuse before the folder is touched
+    answers = Path(config.gpt.cache or output.path / CACHE_FILE)
+    # until this ends: two runs that ask at once, with folders of their own, would both pay for what both ask
+    _alone = hold(answers)
+    # SQLite would take it for a new one, and all would be paid for again
+    if answers.is_file() and not answers.stat().st_size:
+        raise InputError(f"{answers} is empty: put the answers back from a copy, or remove it to ask anew.")
     folder = output.claim()
-    with RequestCache(config.gpt.cache or folder / CACHE_FILE) as cache:
+    with RequestCache(answers) as cache:
         run = GptRun(config.gpt, captions, recipe, cache, folder / BATCHES)
         if config.gpt.batch in ("submit", "write"):
             send_batches(run, server)

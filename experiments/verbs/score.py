@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from experiments.build import build_module, load_run
 from experiments.config.schemas import ScoreConfig
@@ -23,9 +21,13 @@ from experiments.runs.fingerprint import configured, file_hash, fingerprint
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from lightning_modules.backbones import ModelSettings, model_settings, without_former_keys
-from negatives.tables import InputError, read_captions, write_json, write_table
+from negatives.tables import InputError, damage, read_captions, read_parquet, strings, write_json, write_table
 
-SCORES_FILE, SCORER_FILE = "scores.parquet", "scorer.json"
+if TYPE_CHECKING:
+    from datamodules.sources import ImageRows
+
+SCORES_FILE, SCORER_FILE, PARTS = "scores.parquet", "scorer.json", "parts"
+SCHEMA = pa.schema({"image_id": pa.string(), "text_id": pa.string(), "logit": pa.float64(), "score": pa.float64()})
 
 
 def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -54,15 +56,15 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
     made_from = {**scorer, "captions": file_hash([Path(config.captions)])}
     # before the folder is claimed: a refusal leaves it as it was
     if not overwrite:
-        _check_same(output.path / SCORER_FILE, made_from)
+        _check_same(output.path, made_from)
     folder = output.claim()
     write_json(made_from, folder / SCORER_FILE)
     rows = ImageRows(captions, None, root, max_pixels=config.max_pixels)
-    parts = _score_shards(config, module, rows, folder / "parts", device)
-    table = pa.concat_tables([pq.ParquetFile(part).read() for part in parts]).replace_schema_metadata(scorer)
+    tables = _score_shards(config, module, rows, folder / PARTS, device)
+    table = pa.concat_tables(tables).replace_schema_metadata(scorer)
     # before the parts go: a kill between the two loses nothing
     write_table(table, folder / SCORES_FILE)
-    shutil.rmtree(folder / "parts")
+    shutil.rmtree(folder / PARTS)
     say_cut(module)
     say(f"Scored {len(table)} captions: {folder / SCORES_FILE}")
 
@@ -103,34 +105,53 @@ def with_scorer_settings(model: ModelSettings) -> tuple[ModelSettings, Any | Non
         raise InputError(f"{model.checkpoint}: {error} (this configuration, or its scorer.json)") from None
 
 
-def _check_same(file: Path, made_from: dict[str, str]) -> None:
-    if not file.is_file():
+def _check_same(folder: Path, made_from: dict[str, str]) -> None:
+    file = folder / SCORER_FILE
+    # it is written before the first part
+    if not file.is_file() and not (folder / PARTS).is_dir():
         return
+    if fault := damage(file):
+        raise InputError(f"{file}, which says whose the scores are, is damaged ({fault}); use --overwrite.")
     before = json.loads(file.read_text(encoding="utf-8"))
     # older versions wrote the keys of every backbone and loss
     before["model"] = json.dumps(configured(without_former_keys(json.loads(before.get("model", "{}")))), sort_keys=True)
     # nor the commit of a checkpoint on the hub
     before.setdefault("revision", made_from.get("revision"))
     if different := sorted(key for key in made_from if made_from[key] != before.get(key)):
-        raise InputError(f"{file.parent} holds scores made from another {', '.join(different)}; use --overwrite.")
+        raise InputError(f"{folder} holds scores made from another {', '.join(different)}; use --overwrite.")
 
 
-def _score_shards(config: ScoreConfig, module: Any, rows: Sequence[Any], parts: Path, device: Any) -> list[Path]:
-    """Scores what no saved part holds yet; returns all parts in order."""
+def _score_shards(config: ScoreConfig, module: Any, rows: ImageRows, parts: Path, device: Any) -> list[pa.Table]:
+    """Scores what no saved part holds yet; returns all scores in order."""
     from torch.utils.data import Subset
 
     from experiments.runs.scoring import score_rows
 
-    paths = []
+    tables = []
     for start in range(0, len(rows), config.shard_size):
         stop = min(start + config.shard_size, len(rows))
         path = parts / f"{start:09d}-{stop:09d}.parquet"
-        paths.append(path)
-        # a part is written whole or not at all, so one that is there is complete
-        if path.is_file():
-            continue
-        shard: Any = Subset(rows, range(start, stop))  # type: ignore[arg-type]
-        label = f"images {start} to {stop} of {len(rows)}"
-        scored = score_rows(module, shard, batch_size=config.batch_size, device=device, label=label)
-        write_table(pa.Table.from_pylist([asdict(item) for item in scored]), path)
-    return paths
+        table = _read_part(path, rows.text_ids(start, stop))
+        if table is None:
+            shard: Any = Subset(rows, range(start, stop))  # type: ignore[arg-type]
+            label = f"images {start} to {stop} of {len(rows)}"
+            scored = score_rows(module, shard, batch_size=config.batch_size, device=device, label=label)
+            table = pa.Table.from_pylist([asdict(item) for item in scored], SCHEMA)
+            write_table(table, path)
+        tables.append(table)
+    return tables
+
+
+def _read_part(path: Path, text_ids: list[str]) -> pa.Table | None:
+    """A part's scores, which have to be those of these texts; None where it is not there, or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        table = read_parquet(path)
+        if table.schema.equals(SCHEMA) and strings(table, "text_id") == text_ids:
+            return table
+    except (OSError, pa.ArrowException):
+        pass
+    # a kill leaves none: a part is written whole or not at all
+    say(f"{path} is damaged: it is scored again.")
+    return None

@@ -26,11 +26,12 @@ from experiments.config.layers import ConfigError, find_base, find_yaml, nested,
 from experiments.config.load import load_config, load_mapping, to_yaml
 from experiments.config.names import name_faults
 from experiments.config.sweep_schemas import SweepConfig
-from experiments.exit_codes import INTERRUPTED, MISSED, exit_code
-from experiments.runs.manifest import FINISHED, PENDING, RUNNING, Manifest, Task, is_locked, read_states, sweep_lock
+from experiments.exit_codes import INTERRUPTED, MISSED, PREEMPTED, PreemptedError, exit_code
+from experiments.runs.manifest import FINISHED, PENDING, RUNNING, Manifest, Task, is_locked, read_states
 from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE, OutputFolder
 from experiments.runs.progress import say
 from experiments.verb_table import TASKS, run_verb
+from lightning_modules import SIGNALS, Preemption
 from negatives.tables import InputError, write_text
 
 MANIFEST_FILE = "manifest.json"
@@ -40,6 +41,7 @@ MOST_RUNS = 1000
 """Each run is two tasks, and every task is checked before the first one starts."""
 # from <linux/prctl.h>
 PR_SET_PDEATHSIG = 1
+SECONDS_TO_NOTICE = 1
 SECONDS_TO_CLOSE = 10  # for a run that Ctrl-C reaches too, to close its logs
 # A forked child shares the parent's imports. The parent computes nothing, so no thread or CUDA context is forked.
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
@@ -79,23 +81,23 @@ def run(config: SweepConfig, *, resume: bool = False, overwrite: bool = False) -
 
     Raises:
         InputError: the folder exists, is in use or holds another sweep; or a step or a run failed.
+        PreemptedError: a scheduler asked for an end by SIGTERM or SIGUSR1.
     """
     folder = Path(config.output_dir)
     tasks = plan(config)
-    with sweep_lock(folder):
-        output = OutputFolder(config, verb="sweep", result=MANIFEST_FILE, resume=resume, overwrite=overwrite)
-        output.claim()
-        manifest = Manifest(folder / MANIFEST_FILE, tasks)
-        manifest.save()
-        if any(task.state != FINISHED for task in tasks):
-            _import_libraries()
+    # it holds the folder until this function ends
+    output = OutputFolder(config, verb="sweep", result=MANIFEST_FILE, resume=resume, overwrite=overwrite)
+    output.claim()
+    manifest = Manifest(folder / MANIFEST_FILE, tasks)
+    manifest.save()
+    if any(task.state != FINISHED for task in tasks):
+        _import_libraries()
+    with Preemption() as preemption:
         for number, task in enumerate(tasks, start=1):
-            if task.state == FINISHED:
-                continue
-            if _blocked(task, tasks):
+            if task.state == FINISHED or _blocked(task, tasks):
                 continue
             say(f"[{number}/{len(tasks)}] {task.name}")
-            _run_task(task, manifest, folder)
+            _run_task(task, manifest, folder, preemption)
     failed = [task.name for task in tasks if task.state != FINISHED]
     if failed:
         raise InputError(
@@ -244,7 +246,7 @@ def _blocked(task: Task, tasks: list[Task]) -> bool:
     return task.needs in unfinished or any(name.startswith("prepare/") for name in unfinished)
 
 
-def _run_task(task: Task, manifest: Manifest, folder: Path) -> None:
+def _run_task(task: Task, manifest: Manifest, folder: Path, preemption: Preemption) -> None:
     config_file = task.file_in(folder)
     # a file, since ranks that Lightning starts read the configuration by the command line
     write_text(task.config, config_file)
@@ -254,7 +256,9 @@ def _run_task(task: Task, manifest: Manifest, folder: Path) -> None:
     try:
         with manifest.running(task):
             _start(child)
-            child.join()
+            _wait(child, preemption)
+            if child.exitcode == PREEMPTED or (preemption.asked and child.exitcode != 0):
+                raise PreemptedError(f"{task.name} has stopped. The same command goes on with --resume=auto.")
             # Ctrl-C reaches the child too, which may be the first to see it
             if child.exitcode in (INTERRUPTED, -signal.SIGINT):
                 raise KeyboardInterrupt
@@ -267,6 +271,16 @@ def _run_task(task: Task, manifest: Manifest, folder: Path) -> None:
             child.join(SECONDS_TO_CLOSE)
             # nothing to a child that has ended; after Ctrl-C, the end of one that did not stop by itself
             child.terminate()
+
+
+def _wait(child: Any, preemption: Preemption) -> None:
+    """Waits for a child's end, and hands on what a scheduler may have sent to the sweep alone."""
+    while child.exitcode is None:
+        child.join(SECONDS_TO_NOTICE)
+        if preemption.asked and child.exitcode is None:
+            # a training saves its step; what else there is goes on from its last unit
+            child.terminate()
+            child.join()
 
 
 def _missed(task: Task, exitcode: int | None, folder: Path) -> bool:
@@ -290,6 +304,8 @@ def _work(verb: str, config_file: Path) -> None:
         # A killed sweep takes its run along; elsewhere the run goes on to its end.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for number in SIGNALS:  # the sweep's own handlers came along
+        signal.signal(number, signal.SIG_DFL)
     # Lightning's DDP starts its other ranks from sys.argv: they come in by the command line.
     sys.argv = [sys.argv[0], verb, str(config_file), "--resume=auto"]
     sys.exit(exit_code(lambda: run_verb(TASKS[verb], load_config(TASKS[verb].load_schema(), config_file), resume=True)))

@@ -11,6 +11,7 @@ from .captions import with_paraphrases as with_paraphrases
 from .columns import strings as strings
 from .files import InputError as InputError
 from .files import StrPath as StrPath
+from .files import damage as damage
 from .files import load_table as load_table
 from .files import nearest_name as nearest_name
 from .files import quoted as quoted
@@ -20,6 +21,11 @@ from .files import table_writer as table_writer
 from .files import write_json as write_json
 from .files import write_table as write_table
 from .files import write_text as write_text
+from .locks import Held as Held
+from .locks import hold as hold
+from .locks import is_held as is_held
+from .locks import is_lock_file as is_lock_file
+from .locks import locks_of_block as locks_of_block
 from .randomness import generator_for as generator_for
 from .sources import FORMATS as FORMATS
 from .sources import read_caption_source as read_caption_source

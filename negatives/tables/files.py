@@ -65,7 +65,8 @@ def write_table(table: pa.Table, path: StrPath) -> None:
     suffix = _suffix(path)
     with _beside(path) as temporary:
         if suffix == ".parquet":
-            pq.write_table(table, temporary)
+            # without checksums a number that was changed would be read as it is
+            pq.write_table(table, temporary, write_page_checksum=True)
             return
         # newline here and below: the same bytes on every system
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -76,8 +77,47 @@ def write_table(table: pa.Table, path: StrPath) -> None:
 @contextmanager
 def table_writer(path: StrPath, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
     """Writes a Parquet file batch by batch; a reader sees the old file or, once all are written, the whole new one."""
-    with _beside(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with _beside(path) as temporary, pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer:
         yield writer.write_batch
+
+
+def read_parquet(path: StrPath) -> pa.Table:
+    """A Parquet file that anyone may have written, whole; every page is checked against its checksum, where it has one.
+
+    Raises:
+        OSError, pa.ArrowException: it cannot be read, or holds what no table is, such as texts that are no UTF-8.
+        InputError: more than `MOST_ROWS`.
+    """
+    # `read_table` would take columns from folders called name=value
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if file.metadata.num_rows > MOST_ROWS:
+            raise InputError(f"A table must have at most {MOST_ROWS:,} rows, {path} has {file.metadata.num_rows:,}.")
+        table = file.read()
+    table.validate(full=True)
+    return table
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a file that was whole once, by what its kind says of itself; "" where nothing shows.
+
+    Parquet has checksums, JSON an end, safetensors the size of every tensor; of other kinds nothing is known.
+    """
+    try:
+        if path.suffix == ".parquet":
+            read_parquet(path)
+        elif path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".safetensors":
+            with path.open("rb") as file:
+                header = int.from_bytes(file.read(8), "little")
+                # or a damaged length would be read into memory
+                tensors = json.loads(file.read(min(header, path.stat().st_size)))
+            ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
+            if path.stat().st_size != 8 + header + max(ends, default=0):
+                return "its size is not that of its tensors"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
+        return quoted(" ".join(str(error).split()), 120)
+    return ""
 
 
 def write_text(text: str, path: StrPath) -> None:
@@ -164,21 +204,6 @@ def load_table(path: StrPath, id_columns: Collection[str]) -> tuple[pa.Table, Ca
     return table, lambda row: f"row {row + 1}"
 
 
-def read_parquet(path: StrPath) -> pa.Table:
-    """A Parquet file that anyone may have written, whole.
-
-    Raises:
-        OSError, pa.ArrowException: it cannot be read, or holds what no table is, such as texts that are no UTF-8.
-        InputError: more than `MOST_ROWS`.
-    """
-    file = pq.ParquetFile(path)  # `read_table` would take columns from folders called name=value
-    if file.metadata.num_rows > MOST_ROWS:
-        raise InputError(f"A table must have at most {MOST_ROWS:,} rows, {path} has {file.metadata.num_rows:,}.")
-    table = file.read()
-    table.validate(full=True)
-    return table
-
-
 def _expanded(record: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
     # with `caption` the line is a row already, whatever else it holds
     if "captions" not in record or "caption" in record:
@@ -245,6 +270,9 @@ def _beside(path: StrPath) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, target)
-    except BaseException:  # KeyboardInterrupt too
+    except BaseException as error:  # KeyboardInterrupt too
         temporary.unlink(missing_ok=True)
+        # a write that fails does not say where, as one on a full disk
+        if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+            error.filename = str(target)
         raise

@@ -250,13 +250,12 @@ def _collect_part(
 
 
 def _download(client: OpenAI, file_id: str, path: Path) -> Path:
-    """A file of the server on disk; one that is there already is whole."""
-    if not path.exists():
-        partial = path.with_suffix(".partial")
-        with client.files.with_streaming_response.content(file_id) as response, partial.open("wb") as file:
-            for chunk in response.iter_bytes(1 << 20):
-                file.write(chunk)
-        os.replace(partial, path)
+    """A file of the server on disk; one that is there already may be damaged, and is downloaded again."""
+    partial = path.with_suffix(".partial")
+    with client.files.with_streaming_response.content(file_id) as response, partial.open("wb") as file:
+        for chunk in response.iter_bytes(1 << 20):
+            file.write(chunk)
+    os.replace(partial, path)
     return path
 
 
