@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from PIL import Image
+from PIL import ExifTags, Image
 from transformers.utils import logging as transformers_logging
 
 from datamodules.batch import UNKNOWN, ImageTextRow
 from datamodules.mixing_settings import Curriculum, Mixing
+from datamodules.pixels import read_rgb
 from experiments.__main__ import main
 from experiments.build import load_run
 from experiments.config.data_schemas import DataConfig
@@ -54,7 +55,7 @@ PAIRS = [
 """Sizes of an image, square and not, and a caption: plain, with marks and special tokens, too long."""
 RUN_CARDS = r"""
 import json, os, re, sys
-from PIL import Image
+from PIL import ExifTags, Image
 work = json.load(sys.stdin)
 scores = {}
 for folder in work["folders"]:
@@ -115,7 +116,7 @@ def scores_in_training(run: Path, images: list[Path]) -> torch.Tensor:
     module, _ = load_run(run)
     found = []
     for path, (_, caption) in zip(images, PAIRS, strict=True):
-        item = ImageTextRow("image", Image.open(path), ["text"], [caption], [UNKNOWN], [""])
+        item = ImageTextRow("image", read_rgb(path), ["text"], [caption], [UNKNOWN], [""])
         batch = module.collator()([item])
         assert caption != LONG or run.name == "llava-lora" or batch.inputs["cut"].any(), "cutting is tried too"
         logits = module.logits(batch)
@@ -128,6 +129,11 @@ def test_the_code_on_a_card_scores_as_the_training_did(tables: Path, tmp_path: P
     images = [tmp_path / f"{index}.png" for index in range(len(PAIRS))]
     for index, (path, (size, _)) in enumerate(zip(images, PAIRS, strict=True)):
         photo(index, *size).save(path)
+    # half of one is transparent, and a camera turned it
+    turned = Image.open(images[0]).convert("RGBA")
+    turned.putalpha(Image.linear_gradient("L").resize(turned.size))
+    turned.getexif()[ExifTags.Base.Orientation] = 6
+    turned.save(images[0], exif=turned.getexif())
     expected, tolerance = {}, {}
     for backbone, tiny in BACKBONES.items():
         save_published(tiny.build(), tmp_path / "base" / backbone)
