@@ -41,6 +41,7 @@ from tests.backbones import save_published
 from tests.launch import start, start_ranks
 from tests.test_experiments_train import train_words
 from tests.tiny import tiny_module, tiny_tables
+from tests.wandb_log import read_wandb
 
 ROOT = Path(__file__).parent.parent
 DROPOUT = ["model.tune=lora", "model.adapter.rank=4", "model.adapter.alpha=8", "model.adapter.dropout=0.5"]
@@ -146,6 +147,24 @@ def test_a_preempted_training_saves_its_step_and_goes_on_by_the_same_command(
     assert main(command) == 0
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
     assert not list((tmp_path / "parts").rglob("hpc_ckpt*"))
+
+
+def test_wandb_shows_a_preempted_run_as_preempted_and_a_failed_one_as_failed(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["trainer.max_steps=3", "logging.wandb=offline"]
+    with monkeypatch.context() as patch:
+        signal_at_batch(1, signal.SIGTERM, patch)
+        assert main(train_words(tables, tmp_path / "preempted", *words)) == 75
+    with monkeypatch.context() as patch:
+        kill_at_batch(1, patch)
+        with pytest.raises(KilledError):
+            main(train_words(tables, tmp_path / "failed", *words))
+    assert main(train_words(tables, tmp_path / "done", *words)) == 0
+    runs = {name: read_wandb(tmp_path / name) for name in ("preempted", "failed", "done")}
+    # W&B takes a preempted run that ends by 0 for finished
+    ends = {name: (run.preempted, run.exit_code) for name, run in runs.items()}
+    assert ends == {"preempted": (True, 1), "failed": (False, 1), "done": (False, 0)}
 
 
 def test_a_training_that_is_at_its_end_is_not_preempted(

@@ -12,11 +12,13 @@ from typing import Any
 
 @dataclass
 class WandbRun:
-    """One offline run: who it was, and every value that was logged last under its key."""
+    """One offline run: who it was, how it ended, and every value that was logged last under its key."""
 
     name: str = ""
     group: str = ""
     job_type: str = ""
+    exit_code: int = 0
+    preempted: bool = False
     config: dict[str, Any] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
 
@@ -29,6 +31,8 @@ def read_wandb(folder: Path) -> WandbRun:
         if record.HasField("run"):
             run.name, run.group, run.job_type = record.run.display_name, record.run.run_group, record.run.job_type
             run.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        run.preempted = run.preempted or record.HasField("preempting")
+        run.exit_code = record.exit.exit_code if record.HasField("exit") else run.exit_code
         run.config |= {item.key: json.loads(item.value_json) for item in record.config.update if item.key}
         for item in (*record.history.item, *record.summary.update):
             run.values[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)

@@ -170,14 +170,19 @@ def _slurm_without_requeue() -> list[Any]:
     return [SLURMEnvironment(auto_requeue=False)] if found else []
 
 
-def finish_logging(loggers: Iterable[Any]) -> None:
-    """Closes W&B's run, so that the next one in this process is a run of its own."""
+def finish_logging(loggers: Iterable[Any], *, failed: bool) -> None:
+    """Closes W&B's run, so that the next one in this process is a run of its own.
+
+    Args:
+        loggers: of the Trainer.
+        failed: whether W&B is to show it as failed; as preempted, where `mark_preempted` came before.
+    """
     for run in _wandb_runs(loggers):
-        run.finish()
+        run.finish(exit_code=int(failed))
 
 
 def mark_preempted(loggers: Iterable[Any]) -> None:
-    """Tells W&B that the run was preempted and did not fail."""
+    """Tells W&B that the run is preempted; with an exit code of 0 it would be finished all the same."""
     for run in _wandb_runs(loggers):
         run.mark_preempting()
 

@@ -245,16 +245,18 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
     """
     from lightning_modules import StoppedError
 
+    done = False
     try:
         # weights_only: a pickled object in a checkpoint could run code
         trainer.fit(module, datamodule, ckpt_path=last, weights_only=True)
+        done = True
     except StoppedError:
         mark_preempted(trainer.loggers)
         raise
     except SystemExit:
         raise KeyboardInterrupt from None  # how Lightning ends on Ctrl-C
     finally:
-        finish_logging(trainer.loggers)
+        finish_logging(trainer.loggers, failed=not done)
 
 
 def save_run(module: Any, folder: Path, *, write: bool) -> None:
