@@ -152,6 +152,8 @@ def test_weights_that_were_not_kept_are_one_line(
         "",
         "[]",
         "{}",
+        "[" * 100_000,
+        '{"metric": "m", "kept": [{"step": Infinity, "value": 1.0, "file": "step-4.safetensors"}]}',
         '{"metric": "m", "kept": [{"step": 4, "value": 1.0, "file": "../../../secret.safetensors"}]}',
         '{"metric": "m", "kept": [{"step": 4, "value": NaN, "file": "step-4.safetensors"}]}',
     ],

@@ -267,7 +267,8 @@ def spoilt(content: bytes) -> dict[str, bytes]:
     middle = len(content) // 2
     # the end of a text's last line says nothing
     cuts = {f"cut at {end}": content[:end] for end in (0, 1, middle, len(content.rstrip()) - 1)}
-    return {**cuts, "zeros": bytes(len(content)), "garbage": content[:8] + b"\xff{" * 8 + content[24:]}
+    garbage = content[:8] + b"\xff{" * 8 + content[24:]
+    return {**cuts, "zeros": bytes(len(content)), "garbage": garbage, "nested": b"[" * 100_000}
 
 
 def damage_of(file: Path, content: bytes) -> str:
@@ -378,7 +379,7 @@ def test_parts_need_to_say_whose_they_are(parts: Path) -> None:
     file = parts / "scorer.json"
     made_from = json.loads(file.read_text())
     score._check_same(parts, made_from)
-    for bad in (*spoilt(file.read_bytes()).values(), None):
+    for bad in (*spoilt(file.read_bytes()).values(), b"[]", None):
         file.unlink() if bad is None else file.write_bytes(bad)
         with pytest.raises(InputError, match=r"scorer\.json, which says whose the scores are, is damaged"):
             score._check_same(parts, made_from)

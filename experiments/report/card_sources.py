@@ -17,11 +17,9 @@ from experiments.report.csv_files import read_csv
 from experiments.report.read_runs import SUMMARY_FILE
 from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE
 from lightning_modules import read_written
-from negatives.tables import InputError
+from negatives.tables import DAMAGED, InputError
 
 MEASURED = ("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high")
-DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error)
-"""What reading a file raises that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def find_evaluations(run: Path, own_score: str | None, step: int | None = None) 
         try:
             rows = [{**row, **{name: decimal(row[name]) for name in MEASURED}} for row in read_csv(path)]
             fields = [(row["set"], row["negative_type"], row["pairs"]) for row in rows]
-        except DAMAGED as error:
+        except (*DAMAGED, csv.Error) as error:
             raise InputError(f"{path} is no table of `itm evaluate` ({error!r}); evaluate again.") from None
         # a table without rows has nothing to show
         if fields:

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from experiments.config.load import saved_as_today, to_yaml
 from experiments.runs.metric_record import record_fault
 from experiments.runs.progress import say
-from negatives.tables import InputError, damage, hold, is_lock_file, write_json, write_text
+from negatives.tables import DAMAGED, InputError, damage, hold, is_lock_file, write_json, write_text
 
 CONFIG_FILE, PROVENANCE_FILE = "config.yaml", "provenance.json"
 METRICS_FILE = "metrics.jsonl"
@@ -175,7 +175,7 @@ class OutputFolder:
     def _check_owner(self, flag: str) -> None:
         try:
             owner = json.loads((self.path / PROVENANCE_FILE).read_text(encoding="utf-8"))["verb"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except DAMAGED:
             owner = "something else"
         if owner != self.verb:
             # without the leading "or "
@@ -229,11 +229,11 @@ def find_damage(folder: Path, *, finished: bool) -> str:
         finished: whether every file is whole. Otherwise only the record of metrics is looked at: the verbs find by
             themselves what they cannot go on from.
     """
-    found = {path: fault for path in (_files_of(folder) if finished else ()) if (fault := damage(path))}
+    for path in _files_of(folder) if finished else ():
+        if fault := damage(path):
+            return f"{path} is damaged ({fault})"
     record = folder / "logs" / METRICS_FILE
-    if fault := record_fault(record):
-        found[record] = fault
-    return "".join(f"{path} is damaged ({fault})" for path, fault in [*found.items()][:1])
+    return f"{record} is damaged ({fault})" if (fault := record_fault(record)) else ""
 
 
 def _files_of(folder: Path) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from .captions import text_table as text_table
 from .captions import valid_rows as valid_rows
 from .captions import with_paraphrases as with_paraphrases
 from .columns import strings as strings
+from .files import DAMAGED as DAMAGED
 from .files import InputError as InputError
 from .files import StrPath as StrPath
 from .files import damage as damage

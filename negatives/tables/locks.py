@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from negatives.tables.files import InputError, StrPath, quoted
+from negatives.tables.files import DAMAGED, InputError, StrPath, quoted
 
 # of file systems without locks: NFS without its lock service, Lustre without the mount option flock
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -150,7 +150,7 @@ def _holder(descriptor: int) -> str:
         holder = json.loads(os.pread(descriptor, 1 << 16, 0))
         pid, host = int(holder["pid"]), str(holder["host"])
         who = f"process {pid} on {host}, since {holder['since']}: {quoted(holder['command'], 200)}"
-    except (ValueError, LookupError, TypeError):  # it has only just taken it
+    except DAMAGED:  # it has only just taken it
         return "another process"
     ended = host == socket.gethostname() and not _is_alive(pid)
     return f"a process that was started by {who} (which has ended)" if ended else who
