@@ -17,7 +17,7 @@ import pytest
 from experiments.__main__ import main
 from experiments.commands import VERBS
 from experiments.exit_codes import exit_code
-from experiments.runs.metric_record import Record, record_fault
+from experiments.runs.metric_record import MetricRecord, record_fault
 from experiments.verbs import score
 from negatives.tables import InputError, damage, write_table
 from tests.test_negatives_locks import HOLD
@@ -388,7 +388,7 @@ def test_parts_need_to_say_whose_they_are(parts: Path) -> None:
 
 
 def test_a_record_of_metrics_that_lost_or_changed_a_line_is_known(tmp_path: Path) -> None:
-    record = Record(tmp_path / "metrics.jsonl")
+    record = MetricRecord(tmp_path / "metrics.jsonl")
     for step in range(3):
         record.add(json.dumps({"step": step}))
     content = record.path.read_bytes()
@@ -400,7 +400,7 @@ def test_a_record_of_metrics_that_lost_or_changed_a_line_is_known(tmp_path: Path
         assert record_fault(record.path)
     record.path.write_bytes(content + b'{"step": 3}\n{"st')
     assert record_fault(record.path) == "", "a kill may come before a line is counted, or in the middle of one"
-    Record(record.path).add(json.dumps({"step": 4}))
+    MetricRecord(record.path).add(json.dumps({"step": 4}))
     assert record.path.read_bytes() == content + b'{"step": 3}\n{"step": 4}\n'
     assert record_fault(record.path) == ""
     (tmp_path / ".metrics.jsonl.sum").write_bytes(b"")

@@ -133,9 +133,9 @@ def test_images_are_found_by_content_and_not_by_id(tables: Path, tmp_path: Path)
     recorded, pairs = read_train_images(tmp_path), mixed_set(tables)
     assert recorded is not None
     found = find_overlap(recorded, pairs, "set")
-    assert found.trained_on == {"new", "1"}
+    assert found.training_images == {"new", "1"}
     assert (found.images, found.pairs) == (4, len(pairs.negatives))
-    assert found.trained_pairs == pairs_of(pairs, "new", "1") > 0
+    assert found.training_pairs == pairs_of(pairs, "new", "1") > 0
     assert found.same_ids == 1, "train-2 names another image in the set"
 
 

@@ -16,7 +16,7 @@ from experiments.report.audits import METRIC_NAMES
 from experiments.report.csv_files import read_csv
 from experiments.report.read_runs import SUMMARY_FILE
 from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE
-from lightning_modules import read_written
+from lightning_modules import read_plain_yaml
 from negatives.tables import DAMAGED, InputError
 
 MEASURED = ("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high")
@@ -169,9 +169,9 @@ def _step_of(summary: Path) -> int | None:
 
 
 def _score_of(config: Path) -> str | None:
-    """The score that an evaluation was told to use; None for the run's own."""
+    """The score that an evaluation's configuration asks for; None for the run's own."""
     try:
-        score: str | None = read_written(config)["score"]
+        score: str | None = read_plain_yaml(config)["score"]
     except Exception as error:  # whatever a damaged file makes the parser stumble over
         reason = " ".join(str(error).split())
         raise InputError(f"{config} does not say by which score it is ({reason}); evaluate again.") from None

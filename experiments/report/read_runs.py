@@ -19,7 +19,7 @@ from experiments.config.names import name_faults
 from experiments.config.values import is_encodable
 from experiments.report.intervals import MEAN, is_right
 from experiments.runs.outputs import METRICS_FILE
-from lightning_modules import kept_name
+from lightning_modules import run_label
 from negatives.tables import DAMAGED, InputError, quoted, read_parquet
 
 SUMMARY_FILE = "summary.json"
@@ -106,7 +106,7 @@ def read_run(folder: Path) -> EvaluatedRun:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         # summaries of older versions do not name the weights: those were the last
-        name = kept_name(str(summary["run"]), summary.get("checkpoint", {}))
+        name = run_label(str(summary["run"]), summary.get("checkpoint", {}))
         if is_evaluation and name == summary["run"]:
             name = f"{name} ({folder.name})"
         roots = {str(key): Path(entry["image_root"]) for key, entry in summary["sets"].items()}

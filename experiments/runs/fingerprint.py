@@ -40,8 +40,8 @@ def fingerprint(module: Backbone, model: ModelSettings, run: Path | None, checkp
     result["model"] = json.dumps(without_later_keys(dataclasses.asdict(model)), sort_keys=True)
     settings = module.scorer_settings()
     # what the checkpoint's files made of these; the former values left out, as older versions left them
-    decided = {key: settings[key] for key in model.recorded if key in model.former}
-    if decided != model.former:
+    decided = {key: settings[key] for key in model.recorded if key in model.former_values}
+    if decided != model.former_values:
         result["prompt"] = json.dumps(decided, sort_keys=True)
     if (commit := module.commit()) is not None:
         result["revision"] = commit

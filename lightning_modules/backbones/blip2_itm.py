@@ -229,7 +229,7 @@ class Blip2ItmModule(Backbone):
         return {**outputs, "itm_logits": match_logits(outputs["itm"]), "pairs": pairs}
 
     def on_fit_start(self) -> None:
-        """Says so where the loss trains no head that `score` reads: validation would measure what nothing trains."""
+        """Warns where the loss trains no head that `score` reads: validation would measure what nothing trains."""
         super().on_fit_start()
         # no fault of the settings: a run that was trained by its matching head may be evaluated by ITC, and older ones
         # are loaded. With both weights 0 the loss has refused.

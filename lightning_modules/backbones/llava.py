@@ -47,7 +47,7 @@ class LlavaSettings(ModelSettings):
     scorer_keys = ("template", "system", "question", "loss", *ModelSettings.scorer_keys)
     recorded = ("template", "system")
     # there was LLaVA-1.5's prompt alone
-    former: ClassVar = {"template": VICUNA}
+    former_values: ClassVar = {"template": VICUNA}
 
     template: str = AUTO
     """What is around the question. vicuna: LLaVA-1.5's prompt. checkpoint: the checkpoint's chat template. auto: the
@@ -60,7 +60,7 @@ class LlavaSettings(ModelSettings):
 
     @property
     def prompt(self) -> WantedPrompt:
-        """What is said of the prompt."""
+        """The prompt as far as the settings give it."""
         return WantedPrompt(self.template, self.system, self.question)
 
     def arguments(self) -> dict[str, Any]:

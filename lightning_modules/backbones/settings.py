@@ -59,13 +59,13 @@ class ModelSettings:
         default_loss: the backbone's, where `loss` is not given.
         scorer_keys: what a score depends on beside the weights; what a `scorer.json` may hold.
         recorded: those of the `scorer_keys` that a checkpoint's files decide where they are not given.
-        former: keys of a `scorer.json` or a run's record that older versions did not write, and what they did then.
+        former_values: of keys that older versions did not write into a `scorer.json` or a run's record: what they did.
     """
 
     default_loss: ClassVar[str] = ""
     scorer_keys: ClassVar[tuple[str, ...]] = ("max_text_tokens", "long_captions")
     recorded: ClassVar[tuple[str, ...]] = ()
-    former: ClassVar[dict[str, Any]] = {}
+    former_values: ClassVar[dict[str, Any]] = {}
 
     backbone: str = "llava"
     """The scorer's family, a name in the table of backbones."""

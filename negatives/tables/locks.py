@@ -1,8 +1,8 @@
 """One process at a time: a lock on a folder or a file that ends with its process and says who holds it.
 
 The kernel takes a lock back when its process ends, kill -9 included, so that a lock that is left behind holds nobody
-up. On NFS, Linux hands the locks to the server, and they hold between machines; a file system that has none is told by
-`Held.works`.
+up. On NFS, Linux hands the locks to the server, and they hold between machines. Where a file system has no locks,
+`Held.works` is false.
 """
 
 from __future__ import annotations
