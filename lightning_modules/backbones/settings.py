@@ -92,7 +92,7 @@ class ModelSettings:
     """Most tokens of a caption with its special tokens, or of prompt and image together where the backbone reads both
     in one sequence. Not given: as many as the backbone was trained with (blip2: 32, clip: 77)."""
     long_captions: str = field(default="truncate", metadata={"choices": ("truncate", "error")})
-    """truncate: longer captions are cut, and how many is said. error: the first one stops the run."""
+    """truncate: longer captions are cut, and their number is printed. error: the first one stops the run."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 
