@@ -126,6 +126,9 @@ def test_a_damaged_record_is_no_empty_one(tmp_path: Path) -> None:
     (tmp_path / TRAIN_IMAGES_FILE).write_bytes(b"PAR1")
     with pytest.raises(InputError, match="is damaged"):
         read_train_images(tmp_path)
+    write_table(pa.table({"image_id": ["1"]}), tmp_path / TRAIN_IMAGES_FILE)
+    with pytest.raises(InputError, match="is damaged"):
+        read_train_images(tmp_path)
 
 
 def test_images_are_found_by_content_and_not_by_id(tables: Path, tmp_path: Path) -> None:
