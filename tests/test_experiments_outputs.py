@@ -16,9 +16,10 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.commands import VERBS
+from experiments.config.evaluation_schemas import EVALUATION_FILES
 from experiments.exit_codes import exit_code
 from experiments.runs.metric_record import MetricRecord, record_fault
-from experiments.verbs import score
+from experiments.verbs import score, sweep
 from negatives.tables import InputError, damage, write_table
 from tests.test_negatives_locks import HOLD
 from tests.tiny import TINY_OVERRIDES, tiny_tables
@@ -133,6 +134,11 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_every_verb_is_tried() -> None:
     assert INPUTS.keys() == VERBS.keys() - {"demo"}
+
+
+def test_no_set_or_step_can_take_the_name_of_another_file_of_its_folder(made: Callable[[str], Path]) -> None:
+    assert {path.name for path in made("evaluate").iterdir()} - {"balanced"} <= set(EVALUATION_FILES)
+    assert {path.name for path in made("sweep").iterdir()} - {"scenes"} <= set(sweep.SWEEP_FILES)
 
 
 @every_verb

@@ -88,7 +88,7 @@ class OutputFolder:
         if resume and (fault := find_damage(self.path, finished=self.finished)):
             raise InputError(f"{fault}. Put it back from a copy, or start anew with --overwrite, {ELSEWHERE}.")
         # an empty folder, as schedulers make it beforehand, is as good as none
-        if not self.path.exists() or all(map(is_lock_file, self.path.iterdir())):
+        if is_empty(self.path):
             return
         if not resume and not overwrite:
             raise InputError(f"{self.path} exists: go on with it by --resume, replace it by --overwrite, {ELSEWHERE}.")
@@ -219,6 +219,11 @@ def without_folders(path: str) -> str:
     ('clip-24aaa22e', 'clip-82c89660')
     """
     return f"{Path(path).name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is not there, or holds nothing but locks."""
+    return not folder.exists() or all(map(is_lock_file, folder.iterdir()))
 
 
 def find_damage(folder: Path, *, finished: bool) -> str:
