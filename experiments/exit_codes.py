@@ -17,7 +17,7 @@ DONE, MISSED, BAD_INPUT, PREEMPTED, INTERRUPTED = 0, 1, 2, 75, 130
 the same command with --resume=auto goes on (EX_TEMPFAIL, "try again", in <sysexits.h>). INTERRUPTED: 128 + SIGINT, as
 shells have it."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""A full disk, a user's share of it that is used up, a limit on the size of files."""
+"""A full disk, a quota that is used up, a limit on the size of files."""
 SHORT_WRITE = "PytorchStreamWriter|unexpected pos|iostream error"
 """What torch.save says of a file that is shorter than what it has written."""
 

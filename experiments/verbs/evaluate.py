@@ -75,7 +75,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
         overlap = overlaps.get(name)
         rows = set_metrics(name, table, evaluation.bootstrap, config.seed, overlap.training_images if overlap else None)
         metrics += rows
-        # said, or accuracies of two machines with other images would be compared as one
+        # printed, or accuracies of two machines with other images would be compared as one
         if pairs.left_out:
             say(f"{name}: {pairs.left_out} items of the benchmark are left out: not valid, or without their image")
         summary["sets"][name] = _set_summary(pairs, table, rows, overlap)

@@ -73,8 +73,8 @@ class ModelSettings:
     """Published weights, by hub name or folder (llava-hf/llava-1.5-7b-hf, Salesforce/blip2-itm-vit-g,
     openai/clip-vit-base-patch32). Not given: a model built from `tiny`."""
     revision: str | None = None
-    """Branch, tag or commit of a checkpoint on the hub. Not given: its default branch. A run notes the commit, and goes
-    on and is loaded with it."""
+    """Branch, tag or commit of a checkpoint on the hub. Not given: its default branch. A run keeps the commit:
+    it is resumed and loaded with it."""
     tiny: TinyShape = field(default_factory=TinyShape)
     """Sizes of the model that is built where no checkpoint is given."""
     loss: str | None = field(default=None, metadata={"choices": LOSSES})
