@@ -22,7 +22,7 @@ CODE := lightning_modules datamodules negatives experiments tests
 .PHONY: demo test test-fast test-slow mutation lint format bench bench-packing bench-losses bench-generate bench-filters
 
 demo: $(INSTALLED)
-	$(BIN)/itm demo --resume
+	$(BIN)/itm demo --resume=auto
 
 test: $(INSTALLED_DEV)
 	$(PYTEST)

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from PIL import Image
 
+# handed on: a backbone imports nothing else of `negatives`
+from negatives.tables import DAMAGED as DAMAGED
 from negatives.tables import InputError
 
 POSITIVE, NEGATIVE, UNKNOWN = 1, 0, -1

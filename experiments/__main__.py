@@ -69,11 +69,12 @@ def _check_something_to_resume(name: str, config: Any) -> None:
     Raises:
         InputError: there is no output folder, or it is empty.
     """
-    from negatives.tables import InputError, is_lock_file
+    from experiments.runs.outputs import is_empty
+    from negatives.tables import InputError
 
     folder = Path(config.output_dir)
     # a file in its place is refused by the verb
-    if not folder.exists() or (folder.is_dir() and all(map(is_lock_file, folder.iterdir()))):
+    if not folder.is_file() and is_empty(folder):
         raise InputError(
             f"--resume needs a folder that `itm {name}` began, and {folder} is "
             f"{'empty' if folder.exists() else 'not there'}; start without --resume, or give --resume=auto for both."

@@ -114,14 +114,14 @@ def build_module(
 
     _quiet_transformers()
     source = Source(captions, processor_folder, dtype or "float32")
-    return _noted(build_backbone(model, source, {**_optim_arguments(optim or OptimConfig()), "seed": seed}))
+    module = build_backbone(model, source, {**_optim_arguments(optim or OptimConfig()), "seed": seed})
+    _print_notes(module)
+    return module
 
 
-def _noted(module: Backbone) -> Backbone:
-    """The module, once its notes are said."""
+def _print_notes(module: Backbone) -> None:
     for note in module.notes if is_main_process() else ():
         say(note)
-    return module
 
 
 def _quiet_transformers() -> None:
@@ -165,4 +165,5 @@ def load_run(folder: Path, *, score: str | None = None, checkpoint: str = LAST) 
     dtype = weights_dtype(config.trainer.precision)
     optim = _optim_arguments(config.optim)
     module = load_trained(folder, config.model, dtype=dtype, optim=optim, checkpoint=checkpoint)
-    return _noted(module), config
+    _print_notes(module)
+    return module, config

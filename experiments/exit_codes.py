@@ -17,8 +17,9 @@ DONE, MISSED, BAD_INPUT, PREEMPTED, INTERRUPTED = 0, 1, 2, 75, 130
 the same command with --resume=auto goes on (EX_TEMPFAIL, "try again", in <sysexits.h>). INTERRUPTED: 128 + SIGINT, as
 shells have it."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""A full disk, a user's share of it that is used up, a limit on the size of files."""
-SHORT_FILE = "PytorchStreamWriter|unexpected pos|iostream error"
+"""A full disk, a quota that is used up, a limit on the size of files."""
+SHORT_WRITE = "PytorchStreamWriter|unexpected pos|iostream error"
+"""What torch.save says of a file that is shorter than what it has written."""
 
 
 class UsageError(Exception):
@@ -82,8 +83,8 @@ def _write_fault(error: BaseException | None) -> str:
         if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
             number = int(found[1])
         reason = os.strerror(number) if number in FULL else ""
-        # torch.save gives no reason: it finds its file shorter than what it has written
-        if isinstance(error, RuntimeError) and re.search(SHORT_FILE, str(error)):
+        # torch.save gives no number
+        if isinstance(error, RuntimeError) and re.search(SHORT_WRITE, str(error)):
             reason = "a file could not be written to its end"
         if reason:
             place = f"{filename}: " if (filename := getattr(error, "filename", None)) else ""

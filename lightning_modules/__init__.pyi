@@ -9,10 +9,15 @@ from .checkpoint import partial_path as partial_path
 from .checkpoint import write_weights as write_weights
 from .kept_weights import BEST as BEST
 from .kept_weights import LAST as LAST
+from .kept_weights import checkpoint_faults as checkpoint_faults
 from .kept_weights import describe_kept as describe_kept
-from .kept_weights import kept_name as kept_name
-from .kept_weights import read_record as read_record
-from .kept_weights import which_faults as which_faults
+from .kept_weights import read_kept as read_kept
+from .kept_weights import run_label as run_label
+from .plain_yaml import MAX_DEPTH as MAX_DEPTH
+from .plain_yaml import YAML_FAULTS as YAML_FAULTS
+from .plain_yaml import plain_values as plain_values
+from .plain_yaml import read_plain_yaml as read_plain_yaml
+from .plain_yaml import yaml_fault as yaml_fault
 from .preemption import SIGNALS as SIGNALS
 from .preemption import Preemption as Preemption
 from .preemption import StoppedError as StoppedError
@@ -30,8 +35,3 @@ from .settings import rule_text as rule_text
 from .settings import strip_optional as strip_optional
 from .settings import type_name as type_name
 from .settings import unknown_key as unknown_key
-from .written import MAX_DEPTH as MAX_DEPTH
-from .written import YAML_FAULTS as YAML_FAULTS
-from .written import plain_values as plain_values
-from .written import read_written as read_written
-from .written import yaml_fault as yaml_fault

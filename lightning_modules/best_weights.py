@@ -12,7 +12,7 @@ import lightning as L
 
 from datamodules.batch import InputError
 from lightning_modules.checkpoint import full_state_dict, replaced, write_weights
-from lightning_modules.kept_weights import BEST_FILE, KeptWeights, Record, file_of, read_record
+from lightning_modules.kept_weights import BEST_FILE, KeptRecord, KeptWeights, file_of, read_kept
 
 if TYPE_CHECKING:
     from lightning_modules.base import AlignmentModule
@@ -55,7 +55,7 @@ class BestWeights(L.Callback):
                 # the number that Lightning gives to a validation: the steps before the one it follows
                 logger.log_metrics(logged, step=trainer.global_step - 1)
 
-    def _with_this(self, trainer: L.Trainer) -> Record | None:
+    def _with_this(self, trainer: L.Trainer) -> KeptRecord | None:
         """The record with the validation that has just ended; None where it is not among the best."""
         value = trainer.callback_metrics.get(self.metric)
         if value is None:
@@ -65,12 +65,12 @@ class BestWeights(L.Callback):
             return None
         step = trainer.global_step
         # later ones are of a training that was interrupted and is being made again
-        before = [one for one in read_record(self.folder, missing_ok=True).kept if one.step < step]
+        before = [one for one in read_kept(self.folder, missing_ok=True).kept if one.step < step]
         kept = sorted([*before, KeptWeights(step, float(value), file_of(step))], key=lambda one: (-one.value, one.step))
-        record = Record(self.metric, tuple(kept[: self.keep]))
+        record = KeptRecord(self.metric, tuple(kept[: self.keep]))
         return record if step in {one.step for one in record.kept} else None
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: KeptRecord) -> None:
         """Writes the record, then removes weights that are not in it: a kill between the two leaves some too many."""
         with replaced(self.folder / BEST_FILE) as beside:
             beside.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")

@@ -17,8 +17,8 @@ from typing import Any
 
 BEST_FILE = "best.json"
 BEST, LAST = "best", "last"
-WHICH = rf"{BEST}|{LAST}|\d{{1,12}}"
-"""How a run's weights are asked for: the best, the last, or those of a step that were kept."""
+CHECKPOINT = rf"{BEST}|{LAST}|\d{{1,12}}"
+"""The setting `checkpoint`: the best weights of a run, the last ones, or those of a step that were kept."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class KeptWeights:
 
 
 @dataclass(frozen=True)
-class Record:
+class KeptRecord:
     """What was kept by which metric, the best first."""
 
     metric: str
@@ -39,10 +39,11 @@ class Record:
 
 
 def file_of(step: int) -> str:
+    """The name of the file with a step's weights."""
     return f"step-{step}.safetensors"
 
 
-def read_record(folder: Path, *, missing_ok: bool = False) -> Record:
+def read_kept(folder: Path, *, missing_ok: bool = False) -> KeptRecord:
     """What `BestWeights` kept in a folder of checkpoints.
 
     Args:
@@ -53,18 +54,18 @@ def read_record(folder: Path, *, missing_ok: bool = False) -> Record:
         InputError: there is none, or it is not as it is written here.
     """
     # imported here: batch.py imports torch, and configurations are checked without it
-    from datamodules.batch import InputError
+    from datamodules.batch import DAMAGED, InputError
 
     path = folder / BEST_FILE
     if missing_ok and not path.is_file():
-        return Record("", ())
+        return KeptRecord("", ())
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         kept = [KeptWeights(int(one["step"]), float(one["value"]), str(one["file"])) for one in content["kept"]]
-        record = Record(str(content["metric"]), tuple(kept))
+        record = KeptRecord(str(content["metric"]), tuple(kept))
     except FileNotFoundError:
         raise InputError(f"{folder.parent} kept no best weights; train with trainer.keep_best=1 or more.") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except DAMAGED as error:
         raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}); copy the run anew.") from None
     # a run's folder may be anyone's: a path would lead out of it
     if any(one.file != file_of(one.step) or not math.isfinite(one.value) for one in record.kept):
@@ -72,44 +73,44 @@ def read_record(folder: Path, *, missing_ok: bool = False) -> Record:
     return record
 
 
-def find_kept(run: Path, which: str) -> tuple[Record, KeptWeights]:
+def find_kept(run: Path, checkpoint: str) -> tuple[KeptRecord, KeptWeights]:
     """The weights that a run kept: `best`, or those of a step.
 
     Args:
         run: folder of the run.
-        which: see `WHICH`, but not `last`, which is no kept one.
+        checkpoint: as the setting; not `last`, whose weights stand beside the kept ones.
 
     Raises:
         InputError: the run kept none, or none of that step.
     """
     from datamodules.batch import InputError
 
-    record = read_record(run / "checkpoints")
-    steps = [one for one in record.kept if which == BEST or one.step == int(which)]
+    record = read_kept(run / "checkpoints")
+    steps = [one for one in record.kept if checkpoint == BEST or one.step == int(checkpoint)]
     if not steps:
         known = ", ".join(str(one.step) for one in record.kept)
-        raise InputError(f"checkpoint must be {BEST}, {LAST} or a step that {run} kept ({known}), got {which}.")
+        raise InputError(f"checkpoint must be {BEST}, {LAST} or a step that {run} kept ({known}), got {checkpoint}.")
     return record, steps[0]
 
 
-def which_faults(which: str, place: str) -> Iterator[str]:
-    """What is wrong with a choice of weights, in a configuration."""
-    if not re.fullmatch(WHICH, which):
-        yield f"`{place}checkpoint` must be {BEST}, {LAST} or the number of a step, got {which!r}"
+def checkpoint_faults(checkpoint: str, place: str) -> Iterator[str]:
+    """What is wrong with the setting `checkpoint`."""
+    if not re.fullmatch(CHECKPOINT, checkpoint):
+        yield f"`{place}checkpoint` must be {BEST}, {LAST} or the number of a step, got {checkpoint!r}"
 
 
-def describe_kept(run: Path, which: str) -> dict[str, Any]:
+def describe_kept(run: Path, checkpoint: str) -> dict[str, Any]:
     """What is written of the weights that were read: `name`, and of kept ones `step`, `metric` and `value`."""
-    if which == LAST:
+    if checkpoint == LAST:
         return {"name": LAST}
-    record, kept = find_kept(run, which)
-    return {"name": which, "step": kept.step, "metric": record.metric, "value": kept.value}
+    record, kept = find_kept(run, checkpoint)
+    return {"name": checkpoint, "step": kept.step, "metric": record.metric, "value": kept.value}
 
 
-def kept_name(run: str, weights: Mapping[str, Any]) -> str:
-    """What tables call a run of which these weights were read, see `describe_kept`.
+def run_label(run: str, weights: Mapping[str, Any]) -> str:
+    """The name of a run in tables, with its weights (`describe_kept`) where they are not the last ones.
 
-    >>> kept_name("clip", {"name": "last"}), kept_name("clip", {"name": "best", "step": 40}), kept_name("clip", {})
+    >>> run_label("clip", {"name": "last"}), run_label("clip", {"name": "best", "step": 40}), run_label("clip", {})
     ('clip', 'clip (best, step 40)', 'clip')
     """
     parts = [] if weights.get("name", LAST) in (LAST, str(weights.get("step"))) else [str(weights["name"])]

@@ -1,4 +1,4 @@
-"""Preemption: a scheduler that needs the machine says so by a signal, and the training saves and stops."""
+"""Preemption: a scheduler that needs the machine sends a signal, and the training saves and stops."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ LOSS_STATE = "loss_state"
 FORMER_LOSS_STATE = "ce_clip.rank_thresholds.of."
 """Before there was `LOSS_STATE`, CE-CLIP's thresholds stood among the weights, under names that began so."""
 NOTHING, SAVE, STOP = range(3)
-"""What a rank wants after a step; the largest wish of all ranks is done."""
+"""What a rank requests after a step; of the requests of all ranks, the largest is done."""
 PARTS = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": list, "loops": dict}
 
 
@@ -94,19 +94,19 @@ class LastCheckpoint(Checkpoint):
             return
         ended = trainer.global_step >= trainer.estimated_stepping_batches
         due = last if self.every is None else trainer.global_step % self.every == 0
-        wish = self._agreed_wish(trainer)
-        self._due = due or ended or wish >= SAVE
+        request = self._agreed_request(trainer)
+        self._due = due or ended or request >= SAVE
         # a training at its end has nothing to stop
-        self._stops = wish == STOP and not ended
+        self._stops = request == STOP and not ended
 
-    def _agreed_wish(self, trainer: L.Trainer) -> int:
+    def _agreed_request(self, trainer: L.Trainer) -> int:
         """What any rank wants: a scheduler may signal one of them, and clocks differ, but all have to save together."""
         is_time = self.minutes is not None and time.monotonic() - self._last_save >= 60 * self.minutes
-        wish = STOP if self.preemption.asked else SAVE if is_time else NOTHING
+        request = STOP if self.preemption.asked else SAVE if is_time else NOTHING
         if trainer.world_size == 1:
-            return wish
-        wishes = torch.tensor(wish, device=trainer.strategy.root_device)
-        return int(trainer.strategy.reduce(wishes, reduce_op="max"))
+            return request
+        requests = torch.tensor(request, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(requests, reduce_op="max"))
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

@@ -12,7 +12,7 @@ import pytest
 from experiments.__main__ import main
 from experiments.report.read_runs import read_curves
 from lightning_modules import load_scorer
-from lightning_modules.kept_weights import find_kept, read_record
+from lightning_modules.kept_weights import find_kept, read_kept
 from lightning_modules.scoring.runs import find_weights
 from negatives.tables import InputError
 from tests.test_experiments_resume import KilledError, assert_same_run, kill_at_batch
@@ -50,7 +50,7 @@ def test_the_two_best_validations_are_kept_the_earlier_of_equals_first(kept: Pat
     logged = read_curves(kept / "logs")[METRIC]
     # a validation is logged with the number of the step before
     best = sorted(logged, key=lambda step: (-logged[step], step))[:2]
-    record = read_record(kept / "checkpoints")
+    record = read_kept(kept / "checkpoints")
     assert [(one.step, one.value) for one in record.kept] == [(step + 1, pytest.approx(logged[step])) for step in best]
     assert len({*logged.values()}) > 1, "or the order would show nothing"
     assert {path.name for path in (kept / "checkpoints").glob("step-*")} == {one.file for one in record.kept}
@@ -58,7 +58,7 @@ def test_the_two_best_validations_are_kept_the_earlier_of_equals_first(kept: Pat
 
 
 def test_the_record_of_metrics_says_which_step_was_best(kept: Path) -> None:
-    curves, best = read_curves(kept / "logs"), read_record(kept / "checkpoints").kept[0]
+    curves, best = read_curves(kept / "logs"), read_kept(kept / "checkpoints").kept[0]
     assert [*curves["best/optim/step"].values()][-1] == best.step
     assert [*curves["best/mean/accuracy"].values()][-1] == pytest.approx(best.value)
 
@@ -66,7 +66,7 @@ def test_the_record_of_metrics_says_which_step_was_best(kept: Path) -> None:
 def test_the_best_weights_are_evaluated_compared_scored_and_exported(
     kept: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    best, other = read_record(kept / "checkpoints").kept
+    best, other = read_kept(kept / "checkpoints").kept
     for which in ("last", "best", str(other.step)):
         assert main(["evaluate", str(kept), f"checkpoint={which}", "logging.wandb=disabled"]) == 0
     accuracy = {}
@@ -152,6 +152,8 @@ def test_weights_that_were_not_kept_are_one_line(
         "",
         "[]",
         "{}",
+        "[" * 100_000,
+        '{"metric": "m", "kept": [{"step": Infinity, "value": 1.0, "file": "step-4.safetensors"}]}',
         '{"metric": "m", "kept": [{"step": 4, "value": 1.0, "file": "../../../secret.safetensors"}]}',
         '{"metric": "m", "kept": [{"step": 4, "value": NaN, "file": "step-4.safetensors"}]}',
     ],

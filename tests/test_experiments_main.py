@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import sys
 import types
 from dataclasses import dataclass, field, is_dataclass
@@ -141,6 +142,19 @@ def test_bare_words_are_the_runs_to_compare(fake: Fake, tmp_path: Path) -> None:
         Path(run).mkdir()
     assert main(["compare", *runs, "output_dir=x"]) == 0
     assert fake.calls[0][1].runs == runs
+
+
+@pytest.mark.parametrize("fake", ["sweep"], indirect=True)
+@pytest.mark.parametrize("begun", [False, True])
+def test_make_demo_starts_and_goes_on(begun: bool, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
+    words = re.findall(r"^\t\$\(BIN\)/itm (demo .*)$", makefile, flags=re.MULTILINE)[0].split()
+    monkeypatch.chdir(tmp_path)
+    if begun:
+        (tmp_path / "runs/demo").mkdir(parents=True)
+        (tmp_path / "runs/demo/manifest.json").write_text("{}")
+    assert main(words) == 0
+    assert [(kind, flags) for kind, _, flags in fake.calls] == [("run", {"resume": True, "overwrite": False})]
 
 
 @pytest.mark.parametrize("fake", ["sweep"], indirect=True)

@@ -16,9 +16,10 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.commands import VERBS
+from experiments.config.evaluation_schemas import EVALUATION_FILES
 from experiments.exit_codes import exit_code
-from experiments.runs.metric_record import Record, record_fault
-from experiments.verbs import score
+from experiments.runs.metric_record import MetricRecord, record_fault
+from experiments.verbs import score, sweep
 from negatives.tables import InputError, damage, write_table
 from tests.test_negatives_locks import HOLD
 from tests.tiny import TINY_OVERRIDES, tiny_tables
@@ -133,6 +134,11 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_every_verb_is_tried() -> None:
     assert INPUTS.keys() == VERBS.keys() - {"demo"}
+
+
+def test_no_set_or_step_can_take_the_name_of_another_file_of_its_folder(made: Callable[[str], Path]) -> None:
+    assert {path.name for path in made("evaluate").iterdir()} - {"balanced"} <= set(EVALUATION_FILES)
+    assert {path.name for path in made("sweep").iterdir()} - {"scenes"} <= set(sweep.SWEEP_FILES)
 
 
 @every_verb
@@ -267,7 +273,8 @@ def spoilt(content: bytes) -> dict[str, bytes]:
     middle = len(content) // 2
     # the end of a text's last line says nothing
     cuts = {f"cut at {end}": content[:end] for end in (0, 1, middle, len(content.rstrip()) - 1)}
-    return {**cuts, "zeros": bytes(len(content)), "garbage": content[:8] + b"\xff{" * 8 + content[24:]}
+    garbage = content[:8] + b"\xff{" * 8 + content[24:]
+    return {**cuts, "zeros": bytes(len(content)), "garbage": garbage, "nested": b"[" * 100_000}
 
 
 def damage_of(file: Path, content: bytes) -> str:
@@ -378,7 +385,7 @@ def test_parts_need_to_say_whose_they_are(parts: Path) -> None:
     file = parts / "scorer.json"
     made_from = json.loads(file.read_text())
     score._check_same(parts, made_from)
-    for bad in (*spoilt(file.read_bytes()).values(), None):
+    for bad in (*spoilt(file.read_bytes()).values(), b"[]", None):
         file.unlink() if bad is None else file.write_bytes(bad)
         with pytest.raises(InputError, match=r"scorer\.json, which says whose the scores are, is damaged"):
             score._check_same(parts, made_from)
@@ -387,7 +394,7 @@ def test_parts_need_to_say_whose_they_are(parts: Path) -> None:
 
 
 def test_a_record_of_metrics_that_lost_or_changed_a_line_is_known(tmp_path: Path) -> None:
-    record = Record(tmp_path / "metrics.jsonl")
+    record = MetricRecord(tmp_path / "metrics.jsonl")
     for step in range(3):
         record.add(json.dumps({"step": step}))
     content = record.path.read_bytes()
@@ -399,7 +406,7 @@ def test_a_record_of_metrics_that_lost_or_changed_a_line_is_known(tmp_path: Path
         assert record_fault(record.path)
     record.path.write_bytes(content + b'{"step": 3}\n{"st')
     assert record_fault(record.path) == "", "a kill may come before a line is counted, or in the middle of one"
-    Record(record.path).add(json.dumps({"step": 4}))
+    MetricRecord(record.path).add(json.dumps({"step": 4}))
     assert record.path.read_bytes() == content + b'{"step": 3}\n{"step": 4}\n'
     assert record_fault(record.path) == ""
     (tmp_path / ".metrics.jsonl.sum").write_bytes(b"")

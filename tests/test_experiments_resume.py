@@ -35,7 +35,7 @@ from experiments.verbs import train
 from lightning_modules import resume
 from lightning_modules.base import AlignmentModule
 from lightning_modules.checkpoint import partial_path
-from lightning_modules.kept_weights import read_record
+from lightning_modules.kept_weights import read_kept
 from lightning_modules.resume import WholeFiles
 from tests.backbones import save_published
 from tests.launch import start, start_ranks
@@ -670,7 +670,7 @@ def test_two_ranks_that_go_on_equal_two_that_were_not_interrupted(
     assert len(names) > 3 * bool(own)
     for name in names:
         assert after[name] == pytest.approx(before[name], abs=1e-6), name
-    best = [read_record(folder / "checkpoints").kept[0] for folder in (whole, run)]
+    best = [read_kept(folder / "checkpoints").kept[0] for folder in (whole, run)]
     assert best[0] == best[1]
     assert load_file(run / "checkpoints" / best[0].file).keys() == one.keys(), "gathered from both ranks"
     steps = [json.loads(line)["step"] for line in (run / "logs/metrics.jsonl").read_text().splitlines()]

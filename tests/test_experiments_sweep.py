@@ -108,8 +108,11 @@ def test_a_finished_task_with_another_configuration_is_refused(tmp_path: Path) -
         Manifest(tmp_path / "manifest.json", [Task("train/a", "train", "x: 2")])
 
 
-def test_a_broken_manifest_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text('{"tasks": [{')
+@pytest.mark.parametrize(
+    "content", ['{"tasks": [{', '{"tasks": [{"name": "train/a"}]}', '{"tasks": 3}', "[]", "[" * 100_000]
+)
+def test_a_broken_manifest_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(InputError, match="no sweep manifest"):
         read_states(tmp_path / "manifest.json")
 

@@ -126,6 +126,9 @@ def test_a_damaged_record_is_no_empty_one(tmp_path: Path) -> None:
     (tmp_path / TRAIN_IMAGES_FILE).write_bytes(b"PAR1")
     with pytest.raises(InputError, match="is damaged"):
         read_train_images(tmp_path)
+    write_table(pa.table({"image_id": ["1"]}), tmp_path / TRAIN_IMAGES_FILE)
+    with pytest.raises(InputError, match="is damaged"):
+        read_train_images(tmp_path)
 
 
 def test_images_are_found_by_content_and_not_by_id(tables: Path, tmp_path: Path) -> None:
@@ -133,9 +136,9 @@ def test_images_are_found_by_content_and_not_by_id(tables: Path, tmp_path: Path)
     recorded, pairs = read_train_images(tmp_path), mixed_set(tables)
     assert recorded is not None
     found = find_overlap(recorded, pairs, "set")
-    assert found.trained_on == {"new", "1"}
+    assert found.training_images == {"new", "1"}
     assert (found.images, found.pairs) == (4, len(pairs.negatives))
-    assert found.trained_pairs == pairs_of(pairs, "new", "1") > 0
+    assert found.training_pairs == pairs_of(pairs, "new", "1") > 0
     assert found.same_ids == 1, "train-2 names another image in the set"
 
 

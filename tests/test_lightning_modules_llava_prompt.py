@@ -295,10 +295,11 @@ def test_a_training_goes_on_with_the_prompt_that_it_began_with(trained: Path, tm
 
 
 def test_a_damaged_record_of_a_prompt_is_one_line(trained: Path, tmp_path: Path) -> None:
-    for model in ({"template": ["a"]}, {"template": "no places"}, []):
+    base = json.loads((trained / "base.json").read_text())
+    prompts = [json.dumps({**base, "model": model}) for model in ({"template": ["a"]}, {"template": "no places"}, [])]
+    for content in (*prompts, "[]", "[" * 100_000):
         copied = shutil.copytree(trained, tmp_path / "copy", dirs_exist_ok=True)
-        base = json.loads((copied / "base.json").read_text())
-        (copied / "base.json").write_text(json.dumps({**base, "model": model}))
+        (copied / "base.json").write_text(content)
         with pytest.raises(InputError) as caught:
             load_scorer(copied, device="cpu")
         assert "\n" not in str(caught.value)

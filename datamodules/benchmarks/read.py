@@ -50,7 +50,7 @@ def read_benchmark(
         pairs = with_images(pairs, source)
     if image_ids is not None:
         allowed = pc.unique(read_captions(image_ids)["image_id"])
-        pairs = only(pairs, pc.is_in(pairs.captions["image_id"], value_set=allowed))
+        pairs = select_captions(pairs, pc.is_in(pairs.captions["image_id"], value_set=allowed))
     if not pairs.negatives.num_rows:
         raise InputError(f"{source}: no pair is left to evaluate on; check `image_ids` and the tables.")
     if not texts_only:
@@ -91,12 +91,12 @@ def with_images(pairs: Pairs, source: str) -> Pairs:
     if not any(there.values()):
         raise InputError(f"{source}: none of its images lies in {pairs.root}; set image_root to their folder.")
     # negatives are counted, since an item is a pair; a caption may have several
-    found = only(pairs, pa.array([there[image] for image in paths]))
+    found = select_captions(pairs, pa.array([there[image] for image in paths]))
     absent = len(pairs.negatives) - len(found.negatives)
     return replace(found, left_out=pairs.left_out + absent)
 
 
-def only(pairs: Pairs, wanted: pa.Array) -> Pairs:
+def select_captions(pairs: Pairs, wanted: pa.Array) -> Pairs:
     """The pairs of the captions at which `wanted`, one bool for each, is true."""
     captions = pairs.captions.filter(wanted)
     negatives = pairs.negatives

@@ -66,7 +66,7 @@ class DataConfig:
     validation: PairsConfig | None = None
     """Pairs scored during training for the learning curves; none where not given."""
     max_pixels: int = field(default=MAX_PIXELS, metadata={"min": 1})
-    """Largest image that is read: its longer side squared, or 65536 times the longer over the shorter side."""
+    """Most pixels that an image may grow to, padded to a square or enlarged for a model; larger ones are refused."""
 
     def faults(self, place: str) -> Iterator[str]:
         """What is no table, a subset without verdicts, and several tables without a folder for their images."""

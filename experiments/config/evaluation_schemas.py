@@ -12,7 +12,7 @@ from experiments.config.data_schemas import PairsConfig
 from experiments.config.model_schemas import score_faults
 from experiments.config.names import name_faults
 from experiments.config.trainer_schemas import LoggingConfig
-from lightning_modules import LAST, which_faults
+from lightning_modules import LAST, checkpoint_faults
 from negatives.judging import ACCELERATORS
 
 EVALUATION_FILES = ("config.yaml", "provenance.json", "metrics.csv", "summary.json", "wandb")
@@ -28,7 +28,7 @@ class EvaluationConfig:
     batch_size: int = field(default=64, metadata={"min": 1, "max": 1_000_000})
     """Images scored at a time."""
     max_pixels: int = field(default=MAX_PIXELS, metadata={"min": 1})
-    """Largest image that is read, see `data.max_pixels`."""
+    """Most pixels that an image may grow to, padded to a square or enlarged for a model; larger ones are refused."""
     bootstrap: int = field(default=1000, metadata={"min": 100, "max": 100_000})
     """Resamples of images behind each 95 % interval."""
 
@@ -49,8 +49,8 @@ class EvaluateConfig:
     """Overrules `model.score` of a run whose backbone has several scores; give such an evaluation an `output_dir` of
     its own."""
     checkpoint: str = LAST
-    """Which weights of the run: last, the best that it kept (`trainer.keep_best`), or the number of a
-    step it kept; such an evaluation is in `${run}/evaluation_<checkpoint>` unless `output_dir` says otherwise."""
+    """Which weights of the run: last, the best that it kept (`trainer.keep_best`), or the number of a step it kept.
+    Where they are not the last, `output_dir` is `${run}/evaluation_<checkpoint>` unless it is given."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Sets; those of the run's own configuration where none is given."""
     exclude_training_images: bool = False
@@ -64,7 +64,7 @@ class EvaluateConfig:
 
     def faults(self, place: str) -> Iterator[str]:
         """Weights that no run has, and a score that the run's backbone has not."""
-        yield from which_faults(self.checkpoint, place)
+        yield from checkpoint_faults(self.checkpoint, place)
         if self.score is not None:
             yield from score_faults(self.run, self.score, place)
 

@@ -90,7 +90,7 @@ class GptConfig:
     """Answers that are refused, truncated or malformed before a request counts as failed."""
     cache: str | None = None
     """SQLite file of all answers; not given: `requests.sqlite` in `output_dir`, which --overwrite
-    leaves there. Runs may share one, one after the other: two at once may both ask for the same."""
+    leaves there. Runs may share one, one after the other: a second one at the same time is refused."""
     concurrency: int = field(default=64, metadata={"min": 1, "max": 100_000})
     """Requests under way at a time."""
     requests_per_minute: float | None = field(default=None, metadata={"above": 0.0})

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from lightning_modules import MAX_DEPTH, YAML_FAULTS, plain_values, read_written, yaml_fault
+from lightning_modules import MAX_DEPTH, YAML_FAULTS, plain_values, read_plain_yaml, yaml_fault
 from negatives.tables import InputError, quoted
 
 COMMAND_LINE = "command line"
@@ -222,7 +222,7 @@ def read_saved(path: Path) -> dict[str, Any]:
         ConfigError: Where it is missing, malformed, not a mapping, or holds what would have to be looked up.
     """
     try:
-        content = read_written(path)
+        content = read_plain_yaml(path)
     except ValueError as error:
         raise ConfigError(f"{path} {error}") from error
     return _mapping(content, path)

@@ -42,7 +42,7 @@ from lightning_modules import (
     faults_between_keys,
     field_types,
     keeps_rules,
-    read_written,
+    read_plain_yaml,
     rule_text,
     strip_optional,
     type_name,
@@ -105,7 +105,7 @@ def saved_as_today(schema: type[Any], path: Path) -> Any:
     Raises:
         Exception: whatever a damaged file makes the parser stumble over.
     """
-    saved: Any = read_written(path)
+    saved: Any = read_plain_yaml(path)
     try:
         return OmegaConf.to_container(OmegaConf.create(to_yaml(load_saved(schema, path))))
     except Exception:  # today's rules refuse it: compared as it is

@@ -6,7 +6,7 @@ several share stand in files by subject: data, trainer, evaluation, models.
 `field(metadata=...)` carries the rules that types cannot say and `config.load` checks: `min`, `max`, `above`
 (bounds), `choices`, `exists` ("file" or "folder": must be there before the run starts), and `names` (becomes a file). A
 method `faults(place)` yields what is wrong between keys. Seeds end at 2^32 - 1, where NumPy's do; sizes and counts end
-where no machine could hold or start them, so that a slip of the keyboard is told at once.
+where no machine could hold or start them, so that a slip of the keyboard is refused at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from experiments.config.data_schemas import DataConfig
 from experiments.config.evaluation_schemas import EvaluationConfig
 from experiments.config.model_schemas import score_faults
 from experiments.config.trainer_schemas import LoggingConfig, OptimConfig, TrainerConfig
-from lightning_modules import LAST, which_faults
+from lightning_modules import LAST, checkpoint_faults
 from lightning_modules.backbones import BACKBONES, ModelSettings, backbone_class
 from lightning_modules.losses import loss_class
 from negatives.judging import ACCELERATORS
@@ -108,13 +108,13 @@ class ScoreConfig:
     shard_size: int = field(default=1024, metadata={"min": 1, "max": 100_000_000})
     """Images between two saved parts; a resumed run repeats at most one part."""
     max_pixels: int = field(default=MAX_PIXELS, metadata={"min": 1})
-    """Largest image that is read: its longer side squared, or 65536 times the longer over the shorter side."""
+    """Most pixels that an image may grow to, padded to a square or enlarged for a model; larger ones are refused."""
     accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
     """Hardware to score on."""
 
     def faults(self, place: str) -> Iterator[str]:
         """Nothing that could score, and a score that the run's backbone has not."""
-        yield from which_faults(self.checkpoint, place)
+        yield from checkpoint_faults(self.checkpoint, place)
         if self.run is None and self.model.checkpoint is None:
             yield f"`{place}run` or `{place}model.checkpoint` must be given: what is to score?"
         if self.run is not None and self.model.checkpoint is not None:
@@ -142,7 +142,7 @@ class ExportConfig:
 
     def faults(self, place: str) -> Iterator[str]:
         """Weights that no run has."""
-        yield from which_faults(self.checkpoint, place)
+        yield from checkpoint_faults(self.checkpoint, place)
 
 
 @dataclass
@@ -164,7 +164,7 @@ class NeighboursConfig:
     batch_size: int = field(default=64, metadata={"min": 1, "max": 1_000_000})
     """Images encoded at a time."""
     max_pixels: int = field(default=MAX_PIXELS, metadata={"min": 1})
-    """Largest image that is read: its longer side squared, or 65536 times the longer over the shorter side."""
+    """Most pixels that an image may grow to, padded to a square or enlarged for a model; larger ones are refused."""
     accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
     """Hardware to encode on."""
 

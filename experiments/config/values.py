@@ -10,7 +10,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 
 def typed(hint: Any, value: Any) -> Any:
-    """The value in the type that is asked for, where YAML reads another (`name=3`); OmegaConf warns of these."""
+    """The value in the type that is asked for, where YAML reads another (`name=3`); OmegaConf warns of these.
+
+    Raises:
+        OmegaConfBaseException: a number other than 0 and 1 as a truth value.
+    """
     # not isinstance: True is an int to Python, and here no number
     if hint is float and type(value) is int:
         return float(value)

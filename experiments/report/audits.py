@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.intervals import Interval
-from negatives.tables import InputError
+from negatives.tables import DAMAGED, InputError
 
 AUDIT_COLUMNS = (
     *("label", "negative_type", "positives", "negatives", "auc", "low", "high"),
@@ -82,7 +82,7 @@ def _read(label: str, path: Path) -> LabelledAudit:
             types=[_type_row(label, name, found) for name in types],
             leaking={name: [_ngram(entry) for entry in part["ngrams"][name]] for name in ("positive", "negative")},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except DAMAGED as error:
         raise InputError(f"audits.{label} must be an audit.json of `itm audit`, {path} is not. Audit again.") from error
 
 

@@ -16,12 +16,10 @@ from experiments.report.audits import METRIC_NAMES
 from experiments.report.csv_files import read_csv
 from experiments.report.read_runs import SUMMARY_FILE
 from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE
-from lightning_modules import read_written
-from negatives.tables import InputError
+from lightning_modules import read_plain_yaml
+from negatives.tables import DAMAGED, InputError
 
 MEASURED = ("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high")
-DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error)
-"""What reading a file raises that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def find_evaluations(run: Path, own_score: str | None, step: int | None = None) 
         try:
             rows = [{**row, **{name: decimal(row[name]) for name in MEASURED}} for row in read_csv(path)]
             fields = [(row["set"], row["negative_type"], row["pairs"]) for row in rows]
-        except DAMAGED as error:
+        except (*DAMAGED, csv.Error) as error:
             raise InputError(f"{path} is no table of `itm evaluate` ({error!r}); evaluate again.") from None
         # a table without rows has nothing to show
         if fields:
@@ -171,9 +169,9 @@ def _step_of(summary: Path) -> int | None:
 
 
 def _score_of(config: Path) -> str | None:
-    """The score that an evaluation was told to use; None for the run's own."""
+    """The score that an evaluation's configuration asks for; None for the run's own."""
     try:
-        score: str | None = read_written(config)["score"]
+        score: str | None = read_plain_yaml(config)["score"]
     except Exception as error:  # whatever a damaged file makes the parser stumble over
         reason = " ".join(str(error).split())
         raise InputError(f"{config} does not say by which score it is ({reason}); evaluate again.") from None

@@ -19,8 +19,8 @@ from experiments.config.names import name_faults
 from experiments.config.values import is_encodable
 from experiments.report.intervals import MEAN, is_right
 from experiments.runs.outputs import METRICS_FILE
-from lightning_modules import kept_name
-from negatives.tables import InputError, quoted, read_parquet
+from lightning_modules import run_label
+from negatives.tables import DAMAGED, InputError, quoted, read_parquet
 
 SUMMARY_FILE = "summary.json"
 """In the folder of an evaluation: which run and weights it is of, and its sets."""
@@ -106,7 +106,7 @@ def read_run(folder: Path) -> EvaluatedRun:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         # summaries of older versions do not name the weights: those were the last
-        name = kept_name(str(summary["run"]), summary.get("checkpoint", {}))
+        name = run_label(str(summary["run"]), summary.get("checkpoint", {}))
         if is_evaluation and name == summary["run"]:
             name = f"{name} ({folder.name})"
         roots = {str(key): Path(entry["image_root"]) for key, entry in summary["sets"].items()}
@@ -114,7 +114,7 @@ def read_run(folder: Path) -> EvaluatedRun:
         trained = {str(key): _counts(entry.get("training_pairs")) for key, entry in summary["sets"].items()}
         if not all(map(is_encodable, (name, *map(str, roots.values())))):
             raise ValueError("a text that no file can hold")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DAMAGED as error:
         raise InputError(f"{path} must be what `itm evaluate` writes, and is not: evaluate the run again.") from error
     # a set's name becomes a folder: another one would be read in its place
     for fault in name_faults(roots, "sets"):
@@ -158,7 +158,7 @@ def read_curves(logs: Path) -> dict[str, dict[int, float]]:
         try:
             row = json.loads(line)
             _add_metrics(curves, row["step"], row["metrics"])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except DAMAGED as error:
             raise InputError(f"{record}, line {number}, must be a step's metrics, and is not. Remove it.") from error
     return {metric: dict(sorted(points.items())) for metric, points in sorted(curves.items())}
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lightning_modules.backbones import Backbone
 
 LATER_KEYS = ("template", "revision")
-"""Keys of a `model` section that are no part of a fingerprint's: folders of before they existed go on."""
+"""Keys of a `model` section that its fingerprint leaves out, so that scores of older versions can be resumed."""
 
 
 def fingerprint(module: Backbone, model: ModelSettings, run: Path | None, checkpoint: str = LAST) -> dict[str, str]:
@@ -37,11 +37,11 @@ def fingerprint(module: Backbone, model: ModelSettings, run: Path | None, checkp
     result["image_reader"] = str(IMAGE_READER)
     # as loaded: that of a `scorer.json` and the precision of a training end in one of these
     result["precision"] = str(next(module.network.parameters()).dtype)
-    result["model"] = json.dumps(configured(dataclasses.asdict(model)), sort_keys=True)
+    result["model"] = json.dumps(without_later_keys(dataclasses.asdict(model)), sort_keys=True)
     settings = module.scorer_settings()
     # what the checkpoint's files made of these; the former values left out, as older versions left them
-    decided = {key: settings[key] for key in model.recorded if key in model.former}
-    if decided != model.former:
+    decided = {key: settings[key] for key in model.recorded if key in model.former_values}
+    if decided != model.former_values:
         result["prompt"] = json.dumps(decided, sort_keys=True)
     if (commit := module.commit()) is not None:
         result["revision"] = commit
@@ -51,8 +51,8 @@ def fingerprint(module: Backbone, model: ModelSettings, run: Path | None, checkp
     return result
 
 
-def configured(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A `model` section without what older versions did not write, which a fingerprint tells by keys of its own."""
+def without_later_keys(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A `model` section without `LATER_KEYS`: what they lead to has keys of its own in a fingerprint."""
     return {key: value for key, value in model.items() if key not in LATER_KEYS}
 
 

@@ -14,7 +14,7 @@ from experiments.config.load import to_yaml
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import LoggingConfig
 from experiments.runs.outputs import CONFIG_FILE
-from lightning_modules import read_written
+from lightning_modules import read_plain_yaml
 from negatives.tables import write_text
 
 NOTE = "checkpoints/former_made_by"
@@ -37,7 +37,7 @@ def former_made_by(folder: Path, config: ExperimentConfig) -> str | None:
     if (folder / NOTE).is_file():
         return (folder / NOTE).read_text(encoding="utf-8")
     try:
-        saved: Any = read_written(folder / CONFIG_FILE)
+        saved: Any = read_plain_yaml(folder / CONFIG_FILE)
         logging = asdict(LoggingConfig())
         saved["logging"] = {key: logging[key] for key in saved["logging"]}
         if "max_pixels" in saved["data"]:

@@ -17,7 +17,7 @@ from experiments.config.load import saved_as_today
 from experiments.exit_codes import PreemptedError
 from experiments.runs.outputs import find_damage
 from experiments.verb_table import TASKS
-from negatives.tables import InputError, is_held, write_json
+from negatives.tables import DAMAGED, InputError, write_json
 
 PENDING, RUNNING, FINISHED, FAILED = "pending", "running", "finished", "failed"
 RECORDED = ("state", "config_hash", "seconds")
@@ -141,15 +141,12 @@ def read_states(path: Path) -> dict[str, dict[str, Any]]:
     """
     if not path.is_file():
         return {}
+    content = path.read_bytes()
     try:
-        # not "none" for a broken file: finished tasks would run again
-        records = json.loads(path.read_text(encoding="utf-8"))["tasks"]
-        known = [record for record in records if record["state"] and record["config_hash"]]
-        return {str(record["name"]): {key: record[key] for key in RECORDED} | record for record in known}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        records = {str(record["name"]): record for record in json.loads(content)["tasks"]}
+        if missing := [key for record in records.values() for key in RECORDED if key not in record]:
+            raise KeyError(missing[0])
+        return records
+    # not "none" for a broken file: finished tasks would run again
+    except DAMAGED as error:
         raise InputError(f"{path} is no sweep manifest ({error!r}); start anew with --overwrite.") from None
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a sweep works in the folder; asking takes nothing."""
-    return is_held(folder)

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from experiments.runs.metric_record import Record
+from experiments.runs.metric_record import MetricRecord
 
 
 class MetricLog(Logger):
@@ -27,7 +27,7 @@ class MetricLog(Logger):
     def __init__(self, path: Path):
         super().__init__()
         self.path = path
-        self._record = Record(path)
+        self._record = MetricRecord(path)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

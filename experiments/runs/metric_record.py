@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-class Record:
+class MetricRecord:
     """Adds lines to a record.
 
     Args:

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from experiments.config.load import saved_as_today, to_yaml
 from experiments.runs.metric_record import record_fault
 from experiments.runs.progress import say
-from negatives.tables import InputError, damage, hold, is_lock_file, write_json, write_text
+from negatives.tables import DAMAGED, InputError, damage, hold, is_lock_file, write_json, write_text
 
 CONFIG_FILE, PROVENANCE_FILE = "config.yaml", "provenance.json"
 METRICS_FILE = "metrics.jsonl"
@@ -88,7 +88,7 @@ class OutputFolder:
         if resume and (fault := find_damage(self.path, finished=self.finished)):
             raise InputError(f"{fault}. Put it back from a copy, or start anew with --overwrite, {ELSEWHERE}.")
         # an empty folder, as schedulers make it beforehand, is as good as none
-        if not self.path.exists() or all(map(is_lock_file, self.path.iterdir())):
+        if is_empty(self.path):
             return
         if not resume and not overwrite:
             raise InputError(f"{self.path} exists: go on with it by --resume, replace it by --overwrite, {ELSEWHERE}.")
@@ -175,7 +175,7 @@ class OutputFolder:
     def _check_owner(self, flag: str) -> None:
         try:
             owner = json.loads((self.path / PROVENANCE_FILE).read_text(encoding="utf-8"))["verb"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except DAMAGED:
             owner = "something else"
         if owner != self.verb:
             # without the leading "or "
@@ -221,6 +221,11 @@ def without_folders(path: str) -> str:
     return f"{Path(path).name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is not there, or holds nothing but locks."""
+    return not folder.exists() or all(map(is_lock_file, folder.iterdir()))
+
+
 def find_damage(folder: Path, *, finished: bool) -> str:
     """What is damaged of what a verb left in its folder; "" where nothing shows.
 
@@ -229,11 +234,11 @@ def find_damage(folder: Path, *, finished: bool) -> str:
         finished: whether every file is whole. Otherwise only the record of metrics is looked at: the verbs find by
             themselves what they cannot go on from.
     """
-    found = {path: fault for path in (_files_of(folder) if finished else ()) if (fault := damage(path))}
+    for path in _files_of(folder) if finished else ():
+        if fault := damage(path):
+            return f"{path} is damaged ({fault})"
     record = folder / "logs" / METRICS_FILE
-    if fault := record_fault(record):
-        found[record] = fault
-    return "".join(f"{path} is damaged ({fault})" for path, fault in [*found.items()][:1])
+    return f"{record} is damaged ({fault})" if (fault := record_fault(record)) else ""
 
 
 def _files_of(folder: Path) -> Iterator[Path]:

@@ -30,7 +30,7 @@ def check_launched(settings: TrainerConfig) -> None:
             f"{found[0]} started {found[1]} processes, and trainer.devices x trainer.num_nodes is {expected}; give "
             "both the same number."
         )
-    if found is None and settings.num_nodes > 1 and not _is_told_its_place():
+    if found is None and settings.num_nodes > 1 and not _is_one_of_several():
         raise InputError(
             f"trainer.num_nodes={settings.num_nodes} needs a launcher, or this process waits for the other nodes: "
             "start it by torchrun or srun, or on every node with NODE_RANK, MASTER_ADDR and MASTER_PORT set."
@@ -48,8 +48,8 @@ def _launched() -> tuple[str, int] | None:
     return None
 
 
-def _is_told_its_place() -> bool:
-    """Whether someone else started the process as one of several: LSF or MPI, or a person on each node."""
+def _is_one_of_several() -> bool:
+    """Whether LSF, MPI or a person on each node started this process as one of several."""
     if any(name in os.environ for name in ("JSM_NAMESPACE_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")):
         return True
     return "MASTER_ADDR" in os.environ and any(name in os.environ for name in ("NODE_RANK", "GROUP_RANK", "RANK"))

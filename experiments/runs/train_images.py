@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from experiments.runs.progress import say, track
-from negatives.tables import InputError, quoted, read_captions, write_table
+from negatives.tables import DAMAGED, InputError, quoted, read_captions, read_parquet, write_table
 
 if TYPE_CHECKING:
     from datamodules import ImageTextDataModule
@@ -46,24 +45,24 @@ class Overlap:
     """What a set has in common with the images of a training.
 
     Attributes:
-        trained_on: ids of the set's images whose content was trained on.
+        training_images: ids of the set's images whose content was trained on.
         images: how many images the set has.
-        trained_pairs: how many of its negatives are of images that were trained on.
+        training_pairs: how many of its negatives are of images that were trained on.
         pairs: how many negatives it has.
         same_ids: how many images have the id of a training image, but another content.
     """
 
-    trained_on: frozenset[str]
+    training_images: frozenset[str]
     images: int
-    trained_pairs: int
+    training_pairs: int
     pairs: int
     same_ids: int
 
     def __str__(self) -> str:
-        shown = ", ".join(quoted(name) for name in sorted(self.trained_on)[:EXAMPLES])
+        shown = ", ".join(quoted(name) for name in sorted(self.training_images)[:EXAMPLES])
         return (
-            f"{len(self.trained_on)} of {self.images} images ({self.trained_pairs} of {self.pairs} pairs) are training "
-            f"images of the run, such as {shown}"
+            f"{len(self.training_images)} of {self.images} images ({self.training_pairs} of {self.pairs} pairs) are "
+            f"training images of the run, such as {shown}"
         )
 
 
@@ -123,7 +122,7 @@ def record_train_images(data: ImageTextDataModule, folder: Path) -> None:
     recorded = read_train_images(folder)
     if data.validation is not None and recorded is not None:
         found = find_overlap(recorded, data.validation, "data.validation")
-        if found.trained_on:
+        if found.training_images:
             say(f"data.validation: {found}; its curve is no measure of other images.")
 
 
@@ -165,13 +164,13 @@ def find_overlap(recorded: TrainImages, pairs: Pairs, label: str) -> Overlap:
     known = {name for name, path in zip(names, paths, strict=True) if hashes[path][1] in recorded.hashes}
     # an image without negatives is in no pair; one with two file names, as in VALSE, is known by either
     images = images_of_pairs(pairs)
-    trained_on = frozenset(known.intersection(images))
+    training_images = frozenset(known.intersection(images))
     return Overlap(
-        trained_on,
+        training_images,
         images=len(set(images)),
-        trained_pairs=sum(image in trained_on for image in images),
+        training_pairs=sum(image in training_images for image in images),
         pairs=len(images),
-        same_ids=len(recorded.ids.intersection(images) - trained_on),
+        same_ids=len(recorded.ids.intersection(images) - training_images),
     )
 
 
@@ -184,8 +183,11 @@ def images_of_pairs(pairs: Pairs) -> list[str]:
 
 def _read(path: Path) -> pa.Table:
     try:
-        return pq.read_table(path, schema=SCHEMA)
-    except (OSError, pa.ArrowException) as error:
+        table = read_parquet(path)
+        if not table.schema.equals(SCHEMA):
+            raise ValueError(f"columns {table.schema.names}")
+        return table
+    except DAMAGED as error:
         # a record that says nothing must not pass for one without images
         raise InputError(
             f"{path} must be the record that `itm train` writes, and is damaged: {quoted(str(error))}. "

@@ -32,7 +32,7 @@ from experiments.runs.train_images import (
     images_of_pairs,
     read_train_images,
 )
-from lightning_modules import LAST, describe_kept, kept_name
+from lightning_modules import LAST, describe_kept, run_label
 from negatives.tables import InputError, quoted, write_json, write_table, write_text
 
 if TYPE_CHECKING:
@@ -73,15 +73,15 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
     for name, pairs in sets.items():
         table = score_pairs(module, pairs, folder / name, scorer, evaluation, device, config.seed)
         overlap = overlaps.get(name)
-        rows = set_metrics(name, table, evaluation.bootstrap, config.seed, overlap.trained_on if overlap else None)
+        rows = set_metrics(name, table, evaluation.bootstrap, config.seed, overlap.training_images if overlap else None)
         metrics += rows
-        # said, or accuracies of two machines with other images would be compared as one
+        # printed, or accuracies of two machines with other images would be compared as one
         if pairs.left_out:
             say(f"{name}: {pairs.left_out} items of the benchmark are left out: not valid, or without their image")
         summary["sets"][name] = _set_summary(pairs, table, rows, overlap)
         summary["sets"][name]["excluded_pairs"] = len(read[name].negatives) - len(table)
     write_text(csv_text(list(metrics[0]), metrics), folder / "metrics.csv")
-    name = kept_name(experiment.name, weights)
+    name = run_label(experiment.name, weights)
     _log(config, name, folder, metrics, summary["sets"])
     # last: it says that the folder is finished
     write_json(summary, folder / SUMMARY_FILE)
@@ -90,7 +90,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
 
 
 def find_overlaps(config: EvaluateConfig, captions: str | list[str], sets: dict[str, Pairs]) -> dict[str, Overlap]:
-    """What each set has in common with the images that the run was trained on, said in a line; empty if not known.
+    """What each set has in common with the images that the run was trained on, printed too; empty where not known.
 
     Args:
         config: of the evaluation.
@@ -115,7 +115,7 @@ def find_overlaps(config: EvaluateConfig, captions: str | list[str], sets: dict[
     overlaps = {name: find_overlap(recorded, pairs, name) for name, pairs in sets.items()}
     remedy = "" if config.exclude_training_images else "; exclude_training_images=true leaves them out"
     for name, overlap in overlaps.items():
-        if overlap.trained_on:
+        if overlap.training_images:
             say(f"{name}: {overlap}{remedy}")
     return overlaps
 
@@ -126,12 +126,14 @@ def without_training_images(sets: dict[str, Pairs], overlaps: dict[str, Overlap]
     Raises:
         InputError: none is left of a set.
     """
-    from datamodules.benchmarks import only
+    from datamodules.benchmarks import select_captions
 
     kept = {}
     for name, pairs in sets.items():
-        known, before = overlaps[name].trained_on, len(pairs.negatives)
-        kept[name] = only(pairs, pa.array([image not in known for image in pairs.captions["image_id"].to_pylist()]))
+        known, before = overlaps[name].training_images, len(pairs.negatives)
+        kept[name] = select_captions(
+            pairs, pa.array([image not in known for image in pairs.captions["image_id"].to_pylist()])
+        )
         if not (left := len(kept[name].negatives)):
             raise InputError(
                 f"evaluation.sets.{name} must have images that the run was not trained on, all of its {before} pairs "
@@ -203,7 +205,7 @@ def _pair_table(pairs: Any, logits: dict[bool, dict[str, float]], scores: dict[s
 
 
 def set_metrics(
-    name: str, table: pa.Table, resamples: int, seed: int, trained_on: Collection[str] | None = None
+    name: str, table: pa.Table, resamples: int, seed: int, training_images: Collection[str] | None = None
 ) -> list[dict[str, Any]]:
     """Accuracy and blind accuracy of a set, per negative type and as their unweighted mean, with intervals.
 
@@ -211,7 +213,7 @@ def set_metrics(
         name: of the set.
         table: its pairs, as `score_pairs` returns them.
         resamples, seed: of the bootstrap.
-        trained_on: ids of the images that the run was trained on; None where that is not known.
+        training_images: ids of the images that the run was trained on; None where that is not known.
     """
     from experiments.report.intervals import is_right, type_intervals
 
@@ -228,8 +230,8 @@ def set_metrics(
     }
     # "mean" is over types, and has the pairs of all
     pairs = Counter(types) + Counter(mean=len(types))
-    trained = [kind for image, kind in zip(images, types, strict=True) if image in (trained_on or ())]
-    trained_pairs = Counter(trained) + Counter(mean=len(trained))
+    trained = [kind for image, kind in zip(images, types, strict=True) if image in (training_images or ())]
+    training_pairs = Counter(trained) + Counter(mean=len(trained))
     return [
         {
             "set": name,
@@ -237,7 +239,7 @@ def set_metrics(
             **_named(interval, "accuracy", ""),
             **_named(seen["blind_"][negative_type], "blind_accuracy", "blind_"),
             "pairs": pairs[negative_type],
-            "training_pairs": None if trained_on is None else trained_pairs[negative_type],
+            "training_pairs": None if training_images is None else training_pairs[negative_type],
         }
         for negative_type, interval in seen[""].items()
     ]
@@ -255,7 +257,7 @@ def _set_summary(pairs: Pairs, table: pa.Table, rows: list[dict[str, Any]], over
         "pairs": len(table),
         "images": len(images),
         "left_out": pairs.left_out,
-        "training_images": None if overlap is None else len(overlap.trained_on & images),
+        "training_images": None if overlap is None else len(overlap.training_images & images),
         "training_pairs": None if overlap is None else {row["negative_type"]: row["training_pairs"] for row in rows},
         "same_ids_other_content": None if overlap is None else overlap.same_ids,
     }

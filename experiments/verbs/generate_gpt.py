@@ -83,7 +83,7 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     server, _ = _server(config.gpt), price_of(config.gpt)  # what they refuse, they refuse before the folder is touched
     answers = Path(config.gpt.cache or output.path / CACHE_FILE)
     # until this ends: two runs that ask at once, with folders of their own, would both pay for what both ask
-    _alone = hold(answers)
+    _lock = hold(answers)
     # SQLite would take it for a new one, and all would be paid for again
     if answers.is_file() and not answers.stat().st_size:
         raise InputError(f"{answers} is empty: put the answers back from a copy, or remove it to ask anew.")

@@ -17,11 +17,11 @@ import pyarrow as pa
 from experiments.build import build_module, load_run
 from experiments.config.schemas import ScoreConfig
 from experiments.runs.devices import resolve_device
-from experiments.runs.fingerprint import configured, file_hash, fingerprint
+from experiments.runs.fingerprint import file_hash, fingerprint, without_later_keys
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from lightning_modules.backbones import ModelSettings, model_settings, without_former_keys
-from negatives.tables import InputError, damage, read_captions, read_parquet, strings, write_json, write_table
+from negatives.tables import DAMAGED, InputError, quoted, read_captions, read_parquet, strings, write_json, write_table
 
 if TYPE_CHECKING:
     from datamodules.sources import ImageRows
@@ -110,13 +110,15 @@ def _check_same(folder: Path, made_from: dict[str, str]) -> None:
     # it is written before the first part
     if not file.is_file() and not (folder / PARTS).is_dir():
         return
-    if fault := damage(file):
-        raise InputError(f"{file}, which says whose the scores are, is damaged ({fault}); use --overwrite.")
-    before = json.loads(file.read_text(encoding="utf-8"))
-    # older versions wrote the keys of every backbone and loss
-    before["model"] = json.dumps(configured(without_former_keys(json.loads(before.get("model", "{}")))), sort_keys=True)
-    # nor the commit of a checkpoint on the hub
-    before.setdefault("revision", made_from.get("revision"))
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+        # older versions wrote the keys of every backbone and loss
+        model = without_later_keys(without_former_keys(json.loads(before.get("model", "{}"))))
+        # and not the commit of a checkpoint on the hub
+        before = {"revision": made_from.get("revision"), **before, "model": json.dumps(model, sort_keys=True)}
+    except DAMAGED as error:
+        fault = quoted(error, 120)
+        raise InputError(f"{file}, which says whose the scores are, is damaged ({fault}); use --overwrite.") from None
     if different := sorted(key for key in made_from if made_from[key] != before.get(key)):
         raise InputError(f"{folder} holds scores made from another {', '.join(different)}; use --overwrite.")
 
@@ -150,7 +152,7 @@ def _read_part(path: Path, text_ids: list[str]) -> pa.Table | None:
         table = read_parquet(path)
         if table.schema.equals(SCHEMA) and strings(table, "text_id") == text_ids:
             return table
-    except (OSError, pa.ArrowException):
+    except DAMAGED:
         pass
     # a kill leaves none: a part is written whole or not at all
     say(f"{path} is damaged: it is scored again.")

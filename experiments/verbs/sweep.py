@@ -27,12 +27,12 @@ from experiments.config.load import load_config, load_mapping, to_yaml
 from experiments.config.names import name_faults
 from experiments.config.sweep_schemas import SweepConfig
 from experiments.exit_codes import INTERRUPTED, MISSED, PREEMPTED, PreemptedError, exit_code
-from experiments.runs.manifest import FINISHED, PENDING, RUNNING, Manifest, Task, is_locked, read_states
+from experiments.runs.manifest import FINISHED, PENDING, RUNNING, Manifest, Task, read_states
 from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE, OutputFolder
 from experiments.runs.progress import say
 from experiments.verb_table import TASKS, run_verb
 from lightning_modules import SIGNALS, Preemption
-from negatives.tables import InputError, write_text
+from negatives.tables import InputError, is_held, write_text
 
 MANIFEST_FILE = "manifest.json"
 SWEEP_FILES = (MANIFEST_FILE, CONFIG_FILE, PROVENANCE_FILE, "tasks", "runs", "report")
@@ -113,7 +113,7 @@ def status(config: SweepConfig) -> None:
     from rich.table import Table
 
     states = read_states(Path(config.output_dir) / MANIFEST_FILE)
-    running = is_locked(Path(config.output_dir))
+    running = is_held(Path(config.output_dir))
     table = Table(title=f"{config.name}: {config.output_dir}")
     for heading in ("task", "state", "seconds"):
         table.add_column(heading, justify="right" if heading == "seconds" else "left")

@@ -204,11 +204,11 @@ def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: Backb
 def say_end(config: ExperimentConfig, module: Backbone) -> None:
     """Says where the weights are, which validation was best, and how many captions were cut."""
     from experiments.runs.scoring import say_cut
-    from lightning_modules import read_record
+    from lightning_modules import read_kept
 
     say_cut(module)
     folder = Path(config.output_dir)
-    for best in read_record(folder / "checkpoints", missing_ok=True).kept[:1]:
+    for best in read_kept(folder / "checkpoints", missing_ok=True).kept[:1]:
         say(f"Best {config.trainer.best_metric}: {best.value:.3f} after step {best.step} (checkpoint=best reads it)")
     say(f"Trained {config.name}: {folder / WEIGHTS_FILE}")
 

@@ -51,6 +51,7 @@ class Blip2Settings(ModelSettings):
     """What can be set of a BLIP-2."""
 
     default_loss = "itm"
+    adapter_parts = PARTS
     scorer_keys = ("score", *ModelSettings.scorer_keys)
 
     backbone: str = "blip2"
@@ -63,9 +64,7 @@ class Blip2Settings(ModelSettings):
         return {**super().arguments(), "score": self.score or "itm"}
 
     def faults(self, place: str) -> Iterator[str]:
-        """A misspelt part for adapters, and a score by heads that nothing trains: a tiny model's are random."""
-        if self.tune == "lora":
-            yield from self.adapter.misspelt(PARTS, place)
+        """A score by heads that nothing trains: a tiny model's are random."""
         yield from super().faults(place)
         score = self.score or "itm"
         if self.checkpoint is not None:
@@ -229,7 +228,7 @@ class Blip2ItmModule(Backbone):
         return {**outputs, "itm_logits": match_logits(outputs["itm"]), "pairs": pairs}
 
     def on_fit_start(self) -> None:
-        """Says so where the loss trains no head that `score` reads: validation would measure what nothing trains."""
+        """Warns where the loss trains no head that `score` reads: validation would measure what nothing trains."""
         super().on_fit_start()
         # no fault of the settings: a run that was trained by its matching head may be evaluated by ITC, and older ones
         # are loaded. With both weights 0 the loss has refused.

@@ -40,6 +40,7 @@ class ClipSettings(ModelSettings):
     """What can be set of a CLIP."""
 
     default_loss = "itc"
+    adapter_parts = PARTS
     scorer_keys = ("activation", *ModelSettings.scorer_keys)
 
     backbone: str = "clip"
@@ -47,9 +48,7 @@ class ClipSettings(ModelSettings):
     """Overrules the activation in the checkpoint's configuration; OpenAI's weights need quick_gelu."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """A misspelt part for adapters, and a tower that is to train beside them."""
-        if self.tune == "lora":
-            yield from self.adapter.misspelt(PARTS, place)
+        """A tower that is to train beside its adapters."""
         yield from super().faults(place)
         if self.tune == "lora" and self.train_vision:
             yield f"`{place}train_vision` must not be true where `{place}tune` is lora for clip: its adapters train"

@@ -43,11 +43,12 @@ class LlavaSettings(ModelSettings):
     """What can be set of a LLaVA."""
 
     default_loss = "lm"
+    adapter_parts = PARTS
     # the `lm` loss leaves room for the answer, so which one it was decides where a long caption is cut
     scorer_keys = ("template", "system", "question", "loss", *ModelSettings.scorer_keys)
     recorded = ("template", "system")
     # there was LLaVA-1.5's prompt alone
-    former: ClassVar = {"template": VICUNA}
+    former_values: ClassVar = {"template": VICUNA}
 
     template: str = AUTO
     """What is around the question. vicuna: LLaVA-1.5's prompt. checkpoint: the checkpoint's chat template. auto: the
@@ -60,7 +61,7 @@ class LlavaSettings(ModelSettings):
 
     @property
     def prompt(self) -> WantedPrompt:
-        """What is said of the prompt."""
+        """The prompt as far as the settings give it."""
         return WantedPrompt(self.template, self.system, self.question)
 
     def arguments(self) -> dict[str, Any]:
@@ -69,9 +70,7 @@ class LlavaSettings(ModelSettings):
         return {**super().arguments(), "prompt": prompt}
 
     def faults(self, place: str) -> Iterator[str]:
-        """A misspelt part for adapters, a question without its caption, or a template without its places."""
-        if self.tune == "lora":
-            yield from self.adapter.misspelt(PARTS, place)
+        """A question without its caption, or a template without its places."""
         yield from super().faults(place)
         if self.question is not None and self.question.count("{caption}") != 1:
             yield f"`{place}question` must hold {{caption}} exactly once, got {self.question!r}"

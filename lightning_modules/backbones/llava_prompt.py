@@ -83,7 +83,7 @@ def template_fault(template: str) -> str:
 
 @dataclass(frozen=True)
 class WantedPrompt:
-    """What settings say of the prompt, of which a checkpoint's files decide the rest.
+    """The prompt as far as settings give it; the checkpoint's files decide the rest.
 
     Attributes:
         template: `auto`, `vicuna`, `checkpoint`, or a template of `YesNoPrompt`.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from lightning_modules.adapters import LoraSettings
+from lightning_modules.adapters import LoraSettings, Parts
 from lightning_modules.losses.table import LOSSES, loss_class
 from lightning_modules.settings import field_types
 
@@ -59,13 +59,15 @@ class ModelSettings:
         default_loss: the backbone's, where `loss` is not given.
         scorer_keys: what a score depends on beside the weights; what a `scorer.json` may hold.
         recorded: those of the `scorer_keys` that a checkpoint's files decide where they are not given.
-        former: keys of a `scorer.json` or a run's record that older versions did not write, and what they did then.
+        adapter_parts: names for what LoRA can be put on; see `Backbone.parts`.
+        former_values: of keys that older versions did not write into a `scorer.json` or a run's record: what they did.
     """
 
     default_loss: ClassVar[str] = ""
     scorer_keys: ClassVar[tuple[str, ...]] = ("max_text_tokens", "long_captions")
     recorded: ClassVar[tuple[str, ...]] = ()
-    former: ClassVar[dict[str, Any]] = {}
+    former_values: ClassVar[dict[str, Any]] = {}
+    adapter_parts: ClassVar[Parts] = {}
 
     backbone: str = "llava"
     """The scorer's family, a name in the table of backbones."""
@@ -73,8 +75,8 @@ class ModelSettings:
     """Published weights, by hub name or folder (llava-hf/llava-1.5-7b-hf, Salesforce/blip2-itm-vit-g,
     openai/clip-vit-base-patch32). Not given: a model built from `tiny`."""
     revision: str | None = None
-    """Branch, tag or commit of a checkpoint on the hub. Not given: its default branch. A run notes the commit, and goes
-    on and is loaded with it."""
+    """Branch, tag or commit of a checkpoint on the hub. Not given: its default branch. A run keeps the commit:
+    it is resumed and loaded with it."""
     tiny: TinyShape = field(default_factory=TinyShape)
     """Sizes of the model that is built where no checkpoint is given."""
     loss: str | None = field(default=None, metadata={"choices": LOSSES})
@@ -92,7 +94,7 @@ class ModelSettings:
     """Most tokens of a caption with its special tokens, or of prompt and image together where the backbone reads both
     in one sequence. Not given: as many as the backbone was trained with (blip2: 32, clip: 77)."""
     long_captions: str = field(default="truncate", metadata={"choices": ("truncate", "error")})
-    """truncate: longer captions are cut, and how many is said. error: the first one stops the run."""
+    """truncate: longer captions are cut, and their number is printed. error: the first one stops the run."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 
@@ -107,7 +109,9 @@ class ModelSettings:
         return vars(self).get(self.own_loss)
 
     def faults(self, place: str) -> Iterator[str]:
-        """A revision of nothing."""
+        """A revision of nothing, and a misspelt part for adapters."""
+        if self.tune == "lora":
+            yield from self.adapter.misspelt(self.adapter_parts, place)
         if self.revision is not None and self.checkpoint is None:
             yield f"`{place}revision` must not be given without `{place}checkpoint`, a name on the hub"
 

@@ -14,7 +14,7 @@ from lightning_modules.backbones.model_section import model_settings
 from lightning_modules.backbones.published import saved_config
 from lightning_modules.backbones.table import BACKBONES, backbone_class, backbone_of_model_type
 from lightning_modules.base import AlignmentModule
-from lightning_modules.kept_weights import LAST, which_faults
+from lightning_modules.kept_weights import LAST, checkpoint_faults
 from lightning_modules.scoring.runs import (
     CONFIG_FILE,
     SCORER_FILE,
@@ -94,7 +94,7 @@ def is_hub_name(path_or_name: str | os.PathLike[str]) -> bool:
 
 def _trained_module(folder: Path, dtype: torch.dtype | None, checkpoint: str) -> AlignmentModule:
     check_finished(folder)
-    if faults := [*which_faults(checkpoint, "")]:
+    if faults := [*checkpoint_faults(checkpoint, "")]:
         raise InputError(f"{faults[0]}.")
     model, precision = read_settings(folder)
     module = load_trained(folder, model, dtype=weights_dtype(precision), optim=NO_TRAINING, checkpoint=checkpoint)

@@ -45,21 +45,24 @@ def check_finished(folder: Path) -> None:
 
 def _is_training(folder: Path) -> bool:
     """Whether a folder's configuration is one of `itm train`, as far as it can be read: it alone has an `optim`."""
-    from lightning_modules.written import read_written
+    from lightning_modules.plain_yaml import read_plain_yaml
 
     try:
-        return "optim" in read_written(folder / CONFIG_FILE)
+        return "optim" in read_plain_yaml(folder / CONFIG_FILE)
     except Exception:  # whatever a damaged file makes the parser stumble over
         return True
 
 
-def find_weights(folder: Path, which: str = LAST) -> Path:
+def find_weights(folder: Path, checkpoint: str = LAST) -> Path:
     """The file of a run's weights: its `last` ones, the `best` it kept, or those of a step.
 
     Raises:
         InputError: the run kept none such.
     """
-    return folder / WEIGHTS_FILE if which == LAST else folder / "checkpoints" / find_kept(folder, which)[1].file
+    if checkpoint == LAST:
+        return folder / WEIGHTS_FILE
+    _, kept = find_kept(folder, checkpoint)
+    return folder / "checkpoints" / kept.file
 
 
 def load_trained(
@@ -134,13 +137,13 @@ def base_record(model: ModelSettings, module: Backbone, frozen: str) -> dict[str
         frozen: `frozen_fingerprint` of it.
     """
     settings = module.scorer_settings()
-    prompt = {key: settings[key] for key in model.recorded}
+    decided = {key: settings[key] for key in model.recorded}
     commit = module.commit()
     return {
         "checkpoint": model.checkpoint,
         "frozen": frozen,
         **({"revision": commit} if commit else {}),
-        **({"model": prompt} if prompt else {}),
+        **({"model": decided} if decided else {}),
     }
 
 
@@ -152,7 +155,7 @@ def read_base(folder: Path) -> dict[str, Any] | None:
     """
     import json
 
-    from datamodules.batch import InputError
+    from datamodules.batch import DAMAGED, InputError
 
     path = folder / BASE_FILE
     if not path.is_file():
@@ -163,7 +166,7 @@ def read_base(folder: Path) -> dict[str, Any] | None:
             raise ValueError("frozen and revision must be texts")
         if not isinstance(content.get("model", {}), dict):
             raise ValueError("model must be a mapping")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DAMAGED as error:
         raise InputError(f"{path} cannot be read ({error!r}); copy the run's folder anew.") from None
     return content
 
@@ -182,7 +185,7 @@ def as_recorded(folder: Path, model: ModelSettings) -> ModelSettings:
         return model
     record = read_base(folder) or {}
     found = record.get("model", {})
-    known = {**model.former, **{key: value for key, value in found.items() if key in model.recorded}}
+    known = {**model.former_values, **{key: value for key, value in found.items() if key in model.recorded}}
     if not all(isinstance(value, str) for value in known.values()):
         raise InputError(
             f"{folder / BASE_FILE}: model must hold texts, got {found!r:.200}; copy the run's folder anew."
@@ -200,7 +203,7 @@ def read_settings(folder: Path) -> tuple[ModelSettings, str]:
 
     from datamodules.batch import InputError
     from lightning_modules.backbones.model_section import model_settings, without_former_keys
-    from lightning_modules.written import plain_values
+    from lightning_modules.plain_yaml import plain_values
 
     path = folder / CONFIG_FILE
     try:

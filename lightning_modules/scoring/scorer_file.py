@@ -26,7 +26,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Base:
-    """The checkpoint that adapters were trained on, by hub name or folder, `export.base_fingerprint` and commit."""
+    """The checkpoint that adapters were trained on.
+
+    Attributes:
+        checkpoint: hub name or folder.
+        weights: `export.base_fingerprint` of it.
+        revision: its commit; None where it is not on the hub, or an older version exported.
+    """
 
     checkpoint: str
     weights: str
@@ -85,9 +91,8 @@ def _on_hub(name: str, revision: str | None) -> Path | None:
             ) from None
     except EntryNotFoundError:
         return None
-    if isinstance(
-        try_to_load_from_cache(name, "config.json", revision=revision), str
-    ):  # else the checkpoint itself is not there
+    # else the checkpoint itself is not there
+    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
         rank_zero_warn(f"{name}: no {SCORER_FILE} was downloaded with it; scored by the backbone's defaults.")
     return None
 
@@ -131,7 +136,9 @@ def parse_scorer_settings(content: Any, path: Path) -> ScorerSettings:
         model_settings({"backbone": backbone, "checkpoint": str(path.parent), **given})
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return ScorerSettings(backbone, {**schema.former, **given}, DTYPES[dtype], _parse_base(content.get("base"), path))
+    return ScorerSettings(
+        backbone, {**schema.former_values, **given}, DTYPES[dtype], _parse_base(content.get("base"), path)
+    )
 
 
 def _parse_base(content: Any, path: Path) -> Base | None:

@@ -9,6 +9,7 @@ from .captions import text_table as text_table
 from .captions import valid_rows as valid_rows
 from .captions import with_paraphrases as with_paraphrases
 from .columns import strings as strings
+from .files import DAMAGED as DAMAGED
 from .files import InputError as InputError
 from .files import StrPath as StrPath
 from .files import damage as damage
@@ -21,7 +22,6 @@ from .files import table_writer as table_writer
 from .files import write_json as write_json
 from .files import write_table as write_table
 from .files import write_text as write_text
-from .locks import Held as Held
 from .locks import hold as hold
 from .locks import is_held as is_held
 from .locks import is_lock_file as is_lock_file

@@ -18,6 +18,17 @@ import pyarrow.parquet as pq
 StrPath = str | os.PathLike[str]
 MOST_ROWS = 100_000_000
 """Of a table: a Parquet file of some bytes can stand for any number of equal rows."""
+DAMAGED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    pa.ArrowException,
+)
+"""What reading a file raises whose content is not as it was written: no JSON or Parquet, or other values in it."""
 
 
 class InputError(ValueError):
@@ -115,7 +126,7 @@ def damage(path: Path) -> str:
             ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
             if path.stat().st_size != 8 + header + max(ends, default=0):
                 return "its size is not that of its tensors"
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
+    except DAMAGED as error:
         return quoted(" ".join(str(error).split()), 120)
     return ""
 

@@ -1,8 +1,8 @@
 """One process at a time: a lock on a folder or a file that ends with its process and says who holds it.
 
 The kernel takes a lock back when its process ends, kill -9 included, so that a lock that is left behind holds nobody
-up. On NFS, Linux hands the locks to the server, and they hold between machines; a file system that has none is told by
-`Held.works`.
+up. On NFS, Linux hands the locks to the server, and they hold between machines. Where a file system has no locks,
+`Held.works` is false.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from negatives.tables.files import InputError, StrPath, quoted
+from negatives.tables.files import DAMAGED, InputError, StrPath, quoted
 
 # of file systems without locks: NFS without its lock service, Lustre without the mount option flock
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -150,7 +150,7 @@ def _holder(descriptor: int) -> str:
         holder = json.loads(os.pread(descriptor, 1 << 16, 0))
         pid, host = int(holder["pid"]), str(holder["host"])
         who = f"process {pid} on {host}, since {holder['since']}: {quoted(holder['command'], 200)}"
-    except (ValueError, LookupError, TypeError):  # it has only just taken it
+    except DAMAGED:  # it has only just taken it
         return "another process"
     ended = host == socket.gethostname() and not _is_alive(pid)
     return f"a process that was started by {who} (which has ended)" if ended else who

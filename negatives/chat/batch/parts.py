@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from negatives.chat.cache import RequestCache
 from negatives.chat.messages import MODES, ChatRequest, final_answer
-from negatives.tables.files import InputError, StrPath, quoted, write_json
+from negatives.tables.files import DAMAGED, InputError, StrPath, quoted, write_json
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 # the batch API's bounds on one file
@@ -284,7 +284,7 @@ def _read_state(folder: Path) -> BatchFolder:
             names = {item.name for item in fields(Part)}
             parts = [Part(**{name: value for name, value in part.items() if name in names}) for part in state["parts"]]
             return BatchFolder(folder, str(state["base_url"]), parts)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise InputError(f"{path} is damaged: {quoted(error)}. Restore it, or start in another folder.") from error
     raise InputError(
         f"{path} must be of version {VERSION}, it is of {quoted(state['version'])}. Use the release that wrote it."

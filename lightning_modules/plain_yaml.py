@@ -1,7 +1,8 @@
-"""What a verb wrote into a folder that may since have come from anyone: read as it stands, with nothing looked up.
+"""YAML as plain values: a `config.yaml` that a verb wrote is read as it stands, and nothing in it is looked up.
 
-OmegaConf would put the environment into a stranger's run: `name: ${oc.env:HOME}` becomes the user's own folder, and
-lands in what is published of the run. A verb writes its configuration resolved, so nothing is left to resolve.
+The folder may have come from anyone. OmegaConf would put the reader's environment into it: `name: ${oc.env:HOME}`
+becomes the reader's own folder, and lands in what is published of the run. A verb writes its configuration resolved, so
+nothing is left to resolve.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ MAX_DEPTH = 50
 """Mappings and lists within each other: what reads a configuration is recursive."""
 
 
-def read_written(path: Path) -> Any:
+def read_plain_yaml(path: Path) -> Any:
     """The plain values of a `config.yaml` that a verb wrote.
 
     Raises:
