@@ -102,6 +102,13 @@ def test_the_best_weights_are_evaluated_compared_scored_and_exported(
     assert load_scorer(kept, checkpoint=best.step).logits(image, "a red circle") == pytest.approx(*logits, abs=1e-5)
 
 
+def test_a_dry_run_names_the_folder_of_the_evaluation(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(kept), "checkpoint=best", "--dry-run"]) == 0
+    assert f"output_dir: {kept}/evaluation_best\n" in capsys.readouterr().out
+    assert main(["evaluate", str(kept), "checkpoint=best", "output_dir=own", "--dry-run"]) == 0
+    assert "output_dir: own\n" in capsys.readouterr().out
+
+
 def test_an_interrupted_training_keeps_the_same_weights(
     kept: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

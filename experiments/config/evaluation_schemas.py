@@ -62,6 +62,11 @@ class EvaluateConfig:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Where metrics go."""
 
+    def __post_init__(self) -> None:
+        # `${run}` is resolved by now; where it is not, this is a default that has yet to be filled
+        if self.checkpoint != LAST and self.output_dir == f"{self.run}/evaluation":
+            self.output_dir += f"_{self.checkpoint}"
+
     def faults(self, place: str) -> Iterator[str]:
         """Weights that no run has, and a score that the run's backbone has not."""
         yield from checkpoint_faults(self.checkpoint, place)

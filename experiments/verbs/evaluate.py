@@ -32,7 +32,7 @@ from experiments.runs.train_images import (
     images_of_pairs,
     read_train_images,
 )
-from lightning_modules import LAST, describe_kept, run_label
+from lightning_modules import describe_kept, run_label
 from negatives.tables import InputError, quoted, write_json, write_table, write_text
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
     Raises:
         InputError: the run is unfinished, has no sets, a set cannot be read, or nothing is left of it.
     """
-    if config.checkpoint != LAST and config.output_dir == f"{config.run}/evaluation":
-        config = replace(config, output_dir=f"{config.run}/evaluation_{config.checkpoint}")
     output = OutputFolder(config, verb="evaluate", result=SUMMARY_FILE, resume=resume, overwrite=overwrite)
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
