@@ -16,8 +16,10 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.commands import VERBS
+from experiments.config.sweep_schemas import SweepConfig
 from experiments.exit_codes import exit_code
 from experiments.runs.metric_record import Record, record_fault
+from experiments.runs.outputs import OutputFolder
 from experiments.verbs import score
 from negatives.tables import InputError, damage, write_table
 from tests.test_negatives_locks import HOLD
@@ -145,6 +147,30 @@ def test_a_second_process_is_refused_by_the_name_of_the_first(
     assert f"{out} is in use by process {pid} on " in one_line(capsys)
     assert not out.exists()
     assert main([*words, "--dry-run"]) == 0, "it writes nothing, so it takes no lock"
+
+
+def test_overwrite_is_refused_while_another_process_writes_inside(
+    holder: tuple[int, Path], data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An evaluation of the run before would end in the folder of the new one."""
+    run = holder[1].parent
+    for name in ("config.yaml", "provenance.json"):
+        shutil.copy(data / "run" / name, run)
+    assert main(command("train", data, run, "--overwrite")) == 2
+    assert f"--overwrite would delete {holder[1]}, which another process writes" in one_line(capsys)
+    assert (run / "config.yaml").exists()
+
+
+def test_what_another_process_is_writing_is_not_left_over(holder: tuple[int, Path], data: Path) -> None:
+    """A comparison into the folder of a sweep that goes on."""
+    folder = holder[1].parent
+    theirs, dead = (holder[1].with_name(f".{name}.0123abcd.tmp") for name in (holder[1].name, "dead"))
+    for path in (theirs, dead):
+        path.touch()
+    (folder / "provenance.json").write_text('{"verb": "sweep"}')
+    config = SweepConfig(output_dir=str(folder))
+    OutputFolder(config, verb="sweep", result="manifest.json", resume=True, overwrite=False).claim()
+    assert theirs.exists() and not dead.exists()
 
 
 def test_the_status_of_a_sweep_takes_no_lock(holder: tuple[int, Path], data: Path) -> None:

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from experiments.config.load import saved_as_today, to_yaml
 from experiments.runs.metric_record import record_fault
 from experiments.runs.progress import say
-from negatives.tables import InputError, damage, hold, is_lock_file, write_json, write_text
+from negatives.tables import InputError, damage, held_inside, hold, is_held, is_lock_file, write_json, write_text
 
 CONFIG_FILE, PROVENANCE_FILE = "config.yaml", "provenance.json"
 METRICS_FILE = "metrics.jsonl"
@@ -97,6 +97,7 @@ class OutputFolder:
             self._check_same_configuration(may_differ)
         if overwrite:
             self._check_no_input_inside(config)
+            self._check_none_works_inside()
             self._empties = True
 
     def claim(self) -> Path:
@@ -162,7 +163,9 @@ class OutputFolder:
         for path in folder.iterdir():
             found = UNFINISHED.fullmatch(path.name)
             if found and of in (None, found["name"]):
-                _remove(path)
+                # another verb may be writing into a folder beside, as a comparison in a sweep's folder
+                if of is not None or not is_held(path.with_name(found["name"])):
+                    _remove(path)
             # another verb's folder, as `evaluation/` in a run's, has a lock of its own
             elif of is None and path.is_dir() and not path.is_symlink() and not (path / PROVENANCE_FILE).exists():
                 self._remove_unfinished(path)
@@ -210,6 +213,12 @@ class OutputFolder:
             # a sweep names its own results in its configuration; so does every verb its output folder
             if inside and self.verb != "sweep" and path.resolve() != root and path.exists():
                 raise InputError(f"--overwrite would delete {value}, which this run reads; give another output_dir.")
+
+    def _check_none_works_inside(self) -> None:
+        """That nobody else is at work in the folder, as an evaluation of a run: it would end in the new run's folder."""
+        for inside in held_inside(self.path):
+            if not str(inside.relative_to(self.path.resolve())).startswith(self._kept):
+                raise InputError(f"--overwrite would delete {inside}, which another process writes; wait for its end.")
 
 
 def without_folders(path: str) -> str:
