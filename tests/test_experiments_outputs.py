@@ -170,7 +170,8 @@ def test_what_another_process_is_writing_is_not_left_over(holder: tuple[int, Pat
     (folder / "provenance.json").write_text('{"verb": "sweep"}')
     config = SweepConfig(output_dir=str(folder))
     OutputFolder(config, verb="sweep", result="manifest.json", resume=True, overwrite=False).claim()
-    assert theirs.exists() and not dead.exists()
+    assert theirs.exists()
+    assert not dead.exists()
 
 
 def test_the_status_of_a_sweep_takes_no_lock(holder: tuple[int, Path], data: Path) -> None:

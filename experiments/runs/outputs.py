@@ -215,7 +215,7 @@ class OutputFolder:
                 raise InputError(f"--overwrite would delete {value}, which this run reads; give another output_dir.")
 
     def _check_none_works_inside(self) -> None:
-        """That nobody else is at work in the folder, as an evaluation of a run: it would end in the new run's folder."""
+        """That nobody is at work in the folder, as an evaluation of the run: it would end in the new run's folder."""
         for inside in held_inside(self.path):
             if not str(inside.relative_to(self.path.resolve())).startswith(self._kept):
                 raise InputError(f"--overwrite would delete {inside}, which another process writes; wait for its end.")
