@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -287,6 +288,28 @@ def test_what_a_killed_process_left_is_removed_by_the_next(verb: str, data: Path
     assert not any(path.exists() for path in dead)
     assert others[0].exists()
     assert others[1].exists() or verb != "score"
+
+
+@pytest.mark.parametrize("verb", ["export", "compare"])
+def test_a_folder_that_cannot_be_replaced_is_filled(
+    verb: str, data: Path, made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's /out is a mount: it cannot be renamed, and often nothing can be written beside it."""
+    whole, out = made(verb), tmp_path / "out"
+    out.mkdir()
+    mkdir = Path.mkdir
+
+    def refuse(self: Path, *arguments: Any, **settings: Any) -> None:
+        if self.parent == tmp_path and self != out:
+            raise PermissionError(13, "Permission denied", str(self))
+        mkdir(self, *arguments, **settings)
+
+    monkeypatch.setattr(Path, "is_mount", lambda self: self == out)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    for flags in ([], ["--overwrite"]):
+        assert main(command(verb, data, out, *flags)) == 0
+        assert results(out) == results(whole)
+        assert [path.name for path in out.iterdir() if path.name.endswith((".tmp", ".before"))] == []
 
 
 def spoilt(content: bytes) -> dict[str, bytes]:

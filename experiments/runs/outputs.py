@@ -77,7 +77,7 @@ class OutputFolder:
         self.path, self.verb, self._schema = Path(config.output_dir), verb, type(config)
         shown = {key: without_folders(getattr(config, key)) for key in private}
         self.yaml, self._left_out = to_yaml(dataclasses.replace(config, **shown)), {"argv"} if private else set()
-        self._empties, self._kept = False, tuple(kept)
+        self._empties, self._kept, self._result = False, tuple(kept), result
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"output_dir must be a folder, {self.path} is a file; give another output_dir.")
         # tasks of a killed sweep may outlive it for a moment, and hold its folder until they have ended
@@ -113,7 +113,8 @@ class OutputFolder:
         """Instead of `claim`: a folder beside this one to write to, which takes its place when the block ends.
 
         Where the block fails, nothing is left of it, and what was there before stays; where the process is killed while
-        the two change places, the next call puts it back first.
+        the two change places, the next call puts it back first. A folder that has to stay where it is gets the files,
+        the one that says that it is finished last.
         """
         path = self.path.resolve()
         # a rename replaces no folder that holds files, so the old one has to step aside first
@@ -124,6 +125,9 @@ class OutputFolder:
         with self.beside() as beside:
             self._describe(beside)
             yield beside
+            if beside.parent == path:
+                self._fill(beside)
+                return
             try:
                 if path.exists():
                     path.rename(before)
@@ -137,18 +141,31 @@ class OutputFolder:
     def beside(self) -> Iterator[Path]:
         """A new folder next to this one, under a name of its own, gone at the end whatever happens.
 
-        Those of processes that were killed are removed first.
+        Those of processes that were killed are removed first. Where nothing can be next to this one, it is in it.
         """
         path = self.path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._remove_unfinished(path.parent, of=path.name)
+        # a container's /out: a mounted folder cannot be renamed, and what is beside it is on another disk
+        stays = path.is_dir() and (path.is_mount() or not os.access(path.parent, os.W_OK))
+        place = path if stays else path.parent
+        self._remove_unfinished(place, of=path.name)
         # on the same file system, or it could not be renamed into place
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary = place / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
         temporary.mkdir()
+        # `claim` may come while it is in use, and inside this folder
+        self._kept += (temporary.name,)
         try:
             yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def _fill(self, beside: Path) -> None:
+        path = beside.parent
+        (path / self._result).unlink(missing_ok=True)
+        # whose the folder is stays known throughout
+        _empty(path, (beside.name, PROVENANCE_FILE))
+        for child in sorted(beside.iterdir(), key=lambda file: file.name == self._result):
+            child.rename(path / child.name)
 
     def _remove_unfinished(self, folder: Path, of: str | None = None) -> None:
         """Removes what processes that were killed in the middle of a write left in a folder and below.
@@ -164,7 +181,8 @@ class OutputFolder:
             found = UNFINISHED.fullmatch(path.name)
             if found and of in (None, found["name"]):
                 # another verb may be writing into a folder beside, as a comparison in a sweep's folder
-                if of is not None or not is_held(path.with_name(found["name"])):
+                in_use = path.name.startswith(self._kept) or (of is None and is_held(path.with_name(found["name"])))
+                if not in_use:
                     _remove(path)
             # another verb's folder, as `evaluation/` in a run's, has a lock of its own
             elif of is None and path.is_dir() and not path.is_symlink() and not (path / PROVENANCE_FILE).exists():
