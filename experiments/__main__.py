@@ -37,9 +37,19 @@ def _main(argv: list[str]) -> int:
         print(f"itm {_version()}")
         return DONE
     name, verb = argv[0], find_verb(argv[0])
+    if verb.trains or verb.is_sweep:
+        from lightning_modules import Preemption
+
+        # from the first moment on: the imports of a training may take longer than the notice that a scheduler gives
+        with Preemption():
+            return _run_words(name, verb, argv[1:])
+    return _run_words(name, verb, argv[1:])
+
+
+def _run_words(name: str, verb: Verb, words: list[str]) -> int:
     parser = _parser(name, verb)
     # plain parse_args ends the words at the first flag: it would refuse `a.yaml --resume key=value`
-    arguments = parser.parse_intermixed_args(argv[1:])
+    arguments = parser.parse_intermixed_args(words)
     if arguments.help:
         _show(_verb_page(verb, parser))
         return DONE

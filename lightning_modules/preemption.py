@@ -27,7 +27,8 @@ class StoppedError(Exception):
 class Preemption:
     """Listens for `SIGNALS` while it is entered, and remembers the first; nothing else happens.
 
-    Only the main thread can listen, as Python has it; elsewhere signals do what they did.
+    Only the main thread can listen, as Python has it; elsewhere signals do what they did. One that is entered within
+    another knows what that one has heard.
 
     Attributes:
         asked: the signal that asked to stop; None until one came.
@@ -41,6 +42,10 @@ class Preemption:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.getsignal(number) for number in SIGNALS}
             self.listen()
+            # after `listen`, or a signal between the two would be lost
+            outer = next((getattr(handler, "__self__", None) for handler in self._before.values()), None)
+            if isinstance(outer, Preemption):
+                self.asked = self.asked or outer.asked
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -20,7 +20,8 @@ from experiments.__main__ import main
 from experiments.commands import VERBS
 from experiments.config import load as config
 from experiments.config.sweep_schemas import SweepConfig
-from experiments.runs.outputs import OutputFolder, git_state
+from experiments.runs.outputs import OutputFolder
+from experiments.runs.provenance import git_state
 from experiments.verb_table import Verb
 from negatives.tables.captions import InputError
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,8 +18,10 @@ import pytest
 from experiments.__main__ import main
 from experiments.commands import VERBS
 from experiments.config.evaluation_schemas import EVALUATION_FILES
+from experiments.config.sweep_schemas import SweepConfig
 from experiments.exit_codes import exit_code
 from experiments.runs.metric_record import MetricRecord, record_fault
+from experiments.runs.outputs import OutputFolder
 from experiments.verbs import score, sweep
 from negatives.tables import InputError, damage, write_table
 from tests.test_negatives_locks import HOLD
@@ -153,6 +156,31 @@ def test_a_second_process_is_refused_by_the_name_of_the_first(
     assert main([*words, "--dry-run"]) == 0, "it writes nothing, so it takes no lock"
 
 
+def test_overwrite_is_refused_while_another_process_writes_inside(
+    holder: tuple[int, Path], data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An evaluation of the run before would end in the folder of the new one."""
+    run = holder[1].parent
+    for name in ("config.yaml", "provenance.json"):
+        shutil.copy(data / "run" / name, run)
+    assert main(command("train", data, run, "--overwrite")) == 2
+    assert f"--overwrite would delete {holder[1]}, which another process writes" in one_line(capsys)
+    assert (run / "config.yaml").exists()
+
+
+def test_what_another_process_is_writing_is_not_left_over(holder: tuple[int, Path], data: Path) -> None:
+    """A comparison into the folder of a sweep that goes on."""
+    folder = holder[1].parent
+    theirs, dead = (holder[1].with_name(f".{name}.0123abcd.tmp") for name in (holder[1].name, "dead"))
+    for path in (theirs, dead):
+        path.touch()
+    (folder / "provenance.json").write_text('{"verb": "sweep"}')
+    config = SweepConfig(output_dir=str(folder))
+    OutputFolder(config, verb="sweep", result="manifest.json", resume=True, overwrite=False).claim()
+    assert theirs.exists()
+    assert not dead.exists()
+
+
 def test_the_status_of_a_sweep_takes_no_lock(holder: tuple[int, Path], data: Path) -> None:
     assert main([*command("sweep", data, holder[1]), "--status"]) == 0
 
@@ -266,6 +294,28 @@ def test_what_a_killed_process_left_is_removed_by_the_next(verb: str, data: Path
     assert not any(path.exists() for path in dead)
     assert others[0].exists()
     assert others[1].exists() or verb != "score"
+
+
+@pytest.mark.parametrize("verb", ["export", "compare"])
+def test_a_folder_that_cannot_be_replaced_is_filled(
+    verb: str, data: Path, made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's /out is a mount: it cannot be renamed, and often nothing can be written beside it."""
+    whole, out = made(verb), tmp_path / "out"
+    out.mkdir()
+    mkdir = Path.mkdir
+
+    def refuse(self: Path, *arguments: Any, **settings: Any) -> None:
+        if self.parent == tmp_path and self != out:
+            raise PermissionError(13, "Permission denied", str(self))
+        mkdir(self, *arguments, **settings)
+
+    monkeypatch.setattr(Path, "is_mount", lambda self: self == out)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    for flags in ([], ["--overwrite"]):
+        assert main(command(verb, data, out, *flags)) == 0
+        assert results(out) == results(whole)
+        assert [path.name for path in out.iterdir() if path.name.endswith((".tmp", ".before"))] == []
 
 
 def spoilt(content: bytes) -> dict[str, bytes]:

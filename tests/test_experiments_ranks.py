@@ -8,7 +8,7 @@ import re
 import pytest
 
 from experiments.config.trainer_schemas import TrainerConfig
-from experiments.runs.ranks import check_launched
+from experiments.runs.ranks import check_launched, starts_ranks
 from negatives.tables import InputError
 
 SRUN = {"SLURM_PROCID": "0", "SLURM_JOB_NAME": "train.sh"}
@@ -87,3 +87,24 @@ def test_one_node_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     started(monkeypatch, {}, devices=4)
     started(monkeypatch, {"SLURM_NTASKS": "8", "SLURM_JOB_NAME": "bash"}, devices=4)
     started(monkeypatch, {**SRUN, "SLURM_NTASKS": "1"})
+
+
+@pytest.mark.parametrize(
+    ("variables", "devices", "expected"),
+    [
+        ({}, 1, True),
+        ({}, 2, True),
+        ({"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "1", "RANK": "0"}, 1, True),
+        ({"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "0"}, 2, False),
+        ({**SRUN, "SLURM_NTASKS": "2"}, 2, False),
+        # the second rank, of Lightning's own launcher
+        ({"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2"}, 2, False),
+        ({**BY_HAND, "NODE_RANK": "0"}, 2, False),
+    ],
+)
+def test_a_rank_that_others_wait_for_does_not_end_before_the_first_step(
+    variables: dict[str, str], devices: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert starts_ranks(TrainerConfig(devices=devices)) == expected

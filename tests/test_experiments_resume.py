@@ -19,6 +19,7 @@ from dataclasses import asdict
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from experiments.config.schemas import ExperimentConfig, LoggingConfig
 from experiments.report.read_runs import read_curves
 from experiments.runs.made_by import NOTE
 from experiments.runs.metric_log import MetricLog
+from experiments.verb_table import Verb
 from experiments.verbs import train
 from lightning_modules import resume
 from lightning_modules.base import AlignmentModule
@@ -185,6 +187,21 @@ def test_a_signal_before_the_first_step_leaves_nothing(
         return build(config, **settings)
 
     monkeypatch.setattr(train, "build_parts", build_parts)
+    assert main(train_words(tables, tmp_path / "run")) == 75
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_signal_that_comes_while_a_verb_is_imported_is_heard(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Imports take seconds, on a network file system a minute."""
+    load = Verb.load_module
+
+    def load_module(self: Verb) -> ModuleType:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return load(self)
+
+    monkeypatch.setattr(Verb, "load_module", load_module)
     assert main(train_words(tables, tmp_path / "run")) == 75
     assert not (tmp_path / "run").exists()
 

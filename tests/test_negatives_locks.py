@@ -116,6 +116,11 @@ def test_where_nothing_beside_may_be_written_the_lock_is_inside(
     del held
 
 
+def test_the_root_folder_has_its_lock_inside() -> None:
+    """A mistyped variable in `output_dir=$DIR/` asks for it; it is refused as any folder that is not empty."""
+    assert lock_file("/") == Path("/.lock")
+
+
 def test_a_file_system_without_locks_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 

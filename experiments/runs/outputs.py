@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import shutil
-import subprocess
-import sys
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,15 +19,22 @@ from omegaconf import OmegaConf
 from experiments.config.load import saved_as_today, to_yaml
 from experiments.runs.metric_record import record_fault
 from experiments.runs.progress import say
-from negatives.tables import DAMAGED, InputError, damage, hold, is_lock_file, write_json, write_text
+from experiments.runs.provenance import provenance
+from negatives.tables import (
+    DAMAGED,
+    InputError,
+    damage,
+    held_inside,
+    hold,
+    is_held,
+    is_lock_file,
+    write_json,
+    write_text,
+)
 
 CONFIG_FILE, PROVENANCE_FILE = "config.yaml", "provenance.json"
 METRICS_FILE = "metrics.jsonl"
 """In the `logs/` of a training: see `metric_record`."""
-PACKAGES = (
-    *("itm-lightning", "torch", "lightning", "transformers", "peft", "torchmetrics", "omegaconf", "wandb"),
-    *("pyarrow", "scikit-learn", "scipy", "numpy", "pillow", "tokenizers", "safetensors"),
-)
 ELSEWHERE = "or give another output_dir"
 UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.tmp")
 """What a file or folder is called until it is whole: `write_table` and its like use these names too."""
@@ -77,7 +80,7 @@ class OutputFolder:
         self.path, self.verb, self._schema = Path(config.output_dir), verb, type(config)
         shown = {key: without_folders(getattr(config, key)) for key in private}
         self.yaml, self._left_out = to_yaml(dataclasses.replace(config, **shown)), {"argv"} if private else set()
-        self._empties, self._kept = False, tuple(kept)
+        self._empties, self._kept, self._result = False, tuple(kept), result
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"output_dir must be a folder, {self.path} is a file; give another output_dir.")
         # tasks of a killed sweep may outlive it for a moment, and hold its folder until they have ended
@@ -97,6 +100,7 @@ class OutputFolder:
             self._check_same_configuration(may_differ)
         if overwrite:
             self._check_no_input_inside(config)
+            self._check_none_works_inside()
             self._empties = True
 
     def claim(self) -> Path:
@@ -112,7 +116,8 @@ class OutputFolder:
         """Instead of `claim`: a folder beside this one to write to, which takes its place when the block ends.
 
         Where the block fails, nothing is left of it, and what was there before stays; where the process is killed while
-        the two change places, the next call puts it back first.
+        the two change places, the next call puts it back first. A folder that has to stay where it is gets the files,
+        the one that says that it is finished last.
         """
         path = self.path.resolve()
         # a rename replaces no folder that holds files, so the old one has to step aside first
@@ -123,6 +128,9 @@ class OutputFolder:
         with self.beside() as beside:
             self._describe(beside)
             yield beside
+            if beside.parent == path:
+                self._fill(beside)
+                return
             try:
                 if path.exists():
                     path.rename(before)
@@ -136,18 +144,31 @@ class OutputFolder:
     def beside(self) -> Iterator[Path]:
         """A new folder next to this one, under a name of its own, gone at the end whatever happens.
 
-        Those of processes that were killed are removed first.
+        Those of processes that were killed are removed first. Where nothing can be next to this one, it is in it.
         """
         path = self.path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._remove_unfinished(path.parent, of=path.name)
+        # a container's /out: a mounted folder cannot be renamed, and what is beside it is on another disk
+        stays = path.is_dir() and (path.is_mount() or not os.access(path.parent, os.W_OK))
+        place = path if stays else path.parent
+        self._remove_unfinished(place, of=path.name)
         # on the same file system, or it could not be renamed into place
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary = place / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
         temporary.mkdir()
+        # `claim` may come while it is in use, and inside this folder
+        self._kept += (temporary.name,)
         try:
             yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def _fill(self, beside: Path) -> None:
+        path = beside.parent
+        (path / self._result).unlink(missing_ok=True)
+        # whose the folder is stays known throughout
+        _empty(path, (beside.name, PROVENANCE_FILE))
+        for child in sorted(beside.iterdir(), key=lambda file: file.name == self._result):
+            child.rename(path / child.name)
 
     def _remove_unfinished(self, folder: Path, of: str | None = None) -> None:
         """Removes what processes that were killed in the middle of a write left in a folder and below.
@@ -162,7 +183,10 @@ class OutputFolder:
         for path in folder.iterdir():
             found = UNFINISHED.fullmatch(path.name)
             if found and of in (None, found["name"]):
-                _remove(path)
+                # another verb may be writing into a folder beside, as a comparison in a sweep's folder
+                in_use = path.name.startswith(self._kept) or (of is None and is_held(path.with_name(found["name"])))
+                if not in_use:
+                    _remove(path)
             # another verb's folder, as `evaluation/` in a run's, has a lock of its own
             elif of is None and path.is_dir() and not path.is_symlink() and not (path / PROVENANCE_FILE).exists():
                 self._remove_unfinished(path)
@@ -210,6 +234,12 @@ class OutputFolder:
             # a sweep names its own results in its configuration; so does every verb its output folder
             if inside and self.verb != "sweep" and path.resolve() != root and path.exists():
                 raise InputError(f"--overwrite would delete {value}, which this run reads; give another output_dir.")
+
+    def _check_none_works_inside(self) -> None:
+        """That nobody is at work in the folder, as an evaluation of the run: it would end in the new run's folder."""
+        for inside in held_inside(self.path):
+            if not str(inside.relative_to(self.path.resolve())).startswith(self._kept):
+                raise InputError(f"--overwrite would delete {inside}, which another process writes; wait for its end.")
 
 
 def without_folders(path: str) -> str:
@@ -269,41 +299,6 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _strings(item)
-
-
-def provenance() -> dict[str, Any]:
-    """Source commit (None for an installed package), versions and command line of this process."""
-    return {
-        "argv": sys.argv,
-        "git": git_state(Path(__file__).parents[2]),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
-
-
-def git_state(checkout: Path) -> dict[str, Any] | None:
-    """Commit of a checkout and whether tracked or new files differ from it; None where there is no checkout."""
-    # or git would find a repository above: that of the project in whose folder this package is installed
-    if not (checkout / ".git").exists():
-        return None
-    try:
-        commit = _git(checkout, "rev-parse", "--verify", "HEAD")
-        return {"commit": commit, "dirty": bool(_git(checkout, "status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(checkout: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(checkout), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _empty(folder: Path, kept: tuple[str, ...]) -> None:

@@ -37,6 +37,16 @@ def check_launched(settings: TrainerConfig) -> None:
         )
 
 
+def starts_ranks(settings: TrainerConfig) -> bool:
+    """Whether no other rank runs yet, so that this process may end before the first step.
+
+    A rank that ended alone would leave the others waiting for it, those that a scheduler's signal has not reached or
+    that had started before it.
+    """
+    alone = settings.devices * settings.num_nodes == 1
+    return alone or (is_main_process() and _launched() is None and not _is_one_of_several())
+
+
 def _launched() -> tuple[str, int] | None:
     """The launcher that started this process, and how many it started; None where Lightning has to start the others."""
     # in the order in which Lightning looks for them

@@ -18,7 +18,7 @@ from experiments.runs.devices import resolve_device
 from experiments.runs.made_by import former_made_by, made_by, note_former
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
-from experiments.runs.ranks import check_launched, end_ranks, is_main_process
+from experiments.runs.ranks import check_launched, end_ranks, is_main_process, starts_ranks
 from experiments.runs.train_images import record_train_images
 from experiments.runs.trainer import (
     LAST_FILE,
@@ -81,7 +81,8 @@ def train(config: ExperimentConfig, output: OutputFolder | None, preemption: Pre
     module, datamodule = build_parts(config, recorded=resume)
     start = find_start(config, module, resume=resume, main=output is not None)
     trainer = make_trainer(config, last_wandb_run(folder) if start.last is not None else None, preemption)
-    if preemption.asked:  # loading a large model may take longer than the notice that a scheduler gives
+    # loading a large model may take longer than the notice that a scheduler gives
+    if preemption.asked and starts_ranks(config.trainer):
         raise PreemptedError(f"{preemption.asked.name} came before the first step; nothing was written.")
     # An existing run is untouched up to here, whatever is refused above.
     if output is not None:

@@ -98,12 +98,21 @@ def is_held(path: StrPath) -> bool:
     return False
 
 
+def held_inside(folder: Path) -> Iterator[Path]:
+    """What other processes hold in a folder, at any depth, by the locks that lie there."""
+    own = {file for file, held in _held.items() if held.release.alive}
+    for file in sorted(folder.resolve().rglob(".*.lock")):
+        path = file.with_name(file.name[1 : -len(".lock")])
+        if file not in own and lock_file(path) == file and is_held(path):
+            yield path
+
+
 def lock_file(path: StrPath) -> Path:
     """Where the lock of a path is: `.NAME.lock` beside it, so that emptying or replacing a folder leaves it."""
     # two names of one folder are one lock
     found = Path(path).resolve()
-    # a mounted folder, as a container's /out, is often all that may be written
-    if found.is_dir() and not os.access(found.parent, os.W_OK):
+    # a mounted folder, as a container's /out, is often all that may be written; nothing is beside the root
+    if found.is_dir() and (not found.name or not os.access(found.parent, os.W_OK)):
         return found / ".lock"
     return found.with_name(f".{found.name}.lock")
 
