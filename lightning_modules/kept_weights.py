@@ -64,7 +64,7 @@ def read_record(folder: Path, *, missing_ok: bool = False) -> Record:
         record = Record(str(content["metric"]), tuple(kept))
     except FileNotFoundError:
         raise InputError(f"{folder.parent} kept no best weights; train with trainer.keep_best=1 or more.") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}); copy the run anew.") from None
     # a run's folder may be anyone's: a path would lead out of it
     if any(one.file != file_of(one.step) or not math.isfinite(one.value) for one in record.kept):

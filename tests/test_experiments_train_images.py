@@ -126,6 +126,18 @@ def test_a_damaged_record_is_no_empty_one(tmp_path: Path) -> None:
     (tmp_path / TRAIN_IMAGES_FILE).write_bytes(b"PAR1")
     with pytest.raises(InputError, match="is damaged"):
         read_train_images(tmp_path)
+    whole = {"image_id": ["1"], "size": [1], "content_hash": ["ab"]}
+    for columns in (
+        {"other": [1]},
+        {name: values for name, values in whole.items() if name != "content_hash"},
+        whole | {"content_hash": pa.array([None], pa.string())},
+        {name: pa.array([], pa.array(values).type) for name, values in whole.items()},
+    ):
+        pq.write_table(pa.table(columns), tmp_path / TRAIN_IMAGES_FILE)
+        with pytest.raises(InputError, match="is damaged"):
+            read_train_images(tmp_path)
+    pq.write_table(pa.table(whole), tmp_path / TRAIN_IMAGES_FILE)
+    assert read_train_images(tmp_path) is not None
 
 
 def test_images_are_found_by_content_and_not_by_id(tables: Path, tmp_path: Path) -> None:

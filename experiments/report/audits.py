@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.intervals import Interval
+from experiments.report.read_runs import DAMAGED
 from negatives.tables import InputError
 
 AUDIT_COLUMNS = (
@@ -82,7 +83,7 @@ def _read(label: str, path: Path) -> LabelledAudit:
             types=[_type_row(label, name, found) for name in types],
             leaking={name: [_ngram(entry) for entry in part["ngrams"][name]] for name in ("positive", "negative")},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except DAMAGED as error:
         raise InputError(f"audits.{label} must be an audit.json of `itm audit`, {path} is not. Audit again.") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +13,12 @@ import pyarrow.parquet as pq
 from experiments.config.data_schemas import DataConfig
 from experiments.report.audits import METRIC_NAMES
 from experiments.report.csv_files import read_csv
-from experiments.report.read_runs import SUMMARY_FILE
+from experiments.report.read_runs import DAMAGED, SUMMARY_FILE
 from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE
 from lightning_modules import read_written
 from negatives.tables import InputError
 
 MEASURED = ("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high")
-DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error)
-"""What reading a file raises that is not as it was written."""
 
 
 @dataclass(frozen=True)

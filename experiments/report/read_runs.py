@@ -24,6 +24,8 @@ from negatives.tables import InputError, quoted, read_parquet
 
 SUMMARY_FILE = "summary.json"
 """In the folder of an evaluation: which run and weights it is of, and its sets."""
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError, csv.Error)
+"""What reading a file raises that is not as it was written. JSON's 1e999 is a float, and overflows as an integer."""
 PAIR_KEY = ("image_id", "caption_id", "negative_id", "negative_type", "caption", "negative_caption")
 LOGITS = ("positive_logit", "negative_logit", "blind_positive_logit", "blind_negative_logit")
 TEXTS = (*PAIR_KEY, "image")
@@ -114,7 +116,7 @@ def read_run(folder: Path) -> EvaluatedRun:
         trained = {str(key): _counts(entry.get("training_pairs")) for key, entry in summary["sets"].items()}
         if not all(map(is_encodable, (name, *map(str, roots.values())))):
             raise ValueError("a text that no file can hold")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DAMAGED as error:
         raise InputError(f"{path} must be what `itm evaluate` writes, and is not: evaluate the run again.") from error
     # a set's name becomes a folder: another one would be read in its place
     for fault in name_faults(roots, "sets"):
@@ -158,7 +160,7 @@ def read_curves(logs: Path) -> dict[str, dict[int, float]]:
         try:
             row = json.loads(line)
             _add_metrics(curves, row["step"], row["metrics"])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except DAMAGED as error:
             raise InputError(f"{record}, line {number}, must be a step's metrics, and is not. Remove it.") from error
     return {metric: dict(sorted(points.items())) for metric, points in sorted(curves.items())}
 
@@ -211,6 +213,9 @@ def _read_pairs(path: Path) -> pa.Table:
         raise InputError(
             f"Evaluated pairs need texts and numbers, got {quoted(error, 120)} ({path}). {again}"
         ) from error
+    # `itm evaluate` writes none: comparisons with NaN are false, and it would count as a wrong answer
+    if odd := [name for name in LOGITS if not np.isfinite(table[name].to_numpy()).all()]:
+        raise InputError(f"Evaluated pairs need finite logits, `{odd[0]}` has others ({path}). {again}")
     repeated = [pair for pair, count in Counter(_pairs(table)).items() if count > 1]
     if repeated:
         raise InputError(f"A pair can be there once, got {quoted(repeated[0])} more often ({path}). {again}")

@@ -175,7 +175,7 @@ class OutputFolder:
     def _check_owner(self, flag: str) -> None:
         try:
             owner = json.loads((self.path / PROVENANCE_FILE).read_text(encoding="utf-8"))["verb"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             owner = "something else"
         if owner != self.verb:
             # without the leading "or "

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from experiments.runs.progress import say, track
-from negatives.tables import InputError, quoted, read_captions, write_table
+from negatives.tables import InputError, quoted, read_captions, read_parquet, write_table
 
 if TYPE_CHECKING:
     from datamodules import ImageTextDataModule
@@ -184,10 +183,14 @@ def images_of_pairs(pairs: Pairs) -> list[str]:
 
 def _read(path: Path) -> pa.Table:
     try:
-        return pq.read_table(path, schema=SCHEMA)
-    except (OSError, pa.ArrowException) as error:
+        table = read_parquet(path)
+        # `read_table` by a schema makes nulls of a column that is not there, and no image has such a hash
+        if not len(table) or not table.schema.equals(SCHEMA) or any(column.null_count for column in table.columns):
+            raise ValueError(f"its columns must be {', '.join(SCHEMA.names)}, given in every row")
+        return table
+    except (OSError, ValueError, pa.ArrowException) as error:
         # a record that says nothing must not pass for one without images
         raise InputError(
-            f"{path} must be the record that `itm train` writes, and is damaged: {quoted(str(error))}. "
+            f"{path} must be the record that `itm train` writes, and is damaged: {quoted(str(error), 120)}. "
             "Remove it: what the run was trained on is then not known."
         ) from error

@@ -112,11 +112,15 @@ def _check_same(folder: Path, made_from: dict[str, str]) -> None:
         return
     if fault := damage(file):
         raise InputError(f"{file}, which says whose the scores are, is damaged ({fault}); use --overwrite.")
-    before = json.loads(file.read_text(encoding="utf-8"))
-    # older versions wrote the keys of every backbone and loss
-    before["model"] = json.dumps(configured(without_former_keys(json.loads(before.get("model", "{}")))), sort_keys=True)
-    # nor the commit of a checkpoint on the hub
-    before.setdefault("revision", made_from.get("revision"))
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+        # older versions wrote the keys of every backbone and loss
+        model = configured(without_former_keys(json.loads(before.get("model", "{}"))))
+        before["model"] = json.dumps(model, sort_keys=True)
+        # nor the commit of a checkpoint on the hub
+        before.setdefault("revision", made_from.get("revision"))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{file} does not say whose the scores are ({error!r:.200}); use --overwrite.") from None
     if different := sorted(key for key in made_from if made_from[key] != before.get(key)):
         raise InputError(f"{folder} holds scores made from another {', '.join(different)}; use --overwrite.")
 

@@ -163,7 +163,7 @@ def read_base(folder: Path) -> dict[str, Any] | None:
             raise ValueError("frozen and revision must be texts")
         if not isinstance(content.get("model", {}), dict):
             raise ValueError("model must be a mapping")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error!r}); copy the run's folder anew.") from None
     return content
 

@@ -115,7 +115,7 @@ def damage(path: Path) -> str:
             ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
             if path.stat().st_size != 8 + header + max(ends, default=0):
                 return "its size is not that of its tensors"
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
         return quoted(" ".join(str(error).split()), 120)
     return ""
 
