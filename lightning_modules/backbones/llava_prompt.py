@@ -26,7 +26,7 @@ LINES = 100_000
 SECONDS, MEMORY, LONGEST = 5, 2**28, 100_000
 """What a template may take besides: time, bytes of memory, characters of text."""
 A_DAY = {"-d": "26", "d": "26", "a": "Fri", "A": "Friday", "b": "Jul", "B": "July", "m": "07", "y": "24", "Y": "2024"}
-"""The date that templates get for today's, by the directives of strftime: the one that Llama 3's have without a clock."""
+"""The date that templates get for today's, by the directives of strftime: that of Llama 3's where there is no clock."""
 PROBES = ("Is it a dog?", "Does \"it\" <match> 'this' & {that}:\na dog, ünïcode 猫?\nAnswer Yes/No directly.")
 """Questions that a template has to leave as they are."""
 
