@@ -77,6 +77,17 @@ class YesNoPrompt:
         return replace(self, template=template if self.template.endswith(" ") else f"{template} ")
 
 
+def text_fault(text: str) -> str:
+    """What no text of a prompt may be, whoever wrote it; "" where it may.
+
+    >>> text_fault("a" * 200000), text_fault("\ud800")
+    ('must have at most 100000 characters, got 200000', 'must be text that UTF-8 can hold')
+    """
+    if len(text) > LONGEST:
+        return f"must have at most {LONGEST} characters, got {len(text)}"
+    return "must be text that UTF-8 can hold" if any("\ud800" <= character <= "\udfff" for character in text) else ""
+
+
 def template_fault(template: str) -> str:
     """What is wrong with a template; "" where it is none.
 
