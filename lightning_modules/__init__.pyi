@@ -13,6 +13,7 @@ from .kept_weights import describe_kept as describe_kept
 from .kept_weights import kept_name as kept_name
 from .kept_weights import read_record as read_record
 from .kept_weights import which_faults as which_faults
+from .precision import HalfParameters as HalfParameters
 from .preemption import SIGNALS as SIGNALS
 from .preemption import Preemption as Preemption
 from .preemption import StoppedError as StoppedError
