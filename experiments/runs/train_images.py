@@ -142,7 +142,8 @@ def read_train_images(folder: Path) -> TrainImages | None:
 def ids_in_tables(tables: str | list[str]) -> frozenset[str]:
     """The image ids of the captions tables that an older run names, of those that can still be read."""
     found: set[str] = set()
-    for table in tables if isinstance(tables, list) else [tables]:
+    # a device or a pipe, which anybody's run may name, has no end
+    for table in filter(os.path.isfile, tables if isinstance(tables, list) else [tables]):
         with suppress(InputError):
             found.update(read_captions(table)["image_id"].to_pylist())
     return frozenset(found)
