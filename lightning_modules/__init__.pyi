@@ -18,6 +18,7 @@ from .plain_yaml import YAML_FAULTS as YAML_FAULTS
 from .plain_yaml import plain_values as plain_values
 from .plain_yaml import read_plain_yaml as read_plain_yaml
 from .plain_yaml import yaml_fault as yaml_fault
+from .precision import HalfParameters as HalfParameters
 from .preemption import SIGNALS as SIGNALS
 from .preemption import Preemption as Preemption
 from .preemption import StoppedError as StoppedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from lightning.pytorch.plugins import HalfPrecision
 from torch import nn
 from torch.nn import functional as F
 
@@ -29,3 +30,25 @@ def linear_in_float32(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     # autocast would cast both factors back to half precision
     with torch.autocast(inputs.device.type, enabled=False):
         return F.linear(at_least_float32(inputs), at_least_float32(layer.weight), bias)
+
+
+class HalfParameters(HalfPrecision):
+    """Lightning's half precision for parameters alone.
+
+    Its own rounds buffers too, rotary frequencies among them: with 8 bits a position of some hundreds is wrong by up to
+    a radian. Transformers loads them in float32 whatever the weights are in, so that evaluation would read the
+    tokens at other positions than training.
+    """
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        """The module with its parameters in half precision, and its buffers as they were."""
+        kept = [
+            (owner, name, buffer)
+            for owner in module.modules()
+            for name, buffer in owner.named_buffers(recurse=False)
+            if buffer.is_floating_point()
+        ]
+        module = super().convert_module(module)
+        for owner, name, buffer in kept:
+            setattr(owner, name, buffer.to(getattr(owner, name).device))
+        return module

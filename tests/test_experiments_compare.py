@@ -408,6 +408,8 @@ def test_damaged_runs_are_named(tmp_path: Path, config: CompareConfig):
         nested = [{**row, column: [{"a": 1}]} for row in pair_rows()]
         write_run(tmp_path / "random", "random", {"balanced": nested})
         assert "pairs need texts and numbers" in refusal(config)
+    write_run(tmp_path / "random", "random", {"balanced": [{**row, "negative_logit": math.nan} for row in pair_rows()]})
+    assert "need finite logits, `negative_logit` has others" in refusal(config)
     (evaluation / "summary.json").write_text("{}")
     assert "summary.json must be what `itm evaluate` writes" in refusal(config)
 

@@ -10,11 +10,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 from transformers.utils import logging as transformers_logging
 
 from datamodules.batch import UNKNOWN, ImageTextRow
@@ -421,6 +422,16 @@ def test_hostile_words_on_a_card_are_only_words(backbone: str) -> None:
     assert prose.count("\n# ") == 1
     # as GFM finds addresses without marks; some renderers look once entities are characters
     assert not re.search(r"\w://|www\.|\w@\w", html.unescape(prose), re.IGNORECASE)
+
+
+def test_the_code_on_a_card_refuses_the_pixels_that_it_would_cut_off() -> None:
+    (code,) = re.findall(r"^def rgb.*?(?=^\n\n)", f"{hostile_card()}", re.DOTALL | re.MULTILINE)
+    card: dict[str, Any] = {"Image": Image, "ImageOps": ImageOps}
+    exec(code, card)
+    assert card["rgb"](photo(0)).tobytes() == photo(0).tobytes()
+    for mode in ("I", "F", "I;16", "I;16B"):
+        with pytest.raises(ValueError, match="an image of 8 bits is needed"):
+            card["rgb"](Image.new(mode, (2, 2), 300))
 
 
 @pytest.mark.parametrize(

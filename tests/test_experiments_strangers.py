@@ -16,16 +16,21 @@ from omegaconf import OmegaConf
 from experiments.__main__ import main
 from experiments.commands import VERBS
 from experiments.config.evaluation_schemas import EvaluateConfig
+from experiments.config.filter_schemas import FilterConfig
 from experiments.config.load import ConfigError, describe, load_config, load_saved, saved_as_today
 from experiments.config.names import NAME_RULE, is_file_name
 from experiments.config.schemas import ExperimentConfig
 from experiments.exit_codes import exit_code
-from experiments.report.card_sources import find_evaluations
-from experiments.report.read_runs import read_run
+from experiments.report.audits import read_audits
+from experiments.report.card_sources import find_certificate, find_evaluations
+from experiments.report.read_runs import read_curves, read_run
 from experiments.runs.made_by import former_made_by
 from experiments.runs.manifest import Manifest, Task
 from experiments.verbs import sweep
-from lightning_modules.scoring.runs import check_finished, read_settings
+from experiments.verbs.filter import _finished
+from experiments.verbs.score import _check_same
+from lightning_modules.kept_weights import find_kept
+from lightning_modules.scoring.runs import check_finished, read_base, read_settings
 from negatives.tables.captions import InputError, write_json, write_text
 from tests.test_experiments_compare import pair_rows, write_run
 
@@ -280,3 +285,42 @@ def test_memory_that_is_not_there_is_one_line(
 def test_another_error_of_torch_is_still_a_bug() -> None:
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         exit_code(lambda: torch.ones(2, 3) @ torch.ones(2, 3))
+
+
+ESTIMATE = '{"estimand": "auc", "negative_type": "all", "judge": "j", "value": 1, "low": 1, "high": 1}'
+JSON_READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "checkpoints/best.json": (
+        '{"metric": "m", "kept": [{"step": VALUE, "value": 1, "file": "step-1.safetensors"}]}',
+        lambda run: find_kept(run, "best"),
+    ),
+    "certificate.json": (
+        '{"rule": "r", "unit": "pair", "balanced": true, "misses": [], "estimates": [],'
+        ' "retention": {"pairs": {"kept": VALUE, "of": 1}}}',
+        lambda run: find_certificate(run / "certificate.json"),
+    ),
+    "evaluation/summary.json": (
+        '{"run": "a", "sets": {"b": {"image_root": ".", "training_pairs": {"mean": VALUE}}}}',
+        read_run,
+    ),
+    "audit.json": (
+        f'{{"parts": [{{"judge": "j", "positives": VALUE, "negatives": 1, "pairs": 1, "estimates": [{ESTIMATE}]}}]}}',
+        lambda run: read_audits({"a": str(run / "audit.json")}),
+    ),
+    "logs/metrics.jsonl": ('{"step": VALUE, "metrics": {"val/loss": 1}}\n', lambda run: read_curves(run / "logs")),
+    "base.json": ('{"frozen": VALUE}', read_base),
+    "scorer.json": ('{"model": VALUE}', lambda run: _check_same(run, {})),
+    "filter/certificate.json": (
+        '{"balanced": "false", "misses": VALUE}',
+        lambda run: _finished(FilterConfig("c", "n", unit="text"), run / "filter"),
+    ),
+}
+
+
+@pytest.mark.parametrize("value", ["1e999", "[" * 100_000], ids=["infinite", "deep"])
+@pytest.mark.parametrize("name", JSON_READERS)
+def test_numbers_and_depths_that_no_verb_writes_are_one_line(name: str, value: str, tmp_path: Path) -> None:
+    content, read = JSON_READERS[name]
+    write_text(content.replace("VALUE", value), tmp_path / name)
+    with pytest.raises(InputError, match=Path(name).name) as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)

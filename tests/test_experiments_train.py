@@ -13,9 +13,12 @@ from safetensors.torch import load_file
 
 from datamodules import IMAGE_READER
 from experiments.__main__ import main
+from experiments.config.load import load_config
+from experiments.config.schemas import ExperimentConfig
 from experiments.runs.fingerprint import file_hash
+from experiments.runs.trainer import build_trainer
 from negatives.tables.captions import read_jsonl, write_table
-from tests.tiny import TINY_OVERRIDES, tiny_tables
+from tests.tiny import TINY_OVERRIDES, tiny_module, tiny_tables
 from tests.wandb_log import read_wandb
 
 
@@ -320,3 +323,18 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     for text in expected:
         assert text in line
     assert not (output / "weights.safetensors").exists()
+
+
+def test_half_precision_rounds_no_buffer(tmp_path: Path) -> None:
+    words = ["data.captions=c", "data.negatives=n", "trainer.precision=bf16-true", "trainer.accelerator=cpu"]
+    config = load_config(ExperimentConfig, None, [*words, "logging.wandb=disabled"], check_files=False)
+    module, before = tiny_module(), dict(tiny_module().named_buffers())
+    trainer = build_trainer(config, tmp_path)
+    assert trainer.precision == "bf16-true"
+    trainer.precision_plugin.convert_module(module)
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.bfloat16}
+    # a position of some hundreds times a frequency of 8 bits would be wrong by up to a radian
+    assert any(name.endswith("rotary_emb.inv_freq") for name in before)
+    for name, buffer in module.named_buffers():
+        assert buffer.dtype == before[name].dtype, name
+        assert buffer.equal(before[name]), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,14 @@ from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.benchmarks.pairs import Pairs
 from datamodules.image_text import ImageTextDataModule
 from experiments.__main__ import main
+from experiments.runs import train_images
 from experiments.runs.train_images import (
     EDGE,
     TRAIN_IMAGES_FILE,
     content_hash,
     find_overlap,
     hash_images,
+    ids_in_tables,
     read_train_images,
     record_train_images,
 )
@@ -121,14 +124,35 @@ def test_a_run_that_goes_on_keeps_what_it_was_trained_on_before(tables: Path, tm
     assert "train-0" in recorded.ids
 
 
+def test_a_pipe_that_a_run_names_as_its_captions_is_not_opened(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, captions = tmp_path / "captions.jsonl", tables / "train" / "captions.parquet"
+    os.mkfifo(pipe)
+    read = train_images.read_captions
+    monkeypatch.setattr(
+        train_images, "read_captions", lambda path: pytest.fail("waits") if path == str(pipe) else read(path)
+    )
+    assert ids_in_tables([str(pipe), str(captions)]) == frozenset(read_captions(captions)["image_id"].to_pylist())
+
+
 def test_a_damaged_record_is_no_empty_one(tmp_path: Path) -> None:
     assert read_train_images(tmp_path) is None
     (tmp_path / TRAIN_IMAGES_FILE).write_bytes(b"PAR1")
     with pytest.raises(InputError, match="is damaged"):
         read_train_images(tmp_path)
-    write_table(pa.table({"image_id": ["1"]}), tmp_path / TRAIN_IMAGES_FILE)
-    with pytest.raises(InputError, match="is damaged"):
-        read_train_images(tmp_path)
+    whole = {"image_id": ["1"], "size": [1], "content_hash": ["ab"]}
+    for columns in (
+        {"other": [1]},
+        {name: values for name, values in whole.items() if name != "content_hash"},
+        whole | {"content_hash": pa.array([None], pa.string())},
+        {name: pa.array([], pa.array(values).type) for name, values in whole.items()},
+    ):
+        pq.write_table(pa.table(columns), tmp_path / TRAIN_IMAGES_FILE)
+        with pytest.raises(InputError, match="is damaged"):
+            read_train_images(tmp_path)
+    pq.write_table(pa.table(whole), tmp_path / TRAIN_IMAGES_FILE)
+    assert read_train_images(tmp_path) is not None
 
 
 def test_images_are_found_by_content_and_not_by_id(tables: Path, tmp_path: Path) -> None:

@@ -195,6 +195,11 @@ def in_config(**settings: Any) -> Callable[[Path], object]:
     return edit
 
 
+def scoring(**model: Any) -> Callable[[Path], object]:
+    content = {"format": 1, "backbone": "llava", "model": {"template": "vicuna", **model}}
+    return lambda folder: (folder / "scorer.json").write_text(json.dumps(content))
+
+
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "images of another size": (
         saying(image_processor=clip_images(24).to_dict()),
@@ -202,6 +207,18 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "another image token": (in_config(image_token_index=7), "config.json says that the image token is 7"),
     "no image processor": (saying(image_processor=None), "the processor of "),
+    "a layer that is not there": (in_config(vision_feature_layer=99), "must be of the tower's 2 layers, got 99"),
+    "a layer from behind that is not there": (in_config(vision_feature_layer=-4), "of the tower's 2 layers, got"),
+    "a mean without end": (
+        saying(image_processor={**clip_images().to_dict(), "image_mean": [float("inf"), 0, 0]}),
+        "the image processor's settings cannot be read (",
+    ),
+    "images that fill the memory": (
+        saying(image_processor=clip_images(100_000).to_dict()),
+        "must be at most 8192, got {'shortest_edge': 100000}",
+    ),
+    "a system sentence without end": (scoring(system="x" * 200_000), "must have at most 100000 characters"),
+    "a question that is no text": (scoring(question="{caption}\ud800"), "must be text that UTF-8 can hold"),
 }
 
 

@@ -187,12 +187,18 @@ def test_a_prompt_that_is_given_is_used(case: str, tmp_path: Path) -> None:
 
 
 NESTED = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"
+DOUBLING = "{% set it = namespace(x='a') %}{% for i in range(33) %}{% set it.x = it.x ~ it.x %}{% endfor %}"
 REFUSED: dict[str, tuple[str, str | None, dict[str, str], str]] = {
     "no chat template": ("mistral", None, {}, "must say what is around a question, since the checkpoint has no chat"),
     "a template that is not there": ("llama", None, {"template": "checkpoint"}, "the checkpoint has no chat template"),
     "one that fails": ("llama", "{{ raise_exception('no images') }}", {}, "TemplateError: no images"),
     "one that is no Jinja": ("llama", "{% if %}", {}, "TemplateSyntaxError"),
-    "one that loops": ("llama", NESTED, {}, "it runs more than 100000 lines"),
+    "one that loops": ("llama", NESTED, {}, "it runs more than 100000 lines or 5 seconds"),
+    "one that fills the memory": ("llama", "{{ ('a' * 3000000000) | length }}", {}, "MemoryError"),
+    "one that doubles": ("llama", DOUBLING, {}, "MemoryError"),
+    "one that never ends a number": ("llama", "{{ 9 ** (9 ** 9) }}", {}, "must do without the operator **"),
+    "one that multiplies": ("llama", "{% set x = 9 %}{{ x * x }}", {}, "must do without the operator *"),
+    "one that writes a book": ("llama", "{{ 'a' * 200000 }}", {}, "it makes 200000 characters of one question"),
     "one that leaves the sandbox": ("llama", "{{ messages.__class__.__mro__ }}", {}, "SecurityError"),
     "one without the image": ("llama", "{{ messages[0]['content'][1]['text'] }}", {}, "of image and question it makes"),
     "one that changes the question": (
@@ -219,6 +225,23 @@ def test_a_prompt_that_cannot_be_known_is_one_line(case: str, tmp_path: Path) ->
 def test_a_chat_template_is_of_no_use_without_a_checkpoint() -> None:
     with pytest.raises(ValueError, match=r"`model.template` must not be checkpoint without `model.checkpoint`"):
         model_settings({"backbone": "llava", "template": "checkpoint"})
+
+
+DATED = (
+    "\n{% if strftime_now is defined %}{% set today = strftime_now('%d %b %Y, %-d.%m.%y') %}{% endif %}"
+    "{% macro line() %}{{ strftime_now('%A %B %a') }}{% endmacro %}{{ today }} {{ line() }}\n"
+)
+
+
+def test_a_template_that_asks_for_the_date_makes_one_prompt_on_all_days() -> None:
+    _, processor = tiny("llama")
+    expected = "\n26 Jul 2024, 26.07.24 Friday July Fri\n"
+    assert read_template(DATED + CHATML, processor, None) == expected + read_template(CHATML, processor, None)
+
+
+def test_a_template_may_repeat_a_text() -> None:
+    _, processor = tiny("llama")
+    assert read_template("{{ '-' * 3 }}" + CHATML, processor, None).startswith("---<|im_start|>")
 
 
 def test_a_template_is_read_beside_a_tracer_and_leaves_it() -> None:

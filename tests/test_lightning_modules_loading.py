@@ -273,6 +273,14 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a tokenizer that is a list": (lambda f: (f / "tokenizer_config.json").write_text("[]"), "the processor of "),
     "a processor that is a list": (lambda f: (f / "processor_config.json").write_text("[]"), "the processor of "),
     "no processor": (lambda f: (f / "processor_config.json").unlink(), "the processor of "),
+    "a million layers": (
+        set_in("config.json", text_config={"num_hidden_layers": 10**6}),
+        "num_hidden_layers must be at most 1000, got 1000000",
+    ),
+    "a tokenizer that Rust panics at": (
+        set_in("tokenizer.json", normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+        "(PanicException: ",
+    ),
     "damaged weights": (lambda f: (f / "model.safetensors").write_bytes(b"xx"), "the weights of "),
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -149,7 +148,7 @@ def find_evaluations(run: Path, own_score: str | None, step: int | None = None) 
         try:
             rows = [{**row, **{name: decimal(row[name]) for name in MEASURED}} for row in read_csv(path)]
             fields = [(row["set"], row["negative_type"], row["pairs"]) for row in rows]
-        except (*DAMAGED, csv.Error) as error:
+        except DAMAGED as error:
             raise InputError(f"{path} is no table of `itm evaluate` ({error!r}); evaluate again.") from None
         # a table without rows has nothing to show
         if fields:

@@ -211,6 +211,9 @@ def _read_pairs(path: Path) -> pa.Table:
         raise InputError(
             f"Evaluated pairs need texts and numbers, got {quoted(error, 120)} ({path}). {again}"
         ) from error
+    # `itm evaluate` writes none: comparisons with NaN are false, and it would count as a wrong answer
+    if odd := [name for name in LOGITS if not np.isfinite(table[name].to_numpy()).all()]:
+        raise InputError(f"Evaluated pairs need finite logits, `{odd[0]}` has others ({path}). {again}")
     repeated = [pair for pair, count in Counter(_pairs(table)).items() if count > 1]
     if repeated:
         raise InputError(f"A pair can be there once, got {quoted(repeated[0])} more often ({path}). {again}")

@@ -142,7 +142,8 @@ def read_train_images(folder: Path) -> TrainImages | None:
 def ids_in_tables(tables: str | list[str]) -> frozenset[str]:
     """The image ids of the captions tables that an older run names, of those that can still be read."""
     found: set[str] = set()
-    for table in tables if isinstance(tables, list) else [tables]:
+    # a device or a pipe, which anybody's run may name, has no end
+    for table in filter(os.path.isfile, tables if isinstance(tables, list) else [tables]):
         with suppress(InputError):
             found.update(read_captions(table)["image_id"].to_pylist())
     return frozenset(found)
@@ -184,12 +185,13 @@ def images_of_pairs(pairs: Pairs) -> list[str]:
 def _read(path: Path) -> pa.Table:
     try:
         table = read_parquet(path)
-        if not table.schema.equals(SCHEMA):
-            raise ValueError(f"columns {table.schema.names}")
+        # `read_table` by a schema makes nulls of a column that is not there, and no image has such a hash
+        if not len(table) or not table.schema.equals(SCHEMA) or any(column.null_count for column in table.columns):
+            raise ValueError(f"its columns must be {', '.join(SCHEMA.names)}, given in every row")
         return table
     except DAMAGED as error:
         # a record that says nothing must not pass for one without images
         raise InputError(
-            f"{path} must be the record that `itm train` writes, and is damaged: {quoted(str(error))}. "
+            f"{path} must be the record that `itm train` writes, and is damaged: {quoted(str(error), 120)}. "
             "Remove it: what the run was trained on is then not known."
         ) from error

@@ -98,9 +98,10 @@ def build_trainer(
     import lightning as L
 
     from experiments.runs.metric_log import MetricLog
-    from lightning_modules import WholeFiles
+    from lightning_modules import HalfParameters, WholeFiles
 
     settings = config.trainer
+    half = [HalfParameters("bf16-true")] if settings.precision == "bf16-true" else []
     wandb = wandb_logger(
         config.logging, folder=folder, name=config.name, job_type="train", settings=config, run_id=wandb_run
     )
@@ -110,7 +111,7 @@ def build_trainer(
         devices=settings.devices,
         num_nodes=settings.num_nodes,
         strategy=build_strategy(settings),
-        precision=settings.precision,  # type: ignore[arg-type]
+        precision=None if half else settings.precision,  # type: ignore[arg-type]
         # of two bounds Lightning takes the one that comes first; max_steps overrules max_epochs
         max_epochs=settings.max_epochs if settings.max_steps < 0 else -1,
         max_steps=settings.max_steps,
@@ -124,7 +125,7 @@ def build_trainer(
         log_every_n_steps=settings.log_every,
         logger=[MetricLog(folder / "logs" / METRICS_FILE), *([wandb] if wandb else [])],
         callbacks=build_callbacks(config, folder, preemption),
-        plugins=[WholeFiles(), *_slurm_without_requeue()],
+        plugins=[WholeFiles(), *half, *_slurm_without_requeue()],
         # the data module shares out its batches itself; a sampler would share them out once more
         use_distributed_sampler=False,
         # sharded parameters that were gathered in inference mode cannot be trained afterwards

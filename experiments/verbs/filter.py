@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow as pa
 from experiments.build import plan_of
 from experiments.config.filter_schemas import FilterConfig
 from experiments.exit_codes import DONE, MISSED
+from experiments.report.card_sources import find_certificate
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import counter, say
 from experiments.runs.tracking import wandb_logger
@@ -88,13 +88,14 @@ def _finished(config: FilterConfig, folder: Path) -> int:
     """The exit code of a run that is done: its certificate still says what it said.
 
     Raises:
-        InputError: a file that was written before the verdicts is not there.
+        InputError: a file that was written before the verdicts is not there, or the certificate is damaged.
     """
     path, pairs = folder / CERTIFICATE_FILE, folder / PAIR_VERDICTS_FILE
     wanted = {path: config.certify, pairs: config.unit != "text"}
     if missing := [file for file, written in wanted.items() if written and not file.is_file()]:
         raise InputError(f"{folder} has verdicts and lost {missing[0].name}; start anew with --overwrite.")
-    if not path.is_file() or json.loads(path.read_text(encoding="utf-8"))["balanced"]:
+    certificate = find_certificate(path)
+    if certificate is None or certificate.balanced:
         return DONE
     say(f"Not balanced: see {path}")
     return MISSED

@@ -24,6 +24,7 @@ from lightning_modules.backbones.llava_prompt import (
     YesNoPrompt,
     prompt_texts,
     template_fault,
+    text_fault,
 )
 from lightning_modules.backbones.packing import PackedLlava
 from lightning_modules.backbones.settings import ModelSettings
@@ -74,6 +75,9 @@ class LlavaSettings(ModelSettings):
         yield from super().faults(place)
         if self.question is not None and self.question.count("{caption}") != 1:
             yield f"`{place}question` must hold {{caption}} exactly once, got {self.question!r}"
+        for name in ("template", "system", "question"):
+            if fault := text_fault(getattr(self, name) or ""):
+                yield f"`{place}{name}` {fault}"
         if self.template not in (AUTO, VICUNA, CHECKPOINT) and (fault := template_fault(self.template)):
             yield f"`{place}template` must be {AUTO}, {VICUNA} or {CHECKPOINT}, or {fault}"
         if self.template == CHECKPOINT and self.checkpoint is None:
@@ -255,13 +259,20 @@ def describe(prompt: YesNoPrompt) -> str:
 
 
 def freeze_unreached(llava: LlavaForConditionalGeneration) -> None:
-    """Freezes vision layers behind the one that is read: no loss reaches them, and DDP would wait for gradients."""
+    """Freezes vision layers behind the one that is read: no loss reaches them, and DDP would wait for gradients.
+
+    Raises:
+        ValueError: a layer is to be read that the tower does not have.
+    """
     read, vision = llava.config.vision_feature_layer, llava.model.vision_tower
     if not hasattr(vision, "encoder"):
         return
     layers = vision.encoder.layers
+    wanted = [read] if isinstance(read, int) else read
+    if any(not -len(layers) - 1 <= layer <= len(layers) for layer in wanted):
+        raise ValueError(f"vision_feature_layer must be of the tower's {len(layers)} layers, got {read} (config.json).")
     # hidden_states has one entry more than there are layers: the embeddings come first. Some LLaVAs read several.
-    last = max(layer % (len(layers) + 1) for layer in ([read] if isinstance(read, int) else read))
+    last = max(layer % (len(layers) + 1) for layer in wanted)
     for unreached in layers[last:]:
         unreached.requires_grad_(False)
     for name in ("post_layernorm", "head"):  # SigLIP's tower has a head, which pools

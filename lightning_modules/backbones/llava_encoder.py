@@ -14,6 +14,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from datamodules.batch import NEGATIVE, POSITIVE, UNKNOWN, CaptionTooLongError
 from lightning_modules.backbones.llava_prompt import YesNoPrompt
 from lightning_modules.backbones.packing import pack_branches, shared_prefix
+from lightning_modules.backbones.published import reading
 
 
 def pad_to_square(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
@@ -183,7 +184,8 @@ def fitting_processor(processor: Any, llava: LlavaForConditionalGeneration) -> t
         llava: the model.
 
     Raises:
-        ValueError: the model reads images at sizes of their own, or its image token is not the tokenizer's.
+        ValueError: the model reads images at sizes of their own, its image token is not the tokenizer's, or the image
+            processor fails.
     """
     config: Any = llava.config
     vision = config.vision_config
@@ -203,7 +205,10 @@ def fitting_processor(processor: Any, llava: LlavaForConditionalGeneration) -> t
             f"The tokenizer makes {ids} of {processor.image_token}, and config.json says that the image token is "
             f"{config.image_token_id}; use the tokenizer that the checkpoint was trained with."
         )
-    pixels = processor.image_processor([Image.new("RGB", (32, 32))], return_tensors="pt")["pixel_values"]
+    with reading("the image processor's settings"):
+        pixels = processor.image_processor([Image.new("RGB", (32, 32))], return_tensors="pt")["pixel_values"]
+        if not bool(pixels.isfinite().all()):
+            raise ValueError("it makes pixels that are not finite")
     height, width = pixels.shape[-2:]
     strategy = config.vision_feature_select_strategy
     # one patch, where the tower does not say: patches and additional tokens together make the number in any case

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment
 
 # LLaVA's conversation template v1 (Vicuna), with which LLaVA-1.5 was trained
 SYSTEM = (
@@ -19,6 +23,10 @@ VICUNA_TEMPLATE = "USER: {image}\n{question} ASSISTANT: "
 AUTO, VICUNA, CHECKPOINT = "auto", "vicuna", "checkpoint"
 LINES = 100_000
 """Lines of compiled Jinja that a template may run; a chat of one question takes a few hundred."""
+SECONDS, MEMORY, LONGEST = 5, 2**28, 100_000
+"""What a template may take besides: time, bytes of memory, characters of text."""
+A_DAY = {"-d": "26", "d": "26", "a": "Fri", "A": "Friday", "b": "Jul", "B": "July", "m": "07", "y": "24", "Y": "2024"}
+"""The date that templates get for today's, by the directives of strftime: that of Llama 3's where there is no clock."""
 PROBES = ("Is it a dog?", "Does \"it\" <match> 'this' & {that}:\na dog, ünïcode 猫?\nAnswer Yes/No directly.")
 """Questions that a template has to leave as they are."""
 
@@ -67,6 +75,17 @@ class YesNoPrompt:
         """The same text with the other spelling of the answers."""
         template = self.template.removesuffix(" ")
         return replace(self, template=template if self.template.endswith(" ") else f"{template} ")
+
+
+def text_fault(text: str) -> str:
+    """What no text of a prompt may be, whoever wrote it; "" where it may.
+
+    >>> text_fault("a" * 200000), text_fault("\ud800")
+    ('must have at most 100000 characters, got 200000', 'must be text that UTF-8 can hold')
+    """
+    if len(text) > LONGEST:
+        return f"must have at most {LONGEST} characters, got {len(text)}"
+    return "must be text that UTF-8 can hold" if any("\ud800" <= character <= "\udfff" for character in text) else ""
 
 
 def template_fault(template: str) -> str:
@@ -199,7 +218,7 @@ class _Renderer:
     """A chat template as a function of the question; `parts` whether a message is a list of parts or a text."""
 
     def __init__(self, chat_template: str, processor: Any, system: str | None, *, parts: bool):
-        self.chat_template, self.processor, self.system, self.parts = chat_template, processor, system, parts
+        self.chat_template, self.processor, self.system, self.parts = _dated(chat_template), processor, system, parts
 
     def __call__(self, question: str, answer: str | None = None) -> str:
         chat = [self._message("user", question, image=True)]
@@ -210,12 +229,16 @@ class _Renderer:
         # a thinking model answers behind its thoughts, and no thoughts are asked for
         more = {"enable_thinking": False} if "enable_thinking" in self.chat_template else {}
         try:
-            with _bounded():
-                return str(
+            _check_operators(self.chat_template)
+            with _limited_memory(), _bounded():
+                text = str(
                     self.processor.apply_chat_template(
                         chat, chat_template=self.chat_template, add_generation_prompt=answer is None, **more
                     )
                 )
+            if len(text) > LONGEST:
+                raise ValueError(f"it makes {len(text)} characters of one question")
+            return text
         except Exception as error:  # Jinja, and whatever a template does with its variables
             raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from None
 
@@ -225,10 +248,48 @@ class _Renderer:
         return {"role": role, "content": f"{self.processor.image_token}\n{text}" if image else text}
 
 
+def _dated(chat_template: str) -> str:
+    """A chat template for which it is always the same day: today's date in the prompt would move scores overnight."""
+    if "strftime_now" not in chat_template:
+        return chat_template
+    steps = "".join(f" | replace('%{directive}', '{text}')" for directive, text in A_DAY.items())
+    # a macro hides Transformers' function of that name; the plus keeps a line's end behind it
+    return f"{{% macro strftime_now(format) %}}{{{{ format{steps} }}}}{{% endmacro +%}}{chat_template}"
+
+
+def _check_operators(chat_template: str) -> None:
+    """Refuses what makes numbers of any length: one such operation takes hours, and nothing interrupts it.
+
+    A text may be repeated; `_limited_memory` bounds it.
+    """
+    tokens = [("", ""), *((kind, text) for _, kind, text in Environment().lex(chat_template) if kind != "whitespace")]
+    for (before, _), (_, operator), (after, _) in zip(tokens, tokens[1:], [*tokens[2:], ("", "")], strict=False):
+        if operator == "**" or (operator == "*" and "string" not in (before, after)):
+            raise ValueError(f"it must do without the operator {operator}")
+
+
+@contextmanager
+def _limited_memory() -> Iterator[None]:
+    """Ends Jinja that asks for more than `MEMORY` by a MemoryError; where the system is no Linux, nothing."""
+    pages = Path("/proc/self/statm")
+    if not pages.is_file():
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = int(pages.read_text().split()[0]) * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if soft == resource.RLIM_INFINITY else min(soft, wanted), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 @contextmanager
 def _bounded() -> Iterator[None]:
-    """Ends Jinja that runs more than `LINES` lines: its sandbox bounds one loop, and no loop within loops."""
-    before, lines = sys.gettrace(), 0
+    """Ends Jinja that runs more than `LINES` lines or `SECONDS`: its sandbox bounds one loop, and no loop in loops."""
+    before, lines, end = sys.gettrace(), 0, time.monotonic() + SECONDS
 
     def count(frame: Any, event: str, argument: object) -> Any:
         nonlocal lines
@@ -236,8 +297,8 @@ def _bounded() -> Iterator[None]:
         if frame.f_code.co_filename != "<template>":
             return None
         lines += event == "line"
-        if lines > LINES:
-            raise RuntimeError(f"it runs more than {LINES} lines")
+        if lines > LINES or time.monotonic() > end:
+            raise RuntimeError(f"it runs more than {LINES} lines or {SECONDS} seconds")
         return count
 
     sys.settrace(count)

@@ -13,6 +13,8 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel
 
 Model = TypeVar("Model", bound=PreTrainedModel)
+MOST_LAYERS, LARGEST_SIDE = 1000, 8192
+"""Of a model, and of the images that it reads: more is an error in a file, or there to take hours and all memory."""
 COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -29,7 +31,10 @@ def reading(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # readers of damaged files raise whatever they stumble over
+    except BaseException as error:  # readers of damaged files raise whatever they stumble over
+        # a panic of Rust, in which tokenizers are read, is no Exception, and its class cannot be imported
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         kind = OSError if isinstance(error, OSError) else ValueError
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise kind(f"{what} cannot be read ({reason}); copy it anew.") from error
@@ -85,7 +90,8 @@ def published_config(
 
     Raises:
         OSError: there is no such checkpoint, or the hub cannot be reached.
-        ValueError: the checkpoint is of another kind of model, or a folder is to have a revision.
+        ValueError: the checkpoint is of another kind of model, of more than `MOST_LAYERS`, or a folder is to have a
+            revision.
     """
     config_class: Any = model_class.config_class
     saved = saved_config(name_or_folder, revision)
@@ -98,8 +104,21 @@ def published_config(
     commit = None if Path(name_or_folder).is_dir() else _commit_in_cache(str(name_or_folder), revision)
     with reading(f"config.json in {name_or_folder}"):
         config = config_class.from_pretrained(name_or_folder, revision=commit or revision or "main")
+    check_layers(config, str(name_or_folder))
     config._commit_hash = commit  # where older versions of Transformers keep it
     return config
+
+
+def check_layers(config: Any, name: str) -> None:
+    """Refuses more layers than any model has: they are built, one by one, before a weight of them is looked for.
+
+    Raises:
+        ValueError: it is a number of layers that nobody trained.
+    """
+    for part in (config, *vars(config).values()):
+        layers = getattr(part, "num_hidden_layers", 0) if isinstance(part, PretrainedConfig) else 0
+        if isinstance(layers, int) and layers > MOST_LAYERS:
+            raise ValueError(f"{name}: num_hidden_layers must be at most {MOST_LAYERS}, got {layers}; copy it anew.")
 
 
 def _commit_in_cache(name: str, revision: str | None) -> str | None:
@@ -171,7 +190,8 @@ def load_processor(name_or_folder: str | Path, *, revision: str | None = None, l
 
     Raises:
         OSError: there is none, or the hub cannot be reached.
-        ValueError: it is damaged, needs code of its own, or has no tokenizer or no image processor.
+        ValueError: it is damaged, needs code of its own, has no tokenizer or no image processor, or makes larger images
+            than `LARGEST_SIDE`.
     """
     with reading(f"the processor of {name_or_folder} (code beside it is not run)"):
         processor = AutoProcessor.from_pretrained(
@@ -180,4 +200,11 @@ def load_processor(name_or_folder: str | Path, *, revision: str | None = None, l
     for part in ("tokenizer", "image_processor"):
         if not hasattr(processor, part):
             raise ValueError(f"the processor of {name_or_folder} has no {part}; copy it anew.")
+    for key in ("size", "crop_size"):
+        # a mapping, or a class of Transformers that is like one
+        sides = dict(getattr(processor.image_processor, key, None) or {})
+        if any(isinstance(side, int) and side > LARGEST_SIDE for side in sides.values()):
+            raise ValueError(
+                f"{key} of the image processor of {name_or_folder} must be at most {LARGEST_SIDE}, got {sides}."
+            )
     return processor

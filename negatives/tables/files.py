@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import json
 import math
@@ -26,6 +27,7 @@ DAMAGED = (
     AttributeError,
     OverflowError,
     RecursionError,
+    csv.Error,
     pa.ArrowException,
 )
 """What reading a file raises whose content is not as it was written: no JSON or Parquet, or other values in it."""
