@@ -45,6 +45,9 @@ def read_rgb(image: Image.Image | str | os.PathLike, max_pixels: int = MAX_PIXEL
         check_pixels(image.size, max_pixels)
         return _to_rgb(image)
     with _open(image) as opened:
+        # Pillow hands it to Ghostscript, and PostScript is a program
+        if opened.format == "EPS":
+            raise ValueError("EPS is no image but a program: convert it to PNG")
         check_pixels(opened.size, max_pixels)
         return _to_rgb(opened)
 

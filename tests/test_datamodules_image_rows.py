@@ -70,13 +70,13 @@ def one_line(error: pytest.ExceptionInfo[InputError]) -> bool:
 
 
 def test_a_missing_image_is_named(root: Path) -> None:
-    with pytest.raises(InputError, match=r"in/gone\.png does not exist; check the captions table") as error:
+    with pytest.raises(InputError, match=r"in/gone\.png' does not exist; check the captions table") as error:
         load_image(root, "in/gone.png")
     assert one_line(error)
 
 
 def test_missing_images_are_counted_before_anything_starts(root: Path) -> None:
-    with pytest.raises(InputError, match=r"2 of 3 images do not exist, .*/a\.png for one; set image_root") as error:
+    with pytest.raises(InputError, match=r"2 of 3 images do not exist, .*/a\.png' for one; set image_root") as error:
         check_images(root, ["in/x.png", "a.png", "b.png", "a.png"])
     assert one_line(error)
     check_images(root, ["in/x.png", "in/x.png"])
@@ -92,7 +92,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path, kind: str, suffix: str) ->
     path = tmp_path / f"x.{suffix}"
     noise_image((64, 64), 0, "x").save(path)
     path.write_bytes(broken(kind, path.read_bytes()))
-    with pytest.raises(InputError, match=rf"x\.{suffix} cannot be read .*replace it or drop its rows") as error:
+    with pytest.raises(InputError, match=rf"x\.{suffix}' cannot be read .*replace it or drop its rows") as error:
         load_image(tmp_path, path.name)
     assert one_line(error)
 

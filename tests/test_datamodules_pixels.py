@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from datamodules.batch import InputError
+from datamodules.pixels import read_rgb
 from datamodules.sources.images import load_image
 from lightning_modules.scoring.inputs import open_image
 from tests.pictures import UPRIGHT, exif, grey, hidden, save_pictures
@@ -213,3 +214,11 @@ def test_a_limit_of_ones_own_overrules_that_of_pillow(tmp_path: Path, monkeypatc
         Image.open(path)
     assert by_path(path).tobytes() == UPRIGHT.tobytes()
     assert Image.MAX_IMAGE_PIXELS == 10, "it is Pillow's again"
+
+
+def test_postscript_is_not_run(tmp_path: Path) -> None:
+    """Pillow would hand it to Ghostscript, where that is installed."""
+    file = tmp_path / "image.png"
+    Image.new("RGB", (8, 8)).save(file, format="EPS")
+    with pytest.raises(ValueError, match="EPS is no image but a program"):
+        read_rgb(file)

@@ -48,6 +48,23 @@ def test_a_checkpoint_of_another_backbone_is_refused(backbone: str, other: str, 
         build_module(model_settings({"backbone": backbone, "checkpoint": str(published / other)}))
 
 
+LAYERS = {"llava": "text_config", "blip2": "qformer_config", "clip": "text_config"}
+
+
+@pytest.mark.parametrize("backbone", LAYERS)
+def test_a_configuration_that_names_fewer_layers_than_there_are_is_refused(
+    backbone: str, published: Path, tmp_path: Path
+) -> None:
+    """Transformers leaves them out, and the scores are those of another model."""
+    copy, tensors = spoilt(published, tmp_path, backbone)
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((copy / "config.json").read_text())
+    config[LAYERS[backbone]]["num_hidden_layers"] -= 1
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"\d+ weights are of layers that it does not name"):
+        build_module(model_settings({"backbone": backbone, "checkpoint": str(copy)}))
+
+
 def spoilt(published: Path, folder: Path, backbone: str) -> tuple[Path, dict[str, torch.Tensor]]:
     """A copy of a published checkpoint without its weights, and the weights."""
     copy = folder / "copy"

@@ -35,9 +35,9 @@ def load_image(root: Path, image: str, max_pixels: int = MAX_PIXELS) -> Image.Im
     try:
         return read_rgb(path, max_pixels)
     except FileNotFoundError:
-        raise InputError(f"image {path} does not exist; check the captions table's `image` column.") from None
+        raise InputError(f"image {str(path)!r} does not exist; check the captions table's `image` column.") from None
     except Exception as error:  # decoders of damaged files raise whatever they stumble over
-        raise InputError(f"image {path} cannot be read ({error}); replace it or drop its rows.") from None
+        raise InputError(f"image {str(path)!r} cannot be read ({error}); replace it or drop its rows.") from None
 
 
 def check_images(root: Path, images: Sequence[str]) -> None:
@@ -49,7 +49,7 @@ def check_images(root: Path, images: Sequence[str]) -> None:
     missing = [image for image in dict.fromkeys(images) if not image_path(root, image).is_file()]
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(set(images))} images do not exist, {root / missing[0]} for one; "
+            f"{len(missing)} of {len(set(images))} images do not exist, {str(root / missing[0])!r} for one; "
             "set image_root to the folder that the table's paths start from."
         )
 

@@ -84,7 +84,9 @@ def content_hash(path: Path) -> tuple[int, str]:
                 file.seek(-EDGE, os.SEEK_END)
                 content += file.read(EDGE)
     except OSError as error:
-        raise InputError(f"image {path} cannot be read ({error.strerror}); replace it or drop its rows.") from None
+        raise InputError(
+            f"image {str(path)!r} cannot be read ({error.strerror}); replace it or drop its rows."
+        ) from None
     return size, hashlib.blake2b(size.to_bytes(8, "big") + content, digest_size=16).hexdigest()
 
 

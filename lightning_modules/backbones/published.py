@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -166,10 +166,28 @@ def load_published(
     missing = sorted(map(str, info["missing_keys"]))
     mismatched = sorted(info["mismatched_keys"], key=str)
     shapes = [f"{name} has shape {tuple(saved)}, the model {tuple(own)}" for name, saved, own in mismatched]
-    faults = [f"{len(missing)} weights are missing ({', '.join(missing[:3])})"] * bool(missing) + shapes[:3]
+    beyond = _layers_beyond(model, info["unexpected_keys"])
+    faults = [
+        *[f"{len(missing)} weights are missing ({', '.join(missing[:3])})"] * bool(missing),
+        *[f"{len(beyond)} weights are of layers that it does not name ({', '.join(beyond[:3])})"] * bool(beyond),
+        *shapes[:3],
+    ]
     if faults:
         raise ValueError(f"{name_or_folder} does not fit its own configuration: {'; '.join(faults)}. Copy it anew.")
     return model
+
+
+def _layers_beyond(model: PreTrainedModel, unexpected: Iterable[str]) -> list[str]:
+    """Saved weights that are those of a layer of the model in all but its number: the model would leave it out.
+
+    Others that it does not take are left alone: heads of another task, buffers that older versions saved.
+    """
+    own = {_without_numbers(name) for name in model.state_dict()}
+    return sorted(name for name in map(str, unexpected) if _without_numbers(name) in own)
+
+
+def _without_numbers(name: str) -> str:
+    return re.sub(r"\.\d+(?=\.)", ".N", name)
 
 
 def commit_of(config: PretrainedConfig) -> str | None:
