@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 from negatives.checks import (
-    bare_words,
     changed_span,
     equals_caption,
     is_meta_text,
@@ -20,10 +19,10 @@ from negatives.checks import (
     keeps_content_words,
     keeps_numbers_and_negations,
     length_within,
-    words,
 )
 from negatives.tables.files import unknown_name
 from negatives.types import NEGATIVE_TYPES, PARAPHRASE
+from negatives.word_forms import bare_words, words
 
 __all__ = [
     "REASONS",

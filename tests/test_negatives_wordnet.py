@@ -67,6 +67,7 @@ def test_the_same_files_give_the_same_bytes(small: Path, tmp_path: Path) -> None
     assert main([]) == 2
 
 
+@pytest.mark.slow  # all of WordNet is read
 @pytest.mark.skipif(not WORDNET.is_dir(), reason="needs the files of Debian's package wordnet-base")
 def test_the_packaged_table_is_the_one_that_is_made_from_debians_files() -> None:
     with np.load(FOLDER / TABLE_FILE) as packaged:
