@@ -14,22 +14,18 @@ from collections import Counter
 from collections.abc import Sequence
 
 from negatives.word_forms import (
-    FUNCTION_WORDS,
     NEGATIONS,
     TWOS,
-    common_start,
+    are_forms,
     content,
     content_words,
     is_within,
     numbers,
-    plain_words,
-    span_words,
     words,
 )
 
 # words of other form in a swap or an addition: more is another sentence, and would make the pairing of forms quadratic
 MAX_INFLECTED = 8
-MIN_SPAN, MAX_SPAN_SHARE = 4, 0.5  # in short captions "sitting on top of" is more than half of the words
 
 # 1,000 is one number, "2, 3" are two
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -96,39 +92,6 @@ def keeps_caption_words(text: str, caption: str) -> bool:
     return len(ours) > len(theirs) and _are_inflected(_difference(theirs, ours), _difference(ours, theirs))
 
 
-def changed_span(text: str, caption: str) -> tuple[list[str], list[str]]:
-    """The smallest span of words that turns `caption` into `text`: as it was, and as it is.
-
-    Articles and forms of to be are left out; plurals are as their singulars, and pronouns as each other.
-
-    >>> changed_span("An old horse on the beach", "A dog is on a beach")
-    (['dog'], ['old', 'hors'])
-    """
-    ours, theirs = span_words(text), span_words(caption)
-    start = common_start(ours, theirs)
-    stop = common_start(ours[start:][::-1], theirs[start:][::-1])
-    return theirs[start : len(theirs) - stop], ours[start : len(ours) - stop]
-
-
-def is_one_span(text: str, caption: str) -> bool:
-    """Whether a replace changes one span of words and keeps the rest.
-
-    The span has at most half of the words, or four, and no word inside it stays: there it would part two changes. But
-    `of` may: "a herd of cows" is one thing, and so is "a pack of wolves".
-
-    >>> is_one_span("A horse on a sandy beach", "A dog on a sandy beach")
-    True
-    >>> is_one_span("A horse on a rocky beach", "A dog on a sandy beach")
-    False
-    """
-    before, after = changed_span(text, caption)
-    if not before and not after:
-        # stems and pronouns are alike in spans, but he for she and dogs for dog are changes
-        return plain_words(text) != plain_words(caption)
-    limit = max(MIN_SPAN, MAX_SPAN_SHARE * len(span_words(caption)))
-    return max(len(before), len(after)) <= limit and set(before[1:-1]) & set(after[1:-1]) <= {"of"}
-
-
 def keeps_numbers_and_negations(text: str, caption: str) -> bool:
     """Whether a paraphrase has the caption's numbers, and a negation if and only if the caption has one.
 
@@ -174,17 +137,11 @@ def _are_inflected(lost: list[str], gained: list[str]) -> bool:
     """Whether each lost stem has a gained one of its own that looks like a form of it."""
     rest = list(gained)
     for stem in lost:
-        form = next((other for other in rest if _are_forms(stem, other)), None)
+        form = next((other for other in rest if are_forms(stem, other)), None)
         if form is None or len(lost) > MAX_INFLECTED:
             return False
         rest.remove(form)
     return True
-
-
-def _are_forms(one: str, other: str) -> bool:
-    shared, (short, long) = common_start(one, other), sorted((len(one), len(other)))
-    # the shorter but for a letter, and at most three letters more: chase and chasing
-    return shared >= max(3, short - 1) and long - shared <= 3
 
 
 def _difference(one: list[str], other: list[str]) -> list[str]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from negatives.checks import is_one_span, keeps_caption_words, keeps_content_words
+from negatives.checks import keeps_caption_words, keeps_content_words
+from negatives.spans import is_one_span
 from negatives.tables.captions import TYPE_NAME_RULE, is_type_name
 from negatives.tables.files import InputError, quoted, unknown_name
 

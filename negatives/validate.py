@@ -11,15 +11,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 from negatives.checks import (
-    changed_span,
     equals_caption,
     is_meta_text,
-    is_one_span,
     keeps_caption_words,
     keeps_content_words,
     keeps_numbers_and_negations,
     length_within,
 )
+from negatives.spans import changed_span, is_one_span
 from negatives.tables.files import unknown_name
 from negatives.types import NEGATIVE_TYPES, PARAPHRASE
 from negatives.word_forms import bare_words, words

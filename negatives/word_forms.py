@@ -79,6 +79,16 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(_ASCII_WORD.findall(text))
 
 
+def words_and_commas(text: str) -> list[str]:
+    """The words of a text in order, and its commas, but those within a number.
+
+    >>> words_and_commas("A dog, a cat and 1,000 birds.")
+    ['a', 'dog', ',', 'a', 'cat', 'and', '1', '000', 'birds']
+    """
+    parts = re.split(r",(?!\d)", text)
+    return [word for part in parts for word in (",", *words(part))][1:]
+
+
 def content_words(text: str) -> list[str]:
     """The words of a text that are no function words."""
     return [word for word in words(text) if word not in FUNCTION_WORDS]
@@ -91,15 +101,20 @@ def content(text: str) -> list[str]:
 
 def plain_words(text: str) -> list[str]:
     """The words of a text without articles and forms of to be."""
-    # "with a cup and a fork" becomes "without a cup or a fork"
-    return ["and" if word == "or" else word for word in words(text) if word not in ARTICLES and word not in BE]
+    return [word for word in words(text) if word not in ARTICLES and word not in BE]
 
 
 def span_words(text: str) -> list[str]:
-    """The stems of `plain_words`; pronouns are as each other."""
-    return ["it" if word in PRONOUNS else stem(word) for word in plain_words(text)]
+    """`span_word` of each of `plain_words`."""
+    return [span_word(word) for word in plain_words(text)]
 
 
+def span_word(word: str) -> str:
+    """A word's stem; pronouns are as each other."""
+    return "it" if word in PRONOUNS else stem(word)
+
+
+@lru_cache(maxsize=2**14)  # captions have few different words
 def stem(word: str) -> str:
     """What a noun's singular and plural have in common, roughly: knif of knife and knives.
 
@@ -111,6 +126,13 @@ def stem(word: str) -> str:
     if len(word) > 3 and word.endswith("e"):
         word = word[:-1]
     return word[:-1] + {"v": "f", "i": "y"}.get(word[-1:], word[-1:])
+
+
+def are_forms(one: str, other: str) -> bool:
+    """Whether two stems look like forms of one word: chas and chasing."""
+    shared, (short, long) = common_start(one, other), sorted((len(one), len(other)))
+    # the shorter but for a letter, and at most three letters more: chase and chasing
+    return shared >= max(3, short - 1) and long - shared <= 3
 
 
 def common_start(one: Sequence[str], other: Sequence[str]) -> int:

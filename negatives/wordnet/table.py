@@ -26,6 +26,8 @@ DETACHMENT = {
     ADJECTIVE: (("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
     ADVERB: (),
 }
+# verbs have dozens of senses: one throws a party and holds it, and holding would be throwing
+VERB_SENSES = 4
 
 
 class Rows:
@@ -92,7 +94,9 @@ def lemmas(word: str, pos: str) -> list[str]:
 
 @lru_cache(maxsize=2**15)
 def senses(word: str) -> frozenset[int]:
-    """All synsets of a word, whatever its part of speech; none where WordNet does not have it.
+    """The synsets of a word, whatever its part of speech; none where WordNet does not have it.
+
+    Of a verb's lemma the `VERB_SENSES` most frequent.
 
     >>> bool(senses("bikes") & senses("bicycle")), senses("blicket")
     (True, frozenset())
@@ -102,7 +106,7 @@ def senses(word: str) -> frozenset[int]:
         synset
         for pos in PARTS_OF_SPEECH
         for lemma in lemmas(word, pos)
-        for synset in found.senses[pos][found.rows[pos][lemma]]
+        for synset in found.senses[pos][found.rows[pos][lemma]][: VERB_SENSES if pos == VERB else None]
     )
 
 

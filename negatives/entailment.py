@@ -1,0 +1,174 @@
+"""Whether a caption implies a replacement: what follows from a true caption is true, and no negative.
+
+"A man flies a kite at the beach" implies "a man flies a kite", "a person flies a kite" and, of four men, "two men fly a
+kite". What words say of each other comes from WordNet, by all senses of both, so that doubt goes against a text.
+The word lists are English.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from negatives.spans import changed_words
+from negatives.word_forms import (
+    FUNCTION_WORDS,
+    NEGATIONS,
+    NUMBERS,
+    is_within,
+    listed,
+    plain_words,
+    span_word,
+)
+from negatives.wordnet import has_part, is_a, is_known
+
+CONTRADICTING = NEGATIONS | listed(
+    "non fake false toy empty vacant hidden missing invisible imaginary former only single sole lone alone solitary "
+    "exactly just few fewer less hardly barely rarely almost nearly instead except nowhere away far opposite unlike"
+)
+"""Words that make another word false when they are added, or when they go: a fake dog is none."""
+EXACT = listed("exactly only just single sole lone alone solo solitary few fewer")
+"""Words that say "and no more", without which two are still two where there are four."""
+
+AT_LEAST = {"both": 2, "couple": 2, "pair": 2, "pairs": 2, "duo": 2, "twin": 2, "twins": 2, "double": 2}
+AT_LEAST |= dict.fromkeys(listed("multiple some"), 2)
+AT_LEAST |= dict.fromkeys(listed("several various numerous group groups bunch crowd herd flock many lots dozens"), 3)
+"""How many there are at least of what a word counts."""
+MEASURES = listed("year month week day hour minute foot inch mile story storey tier level lane way door wheel decker")
+"""What a number measures: of a four-door car, two doors are false."""
+ALIKE = (
+    listed("near beside by nearby"),
+    listed("atop on upon onto"),
+    listed("beneath under below underneath"),
+    listed("in inside within into"),
+    listed("over above"),
+)
+"""Prepositions that say the same, which WordNet leaves out."""
+_ALIKE = {word: group for group in ALIKE for word in group}
+LONGEST_PHRASE = 3
+
+
+def says_more_than_it_deletes(text: str, caption: str) -> bool:
+    """Whether a text is more than the caption with words left out; a word such as no or fake may be left out.
+
+    >>> says_more_than_it_deletes("A man flies a kite.", "A man flies a kite at the beach.")
+    False
+    >>> says_more_than_it_deletes("A room with people", "A room with no people")
+    True
+    """
+    before, after = changed_words(text, caption)
+    gone = [word for word in before if word not in after]
+    if not before or any(word in CONTRADICTING for word in gone):
+        return True
+    return not is_within(*(list(map(span_word, found)) for found in (after, before)))
+
+
+def contradicts_by_what_it_adds(text: str, caption: str) -> bool:
+    """Whether a text that only adds to the caption adds a word that makes it false, such as no, fake or single.
+
+    A text that does more than add passes.
+
+    >>> contradicts_by_what_it_adds("A man in a hat on a beach", "A man on a beach")
+    False
+    >>> contradicts_by_what_it_adds("A man is not on a beach", "A man is on a beach")
+    True
+    """
+    before, after = changed_words(text, caption)
+    if not after or not is_within(*(list(map(span_word, found)) for found in (before, after))):
+        return True
+    return any(_contradicts(word) for word in after if word not in before)
+
+
+def keeps_numbers_up(text: str, caption: str) -> bool:
+    """Whether a text does more than lower a number: of four people, two people is true as well.
+
+    A text that says "and no more" (only two, a single one) passes, and so does a number that measures (a two-year-old).
+
+    >>> keeps_numbers_up("Two people", "Four people"), keeps_numbers_up("Four people", "Two people")
+    (False, True)
+    >>> keeps_numbers_up("A single man", "Several men")
+    True
+    """
+    before, after = changed_words(text, caption)
+    if not before and not after:
+        return not _is_singular(text, caption)
+    if not any(word in AT_LEAST or word in NUMBERS for word in before) or _is_exact(after):
+        return True
+    if not any(word in AT_LEAST or word in NUMBERS for word in after):
+        return True
+    return not _follows(after, before) or _is_measure(text, after)
+
+
+def is_not_implied(text: str, caption: str) -> bool:
+    """Whether what a text says in place of the caption's words goes beyond a synonym, a more general word or a part.
+
+    Each new word has to follow from a word that went. So "elderly man" is new where the caption has "young boy",
+    although a boy is a man in one sense of the words, and "person" is not.
+
+    >>> is_not_implied("A person on a bike", "A man on a bike"), is_not_implied("A dog on a bike", "A man on a bike")
+    (False, True)
+    >>> is_not_implied("An elderly man", "A young boy"), is_not_implied("A male child", "A young boy")
+    (True, False)
+    """
+    before, after = changed_words(text, caption)
+    return not before or not after or _is_exact(after) or not _follows(after, before)
+
+
+def follows_from(word: str, others: Sequence[str]) -> bool:
+    """Whether a word, or a phrase joined by "_", says no more than one of the others does.
+
+    >>> follows_from("animal", ["small", "dog"]), follows_from("two", ["four"]), follows_from("cat", ["animal"])
+    (True, True, False)
+    """
+    if word in FUNCTION_WORDS and word not in _ALIKE:
+        return True
+    least = _least(word)
+    for other in others:
+        if span_word(word) == span_word(other) or (least and least <= _least(other)):
+            return True
+        if other in _ALIKE.get(word, ()) or is_a(other, word) or has_part(other, word):
+            return True
+    return False
+
+
+def phrases(found: Sequence[str]) -> list[str]:
+    """Words, those that are one entry of WordNet joined by "_": the longest first, from the left.
+
+    >>> phrases(["brown", "teddy", "bears"])
+    ['brown', 'teddy_bears']
+    """
+    made, place = [], 0
+    while place < len(found):
+        ends = range(min(len(found), place + LONGEST_PHRASE), place, -1)
+        end = next((end for end in ends if end == place + 1 or is_known("_".join(found[place:end]))), place + 1)
+        made.append("_".join(found[place:end]))
+        place = end
+    return made
+
+
+def _follows(after: Sequence[str], before: Sequence[str]) -> bool:
+    given = phrases(before)
+    return all(follows_from(word, given) for word in phrases(after))
+
+
+def _least(word: str) -> int:
+    return AT_LEAST.get(word) or int(NUMBERS.get(word, 0))
+
+
+def _contradicts(word: str) -> bool:
+    return word in CONTRADICTING or word.endswith("n't")
+
+
+def _is_exact(found: Sequence[str]) -> bool:
+    return any(word in EXACT or _contradicts(word) for word in found)
+
+
+def _is_singular(text: str, caption: str) -> bool:
+    pairs = [(one, other) for one, other in zip(plain_words(text), plain_words(caption), strict=False) if one != other]
+    return bool(pairs) and all(len(one) < len(other) for one, other in pairs)
+
+
+def _is_measure(text: str, after: Sequence[str]) -> bool:
+    """Whether the word behind the last of some words measures something."""
+    found = plain_words(text)
+    places = [place for place, word in enumerate(found[:-1]) if word == after[-1]]
+    return any(found[place + 1] in MEASURES for place in places)
