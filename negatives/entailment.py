@@ -35,15 +35,16 @@ AT_LEAST |= dict.fromkeys(listed("several various numerous group groups bunch cr
 """How many there are at least of what a word counts."""
 MEASURES = listed("year month week day hour minute foot inch mile story storey tier level lane way door wheel decker")
 """What a number measures: of a four-door car, two doors are false."""
-ALIKE = (
-    listed("near beside by nearby"),
+_PREPOSITIONS = (
+    listed("near nearby beside alongside by next adjacent close"),
     listed("atop on upon onto"),
     listed("beneath under below underneath"),
     listed("in inside within into"),
     listed("over above"),
+    listed("amid amidst among"),
 )
-"""Prepositions that say the same, which WordNet leaves out."""
-_ALIKE = {word: group for group in ALIKE for word in group}
+ALIKE = {word: group for group in _PREPOSITIONS for word in group}
+"""Prepositions that say the same, which WordNet leaves out: word -> all of its group."""
 LONGEST_PHRASE = 3
 
 
@@ -119,13 +120,13 @@ def follows_from(word: str, others: Sequence[str]) -> bool:
     >>> follows_from("animal", ["small", "dog"]), follows_from("two", ["four"]), follows_from("cat", ["animal"])
     (True, True, False)
     """
-    if word in FUNCTION_WORDS and word not in _ALIKE:
+    if word in FUNCTION_WORDS and word not in ALIKE:
         return True
     least = _least(word)
     for other in others:
         if span_word(word) == span_word(other) or (least and least <= _least(other)):
             return True
-        if other in _ALIKE.get(word, ()) or is_a(other, word) or has_part(other, word):
+        if other in ALIKE.get(word, ()) or is_a(other, word) or has_part(other, word):
             return True
     return False
 
