@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from negatives.word_forms import (
-    NEGATIONS,
     TWOS,
     are_forms,
     content,
     content_words,
+    is_negation,
     is_within,
     numbers,
     words,
@@ -161,4 +161,4 @@ def _twos(found: Sequence[str]) -> int:
 
 
 def _is_negated(text: str) -> bool:
-    return any(word in NEGATIONS or word.endswith("n't") for word in words(text))
+    return any(map(is_negation, words(text)))

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from negatives.spans import changed_words
 from negatives.word_forms import (
     FUNCTION_WORDS,
-    NEGATIONS,
     NUMBERS,
+    is_negation,
     is_within,
     listed,
     plain_words,
@@ -21,11 +21,11 @@ from negatives.word_forms import (
 )
 from negatives.wordnet import has_part, is_a, is_known
 
-CONTRADICTING = NEGATIONS | listed(
+CONTRADICTING = listed(
     "non fake false toy empty vacant hidden missing invisible imaginary former only single sole lone alone solitary "
     "exactly just few fewer less hardly barely rarely almost nearly instead except nowhere away far opposite unlike"
 )
-"""Words that make another word false when they are added, or when they go: a fake dog is none."""
+"""Words that, as negations do, make another word false when they are added, or when they go: a fake dog is none."""
 EXACT = listed("exactly only just single sole lone alone solo solitary few fewer")
 """Words that say "and no more", without which two are still two where there are four."""
 
@@ -58,7 +58,7 @@ def says_more_than_it_deletes(text: str, caption: str) -> bool:
     """
     before, after = changed_words(text, caption)
     gone = [word for word in before if word not in after]
-    if not before or any(word in CONTRADICTING for word in gone):
+    if not before or any(map(_contradicts, gone)):
         return True
     return not is_within(*(list(map(span_word, found)) for found in (after, before)))
 
@@ -66,17 +66,25 @@ def says_more_than_it_deletes(text: str, caption: str) -> bool:
 def contradicts_by_what_it_adds(text: str, caption: str) -> bool:
     """Whether a text that only adds to the caption adds a word that makes it false, such as no, fake or single.
 
-    A text that does more than add passes.
+    So does a number with which a thing becomes several. A text that does more than add passes.
 
     >>> contradicts_by_what_it_adds("A man in a hat on a beach", "A man on a beach")
     False
     >>> contradicts_by_what_it_adds("A man is not on a beach", "A man is on a beach")
     True
+    >>> contradicts_by_what_it_adds("Two men", "A man"), contradicts_by_what_it_adds("Two men", "Men")
+    (True, False)
     """
     before, after = changed_words(text, caption)
     if not after or not is_within(*(list(map(span_word, found)) for found in (before, after))):
         return True
-    return any(_contradicts(word) for word in after if word not in before)
+    added = [word for word in after if word not in before]
+    if any(_contradicts(word) for word in added):
+        return True
+    # where a word's stem stayed and the word did not, its number changed
+    return any(_least(word) for word in added) and any(
+        word not in plain_words(caption) for word in plain_words(text) if word not in added
+    )
 
 
 def keeps_numbers_up(text: str, caption: str) -> bool:
@@ -156,7 +164,7 @@ def _least(word: str) -> int:
 
 
 def _contradicts(word: str) -> bool:
-    return word in CONTRADICTING or word.endswith("n't")
+    return word in CONTRADICTING or is_negation(word)
 
 
 def _is_exact(found: Sequence[str]) -> bool:

@@ -17,6 +17,7 @@ from negatives.word_forms import (
     are_forms,
     common_start,
     content,
+    is_negation,
     listed,
     plain_words,
     span_word,
@@ -65,7 +66,8 @@ def shares_content(text: str, caption: str) -> bool:
 def is_no_small_edit(text: str, caption: str) -> bool:
     """Whether a paraphrase is more than the caption with one thing replaced or added that does not follow from it.
 
-    Words may go, and be replaced by related ones; so may the order change.
+    Words may go, and be replaced by related ones; so may the order change. Negations are left to
+    `keeps_numbers_and_negations`.
 
     >>> is_no_small_edit("A cat on a red couch", "A dog on a red couch")
     False
@@ -79,7 +81,10 @@ def is_no_small_edit(text: str, caption: str) -> bool:
     gone = [word for word in before if word not in FUNCTION_WORDS or word in ALIKE]
     stems = set(map(span_word, words(caption)))
     return not any(
-        word not in FUNCTION_WORDS | NEUTRAL and span_word(word) not in stems and not _is_related(word, gone)
+        not is_negation(word)
+        and word not in FUNCTION_WORDS | NEUTRAL
+        and span_word(word) not in stems
+        and not _is_related(word, gone)
         for word in after
     )
 

@@ -1,8 +1,8 @@
 """Validation of written texts: what a negative or a paraphrase must be, whatever wrote it.
 
 The form of a text is judged in `negatives.checks` and `negatives.spans`, what it says in `negatives.entailment`,
-`negatives.order` and `negatives.paraphrases`. Which checks a text has to pass, `negatives.types` says. They are imported
-here too: this is where other programs take them from.
+`negatives.order` and `negatives.paraphrases`. Which checks a text has to pass, `negatives.types` says. They are
+imported here too: this is where other programs take them from.
 """
 
 from __future__ import annotations

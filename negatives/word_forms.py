@@ -128,6 +128,15 @@ def stem(word: str) -> str:
     return word[:-1] + {"v": "f", "i": "y"}.get(word[-1:], word[-1:])
 
 
+def is_negation(word: str) -> bool:
+    """Whether a word negates: one of `NEGATIONS`, or with n't.
+
+    >>> is_negation("isn't"), is_negation("nothing"), is_negation("notes")
+    (True, True, False)
+    """
+    return word in NEGATIONS or word.endswith("n't")
+
+
 def are_forms(one: str, other: str) -> bool:
     """Whether two stems look like forms of one word: chas and chasing."""
     shared, (short, long) = common_start(one, other), sorted((len(one), len(other)))
