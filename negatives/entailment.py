@@ -18,17 +18,17 @@ from negatives.word_forms import (
     listed,
     plain_words,
     span_word,
+    words,
 )
 from negatives.wordnet import has_part, is_a, is_known
 
-CONTRADICTING = listed(
-    "non fake false toy empty vacant hidden missing invisible imaginary former only single sole lone alone solitary "
-    "exactly just few fewer less hardly barely rarely almost nearly instead except nowhere away far opposite unlike"
+PRIVATIVE = listed("non fake false toy former imaginary pretend almost nearly hardly barely rarely except instead")
+"""Words that, as negations do, take back what another word says: a toy car is no car, and a car is no toy car."""
+EXCLUSIVE = listed(
+    "empty vacant bare hidden missing invisible only single sole lone alone solitary exactly just few fewer less "
+    "nowhere away far opposite unlike"
 )
-"""Words that, as negations do, make another word false when they are added, or when they go: a fake dog is none."""
-EXACT = listed("exactly only just single sole lone alone solo solitary few fewer")
-"""Words that say "and no more", without which two are still two where there are four."""
-
+"""Words that make a sentence false by being added, and leave it true by going."""
 AT_LEAST = {"both": 2, "couple": 2, "pair": 2, "pairs": 2, "duo": 2, "twin": 2, "twins": 2, "double": 2}
 AT_LEAST |= dict.fromkeys(listed("multiple some"), 2)
 AT_LEAST |= dict.fromkeys(listed("several various numerous group groups bunch crowd herd flock many lots dozens"), 3)
@@ -57,8 +57,9 @@ def says_more_than_it_deletes(text: str, caption: str) -> bool:
     True
     """
     before, after = changed_words(text, caption)
-    gone = [word for word in before if word not in after]
-    if not before or any(map(_contradicts, gone)):
+    gone = [word for word in before if word not in after and word not in FUNCTION_WORDS]
+    # "without a hat" may go, "without" alone may not
+    if not before or (gone and all(is_negation(word) or word in PRIVATIVE for word in gone)):
         return True
     return not is_within(*(list(map(span_word, found)) for found in (after, before)))
 
@@ -100,7 +101,7 @@ def keeps_numbers_up(text: str, caption: str) -> bool:
     before, after = changed_words(text, caption)
     if not before and not after:
         return not _is_singular(text, caption)
-    if not any(word in AT_LEAST or word in NUMBERS for word in before) or _is_exact(after):
+    if not any(word in AT_LEAST or word in NUMBERS for word in before):
         return True
     if not any(word in AT_LEAST or word in NUMBERS for word in after):
         return True
@@ -119,7 +120,20 @@ def is_not_implied(text: str, caption: str) -> bool:
     (True, False)
     """
     before, after = changed_words(text, caption)
-    return not before or not after or _is_exact(after) or not _follows(after, before)
+    return not before or not after or not _follows(after, before)
+
+
+def adds_what_is_new(text: str, caption: str) -> bool:
+    """Whether an addition says more than the caption: a cappuccino coffee is a cappuccino.
+
+    >>> adds_what_is_new("A cup of cappuccino coffee", "A cup of cappuccino")
+    False
+    >>> adds_what_is_new("A cup of cold cappuccino", "A cup of cappuccino")
+    True
+    """
+    stems, given = set(map(span_word, words(caption))), phrases(plain_words(caption))
+    new = [word for word in phrases(plain_words(text)) if not stems.issuperset(map(span_word, word.split("_")))]
+    return any(not follows_from(word, given) for word in new)
 
 
 def follows_from(word: str, others: Sequence[str]) -> bool:
@@ -164,11 +178,7 @@ def _least(word: str) -> int:
 
 
 def _contradicts(word: str) -> bool:
-    return word in CONTRADICTING or is_negation(word)
-
-
-def _is_exact(found: Sequence[str]) -> bool:
-    return any(word in EXACT or _contradicts(word) for word in found)
+    return word in PRIVATIVE | EXCLUSIVE or is_negation(word)
 
 
 def _is_singular(text: str, caption: str) -> bool:

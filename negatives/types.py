@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from negatives.checks import keeps_caption_words, keeps_content_words, keeps_numbers_and_negations
 from negatives.entailment import (
+    adds_what_is_new,
     contradicts_by_what_it_adds,
     is_not_implied,
     keeps_numbers_up,
@@ -76,6 +77,7 @@ REPLACED: dict[str, Check] = {
     "fewer": keeps_numbers_up,
     "implied": is_not_implied,
 }
+ADDED: dict[str, Check] = {"implied": adds_what_is_new}
 SWAPPED: dict[str, Check] = {"list_order": moves_beyond_lists, "equal_things": moves_what_differs}
 PARAPHRASED: dict[str, Check] = {
     "numbers_or_negations": keeps_numbers_and_negations,
@@ -94,8 +96,8 @@ _ROWS = (
     NegativeType("replace_rel", REPLACE, is_one_span, "not_one_span", asked=True, also=REPLACED),
     NegativeType("swap_obj", SWAP, keeps_content_words, "content_words", asked=True, also=SWAPPED),
     NegativeType("swap_att", SWAP, keeps_content_words, "content_words", asked=True, also=SWAPPED),
-    NegativeType("add_obj", ADD, keeps_caption_words, "words_lost"),
-    NegativeType("add_att", ADD, keeps_caption_words, "words_lost"),
+    NegativeType("add_obj", ADD, keeps_caption_words, "words_lost", also=ADDED),
+    NegativeType("add_att", ADD, keeps_caption_words, "words_lost", also=ADDED),
 )
 NEGATIVE_TYPES: dict[str, NegativeType] = {row.name: row for row in _ROWS}
 

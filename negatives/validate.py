@@ -20,6 +20,7 @@ from negatives.checks import (
     length_within,
 )
 from negatives.entailment import (
+    adds_what_is_new,
     contradicts_by_what_it_adds,
     is_not_implied,
     keeps_numbers_up,
@@ -34,6 +35,7 @@ from negatives.word_forms import bare_words, words
 
 __all__ = [
     "REASONS",
+    "adds_what_is_new",
     "bare_words",
     "changed_span",
     "contradicts_by_what_it_adds",

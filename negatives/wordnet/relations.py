@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from negatives.wordnet.table import PARTS_OF_SPEECH, ancestors, lemmas, parts, senses
+from functools import cache
+
+from negatives.wordnet.table import PARTS_OF_SPEECH, ancestors, lemmas, parts, senses, table
 
 
 def is_known(word: str) -> bool:
@@ -41,3 +43,42 @@ def parts_of_speech(word: str) -> str:
     ('nv', 'nva')
     """
     return "".join(pos for pos in PARTS_OF_SPEECH if lemmas(word, pos))
+
+
+def synonyms(word: str, pos: str) -> list[str]:
+    """Other lemmas of a word's most frequent sense; words of a phrase are joined by "_".
+
+    Args:
+        pos: the part of speech, one of n, v, a, r.
+
+    >>> synonyms("sofa", "n")
+    ['couch', 'lounge']
+    """
+    own = lemmas(word, pos)
+    return [lemma for synset in _first_sense(word, pos) for lemma in _names(pos)[synset] if lemma not in own]
+
+
+def more_general(word: str, pos: str) -> list[str]:
+    """Lemmas of what is one step more general than a word's most frequent sense.
+
+    >>> more_general("giraffe", "n")
+    ['ruminant']
+    """
+    above = [higher for synset in _first_sense(word, pos) for higher in table().hypernyms[synset]]
+    return [lemma for synset in above for lemma in _names(pos).get(synset, ())]
+
+
+def _first_sense(word: str, pos: str) -> list[int]:
+    found = table()
+    return [found.senses[pos][found.rows[pos][lemma]][0] for lemma in lemmas(word, pos)[:1]]
+
+
+@cache
+def _names(pos: str) -> dict[int, list[str]]:
+    """The lemmas of each synset, in alphabetical order."""
+    names: dict[int, list[str]] = {}
+    found = table()
+    for lemma, row in found.rows[pos].items():
+        for synset in found.senses[pos][row]:
+            names.setdefault(synset, []).append(lemma)
+    return names

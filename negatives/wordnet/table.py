@@ -81,7 +81,11 @@ def lemmas(word: str, pos: str) -> list[str]:
     (['child'], ['sit'], [])
     """
     known, irregular = table().rows[pos], table().irregular[pos]
-    candidates = [word, *irregular.get(word, ()), *(("person",) if word == "people" else ())]  # exc has no such line
+    candidates = [word, *irregular.get(word, ())]
+    if "_" in word:  # "make_up" is "make-up" and "makeup" too
+        candidates += [word.replace("_", "-"), word.replace("_", "")]
+    if word == "people":  # the list of irregular forms lacks it
+        candidates.append("person")
     for ending, instead in DETACHMENT[pos]:
         if word.endswith(ending):
             stem = word.removesuffix(ending)
