@@ -13,14 +13,15 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from negatives.spans import mended
 from negatives.word_forms import (
     TWOS,
     are_forms,
-    content,
     content_words,
     is_negation,
     is_within,
     numbers,
+    stem,
     words,
 )
 
@@ -72,7 +73,7 @@ def keeps_content_words(text: str, caption: str) -> bool:
     """
     if content_words(text) == content_words(caption):
         return False
-    ours, theirs = content(text), content(caption)
+    ours, theirs = _contents(text, caption)
     # sets and not counts: of white, white, black may become white, black, black
     if len(ours) == len(theirs):
         return set(ours) == set(theirs) or _are_inflected(_difference(theirs, ours), _difference(ours, theirs))
@@ -88,7 +89,7 @@ def keeps_caption_words(text: str, caption: str) -> bool:
     >>> keeps_caption_words("A dog is on a bench by a tree", "A man is on a bench")
     False
     """
-    ours, theirs = content(text), content(caption)
+    ours, theirs = _contents(text, caption)
     return len(ours) > len(theirs) and _are_inflected(_difference(theirs, ours), _difference(ours, theirs))
 
 
@@ -133,11 +134,19 @@ def _lines(text: str) -> int:
     return sum(any(map(str.isalnum, line)) for line in text.splitlines())
 
 
+def _contents(text: str, caption: str) -> tuple[list[str], list[str]]:
+    """The stems of a text's content words and of its caption's, as the text spells them."""
+    ours, theirs = content_words(text), content_words(caption)
+    if set(ours) != set(theirs):
+        theirs = mended(theirs, ours)
+    return list(map(stem, ours)), list(map(stem, theirs))
+
+
 def _are_inflected(lost: list[str], gained: list[str]) -> bool:
     """Whether each lost stem has a gained one of its own that looks like a form of it."""
     rest = list(gained)
-    for stem in lost:
-        form = next((other for other in rest if are_forms(stem, other)), None)
+    for one in lost:
+        form = next((other for other in rest if are_forms(one, other)), None)
         if form is None or len(lost) > MAX_INFLECTED:
             return False
         rest.remove(form)

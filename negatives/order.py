@@ -1,18 +1,43 @@
-"""Whether a swap moves anything: lists, and things that are the same, say the same in any order."""
+"""What another order of words changes: relations and attributes, but no list, nor what only comes earlier or later."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from itertools import product
 
-from negatives.word_forms import ARTICLES, BE, common_start, span_word, words_and_commas
-from negatives.wordnet import is_a
+from negatives.word_forms import (
+    ARTICLES,
+    BE,
+    FUNCTION_WORDS,
+    PRONOUNS,
+    common_start,
+    listed,
+    plain_words,
+    span_word,
+    stem,
+    words,
+    words_and_commas,
+)
+from negatives.wordnet import is_a, parts_of_speech
 
 LISTS = frozenset({"and", "or", ","})
 SYMMETRIC = frozenset(map(span_word, ("beside", "near", "nearby", "alongside")))
 """Relations that hold both ways, as `_items` writes them: next to is beside."""
 SILENT = ARTICLES | BE | {"both"}
+CLAUSES = listed(", and or that which who while as has have there by")
+"""Words at which neighbours part."""
+PLACES = listed("in on at into onto")
+RELATIONS = listed(
+    "do does did there that which who this these those each of in on at to with by for from into onto while as"
+)
 LONGEST_ITEM = 6  # words of an item of a list, such as "a large bowl of soup"
+PREPOSITIONS = listed(
+    "over under behind above below beside near next front between through across along around off out up down inside "
+    "outside without against toward towards"
+)
+JOINING = LISTS | SYMMETRIC | set(map(span_word, ("with", "next", "to", "while", "as")))
+"""Words whose two sides may change places."""
 
 
 def moves_beyond_lists(text: str, caption: str) -> bool:
@@ -41,6 +66,71 @@ def moves_what_differs(text: str, caption: str) -> bool:
         return True
     pairs = zip(ours, theirs, strict=True)
     return not all(span_word(one) == span_word(two) or (is_a(one, two) and is_a(two, one)) for one, two in pairs)
+
+
+def swaps_places(text: str, caption: str) -> bool:
+    """Whether a swap puts something in another's place, and does not tell the same in another order.
+
+    Two phrases are exchanged, or an attribute has moved; or else words have new neighbours and no relation was added,
+    as "by" and "with" are in "a ball is hit by a man" and "a bed with a cat on it".
+
+    >>> swaps_places("A cat chases a dog", "A dog chases a cat")
+    True
+    >>> swaps_places("In a park, a man flies a kite", "A man flies a kite in a park")
+    False
+    """
+    if not reverses_no_relation(text, caption) or not moves_no_attribute(text, caption):
+        return True
+    ours, theirs = _neighbours(text), _neighbours(caption)
+    return bool(ours - theirs) and bool(theirs - ours) and not _adds_relation(text, caption)
+
+
+def reverses_no_relation(text: str, caption: str) -> bool:
+    """Whether no two phrases change places while what stands between them stays: "a man bites a dog".
+
+    >>> reverses_no_relation("A man bites a dog", "A dog bites a man")
+    False
+    >>> reverses_no_relation("A man is bitten by a dog", "A dog bites a man")
+    True
+    >>> reverses_no_relation("A cat next to a dog", "A dog next to a cat")
+    True
+    """
+    ours, theirs = (list(map(span_word, plain_words(one))) for one in (text, caption))
+    start = common_start(ours, theirs)
+    stop = common_start(ours[start:][::-1], theirs[start:][::-1])
+    ours, theirs = ours[start : len(ours) - stop], theirs[start : len(theirs) - stop]
+    if len(ours) != len(theirs) or len(ours) < 3 or Counter(ours) != Counter(theirs):
+        return True
+    return all(set(between) <= JOINING for between in _between_exchanged(ours, theirs))
+
+
+def moves_no_attribute(text: str, caption: str) -> bool:
+    """Whether no noun loses a word before it to another noun of the caption: a black cat and a white dog stay so.
+
+    >>> moves_no_attribute("A white cat is with a black dog", "A black cat with a white dog")
+    False
+    >>> moves_no_attribute("A white dog is with a cat that is black", "A black cat with a white dog")
+    True
+    """
+    theirs = [list(map(span_word, run)) for run in _runs(caption)]
+    known = {word for run in theirs for word in run}
+    runs = list(_runs(text, known))
+    ours = [list(map(span_word, run)) for run in runs]
+    behind, beside, now = defaultdict(set), defaultdict(set), defaultdict(set)
+    for run in theirs:
+        for place, word in enumerate(run):
+            beside[word].update(run)
+            behind[word].update(run[place + 1 :][-1:])
+    for run in ours:
+        for place, word in enumerate(run):
+            now[word].update(run[place + 1 :])
+    held = {word for run in ours for word in run}
+    return not any(
+        run[-1] not in beside[word] and behind[word] & held and not behind[word] & now[word]
+        for run, plain in zip(ours, runs, strict=True)
+        if _is_noun(plain[-1])
+        for word in run[:-1]
+    )
 
 
 def _items(text: str) -> list[str]:
@@ -84,3 +174,57 @@ def _parts(found: Sequence[str], separators: Collection[str]) -> list[str]:
         elif parts[-1]:
             parts.append("")
     return parts
+
+
+def _between_exchanged(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[Sequence[str]]:
+    """What stands between two phrases whose exchange turns one text into the other, for every such pair."""
+    size = len(ours)
+    for first in range(1, size - 1):
+        if ours[size - first :] == theirs[:first]:
+            for second in range(1, size - first):
+                between = theirs[first : size - second]
+                if ours[:second] == theirs[size - second :] and ours[second : size - first] == between:
+                    yield between
+
+
+def _runs(text: str, known: Collection[str] | None = None) -> Iterator[list[str]]:
+    """The words between function words, prepositions and commas; with `known`, between words of other stems too.
+
+    Participles at the end of a run are none of its nouns: "a black cat sitting".
+    """
+    run: list[str] = []
+    for word in [*words_and_commas(text), ","]:
+        if word != "," and word not in FUNCTION_WORDS | PREPOSITIONS and (known is None or span_word(word) in known):
+            run.append(word)
+            continue
+        while run and run[-1].endswith(("ing", "ed")):
+            run.pop()
+        if run:
+            yield run
+        run = []
+
+
+def _is_noun(word: str) -> bool:
+    # an adjective at the end of a run is coordinated: a small black and orange bird
+    found = parts_of_speech(word)
+    return "n" in found and "a" not in found
+
+
+def _neighbours(text: str) -> set[tuple[str, str]]:
+    """Pairs of a word and the content word behind it, within a clause, without participles and adverbs."""
+    found, before = set(), ""
+    for word in words_and_commas(text):
+        if word in CLAUSES:
+            before = ""
+        elif word not in SILENT and word not in PRONOUNS and not word.endswith("ly"):
+            if before and word not in FUNCTION_WORDS | PREPOSITIONS and not word.endswith(("ing", "ed")):
+                found.add((before, stem(word)))
+            before = stem(word)
+    return found
+
+
+def _adds_relation(text: str, caption: str) -> bool:
+    ours, theirs = (Counter(word for word in words(one) if word in RELATIONS) for one in (text, caption))
+    new, lost = ours - theirs, theirs - ours
+    # in may become on, but no relation may be there that was none
+    return not new.keys() <= PLACES or new.total() > sum(number for word, number in lost.items() if word in PLACES)

@@ -9,6 +9,7 @@ from negatives.word_forms import (
     FUNCTION_WORDS,
     are_forms,
     common_start,
+    contradicts,
     plain_words,
     span_word,
     stem,
@@ -90,6 +91,31 @@ def changes(text: str, caption: str) -> list[Change]:
     return [change for change in found if _counts(*change)]
 
 
+def mends(word: str, misspelt: str) -> bool:
+    """Whether a word mends the spelling of one that is none, by one letter more, less or other.
+
+    >>> mends("motorcycle", "motocycle"), mends("cat", "bat")
+    (True, False)
+    """
+    if word == misspelt or abs(len(word) - len(misspelt)) > 1 or len(misspelt) < 3:
+        return False
+    start = common_start(word, misspelt)
+    stop = common_start(word[start:][::-1], misspelt[start:][::-1])
+    return max(len(word), len(misspelt)) - start - stop <= 1 and not is_known(misspelt) and is_known(word)
+
+
+def mended(found: Sequence[str], other: Sequence[str]) -> list[str]:
+    """Words, as another text spells those that are none, and those in two parts that it writes as one.
+
+    >>> mended(["lap", "top", "on", "tablle"], ["table", "laptop"])
+    ['laptop', 'on', 'table']
+    """
+    if max(len(found), len(other)) > MAX_ALIGNED:
+        return list(found)
+    new = set(other).difference(found)
+    return [next((word for word in other if word in new and mends(word, one)), one) for one in _joined(found, other)]
+
+
 def _span(ours: list[str], theirs: list[str]) -> Change:
     our, their = list(map(span_word, ours)), list(map(span_word, theirs))
     start = common_start(our, their)
@@ -98,8 +124,11 @@ def _span(ours: list[str], theirs: list[str]) -> Change:
 
 
 def _keeps_words_inside(before: Sequence[str], after: Sequence[str]) -> bool:
-    inside = (set(map(span_word, found[1:-1])) for found in (before, after))
-    return not set.intersection(*inside) <= {"of"}
+    inside = set(map(span_word, before[1:-1])) & set(map(span_word, after[1:-1]))
+    contents = ({span_word(word) for word in found if word not in FUNCTION_WORDS} for found in (before, after))
+    # a content word at the edge has moved: "brown dogs", "dogs that are brown"; but "an empty vase" is no "full vase"
+    moved = bool(set.intersection(*contents)) and not any(map(contradicts, after))
+    return moved or not inside <= {"of"}
 
 
 def _plain(text: str) -> list[str]:
@@ -107,9 +136,9 @@ def _plain(text: str) -> list[str]:
     return ["and" if word == "or" else word for word in plain_words(text)]
 
 
-def _joined(found: list[str], other: list[str]) -> list[str]:
+def _joined(found: Sequence[str], other: Sequence[str]) -> list[str]:
     """Words, those in two parts that the other text writes as one joined: side walk and sidewalk."""
-    known, made = set(other), found[:1]
+    known, made = set(other), list(found[:1])
     for word in found[1:]:
         if made[-1] + word in known:
             made[-1] += word
@@ -124,11 +153,4 @@ def _counts(before: Sequence[str], after: Sequence[str]) -> bool:
 
 
 def _is_respelt(word: str, other: str) -> bool:
-    """Whether one word is another form of the other, or mends its spelling: a word that is none becomes one."""
-    one, two = stem(word), stem(other)
-    if are_forms(one, two):
-        return True
-    start, (short, long) = common_start(one, two), sorted((one, two), key=len)
-    stop = common_start(one[start:][::-1], two[start:][::-1])
-    # one letter more, or one other letter
-    return len(long) - start - stop <= 1 and len(short) > 2 and not is_known(word) and is_known(other)
+    return are_forms(stem(word), stem(other)) or mends(other, word)

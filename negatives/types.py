@@ -18,8 +18,14 @@ from negatives.entailment import (
     keeps_numbers_up,
     says_more_than_it_deletes,
 )
-from negatives.order import moves_beyond_lists, moves_what_differs
-from negatives.paraphrases import is_no_small_edit, moves_no_attribute, reverses_no_relation, shares_content
+from negatives.order import (
+    moves_beyond_lists,
+    moves_no_attribute,
+    moves_what_differs,
+    reverses_no_relation,
+    swaps_places,
+)
+from negatives.paraphrases import is_no_small_edit, shares_content
 from negatives.spans import is_one_span
 from negatives.tables.captions import TYPE_NAME_RULE, is_type_name
 from negatives.tables.files import InputError, quoted, unknown_name
@@ -78,7 +84,11 @@ REPLACED: dict[str, Check] = {
     "implied": is_not_implied,
 }
 ADDED: dict[str, Check] = {"implied": adds_what_is_new}
-SWAPPED: dict[str, Check] = {"list_order": moves_beyond_lists, "equal_things": moves_what_differs}
+SWAPPED: dict[str, Check] = {
+    "list_order": moves_beyond_lists,
+    "equal_things": moves_what_differs,
+    "reordered": swaps_places,
+}
 PARAPHRASED: dict[str, Check] = {
     "numbers_or_negations": keeps_numbers_and_negations,
     "little_shared": shares_content,

@@ -26,8 +26,14 @@ from negatives.entailment import (
     keeps_numbers_up,
     says_more_than_it_deletes,
 )
-from negatives.order import moves_beyond_lists, moves_what_differs
-from negatives.paraphrases import is_no_small_edit, moves_no_attribute, reverses_no_relation, shares_content
+from negatives.order import (
+    moves_beyond_lists,
+    moves_no_attribute,
+    moves_what_differs,
+    reverses_no_relation,
+    swaps_places,
+)
+from negatives.paraphrases import is_no_small_edit, shares_content
 from negatives.spans import changed_span, is_one_span
 from negatives.tables.files import unknown_name
 from negatives.types import NEGATIVE_TYPES, PARAPHRASE, PARAPHRASED
@@ -56,6 +62,7 @@ __all__ = [
     "reverses_no_relation",
     "says_more_than_it_deletes",
     "shares_content",
+    "swaps_places",
     "validation_table",
     "words",
 ]

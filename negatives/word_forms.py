@@ -48,6 +48,14 @@ NEGATIONS = listed(
     "no not none nobody nothing nowhere never neither nor without cannot lack lacks lacking devoid absent"
 )
 
+PRIVATIVE = listed("non fake false toy former imaginary pretend almost nearly hardly barely rarely except instead")
+"""Words that, as negations do, take back what another word says: a toy car is no car, and a car is no toy car."""
+EXCLUSIVE = listed(
+    "empty vacant bare hidden missing invisible only single sole lone alone solitary exactly just few fewer less "
+    "nowhere away far opposite unlike"
+)
+"""Words that make a sentence false by being added, and leave it true by going."""
+
 _ASCII_WORD = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)*")
 # scripts that put no spaces between words: Thai, Lao, Myanmar, Khmer, kana, Han
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
@@ -135,6 +143,15 @@ def is_negation(word: str) -> bool:
     (True, True, False)
     """
     return word in NEGATIONS or word.endswith("n't")
+
+
+def contradicts(word: str) -> bool:
+    """Whether a word makes a sentence false by being added: a negation, one of `PRIVATIVE` or of `EXCLUSIVE`.
+
+    >>> contradicts("fake"), contradicts("empty"), contradicts("red")
+    (True, True, False)
+    """
+    return word in PRIVATIVE or word in EXCLUSIVE or is_negation(word)
 
 
 def are_forms(one: str, other: str) -> bool:
