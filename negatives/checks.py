@@ -17,6 +17,7 @@ from negatives.spans import mended
 from negatives.word_forms import (
     TWOS,
     are_forms,
+    content,
     content_words,
     is_negation,
     is_within,
@@ -71,9 +72,9 @@ def keeps_content_words(text: str, caption: str) -> bool:
     >>> keeps_content_words("A dog chases a bird.", "A dog chases two cats.")
     False
     """
-    if content_words(text) == content_words(caption):
+    if content_words(text) == _mended_content(text, caption):
         return False
-    ours, theirs = _contents(text, caption)
+    ours, theirs = content(text), list(map(stem, _mended_content(text, caption)))
     # sets and not counts: of white, white, black may become white, black, black
     if len(ours) == len(theirs):
         return set(ours) == set(theirs) or _are_inflected(_difference(theirs, ours), _difference(ours, theirs))
@@ -89,7 +90,7 @@ def keeps_caption_words(text: str, caption: str) -> bool:
     >>> keeps_caption_words("A dog is on a bench by a tree", "A man is on a bench")
     False
     """
-    ours, theirs = _contents(text, caption)
+    ours, theirs = content(text), list(map(stem, _mended_content(text, caption)))
     return len(ours) > len(theirs) and _are_inflected(_difference(theirs, ours), _difference(ours, theirs))
 
 
@@ -134,12 +135,10 @@ def _lines(text: str) -> int:
     return sum(any(map(str.isalnum, line)) for line in text.splitlines())
 
 
-def _contents(text: str, caption: str) -> tuple[list[str], list[str]]:
-    """The stems of a text's content words and of its caption's, as the text spells them."""
+def _mended_content(text: str, caption: str) -> list[str]:
+    """The caption's content words, as the text spells them."""
     ours, theirs = content_words(text), content_words(caption)
-    if set(ours) != set(theirs):
-        theirs = mended(theirs, ours)
-    return list(map(stem, ours)), list(map(stem, theirs))
+    return mended(theirs, ours) if set(ours) != set(theirs) else theirs
 
 
 def _are_inflected(lost: list[str], gained: list[str]) -> bool:

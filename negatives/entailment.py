@@ -13,6 +13,7 @@ from negatives.spans import changed_words, mends
 from negatives.word_forms import (
     FUNCTION_WORDS,
     NUMBERS,
+    PREPOSITIONS,
     PRIVATIVE,
     are_forms,
     content,
@@ -49,8 +50,8 @@ PRESENT = listed(
 """Words that say no more than that a thing is there, or that the photo shows it."""
 NEUTRAL = PRESENT | listed(
     "standing sitting seated resting parked lying laying view photo picture image photograph shows showing along "
-    "together side area front top up out down there various other another group number what where whom whose colored "
-    "coloured being"
+    "together side area front top up out down there various other another group number what where whom whose color "
+    "colored colour coloured being"
 )
 """Words that a text may add without a claim: a thing has to be somewhere, in some posture."""
 LONGEST_PHRASE = 3
@@ -148,9 +149,10 @@ def adds_what_is_new(text: str, caption: str) -> bool:
     """
     stems, given = set(map(span_word, words(caption))), phrases(plain_words(caption))
     found = [word for word in phrases(plain_words(text)) if not stems.issuperset(map(span_word, word.split("_")))]
-    new = [word for word in found if word not in NEUTRAL and not follows_from(word, given)]
+    new = [word for word in found if word not in NEUTRAL | FUNCTION_WORDS and not follows_from(word, given)]
     if _keeps_order(content(text), content(caption)):
         return bool(new)
+    new = [word for word in new if PREPOSITIONS.isdisjoint(word.split("_"))]
     return any(set(parts_of_speech(word)) & {"n", "v"} == {"n"} and not word.endswith(("ing", "ed")) for word in new)
 
 

@@ -10,6 +10,7 @@ from negatives.word_forms import (
     ARTICLES,
     BE,
     FUNCTION_WORDS,
+    PREPOSITIONS,
     PRONOUNS,
     common_start,
     listed,
@@ -32,10 +33,6 @@ RELATIONS = listed(
     "do does did there that which who this these those each of in on at to with by for from into onto while as"
 )
 LONGEST_ITEM = 6  # words of an item of a list, such as "a large bowl of soup"
-PREPOSITIONS = listed(
-    "over under behind above below beside near next front between through across along around off out up down inside "
-    "outside without against toward towards"
-)
 JOINING = LISTS | SYMMETRIC | set(map(span_word, ("with", "next", "to", "while", "as")))
 """Words whose two sides may change places."""
 

@@ -30,6 +30,12 @@ FUNCTION_WORDS = ARTICLES | BE | PRONOUNS | LIGHT_WORDS
 """Words that a swap may drop, add or change so that the sentence stays English. `over`, `behind`, ... are not among
 them: a bridge over a lake says the same as a lake under a bridge."""
 
+PREPOSITIONS = listed(
+    "over under behind above below beside near next front between through across along around off out up down inside "
+    "outside without against toward towards"
+)
+"""Those that are content words; the others are among `LIGHT_WORDS`."""
+
 # `stem` brings the others to their singular by their endings
 IRREGULAR_PLURALS = {"men": "man", "women": "woman", "people": "person", "children": "child"}
 IRREGULAR_PLURALS |= {"feet": "foot", "teeth": "tooth", "mice": "mouse", "geese": "goose"}
