@@ -208,15 +208,19 @@ def _is_noun(word: str) -> bool:
 
 
 def _neighbours(text: str) -> set[tuple[str, str]]:
-    """Pairs of a word and the content word behind it, within a clause, without participles and adverbs."""
+    """Pairs of a word and the content word behind it, within a clause, without participles and adverbs.
+
+    A participle stands before its noun and behind it: sparkling material, material that is sparkling.
+    """
     found, before = set(), ""
     for word in words_and_commas(text):
         if word in CLAUSES:
             before = ""
         elif word not in SILENT and word not in PRONOUNS and not word.endswith("ly"):
-            if before and word not in FUNCTION_WORDS | PREPOSITIONS and not word.endswith(("ing", "ed")):
+            participle = word.endswith(("ing", "ed"))
+            if before and not participle and word not in FUNCTION_WORDS | PREPOSITIONS:
                 found.add((before, stem(word)))
-            before = stem(word)
+            before = "" if participle else stem(word)
     return found
 
 
