@@ -33,6 +33,8 @@ RELATIONS = listed(
     "do does did there that which who this these those each of in on at to with by for from into onto while as"
 )
 LONGEST_ITEM = 6  # words of an item of a list, such as "a large bowl of soup"
+OPENINGS = frozenset(map(span_word, PLACES | PREPOSITIONS))
+"""Words with which a place comes first, and changes nothing by that."""
 JOINING = LISTS | SYMMETRIC | set(map(span_word, ("with", "next", "to", "while", "as")))
 """Words whose two sides may change places."""
 
@@ -91,12 +93,16 @@ def reverses_no_relation(text: str, caption: str) -> bool:
     True
     >>> reverses_no_relation("A cat next to a dog", "A dog next to a cat")
     True
+    >>> reverses_no_relation("On a couch sits a dog", "A dog sits on a couch")
+    True
     """
     ours, theirs = (list(map(span_word, plain_words(one))) for one in (text, caption))
     start = common_start(ours, theirs)
     stop = common_start(ours[start:][::-1], theirs[start:][::-1])
     ours, theirs = ours[start : len(ours) - stop], theirs[start : len(theirs) - stop]
     if len(ours) != len(theirs) or len(ours) < 3 or Counter(ours) != Counter(theirs):
+        return True
+    if not start and ours[0] in OPENINGS:
         return True
     return all(set(between) <= JOINING for between in _between_exchanged(ours, theirs))
 
@@ -113,17 +119,18 @@ def moves_no_attribute(text: str, caption: str) -> bool:
     known = {word for run in theirs for word in run}
     runs = list(_runs(text, known))
     ours = [list(map(span_word, run)) for run in runs]
-    behind, beside, now = defaultdict(set), defaultdict(set), defaultdict(set)
+    # of each word: the noun that its run ends with, the words beside it, and those behind it now
+    head, beside, now = defaultdict(set), defaultdict(set), defaultdict(set)
     for run in theirs:
         for place, word in enumerate(run):
             beside[word].update(run)
-            behind[word].update(run[place + 1 :][-1:])
+            head[word].update(run[place + 1 :][-1:])
     for run in ours:
         for place, word in enumerate(run):
             now[word].update(run[place + 1 :])
     held = {word for run in ours for word in run}
     return not any(
-        run[-1] not in beside[word] and behind[word] & held and not behind[word] & now[word]
+        run[-1] not in beside[word] and head[word] & held and not head[word] & now[word]
         for run, plain in zip(ours, runs, strict=True)
         if _is_noun(plain[-1])
         for word in run[:-1]
@@ -212,7 +219,8 @@ def _neighbours(text: str) -> set[tuple[str, str]]:
 
     A participle stands before its noun and behind it: sparkling material, material that is sparkling.
     """
-    found, before = set(), ""
+    found: set[tuple[str, str]] = set()
+    before = ""
     for word in words_and_commas(text):
         if word in CLAUSES:
             before = ""

@@ -78,9 +78,9 @@ class NegativeType:
 
 
 REPLACED: dict[str, Check] = {
+    "fewer": keeps_numbers_up,
     "only_deletes": says_more_than_it_deletes,
     "only_adds": contradicts_by_what_it_adds,
-    "fewer": keeps_numbers_up,
     "implied": is_not_implied,
 }
 ADDED: dict[str, Check] = {"implied": adds_what_is_new}

@@ -70,8 +70,8 @@ def deletions(caption: str) -> list[str]:
 def generalisations(caption: str) -> list[str]:
     """A caption with one of its nouns replaced by a more general one.
 
-    >>> generalisations("A man at a marina")
-    ['A man at a dock', 'A man at a dockage', 'A man at a docking facility']
+    >>> generalisations("A man in a salon")
+    ['A man in an art gallery', 'A man in a gallery', 'A man in a picture gallery']
     """
     return _replaced(caption, lambda word: more_general(word, "n"))
 

@@ -134,13 +134,16 @@ def count(texts: Iterable[Text]) -> list[Row]:
         for kind in text.kinds:
             reason = rejection(text.text, text.caption, kind, text.others)
             source = "all true negatives" if text.source.removeprefix("true ") in NEGATIVE_TYPES else text.source
-            groups = {(text.source, kind), (source, PARAPHRASE if kind == PARAPHRASE else f"all {family_of(kind)}")}
-            for group in groups:
+            wider = [PARAPHRASE] if kind == PARAPHRASE else [f"all {family_of(kind)}", "all negatives"]
+            for group in {(text.source, kind), *((source, name) for name in wider)}:
                 found.setdefault(group, Counter())[reason] += 1
     order = {source: place for place, (source, _) in enumerate(found)}
-    kinds = {kind: place for place, kind in enumerate((*NEGATIVE_TYPES, *(f"all {name}" for name in FAMILIES)))}
-    groups = sorted(found, key=lambda group: (order[group[0]], kinds.get(group[1], len(kinds))))
-    return [_row(*group, found[group]) for group in groups]
+    kinds = {
+        kind: place
+        for place, kind in enumerate((*NEGATIVE_TYPES, *(f"all {name}" for name in FAMILIES), "all negatives"))
+    }
+    keys = sorted(found, key=lambda key: (order[key[0]], kinds.get(key[1], len(kinds))))
+    return [_row(*key, found[key]) for key in keys]
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -171,7 +174,7 @@ def _row(source: str, kind: str, reasons: Counter[str]) -> Row:
 
 def _drawn(captions: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
     while True:
-        yield captions[rng.integers(len(captions))]
+        yield captions[int(rng.integers(len(captions)))]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 from negatives.wordnet.table import PARTS_OF_SPEECH, ancestors, lemmas, parts, senses, table
@@ -14,6 +15,25 @@ def is_known(word: str) -> bool:
     (True, True, False)
     """
     return bool(senses(word))
+
+
+def phrases(found: Sequence[str], longest: int = 3) -> list[str]:
+    """Words, those that are one entry of WordNet joined by "_": the longest first, from the left.
+
+    Args:
+        longest: the most words of a phrase.
+
+    >>> phrases(["brown", "teddy", "bears"])
+    ['brown', 'teddy_bears']
+    """
+    made, place, starts = [], 0, table().phrase_starts
+    while place < len(found):
+        # most words start no phrase, and need no look
+        most = min(len(found), place + longest) if found[place] in starts else place + 1
+        joined = ("_".join(found[place:end]) for end in range(most, place + 1, -1))
+        made.append(next(filter(is_known, joined), found[place]))
+        place += made[-1].count("_") + 1
+    return made
 
 
 def is_a(word: str, other: str) -> bool:

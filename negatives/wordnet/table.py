@@ -47,6 +47,7 @@ class Table:
     Attributes:
         rows: part of speech -> lemma -> its row in `senses`.
         senses: part of speech -> the synsets of each lemma, the most frequent first.
+        phrase_starts: the first words of the lemmas that are phrases.
         irregular: part of speech -> an irregular form -> its lemmas.
         hypernyms: the more general synsets of each synset, one step up.
         parts: the parts, members and substances of each synset.
@@ -59,6 +60,7 @@ class Table:
             lemmas = {pos: _lines(file, f"lemmas_{pos}") for pos in PARTS_OF_SPEECH}
             irregular = {pos: _lines(file, f"irregular_{pos}") for pos in PARTS_OF_SPEECH}
         self.rows = {pos: dict(zip(names, range(len(names)), strict=True)) for pos, names in lemmas.items()}
+        self.phrase_starts = {name.split("_", 1)[0] for names in lemmas.values() for name in names if "_" in name}
         self.irregular = {
             pos: {form: others for form, *others in map(str.split, lines)} for pos, lines in irregular.items()
         }
