@@ -13,6 +13,7 @@ from negatives.word_forms import (
     PREPOSITIONS,
     PRONOUNS,
     common_start,
+    content,
     listed,
     plain_words,
     span_word,
@@ -33,8 +34,10 @@ RELATIONS = listed(
     "do does did there that which who this these those each of in on at to with by for from into onto while as"
 )
 LONGEST_ITEM = 6  # words of an item of a list, such as "a large bowl of soup"
-OPENINGS = frozenset(map(span_word, PLACES | PREPOSITIONS))
+OPENINGS = PLACES | PREPOSITIONS
 """Words with which a place comes first, and changes nothing by that."""
+PASSIVE = listed("by has have while as that which who")
+"""Words by which a sentence tells the same the other way round."""
 JOINING = LISTS | SYMMETRIC | set(map(span_word, ("with", "next", "to", "while", "as")))
 """Words whose two sides may change places."""
 
@@ -71,14 +74,19 @@ def swaps_places(text: str, caption: str) -> bool:
     """Whether a swap puts something in another's place, and does not tell the same in another order.
 
     Two phrases are exchanged, or an attribute has moved; or else words have new neighbours and no relation was added,
-    as "by" and "with" are in "a ball is hit by a man" and "a bed with a cat on it".
+    as "by" and "with" are in "a ball is hit by a man" and "a bed with a cat on it". A place that comes first moves
+    nothing.
 
     >>> swaps_places("A cat chases a dog", "A dog chases a cat")
     True
     >>> swaps_places("In a park, a man flies a kite", "A man flies a kite in a park")
     False
     """
+    if _opens_with_place(text) and not _opens_with_place(caption):
+        return False
     if not reverses_no_relation(text, caption) or not moves_no_attribute(text, caption):
+        return True
+    if not _adds(text, caption, PASSIVE) and _exchanged_around(content(text), content(caption)):
         return True
     ours, theirs = _neighbours(text), _neighbours(caption)
     return bool(ours - theirs) and bool(theirs - ours) and not _adds_relation(text, caption)
@@ -96,15 +104,10 @@ def reverses_no_relation(text: str, caption: str) -> bool:
     >>> reverses_no_relation("On a couch sits a dog", "A dog sits on a couch")
     True
     """
+    if _opens_with_place(text) and not _opens_with_place(caption):
+        return True
     ours, theirs = (list(map(span_word, plain_words(one))) for one in (text, caption))
-    start = common_start(ours, theirs)
-    stop = common_start(ours[start:][::-1], theirs[start:][::-1])
-    ours, theirs = ours[start : len(ours) - stop], theirs[start : len(theirs) - stop]
-    if len(ours) != len(theirs) or len(ours) < 3 or Counter(ours) != Counter(theirs):
-        return True
-    if not start and ours[0] in OPENINGS:
-        return True
-    return all(set(between) <= JOINING for between in _between_exchanged(ours, theirs))
+    return not _exchanged_around(ours, theirs)
 
 
 def moves_no_attribute(text: str, caption: str) -> bool:
@@ -180,6 +183,16 @@ def _parts(found: Sequence[str], separators: Collection[str]) -> list[str]:
     return parts
 
 
+def _exchanged_around(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Whether exchanging two phrases turns one text into the other, around more than `JOINING` words."""
+    start = common_start(ours, theirs)
+    stop = common_start(ours[start:][::-1], theirs[start:][::-1])
+    ours, theirs = ours[start : len(ours) - stop], theirs[start : len(theirs) - stop]
+    if len(ours) != len(theirs) or len(ours) < 3 or Counter(ours) != Counter(theirs):
+        return False
+    return any(not set(between) <= JOINING for between in _between_exchanged(ours, theirs))
+
+
 def _between_exchanged(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[Sequence[str]]:
     """What stands between two phrases whose exchange turns one text into the other, for every such pair."""
     size = len(ours)
@@ -230,6 +243,15 @@ def _neighbours(text: str) -> set[tuple[str, str]]:
                 found.add((before, stem(word)))
             before = "" if participle else stem(word)
     return found
+
+
+def _opens_with_place(text: str) -> bool:
+    return not OPENINGS.isdisjoint(words(text)[:1])
+
+
+def _adds(text: str, caption: str, some: Collection[str]) -> bool:
+    """Whether a text has one of some words more often than its caption."""
+    return bool(Counter(word for word in words(text) if word in some) - Counter(words(caption)))
 
 
 def _adds_relation(text: str, caption: str) -> bool:
