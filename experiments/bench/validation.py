@@ -118,10 +118,10 @@ def texts_of(records: Sequence[dict[str, Any]], most: int, seed: int) -> Iterato
         yield Text(f"true {name}", record["negative_caption"], caption, (name, PARAPHRASE), own)
         if record.get("llm_paraphrase"):
             yield Text("true paraphrase", record["llm_paraphrase"], caption, every, own)
-    for caption in captions:
-        image = images_of[caption]
-        text = next(other for other in _drawn(captions, rng) if images_of[other] != image)
-        yield Text("random caption", text, caption, (PARAPHRASE,), others[image])
+    for caption, place in zip(captions, rng.permutation(len(captions)), strict=True):
+        text, image = captions[int(place)], images_of[caption]
+        if images_of[text] != image:
+            yield Text("random caption", text, caption, (PARAPHRASE,), others[image])
     for name, caption, text in made_from(captions, most, seed):
         # a text is no negative of any kind because it is true, whatever made it
         yield Text(name, text, caption, tuple(NEGATIVE_TYPES), others[images_of[caption]])
@@ -170,11 +170,6 @@ def _row(source: str, kind: str, reasons: Counter[str]) -> Row:
     texts, accepted = reasons.total(), reasons[""]
     rejected = {reason: number for reason, number in reasons.most_common() if reason}
     return Row(source, kind, texts, accepted, accepted / texts, *wilson(accepted, texts), rejected)
-
-
-def _drawn(captions: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
-    while True:
-        yield captions[int(rng.integers(len(captions)))]
 
 
 if __name__ == "__main__":
