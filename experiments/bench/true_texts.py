@@ -93,12 +93,16 @@ def list_swaps(caption: str) -> list[str]:
     """
     made = []
     for place in LIST.finditer(caption):
-        left, right = place[1], place[2]
-        behind = WORD.match(caption[place.end() :].lstrip())
-        # a noun behind it would be the list's own: a cat and a dog bed
-        complete = behind is None or behind[0].lower() in BEHIND_NOUNS or caption[place.end() :][:1] in (",", ".")
-        if complete and _is_phrase(left) and _is_phrase(right):
-            made.append(f"{caption[: place.start()]}{right} and {left}{caption[place.end() :]}")
+        left, words = place[1], place[2].split()
+        for count in range(len(words), 0, -1):
+            right = " ".join(words[:count])
+            rest = caption[place.start(2) + len(right) :]
+            behind = WORD.match(rest.lstrip())
+            # a noun behind it would be the list's own: a cat and a dog bed
+            complete = behind is None or behind[0].lower() in BEHIND_NOUNS or rest[:1] in (",", ".")
+            if complete and _is_phrase(left) and _is_phrase(right):
+                made.append(f"{caption[: place.start()]}{right} and {left}{rest}")
+                break
     return made
 
 
