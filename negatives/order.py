@@ -24,7 +24,7 @@ from negatives.word_forms import (
 from negatives.wordnet import is_a, parts_of_speech
 
 LISTS = frozenset({"and", "or", ","})
-SYMMETRIC = frozenset(map(span_word, ("beside", "near", "nearby", "alongside")))
+SYMMETRIC = listed("beside near nearby alongside")
 """Relations that hold both ways, as `_items` writes them: next to is beside."""
 SILENT = ARTICLES | BE | {"both"}
 CLAUSES = listed(", and or that which who while as has have there by")
@@ -38,7 +38,7 @@ OPENINGS = PLACES | PREPOSITIONS
 """Words with which a place comes first, and changes nothing by that."""
 PASSIVE = listed("by has have while as that which who")
 """Words by which a sentence tells the same the other way round."""
-JOINING = LISTS | SYMMETRIC | set(map(span_word, ("with", "next", "to", "while", "as")))
+JOINING = LISTS | set(map(span_word, SYMMETRIC | listed("with next to while as")))
 """Words whose two sides may change places."""
 
 
@@ -145,8 +145,8 @@ def _items(text: str) -> list[str]:
     return " ".join(found).replace("next to", "beside").split(" ") if "next" in found else found
 
 
-def _is_list_order(ours: Sequence[str], theirs: Sequence[str]) -> bool:
-    our, their = list(map(span_word, ours)), list(map(span_word, theirs))
+def _is_list_order(our: Sequence[str], their: Sequence[str]) -> bool:
+    # words, not stems: "two dogs and a cat" may become "two cats and a dog"
     start = common_start(our, their)
     stop = common_start(our[start:][::-1], their[start:][::-1])
     changed = their[start : len(their) - stop]
