@@ -7,10 +7,26 @@ are audited, filtered, mixed and evaluated like these, and only what is to be va
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from negatives.checks import is_one_span, keeps_caption_words, keeps_content_words
+from negatives.checks import keeps_caption_words, keeps_content_words, keeps_numbers_and_negations
+from negatives.entailment import (
+    adds_what_is_new,
+    contradicts_by_what_it_adds,
+    is_not_implied,
+    keeps_numbers_up,
+    says_more_than_it_deletes,
+)
+from negatives.order import (
+    moves_beyond_lists,
+    moves_no_attribute,
+    moves_what_differs,
+    reverses_no_relation,
+    swaps_places,
+)
+from negatives.paraphrases import is_no_small_edit, shares_content
+from negatives.spans import is_one_span
 from negatives.tables.captions import TYPE_NAME_RULE, is_type_name
 from negatives.tables.files import InputError, quoted, unknown_name
 
@@ -20,6 +36,9 @@ FAMILIES = (REPLACE, SWAP, ADD)
 `OTHER` is the family of a type without a row whose name starts with none of these."""
 PARAPHRASE = "paraphrase"
 """What a text is called that is no negative: true, in other words than the caption's (a hard positive)."""
+
+Check = Callable[[str, str], bool]
+"""(text, caption) -> whether the text is what it was written as."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +50,7 @@ class NegativeType:
         family: one of `FAMILIES`; mixing draws swaps apart from the others.
         check: (text, caption) -> whether the text is a negative of this type; one of `negatives.checks`, or your own.
         reason: the rejection of a text that fails the check.
+        also: what else is asked of a text that passes the check: by the rejection of one that fails, in this order.
         asked: whether a chat model is asked for it unless `gpt.types` says otherwise; it then needs a prompt text.
 
     Raises:
@@ -39,9 +59,15 @@ class NegativeType:
 
     name: str
     family: str
-    check: Callable[[str, str], bool]
+    check: Check
     reason: str
     asked: bool = False
+    also: Mapping[str, Check] = field(default_factory=dict)
+
+    @property
+    def checks(self) -> dict[str, Check]:
+        """All checks, by the rejection of a text that fails, in order."""
+        return {self.reason: self.check, **self.also}
 
     def __post_init__(self) -> None:
         # ValueError, not InputError: a row is code, and a mistake in it is no bad input
@@ -51,16 +77,37 @@ class NegativeType:
             raise ValueError(unknown_name(f"The family of {self.name}", self.family, FAMILIES))
 
 
+REPLACED: dict[str, Check] = {
+    "fewer": keeps_numbers_up,
+    "only_deletes": says_more_than_it_deletes,
+    "only_adds": contradicts_by_what_it_adds,
+    "implied": is_not_implied,
+}
+ADDED: dict[str, Check] = {"implied": adds_what_is_new}
+SWAPPED: dict[str, Check] = {
+    "list_order": moves_beyond_lists,
+    "equal_things": moves_what_differs,
+    "reordered": swaps_places,
+}
+PARAPHRASED: dict[str, Check] = {
+    "numbers_or_negations": keeps_numbers_and_negations,
+    "little_shared": shares_content,
+    "small_edit": is_no_small_edit,
+    "reversed_relation": reverses_no_relation,
+    "moved_attribute": moves_no_attribute,
+}
+"""The checks of a paraphrase, by the rejection of a text that fails, in order."""
+
 # The order is the order of questions in a request to a chat model, and so part of every request's key in a cache, and
 # of rows in a report: a new row goes to the end.
 _ROWS = (
-    NegativeType("replace_obj", REPLACE, is_one_span, "not_one_span", asked=True),
-    NegativeType("replace_att", REPLACE, is_one_span, "not_one_span", asked=True),
-    NegativeType("replace_rel", REPLACE, is_one_span, "not_one_span", asked=True),
-    NegativeType("swap_obj", SWAP, keeps_content_words, "content_words", asked=True),
-    NegativeType("swap_att", SWAP, keeps_content_words, "content_words", asked=True),
-    NegativeType("add_obj", ADD, keeps_caption_words, "words_lost"),
-    NegativeType("add_att", ADD, keeps_caption_words, "words_lost"),
+    NegativeType("replace_obj", REPLACE, is_one_span, "not_one_span", asked=True, also=REPLACED),
+    NegativeType("replace_att", REPLACE, is_one_span, "not_one_span", asked=True, also=REPLACED),
+    NegativeType("replace_rel", REPLACE, is_one_span, "not_one_span", asked=True, also=REPLACED),
+    NegativeType("swap_obj", SWAP, keeps_content_words, "content_words", asked=True, also=SWAPPED),
+    NegativeType("swap_att", SWAP, keeps_content_words, "content_words", asked=True, also=SWAPPED),
+    NegativeType("add_obj", ADD, keeps_caption_words, "words_lost", also=ADDED),
+    NegativeType("add_att", ADD, keeps_caption_words, "words_lost", also=ADDED),
 )
 NEGATIVE_TYPES: dict[str, NegativeType] = {row.name: row for row in _ROWS}
 

@@ -1,7 +1,8 @@
 """Validation of written texts: what a negative or a paraphrase must be, whatever wrote it.
 
-The checks themselves are in `negatives.checks`; which one a negative type has to pass, its row in `negatives.types`
-says. They are imported here too: this is where other programs take them from.
+The form of a text is judged in `negatives.checks` and `negatives.spans`, what it says in `negatives.entailment`,
+`negatives.order` and `negatives.paraphrases`. Which checks a text has to pass, `negatives.types` says. They are
+imported here too: this is where other programs take them from.
 """
 
 from __future__ import annotations
@@ -11,39 +12,65 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 from negatives.checks import (
-    bare_words,
-    changed_span,
     equals_caption,
     is_meta_text,
-    is_one_span,
     keeps_caption_words,
     keeps_content_words,
     keeps_numbers_and_negations,
     length_within,
-    words,
 )
+from negatives.entailment import (
+    adds_what_is_new,
+    contradicts_by_what_it_adds,
+    is_not_implied,
+    keeps_numbers_up,
+    says_more_than_it_deletes,
+)
+from negatives.order import (
+    moves_beyond_lists,
+    moves_no_attribute,
+    moves_what_differs,
+    reverses_no_relation,
+    swaps_places,
+)
+from negatives.paraphrases import is_no_small_edit, shares_content
+from negatives.spans import changed_span, is_one_span
 from negatives.tables.files import unknown_name
-from negatives.types import NEGATIVE_TYPES, PARAPHRASE
+from negatives.types import NEGATIVE_TYPES, PARAPHRASE, PARAPHRASED
+from negatives.word_forms import bare_words, words
 
 __all__ = [
     "REASONS",
+    "adds_what_is_new",
     "bare_words",
     "changed_span",
+    "contradicts_by_what_it_adds",
     "equals_caption",
     "is_meta_text",
+    "is_no_small_edit",
+    "is_not_implied",
     "is_one_span",
     "keeps_caption_words",
     "keeps_content_words",
     "keeps_numbers_and_negations",
+    "keeps_numbers_up",
     "length_within",
+    "moves_beyond_lists",
+    "moves_no_attribute",
+    "moves_what_differs",
     "rejection",
+    "reverses_no_relation",
+    "says_more_than_it_deletes",
+    "shares_content",
+    "swaps_places",
     "validation_table",
     "words",
 ]
 
 _GENERAL = ("no_words", "equals_caption", "equals_other_caption", "meta_text", "length")
-_OF_TYPES = dict.fromkeys(row.reason for row in NEGATIVE_TYPES.values())  # several types share a check
-REASONS = (*_GENERAL, *_OF_TYPES, "numbers_or_negations")
+# several types share a check
+_OF_TYPES = dict.fromkeys(reason for row in NEGATIVE_TYPES.values() for reason in row.checks)
+REASONS = (*_GENERAL, *_OF_TYPES, *PARAPHRASED)
 """What `rejection` answers, in the order in which it looks."""
 
 
@@ -78,10 +105,8 @@ def rejection(text: str, caption: str, kind: str, others: Collection[str]) -> st
         return "meta_text"
     if not length_within(text, caption):
         return "length"
-    if kind == PARAPHRASE:
-        return "" if keeps_numbers_and_negations(text, caption) else "numbers_or_negations"
-    negative_type = NEGATIVE_TYPES[kind]
-    return "" if negative_type.check(text, caption) else negative_type.reason
+    checks = PARAPHRASED if kind == PARAPHRASE else NEGATIVE_TYPES[kind].checks
+    return next((reason for reason, check in checks.items() if not check(text, caption)), "")
 
 
 def validation_table(rows: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:

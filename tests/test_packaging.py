@@ -113,9 +113,12 @@ def test_a_wheel_holds_the_packages_with_their_yaml_and_no_tests(wheel: Path) ->
     shipped = [path for package in PACKAGES for path in modules(package)]
     for pattern in ("*.yaml", "*.j2", "*.html", "*.css"):
         shipped += (ROOT / "experiments").rglob(pattern)
+    wordnet = ROOT / "negatives/wordnet"
+    shipped += [wordnet / "wordnet.npz", wordnet / "LICENSE"]
     assert {str(path.relative_to(ROOT)) for path in shipped} <= set(held)
     assert {name.split("/")[0] for name in held if ".dist-info/" not in name} == set(PACKAGES)
-    assert any(name.endswith("licenses/LICENSE") for name in held)
+    for name in ("LICENSE", "negatives/wordnet/LICENSE"):
+        assert any(path.endswith(f"licenses/{name}") for path in held), name
 
 
 @pytest.mark.slow

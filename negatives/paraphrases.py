@@ -1,0 +1,82 @@
+"""Whether a paraphrase still says what its caption says: its content, its relations and its attributes.
+
+What is refused here looks like a negative: words of another image, the caption with one thing replaced or added, or
+with two things in each other's place. The word lists are English.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from negatives.entailment import ALIKE, NEUTRAL
+from negatives.spans import changes
+from negatives.word_forms import (
+    FUNCTION_WORDS,
+    are_forms,
+    content,
+    is_negation,
+    span_word,
+    stem,
+    words,
+)
+from negatives.wordnet import is_a
+
+MIN_SHARED = 0.3
+"""Least share of the shorter text's content words. Of ChatGPT's paraphrases 1.1 % have less, of other captions 99 %."""
+MIN_RELATED = 0.8
+"""Least share of them that WordNet relates to the other text, where fewer are shared."""
+
+
+def shares_content(text: str, caption: str) -> bool:
+    """Whether a paraphrase has enough of the caption's content words, or words that WordNet relates to them.
+
+    >>> shares_content("A dog rests on a sofa", "A dog sleeping on a red couch")
+    True
+    >>> shares_content("A pizza on a table", "A dog sleeping on a red couch")
+    False
+    """
+    one, two = set(content(text)), set(content(caption))
+    least = min(len(one), len(two))
+    # scripts and languages that the lists do not know share no stems, and are not judged
+    if not least or len(one & two) >= MIN_SHARED * least:
+        return True
+    short, long = sorted((_content_words(text), _content_words(caption)), key=len)
+    return sum(_is_related(word, long) for word in short) >= MIN_RELATED * len(short)
+
+
+def is_no_small_edit(text: str, caption: str) -> bool:
+    """Whether a paraphrase is more than the caption with one thing replaced or added that does not follow from it.
+
+    Words may go, and be replaced by related ones; so may the order change. Negations are left to
+    `keeps_numbers_and_negations`.
+
+    >>> is_no_small_edit("A cat on a red couch", "A dog on a red couch")
+    False
+    >>> is_no_small_edit("A puppy on a red sofa", "A dog on a red couch")
+    True
+    """
+    found = changes(text, caption)
+    if len(found) != 1:
+        return True
+    before, after = found[0]
+    gone = [word for word in before if word not in FUNCTION_WORDS or word in ALIKE]
+    stems = set(map(span_word, words(caption)))
+    return not any(
+        not is_negation(word)
+        and word not in FUNCTION_WORDS | NEUTRAL
+        and span_word(word) not in stems
+        and not _is_related(word, gone)
+        for word in after
+    )
+
+
+def _content_words(text: str) -> list[str]:
+    return [word for word in dict.fromkeys(words(text)) if word not in FUNCTION_WORDS]
+
+
+def _is_related(word: str, others: Collection[str]) -> bool:
+    alike = ALIKE.get(word, ())
+    return any(
+        other in alike or are_forms(stem(word), stem(other)) or is_a(other, word) or is_a(word, other)
+        for other in others
+    )
