@@ -114,16 +114,20 @@ def test_of_a_large_table_some_captions_are_judged_with_all_their_negatives(tmp_
 def test_counts_are_those_of_the_tables(tmp_path: Path) -> None:
     captions = captions_of([("1", f"c{n}", f"caption {n}") for n in range(40)])
     write_rows(tmp_path / "negatives.parquet", many(240))
-    unwritten = [("c1", "swap_att", "nothing_to_write", "no <b>attribute</b>"), ("c2", "swap_att", "refused", "")]
+    unwritten = [
+        ("c1", "swap_att", "nothing_to_write", "no <b>attribute</b>"),
+        *[(f"c{n}", "swap_att", "refused", "") for n in (2, 3)],
+    ]
     write_rows(tmp_path / "unwritten.parquet", unwritten, ("caption_id", "negative_type", "outcome", "detail"))
     page = page_of(tmp_path, captions)
     assert row_of(page, "swap_obj")[:4] == ["120", "80 66.7 %", "40 33.3 %", "0"]
-    assert row_of(page, "swap_att")[:4] == ["0", "0 –", "0 –", "2"]
+    assert row_of(page, "swap_att")[:4] == ["0", "0 –", "0 –", "3"]
     assert row_of(page, "length") == ["40 33.3 %", "40 33.3 %", "80 33.3 %"]
-    assert row_of(page, "refused") == ["1 50.0 %", "1 50.0 %"]
+    assert row_of(page, "refused") == ["2 66.7 %", "2 66.7 %"]
+    assert page.index("<th>refused</th>") < page.index("<th>nothing_to_write</th>"), "the most frequent first"
     assert "swap_obj <small>8 of 80</small>" in page
     assert "length <small>5 of 80</small>" in page
-    assert "refused <small>all 1</small>" in page
+    assert "refused <small>all 2</small>" in page
     assert "no &lt;b&gt;attribute&lt;/b&gt;" in page
     assert "No text-only AUC: it takes 20 valid negatives and 20 images, and there are 160 of 1." in page
 

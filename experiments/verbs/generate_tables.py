@@ -107,8 +107,16 @@ def write_page(
     origin = {"Generator": config.generator, "Captions": str(config.captions)}
     if spent is not None:
         origin |= {"Model": config.gpt.model, "Prompts": spent["recipe"]["version"]}
-    tables = (folder / name for name in (NEGATIVES_FILE, PARAPHRASES_FILE, UNWRITTEN_FILE))
-    page = GeneratedPage(origin, captions, *tables, seed=config.seed, spent=spent, complete=complete)
+    page = GeneratedPage(
+        origin,
+        captions,
+        negatives=folder / NEGATIVES_FILE,
+        paraphrases=folder / PARAPHRASES_FILE,
+        unwritten=folder / UNWRITTEN_FILE,
+        seed=config.seed,
+        spent=spent,
+        complete=complete,
+    )
     write_text(render_generated_page(page), folder / PAGE)
     say(f"Page: {folder / PAGE}")
 

@@ -34,7 +34,7 @@ def marked(caption: str, text: str) -> tuple[list[Piece], list[Piece]]:
     places = [[place for place, piece in enumerate(pieces) if not piece[0].isspace()] for pieces in both]
     words = [[_bare(pieces[place]) for place in own] for pieces, own in zip(both, places, strict=True)]
     # autojunk would take the frequent words of a long text for noise
-    blocks = SequenceMatcher(None, *words, autojunk=False).get_matching_blocks()
+    blocks = SequenceMatcher(None, words[0], words[1], autojunk=False).get_matching_blocks()
     kept = [{own[block[side] + n] for block in blocks for n in range(block.size)} for side, own in enumerate(places)]
     return _joined(both[0], kept[0]), _joined(both[1], kept[1])
 

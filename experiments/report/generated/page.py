@@ -150,8 +150,8 @@ def _bias(page: GeneratedPage, valid: int) -> TextBias:
 def share(part: int, whole: int) -> str:
     """A part in percent.
 
-    >>> share(1, 8), share(1, 100_000), share(0, 0)
-    ('12.5 %', '< 0.1 %', '–')
+    >>> share(1, 8), share(1, 800), share(1, 100_000), share(0, 0)
+    ('12.5 %', '0.1 %', '< 0.1 %', '–')
     """
     if not whole:
         return "–"
