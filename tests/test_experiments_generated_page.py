@@ -196,11 +196,12 @@ def answer(index: int, body: dict[str, Any]) -> Reply:
     return Reply(completion(json.dumps(texts)))
 
 
-TYPES = "gpt.types=[replace_obj,swap_obj,paraphrase]"
+# `answer` has the form that the first version of the prompts asks for
+ASKED = ("gpt.types=[replace_obj,swap_obj,paraphrase]", "gpt.prompt_version=v1")
 
 
 def ask(folder: Path, url: str, out: str, *words: str) -> int:
-    given = [f"captions={folder}/captions.parquet", TYPES, f"gpt.base_url={url}", "gpt.concurrency=1"]
+    given = [f"captions={folder}/captions.parquet", *ASKED, f"gpt.base_url={url}", "gpt.concurrency=1"]
     return main(["generate", "generator=gpt", *given, f"output_dir={folder / out}", *words])
 
 
@@ -235,7 +236,7 @@ def test_the_page_of_a_resumed_run_is_that_of_a_straight_one_and_says_what_it_co
 def test_the_page_is_whole_before_the_folder_counts_as_finished(
     generator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["generate", f"generator={generator}", write_captions(tmp_path), f"output_dir={tmp_path}/out", TYPES]
+    words = ["generate", f"generator={generator}", write_captions(tmp_path), f"output_dir={tmp_path}/out", *ASKED]
     pair = {"type": "replace_obj", "image_id": "0", "caption": "A red dog next to a bench."}
     (tmp_path / "pairs.jsonl").write_text(json.dumps({**pair, "negative_caption": "A red cat next to a bench."}))
     words += [f"pairs={tmp_path}/pairs.jsonl"]
