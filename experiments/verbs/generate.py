@@ -1,9 +1,9 @@
 """`itm generate`: captions -> negatives, by an offline writer, a chat model, or written beforehand.
 
-Writes `negatives.parquet`, `summary.json` and, where a generator says so, `paraphrases.parquet` (hard positives) and
-`unwritten.parquet` (what has no text, and why). With `image_root` it writes `captions.parquet` too: the captions of all
-images that have a negative, with paths that start at that folder. What draws images too, `generator=scenes`, writes the
-splits of the embedded data set.
+Writes `negatives.parquet`, `summary.json`, a page, `index.html`, and, where a generator says so, `paraphrases.parquet`
+(hard positives) and `unwritten.parquet` (what has no text, and why). With `image_root` it writes `captions.parquet`
+too: the captions of all images that have a negative, with paths that start at that folder. What draws images too,
+`generator=scenes`, writes the splits of the embedded data set, and no page.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from experiments.verbs.generate_tables import (
     read_source,
     unread_keys,
     write_captions_with_negatives,
+    write_page,
 )
 from negatives.tables import write_json, write_table
 
@@ -77,6 +78,7 @@ def _write_negatives(config: GenerateConfig, output: OutputFolder) -> None:
     types = counts_by_type(negatives)
     summary = {"generator": config.generator, "captions": len(captions), "seed": config.seed, "types": types}
     print_types(types)
+    write_page(config, captions, folder)
     write_json(summary, folder / SUMMARY_FILE)  # last: it says that the folder is finished
     say(f"Wrote {len(negatives)} negatives for {len(captions)} captions: {folder / NEGATIVES_FILE}")
 

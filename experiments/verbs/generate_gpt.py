@@ -29,12 +29,14 @@ from experiments.verbs.generate_batches import (
 )
 from experiments.verbs.generate_tables import (
     NEGATIVES_FILE,
+    PARAPHRASES_FILE,
     SUMMARY_FILE,
     UNWRITTEN_FILE,
     print_types,
     read_source,
     unread_keys,
     write_captions_with_negatives,
+    write_page,
 )
 from negatives.tables import InputError, hold, table_writer, write_json
 
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from negatives.chat import Event, Server
     from negatives.gpt import PromptRecipe
 
-PARAPHRASES_FILE, CACHE_FILE, BATCHES = "paraphrases.parquet", "requests.sqlite", "batches"
+CACHE_FILE, BATCHES = "requests.sqlite", "batches"
 INCOMPLETE = 1
 REASONS_SHOWN = 3
 NO_KEY = "none"  # the package wants one
@@ -99,6 +101,8 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     if complete and not any(counts["valid"] for counts in content["types"].values()):
         say("Not one text is valid. Look into the tables, change the model or gpt.attempts, and go on by --resume.")
         complete = False
+    # of an unfinished run too: one looks at the first texts before one pays for the others
+    write_page(config, captions, folder, spent=content, complete=complete)
     if complete:
         write_captions_with_negatives(config, captions, folder)
         write_json(content, folder / SUMMARY_FILE)  # last: it says that the folder is finished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from experiments.config.generate_schemas import GenerateConfig
-from negatives.tables import InputError, valid_rows, write_table
+from experiments.runs.progress import say
+from negatives.tables import InputError, valid_rows, write_table, write_text
 from negatives.writers import WRITERS, builder_keys
 
 NEGATIVES_FILE, UNWRITTEN_FILE, SUMMARY_FILE = "negatives.parquet", "unwritten.parquet", "summary.json"
+PARAPHRASES_FILE, PAGE = "paraphrases.parquet", "index.html"
 
 
 def unread_keys(generator: str) -> list[str]:
@@ -80,6 +83,42 @@ def counts_by_type(negatives: pa.Table) -> dict[str, dict[str, Any]]:
         written, valid = sum(counts.values()), counts.pop("valid", 0)
         found[negative_type] = {"written": written, "valid": valid, "rejected": counts}
     return found
+
+
+def write_page(
+    config: GenerateConfig,
+    captions: pa.Table,
+    folder: Path,
+    *,
+    spent: Mapping[str, Any] | None = None,
+    complete: bool = True,
+) -> None:
+    """Writes `index.html` of the tables in a folder: counts, some of the texts, and what the text alone gives away.
+
+    Args:
+        config: of the run.
+        captions: as of `read_source`.
+        folder: with the tables, which are read batch by batch.
+        spent: `summary.json` of a chat model's run; None for others.
+        complete: whether nothing is left to ask.
+    """
+    from experiments.report.generated.page import GeneratedPage, render_generated_page
+
+    origin = {"Generator": config.generator, "Captions": str(config.captions)}
+    if spent is not None:
+        origin |= {"Model": config.gpt.model, "Prompts": spent["recipe"]["version"]}
+    page = GeneratedPage(
+        origin,
+        captions,
+        negatives=folder / NEGATIVES_FILE,
+        paraphrases=folder / PARAPHRASES_FILE,
+        unwritten=folder / UNWRITTEN_FILE,
+        seed=config.seed,
+        spent=spent,
+        complete=complete,
+    )
+    write_text(render_generated_page(page), folder / PAGE)
+    say(f"Page: {folder / PAGE}")
 
 
 def print_types(types: dict[str, dict[str, Any]]) -> None:

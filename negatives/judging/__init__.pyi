@@ -1,6 +1,8 @@
 from .bias_metrics import BIAS_METRICS as BIAS_METRICS
 from .bias_metrics import Estimate as Estimate
+from .bias_metrics import estimates as estimates
 from .bias_metrics import fits as fits
+from .bias_metrics import probe as probe
 from .build import build_judges as build_judges
 from .panel import Panel as Panel
 from .panel import seat as seat

@@ -28,6 +28,7 @@ from .locks import is_held as is_held
 from .locks import is_lock_file as is_lock_file
 from .locks import locks_of_block as locks_of_block
 from .randomness import generator_for as generator_for
+from .randomness import hash_of as hash_of
 from .sources import FORMATS as FORMATS
 from .sources import read_caption_source as read_caption_source
 from .verdicts import PAIR_VERDICT_SCHEMA as PAIR_VERDICT_SCHEMA

@@ -1,0 +1,1 @@
+"""The page of `itm generate`: counts, some of the texts, and what the text alone gives away."""
