@@ -23,7 +23,7 @@ from negatives.writers.english.rules import RuleWriter
 from negatives.writers.table import WRITERS, build_writer
 from negatives.writers.write import Writer, write_negatives
 from tests import tiny_spacy
-from tests.chat_server import Recorder, serving
+from tests.chat_server import Recorder, as_asked, serving
 from tests.test_negatives_ce_clip import save_masked_lm
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 
@@ -60,7 +60,7 @@ def written_by(writer: Writer) -> Callable[[int, dict[str, Any]], Reply]:
             if kind in texts:
                 texts[kind].append(text)
         texts["paraphrase"] = [f"In the picture: {caption}"]
-        return Reply(completion(json.dumps(texts)))
+        return Reply(completion(as_asked(body, texts)))
 
     return written
 
@@ -101,7 +101,8 @@ def test_every_answer_becomes_rows_or_a_reason_and_equal_texts_are_asked_once(fo
     assert [row["source_caption_id"] for row in paraphrases] == ["11", "12", "21", "31"]
     summary = json.loads((folder / "out/summary.json").read_text())
     assert summary["prompt_tokens"] == 300
-    assert summary["recipe"]["version"] == "v1"
+    assert summary["recipe"]["version"] == "v2"
+    assert {row["temperature"] for row in negatives} == {0.7}
     for path in folder.rglob("*"):
         assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
 
@@ -146,7 +147,7 @@ def animal_of(body: dict[str, Any]) -> str:
 def test_a_row_of_a_chat_model_is_made_again_from_its_record_alone(folder: Path) -> None:
     def answer(index: int, body: dict[str, Any]) -> Reply:
         texts = {"replace_obj": [caption_of(body).replace("dog", animal_of(body))], "paraphrase": ["a dog, it seems"]}
-        return Reply(completion(json.dumps(texts) if index else "a malformed answer, for a second attempt"))
+        return Reply(completion(as_asked(body, texts) if index else "a malformed answer, for a second attempt"))
 
     server = Recorder(answer)
     chosen = ["gpt.types=[replace_obj,paraphrase]", "gpt.texts=3", "gpt.max_tokens=99", "gpt.seed=5"]
@@ -168,7 +169,7 @@ def test_a_row_of_a_chat_model_is_made_again_from_its_record_alone(folder: Path)
             assert sent in server.bodies, "the very request, its form and its seed"
             if name == "negatives":
                 texts = json.loads(json.loads(answer(1, sent).body)["choices"][0]["message"]["content"])
-                assert row["caption"] in texts["replace_obj"]
+                assert row["caption"] in [item["text"] for item in texts["replace_obj"]]
 
 
 def test_tables_and_folders_of_before_the_settings_were_recorded_are_read_and_go_on(folder: Path) -> None:
@@ -379,7 +380,7 @@ def test_coco_json_is_read_and_its_captions_are_written_beside_the_negatives(fol
 def test_rejected_rows_stay_in_the_file_and_are_not_read(folder: Path) -> None:
     def spoilt(index: int, body: dict[str, Any]) -> Reply:
         texts = json.loads(json.loads(written(index, body).body)["choices"][0]["message"]["content"])
-        texts["replace_obj"] = [caption_of(body).upper()]
+        texts["replace_obj"] = [{"old": "dog", "new": "DOG", "text": caption_of(body).upper()}]
         return Reply(completion(json.dumps(texts)))
 
     with serving(Recorder(spoilt)) as url:

@@ -144,7 +144,7 @@ def expired(line: Line) -> bytes:
 
 
 def requests(number: int = 5) -> list[ChatRequest]:
-    return [write_request(f"A dog number {row} “é”", TYPES, model="m", seed=7) for row in range(number)]
+    return [write_request(f"A dog number {row} “é”", TYPES, model="m", seed=7, version="v1") for row in range(number)]
 
 
 @pytest.fixture

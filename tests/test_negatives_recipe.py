@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from negatives.gpt.summary import Summary, estimate
 from negatives.tables.captions import read_captions, read_negatives, with_paraphrases, write_table
 from negatives.tables.files import InputError
 
-RECIPE = PromptRecipe("m", ("replace_obj", "swap_obj", "paraphrase"), temperature=0.7, seed=5)
+RECIPE = PromptRecipe("m", ("replace_obj", "swap_obj", "paraphrase"), temperature=0.7, seed=5, version="v1")
 TEXTS = ["A dog chases a cat.", "a red car", "A dog chases a cat.", "Two dogs run after a cat."]
 
 
@@ -123,7 +124,7 @@ def test_a_good_answer_after_bad_ones_counts_and_says_which_attempt(cache: Reque
 def test_rejected_rows_stay_with_their_reason(cache: RequestCache) -> None:
     captions = captions_table(images=["x", "y", "z", "x"])
     record(cache, TEXTS[0], answer("a dog chases a CAT", "Two dogs run after a cat", "Two dogs chase a cat."))
-    found = tables(captions, cache)
+    found = tables(captions, cache, attempts=1)
     assert found["negatives"]["rejected"].to_pylist() == [
         "equals_caption",
         "equals_other_caption",  # of image x, two rows further on
@@ -151,7 +152,7 @@ def test_adding_moving_and_renaming_captions_invalidates_nothing() -> None:
     after = {request.key for _, request in requests_for(more, RECIPE)}
     assert before < after
     assert len(after) == len(before) + 1
-    assert PromptRecipe("m", tuple(reversed(RECIPE.types)), temperature=0.7, seed=5) == RECIPE
+    assert replace(RECIPE, types=tuple(reversed(RECIPE.types))) == RECIPE
 
 
 def test_batches_are_the_same_rows_whatever_their_size(cache: RequestCache) -> None:
@@ -215,7 +216,7 @@ def test_the_estimate_asks_for_what_the_cache_has_not_settled(cache: RequestCach
     assert rest.prompt_tokens < everything.prompt_tokens
     assert rest.cost == pytest.approx((rest.prompt_tokens + 2 * rest.completion_tokens) / 1e6)
     assert estimate(captions, RECIPE).requests == 3
-    more = estimate(captions, PromptRecipe("m", RECIPE.types, count=3))
+    more = estimate(captions, replace(RECIPE, count=3))
     assert more.completion_tokens > 2 * everything.completion_tokens
 
 
