@@ -316,6 +316,63 @@ def test_a_run_without_one_valid_text_is_not_finished(folder: Path) -> None:
         assert ask(folder, url, "--resume", "gpt.attempts=2") == 0
 
 
+def test_an_answer_of_rejected_texts_alone_is_asked_again_and_counted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def late(index: int, body: dict[str, Any]) -> Reply:
+        copied = {"old": "a", "new": "a", "text": caption_of(body)}
+        rejected = {"replace_obj": [copied], "paraphrase": [caption_of(body)]}
+        items = {
+            "replace_obj": [{"old": "bench", "new": "sofa", "text": "A dog sits on a wooden sofa."}],
+            "paraphrase": [],
+        }
+        good = body["seed"] == 2 and "wooden" in caption_of(body)
+        return Reply(completion(json.dumps(items if good else rejected)))
+
+    server = Recorder(late)
+    words = ["gpt.types=[replace_obj,paraphrase]", "gpt.concurrency=1"]
+    with serving(server) as url:
+        assert ask(folder, url, *words, "gpt.max_requests=4") == 1
+        assert ask(folder, url, *words, "--resume") == 0
+    assert sorted(body["seed"] for body in server.bodies) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    summary = json.loads((folder / "out/summary.json").read_text())
+    assert summary["attempts"] == {"all_rejected": 8, "ok": 1}
+    assert summary["asked_again"] == {"all_rejected": 6}
+    assert "Asked again: 6 all rejected" in capsys.readouterr().out
+    rows = {row["caption_id"]: row for row in table(folder, "negatives")}
+    assert (rows["12"]["caption"], rows["12"]["attempt"]) == ("A dog sits on a wooden sofa.", 2)
+    assert [rows[name]["rejected"] for name in ("11", "21", "31")] == ["equals_caption"] * 3
+
+
+def test_a_folder_of_the_first_prompts_goes_on_with_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = Recorder(written)
+    with serving(server) as url:
+        assert ask(folder, url, "gpt.prompt_version=v1", "gpt.max_requests=1") == 1
+        assert ask(folder, url, "--resume", "gpt.prompt_version=v2") == 2
+        assert "another `gpt.prompt_version`" in capsys.readouterr().err
+        assert ask(folder, url, "--dry-run") == 0
+        assert "2 requests to send (1 settled)" in capsys.readouterr().out
+        assert ask(folder, url, "--resume") == 0
+        assert {(len(body["messages"]), body["temperature"], "seed" in body) for body in server.bodies} == {
+            (2, 1.0, False)
+        }
+        assert {row["prompt_version"] for row in table(folder, "negatives")} == {"v1"}
+        assert ask(folder, url, "--overwrite") == 0
+    assert (len(server.bodies[-1]["messages"]), server.bodies[-1]["seed"]) == (8, 0)
+    assert {row["prompt_version"] for row in table(folder, "negatives")} == {"v2"}
+
+
+def test_what_the_chat_model_is_asked_keeps_no_other_run_from_going_on(folder: Path) -> None:
+    words = ["generate", f"captions={folder}/captions.parquet", f"output_dir={folder}/out"]
+    assert main(words) == 0
+    # as a release with other prompts wrote it
+    text = (folder / "out/config.yaml").read_text()
+    assert "prompt_version: null" in text
+    (folder / "out/config.yaml").write_text(text.replace("prompt_version: null", "prompt_version: v1"))
+    (folder / "out/summary.json").unlink()
+    assert main([*words, "--resume"]) == 0
+
+
 def test_paraphrases_alone_have_no_captions_with_negatives(folder: Path) -> None:
     with serving(Recorder(written)) as url:
         assert ask(folder, url, "gpt.types=[paraphrase]", f"image_root={folder}") == 0

@@ -134,6 +134,38 @@ def test_rejected_rows_stay_with_their_reason(cache: RequestCache) -> None:
     assert found["paraphrases"]["rejected"].to_pylist() == ["numbers_or_negations"] * 2
 
 
+def test_answers_of_rejected_texts_alone_are_attempts_and_the_last_with_a_valid_text_is_used(
+    cache: RequestCache,
+) -> None:
+    bad, good = answer("A dog chases a CAT"), answer("A dog chases a bird.")
+    captions = captions_table(TEXTS[:1])
+    record(cache, TEXTS[0], bad)
+    asked = tables(captions, cache)
+    assert (asked["negatives"].num_rows, asked["answers"]["outcome"].to_pylist()) == (0, ["all_rejected"])
+    assert set(asked["unwritten"]["detail"].to_pylist()) == {"1 of 3 attempts, the last all_rejected"}
+    assert estimate(captions, RECIPE, cache).requests == 1
+    assert estimate(captions, RECIPE, cache, attempts=1).requests == 0
+    record(cache, TEXTS[0], "{", 1, "malformed")
+    assert tables(captions, cache, attempts=2)["negatives"]["rejected"].to_pylist() == ["equals_caption"]
+    record(cache, TEXTS[0], good, 2)
+    assert estimate(captions, RECIPE, cache).requests == 0
+    (row,) = tables(captions, cache)["negatives"].to_pylist()
+    assert (row["caption"], row["attempt"], row["rejected"]) == ("A dog chases a bird.", 2, "")
+    summary = Summary(RECIPE)
+    for rows in rows_from(captions, RECIPE, cache):
+        summary.add(rows)
+    assert summary.to_dict()["attempts"] == {"all_rejected": 1, "malformed": 1, "ok": 1}
+    assert summary.to_dict()["asked_again"] == {"all_rejected": 1, "malformed": 1}
+
+
+def test_a_text_that_is_not_the_edit_it_names_is_rejected(cache: RequestCache) -> None:
+    recipe = PromptRecipe("m", ("replace_obj",))
+    items = [{"old": "cat", "new": "bird", "text": "A dog chases a fish."}]
+    record(cache, TEXTS[0], {"replace_obj": items}, recipe=recipe)
+    (row,) = tables(captions_table(TEXTS[:1]), cache, recipe, attempts=1)["negatives"].to_pylist()
+    assert (row["rejected"], row["prompt_version"], row["temperature"], row["seed"]) == ("other_edit", "v2", 0.7, 0)
+
+
 def test_a_negative_that_says_what_a_valid_paraphrase_says_is_rejected(cache: RequestCache) -> None:
     record(cache, TEXTS[0], answer("A dog chases a kitty.", "", "a dog chases a kitty"))
     found = tables(captions_table(TEXTS[:1]), cache)
