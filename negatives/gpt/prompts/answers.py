@@ -57,11 +57,10 @@ def answer_schema(types: Sequence[str], count: int | None = None) -> dict[str, A
     ['swap_obj']
     """
     if count is None:
-        lists = {name: {"type": "array", "items": {"type": "string"}} for name in types}
-    else:
-        # without maxItems, a server that is held to the schema lets a small model list without end
-        lists = {name: {"type": "array", "items": _item_schema(name), "maxItems": count} for name in types}
-    return _object_schema(lists)
+        return _object_schema({name: {"type": "array", "items": {"type": "string"}} for name in types})
+    # without it, a server that is held to the schema lets a small model list without end
+    bound: dict[str, Any] = {"maxItems": count}
+    return _object_schema({name: {"type": "array", "items": _item_schema(name), **bound} for name in types})
 
 
 def _item_schema(kind: str) -> dict[str, Any]:
