@@ -132,12 +132,7 @@ def collect_batches(run: GptRun, server: Server) -> bool:
         say(f"{path}: {_counted(read_results(path, run.batches, run.cache, check_answer))}")
     if not run.config.results:
         found = collect(
-            run.batches,
-            run.cache,
-            server,
-            check_answer,
-            attempts=run.config.attempts,
-            serves=run.recipe.serves,
+            run.batches, run.cache, server, check_answer, attempts=run.config.attempts, serves=run.recipe.serves
         )
         running = found.running
         for line in found.problems:

@@ -113,8 +113,8 @@ def print_estimate(config: GenerateConfig) -> None:
     """What is still to be asked, and what it will cost."""
     from negatives.chat import RequestCache
 
-    # the folder may not exist yet: a dry run makes nothing
     config = _with_version(config, config.output_dir)
+    # the folder may not exist yet: a dry run makes nothing
     path = Path(config.gpt.cache or Path(config.output_dir) / CACHE_FILE)
     with ExitStack() as stack:
         cache = stack.enter_context(RequestCache(path)) if path.is_file() else None

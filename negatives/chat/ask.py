@@ -70,7 +70,7 @@ async def ask_all(
     async with ChatClient(server, concurrency, timeout) as client:
         tally = Tally()
         sender = Sender(client, limits or RateLimits(), tally, report, options or SendOptions())
-        await _Run(sender, cache, (check, serves), attempts, report).all(iter(requests), concurrency)
+        await _Run(sender, cache, check, serves, attempts, report).all(iter(requests), concurrency)
         return tally
 
 
@@ -109,12 +109,13 @@ class _Run:
         self,
         sender: Sender,
         cache: RequestCache,
-        rules: tuple[Check, Serves],
+        check: Check,
+        serves: Serves,
         attempts: int,
         report: Callable[[Event], None],
     ) -> None:
-        self.sender, self.cache, self.attempts, self.report = sender, cache, attempts, report
-        self.check, self.serves = rules
+        self.sender, self.cache, self.report = sender, cache, report
+        self.check, self.serves, self.attempts = check, serves, attempts
         self.tally = sender.tally
         self._keys: set[str] = set()
         self._workers: list[asyncio.Task[None]] = []
