@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import combinations_with_replacement
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -183,6 +184,34 @@ def number_of(body: dict[str, Any]) -> int:
 def good(index: int, body: dict[str, Any]) -> Reply:
     """The good reply to any request."""
     return fault("", number_of(body))
+
+
+def as_asked(body: dict[str, Any], texts: dict[str, list[str]]) -> str:
+    """An answer with these texts in the form that a request asks for; texts whose edit is not found are left out."""
+    caption = json.loads(body["messages"][-1]["content"])["caption"]
+    lists = body["response_format"]["json_schema"]["schema"]["properties"]
+    answer: dict[str, list[Any]] = {}
+    for kind, found in texts.items():
+        keys = lists[kind]["items"].get("required")
+        items = [(edit_of(caption, text, is_swap=keys[0] == "first"), text) for text in found] if keys else []
+        answer[kind] = [dict(zip(keys, (*edit, text), strict=True)) for edit, text in items if edit] if keys else found
+    return json.dumps(answer)
+
+
+def edit_of(caption: str, text: str, *, is_swap: bool) -> tuple[str, str] | None:
+    """The two runs of words that change places, or that which goes and that which comes; None if that is not it."""
+    ours, theirs = text.strip(".").split(), caption.strip(".").split()
+    if not is_swap:
+        start = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), 0)
+        stop = next((n for n, (a, b) in enumerate(zip(ours[::-1], theirs[::-1], strict=False)) if a != b), 0)
+        return " ".join(theirs[start : len(theirs) - stop]), " ".join(ours[start : len(ours) - stop])
+    wanted = [word.lower() for word in ours]
+    for a, b, c, d in combinations_with_replacement(range(len(theirs) + 1), 4):
+        if a < b <= c < d:
+            made = [*theirs[:a], *theirs[c:d], *theirs[b:c], *theirs[a:b], *theirs[d:]]
+            if [word.lower() for word in made] == wanted:
+                return " ".join(theirs[a:b]), " ".join(theirs[c:d])
+    return None
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from negatives.writers.english.rules import RuleWriter
 from negatives.writers.table import WRITERS, build_writer
 from negatives.writers.write import Writer, write_negatives
 from tests import tiny_spacy
-from tests.chat_server import Recorder, serving
+from tests.chat_server import Recorder, as_asked, serving
 from tests.test_negatives_ce_clip import save_masked_lm
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 
@@ -60,7 +60,7 @@ def written_by(writer: Writer) -> Callable[[int, dict[str, Any]], Reply]:
             if kind in texts:
                 texts[kind].append(text)
         texts["paraphrase"] = [f"In the picture: {caption}"]
-        return Reply(completion(json.dumps(texts)))
+        return Reply(completion(as_asked(body, texts)))
 
     return written
 
@@ -101,7 +101,8 @@ def test_every_answer_becomes_rows_or_a_reason_and_equal_texts_are_asked_once(fo
     assert [row["source_caption_id"] for row in paraphrases] == ["11", "12", "21", "31"]
     summary = json.loads((folder / "out/summary.json").read_text())
     assert summary["prompt_tokens"] == 300
-    assert summary["recipe"]["version"] == "v1"
+    assert summary["recipe"]["version"] == "v2"
+    assert {row["temperature"] for row in negatives} == {0.7}
     for path in folder.rglob("*"):
         assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
 
@@ -146,7 +147,7 @@ def animal_of(body: dict[str, Any]) -> str:
 def test_a_row_of_a_chat_model_is_made_again_from_its_record_alone(folder: Path) -> None:
     def answer(index: int, body: dict[str, Any]) -> Reply:
         texts = {"replace_obj": [caption_of(body).replace("dog", animal_of(body))], "paraphrase": ["a dog, it seems"]}
-        return Reply(completion(json.dumps(texts) if index else "a malformed answer, for a second attempt"))
+        return Reply(completion(as_asked(body, texts) if index else "a malformed answer, for a second attempt"))
 
     server = Recorder(answer)
     chosen = ["gpt.types=[replace_obj,paraphrase]", "gpt.texts=3", "gpt.max_tokens=99", "gpt.seed=5"]
@@ -168,7 +169,7 @@ def test_a_row_of_a_chat_model_is_made_again_from_its_record_alone(folder: Path)
             assert sent in server.bodies, "the very request, its form and its seed"
             if name == "negatives":
                 texts = json.loads(json.loads(answer(1, sent).body)["choices"][0]["message"]["content"])
-                assert row["caption"] in texts["replace_obj"]
+                assert row["caption"] in [item["text"] for item in texts["replace_obj"]]
 
 
 def test_tables_and_folders_of_before_the_settings_were_recorded_are_read_and_go_on(folder: Path) -> None:
@@ -315,6 +316,63 @@ def test_a_run_without_one_valid_text_is_not_finished(folder: Path) -> None:
         assert ask(folder, url, "--resume", "gpt.attempts=2") == 0
 
 
+def test_an_answer_of_rejected_texts_alone_is_asked_again_and_counted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def late(index: int, body: dict[str, Any]) -> Reply:
+        copied = {"old": "a", "new": "a", "text": caption_of(body)}
+        rejected = {"replace_obj": [copied], "paraphrase": [caption_of(body)]}
+        items = {
+            "replace_obj": [{"old": "bench", "new": "sofa", "text": "A dog sits on a wooden sofa."}],
+            "paraphrase": [],
+        }
+        good = body["seed"] == 2 and "wooden" in caption_of(body)
+        return Reply(completion(json.dumps(items if good else rejected)))
+
+    server = Recorder(late)
+    words = ["gpt.types=[replace_obj,paraphrase]", "gpt.concurrency=1"]
+    with serving(server) as url:
+        assert ask(folder, url, *words, "gpt.max_requests=4") == 1
+        assert ask(folder, url, *words, "--resume") == 0
+    assert sorted(body["seed"] for body in server.bodies) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    summary = json.loads((folder / "out/summary.json").read_text())
+    assert summary["attempts"] == {"all_rejected": 8, "ok": 1}
+    assert summary["asked_again"] == {"all_rejected": 6}
+    assert "Asked again: 6 all rejected" in capsys.readouterr().out
+    rows = {row["caption_id"]: row for row in table(folder, "negatives")}
+    assert (rows["12"]["caption"], rows["12"]["attempt"]) == ("A dog sits on a wooden sofa.", 2)
+    assert [rows[name]["rejected"] for name in ("11", "21", "31")] == ["equals_caption"] * 3
+
+
+def test_a_folder_of_the_first_prompts_goes_on_with_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = Recorder(written)
+    with serving(server) as url:
+        assert ask(folder, url, "gpt.prompt_version=v1", "gpt.max_requests=1") == 1
+        assert ask(folder, url, "--resume", "gpt.prompt_version=v2") == 2
+        assert "another `gpt.prompt_version`" in capsys.readouterr().err
+        assert ask(folder, url, "--dry-run") == 0
+        assert "2 requests to send (1 settled)" in capsys.readouterr().out
+        assert ask(folder, url, "--resume") == 0
+        assert {(len(body["messages"]), body["temperature"], "seed" in body) for body in server.bodies} == {
+            (2, 1.0, False)
+        }
+        assert {row["prompt_version"] for row in table(folder, "negatives")} == {"v1"}
+        assert ask(folder, url, "--overwrite") == 0
+    assert (len(server.bodies[-1]["messages"]), server.bodies[-1]["seed"]) == (8, 0)
+    assert {row["prompt_version"] for row in table(folder, "negatives")} == {"v2"}
+
+
+def test_what_the_chat_model_is_asked_keeps_no_other_run_from_going_on(folder: Path) -> None:
+    words = ["generate", f"captions={folder}/captions.parquet", f"output_dir={folder}/out"]
+    assert main(words) == 0
+    # as a release with other prompts wrote it
+    text = (folder / "out/config.yaml").read_text()
+    assert "prompt_version: null" in text
+    (folder / "out/config.yaml").write_text(text.replace("prompt_version: null", "prompt_version: v1"))
+    (folder / "out/summary.json").unlink()
+    assert main([*words, "--resume"]) == 0
+
+
 def test_paraphrases_alone_have_no_captions_with_negatives(folder: Path) -> None:
     with serving(Recorder(written)) as url:
         assert ask(folder, url, "gpt.types=[paraphrase]", f"image_root={folder}") == 0
@@ -379,7 +437,7 @@ def test_coco_json_is_read_and_its_captions_are_written_beside_the_negatives(fol
 def test_rejected_rows_stay_in_the_file_and_are_not_read(folder: Path) -> None:
     def spoilt(index: int, body: dict[str, Any]) -> Reply:
         texts = json.loads(json.loads(written(index, body).body)["choices"][0]["message"]["content"])
-        texts["replace_obj"] = [caption_of(body).upper()]
+        texts["replace_obj"] = [{"old": "dog", "new": "DOG", "text": caption_of(body).upper()}]
         return Reply(completion(json.dumps(texts)))
 
     with serving(Recorder(spoilt)) as url:

@@ -192,6 +192,26 @@ def test_a_bad_answer_is_recorded_and_asked_again_a_bounded_number_of_times(
         assert [(a.attempt, a.outcome, a.detail) for a in answers] == [(k, outcome, detail) for k in range(3)]
 
 
+def test_an_answer_that_holds_nothing_to_use_is_asked_again_with_another_seed(tmp_path: Path) -> None:
+    def serves(request: ChatRequest, answer: Answer) -> bool:
+        return answer.attempt == 2 and request.key != hopeless.key
+
+    hopeless, server = make_request(1), Recorder(good)
+    with serving(server) as url:
+        stopped = ask(url, tmp_path / "c", numbered(2), serves=serves, max_requests=3, concurrency=1)
+        tally = ask(url, tmp_path / "c", numbered(2), serves=serves)
+        again = ask(url, tmp_path / "c", numbered(2), serves=serves)
+    assert (stopped.sent, stopped.answered) == (3, 1)
+    assert (tally.sent, tally.cached, tally.answered, tally.failed) == (3, 1, 0, {"all_rejected": 1})
+    assert (again.sent, again.cached) == (0, 2)
+    seeds = sorted((number_of(body), body["seed"]) for body in server.bodies)
+    assert seeds == [(number, SEED + attempt) for number in range(2) for attempt in range(3)]
+    # their shape is good: the cache says so, and another rule may take them
+    assert [[answer.outcome for answer in found] for found in answers_of(tmp_path / "c", numbered(2))] == [
+        ["ok"] * 3
+    ] * 2
+
+
 def test_a_good_answer_after_bad_ones_settles_a_request(tmp_path: Path) -> None:
     with serving(Recorder(lambda index, body: fault("refusal" if index < 2 else "", number_of(body)))) as url:
         tally = ask(url, tmp_path / "c", numbered(1), attempts=5)
@@ -410,6 +430,21 @@ def test_the_fallback_of_requests_under_way_is_told_once(tmp_path: Path) -> None
         tally = ask(url, tmp_path / "c", numbered(60), report=events.append)
     assert tally.answered == 60
     assert [event.kind for event in events].count("fallback") == 1
+
+
+def test_a_server_that_takes_no_seed_is_asked_without(tmp_path: Path) -> None:
+    def reply(index: int, body: dict[str, Any]) -> Reply:
+        return error(422, message="seed: extra fields are not permitted") if "seed" in body else good(index, body)
+
+    server = Recorder(reply)
+    events: list[Event] = []
+    with serving(server) as url:
+        tally = ask(url, tmp_path / "c", numbered(3), report=events.append)
+    assert (tally.answered, tally.sent) == (3, 4)
+    assert [event.kind for event in events].count("fallback") == 1
+    with serving(Recorder(lambda *_: error(422, message="no seed, ever"))) as url:
+        assert ask(url, tmp_path / "d", numbered(2, seed=None)).unanswered == 2
+        assert ask(url, tmp_path / "d", numbered(2)).unanswered == 2, "left out already: refused, and not sent for ever"
 
 
 def test_the_name_of_the_length_is_found_out(tmp_path: Path) -> None:

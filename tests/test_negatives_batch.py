@@ -23,6 +23,7 @@ from negatives.chat.batch.parts import BatchFolder, id_in_batch, open_folder, pl
 from negatives.chat.cache import RequestCache
 from negatives.chat.messages import Answer, ChatRequest
 from negatives.gpt.prompts import check_answer, write_request
+from negatives.gpt.recipe import PromptRecipe
 from negatives.tables.files import InputError
 from tests.chat_server import tls_context
 
@@ -144,7 +145,7 @@ def expired(line: Line) -> bytes:
 
 
 def requests(number: int = 5) -> list[ChatRequest]:
-    return [write_request(f"A dog number {row} “é”", TYPES, model="m", seed=7) for row in range(number)]
+    return [write_request(f"A dog number {row} “é”", TYPES, model="m", seed=7, version="v1") for row in range(number)]
 
 
 @pytest.fixture
@@ -469,6 +470,29 @@ def test_bad_answers_are_attempts_and_end_after_three(
     assert run("submit", 4).requests == 0
     answers = cache.answers(requests(4)[3].key)
     assert [(a.attempt, a.outcome) for a in answers] == [(0, "refused"), (1, "malformed"), (2, "malformed")]
+
+
+def test_answers_of_rejected_texts_alone_are_submitted_again(
+    run: Callable[..., Any], server: BatchServer, cache: RequestCache
+) -> None:
+    recipe = PromptRecipe("m", TYPES, seed=7, version="v1")
+    serves = recipe.serves
+    run("submit", 3, serves=serves)
+    lines = server.lines("batch_0")
+    texts = [
+        json.dumps({"replace_obj": [text], "swap_obj": []}) for text in ("A dog number 0 “é”", "A cat number 1 “é”")
+    ]
+    server.end("batch_0", [done(line, text) for line, text in zip(lines, [*texts, texts[1]], strict=True)])
+    collected = run("collect", serves=serves)
+    assert (dict(collected.results.recorded), collected.missing) == ({"ok": 3}, 2)
+    assert run("submit", 3, serves=serves).requests == 2
+    again = server.lines("batch_1")
+    assert {line["custom_id"] for line in again} == {id_in_batch(requests()[row], 1) for row in (0, 2)}
+    assert {line["body"]["seed"] for line in again} == {8}
+    server.end("batch_1", [done(line, json.dumps({"replace_obj": [], "swap_obj": []})) for line in again])
+    assert run("collect", serves=serves).missing == 0
+    assert run("submit", 3, serves=serves).batches == ()
+    assert recipe.request("A dog number 0 “é”") == requests()[0]
 
 
 def test_lines_that_are_no_results_are_counted_and_skipped(

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from negatives.chat.ask import Answer
+from negatives.chat.ask import Answer, ChatRequest
 from negatives.chat.cache import APPLICATION_ID, VERSION, RequestCache
+from negatives.chat.messages import final_answer
 from negatives.tables.files import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -76,14 +77,31 @@ def test_an_attempt_is_recorded_once(tmp_path: Path) -> None:
 
 
 def test_a_request_is_settled_by_an_ok_answer_or_by_its_last_attempt(tmp_path: Path) -> None:
+    request = ChatRequest("m", (("user", "Hi"),), None)
+    answers = [make_answer(request.key, n, outcome) for n, outcome in enumerate(("refused", "malformed", "ok"))]
     with RequestCache(tmp_path / "c") as cache:
-        assert cache.final("k", 3) is None
-        cache.record(make_answer(attempt=0, outcome="refused"))
-        cache.record(make_answer(attempt=1, outcome="malformed"))
-        assert cache.final("k", 3) is None
-        assert cache.final("k", 2) == make_answer(attempt=1, outcome="malformed")
-        cache.record(make_answer(attempt=2, outcome="ok"))
-        assert cache.final("k", 5) == make_answer(attempt=2, outcome="ok")
+        assert cache.final(request, 3) is None
+        cache.record(answers[0])
+        cache.record(answers[1])
+        assert cache.final(request, 3) is None
+        assert cache.final(request, 2) == answers[1]
+        cache.record(answers[2])
+        assert cache.final(request, 5) == answers[2]
+
+
+def test_an_answer_that_does_not_serve_is_one_attempt_and_the_last_that_serves_is_taken() -> None:
+    request = ChatRequest("m", (("user", "Hi"),), None)
+    answers = [make_answer(attempt=n, outcome=o) for n, o in enumerate(("ok", "malformed", "ok", "ok", "truncated"))]
+
+    def final(attempts: int, *serving: int) -> Answer | None:
+        return final_answer(request, answers, attempts, lambda asked, answer: answer.attempt in serving)
+
+    assert final(6) is None
+    assert final(6, 0) == answers[0]
+    assert final(6, 0, 2) == final(5, 0, 2) == answers[2]
+    assert final(5) == answers[3], "nothing serves: the last one in shape has at least something to look at"
+    assert final_answer(request, answers[1:2], 1, lambda *_: False) == answers[1]
+    assert final_answer(request, [], 1) is None
 
 
 def test_a_killed_writer_leaves_every_answer_that_it_recorded(tmp_path: Path) -> None:

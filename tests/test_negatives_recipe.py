@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from negatives.gpt.summary import Summary, estimate
 from negatives.tables.captions import read_captions, read_negatives, with_paraphrases, write_table
 from negatives.tables.files import InputError
 
-RECIPE = PromptRecipe("m", ("replace_obj", "swap_obj", "paraphrase"), temperature=0.7, seed=5)
+RECIPE = PromptRecipe("m", ("replace_obj", "swap_obj", "paraphrase"), temperature=0.7, seed=5, version="v1")
 TEXTS = ["A dog chases a cat.", "a red car", "A dog chases a cat.", "Two dogs run after a cat."]
 
 
@@ -123,7 +124,7 @@ def test_a_good_answer_after_bad_ones_counts_and_says_which_attempt(cache: Reque
 def test_rejected_rows_stay_with_their_reason(cache: RequestCache) -> None:
     captions = captions_table(images=["x", "y", "z", "x"])
     record(cache, TEXTS[0], answer("a dog chases a CAT", "Two dogs run after a cat", "Two dogs chase a cat."))
-    found = tables(captions, cache)
+    found = tables(captions, cache, attempts=1)
     assert found["negatives"]["rejected"].to_pylist() == [
         "equals_caption",
         "equals_other_caption",  # of image x, two rows further on
@@ -131,6 +132,38 @@ def test_rejected_rows_stay_with_their_reason(cache: RequestCache) -> None:
         "content_words",  # image z has no other caption
     ]
     assert found["paraphrases"]["rejected"].to_pylist() == ["numbers_or_negations"] * 2
+
+
+def test_answers_of_rejected_texts_alone_are_attempts_and_the_last_with_a_valid_text_is_used(
+    cache: RequestCache,
+) -> None:
+    bad, good = answer("A dog chases a CAT"), answer("A dog chases a bird.")
+    captions = captions_table(TEXTS[:1])
+    record(cache, TEXTS[0], bad)
+    asked = tables(captions, cache)
+    assert (asked["negatives"].num_rows, asked["answers"]["outcome"].to_pylist()) == (0, ["all_rejected"])
+    assert set(asked["unwritten"]["detail"].to_pylist()) == {"1 of 3 attempts, the last all_rejected"}
+    assert estimate(captions, RECIPE, cache).requests == 1
+    assert estimate(captions, RECIPE, cache, attempts=1).requests == 0
+    record(cache, TEXTS[0], "{", 1, "malformed")
+    assert tables(captions, cache, attempts=2)["negatives"]["rejected"].to_pylist() == ["equals_caption"]
+    record(cache, TEXTS[0], good, 2)
+    assert estimate(captions, RECIPE, cache).requests == 0
+    (row,) = tables(captions, cache)["negatives"].to_pylist()
+    assert (row["caption"], row["attempt"], row["rejected"]) == ("A dog chases a bird.", 2, "")
+    summary = Summary(RECIPE)
+    for rows in rows_from(captions, RECIPE, cache):
+        summary.add(rows)
+    assert summary.to_dict()["attempts"] == {"all_rejected": 1, "malformed": 1, "ok": 1}
+    assert summary.to_dict()["asked_again"] == {"all_rejected": 1, "malformed": 1}
+
+
+def test_a_text_that_is_not_the_edit_it_names_is_rejected(cache: RequestCache) -> None:
+    recipe = PromptRecipe("m", ("replace_obj",))
+    items = [{"old": "cat", "new": "bird", "text": "A dog chases a fish."}]
+    record(cache, TEXTS[0], {"replace_obj": items}, recipe=recipe)
+    (row,) = tables(captions_table(TEXTS[:1]), cache, recipe, attempts=1)["negatives"].to_pylist()
+    assert (row["rejected"], row["prompt_version"], row["temperature"], row["seed"]) == ("other_edit", "v2", 0.7, 0)
 
 
 def test_a_negative_that_says_what_a_valid_paraphrase_says_is_rejected(cache: RequestCache) -> None:
@@ -151,7 +184,7 @@ def test_adding_moving_and_renaming_captions_invalidates_nothing() -> None:
     after = {request.key for _, request in requests_for(more, RECIPE)}
     assert before < after
     assert len(after) == len(before) + 1
-    assert PromptRecipe("m", tuple(reversed(RECIPE.types)), temperature=0.7, seed=5) == RECIPE
+    assert replace(RECIPE, types=tuple(reversed(RECIPE.types))) == RECIPE
 
 
 def test_batches_are_the_same_rows_whatever_their_size(cache: RequestCache) -> None:
@@ -215,7 +248,7 @@ def test_the_estimate_asks_for_what_the_cache_has_not_settled(cache: RequestCach
     assert rest.prompt_tokens < everything.prompt_tokens
     assert rest.cost == pytest.approx((rest.prompt_tokens + 2 * rest.completion_tokens) / 1e6)
     assert estimate(captions, RECIPE).requests == 3
-    more = estimate(captions, PromptRecipe("m", RECIPE.types, count=3))
+    more = estimate(captions, replace(RECIPE, count=3))
     assert more.completion_tokens > 2 * everything.completion_tokens
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar, dataclass_transform
 
 from omegaconf import MISSING
 
-from negatives.gpt import TYPES, VERSIONS, askable_types
+from negatives.gpt import LATEST, TYPES, VERSIONS, askable_types
 from negatives.tables import FORMATS, nearest_name
 from negatives.writers import WRITERS, builder_keys
 
@@ -78,16 +78,18 @@ class GptConfig:
     not give its negatives away."""
     texts: int = field(default=1, metadata={"min": 1, "max": 20})
     """The most texts of each type for a caption; all types and texts of a caption are one request."""
-    prompt_version: str = field(default="v1", metadata={"choices": VERSIONS})
-    """Version of the prompts (`negatives/gpt/prompts`)."""
-    temperature: float = field(default=1.0, metadata={"min": 0.0, "max": 2.0})
-    """Sampling temperature."""
+    prompt_version: str | None = field(default=None, metadata={"choices": tuple(VERSIONS)})
+    """Version of the prompts (`negatives/gpt/prompts`); not given: the folder's own where a run goes on, else v2."""
+    temperature: float | None = field(default=None, metadata={"min": 0.0, "max": 2.0})
+    """Sampling temperature; not given: that of the prompts, 0.7 for v2 and 1 for v1."""
     max_tokens: int = field(default=512, metadata={"min": 16, "max": 1_000_000})
     """Bound on an answer's tokens."""
     seed: int | None = field(default=None, metadata={"min": 0, "max": 2**31 - 1})
-    """Sampling seed, for servers that take one."""
+    """Sampling seed, to which each attempt adds its number; not given: 0 for v2, and none for v1. Servers that take no
+    seed are asked without."""
     attempts: int = field(default=3, metadata={"min": 1, "max": 1000})
-    """Answers that are refused, truncated or malformed before a request counts as failed."""
+    """Answers that are refused, truncated or malformed, or of which every text is rejected, before a request is not
+    asked again."""
     cache: str | None = None
     """SQLite file of all answers; not given: `requests.sqlite` in `output_dir`, which --overwrite
     leaves there. Runs may share one, one after the other: a second one at the same time is refused."""
@@ -117,7 +119,7 @@ class GptConfig:
         """Types that are unknown, repeated or missing; results that nothing would read."""
         if self.results and self.batch != "collect":
             yield f"`{place}results` needs `{place}batch` to be collect, got {self.batch}"
-        askable = askable_types(self.prompt_version)
+        askable = askable_types(self.prompt_version or LATEST)
         unknown = [name for name in self.types if name not in askable]
         if not self.types or unknown or len(set(self.types)) < len(self.types):
             offer = f".{near}" if unknown and (near := nearest_name(unknown[0], askable)) else ""

@@ -91,16 +91,16 @@ def send_batches(run: GptRun, server: Server) -> None:
     """
     from negatives.chat.batch import open_folder, submit, write_parts
 
-    config, estimate = run.config, run.estimate()
+    config, estimate, serves = run.config, run.estimate(), run.recipe.serves
     say(estimate_line(estimate, config))
     _check_bounds(estimate, config)
     if config.batch == "write":
         with open_folder(run.batches) as opened:
-            for part in write_parts(opened, run.requests(), run.cache, attempts=config.attempts):
+            for part in write_parts(opened, run.requests(), run.cache, attempts=config.attempts, serves=serves):
                 say(f"{opened.file_of(part)}: {part.requests} requests")
         say("Run them, then give the result files: --resume gpt.batch=collect gpt.results=[...]")
         return
-    sent = submit(run.batches, run.requests(), run.cache, server, attempts=config.attempts, say=say)
+    sent = submit(run.batches, run.requests(), run.cache, server, attempts=config.attempts, serves=serves, say=say)
     say(
         f"{sent.requests} requests in {len(sent.batches)} new batches, {sent.running} batches under way. Fetch them by "
         "--resume gpt.batch=collect"
@@ -131,7 +131,9 @@ def collect_batches(run: GptRun, server: Server) -> bool:
     for path in run.config.results:
         say(f"{path}: {_counted(read_results(path, run.batches, run.cache, check_answer))}")
     if not run.config.results:
-        found = collect(run.batches, run.cache, server, check_answer, attempts=run.config.attempts)
+        found = collect(
+            run.batches, run.cache, server, check_answer, attempts=run.config.attempts, serves=run.recipe.serves
+        )
         running = found.running
         for line in found.problems:
             say(line)

@@ -8,6 +8,7 @@ every request is settled.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config.generate_schemas import GenerateConfig, GptConfig
-from experiments.runs.outputs import OutputFolder
+from experiments.config.load import saved_as_today
+from experiments.runs.outputs import CONFIG_FILE, OutputFolder
 from experiments.runs.progress import meter, say, tracker
 from experiments.verbs.generate_batches import (
     GptRun,
@@ -67,6 +69,7 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     """
     from negatives.chat import RequestCache
 
+    config = _with_version(config, config.output_dir if resume else None)
     free = ["image_root", *unread_keys("gpt"), *(f"gpt.{key}" for key in LIMITS)]
     # what was paid for outlives --overwrite: a key says what was asked, so that no answer can be mistaken
     output = OutputFolder(
@@ -114,6 +117,7 @@ def print_estimate(config: GenerateConfig) -> None:
     """What is still to be asked, and what it will cost."""
     from negatives.chat import RequestCache
 
+    config = _with_version(config, config.output_dir)
     # the folder may not exist yet: a dry run makes nothing
     path = Path(config.gpt.cache or Path(config.output_dir) / CACHE_FILE)
     with ExitStack() as stack:
@@ -123,7 +127,7 @@ def print_estimate(config: GenerateConfig) -> None:
 
 def recipe_of(config: GptConfig) -> PromptRecipe:
     """What is asked about every caption."""
-    from negatives.gpt import PromptRecipe
+    from negatives.gpt import LATEST, PromptRecipe
 
     return PromptRecipe(
         model=config.model,
@@ -132,8 +136,37 @@ def recipe_of(config: GptConfig) -> PromptRecipe:
         temperature=config.temperature,
         max_tokens=config.max_tokens,
         seed=config.seed,
-        version=config.prompt_version,
+        version=config.prompt_version or LATEST,
     )
+
+
+def _with_version(config: GenerateConfig, folder: str | None) -> GenerateConfig:
+    """The configuration with a version of the prompts, and that version's temperature and seed where none are given.
+
+    Args:
+        config: the configuration.
+        folder: of the run that goes on, whose version is kept: it may be older than the prompts of today.
+    """
+    from negatives.gpt import LATEST, VERSIONS
+
+    gpt = config.gpt
+    version = gpt.prompt_version or (folder and _version_in(Path(folder) / CONFIG_FILE)) or LATEST
+    own = VERSIONS[version]
+    temperature = own.temperature if gpt.temperature is None else gpt.temperature
+    seed = own.seed if gpt.seed is None else gpt.seed
+    filled = dataclasses.replace(gpt, prompt_version=version, temperature=temperature, seed=seed)
+    return dataclasses.replace(config, gpt=filled)
+
+
+def _version_in(path: Path) -> str | None:
+    """The version of the prompts in a saved configuration; None where it says none that is known."""
+    from negatives.gpt import VERSIONS
+
+    try:
+        version = saved_as_today(GenerateConfig, path)["gpt"]["prompt_version"]
+    except Exception:  # whatever a missing or damaged file makes its readers stumble over: `OutputFolder` says so
+        return None
+    return version if version in VERSIONS else None
 
 
 def _server(config: GptConfig) -> Server:
@@ -167,6 +200,7 @@ def _ask(run: GptRun, server: Server) -> bool:
                 run.cache,
                 server,
                 check=check_answer,
+                serves=run.recipe.serves,
                 limits=RateLimits(config.requests_per_minute, config.tokens_per_minute),
                 concurrency=config.concurrency,
                 attempts=config.attempts,
@@ -211,6 +245,8 @@ def _write(config: GenerateConfig, run: GptRun, folder: Path) -> dict[str, Any]:
                 writer(table)
     content = summary.to_dict(prices=config.gpt.prices, batch=config.gpt.batch != "none")
     print_types(content["types"])
+    if again := content["asked_again"]:
+        say("Asked again: " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in again.items()))
     cost = "unknown" if content["cost"] is None else f"{content['cost']:.2f} dollars"
     tokens = f"{content['prompt_tokens']} prompt and {content['completion_tokens']} completion tokens"
     say(f"{tokens} in all, cost {cost}: {folder / NEGATIVES_FILE}")

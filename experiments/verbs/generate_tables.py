@@ -20,12 +20,12 @@ PARAPHRASES_FILE, PAGE = "paraphrases.parquet", "index.html"
 
 
 def unread_keys(generator: str) -> list[str]:
-    """Keys of writers that a generator does not read.
+    """Keys of writers, and of the chat model, that a generator does not read.
 
     They may differ when a run goes on: a writer that was added since has put a section of its own into every
     configuration, and what a chat model was paid for stays usable.
     """
-    keys = {key for writer in WRITERS for key in builder_keys(writer)}
+    keys = {key for writer in WRITERS for key in builder_keys(writer)} | ({"gpt"} - {generator})
     return sorted(keys.difference(builder_keys(generator) if generator in WRITERS else ()))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from negatives.chat.cache import RequestCache
 from negatives.chat.client import ChatClient, Completion, Server, ServerStop
-from negatives.chat.messages import MODES, Answer, ChatRequest, final_answer
+from negatives.chat.messages import ALL_REJECTED, MODES, Answer, ChatRequest, Serves, any_serves, final_answer
 from negatives.chat.rate_limits import RateLimits
 from negatives.chat.redact import scrubbed
 from negatives.chat.retries import EndedError, Sender, SendOptions, UnansweredError, prompt_tokens
@@ -36,6 +36,7 @@ async def ask_all(
     server: Server,
     *,
     check: Check,
+    serves: Serves = any_serves,
     limits: RateLimits | None = None,
     concurrency: int = 64,
     attempts: int = 3,
@@ -45,15 +46,16 @@ async def ask_all(
 ) -> Tally:
     """Gets every request an answer in `cache`, as far as the server gives one.
 
-    A request with an "ok" answer or `attempts` answers in the cache is not sent. A refused, truncated or malformed
-    answer is recorded and asked again, with another seed. When the run stops by itself, requests under way end and are
-    recorded; when it is cancelled, they are dropped.
+    A request with an "ok" answer that serves, or `attempts` answers, in the cache is not sent. Any other answer is
+    recorded and asked again; where the request has a seed, with another one. When the run stops by itself, requests
+    under way end and are recorded; when it is cancelled, they are dropped.
 
     Args:
         requests: pulled as they are needed, no more than `concurrency` at a time.
         cache: takes the answers.
         server: where to send to.
         check: whether an answer's text is good.
+        serves: whether an answer of good shape holds something to use.
         limits: requests and tokens per minute.
         concurrency: most requests under way.
         attempts: most answers to one request.
@@ -68,7 +70,7 @@ async def ask_all(
     async with ChatClient(server, concurrency, timeout) as client:
         tally = Tally()
         sender = Sender(client, limits or RateLimits(), tally, report, options or SendOptions())
-        await _Run(sender, cache, check, attempts, report).all(iter(requests), concurrency)
+        await _Run(sender, cache, check, serves, attempts, report).all(iter(requests), concurrency)
         return tally
 
 
@@ -104,9 +106,16 @@ class _Run:
     """The workers of a run, and what they share."""
 
     def __init__(
-        self, sender: Sender, cache: RequestCache, check: Check, attempts: int, report: Callable[[Event], None]
+        self,
+        sender: Sender,
+        cache: RequestCache,
+        check: Check,
+        serves: Serves,
+        attempts: int,
+        report: Callable[[Event], None],
     ) -> None:
-        self.sender, self.cache, self.check, self.attempts, self.report = sender, cache, check, attempts, report
+        self.sender, self.cache, self.report = sender, cache, report
+        self.check, self.serves, self.attempts = check, serves, attempts
         self.tally = sender.tally
         self._keys: set[str] = set()
         self._workers: list[asyncio.Task[None]] = []
@@ -153,7 +162,7 @@ class _Run:
     async def _settle(self, request: ChatRequest) -> None:
         answers = self.cache.answers(request.key)
         # in `_keys`: the same request is under way, and its answer will be in the cache
-        if request.key in self._keys or final_answer(answers, self.attempts):
+        if request.key in self._keys or self._final(request, answers):
             self.tally.cached += 1
             self._emit("cached")
             await asyncio.sleep(0)  # a long row of cached requests must not keep others from their answers
@@ -167,7 +176,7 @@ class _Run:
             self._keys.discard(request.key)
 
     async def _ask(self, request: ChatRequest, answers: list[Answer]) -> None:
-        while (final := final_answer(answers, self.attempts)) is None:
+        while (final := self._final(request, answers)) is None:
             attempt = answers[-1].attempt + 1 if answers else 0
             mode, found = await self.sender.completion(request, attempt)
             # a bad answer counts too: the server is there
@@ -177,13 +186,19 @@ class _Run:
                 answers.append(answer)
             else:  # another process was first
                 answers = self.cache.answers(request.key)
-        if final.outcome == "ok":
+        outcome, detail = final.outcome, final.detail
+        if outcome == "ok" and not self.serves(request, final):
+            outcome, detail = ALL_REJECTED, "no text of any attempt is valid"
+        if outcome == "ok":
             self.tally.answered += 1
             self._emit("answered")
         else:
-            self.tally.failed[final.outcome] += 1
+            self.tally.failed[outcome] += 1
             key = self.sender.client.server.api_key
-            self._emit("failed", scrubbed(f"{final.outcome}: {final.detail}", key))
+            self._emit("failed", scrubbed(f"{outcome}: {detail}", key))
+
+    def _final(self, request: ChatRequest, answers: list[Answer]) -> Answer | None:
+        return final_answer(request, answers, self.attempts, self.serves)
 
     def _count_lost(self, detail: str) -> None:
         self.tally.unanswered += 1

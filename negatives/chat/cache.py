@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 
-from negatives.chat.messages import Answer, final_answer
+from negatives.chat.messages import Answer, ChatRequest, Serves, any_serves, final_answer
 from negatives.tables.files import InputError, StrPath
 
 # PRAGMA user_version and PRAGMA application_id hold these (sqlite.org/pragma.html)
@@ -75,9 +75,9 @@ class RequestCache:
             rows = self._database.execute(f"SELECT {COLUMNS} FROM answers WHERE key = ? ORDER BY attempt", (key,))
             return [Answer(*row) for row in rows]
 
-    def final(self, key: str, attempts: int) -> Answer | None:
-        """The answer that settles a request: the "ok" one, else the last where `attempts` were made, else None."""
-        return final_answer(self.answers(key), attempts)
+    def final(self, request: ChatRequest, attempts: int, serves: Serves = any_serves) -> Answer | None:
+        """The answer that settles a request, None while it is to be asked again: see `messages.final_answer`."""
+        return final_answer(request, self.answers(request.key), attempts, serves)
 
     def record(self, answer: Answer) -> bool:
         """Commits an answer; False, and nothing is changed, where that attempt is recorded already.

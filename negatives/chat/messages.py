@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 MODES = ("json_schema", "json_object", "text")
 """How an answer's form is asked for, strictest first; servers that lack one are asked in the next."""
+
+
+ALL_REJECTED = "all_rejected"
+"""What the outcome of an "ok" answer that does not serve is called in counts; the cache keeps it as "ok"."""
+Serves = Callable[["ChatRequest", "Answer"], bool]
+"""Whether an "ok" answer settles its request; one that does not is asked for again, as far as attempts go."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +111,26 @@ class Answer:
     detail: str = ""
 
 
-def final_answer(answers: list[Answer], attempts: int) -> Answer | None:
-    """The answer that settles a request: the "ok" one, else the last where `attempts` were made, else None."""
-    for answer in answers:
-        if answer.outcome == "ok":
-            return answer
-    return answers[-1] if len(answers) >= attempts else None
+def any_serves(request: ChatRequest, answer: Answer) -> bool:
+    """Lets every "ok" answer settle its request."""
+    return True
+
+
+def final_answer(
+    request: ChatRequest, answers: Sequence[Answer], attempts: int, serves: Serves = any_serves
+) -> Answer | None:
+    """The answer that settles a request; None while it is to be asked again.
+
+    The last "ok" answer that serves settles it. So do `attempts` answers: then by the last "ok" one, which has at least
+    something to look at, else by the last.
+
+    Args:
+        request: what was asked.
+        answers: to it, by attempt.
+        attempts: how many are made at most.
+        serves: whether there is something to use in an "ok" answer.
+    """
+    good = [answer for answer in answers if answer.outcome == "ok"]
+    if (best := next((answer for answer in reversed(good) if serves(request, answer)), None)) is not None:
+        return best
+    return (good or answers)[-1] if answers and len(answers) >= attempts else None

@@ -21,6 +21,7 @@ CostOf = Callable[[str, int, int], float]
 LONGEST_BACKOFF = 60.0  # seconds
 # how servers name the form that they refuse: `guided` is vLLM's word, `grammar` llama.cpp's
 NAMES_FORM = re.compile(r"response_?format|json|schema|structured|guided|grammar", re.IGNORECASE)
+NAMES_SEED = re.compile(r"\bseed\b", re.IGNORECASE)
 
 
 class EndedError(Exception):
@@ -87,9 +88,10 @@ class Sender:
         self.reached = False
         self.ended = False
         self.sending: set[asyncio.Task[None] | None] = set()
-        # both are found out by the first refusals, and then hold for all requests of the run
+        # all three are found out by the first refusals, and then hold for all requests of the run
         self._mode = MODES[0]
         self._length_name = "max_tokens"
+        self._seeds = True
         self._reserved = 0.0
         self._returned = asyncio.Event()
         self._alone = asyncio.Lock()
@@ -113,7 +115,7 @@ class Sender:
                 self.reached = True
                 return mode, completion
             except RejectedError as rejected:
-                if self._falls_back(mode, rejected):
+                if self._falls_back(mode, rejected, request.seed is not None):
                     continue
                 self.reached = True
                 # an answer, not a failure: it counts as an attempt, or every run would ask it again
@@ -143,6 +145,8 @@ class Sender:
         await self._admit(bound)
         body = request.body(mode, attempt)
         body[self._length_name] = body.pop("max_tokens")
+        if not self._seeds:
+            body.pop("seed", None)
         task = asyncio.current_task()
         self.sending.add(task)
         self._reserved += bound
@@ -177,13 +181,17 @@ class Sender:
         if self.ended:
             raise EndedError
 
-    def _falls_back(self, mode: str, rejected: RejectedError) -> bool:
+    def _falls_back(self, mode: str, rejected: RejectedError, seeded: bool) -> bool:
         """Whether the request can go again in a form that the server may know; reports it the first time."""
         if "max_completion_tokens" in rejected.detail:  # OpenAI's reasoning models want another name
             known, self._length_name = self._length_name != "max_tokens", "max_completion_tokens"
             if not known:
                 self._emit("fallback", "max_completion_tokens in place of max_tokens")
             return not known
+        if rejected.status in (400, 422) and NAMES_SEED.search(rejected.detail) and seeded and self._seeds:
+            self._seeds = False
+            self._emit("fallback", f"no seed: {rejected.detail}")
+            return True
         if rejected.status not in (400, 422) or mode == MODES[-1] or not NAMES_FORM.search(rejected.detail):
             return False
         if self._mode == mode:

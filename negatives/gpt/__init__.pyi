@@ -1,3 +1,4 @@
+from .prompts import LATEST as LATEST
 from .prompts import TYPES as TYPES
 from .prompts import VERSIONS as VERSIONS
 from .prompts import askable_types as askable_types

@@ -16,11 +16,13 @@ import numpy as np
 import pyarrow as pa
 
 from negatives.chat.cache import RequestCache
-from negatives.chat.messages import Answer, ChatRequest, final_answer
-from negatives.gpt.prompts import TYPES, AnswerError, in_order, parse_answer, system_text, write_request
+from negatives.chat.messages import ALL_REJECTED, Answer, ChatRequest, final_answer
+from negatives.gpt.prompts import LATEST, TYPES, VERSIONS, in_order, system_text, write_request
+from negatives.gpt.prompts.answers import AnswerError, Item, parse_answer
+from negatives.gpt.verdict import reason_of, serves
 from negatives.tables.captions import CAPTION_COLUMNS, NEGATIVE_COLUMNS, PROVENANCE_COLUMNS
 from negatives.types import PARAPHRASE
-from negatives.validate import bare_words, rejection
+from negatives.validate import bare_words
 from negatives.writers.write import UNWRITTEN_SCHEMA
 
 GENERATOR = "gpt"
@@ -72,9 +74,9 @@ class PromptRecipe:
         model: model as the server names it.
         types: which of `prompts.askable_types`; their order does not matter.
         count: the most texts of each type, in [1, 20].
-        temperature: sampling temperature.
+        temperature: sampling temperature; None becomes the version's own.
         max_tokens: bound on an answer's length.
-        seed: for servers that take one.
+        seed: for servers that take one; each attempt adds its number. None becomes the version's own.
         version: version of the prompts.
 
     Raises:
@@ -84,16 +86,20 @@ class PromptRecipe:
     model: str
     types: tuple[str, ...] = TYPES
     count: int = 1
-    temperature: float = 1.0
+    temperature: float | None = None
     max_tokens: int = 512
     seed: int | None = None
-    version: str = "v1"
+    version: str = LATEST
 
     def __post_init__(self) -> None:
         # the dataclass is frozen; after this, equal recipes are equal whatever the order of their types
         object.__setattr__(self, "types", in_order(self.types))
         # for its refusals: a recipe that cannot be asked fails here, before any request
         system_text(self.types, self.count, self.version)
+        own = VERSIONS[self.version]
+        # rows and summaries record what was sent
+        object.__setattr__(self, "temperature", own.temperature if self.temperature is None else self.temperature)
+        object.__setattr__(self, "seed", own.seed if self.seed is None else self.seed)
 
     @cached_property
     def settings(self) -> str:
@@ -117,6 +123,10 @@ class PromptRecipe:
             version=self.version,
         )
 
+    def serves(self, request: ChatRequest, answer: Answer) -> bool:
+        """Whether an "ok" answer to one of these requests settles it, by `gpt.verdict.serves`."""
+        return serves(request, answer, self.count)
+
 
 class Rows(NamedTuple):
     """What came of some captions: a batch of rows for each table.
@@ -125,8 +135,8 @@ class Rows(NamedTuple):
         negatives: `NEGATIVE_SCHEMA`; `rejected` is "" or the reason of `negatives.validate`.
         paraphrases: `PARAPHRASE_SCHEMA`; likewise.
         unwritten: `UNWRITTEN_SCHEMA`: one row for each caption and type without any text; `outcome` is of `OUTCOMES`.
-        answers: `ANSWER_SCHEMA`: every attempt at the requests of these captions; a text that several captions share
-            is counted with the first of them.
+        answers: `ANSWER_SCHEMA`: every attempt at the requests of these captions, those at one request in a row; a text
+            that several captions share is counted with the first of them. `outcome` is the answer's, or `ALL_REJECTED`.
         captions: how many captions these are.
     """
 
@@ -161,7 +171,7 @@ def rows_from(
         captions: captions table; captions with the same text share one request.
         recipe: what was asked.
         cache: answers; read only.
-        attempts: how many failed answers make a request failed; with fewer it is unanswered.
+        attempts: how many answers without a valid text make a request failed; with fewer it is unanswered.
         batch_size: captions in a batch; memory grows with it, not with the number of captions.
     """
     images, first = _Images(captions), _is_first(captions["caption"].combine_chunks())
@@ -170,12 +180,13 @@ def rows_from(
         tables: tuple[_Table, _Table, _Table, _Table] = ([], [], [], [])
         # by rows of the whole table: `images` and `first` know those
         for row, caption in enumerate(block, start):
-            key = recipe.request(caption["caption"]).key  # made again, for keeping all requests would take the memory
-            answers = cache.answers(key)
-            parsed = _parsed(answers, recipe, attempts)
+            request = recipe.request(caption["caption"])  # made again, for keeping all requests would take the memory
+            answers = cache.answers(request.key)
+            parsed = _parsed(answers, request, recipe, attempts)
             true = images.captions_of(row)
-            paraphrases, negatives = _written(caption, parsed, _provenance(recipe, key, parsed), true)
-            own = (negatives, paraphrases, _unwritten(caption, recipe, parsed), _spent(answers) if first[row] else [])
+            paraphrases, negatives = _written(caption, parsed, _provenance(recipe, request.key, parsed), true)
+            spent = _spent(answers, request, recipe) if first[row] else []
+            own = (negatives, paraphrases, _unwritten(caption, recipe, parsed), spent)
             for table, rows in zip(tables, own, strict=True):
                 table += rows
         batches = [pa.RecordBatch.from_pylist(rows, schema) for rows, schema in zip(tables, SCHEMAS, strict=True)]
@@ -183,24 +194,27 @@ def rows_from(
 
 
 class _Parsed(NamedTuple):
-    """What a caption's answers come to: its texts by type, or the outcome of `OUTCOMES` that they share."""
+    """What a caption's answers come to: its items by type, or the outcome of `OUTCOMES` that they share."""
 
-    texts: dict[str, list[str]]
+    items: dict[str, list[Item]]
     outcome: str
     detail: str
     answer: Answer | None = None
 
 
-def _parsed(answers: list[Answer], recipe: PromptRecipe, attempts: int) -> _Parsed:
+def _parsed(answers: list[Answer], request: ChatRequest, recipe: PromptRecipe, attempts: int) -> _Parsed:
     # the cache is asked with the attempts of this run: fewer than those that were made settle a request too
-    answer = final_answer(answers, attempts)
+    answer = final_answer(request, answers, attempts, recipe.serves)
     if answer is None:
-        last = f"{len(answers)} of {attempts} attempts, the last {answers[-1].outcome}" if answers else "no answer"
-        return _Parsed({}, "unanswered", last)
+        if not answers:
+            return _Parsed({}, "unanswered", "no answer")
+        last = _outcome(answers[-1], request, recipe)
+        return _Parsed({}, "unanswered", f"{len(answers)} of {attempts} attempts, the last {last}")
     if answer.outcome != "ok":
         return _Parsed({}, answer.outcome, answer.detail)
     try:
-        return _Parsed(parse_answer(answer.text, recipe.types, recipe.count), "nothing_to_write", "", answer)
+        items = parse_answer(answer.text, request.schema or {}, recipe.count)
+        return _Parsed(items, "nothing_to_write", "", answer)
     except AnswerError as error:  # accepted when it arrived, by an older parser
         return _Parsed({}, "malformed", str(error))
 
@@ -223,31 +237,43 @@ def _written(
     paraphrases: _Table = []
     negatives: _Table = []
     # a copy, since paraphrases are taken out of it
-    texts = dict(parsed.texts)
-    for number, text in enumerate(texts.pop(PARAPHRASE, ())):
+    found = dict(parsed.items)
+    for number, item in enumerate(found.pop(PARAPHRASE, ())):
         name = f"{caption['caption_id']}:{PARAPHRASE}:{number}"
-        row = {**caption, "source_caption_id": caption["caption_id"], "caption_id": name, "caption": text, **provenance}
-        paraphrases.append({**row, "rejected": rejection(text, caption["caption"], PARAPHRASE, true)})
+        row = {
+            **caption,
+            "source_caption_id": caption["caption_id"],
+            "caption_id": name,
+            "caption": item.text,
+            **provenance,
+        }
+        paraphrases.append({**row, "rejected": reason_of(item, caption["caption"], PARAPHRASE, true)})
     # a text that says what a valid paraphrase says is true too, and no negative
     true = {*true, *(bare_words(row["caption"]) for row in paraphrases if not row["rejected"])}
-    for negative_type, found in texts.items():
-        for number, text in enumerate(found):
+    for negative_type, items in found.items():
+        for number, item in enumerate(items):
             name = f"{caption['caption_id']}:{negative_type}:{number}"
-            row = {"caption_id": caption["caption_id"], "negative_id": name, "caption": text, **provenance}
-            rejected = rejection(text, caption["caption"], negative_type, true)
+            row = {"caption_id": caption["caption_id"], "negative_id": name, "caption": item.text, **provenance}
+            rejected = reason_of(item, caption["caption"], negative_type, true)
             negatives.append({**row, "negative_type": negative_type, "rejected": rejected})
     return paraphrases, negatives
 
 
 def _unwritten(caption: dict[str, str], recipe: PromptRecipe, parsed: _Parsed) -> _Table:
     row = {"caption_id": caption["caption_id"], "outcome": parsed.outcome, "detail": parsed.detail}
-    return [{**row, "negative_type": name} for name in recipe.types if not parsed.texts.get(name)]
+    return [{**row, "negative_type": name} for name in recipe.types if not parsed.items.get(name)]
 
 
-def _spent(answers: list[Answer]) -> _Table:
+def _spent(answers: list[Answer], request: ChatRequest, recipe: PromptRecipe) -> _Table:
+    rows = [{name: getattr(answer, name) for name in ANSWER_SCHEMA.names[1:]} for answer in answers]
     return [
-        {"request_key": answer.key, **{n: getattr(answer, n) for n in ANSWER_SCHEMA.names[1:]}} for answer in answers
+        {**row, "request_key": request.key, "outcome": _outcome(answer, request, recipe)}
+        for row, answer in zip(rows, answers, strict=True)
     ]
+
+
+def _outcome(answer: Answer, request: ChatRequest, recipe: PromptRecipe) -> str:
+    return ALL_REJECTED if answer.outcome == "ok" and not recipe.serves(request, answer) else answer.outcome
 
 
 def _is_first(texts: pa.Array) -> np.ndarray:

@@ -6,17 +6,20 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 
 from negatives.chat.cache import RequestCache
 from negatives.chat.prices import estimate_tokens, price_list, price_of
+from negatives.gpt.prompts import VERSIONS
 from negatives.gpt.recipe import GENERATOR, PromptRecipe, Rows, requests_for
 from negatives.types import PARAPHRASE
 
 CHAT_TOKENS = 10  # what a chat's format adds to two messages
 TYPE_TOKENS, TEXT_TOKENS = 5, 2  # a key and its list; the marks round a text and where it differs from the caption
+EDIT_TOKENS = 12  # an item's keys, and the words that it says to change
 
 
 @dataclass(frozen=True)
@@ -66,19 +69,21 @@ def estimate(
     """
     price = price_of(recipe.model, prices, batch=batch)
     fixed: int | None = None
+    per_text = TEXT_TOKENS + (EDIT_TOKENS if VERSIONS[recipe.version].says_edits else 0)
     requests = settled = prompt = completion = 0
     for _, request in requests_for(captions, recipe):
-        if cache is not None and cache.final(request.key, attempts) is not None:
+        if cache is not None and cache.final(request, attempts, recipe.serves) is not None:
             settled += 1
             continue
         if fixed is None:
             schema = json.dumps(request.schema)
-            # system message and schema are the same in all requests of a recipe
-            fixed = CHAT_TOKENS + estimate_tokens(request.messages[0][1]) + estimate_tokens(schema)
+            # all but the last message, and the schema, are the same in all requests of a recipe
+            said = [content for _, content in request.messages[:-1]]
+            fixed = CHAT_TOKENS + sum(map(estimate_tokens, said)) + estimate_tokens(schema)
         requests += 1
-        user = estimate_tokens(request.messages[1][1])
+        user = estimate_tokens(request.messages[-1][1])
         prompt += fixed + user
-        completion += len(recipe.types) * (TYPE_TOKENS + recipe.count * (user + TEXT_TOKENS))
+        completion += len(recipe.types) * (TYPE_TOKENS + recipe.count * (user + per_text))
     cost = None if price is None else price.cost(prompt, completion)
     return CostEstimate(requests, settled, prompt, completion, cost)
 
@@ -97,6 +102,7 @@ class Summary:
         self._unwritten: dict[str, Counter[str]] = {name: Counter() for name in recipe.types}
         self._served: Counter[str] = Counter()  # captions with a valid text, by type
         self._outcomes: Counter[str] = Counter()
+        self._asked_again: Counter[str] = Counter()
         self._answers: dict[str, Counter[str]] = {}
 
     def add(self, rows: Rows) -> None:
@@ -113,7 +119,12 @@ class Summary:
         self._served.update(kind for kind, _ in valid)
         for row in rows.unwritten.select(["negative_type", "outcome"]).to_pylist():
             self._unwritten[row["negative_type"]][row["outcome"]] += 1
-        for row in rows.answers.to_pylist():
+        answers = rows.answers.to_pylist()
+        # the attempts at one request stand in a row: each but the last was asked again
+        self._asked_again.update(
+            row["outcome"] for row, after in pairwise(answers) if row["request_key"] == after["request_key"]
+        )
+        for row in answers:
             self._outcomes[row["outcome"]] += 1
             tokens = {name: row[name] for name in ("prompt_tokens", "completion_tokens")}
             self._answers.setdefault(row["model"], Counter()).update(answers=1, **tokens)
@@ -128,9 +139,9 @@ class Summary:
         Returns:
             `generator`; `recipe`, with the version of the prompts; `captions`; `types`: for each the written, valid,
             rejected (by reason) and unwritten (by outcome) ones, `valid_rate` of the written texts and `caption_rate`,
-            the share of captions with a valid text; `attempts` by outcome; `models` as the server named them, each with
-            its answers and tokens; `prompt_tokens`, `completion_tokens`; `cost` in dollars, None where a price is not
-            known; `prices_as_of`.
+            the share of captions with a valid text; `attempts` by outcome, and `asked_again`, those of them that
+            another attempt followed; `models` as the server named them, each with its answers and tokens;
+            `prompt_tokens`, `completion_tokens`; `cost` in dollars, None where a price is not known; `prices_as_of`.
         """
         total = sum(self._answers.values(), Counter[str]())
         return {
@@ -139,6 +150,7 @@ class Summary:
             "captions": self._captions,
             "types": {name: self._type(name) for name in self.recipe.types},
             "attempts": dict(self._outcomes),
+            "asked_again": dict(self._asked_again),
             "models": {name: dict(found) for name, found in sorted(self._answers.items())},
             "prompt_tokens": total["prompt_tokens"],
             "completion_tokens": total["completion_tokens"],

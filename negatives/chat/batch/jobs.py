@@ -31,7 +31,7 @@ from negatives.chat.batch.parts import (
 from negatives.chat.batch.results import Results, merge, read_results
 from negatives.chat.cache import RequestCache
 from negatives.chat.client import QUOTA_CODES, Server
-from negatives.chat.messages import ChatRequest
+from negatives.chat.messages import ChatRequest, Serves, any_serves
 from negatives.chat.redact import scrubbed
 from negatives.tables.files import InputError, StrPath
 
@@ -91,6 +91,7 @@ def submit(
     server: Server,
     *,
     attempts: int = 3,
+    serves: Serves = any_serves,
     max_lines: int = MAX_LINES,
     say: Callable[[str], None] = lambda line: None,
 ) -> Submitted:
@@ -102,6 +103,7 @@ def submit(
         cache: answers that have arrived.
         server: with a batch API.
         attempts: how many failed answers make a request failed.
+        serves: whether an answer of good shape holds something to use; what does not is sent again.
         max_lines: bound of a batch.
         say: gets a line for every step.
 
@@ -115,14 +117,22 @@ def submit(
         # after the search for lost batches, which gives parts their ids
         opened.parts = [part for part in opened.parts if part.batch_id]  # the others' requests may be settled by now
         running = sum(not part.done for part in opened.parts)
-        new = write_parts(opened, requests, cache, attempts=attempts, max_lines=max_lines)
+        new = write_parts(opened, requests, cache, attempts=attempts, serves=serves, max_lines=max_lines)
         for part in new:
             _send(client, opened, part)
             say(f"Batch {part.batch_id}: {part.requests} requests")
         return Submitted(sum(part.requests for part in new), tuple(part.batch_id for part in new), running)
 
 
-def collect(folder: StrPath, cache: RequestCache, server: Server, check: Check, *, attempts: int = 3) -> Collected:
+def collect(
+    folder: StrPath,
+    cache: RequestCache,
+    server: Server,
+    check: Check,
+    *,
+    attempts: int = 3,
+    serves: Serves = any_serves,
+) -> Collected:
     """Merges the results of every batch that has ended, whether it is complete, expired, cancelled or failed.
 
     Args:
@@ -131,6 +141,7 @@ def collect(folder: StrPath, cache: RequestCache, server: Server, check: Check, 
         server: the one that the batches were sent to.
         check: whether an answer's text is good.
         attempts: how many failed answers make a request failed.
+        serves: whether an answer of good shape holds something to use.
 
     Raises:
         ServerStop: a wrong key.
@@ -142,7 +153,9 @@ def collect(folder: StrPath, cache: RequestCache, server: Server, check: Check, 
         _find_lost(client, opened)
         for part in opened.parts:
             if part.batch_id and not part.done:
-                _collect_part(client, opened, part, cache, check, attempts, collected)
+                _collect_part(client, opened, part, cache, check, collected)
+                if part.done:
+                    collected.missing += _missing(opened, part, cache, attempts, serves)
     collected.problems = [scrubbed(line, server.api_key) for line in collected.problems]
     return collected
 
@@ -215,7 +228,6 @@ def _collect_part(
     part: Part,
     cache: RequestCache,
     check: Check,
-    attempts: int,
     collected: Collected,
 ) -> None:
     import openai
@@ -242,11 +254,15 @@ def _collect_part(
     part.done = True
     folder.save()
     collected.ended[batch.id] = batch.status
-    with folder.file_of(part).open("rb") as file:
-        keys = (request_at(file, place).key for place in places.values())
-        collected.missing += sum(cache.final(key, attempts) is None for key in keys)
     faults = (batch.errors.data or []) if batch.errors else []
     collected.problems += [f"{batch.id}: {fault.code}: {fault.message}" for fault in faults]
+
+
+def _missing(folder: BatchFolder, part: Part, cache: RequestCache, attempts: int, serves: Serves) -> int:
+    """How many requests of a part are not settled."""
+    with folder.file_of(part).open("rb") as file:
+        asked = (request_at(file, place) for place in places_of(folder, part).values())
+        return sum(cache.final(request, attempts, serves) is None for request in asked)
 
 
 def _download(client: OpenAI, file_id: str, path: Path) -> Path:

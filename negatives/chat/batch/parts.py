@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from negatives.chat.cache import RequestCache
-from negatives.chat.messages import MODES, ChatRequest, final_answer
+from negatives.chat.messages import MODES, ChatRequest, Serves, any_serves, final_answer
 from negatives.tables.files import DAMAGED, InputError, StrPath, quoted, write_json
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
@@ -122,6 +122,7 @@ def write_parts(
     cache: RequestCache,
     *,
     attempts: int = 3,
+    serves: Serves = any_serves,
     max_lines: int = MAX_LINES,
     max_bytes: int = MAX_BYTES,
 ) -> list[Part]:
@@ -135,6 +136,7 @@ def write_parts(
         requests: pulled one by one.
         cache: says what is settled, and how many attempts the others have behind them.
         attempts: how many failed answers make a request failed.
+        serves: whether an answer of good shape holds something to use; what does not is written again.
         max_lines: bound of a part.
         max_bytes: bound of a part.
 
@@ -154,7 +156,7 @@ def write_parts(
         with _Writer(folder, max_lines, max_bytes) as writer:
             for request in requests:
                 key, answers = bytes.fromhex(request.key[:KEY_LENGTH]), cache.answers(request.key)
-                if key not in taken and final_answer(answers, attempts) is None:
+                if key not in taken and final_answer(request, answers, attempts, serves) is None:
                     taken.add(key)
                     writer.add(request, answers[-1].attempt + 1 if answers else 0)
     except OSError as error:

@@ -1,41 +1,57 @@
-"""The prompts that ask a chat model for negatives and paraphrases, and how its answers are read.
+"""The prompts that ask a chat model for negatives and paraphrases.
 
-The texts are files in a folder for each version (`v1/`): the rules for all tasks, one text for each task with its
-definition and examples, and the shape of the answer. A published version never changes: other words are a new version,
-because the text is part of a request and with it of the cache's key. A text for one more type may join a published
-version: requests that do not ask for the type stay as they are.
+The texts are files in a folder for each version: the rules for all tasks, one text for each task with its definition,
+the shape of the answer, and from v2 on `examples.json`, whose examples go before the caption as turns of the chat. A
+published version never changes: other words are a new version, because the text is part of a request and with it of
+the cache's key. A text for one more type, and answers for it in the examples, may join a published version: requests
+that do not ask for the type stay as they are.
 
-The system message is the same for every caption and comes first, so that servers with a prompt cache read it once. The
-caption follows in the user message as a JSON string: whatever it says, it stays a string in an object.
+The system message and the examples are the same for every caption and come first, so that servers with a prompt cache
+read them once. The caption follows in the last message as a JSON string: whatever it says, it stays a string in an
+object.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import resources
 from string import Template
 from typing import Any
 
 from negatives.chat.messages import ChatRequest
+from negatives.gpt.prompts.answers import MAX_COUNT, answer_schema, check_answer, edit_keys
 from negatives.tables.files import InputError, nearest_name, quoted
 from negatives.types import NEGATIVE_TYPES, PARAPHRASE
 
-VERSIONS = ("v1",)
+__all__ = ["LATEST", "PARAPHRASE", "TYPES", "VERSIONS", "Version", "askable_types", "caption_of", "check_answer"]
+__all__ += ["in_order", "system_text", "user_text", "write_request"]
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a version of the prompts asks for beside its texts.
+
+    Attributes:
+        temperature: where none is given.
+        seed: where none is given; None leaves it to the server, which may then repeat an answer when asked again.
+        says_edits: whether an item says what it changes before its text, and lists are bounded.
+    """
+
+    temperature: float
+    seed: int | None
+    says_edits: bool
+
+
+VERSIONS = {
+    "v1": Version(temperature=1.0, seed=None, says_edits=False),
+    "v2": Version(temperature=0.7, seed=0, says_edits=True),
+}
+LATEST = "v2"
 TYPES = (*(row.name for row in NEGATIVE_TYPES.values() if row.asked), PARAPHRASE)
 """What is asked for unless a recipe says otherwise; `askable_types` may be more."""
-MAX_COUNT = 20
-MAX_ANSWER_CHARACTERS = 100_000
-MAX_STARTS = 20  # places in an answer that are tried as the start of its JSON object
-
-# all that `str.splitlines` breaks at, and the other control characters: a text is one line of a table
-_LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-
-
-class AnswerError(ValueError):
-    """An answer that is not of the shape that was asked for; says why in a few words."""
 
 
 def write_request(
@@ -44,10 +60,10 @@ def write_request(
     *,
     count: int = 1,
     model: str,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     max_tokens: int = 512,
     seed: int | None = None,
-    version: str = "v1",
+    version: str = LATEST,
 ) -> ChatRequest:
     """One request that asks for all `types` of texts for one caption.
 
@@ -56,9 +72,9 @@ def write_request(
         types: which of `askable_types`; their order and repetition do not change the request.
         count: the most texts of each type, in [1, 20].
         model: model as the server names it.
-        temperature: sampling temperature.
+        temperature: sampling temperature; None for the version's own.
         max_tokens: bound on the answer's length.
-        seed: for servers that take one.
+        seed: for servers that take one; None for the version's own.
         version: which of `VERSIONS` of the prompts.
 
     Raises:
@@ -66,15 +82,25 @@ def write_request(
     """
     # in one order, so that the same question has one key in the cache
     names = in_order(types)
-    messages = (("system", system_text(names, count, version)), ("user", user_text(caption)))
+    system = system_text(names, count, version)
+    own = VERSIONS[version]
     return ChatRequest(
         model=model,
-        messages=messages,
-        schema=answer_schema(names),
-        temperature=temperature,
+        messages=(("system", system), *_example_turns(names, count, version), ("user", user_text(caption))),
+        schema=answer_schema(names, count if own.says_edits else None),
+        temperature=own.temperature if temperature is None else temperature,
         max_tokens=max_tokens,
-        seed=seed,
+        seed=own.seed if seed is None else seed,
     )
+
+
+def caption_of(request: ChatRequest) -> str:
+    """The caption that a request of `write_request` asks about.
+
+    >>> caption_of(write_request("A dog", ["swap_obj"], model="m"))
+    'A dog'
+    """
+    return str(json.loads(request.messages[-1][1])["caption"])
 
 
 def askable_types(version: str) -> tuple[str, ...]:
@@ -113,7 +139,7 @@ def system_text(types: tuple[str, ...], count: int, version: str) -> str:
         InputError: the version is unknown or has no text for a type, or `count` is out of range.
     """
     if version not in VERSIONS:
-        near = nearest_name(version, VERSIONS) or " Mend it."
+        near = nearest_name(version, tuple(VERSIONS)) or " Mend it."
         raise InputError(f"The prompts' version must be one of {', '.join(VERSIONS)}, got {quoted(version)}.{near}")
     if not 1 <= count <= MAX_COUNT:
         raise InputError(f"`count`, the texts of each type, must be in [1, {MAX_COUNT}], got {quoted(count)}. Mend it.")
@@ -126,7 +152,7 @@ def system_text(types: tuple[str, ...], count: int, version: str) -> str:
     # "negative" says that a text has to be false, which a paraphrase must not be
     general = [] if types == (PARAPHRASE,) else ["negative"]
     parts = [_text(version, name) for name in ("system", *general, *types)]
-    shape = json.dumps({name: ["..."] for name in types})
+    shape = json.dumps({name: [_shape(name, version)] for name in types})
     amount = "one text" if count == 1 else f"up to {count} different texts, best first"
     return "\n".join([*parts, Template(_text(version, "answer")).substitute(shape=shape, amount=amount)]).strip()
 
@@ -141,98 +167,23 @@ def user_text(caption: str) -> str:
     return json.dumps({"caption": caption}, ensure_ascii=False)
 
 
-def answer_schema(types: Sequence[str]) -> dict[str, Any]:
-    """The JSON schema of an answer, within the subset that OpenAI's strict mode takes: a list of strings for each type.
-
-    >>> answer_schema(["swap_obj"])["required"]
-    ['swap_obj']
-    """
-    # strict mode asks for every key in `required`, and for no others (OpenAI's guide to structured outputs)
-    return {
-        "type": "object",
-        "properties": {name: {"type": "array", "items": {"type": "string"}} for name in types},
-        "required": list(types),
-        "additionalProperties": False,
-    }
+def _shape(kind: str, version: str) -> Any:
+    """An item of a list, to show."""
+    keys = edit_keys(kind) if VERSIONS[version].says_edits else ()
+    return dict.fromkeys((*keys, "text"), "...") if keys else "..."
 
 
-def parse_answer(text: str, types: Iterable[str], count: int) -> dict[str, list[str]]:
-    """The texts of an answer by type, in the table's order; an empty list means that there was nothing to write.
-
-    The first JSON object of the right shape counts: what stands round it (a code fence, a preamble, what a model
-    thought aloud) does not matter. Blank and repeated texts are left out, as are texts beyond `count`, and a line break
-    becomes a space.
-
-    >>> parse_answer('Sure: ```{"swap_obj": ["A cat bites a dog"]}```', ["swap_obj"], 1)
-    {'swap_obj': ['A cat bites a dog']}
-
-    Raises:
-        AnswerError: no JSON object is there, or it has other keys, values that are no lists of texts, or characters
-            that no UTF-8 file can hold. Nothing else is raised, whatever the text.
-    """
-    names = in_order(types)
-    if len(text) > MAX_ANSWER_CHARACTERS:
-        raise AnswerError(f"longer than {MAX_ANSWER_CHARACTERS} characters")
-    fault = ""
-    for value in _objects(text):
-        try:
-            return {name: _texts(name, value, names, count) for name in names}
-        except AnswerError as error:
-            fault = fault or str(error)
-    raise AnswerError(fault or ("broken JSON" if "{" in text else "no JSON object"))
-
-
-def check_answer(request: ChatRequest, text: str) -> str | None:
-    """What is wrong with the shape of an answer to a request of `write_request`; None if nothing is.
-
-    Raises:
-        InputError: the request was not made by `write_request`.
-    """
-    try:
-        parse_answer(text, (request.schema or {}).get("required", ()), MAX_COUNT)
-    except AnswerError as error:
-        return str(error)
-    return None
-
-
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects in a text; those that a model draws up while it thinks do not count."""
-    # where nothing was thought aloud, `rfind` gives -1, and the search starts at 0
-    start = text.find("{", text.rfind("</think>") + 1)
-    for _ in range(MAX_STARTS):
-        if start < 0:
-            return
-        try:
-            value, end = _DECODER.raw_decode(text, start)
-            yield value
-        except (ValueError, RecursionError):  # broken; nested too deep
-            end = start + 1
-        start = text.find("{", end)
-
-
-def _texts(name: str, value: dict[str, Any], names: Collection[str], count: int) -> list[str]:
-    """The texts of one type."""
-    if set(value) != set(names):
-        raise AnswerError(f"the keys must be {' '.join(names)}, got {quoted(' '.join(value))}")
-    if not isinstance(value[name], list) or not all(isinstance(item, str) for item in value[name]):
-        raise AnswerError(f"`{name}` must be a list of texts, got {quoted(value[name])}")
-    texts = [_LINE_BREAKS.sub(" ", item).strip() for item in value[name]]
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError as error:  # half of a surrogate pair, written as an escape
-        raise AnswerError(f"`{name}` has a character that is no Unicode text") from error
-    return list(dict.fromkeys(item for item in texts if item))[:count]
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # by itself, json keeps the last of two equal keys in silence
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key repeats")
-    return value
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+@functools.lru_cache(maxsize=64)
+def _example_turns(types: tuple[str, ...], count: int, version: str) -> tuple[tuple[str, str], ...]:
+    """The (role, content) of the version's examples: a caption and its answer, as far as it is asked for."""
+    path = resources.files(__package__).joinpath(version, "examples.json")
+    turns: list[tuple[str, str]] = []
+    for example in json.loads(path.read_text(encoding="utf-8")) if path.is_file() else ():
+        # an empty list would teach that there is nothing to write
+        if set(types) <= set(example["answer"]):
+            answer = {name: example["answer"][name][:count] for name in types}
+            turns += [("user", user_text(example["caption"])), ("assistant", json.dumps(answer, ensure_ascii=False))]
+    return tuple(turns)
 
 
 @functools.lru_cache(maxsize=64)
