@@ -78,7 +78,7 @@ class YesNoPrompt:
 
 
 def text_fault(text: str) -> str:
-    """What no text of a prompt may be, whoever wrote it; "" where it may.
+    r"""What no text of a prompt may be, whoever wrote it; "" where it may.
 
     >>> text_fault("a" * 200000), text_fault("\ud800")
     ('must have at most 100000 characters, got 200000', 'must be text that UTF-8 can hold')
