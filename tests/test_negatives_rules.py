@@ -14,7 +14,7 @@ from negatives.validate import bare_words, rejection
 from negatives.writers.caption_edits import article_for, edited, exchanged
 from negatives.writers.english.lexicon import ATTRIBUTES, NOUNS, RELATIONS, SIBLINGS, SWAPS, WORDS, plural
 from negatives.writers.english.noun_phrases import parse
-from negatives.writers.english.rules import RuleWriter
+from negatives.writers.english.rules import RuleWriter, draw
 
 TEXTS = [
     "A man riding a brown horse on a large beach.",
@@ -227,6 +227,44 @@ def test_articles_follow_the_sound() -> None:
     assert exchanged("TV on a bed", (0, 2), (6, 11)) == "A bed on TV"
 
 
+@pytest.mark.parametrize(
+    ("caption", "negative_type", "never"),
+    [
+        ("Four people wait to cross a street", "replace_att", "Two people wait to cross a street"),
+        ("A black cat with a hat on the ground", "replace_obj", "A black cat with a crown on the ground"),
+        ("A bird feeding a baby bird", "replace_att", "A bird feeding an adult bird"),
+        # the odder swap, of the bikes and the sidewalk, is written instead
+        (
+            "Two parked bikes on a sidewalk with a person riding a motor bike.",
+            "swap_obj",
+            "Two parked motor bikes on a sidewalk with a person riding a bike.",
+        ),
+    ],
+)
+def test_another_text_is_drawn_where_the_checks_reject_one(caption: str, negative_type: str, never: str) -> None:
+    for seed in range(30):
+        pairs = RuleWriter().write(caption, np.random.default_rng(seed))
+        texts = [text for kind, text in pairs if kind == negative_type]
+        assert len(texts) == 1
+        assert never not in texts
+        assert not any(rejection(text, caption, kind, ()) for kind, text in pairs)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_draw_that_passes_the_checks_does_not_depend_on_them(seed: int) -> None:
+    def drawn(count: int, refused: str) -> list[str]:
+        reasons = dict.fromkeys(refused, "implied")
+        return draw(
+            [["a", "b", "c"], ["d", "e"]], count, np.random.default_rng(seed), lambda text: reasons.get(text, "")
+        )
+
+    first = drawn(1, "")[0]
+    others = "".join(sorted(set("abcde") - {first}))
+    assert drawn(1, others) == [first]
+    assert "".join(sorted(drawn(5, first))) == others
+    assert drawn(5, "abcde") == []
+
+
 def test_draws_depend_on_the_generator_only() -> None:
     for text in TEXTS:
         first, second = (RuleWriter().write(text, generator_for(seed, text)) for seed in (3, 3))
@@ -273,7 +311,10 @@ def test_most_real_captions_get_a_replace_and_a_quarter_a_swap(shared: Path) -> 
         others = {bare_words(caption) for caption in captions}
         for caption in captions:
             pairs = RuleWriter().write(caption, generator_for(0, image, caption))
-            valid = {kind for kind, text in pairs if not rejection(text, caption, kind, others)}
+            reasons = {kind: rejection(text, caption, kind, others) for kind, text in pairs}
+            valid = {kind for kind, reason in reasons.items() if not reason}
+            # a writer sees one caption of an image, not the others
+            assert set(reasons.values()) <= {"", "equals_other_caption"}
             total += 1
             replaced += any(kind.startswith("replace") for kind in valid)
             swapped += any(kind.startswith("swap") for kind in valid)
