@@ -47,6 +47,17 @@ def heads(caption: str) -> list[str]:
     return [phrase.noun.lemma for phrase in parse(caption).phrases]
 
 
+def test_plurals_are_those_of_a_dictionary() -> None:
+    forms = {"ottoman": "ottomans", "fireman": "firemen", "tooth": "teeth", "walrus": "walruses", "shelf": "shelves"}
+    assert {noun: plural(noun) for noun in forms} == forms
+    assert {form: (NOUNS[form].lemma, NOUNS[form].number) for form in forms.values()} == {
+        form: (noun, "many") for noun, form in forms.items()
+    }
+    assert "teeths" not in NOUNS
+    # who brushes touches
+    assert written("a man brushing his teeth", "replace_rel") == {"a man washing his teeth"}
+
+
 def test_noun_phrases_end_where_a_verb_begins() -> None:
     assert heads("A man watches a train station") == ["man", "train station"]
     assert heads("A boy flies a kite while a dog sleeps") == ["boy", "kite", "dog"]
