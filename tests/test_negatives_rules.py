@@ -15,6 +15,7 @@ from negatives.writers.caption_edits import article_for, edited, exchanged
 from negatives.writers.english.lexicon import ATTRIBUTES, NOUNS, RELATIONS, SIBLINGS, SWAPS, WORDS, plural
 from negatives.writers.english.noun_phrases import parse
 from negatives.writers.english.rules import RuleWriter, draw
+from negatives.writers.table import build_writer
 
 TEXTS = [
     "A man riding a brown horse on a large beach.",
@@ -259,6 +260,22 @@ def test_another_text_is_drawn_where_the_checks_reject_one(caption: str, negativ
         assert len(texts) == 1
         assert never not in texts
         assert not any(rejection(text, caption, kind, ()) for kind, text in pairs)
+
+
+@pytest.mark.parametrize(
+    ("caption", "oddness"),
+    [
+        ("Two girls petting goats in a pen", 1),
+        ("A cat perches on a desk in a bedroom", 2),
+        ("A yellow fire hydrant on a sidewalk", 3),
+    ],
+)
+def test_no_swap_is_odder_than_asked_for(caption: str, oddness: int) -> None:
+    for asked in (1, 2, 3):
+        written = build_writer("rules", {"rules": {"oddest_swap": asked}}).write(caption, np.random.default_rng(0))
+        assert ("swap_obj" in dict(written)) == (oddness <= asked)
+    # the settings of rows that an older version wrote
+    assert build_writer("rules", {"per_type": 2}).oddest_swap == 3
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 
@@ -37,18 +37,32 @@ LONGEST_RELATION = max(len(words.split()) for words in RELATIONS)
 LONGEST_ATTRIBUTE = max(len(words.split()) for words in ATTRIBUTES)
 
 
+@dataclass
+class RuleSettings:
+    """The word lists' generator."""
+
+    oddest_swap: int = field(default=3, metadata={"min": 1, "max": 3})
+    """1: swaps of objects that could be a photo only (a girl petting a goat). 2: also grammatical, yet odd ones (a desk
+    on a cat). 3: odder ones too (a sidewalk on a hydrant). A caption gets its least odd swap."""
+
+
+DEFAULTS = RuleSettings()
+
+
 class RuleWriter:
     """Writes negatives of each replace and swap type by exchanging listed words in places where they fit.
 
     Args:
         per_type: at most this many negatives of each type, all different.
+        oddest_swap: see `RuleSettings`.
     """
 
     name = "rules"
     version = "3"  # of the lists and rules; rows name it, and can be made again by this version only
 
-    def __init__(self, per_type: int = 1) -> None:
-        self.per_type = per_type
+    def __init__(self, per_type: int = 1, oddest_swap: int = DEFAULTS.oddest_swap) -> None:
+        self.per_type, self.oddest_swap = per_type, oddest_swap
+        self._choices = CHOICES | {"swap_obj": partial(noun_swaps, oddest=oddest_swap)}
 
     def write(self, caption: str, rng: np.random.Generator) -> list[tuple[str, str]]:
         """Negatives of `caption` as (negative_type, negative caption); each passes the checks of its type.
@@ -59,7 +73,7 @@ class RuleWriter:
         parsed = parse(caption)
         return [
             (negative_type, text)
-            for negative_type, choices in CHOICES.items()
+            for negative_type, choices in self._choices.items()
             for text in draw(
                 choices(parsed),
                 self.per_type,
@@ -69,9 +83,9 @@ class RuleWriter:
         ]
 
 
-def build(per_type: int = 1) -> RuleWriter:
+def build(per_type: int = 1, rules: RuleSettings = DEFAULTS) -> RuleWriter:
     """The writer with at most `per_type` negatives of each type."""
-    return RuleWriter(per_type)
+    return RuleWriter(per_type, rules.oddest_swap)
 
 
 def draw(choices: Choices, count: int, rng: np.random.Generator, rejected: Rejected) -> list[str]:
