@@ -179,6 +179,19 @@ def test_relations_change_only_between_nouns_that_fit() -> None:
     assert written("food on display", "replace_rel") == set()
 
 
+def test_what_is_not_there_stays() -> None:
+    every = [text for _, text in RuleWriter(1000).write("A bathroom with no red toilets on a rug", generator_for(0))]
+    assert every
+    assert all(text.endswith(" with no red toilets on a rug") for text in every)
+    assert written("A bathroom with toilets", "replace_rel") == {"A bathroom without toilets"}
+    assert RuleWriter(1000).write("There isn't a dog on a bed", generator_for(0)) == []
+    # "his" is behind the negation, and tells that it is a man all the same
+    assert not any(
+        "woman" in text for _, text in RuleWriter(1000).write("A man with no hat on his head", generator_for(0))
+    )
+    assert written("A man on a bed with no hat", "swap_obj") == {"A bed on a man with no hat"}
+
+
 def test_objects_change_places_with_their_words() -> None:
     assert written("A man riding an elephant", "swap_obj") == {"An elephant riding a man"}
     assert written("Two dogs riding a horse", "swap_obj") == {"A horse riding two dogs", "Two horses riding a dog"}
