@@ -203,6 +203,7 @@ def test_reference_puts_a_piece_of_a_word_where_it_is_the_fourth(tagger: Tagger,
         ("A man and a woman and a child", ""),
         ("A man chases dogs under trees", "A man chases trees under dogs"),
         ("A baseball player chases a dog", "A dog chases a baseball player"),
+        ("A red dog and a cat under a tree", "A red tree and a cat under a dog"),  # "a red cat and a dog" is rejected
     ],
 )
 def test_careful_exchanges_the_first_two_nouns_that_make_a_difference(text: str, expected: str) -> None:
@@ -238,7 +239,12 @@ def test_careful_masks_the_word_that_was_drawn_and_no_part_of_another(tagger: Ta
 )
 def test_careful_takes_the_fourth_guess_that_fits_or_the_last_one(guesses: list[str], expected: str) -> None:
     caption = tagged("A red dog")
-    assert careful_choice(guesses, caption, caption.words[1]) == expected
+    assert careful_choice(guesses, caption, caption.words[1], "replace_att") == expected
+
+
+def test_careful_takes_no_guess_that_the_caption_implies() -> None:
+    caption = tagged("A red dog")
+    assert careful_choice(["cat", "animal", "carnivore", "canine"], caption, caption.words[2], "replace_obj") == "cat"
 
 
 def test_careful_writes_the_whole_record_by_places(tagger: Tagger, known_lm: str) -> None:

@@ -159,10 +159,22 @@ def test_members_of_a_list_say_the_same_in_any_order(text: str) -> None:
 
 
 def test_what_modifies_one_member_of_a_list_makes_the_order_say_something() -> None:
-    assert written(tagged("a red dog and a cat")) == {("singular_noun", "swap_obj", "a red cat and a dog")}
+    one = tagged("a red dog and a cat")
+    assert exchangeable(one, phrases(one, "singular_noun")) == [((2, 3), (5, 6))]
     caption = tagged("a red dog and a brown cat")
     assert {text for *_, text in written(caption)} == {"a red cat and a brown dog", "a brown dog and a red cat"}
     assert exchangeable(caption, [(1, 2), (5, 6)]) == [((1, 2), (5, 6))]
+
+
+def test_what_the_checks_reject_is_drawn_again() -> None:
+    texts = {text for _, _, text in written(tagged("a red dog and a cat under a tree"))}
+    assert "a red cat and a dog under a tree" not in texts
+    assert texts == {"a red tree and a cat under a dog", "a red dog and a tree under a cat"}
+
+
+def test_a_caption_of_which_every_exchange_is_rejected_gets_none() -> None:
+    attempt = negclip_attempt(tagged("a red dog and a cat"), np.random.default_rng(0))
+    assert (attempt.text, attempt.detail) == ("", "no two phrases of one kind that can change places")
 
 
 def test_a_row_depends_on_neither_order_nor_batch() -> None:

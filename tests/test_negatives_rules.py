@@ -14,7 +14,8 @@ from negatives.validate import bare_words, rejection
 from negatives.writers.caption_edits import article_for, edited, exchanged
 from negatives.writers.english.lexicon import ATTRIBUTES, NOUNS, RELATIONS, SIBLINGS, SWAPS, WORDS, plural
 from negatives.writers.english.noun_phrases import parse
-from negatives.writers.english.rules import RuleWriter
+from negatives.writers.english.rules import RuleWriter, draw
+from negatives.writers.table import build_writer
 
 TEXTS = [
     "A man riding a brown horse on a large beach.",
@@ -45,6 +46,17 @@ def changed(caption: str, negative_type: str) -> set[str]:
 
 def heads(caption: str) -> list[str]:
     return [phrase.noun.lemma for phrase in parse(caption).phrases]
+
+
+def test_plurals_are_those_of_a_dictionary() -> None:
+    forms = {"ottoman": "ottomans", "fireman": "firemen", "tooth": "teeth", "walrus": "walruses", "shelf": "shelves"}
+    assert {noun: plural(noun) for noun in forms} == forms
+    assert {form: (NOUNS[form].lemma, NOUNS[form].number) for form in forms.values()} == {
+        form: (noun, "many") for noun, form in forms.items()
+    }
+    assert "teeths" not in NOUNS
+    # who brushes touches
+    assert written("a man brushing his teeth", "replace_rel") == {"a man washing his teeth"}
 
 
 def test_noun_phrases_end_where_a_verb_begins() -> None:
@@ -167,6 +179,19 @@ def test_relations_change_only_between_nouns_that_fit() -> None:
     assert written("food on display", "replace_rel") == set()
 
 
+def test_what_is_not_there_stays() -> None:
+    every = [text for _, text in RuleWriter(1000).write("A bathroom with no red toilets on a rug", generator_for(0))]
+    assert every
+    assert all(text.endswith(" with no red toilets on a rug") for text in every)
+    assert written("A bathroom with toilets", "replace_rel") == {"A bathroom without toilets"}
+    assert RuleWriter(1000).write("There isn't a dog on a bed", generator_for(0)) == []
+    # "his" is behind the negation, and tells that it is a man all the same
+    assert not any(
+        "woman" in text for _, text in RuleWriter(1000).write("A man with no hat on his head", generator_for(0))
+    )
+    assert written("A man on a bed with no hat", "swap_obj") == {"A bed on a man with no hat"}
+
+
 def test_objects_change_places_with_their_words() -> None:
     assert written("A man riding an elephant", "swap_obj") == {"An elephant riding a man"}
     assert written("Two dogs riding a horse", "swap_obj") == {"A horse riding two dogs", "Two horses riding a dog"}
@@ -227,6 +252,60 @@ def test_articles_follow_the_sound() -> None:
     assert exchanged("TV on a bed", (0, 2), (6, 11)) == "A bed on TV"
 
 
+@pytest.mark.parametrize(
+    ("caption", "negative_type", "never"),
+    [
+        ("Four people wait to cross a street", "replace_att", "Two people wait to cross a street"),
+        ("A black cat with a hat on the ground", "replace_obj", "A black cat with a crown on the ground"),
+        ("A bird feeding a baby bird", "replace_att", "A bird feeding an adult bird"),
+        # the odder swap, of the bikes and the sidewalk, is written instead
+        (
+            "Two parked bikes on a sidewalk with a person riding a motor bike.",
+            "swap_obj",
+            "Two parked motor bikes on a sidewalk with a person riding a bike.",
+        ),
+    ],
+)
+def test_another_text_is_drawn_where_the_checks_reject_one(caption: str, negative_type: str, never: str) -> None:
+    for seed in range(30):
+        pairs = RuleWriter().write(caption, np.random.default_rng(seed))
+        texts = [text for kind, text in pairs if kind == negative_type]
+        assert len(texts) == 1
+        assert never not in texts
+        assert not any(rejection(text, caption, kind, ()) for kind, text in pairs)
+
+
+@pytest.mark.parametrize(
+    ("caption", "oddness"),
+    [
+        ("Two girls petting goats in a pen", 1),
+        ("A cat perches on a desk in a bedroom", 2),
+        ("A yellow fire hydrant on a sidewalk", 3),
+    ],
+)
+def test_no_swap_is_odder_than_asked_for(caption: str, oddness: int) -> None:
+    for asked in (1, 2, 3):
+        written = build_writer("rules", {"rules": {"oddest_swap": asked}}).write(caption, np.random.default_rng(0))
+        assert ("swap_obj" in dict(written)) == (oddness <= asked)
+    # the settings of rows that an older version wrote
+    assert build_writer("rules", {"per_type": 2}).oddest_swap == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_draw_that_passes_the_checks_does_not_depend_on_them(seed: int) -> None:
+    def drawn(count: int, refused: str) -> list[str]:
+        reasons = dict.fromkeys(refused, "implied")
+        return draw(
+            [["a", "b", "c"], ["d", "e"]], count, np.random.default_rng(seed), lambda text: reasons.get(text, "")
+        )
+
+    first = drawn(1, "")[0]
+    others = "".join(sorted(set("abcde") - {first}))
+    assert drawn(1, others) == [first]
+    assert "".join(sorted(drawn(5, first))) == others
+    assert drawn(5, "abcde") == []
+
+
 def test_draws_depend_on_the_generator_only() -> None:
     for text in TEXTS:
         first, second = (RuleWriter().write(text, generator_for(seed, text)) for seed in (3, 3))
@@ -273,7 +352,10 @@ def test_most_real_captions_get_a_replace_and_a_quarter_a_swap(shared: Path) -> 
         others = {bare_words(caption) for caption in captions}
         for caption in captions:
             pairs = RuleWriter().write(caption, generator_for(0, image, caption))
-            valid = {kind for kind, text in pairs if not rejection(text, caption, kind, others)}
+            reasons = {kind: rejection(text, caption, kind, others) for kind, text in pairs}
+            valid = {kind for kind, reason in reasons.items() if not reason}
+            # a writer sees one caption of an image, not the others
+            assert set(reasons.values()) <= {"", "equals_other_caption"}
             total += 1
             replaced += any(kind.startswith("replace") for kind in valid)
             swapped += any(kind.startswith("swap") for kind in valid)

@@ -18,6 +18,7 @@ from negatives.tables.randomness import generator_for, hash_of
 from negatives.validate import bare_words
 from negatives.writers.english.rules import RuleWriter
 from negatives.writers.write import join_pairs, write_negatives
+from tests.draw_readings import ROWS, drawn
 
 TEXTS = [
     "A man riding a brown horse on a large beach.",
@@ -131,6 +132,22 @@ def test_a_negative_that_another_caption_of_the_image_says_is_marked() -> None:
 def test_a_writer_without_a_word_to_say_is_an_error() -> None:
     with pytest.raises(InputError, match=r"nothing for 1 captions.*'noodles'.*another generator"):
         write_negatives(captions_table(["noodles"]), RuleWriter(), seed=0)
+
+
+def test_rows_are_drawn_for_reading_among_the_accepted_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    captions = captions_table()
+    monkeypatch.setitem(ROWS, "rules", 3)
+    rows = drawn(captions, "rules", {})
+    assert rows == drawn(captions, "rules", {})
+    accepted = {
+        row["negative_id"]: row for row in write_negatives(captions, RuleWriter(), seed=0).negatives.to_pylist()
+    }
+    assert len({row["id"] for row in rows}) == 3
+    for row in rows:
+        assert (row["text"], row["negative_type"]) == tuple(
+            accepted[row["id"]][key] for key in ("caption", "negative_type")
+        )
+        assert row["caption"] == TEXTS[int(row["id"].split("_")[0])]
 
 
 def pairs_file(path: Path, rows: list[dict[str, Any]]) -> Path:

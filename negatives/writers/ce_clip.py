@@ -16,6 +16,7 @@ import numpy as np
 
 from negatives.tables.files import InputError, quoted
 from negatives.tables.randomness import generator_for
+from negatives.validate import rejection
 from negatives.writers.masked_lm import DEFAULT_MODEL, Guess, MaskedLm
 from negatives.writers.negclip import Span, exchangeable, exchanged, replaced
 from negatives.writers.tagging import SpacySettings, TaggedCaption, Tagger, Word
@@ -87,7 +88,8 @@ class CeClipWriter:
     def __init__(self, tagger: Tagger, masked_lm: MaskedLm, mode: str = "careful") -> None:
         if mode not in MODES:
             raise InputError(f"The mode of `ce_clip` must be one of {' '.join(MODES)}, got {quoted(mode)}. Mend it.")
-        self.version = f"1-{mode}"
+        # the published texts do not change, the careful ones passed no checks in version 1
+        self.version = {"careful": "2-careful", "reference": "1-reference"}[mode]
         self._tagger, self._lm, self._mode = tagger, masked_lm, mode
 
     @property
@@ -133,7 +135,7 @@ class CeClipWriter:
             token = guess.best[min(RANK, len(guess.best))]
             return Attempt(field, FIELDS[field], self._lm.filled(guess, token))
         assert word is not None
-        fill = careful_choice([self._lm.word(token) for token in guess.best], caption, word)
+        fill = careful_choice([self._lm.word(token) for token in guess.best], caption, word, FIELDS[field])
         if not fill:
             return _failed(field, f"none of the {CAREFUL_TOP} most probable words fits")
         return Attempt(field, FIELDS[field], replaced(caption.text, word.start, word.end, fill))
@@ -168,8 +170,10 @@ def careful_relation(caption: TaggedCaption) -> Attempt:
     if sum(word.pos == "NOUN" for word in caption.words) < 3:
         return _failed(RELATION, "fewer than three nouns")
     for first, second in exchangeable(caption, nouns):
-        if caption.words[first[1] - 1].tag == caption.words[second[1] - 1].tag:
-            return Attempt(RELATION, FIELDS[RELATION], exchanged(caption, first, second))
+        text = exchanged(caption, first, second)
+        alike = caption.words[first[1] - 1].tag == caption.words[second[1] - 1].tag
+        if alike and not rejection(text, caption.text, FIELDS[RELATION], ()):
+            return Attempt(RELATION, FIELDS[RELATION], text)
     return _failed(RELATION, "no two different nouns of one number that the caption does not just list")
 
 
@@ -182,21 +186,26 @@ def careful_mask(caption: TaggedCaption, pos: str, rng: np.random.Generator, mas
     return word, caption.text[: word.start] + mask + caption.text[word.end :]
 
 
-def careful_choice(guesses: Sequence[str], caption: TaggedCaption, word: Word) -> str:
+def careful_choice(guesses: Sequence[str], caption: TaggedCaption, word: Word, negative_type: str) -> str:
     """The fourth of the guesses that can stand for a word, the last where there are fewer, "" where there is none.
 
-    A guess must be new to the caption, no function word, and no form of the word itself.
+    A guess must be new to the caption, no function word, and no form of the word itself; with it, the caption must pass
+    the checks of the type.
 
     Args:
         guesses: words, the most probable first; "" for what is none.
         caption: tagged caption.
         word: what the guess is to stand for.
+        negative_type: what is written.
     """
     unfit = {*NEVER_FILLED_IN.split(), *(other.text.casefold() for other in caption.words)}
     fits = [
         guess
         for guess in dict.fromkeys(guesses)
-        if guess and guess.casefold() not in unfit and not _may_be_a_form(guess, word.text)
+        if guess
+        and guess.casefold() not in unfit
+        and not _may_be_a_form(guess, word.text)
+        and not rejection(replaced(caption.text, word.start, word.end, guess), caption.text, negative_type, ())
     ]
     return fits[min(RANK, len(fits) - 1)] if fits else ""
 

@@ -2,8 +2,8 @@
 
 The kinds are the paper's: noun chunks of more than two words, verb phrases, singular nouns, plural nouns, adverbs and
 adjectives. Phrases are found by their places in the caption, so that nothing else is hit. Two things are added: the
-members of a list are left alone, since "a cat and a dog" says the same the other way round, and a or an follows the
-word behind it.
+members of a list are left alone, since "a cat and a dog" says the same the other way round, and so is every exchange
+that the checks of its type reject; and a or an follows the word behind it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from itertools import combinations
 import numpy as np
 
 from negatives.tables.randomness import generator_for
+from negatives.validate import rejection
 from negatives.writers.caption_edits import ARTICLE_BEFORE, article_for
 from negatives.writers.tagging import SpacySettings, TaggedCaption, Tagger, Word
 from negatives.writers.write import Attempt
@@ -45,14 +46,15 @@ VERB_PHRASE = re.compile("V?[RX]*V+")
 class NegClipWriter:
     """Writes one negative for a caption by exchanging two phrases.
 
-    The kind of phrase is drawn among those that have a pair to exchange, then the pair.
+    The kind of phrase is drawn among those that have a pair to exchange, then the pair. Both are drawn again where the
+    text is rejected.
 
     Args:
         tagger: with noun chunks.
     """
 
     name = "negclip"
-    version = "1"
+    version = "2"
 
     def __init__(self, tagger: Tagger) -> None:
         self._tagger = tagger
@@ -79,12 +81,15 @@ def build(spacy: SpacySettings) -> NegClipWriter:
 def negclip_attempt(caption: TaggedCaption, rng: np.random.Generator) -> Attempt:
     """The caption with two phrases of one kind exchanged; `field` is the kind, "" if no kind has a pair."""
     possible = {kind: pairs for kind in KINDS if (pairs := exchangeable(caption, phrases(caption, kind)))}
-    if not possible:
-        return Attempt("", "swap_obj", "", "no two phrases of one kind that can change places")
-    # the kind first, then the pair: long captions have many more pairs of nouns than of anything else
-    kind = list(possible)[int(rng.integers(len(possible)))]
-    first, second = possible[kind][int(rng.integers(len(possible[kind])))]
-    return Attempt(kind, KINDS[kind], exchanged(caption, first, second))
+    while possible:
+        # the kind first, then the pair: long captions have many more pairs of nouns than of anything else
+        kind = list(possible)[int(rng.integers(len(possible)))]
+        first, second = possible[kind].pop(int(rng.integers(len(possible[kind]))))
+        text = exchanged(caption, first, second)
+        if not rejection(text, caption.text, KINDS[kind], ()):
+            return Attempt(kind, KINDS[kind], text)
+        possible = {kind: pairs for kind, pairs in possible.items() if pairs}
+    return Attempt("", "swap_obj", "", "no two phrases of one kind that can change places")
 
 
 def phrases(caption: TaggedCaption, kind: str) -> list[Span]:

@@ -43,8 +43,8 @@ def find_builder(name: str) -> Callable[..., Writer | BatchWriter]:
 def builder_keys(name: str) -> dict[str, Any]:
     """The keys that a writer's builder takes -> their types; of a section its dataclass.
 
-    >>> list(builder_keys("ce_clip")), builder_keys("rules")
-    (['ce_clip', 'spacy'], {'per_type': <class 'int'>})
+    >>> list(builder_keys("ce_clip")), builder_keys("rules")["per_type"]
+    (['ce_clip', 'spacy'], <class 'int'>)
     """
     # resolved, since annotations are strings in all files here
     hints = typing.get_type_hints(find_builder(name))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from negatives.word_forms import is_negation
 from negatives.writers.english.lexicon import ATTRIBUTES, NOUNS, WORDS, Noun
 
 SINGULAR = WORDS["singular determiners"]
@@ -40,11 +41,19 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption with its tokens and noun phrases."""
+    """A caption with its tokens and noun phrases.
+
+    Attributes:
+        text: the caption.
+        tokens: all of them.
+        phrases: those that are not denied.
+        denied: the place of the first "no", "without" and the like; the number of tokens where there is none.
+    """
 
     text: str
     tokens: tuple[Token, ...]
     phrases: tuple[Phrase, ...]
+    denied: int
 
     @property
     def words(self) -> frozenset[str]:
@@ -61,9 +70,15 @@ class Caption:
 
 
 def parse(text: str) -> Caption:
-    """The tokens and noun phrases of a caption."""
+    """The tokens and noun phrases of a caption.
+
+    What stands behind a negation is not there, and what would replace it may not be there either: "a room with no
+    stoves" may well be true of a room with no toilets.
+    """
     tokens = tokens_of(text)
-    return Caption(text, tuple(tokens), tuple(phrases_of(tokens)))
+    denied = next((place for place, token in enumerate(tokens) if is_negation(token.text)), len(tokens))
+    phrases = tuple(phrase for phrase in phrases_of(tokens) if phrase.last <= denied)
+    return Caption(text, tuple(tokens), phrases, denied)
 
 
 def tokens_of(caption: str) -> list[Token]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 
+from negatives.validate import rejection
 from negatives.writers.caption_edits import edited
 from negatives.writers.english.lexicon import SWAPS, WORDS, plural
 from negatives.writers.english.noun_phrases import ADJECTIVES, Caption, is_verb_form
@@ -30,13 +31,16 @@ PERSONS = frozenset({"person", "animal"})
 SEVERAL = WORDS["counts"] | {"several", "many"}
 
 
-def noun_swaps(caption: Caption) -> list[list[str]]:
-    """Negatives by exchange of two noun phrases, the least odd ones: a list of one for each pair."""
+def noun_swaps(caption: Caption, oddest: int = 3) -> list[list[str]]:
+    """Negatives by exchange of two noun phrases, the least odd ones up to `oddest`: a list of one for each pair."""
     units = units_of(caption)
     by_oddness: dict[int, list[list[str]]] = {}
     # all are asked, and the least odd ones kept: an odd swap is written only where there is no better one
     for swaps in (_neighbours, _same_kind, _contents, _numbered, _doers, _background, _on_it):
         for oddness, text in swaps(caption, units):
+            # here too, or a rejected swap would stand before odder ones that pass
+            if oddness > oddest or rejection(text, caption.text, "swap_obj", ()):
+                continue
             by_oddness.setdefault(oddness, []).append([text])
     return by_oddness[min(by_oddness)] if by_oddness else []
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 
+from negatives.validate import rejection
 from negatives.writers.caption_edits import edited
 from negatives.writers.english.lexicon import (
     ATTRIBUTES,
@@ -25,6 +27,8 @@ from negatives.writers.english.noun_swaps import noun_swaps
 
 Choices = list[list[str]]
 """Negatives by the place that they change: the place is drawn first, so that a word with many siblings counts once."""
+Rejected = Callable[[str], str]
+"""Why a text is no negative of its caption, "" if it is one."""
 # groups whose attributes can change places with each other's, not only within one
 LOOKS = frozenset({"colour", "material", "pattern"})
 # a "his" or "her" elsewhere in the caption would still say which of two it is
@@ -33,21 +37,35 @@ LONGEST_RELATION = max(len(words.split()) for words in RELATIONS)
 LONGEST_ATTRIBUTE = max(len(words.split()) for words in ATTRIBUTES)
 
 
+@dataclass
+class RuleSettings:
+    """The word lists' generator."""
+
+    oddest_swap: int = field(default=3, metadata={"min": 1, "max": 3})
+    """1: swaps of objects that could be a photo only (a girl petting a goat). 2: also grammatical, yet odd ones (a desk
+    on a cat). 3: odder ones too (a sidewalk on a hydrant). A caption gets its least odd swap."""
+
+
+DEFAULTS = RuleSettings()
+
+
 class RuleWriter:
     """Writes negatives of each replace and swap type by exchanging listed words in places where they fit.
 
     Args:
         per_type: at most this many negatives of each type, all different.
+        oddest_swap: see `RuleSettings`.
     """
 
     name = "rules"
-    version = "2"  # of the lists and rules; rows name it, and can be made again by this version only
+    version = "3"  # of the lists and rules; rows name it, and can be made again by this version only
 
-    def __init__(self, per_type: int = 1) -> None:
-        self.per_type = per_type
+    def __init__(self, per_type: int = 1, oddest_swap: int = DEFAULTS.oddest_swap) -> None:
+        self.per_type, self.oddest_swap = per_type, oddest_swap
+        self._choices = CHOICES | {"swap_obj": partial(noun_swaps, oddest=oddest_swap)}
 
     def write(self, caption: str, rng: np.random.Generator) -> list[tuple[str, str]]:
-        """Negatives of `caption` as (negative_type, negative caption); none equals the caption.
+        """Negatives of `caption` as (negative_type, negative caption); each passes the checks of its type.
 
         >>> RuleWriter().write("A dog riding an elephant", np.random.default_rng(0))[-1]
         ('swap_obj', 'An elephant riding a dog')
@@ -55,28 +73,51 @@ class RuleWriter:
         parsed = parse(caption)
         return [
             (negative_type, text)
-            for negative_type, choices in CHOICES.items()
-            for text in draw(choices(parsed), self.per_type, rng)
-            if text != caption
+            for negative_type, choices in self._choices.items()
+            for text in draw(
+                choices(parsed),
+                self.per_type,
+                rng,
+                partial(rejection, caption=caption, kind=negative_type, others=()),
+            )
         ]
 
 
-def build(per_type: int = 1) -> RuleWriter:
+def build(per_type: int = 1, rules: RuleSettings = DEFAULTS) -> RuleWriter:
     """The writer with at most `per_type` negatives of each type."""
-    return RuleWriter(per_type)
+    return RuleWriter(per_type, rules.oddest_swap)
 
 
-def draw(choices: Choices, count: int, rng: np.random.Generator) -> list[str]:
-    """At most `count` different negatives: first a place, then one of its texts, each place once before any twice."""
+def draw(choices: Choices, count: int, rng: np.random.Generator, rejected: Rejected) -> list[str]:
+    """At most `count` different negatives: first a place, then one of its texts, each place once before any twice.
+
+    Args:
+        choices: texts by place.
+        count: the most that are drawn.
+        rng: decides.
+        rejected: why a text may not be drawn, "" if it may; another is drawn in its place.
+    """
     # without repeats and in order: a set would order them anew in each process
     left = [list(dict.fromkeys(texts)) for texts in choices if texts]
     drawn: list[str] = []
-    for place in rng.permutation(len(left))[:count]:
-        texts = left[place]
-        drawn.append(texts.pop(int(rng.integers(len(texts)))))
+    for place in rng.permutation(len(left)):
+        if len(drawn) < count:
+            drawn += _drawn_from(left[place], rng, rejected)
     rest = [text for texts in left for text in texts]
-    more = rng.permutation(len(rest))[: count - len(drawn)] if count > len(drawn) else ()
-    return list(dict.fromkeys([*drawn, *(rest[number] for number in more)]))
+    for number in rng.permutation(len(rest)) if len(drawn) < count else ():
+        if len(drawn) < count and rest[number] not in drawn and not rejected(rest[number]):
+            drawn.append(rest[number])
+    return list(dict.fromkeys(drawn))
+
+
+def _drawn_from(texts: list[str], rng: np.random.Generator, rejected: Rejected) -> list[str]:
+    """One text that is not rejected, if there is one; what was looked at is taken out of `texts`."""
+    # one after the other, not first all that pass: a check takes longer than a text
+    while texts:
+        text = texts.pop(int(rng.integers(len(texts))))
+        if not rejected(text):
+            return [text]
+    return []
 
 
 def object_choices(caption: Caption) -> Choices:
@@ -210,7 +251,7 @@ def relation_choices(caption: Caption) -> Choices:
     # a word inside a noun phrase begins no relation
     inside = {place for phrase in caption.phrases for place in range(phrase.first, phrase.last)}
     choices, place = [], 0
-    while place < len(caption.tokens):
+    while place < caption.denied:
         words, last = _relation_at(caption, place) if place not in inside else ("", place + 1)
         choices.append(
             [

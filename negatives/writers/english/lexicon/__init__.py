@@ -58,8 +58,8 @@ def plural(noun: str) -> str:
     before, space, last = noun.rpartition(" ")
     if last in IRREGULAR_PLURALS:
         return before + space + IRREGULAR_PLURALS[last]
-    # policemen, but humans and Germans
-    if last.endswith("man") and last not in ("human", "german"):
+    # policemen, but humans, Germans and ottomans
+    if last.endswith("man") and last not in ("human", "german", "ottoman"):
         return noun[:-3] + "men"
     if last.endswith(("tomato", "potato", "s", "x", "ch", "sh")):
         return noun + "es"

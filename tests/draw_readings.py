@@ -1,0 +1,69 @@
+"""Draws accepted rows of the offline writers for people to read: `python -m tests.draw_readings SHARED [PIPELINE]`.
+
+SHARED is the folder of the shared data, as in `ITM_SHARED`, PIPELINE a spaCy pipeline; without one only `rules` is
+drawn. The same data, writers and pipeline give the same files.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from negatives.tables.randomness import generator_for
+from negatives.writers import build_writer, write_negatives
+
+FOLDER = Path(__file__).parent / "data" / "readings"
+SEED = 0
+ROWS = {"rules": 200, "negclip": 100}
+
+
+def captions_table(shared: Path) -> pa.Table:
+    """The shared COCO captions, as a captions table; `caption_id` is `<coco_id>_<k>`."""
+    rows = []
+    for name in ("coco_val2017", "coco_train2017"):
+        for line in (shared / "data" / name / "captions.jsonl").read_text(encoding="utf-8").splitlines():
+            image = json.loads(line)
+            rows += [
+                {"image_id": str(image["coco_id"]), "image": image["image"], "caption_id": key, "caption": caption}
+                for number, caption in enumerate(image["captions"])
+                if (key := f"{image['coco_id']}_{number}")
+            ]
+    return pa.Table.from_pylist(rows)
+
+
+def drawn(captions: pa.Table, writer: str, settings: dict[str, Any]) -> list[dict[str, str]]:
+    """Accepted rows of a writer, drawn without repeats, in the order of the draw."""
+    own = dict(zip(captions["caption_id"].to_pylist(), captions["caption"].to_pylist(), strict=True))
+    written = write_negatives(captions, build_writer(writer, settings), SEED).negatives.to_pylist()
+    accepted = [row for row in written if not row["rejected"]]
+    picks = generator_for(SEED, "readings", writer).permutation(len(accepted))[: ROWS[writer]]
+    return [
+        {
+            "id": row["negative_id"],
+            "caption": own[row["caption_id"]],
+            "text": row["caption"],
+            "negative_type": row["negative_type"],
+        }
+        for row in map(accepted.__getitem__, np.asarray(picks).tolist())
+    ]
+
+
+def main(shared: str, pipeline: str = "") -> None:
+    """Writes a file for each writer that can write."""
+    captions = captions_table(Path(shared))
+    settings: dict[str, dict[str, Any]] = {"rules": {}}
+    if pipeline:
+        settings["negclip"] = {"spacy": {"pipeline": pipeline}}
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for writer, given in settings.items():
+        lines = [json.dumps(row, ensure_ascii=False) for row in drawn(captions, writer, given)]
+        (FOLDER / f"{writer}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
