@@ -453,6 +453,8 @@ def test_what_is_no_judge_of_truth_is_refused_before_a_request_or_a_folder(
     assert "must not be given where `generator` is scenes" in capsys.readouterr().err
     assert server.bodies == []
     assert not (folder / "out").exists()
+    # files of requests hold no text yet that a judge could look at
+    assert ask(folder, url, judged, "gpt.batch=write") == 0
 
 
 def test_paraphrases_alone_have_no_captions_with_negatives(folder: Path) -> None:

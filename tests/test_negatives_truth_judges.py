@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def save_nli(folder: Path, labels: Sequence[str] = LABELS, *, sharpness: float =
     weights |= {name: torch.ones_like(tensor) for name, tensor in weights.items() if "LayerNorm.weight" in name}
     first, second, segment = "bert.encoder.layer.0", "bert.encoder.layer.1.attention", 7
     weights["bert.embeddings.token_type_embeddings.weight"][1, segment] = 1
+    weights["bert.embeddings.word_embeddings.weight"][0, 3] = 1  # padding that is read looks like entailment
     weights[f"{first}.intermediate.dense.bias"][:3] = -45  # of two normalised ones 53, of a single one 36
     for place, (word, label) in enumerate(MARKED.items()):
         weights["bert.embeddings.word_embeddings.weight"][vocabulary.index(word), place] = 1
@@ -135,11 +137,33 @@ def test_a_text_that_is_too_long_for_the_model_is_cut(judge: NliJudge) -> None:
     assert reason(judge, "a dog", "a cat indeed" + " red" * 100) == "nli_entailed"
 
 
-def test_a_checkpoint_without_the_three_classes_is_refused(tmp_path: Path) -> None:
-    for number, labels in enumerate([("LABEL_0", "LABEL_1", "LABEL_2"), ("entailment", "not_entailment")]):
-        folder = save_nli(tmp_path / str(number), labels)
-        with pytest.raises(InputError, match=r"classes entailment, neutral, contradiction.*id2label.*Give another"):
-            NliJudge(NliSettings(folder, device="cpu"))
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"},
+        {"0": "entailment", "1": "neutral", "2": "neutral"},
+        {"0": "contradiction", "1": "neutral", "5": "entailment"},
+        {"0": 0, "1": 1, "2": 2},
+    ],
+)
+def test_a_checkpoint_without_the_three_classes_is_refused(names: dict[str, object], tmp_path: Path) -> None:
+    config = Path(save_nli(tmp_path)) / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "id2label": names}))
+    with pytest.raises(InputError, match=r"classes entailment, neutral, contradiction.*id2label.*Give another"):
+        NliJudge(NliSettings(str(tmp_path), device="cpu"))
+
+
+def test_a_folder_that_lacks_or_breaks_a_part_is_refused_in_one_line(tmp_path: Path) -> None:
+    for name, text in {"config.json": '{"model_type": "bert", "hidden_size": "x"}', "tokenizer.json": "{}"}.items():
+        folder = Path(save_nli(tmp_path / name))
+        (folder / name).write_text(text)
+        with pytest.raises(InputError) as caught:
+            NliJudge(NliSettings(str(folder), device="cpu"))
+        assert "\n" not in str(caught.value)
+    for path in Path(folder := save_nli(tmp_path / "wordless")).glob("[tv]*"):
+        path.unlink()
+    with pytest.raises(InputError, match="its tokenizer knows no word"):
+        NliJudge(NliSettings(folder, device="cpu"))
 
 
 def test_a_checkpoint_without_weights_of_its_own_is_refused(checkpoint: str, tmp_path: Path) -> None:

@@ -132,7 +132,6 @@ class NliJudge:
 
 def _load(folder: str) -> tuple[Any, Any]:
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
@@ -147,15 +146,18 @@ def _load(folder: str) -> tuple[Any, Any]:
                 local_files_only=True,
                 output_loading_info=True,
             )
+        # where a folder has no tokenizer, Transformers makes one of special tokens, to which all texts are alike
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
+            raise ValueError("its tokenizer knows no word")
         if tokenizer.pad_token_id is None:
             raise ValueError("its tokenizer has no padding token")
         # Transformers only warns, and would judge by weights drawn at random
         if missing := found["missing_keys"]:
             raise ValueError(f"no weights for {len(missing)} tensors, such as {min(missing)}")
-        labels = list(model.config.id2label.values())
-        if sorted(map(str.lower, labels)) != sorted(CLASSES):
+        labels = model.config.id2label
+        if sorted(labels) != [0, 1, 2] or sorted(str(label).lower() for label in labels.values()) != sorted(CLASSES):
             raise ValueError(f"its classes (id2label) are {labels}")
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except Exception as error:  # readers of files that anyone wrote raise whatever they stumble over
         raise InputError(
             f"`truth.nli.checkpoint` must be a sequence classifier with the classes {', '.join(CLASSES)}, a folder of "
             f"safetensors with its tokenizer, cannot use {quoted(folder, 200)}: "
