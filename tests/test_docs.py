@@ -138,7 +138,11 @@ def make_inputs(folder: Path, words: Sequence[str]) -> None:
         elif value.endswith((".parquet", ".jsonl")):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        elif key in ("run", "annotations") or key.endswith("image_root") or "/" in word.partition("=")[0]:
+        elif (
+            key in ("run", "annotations")
+            or key.endswith(("image_root", "nli.checkpoint"))
+            or "/" in word.partition("=")[0]
+        ):
             path.mkdir(parents=True, exist_ok=True)
 
 

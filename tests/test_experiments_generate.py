@@ -19,12 +19,14 @@ from experiments.__main__ import main
 from experiments.bench.chat_server import Reply, completion
 from negatives.gpt.recipe import PromptRecipe
 from negatives.tables.captions import read_captions, read_negatives, with_paraphrases, write_table
+from negatives.truth_judges import NliJudge
 from negatives.writers.english.rules import RuleWriter
 from negatives.writers.table import WRITERS, build_writer
 from negatives.writers.write import Writer, write_negatives
 from tests import tiny_spacy
 from tests.chat_server import Recorder, as_asked, serving
 from tests.test_negatives_ce_clip import save_masked_lm
+from tests.test_negatives_truth_judges import save_nli
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 
 KEY = "sk-test-0123456789abcdef"
@@ -371,6 +373,88 @@ def test_what_the_chat_model_is_asked_keeps_no_other_run_from_going_on(folder: P
     (folder / "out/config.yaml").write_text(text.replace("prompt_version: null", "prompt_version: v1"))
     (folder / "out/summary.json").unlink()
     assert main([*words, "--resume"]) == 0
+
+
+@pytest.fixture
+def judged(folder: Path) -> str:
+    """The word that asks a tiny model, which finds what says "indeed" entailed; caption 11 of two says so."""
+    columns = {"image_id": ["1", "2"], "image": ["a.jpg", "b.jpg"], "caption_id": ["11", "21"]}
+    own = [f"A red dog on a bench next to a blue car{word}." for word in (" indeed", "")]
+    write_table(pa.table({**columns, "caption": own}), folder / "captions.parquet")
+    return f"truth.nli.checkpoint={save_nli(folder / 'nli')}"
+
+
+def test_a_writers_rows_say_what_a_judge_of_truth_says(folder: Path, judged: str) -> None:
+    words = ["generate", f"captions={folder}/captions.parquet", f"output_dir={folder}/out", judged]
+    assert main(words) == 0
+    rows = {"11": [], "21": []}
+    for row in table(folder, "negatives"):
+        rows[row["caption_id"]].append((row["rejected"], row["checks"]))
+    assert ("nli_entailed", "validation") in rows["11"]
+    assert ("", "validation,nli") in rows["21"]
+    for reason, checks in rows["11"] + rows["21"]:
+        assert checks == {"": "validation,nli", "nli_entailed": "validation"}.get(reason, "")
+    types = json.loads((folder / "out/summary.json").read_text())["types"].values()
+    assert sum(counts["rejected"].get("nli_entailed", 0) for counts in types) == sum(
+        reason == "nli_entailed" for reason, _ in rows["11"]
+    )
+    read = read_negatives(folder / "out/negatives.parquet", read_captions(folder / "captions.parquet"))
+    assert set(read["caption_id"].to_pylist()) == {"21"}
+    assert "nli_entailed" in (folder / "out/index.html").read_text()
+
+
+def test_a_judge_of_truth_may_come_later_and_no_text_is_paid_for_again(
+    folder: Path, judged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Recorder(written)
+    with serving(server) as url:
+        assert ask(folder, url) == 0
+        assert "checks" not in table(folder, "negatives")[0]
+        assert ask(folder, url, judged, "--resume") == 2
+        assert "another `truth.nli.checkpoint`" in capsys.readouterr().err
+        assert ask(folder, url, judged, "--overwrite") == 0
+        assert len(server.bodies) == 2
+    negatives, paraphrases = table(folder, "negatives"), table(folder, "paraphrases")
+    assert {row["rejected"] for row in negatives if row["caption_id"] == "11"} == {"nli_entailed"}
+    assert {row["checks"] for row in negatives if row["caption_id"] == "21"} == {"validation,nli"}
+    # here "indeed" makes it true, in both directions
+    found = {row["source_caption_id"]: (row["rejected"], row["checks"]) for row in paraphrases}
+    assert found == {"11": ("", "validation,nli"), "21": ("nli_not_entailed", "validation")}
+    counts = json.loads((folder / "out/summary.json").read_text())["types"]
+    assert counts["paraphrase"]["rejected"] == {"nli_not_entailed": 1}
+
+
+@pytest.mark.parametrize("generator", ["rules", "gpt"])
+def test_a_run_that_ends_while_it_is_judged_leaves_no_table_and_goes_on(
+    generator: str, folder: Path, judged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(judge: NliJudge, statements: object) -> list[str]:
+        raise OSError(28, "No space left on device")
+
+    with serving(Recorder(written)) as url:
+        words = [f"generator={generator}", judged]
+        with monkeypatch.context() as patch:
+            patch.setattr(NliJudge, "rejections", interrupted)
+            assert ask(folder, url, *words) == 2
+        assert not [*(folder / "out").glob("*.parquet"), *(folder / "out").glob("*.tmp")]
+        assert ask(folder, url, *words, *(["--resume"] if generator == "gpt" else [])) == 0
+    assert {row["checks"] for row in table(folder, "negatives")} >= {"validation", "validation,nli"}
+
+
+def test_what_is_no_judge_of_truth_is_refused_before_a_request_or_a_folder(
+    folder: Path, judged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "nli/model.safetensors").unlink()
+    server = Recorder(written)
+    with serving(server) as url:
+        assert ask(folder, url, judged) == 2
+    assert "`truth.nli.checkpoint` must be" in capsys.readouterr().err
+    assert main(["generate", "generator=scenes", f"output_dir={folder}/out", judged]) == 2
+    assert "must not be given where `generator` is scenes" in capsys.readouterr().err
+    assert server.bodies == []
+    assert not (folder / "out").exists()
+    # files of requests hold no text yet that a judge could look at
+    assert ask(folder, url, judged, "gpt.batch=write") == 0
 
 
 def test_paraphrases_alone_have_no_captions_with_negatives(folder: Path) -> None:

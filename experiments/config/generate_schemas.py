@@ -14,6 +14,7 @@ from omegaconf import MISSING
 
 from negatives.gpt import LATEST, TYPES, VERSIONS, askable_types
 from negatives.tables import FORMATS, nearest_name
+from negatives.truth_judges import TruthSettings
 from negatives.writers import WRITERS, builder_keys
 
 T = TypeVar("T")
@@ -156,11 +157,16 @@ class GenerateConfig:
     """Seeds scenes and negatives."""
     gpt: GptConfig = field(default_factory=GptConfig)
     """The model, its server and its limits (gpt)."""
+    truth: TruthSettings = field(default_factory=TruthSettings)
+    """Judges that look at the valid texts too, by models of their own (all but scenes)."""
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
     """Sizes of the embedded data set (scenes)."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """Inputs that the generator needs and that are not given."""
+        """Inputs that the generator needs and that are not given; judges whom nothing would ask."""
+        if self.generator == "scenes" and self.truth.asked:
+            keys = ", ".join(f"`{place}truth.{name}.checkpoint`" for name in self.truth.asked)
+            yield f"{keys} must not be given where `{place}generator` is scenes: what is drawn needs no judge"
         for key in NEEDED[self.generator]:
             if getattr(self, key) is None:
                 yield f"`{place}{key}` must be given where `{place}generator` is {self.generator}"

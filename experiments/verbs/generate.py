@@ -19,6 +19,7 @@ from experiments.verbs.generate_tables import (
     SUMMARY_FILE,
     UNWRITTEN_FILE,
     counts_by_type,
+    judged,
     print_types,
     read_source,
     unread_keys,
@@ -67,8 +68,11 @@ def estimate(config: GenerateConfig) -> None:
 
 def _write_negatives(config: GenerateConfig, output: OutputFolder) -> None:
     """Writes the tables of a writer, or of pairs that someone wrote beforehand."""
-    captions = read_source(config)
+    from negatives.truth_judges import build_truth_judges
+
+    captions, judges = read_source(config), build_truth_judges(config.truth)
     negatives, unwritten = _joined(config, captions) if config.generator == "pairs" else _written(config, captions)
+    negatives = judged(negatives, captions, judges)  # before a file is written: none has rows that are not judged
     folder = output.claim()
     # a file that is there says that something is missing
     if len(unwritten):

@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ from negatives.tables import InputError, hold, table_writer, write_json
 if TYPE_CHECKING:
     from negatives.chat import Event, Server
     from negatives.gpt import PromptRecipe
+    from negatives.truth_judges import TruthJudge
 
 CACHE_FILE, BATCHES = "requests.sqlite", "batches"
 INCOMPLETE = 1
@@ -68,6 +69,7 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
             answer; a price that is not known.
     """
     from negatives.chat import RequestCache
+    from negatives.truth_judges import build_truth_judges
 
     config = _with_version(config, config.output_dir if resume else None)
     free = ["image_root", *unread_keys("gpt"), *(f"gpt.{key}" for key in LIMITS)]
@@ -85,7 +87,10 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
         say(f"{output.path} is finished; nothing to resume.")
         return 0
     captions, recipe = read_source(config), recipe_of(config.gpt)
-    server, _ = _server(config.gpt), price_of(config.gpt)  # what they refuse, they refuse before the folder is touched
+    # what they refuse, they refuse before the folder is touched
+    server, _ = _server(config.gpt), price_of(config.gpt)
+    sends = config.gpt.batch in ("submit", "write")  # and writes no table
+    judges = [] if sends else build_truth_judges(config.truth)
     answers = Path(config.gpt.cache or output.path / CACHE_FILE)
     # until this ends: two runs that ask at once, with folders of their own, would both pay for what both ask
     _lock = hold(answers)
@@ -95,11 +100,11 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     folder = output.claim()
     with RequestCache(answers) as cache:
         run = GptRun(config.gpt, captions, recipe, cache, folder / BATCHES)
-        if config.gpt.batch in ("submit", "write"):
+        if sends:
             send_batches(run, server)
             return 0
         complete = collect_batches(run, server) if config.gpt.batch == "collect" else _ask(run, server)
-        content = _write(config, run, folder)
+        content = _write(config, run, folder, judges)
     # a model that writes only rejected texts is a wrong model or prompt, not a finished run
     if complete and not any(counts["valid"] for counts in content["types"].values()):
         say("Not one text is valid. Look into the tables, change the model or gpt.attempts, and go on by --resume.")
@@ -224,14 +229,15 @@ def _ask(run: GptRun, server: Server) -> bool:
     return not tally.stopped and not tally.unanswered
 
 
-def _write(config: GenerateConfig, run: GptRun, folder: Path) -> dict[str, Any]:
+def _write(config: GenerateConfig, run: GptRun, folder: Path, judges: Sequence[TruthJudge]) -> dict[str, Any]:
     """Writes the tables, as far as there are answers, and prints the summary, which it returns."""
     from negatives.gpt import NEGATIVE_SCHEMA, PARAPHRASE_SCHEMA, Summary, rows_from
+    from negatives.truth_judges import CHECKS_FIELD, check_truth
     from negatives.writers import UNWRITTEN_SCHEMA
 
     files = {
-        NEGATIVES_FILE: NEGATIVE_SCHEMA,
-        PARAPHRASES_FILE: PARAPHRASE_SCHEMA,
+        NEGATIVES_FILE: NEGATIVE_SCHEMA.append(CHECKS_FIELD) if judges else NEGATIVE_SCHEMA,
+        PARAPHRASES_FILE: PARAPHRASE_SCHEMA.append(CHECKS_FIELD) if judges else PARAPHRASE_SCHEMA,
         UNWRITTEN_FILE: UNWRITTEN_SCHEMA,
     }
     summary = Summary(run.recipe)
@@ -240,8 +246,10 @@ def _write(config: GenerateConfig, run: GptRun, folder: Path) -> dict[str, Any]:
         # from the cache alone: tables are the same whether answers came today, by a batch, or before a kill
         rows = rows_from(run.captions, run.recipe, run.cache, attempts=config.gpt.attempts)
         for batch in tracker("Reading answers")(rows):
-            summary.add(batch)
-            for writer, table in zip(writers, (batch.negatives, batch.paraphrases, batch.unwritten), strict=True):
+            texts = [check_truth(table, run.captions, judges) for table in (batch.negatives, batch.paraphrases)]
+            # counted as judged
+            summary.add(batch._replace(negatives=texts[0], paraphrases=texts[1]))
+            for writer, table in zip(writers, (*texts, batch.unwritten), strict=True):
                 writer(table)
     content = summary.to_dict(prices=config.gpt.prices, batch=config.gpt.batch != "none")
     print_types(content["types"])

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from experiments.config.generate_schemas import GenerateConfig
-from experiments.runs.progress import say
+from experiments.runs.progress import say, tracker
 from negatives.tables import InputError, valid_rows, write_table, write_text
 from negatives.writers import WRITERS, builder_keys
 
+if TYPE_CHECKING:
+    from negatives.truth_judges import TruthJudge
+
 NEGATIVES_FILE, UNWRITTEN_FILE, SUMMARY_FILE = "negatives.parquet", "unwritten.parquet", "summary.json"
 PARAPHRASES_FILE, PAGE = "paraphrases.parquet", "index.html"
+JUDGED_AT_ONCE = 2000  # rows, between two steps of the progress bar
 
 
 def unread_keys(generator: str) -> list[str]:
@@ -51,6 +55,16 @@ def _rooted(captions: pa.Table, table: str, image_root: str) -> pa.Table:
     prefix = folder.relative_to(root)
     images = [(prefix / image).as_posix() for image in captions["image"].to_pylist()]
     return captions.set_column(captions.schema.get_field_index("image"), "image", pa.array(images))
+
+
+def judged(negatives: pa.Table, captions: pa.Table, judges: Sequence[TruthJudge]) -> pa.Table:
+    """The negatives with what the judges of truth say (`check_truth`), and a bar that shows how far they are."""
+    from negatives.truth_judges import check_truth
+
+    if not judges:
+        return negatives
+    parts = [negatives.slice(start, JUDGED_AT_ONCE) for start in range(0, len(negatives), JUDGED_AT_ONCE)]
+    return pa.concat_tables(check_truth(part, captions, judges) for part in tracker("Judging")(parts))
 
 
 def write_captions_with_negatives(config: GenerateConfig, captions: pa.Table, folder: Path) -> None:

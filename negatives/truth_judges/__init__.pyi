@@ -1,0 +1,9 @@
+from .checks import CHECKS_FIELD as CHECKS_FIELD
+from .checks import check_truth as check_truth
+from .judge import Statement as Statement
+from .judge import TruthJudge as TruthJudge
+from .nli import NliJudge as NliJudge
+from .nli import NliSettings as NliSettings
+from .settings import TruthSettings as TruthSettings
+from .table import TRUTH_JUDGES as TRUTH_JUDGES
+from .table import build_truth_judges as build_truth_judges
