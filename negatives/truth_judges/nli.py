@@ -6,13 +6,13 @@ NAACL 2018). Any sequence classifier in Transformers' format does that knows the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from negatives.published_models import loading_quietly, move_to
 from negatives.tables.files import InputError, quoted
 from negatives.truth_judges.judge import Statement
 from negatives.types import PARAPHRASE
@@ -66,7 +66,7 @@ class NliJudge:
         self.settings = settings
         self._folder = str(settings.checkpoint)
         self._tokenizer, self._model = _load(self._folder)
-        _move(self._model, settings.device)
+        move_to(self._model, settings.device, "`truth.nli.device`")
         labels = {label.lower(): place for place, label in self._model.config.id2label.items()}
         self._order = [labels[name] for name in CLASSES]
         # a tokenizer that does not know its length has 1e30; RoBERTa counts positions from behind the padding's id
@@ -135,7 +135,7 @@ def _load(folder: str) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
-        with _quiet():
+        with loading_quietly():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             model, found = AutoModelForSequenceClassification.from_pretrained(
                 folder,
@@ -164,30 +164,3 @@ def _load(folder: str) -> tuple[Any, Any]:
             f"{quoted(str(error).strip().partition(chr(10))[0], 200)}. Give another folder."
         ) from error
     return tokenizer, model.eval()
-
-
-def _move(model: Any, device: str) -> None:
-    import torch
-
-    try:
-        model.to("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
-    except (RuntimeError, AssertionError) as error:  # no such device; a torch that was built without it
-        raise InputError(
-            f"`truth.nli.device` must be one of this machine, got {quoted(device)}. Use auto or cpu."
-        ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Transformers' notes and bars on loading."""
-    from transformers.utils import logging
-
-    verbosity, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if progress:
-            logging.enable_progress_bar()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from negatives.published_models import loading_quietly, move_to
 from negatives.tables.files import InputError, quoted
 
 DEFAULT_MODEL = "distilroberta-base"
@@ -43,7 +43,7 @@ class MaskedLm:
     def __init__(self, name: str = DEFAULT_MODEL, *, batch_size: int = 64, device: str = "auto") -> None:
         self.name, self.batch_size = name, batch_size
         self._tokenizer, self._model = _load(name)
-        _move(self._model, device)
+        move_to(self._model, device, "The masked LM's device")
         # RoBERTa counts positions from behind the padding's id
         positions = self._model.config.max_position_embeddings - 2
         self._longest = min(self._tokenizer.model_max_length, positions)
@@ -122,7 +122,7 @@ def _load(name: str) -> tuple[Any, Any]:
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
     try:
-        with _quiet():
+        with loading_quietly():
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             model, found = AutoModelForMaskedLM.from_pretrained(
                 name,
@@ -145,30 +145,3 @@ def _load(name: str) -> tuple[Any, Any]:
             f"as a folder that holds {DEFAULT_MODEL}."
         ) from error
     return tokenizer, model.eval()
-
-
-def _move(model: Any, device: str) -> None:
-    import torch
-
-    try:
-        model.to("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
-    except (RuntimeError, AssertionError) as error:  # no such device; a torch that was built without it
-        raise InputError(
-            f"The masked LM's device must be one of this machine, got {quoted(device)}. Use auto or cpu."
-        ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Transformers' notes and bars on loading."""
-    from transformers.utils import logging
-
-    verbosity, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if progress:
-            logging.enable_progress_bar()
