@@ -1,4 +1,4 @@
-"""Published models that write or judge texts: loaded without noise, and put on the device that was asked for."""
+"""Published models that write or judge texts: loaded quietly, and put on the device that was asked for."""
 
 from __future__ import annotations
 

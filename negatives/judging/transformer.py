@@ -26,7 +26,6 @@ from transformers import (
     DistilBertConfig,
     DistilBertForSequenceClassification,
 )
-from transformers.utils import logging as transformers_logging
 
 from negatives.judging.judge import Scorer
 from negatives.judging.transformer_settings import TransformerSettings
@@ -39,6 +38,7 @@ from negatives.judging.transformer_training import (
     schedule,
     word_ids,
 )
+from negatives.published_models import loading_quietly
 
 if TYPE_CHECKING:
     from negatives.judging.settings import JudgeSettings
@@ -240,19 +240,13 @@ def _quiet() -> Iterator[None]:
     """Without Lightning's advertisements and Transformers' notes on heads and loading; errors still show."""
     loggers = [logging.getLogger(library) for library in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
-    verbosity, progress = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        with warnings.catch_warnings():
+        with loading_quietly(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     # whoever calls a judge keeps the levels that were set before
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        transformers_logging.set_verbosity(verbosity)
-        if progress:
-            transformers_logging.enable_progress_bar()
