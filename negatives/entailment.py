@@ -21,6 +21,7 @@ from negatives.word_forms import (
     content,
     contradicts,
     is_negation,
+    is_participle,
     is_within,
     listed,
     plain_words,
@@ -156,7 +157,7 @@ def adds_what_is_new(text: str, caption: str) -> bool:
     if _keeps_order(content(text), content(caption)):
         return bool(new)
     new = [word for word in new if PREPOSITIONS.isdisjoint(word.split("_"))]
-    return any(set(parts_of_speech(word)) & {"n", "v"} == {"n"} and not word.endswith(("ing", "ed")) for word in new)
+    return any(set(parts_of_speech(word)) & {"n", "v"} == {"n"} and not is_participle(word) for word in new)
 
 
 def follows_from(word: str, others: Sequence[str]) -> bool:

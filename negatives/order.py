@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 
 from negatives.word_forms import (
     ARTICLES,
@@ -14,6 +14,7 @@ from negatives.word_forms import (
     PRONOUNS,
     common_start,
     content,
+    is_participle,
     listed,
     plain_words,
     span_word,
@@ -51,8 +52,11 @@ def moves_beyond_lists(text: str, caption: str) -> bool:
     False
     >>> moves_beyond_lists("A white cat and a black dog", "A black cat and a white dog")
     True
+    >>> moves_beyond_lists("A white cat and a dog", "A white dog and a cat")
+    True
     """
-    return not _is_list_order(_items(text), _items(caption))
+    has_articles = any(a in LISTS and b in ARTICLES for a, b in pairwise(words_and_commas(caption)))
+    return not _is_list_order(_items(text), _items(caption), has_articles=has_articles)
 
 
 def moves_what_differs(text: str, caption: str) -> bool:
@@ -145,7 +149,7 @@ def _items(text: str) -> list[str]:
     return " ".join(found).replace("next to", "beside").split(" ") if "next" in found else found
 
 
-def _is_list_order(our: Sequence[str], their: Sequence[str]) -> bool:
+def _is_list_order(our: Sequence[str], their: Sequence[str], *, has_articles: bool) -> bool:
     # words, not stems: "two dogs and a cat" may become "two cats and a dog"
     start = common_start(our, their)
     stop = common_start(our[start:][::-1], their[start:][::-1])
@@ -159,8 +163,21 @@ def _is_list_order(our: Sequence[str], their: Sequence[str]) -> bool:
     lefts, rights = (range(end, max(0, end - LONGEST_ITEM) - 1, -1) for end in (start, stop))
     return any(
         _have_equal_parts(our[left : len(our) - right], their[left : len(their) - right], LISTS)
+        and not _parts_noun_from_adjective(their, left, len(their) - right, has_articles=has_articles)
         for left, right in product(lefts, rights)
     )
+
+
+def _parts_noun_from_adjective(found: Sequence[str], left: int, right: int, *, has_articles: bool) -> bool:
+    """Whether a list between two places would begin behind an adjective of its first item, or end before a noun.
+
+    Before items with articles of their own, an adjective is the first one's: "a red dog and a cat". Where all items are
+    adjectives, they share the noun: "a black and white dog".
+    """
+    ends_early = 0 < right < len(found) and _is_adjective(found[right - 1]) and "n" in parts_of_speech(found[right])
+    if ends_early and not all(_is_adjective(word) for word in found[left:right] if word not in LISTS):
+        return True
+    return has_articles and left > 0 and _is_adjective(found[left - 1]) and "n" in parts_of_speech(found[left])
 
 
 def _have_equal_parts(our: Sequence[str], their: Sequence[str], separators: Collection[str]) -> bool:
@@ -214,7 +231,7 @@ def _runs(text: str, known: Collection[str] | None = None) -> Iterator[list[str]
         if word != "," and word not in FUNCTION_WORDS | PREPOSITIONS and (known is None or span_word(word) in known):
             run.append(word)
             continue
-        while run and run[-1].endswith(("ing", "ed")):
+        while run and is_participle(run[-1]):
             run.pop()
         if run:
             yield run
@@ -225,6 +242,11 @@ def _is_noun(word: str) -> bool:
     # an adjective at the end of a run is coordinated: a small black and orange bird
     found = parts_of_speech(word)
     return "n" in found and "a" not in found
+
+
+def _is_adjective(word: str) -> bool:
+    # participles say what a thing does, and begin no noun: holding a dog and a cat
+    return "a" in parts_of_speech(word) and not is_participle(word)
 
 
 def _neighbours(text: str) -> set[tuple[str, str]]:
@@ -238,7 +260,7 @@ def _neighbours(text: str) -> set[tuple[str, str]]:
         if word in CLAUSES:
             before = ""
         elif word not in SILENT and word not in PRONOUNS and not word.endswith("ly"):
-            participle = word.endswith(("ing", "ed"))
+            participle = is_participle(word)
             if before and not participle and word not in FUNCTION_WORDS | PREPOSITIONS:
                 found.add((before, stem(word)))
             before = "" if participle else stem(word)

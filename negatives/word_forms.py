@@ -40,6 +40,12 @@ PREPOSITIONS = listed(
 IRREGULAR_PLURALS = {"men": "man", "women": "woman", "people": "person", "children": "child"}
 IRREGULAR_PLURALS |= {"feet": "foot", "teeth": "tooth", "mice": "mouse", "geese": "goose"}
 
+PLURAL_E = ("se", "xe", "ze", "che", "she", "oe", "ie", "ve", "fe")
+"""What is left of the plurals that add or change more than an s, as of buses, skies and knives, and the ends of nouns
+that have an e themselves: horses."""
+
+VOWELS = frozenset("aeiouy")
+
 _NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
@@ -132,14 +138,25 @@ def span_word(word: str) -> str:
 def stem(word: str) -> str:
     """What a noun's singular and plural have in common, roughly: knif of knife and knives.
 
-    Number is all that it takes off, unlike Porter's stemmer: in a replace, "walked" for "walking" is a change.
+    Number is all that it takes off, unlike Porter's stemmer: in a replace, "walked" for "walking" is a change, and so
+    is "plan" for "plane".
     """
     word = IRREGULAR_PLURALS.get(word, word).removesuffix("'s").replace("'", "")
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us")):
         word = word[:-1]
-    if len(word) > 3 and word.endswith("e"):
+    if len(word) > 3 and word.endswith(PLURAL_E):
         word = word[:-1]
-    return word[:-1] + {"v": "f", "i": "y"}.get(word[-1:], word[-1:])
+        word = word[:-1] + {"v": "f", "i": "y"}.get(word[-1], word[-1])
+    return word
+
+
+def is_participle(word: str) -> bool:
+    """Whether a word looks like one: it has a vowel before -ing or -ed (Porter's step 1b, 1980).
+
+    >>> is_participle("standing"), is_participle("parked"), is_participle("red"), is_participle("string")
+    (True, True, False, False)
+    """
+    return any(not VOWELS.isdisjoint(word.removesuffix(end)) for end in ("ing", "ed") if word.endswith(end))
 
 
 def is_negation(word: str) -> bool:
