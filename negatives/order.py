@@ -41,6 +41,10 @@ PASSIVE = listed("by has have while as that which who")
 """Words by which a sentence tells the same the other way round."""
 JOINING = LISTS | set(map(span_word, SYMMETRIC | listed("with next to while as")))
 """Words whose two sides may change places."""
+HANGING = set(map(span_word, listed("it behind atop top side end front back middle foreground background")))
+"""Words that tell where one thing is of another: behind them, the two sides of "with" may not change places."""
+NEAR_WORDS = 4  # of what stands behind "with" and its thing: "in the very background"
+POINTING = listed("there that which")
 
 
 def moves_beyond_lists(text: str, caption: str) -> bool:
@@ -107,11 +111,18 @@ def reverses_no_relation(text: str, caption: str) -> bool:
     True
     >>> reverses_no_relation("On a couch sits a dog", "A dog sits on a couch")
     True
+    >>> reverses_no_relation("A cat with a dog in the background", "A dog with a cat in the background")
+    False
     """
     if _opens_with_place(text) and not _opens_with_place(caption):
         return True
-    ours, theirs = (list(map(span_word, plain_words(one))) for one in (text, caption))
-    return not _exchanged_around(ours, theirs)
+    # "there are two horses that pull a cart"
+    ours, theirs = ([span_word(word) for word in plain_words(one) if word not in POINTING] for one in (text, caption))
+    if _exchanged_around(ours, theirs):
+        return False
+    # a text may leave out or add function words, but for those by which it tells the same in another order
+    retold = _adds_relation(text, caption) or _adds(text, caption, PASSIVE)
+    return retold or not _exchanged_around(content(text), content(caption))
 
 
 def moves_no_attribute(text: str, caption: str) -> bool:
@@ -201,13 +212,15 @@ def _parts(found: Sequence[str], separators: Collection[str]) -> list[str]:
 
 
 def _exchanged_around(ours: Sequence[str], theirs: Sequence[str]) -> bool:
-    """Whether exchanging two phrases turns one text into the other, around more than `JOINING` words."""
+    """Whether exchanging two phrases turns one text into the other, around words that do not just join them."""
     start = common_start(ours, theirs)
     stop = common_start(ours[start:][::-1], theirs[start:][::-1])
+    behind = theirs[len(theirs) - stop :][:NEAR_WORDS]
+    joining = JOINING if HANGING.isdisjoint(behind) else JOINING - {"with"}
     ours, theirs = ours[start : len(ours) - stop], theirs[start : len(theirs) - stop]
     if len(ours) != len(theirs) or len(ours) < 3 or Counter(ours) != Counter(theirs):
         return False
-    return any(not set(between) <= JOINING for between in _between_exchanged(ours, theirs))
+    return any(not set(between) <= joining for between in _between_exchanged(ours, theirs))
 
 
 def _between_exchanged(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[Sequence[str]]:

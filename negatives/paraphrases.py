@@ -15,6 +15,7 @@ from negatives.word_forms import (
     are_forms,
     content,
     is_negation,
+    listed,
     span_word,
     stem,
     words,
@@ -25,6 +26,14 @@ MIN_SHARED = 0.3
 """Least share of the shorter text's content words. Of ChatGPT's paraphrases 1.1 % have less, of other captions 99 %."""
 MIN_RELATED = 0.8
 """Least share of them that WordNet relates to the other text, where fewer are shared."""
+
+_POSTURES = (
+    listed("stand stands standing stood"),
+    listed("sit sits sitting sat seated"),
+    listed("lie lies lying lay lays laying laid"),
+)
+POSTURES = {word: number for number, group in enumerate(_POSTURES) for word in group}
+"""Postures that exclude each other: word -> number of its group."""
 
 
 def shares_content(text: str, caption: str) -> bool:
@@ -54,11 +63,15 @@ def is_no_small_edit(text: str, caption: str) -> bool:
     False
     >>> is_no_small_edit("A puppy on a red sofa", "A dog on a red couch")
     True
+    >>> is_no_small_edit("A dog sits on a red couch", "A dog stands on a red couch")
+    False
     """
     found = changes(text, caption)
     if len(found) != 1:
         return True
     before, after = found[0]
+    if not _keeps_posture(before, after):
+        return False
     gone = [word for word in before if word not in FUNCTION_WORDS or word in ALIKE]
     stems = set(map(span_word, words(caption)))
     return not any(
@@ -68,6 +81,12 @@ def is_no_small_edit(text: str, caption: str) -> bool:
         and not _is_related(word, gone)
         for word in after
     )
+
+
+def _keeps_posture(before: Collection[str], after: Collection[str]) -> bool:
+    # beside other words a posture is no claim (`NEUTRAL`); in the place of another one it is
+    ours, theirs = ([POSTURES[word] for word in found if word in POSTURES] for found in (after, before))
+    return not ours or not theirs or not set(ours).isdisjoint(theirs)
 
 
 def _content_words(text: str) -> list[str]:

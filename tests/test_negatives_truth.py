@@ -183,6 +183,11 @@ def test_an_addition_says_more_than_the_caption(caption: str, text: str, reason:
         ("A dog chases a man", "A man is chased by a dog", ""),
         ("A group of people on horses", "Individuals on equines", ""),
         ("A cat on a couch", "A cat is positioned on a couch", ""),
+        ("A cat sitting on a mat", "A cat lying on a mat", "small_edit"),
+        ("A cat on a mat", "A cat sitting on a mat", ""),
+        ("A cat with a dog in the background", "A dog with a cat in the background", "reversed_relation"),
+        ("There are two dogs that pull a cart", "A cart that pulls two dogs", "reversed_relation"),
+        ("A man falls off his board in a park", "A board falls off a man in a park", "reversed_relation"),
     ],
 )
 def test_a_paraphrase_says_the_same(caption: str, text: str, reason: str) -> None:
