@@ -45,7 +45,7 @@ def writer_settings(config: GenerateConfig) -> dict[str, Any]:
     """The keys that the builder of the offline writer takes, as the plain values that its rows keep.
 
     >>> writer_settings(GenerateConfig(generator="rules", output_dir="negatives", per_type=2))
-    {'per_type': 2, 'rules': {'oddest_swap': 3}}
+    {'per_type': 2, 'rules': {'oddest_swap': 1}}
     """
     from negatives.writers import builder_keys
 

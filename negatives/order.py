@@ -270,7 +270,7 @@ def _neighbours(text: str) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     before = ""
     for word in words_and_commas(text):
-        if word in CLAUSES:
+        if word in CLAUSES | BE:
             before = ""
         elif word not in SILENT and word not in PRONOUNS and not word.endswith("ly"):
             participle = is_participle(word)

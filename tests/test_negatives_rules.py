@@ -34,7 +34,7 @@ TEXTS = [
 
 def written(caption: str, negative_type: str) -> set[str]:
     """Everything the rules write of one type."""
-    pairs = RuleWriter(per_type=1000).write(caption, np.random.default_rng(0))
+    pairs = RuleWriter(per_type=1000, oddest_swap=3).write(caption, np.random.default_rng(0))
     return {text for kind, text in pairs if kind == negative_type}
 
 
@@ -194,7 +194,8 @@ def test_what_is_not_there_stays() -> None:
 
 def test_objects_change_places_with_their_words() -> None:
     assert written("A man riding an elephant", "swap_obj") == {"An elephant riding a man"}
-    assert written("Two dogs riding a horse", "swap_obj") == {"A horse riding two dogs", "Two horses riding a dog"}
+    assert written("Two dogs chasing a horse", "swap_obj") == {"A horse chasing two dogs", "Two horses chasing a dog"}
+    assert written("Two dogs riding a horse", "swap_obj") == {"Two horses riding a dog"}, "the least odd one"
     assert written("A cat on the bed", "swap_obj") == {"A bed on the cat"}
     assert written("A big cat sitting on an old laptop", "swap_obj") == {"An old laptop sitting on a big cat"}
     assert written("Two cats and a dog", "swap_obj") == {"Two dogs and a cat"}
@@ -268,7 +269,7 @@ def test_articles_follow_the_sound() -> None:
 )
 def test_another_text_is_drawn_where_the_checks_reject_one(caption: str, negative_type: str, never: str) -> None:
     for seed in range(30):
-        pairs = RuleWriter().write(caption, np.random.default_rng(seed))
+        pairs = RuleWriter(oddest_swap=3).write(caption, np.random.default_rng(seed))
         texts = [text for kind, text in pairs if kind == negative_type]
         assert len(texts) == 1
         assert never not in texts
@@ -278,7 +279,8 @@ def test_another_text_is_drawn_where_the_checks_reject_one(caption: str, negativ
 @pytest.mark.parametrize(
     ("caption", "oddness"),
     [
-        ("Two girls petting goats in a pen", 1),
+        ("A dog chasing a girl in a pen", 1),
+        ("Two girls petting goats in a pen", 2),
         ("A cat perches on a desk in a bedroom", 2),
         ("A yellow fire hydrant on a sidewalk", 3),
     ],
@@ -287,8 +289,7 @@ def test_no_swap_is_odder_than_asked_for(caption: str, oddness: int) -> None:
     for asked in (1, 2, 3):
         written = build_writer("rules", {"rules": {"oddest_swap": asked}}).write(caption, np.random.default_rng(0))
         assert ("swap_obj" in dict(written)) == (oddness <= asked)
-    # the settings of rows that an older version wrote
-    assert build_writer("rules", {"per_type": 2}).oddest_swap == 3
+    assert build_writer("rules", {"per_type": 2}).oddest_swap == 1, "what nobody asked for is not absurd"
 
 
 @pytest.mark.parametrize("seed", range(5))
