@@ -53,6 +53,20 @@ def test_paraphrases_join_the_positives_and_raw_texts_keep_their_style(pairs: Pa
     assert any(caption.startswith("A ") for caption in more.captions)
 
 
+def test_what_validation_rejects_can_be_left_out(pairs: Path) -> None:
+    record = {"type": "replace_att", "coco_id": 99, "caption": "A red dog on a mat", "llm_paraphrase": "A cup on a mat"}
+    texts = ("A red dog", "A green dog on a mat")
+    pairs.write_text("\n".join(json.dumps(record | {"negative_caption": text}) for text in texts), encoding="utf-8")
+    every, valid = (
+        filters.read_text_pairs(
+            str(pairs), ["replace_att"], harmonised=False, paraphrases=True, validated=validated
+        ).captions
+        for validated in (False, True)
+    )
+    assert sorted(every) == ["A cup on a mat", "A green dog on a mat", "A red dog", "A red dog on a mat"]
+    assert sorted(valid) == ["A green dog on a mat", "A red dog on a mat"]
+
+
 @pytest.mark.slow
 def test_speed_is_counted_for_each_size(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert filter_speed.main([str(pairs), "--texts", "200", "400", "--judges", "word", "surface"]) == 0

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from negatives import NEGATIVE_TYPES, family_of
+from negatives import NEGATIVE_TYPES, bare_words, family_of, rejection
 from negatives.filtering import CertificatePlan, FilterPlan
 from negatives.judging import JudgeSettings, TransformerSettings, build_judges
 from negatives.tables import pair_table, read_jsonl, text_table, write_json
+from negatives.types import PARAPHRASE
 
 if TYPE_CHECKING:
     from negatives.filtering import Certificate
@@ -31,6 +32,7 @@ EXAMPLES = """\
 examples:
   python -m experiments.bench.filters shared/data/llm_negatives/pairs.jsonl
   python -m experiments.bench.filters pairs.jsonl --families add --seeds 0
+  python -m experiments.bench.filters pairs.jsonl --arms text pair --validated
   python -m experiments.bench.filters pairs.jsonl --paraphrases --arms text pair
   python -m experiments.bench.filters pairs.jsonl --transformer --arms text pair both "top_fraction text"
 """
@@ -53,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     add("--folds", type=int, default=10, help="of the filter's judges (default: 10; 5 with --transformer)")
     add("--fold-seeds", type=int, default=3, help="fold seeds that a probe's number is the mean of")
     add("--raw", action="store_true", help="do not harmonise the negatives")
+    add("--validated", action="store_true", help="without the texts that validation rejects")
     add("--paraphrases", action="store_true", help="the written paraphrases join the positives")
     add("--transformer", action="store_true", help="a small transformer, from scratch, judges and probes too")
     add("--workers", type=int, default=2, help="threads")
@@ -79,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         [name for name in NEGATIVE_TYPES if family_of(name) in arguments.families],
         harmonised=not arguments.raw,
         paraphrases=arguments.paraphrases,
+        validated=arguments.validated,
     )
     counts = (
         f"{len(text_pairs.captions)} texts ({int(text_pairs.labels.sum())} positives), {len(text_pairs.pairs)} pairs"
@@ -95,16 +99,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_text_pairs(path: str, types: Sequence[str], *, harmonised: bool, paraphrases: bool) -> TextPairs:
-    """The texts and pairs of a file of written negatives."""
+def read_text_pairs(
+    path: str, types: Sequence[str], *, harmonised: bool, paraphrases: bool, validated: bool = False
+) -> TextPairs:
+    """The texts and pairs of a file of written negatives; with `validated` those alone that `rejection` accepts."""
     from negatives.filtering import harmonise_table
     from negatives.judging import build_text_pairs
 
     captions: dict[tuple[str, str], dict[str, Any]] = {}
     hard: dict[tuple[str, str], dict[str, Any]] = {}
+    captions_of: dict[Any, set[str]] = {}
+    for _, record in read_jsonl(path):
+        captions_of.setdefault(record["coco_id"], set()).add(bare_words(record["caption"]))
+
+    def fails(text: str, record: dict[str, Any], kind: str) -> bool:
+        return validated and bool(rejection(text, record["caption"], kind, captions_of[record["coco_id"]]))
+
     negatives = []
     for number, record in read_jsonl(path):
-        if record["type"] not in types:
+        if record["type"] not in types or fails(record["negative_caption"], record, record["type"]):
             continue
         image_id = str(record["coco_id"])
         own = {"image_id": image_id, "caption": record["caption"], "source_caption_id": None}
@@ -114,8 +127,9 @@ def read_text_pairs(path: str, types: Sequence[str], *, harmonised: bool, paraph
             {"caption_id": row["caption_id"], "negative_id": f"{number}", "caption": record["negative_caption"]}
             | {"negative_type": record["type"]}
         )
-        if paraphrases and record.get("llm_paraphrase"):
-            other = {"image_id": image_id, "caption": record["llm_paraphrase"], "caption_id": f"{number}p"}
+        paraphrase = record.get("llm_paraphrase") if paraphrases else None
+        if paraphrase and not fails(paraphrase, record, PARAPHRASE):
+            other = {"image_id": image_id, "caption": paraphrase, "caption_id": f"{number}p"}
             # a paraphrase of several records is one positive
             hard.setdefault((image_id, other["caption"]), other | {"source_caption_id": row["caption_id"]})
     true = pa.Table.from_pylist([*captions.values(), *hard.values()])
