@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from experiments.bench.validation import count, main
+from experiments.bench.validity.checks import SENSITIVITY, SPECIFICITY, TO_REFUSE, CheckRow, all_checks, measure
 from experiments.bench.validity.rates import rate_of, wilson
-from experiments.bench.validity.texts import ADDITIONS, CHATGPT, PEOPLE, read_records, texts_of
+from experiments.bench.validity.texts import ADDITIONS, CHATGPT, PEOPLE, Text, read_records, texts_of
 from experiments.bench.validity.true_texts import MAKERS, listed_words, lowered_numbers, made_from, parts
 from experiments.report.intervals import type_intervals
-from negatives import NEGATIVE_TYPES, rejection
+from negatives import NEGATIVE_TYPES, PARAPHRASE, rejection
 
 PAIRS = [
     ("replace_obj", 1, "A dog and a cat in a salon", "A dog and a giraffe in a salon", 0),
@@ -177,3 +178,63 @@ def test_none_of_many_texts_keeps_an_upper_end_by_images() -> None:
     assert rate_of([image == 7 for image in images], images).high > none.high
     with pytest.raises(ValueError, match="got none"):
         rate_of([], [])
+
+
+def given(source: str, text: str, caption: str, image: int = 0) -> Text:
+    return Text(source, text, caption, (), image, frozenset())
+
+
+def only(rows: list[CheckRow], check: str, what: str) -> list[CheckRow]:
+    return [row for row in rows if (row.check, row.measure) == (check, what)]
+
+
+def test_a_check_is_measured_by_itself() -> None:
+    caption = "A man flies a kite at the beach"
+    rows = measure(
+        [
+            given("true replace_obj", "A dog flies a kite at the beach", caption, 1),
+            given("true replace_att", "A man flies a kite", caption, 1),
+            given("true swap_obj", "A kite flies a man at the beach", caption, 2),
+            given("deletions", "A man flies a kite", caption, 1),
+            # two changes: another check's, and no deletion
+            given("deletions", "A dog flies a bird", caption, 3),
+            given("true paraphrase", "A kite is flown by a man at the beach", caption, 1),
+        ]
+    )
+    (right,) = only(rows, "says_more_than_it_deletes", SPECIFICITY)
+    assert (right.kind, right.reason, right.texts, right.images, right.count) == ("replace", "only_deletes", 2, 1, 1)
+    (found,) = only(rows, "says_more_than_it_deletes", SENSITIVITY)
+    assert (found.source, found.texts, found.images, found.count, found.rate) == ("deletions", 2, 2, 1, 0.5)
+    (reversed_relation,) = only(rows, "reverses_no_relation", SENSITIVITY)
+    assert (reversed_relation.source, reversed_relation.rate) == ("true swap_obj", 1)
+    assert [row.source for row in only(rows, "reverses_no_relation", SPECIFICITY)] == ["true paraphrase"]
+    assert only(rows, "shares_content", SENSITIVITY) == []
+
+
+def test_every_check_and_source_that_is_named_exists(data: Path) -> None:
+    assert set(TO_REFUSE) <= set(all_checks())
+    known = {*MAKERS, CHATGPT, PEOPLE, ADDITIONS, "random caption", f"true {PARAPHRASE}"}
+    known |= {f"true {name}" for name in NEGATIVE_TYPES}
+    asked = {source for sources in TO_REFUSE.values() for source in sources}
+    assert {source.removesuffix(" in the caption's words") for source in asked} <= known
+
+
+def test_the_table_of_checks_takes_the_place_of_the_rows(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = data / "checks.json"
+    assert main(["--data", str(data), "--checks", "--json", str(out)]) == 0
+    rows = json.loads(out.read_text())["checks"]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(rows) + 2
+    assert lines[0] == "| check | rejected as | given as | measure | of | texts | images | rate |"
+    assert "| keeps_content_words | content_words | swap | specificity | true swap | 1 | 1 | 1.000 [" in "\n".join(
+        lines
+    )
+    assert rows[0]["low"] <= rows[0]["rate"] <= rows[0]["high"]
+
+
+def test_the_help_says_what_counts_for_what(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    assert "the positive class is the text that is to be refused" in printed
+    assert all(source in printed for sources in TO_REFUSE.values() for source in sources)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.bench.validity import checks
 from experiments.bench.validity.rates import cell, rate_of
 from experiments.bench.validity.texts import Text, read_records, texts_of
 from negatives import NEGATIVE_TYPES, PARAPHRASE, family_of, rejection
@@ -19,6 +20,7 @@ FAMILIES = tuple(dict.fromkeys(map(family_of, NEGATIVE_TYPES)))
 EXAMPLES = """\
 examples:
   python -m experiments.bench.validation --data shared/data/llm_negatives --folds 0 1
+  python -m experiments.bench.validation --data shared/data/llm_negatives --folds 0 1 --checks
   python -m experiments.bench.validation --data shared/data/llm_negatives --folds 2 --json validation.json
 
 The rules were made on the folds 0 and 1. An interval is Wilson's, at 95 %, clustered by image: texts of one image count
@@ -48,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         "python -m experiments.bench.validation",
         description="Gives validation texts of which it is known whether they are true, and counts what it accepts.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES + checks.explained(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -59,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     add("--folds", nargs="+", type=int, default=[0, 1], help="image folds that are read; no others are (default: 0 1)")
     add("--most", type=int, default=2000, help="at most this many made texts of each kind (default: 2000)")
     add("--seed", type=int, default=0, help="of the random captions and of the made texts")
+    add("--checks", action="store_true", help="sensitivity and specificity of each check by itself, in place of rows")
     add("--json", help="file for all numbers")
     return made
 
@@ -88,17 +91,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     records = read_records(Path(arguments.data) / "pairs.jsonl", arguments.folds)
     texts = texts_of(records, arguments.most, arguments.seed)
-    rows = count(texts)
-    print("| source | given as | texts | images | accepted | rejected as |")
-    print("| --- | --- | ---: | ---: | --- | --- |")
-    print("\n".join(map(line, rows)))
+    numbers: dict[str, Any] = {"folds": arguments.folds, "most": arguments.most, "seed": arguments.seed}
+    if arguments.checks:
+        found = checks.measure(texts)
+        numbers["checks"] = list(map(asdict, found))
+        print("\n".join(checks.table(found)))
+    else:
+        rows = count(texts)
+        numbers["rows"] = list(map(asdict, rows))
+        print("| source | given as | texts | images | accepted | rejected as |")
+        print("| --- | --- | ---: | ---: | --- | --- |")
+        print("\n".join(map(line, rows)))
     if arguments.json:
-        numbers = {
-            "folds": arguments.folds,
-            "most": arguments.most,
-            "seed": arguments.seed,
-            "rows": list(map(asdict, rows)),
-        }
         write_json(numbers, Path(arguments.json))
     return 0
 
