@@ -270,9 +270,8 @@ def _is_noun_at(caption: str, place: re.Match[str]) -> bool:
 def _is_participle_at(caption: str, place: re.Match[str]) -> bool:
     """Whether a word ends with -ing, behind a form of to be, or between a noun and a determiner."""
     (before, behind), found = _neighbours(caption, place), parts_of_speech(place[0].lower())
-    # WordNet has "a" as a noun
-    noun = before not in DETERMINERS and parts_of_speech(before).startswith("n")
-    return place[0].endswith("ing") and "v" in found and (before in ("is", "are") or (noun and behind in DETERMINERS))
+    follows = before in ("is", "are") or (parts_of_speech(before).startswith("n") and behind in DETERMINERS)
+    return place[0].endswith("ing") and "v" in found and follows
 
 
 def _is_adjective_at(caption: str, place: re.Match[str]) -> bool:
