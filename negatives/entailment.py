@@ -56,7 +56,7 @@ PRESENT = listed(
 """Words that say no more than that a thing is there, or that the photo shows it."""
 NEUTRAL = PRESENT | listed(
     "standing sitting seated resting parked lying laying view photo picture image photograph shows showing along "
-    "together side area front top up out down there various other another group number what where whom whose color "
+    "together side area front top up out down there various other another group number scene shot what where whom whose color "
     "colored colour coloured being"
 )
 """Words that a text may add without a claim: a thing has to be somewhere, in some posture."""

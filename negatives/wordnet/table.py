@@ -27,7 +27,7 @@ DETACHMENT = {
     ADVERB: (),
 }
 # verbs have dozens of senses: one throws a party and holds it, and holding would be throwing
-VERB_SENSES = 3
+VERB_SENSES = 6
 
 
 class Rows:
