@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from negatives import NEGATIVE_TYPES, bare_words, family_of, rejection
+from negatives import NEGATIVE_TYPES, PARAPHRASE, bare_words, family_of, rejection
 from negatives.filtering import CertificatePlan, FilterPlan
 from negatives.judging import JudgeSettings, TransformerSettings, build_judges
 from negatives.tables import pair_table, read_jsonl, text_table, write_json
-from negatives.types import PARAPHRASE
 
 if TYPE_CHECKING:
     from negatives.filtering import Certificate
