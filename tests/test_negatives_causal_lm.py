@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from negatives.tables import InputError
 from negatives.truth_judges import LmJudge, LmSettings, Statement, TruthSettings, build_truth_judges
+from tests.lm_readings import lines
 
 WORDS = ["<unk>", "<s>", "a", "dog", "cat", "runs", "red", "on", "grass"]
 LONGEST = 24
@@ -174,3 +175,14 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     assert judge.log_likelihoods(["a dog"]) < 0  # what is never read may be there
     with pytest.raises(InputError, match="no token beyond the model's 9"):
         judge.log_likelihoods(["a dog", "a zebra"])
+
+
+def test_without_a_bound_the_table_of_what_was_read_says_what_the_readers_said(checkpoint: str) -> None:
+    """The shares are those that tests/data/readings/README.md has."""
+    rows = [line.split(" | ") for line in lines(checkpoint, [np.inf])]
+    assert {row[0]: row[3:6] for row in rows} == {
+        "| rules, swaps, 28": ["100.0 %", "96.4 %", "25.0 %"],
+        "| rules, others, 172": ["100.0 %", "95.9 %", "95.3 %"],
+        "| rules, 200": ["100.0 %", "96.0 %", "85.5 %"],
+        "| negclip, 100": ["100.0 %", "61.0 %", "15.0 %"],
+    }
