@@ -150,7 +150,8 @@ def _load(folder: str) -> tuple[Any, Any]:
     try:
         with loading_quietly():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            model, found = AutoModelForCausalLM.from_pretrained(
+            # Transformers' types do not know of the pair
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=torch.float32,
                 # a pickled checkpoint, or code beside it, would run whatever it holds
@@ -159,6 +160,7 @@ def _load(folder: str) -> tuple[Any, Any]:
                 local_files_only=True,
                 output_loading_info=True,
             )
+        model, found = loaded
         # where a folder has no tokenizer, Transformers makes one of special tokens, to which all texts are alike
         if len(tokenizer) <= len(tokenizer.all_special_ids):
             raise ValueError("its tokenizer knows no word")
