@@ -1,6 +1,6 @@
 """A judge by a causal language model: a text that is much less likely than its caption is hardly English.
 
-Offline writers swap phrases by rule and write the absurd ("A skateboard riding a man"). Likelihood tells it from what a
+Offline writers swap phrases by rule and write the absurd ("a frisbee holding a man"). Likelihood tells it from what a
 person could have meant (Lau et al., Cognitive Science 2017). The caption is the yardstick, so that its own bad English
 is forgiven.
 """
@@ -30,7 +30,7 @@ class LmSettings:
     given: no such judge."""
     most_drop: float = field(default=8.0, metadata={"min": 0.0, "max": 1_000_000.0})
     """The most nats by which a text's log-probability may be below its caption's; beyond it the text is rejected as
-    lm_unlikely. Another model has another scale."""
+    lm_unlikely. The default was chosen for SmolLM2-135M-Instruct; another model has another scale."""
     batch_size: int = field(default=64, metadata={"min": 1, "max": 1_000_000})
     """Texts in a batch."""
     device: str = "auto"
