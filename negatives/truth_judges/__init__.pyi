@@ -1,3 +1,5 @@
+from .causal_lm import LmJudge as LmJudge
+from .causal_lm import LmSettings as LmSettings
 from .checks import CHECKS_FIELD as CHECKS_FIELD
 from .checks import check_truth as check_truth
 from .judge import Statement as Statement

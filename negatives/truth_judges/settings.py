@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from negatives.truth_judges.causal_lm import LmSettings
 from negatives.truth_judges.nli import NliSettings
 from negatives.truth_judges.table import TRUTH_JUDGES
 
@@ -14,6 +15,8 @@ class TruthSettings:
 
     nli: NliSettings = field(default_factory=NliSettings)
     """A model of natural language inference: what a caption entails is no negative of it."""
+    lm: LmSettings = field(default_factory=LmSettings)
+    """A causal language model: what is much less likely than its caption is hardly English."""
 
     @property
     def asked(self) -> list[str]:

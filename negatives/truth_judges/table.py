@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from negatives.truth_judges.settings import TruthSettings
 
 TRUTH_JUDGES: dict[str, str] = {
+    "lm": "negatives.truth_judges.causal_lm.build_lm",
     "nli": "negatives.truth_judges.nli.build_nli",
 }
 """Name -> function of its section of `TruthSettings` that returns the judge, imported on use.
