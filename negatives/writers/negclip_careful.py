@@ -71,7 +71,7 @@ def understood(tagged: TaggedCaption) -> Caption:
 
 
 def phrase_of(words: Sequence[Word], lower: Sequence[str], chunk: Span) -> Phrase | None:
-    """A noun chunk as a phrase: determiners, attributes and a listed noun. None where it is anything else.
+    """A noun chunk as a phrase: determiners, what describes it, and a listed noun; None if it ends with no such noun.
 
     Args:
         words: of the caption.
@@ -91,11 +91,6 @@ def phrase_of(words: Sequence[Word], lower: Sequence[str], chunk: Span) -> Phras
     tags = ("NNS", "NNPS") if noun.number == "many" else ("NN", "NNP")
     if last - head == 1 and words[head].tag not in tags:
         return None
-    # what else stands before it makes one longer word with it, as in "tennis shoe", but not in "brick wall"
-    while head > start and words[head - 1].pos in ("NOUN", "PROPN") and lower[head - 1] not in ATTRIBUTES:
-        head -= 1
-    if not all(_may_describe(words[place], lower[place]) for place in range(start, head)):
-        return None
     return Phrase(first, head, last, noun, " ".join(lower[first:start]), tuple(lower[start:head]))
 
 
@@ -109,9 +104,10 @@ def may_turn(caption: Caption, left: Unit, right: Unit) -> bool:
     if words & UNCLEAR or is_repeated(caption, left.noun) or is_repeated(caption, right.noun):
         return False
     if kinds <= LIVING:
-        # a man rides a horse, a woman holds a baby: only where each of them is may be the other's place
+        # a man may be where a horse or a baby is, and does not do what it does
+        said = (*caption.between(left.first, left.last), *caption.between(right.first, right.last))
         acts = not words <= STILL | ABREAST
-        return not acts or (len(kinds) == 1 and not {left.noun.lemma, right.noun.lemma} & BABIES)
+        return not acts or (len(kinds) == 1 and BABIES.isdisjoint(said))
     return len(kinds) == 1 or (kinds <= SMALL and words <= STILL)
 
 
@@ -168,8 +164,7 @@ def are_exclusive(one: Sequence[str], two: Sequence[str], left: Noun, right: Nou
 def may_be_one(one: Noun, two: Noun) -> bool:
     """Whether one noun may name the other's thing as well: a girl and a woman, a kitchen table and a table."""
     first, second = (noun.lemma.replace(" ", "_") for noun in (one, two))
-    is_general = one.kind == two.kind and not WORDS["general"].isdisjoint((one.lemma, two.lemma))
-    return is_general or one.lemma.split()[-1] == two.lemma.split()[-1] or is_a(first, second) or is_a(second, first)
+    return one.lemma.split()[-1] == two.lemma.split()[-1] or is_a(first, second) or is_a(second, first)
 
 
 def is_repeated(caption: Caption, noun: Noun) -> bool:
@@ -179,10 +174,6 @@ def is_repeated(caption: Caption, noun: Noun) -> bool:
 
 def _nouns_exchanged(caption: Caption, oddest: int) -> list[str]:
     return [text for texts in noun_swaps(caption, oddest, may_turn) for text in texts]
-
-
-def _may_describe(word: Word, lower: str) -> bool:
-    return word.pos in ("ADJ", "ADV", "CCONJ") or word.tag in ("VBN", "VBG", ",") or lower in ATTRIBUTES
 
 
 def _group(word: str) -> str:
