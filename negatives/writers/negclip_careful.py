@@ -22,6 +22,7 @@ from negatives.writers.english.lexicon import ATTRIBUTES, NOUNS, WORDS, Noun
 from negatives.writers.english.noun_phrases import DETERMINERS, Caption, Phrase, Token, is_verb_form
 from negatives.writers.english.noun_swaps import noun_swaps
 from negatives.writers.english.noun_units import OF_PLACE, Unit, joining_words
+from negatives.writers.english.rules import LOOKS
 from negatives.writers.tagging import Span, TaggedCaption, Word
 
 KINDS = {"noun_chunk": "swap_obj", "adjective": "swap_att"}
@@ -39,8 +40,6 @@ BABIES = frozenset({"baby", "infant", "toddler"})
 # each of two things may be in front of the other: a blue truck and a red stop sign; and no pizza tops its cheese
 UNCLEAR = frozenset({"front", "behind", "topped", "covered"})
 ABREAST = frozenset(word for words in WORDS["symmetric"] for word in words.split()) | {","}
-# what has one of these has no other: a red thing is not wooden, as captions speak
-LOOKS = frozenset({"colour", "material", "pattern"})
 JOINING = frozenset({"and", ",", "-"})
 # a colour says something else of them, as in "white wine" and "black man", or is no colour of theirs
 UNPAINTED = frozenset({"person", "crowd", "animal", "body", "picture", "quantity", "part", "sport", "drink"})
@@ -177,6 +176,7 @@ def _nouns_exchanged(caption: Caption, oddest: int) -> list[str]:
 
 
 def _group(word: str) -> str:
+    # what has one look has no other: a red thing is not wooden, as captions speak
     group = ATTRIBUTES[word][0].group
     return "looks" if group in LOOKS else group
 
