@@ -168,6 +168,18 @@ def is_negation(word: str) -> bool:
     return word in NEGATIONS or word.endswith("n't")
 
 
+def denied_from(found: Sequence[str]) -> int:
+    """The place of the first negation among words in lower case; their number where there is none.
+
+    What stands behind a negation is not there, and what would replace it may not be there either: "a room with no
+    stoves" may well be true of a room with no toilets.
+
+    >>> denied_from(["a", "room", "with", "no", "toilets"]), denied_from(["a", "room"])
+    (3, 2)
+    """
+    return next((place for place, word in enumerate(found) if is_negation(word)), len(found))
+
+
 def contradicts(word: str) -> bool:
     """Whether a word makes a sentence false by being added: a negation, one of `PRIVATIVE` or of `EXCLUSIVE`.
 

@@ -112,7 +112,7 @@ def test_every_answer_becomes_rows_or_a_reason_and_equal_texts_are_asked_once(fo
 WRITER_WORDS = {
     "rules": ["per_type=3"],
     "ce_clip": ["ce_clip.mode=reference", "ce_clip.masked_lm={masked_lm}", "spacy.pipeline={tagging}"],
-    "negclip": ["spacy.pipeline={parsing}"],
+    "negclip": ["negclip.mode=reference", "spacy.pipeline={parsing}"],
 }
 """Settings of each writer that are not its defaults, where it has such that decide what it writes."""
 

@@ -259,6 +259,24 @@ def test_careful_writes_the_whole_record_by_places(tagger: Tagger, known_lm: str
     assert set(FIELDS.values()) <= set(NEGATIVE_TYPES)
 
 
+def test_careful_edits_nothing_behind_a_negation(tagger: Tagger) -> None:
+    (caption,) = tagger.tag(["A big dog chases a ball without a red cat running in the park"])
+    assert careful_relation(caption).text == "A big ball chases a dog without a red cat running in the park"
+    masks = {
+        pos: {careful_mask(caption, pos, np.random.default_rng(seed), "<mask>")[1] for seed in range(60)}
+        for pos in ("ADJ", "NOUN", "VERB")
+    }
+    assert masks == {
+        "ADJ": {caption.text.replace("big", "<mask>")},
+        "NOUN": {caption.text.replace(word, "<mask>") for word in ("dog", "ball")},
+        "VERB": {caption.text.replace("chases", "<mask>")},
+    }
+    (denied,) = tagger.tag(["No dog chases a ball in the park"])
+    assert careful_relation(denied).detail == "no two different nouns of one number that the caption does not just list"
+    # the published texts stay as they are
+    assert reference_relation(denied).text == "No ball chases a dog in the park"
+
+
 def test_careful_writes_no_row_where_it_cannot_and_says_why(tagger: Tagger, known_lm: str) -> None:
     writer = CeClipWriter(tagger, MaskedLm(known_lm))
     row = writer.attempts([("1", "two dogs")], seed=0)[0]
@@ -319,6 +337,7 @@ def test_a_writer_names_its_mode_and_its_models(tagger: Tagger, known_lm: str) -
     writer = CeClipWriter(tagger, MaskedLm(known_lm), "reference")
     assert (writer.name, writer.version) == ("ce_clip", "1-reference")
     assert writer.model == f"{known_lm} en_pipeline-0.0.0"
+    assert CeClipWriter(tagger, MaskedLm(known_lm)).version == "3-careful"
     with pytest.raises(InputError, match="must be one of careful reference, got 'fast'"):
         CeClipWriter(tagger, MaskedLm(known_lm), "fast")
 

@@ -7,14 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 
+from negatives.tables.files import InputError
 from negatives.types import NEGATIVE_TYPES
+from negatives.writers import build_writer
 from negatives.writers.negclip import (
     KINDS,
     NegClipWriter,
     exchangeable,
     exchanged,
-    negclip_attempt,
     phrases,
+    reference_attempt,
     replaced,
     span_text,
 )
@@ -29,7 +31,7 @@ RICH = dataclasses.replace(
 
 def written(caption: TaggedCaption, draws: int = 200) -> set[tuple[str, str, str]]:
     """All that is written for a caption over many draws."""
-    attempts = [negclip_attempt(caption, np.random.default_rng(seed)) for seed in range(draws)]
+    attempts = [reference_attempt(caption, np.random.default_rng(seed)) for seed in range(draws)]
     return {(attempt.field, attempt.negative_type, attempt.text) for attempt in attempts}
 
 
@@ -83,7 +85,7 @@ def test_kinds_are_drawn_alike_however_many_pairs_they_have() -> None:
     caption = tagged(
         "A man rides a dog under a tree near a horse in a park quickly and an old cat slowly chases trees ."
     )
-    fields = [negclip_attempt(caption, np.random.default_rng(seed)).field for seed in range(600)]
+    fields = [reference_attempt(caption, np.random.default_rng(seed)).field for seed in range(600)]
     # two kinds have a pair (verbs: rides, slowly chases; adverbs), and so have the singular nouns, fifteen pairs
     counts = {kind: fields.count(kind) for kind in set(fields)}
     assert set(counts) == {"verb_phrase", "singular_noun", "adverb"}
@@ -154,7 +156,7 @@ def test_identical_phrases_are_never_exchanged() -> None:
     ],
 )
 def test_members_of_a_list_say_the_same_in_any_order(text: str) -> None:
-    attempt = negclip_attempt(tagged(text), np.random.default_rng(0))
+    attempt = reference_attempt(tagged(text), np.random.default_rng(0))
     assert (attempt.text, attempt.detail) == ("", "no two phrases of one kind that can change places")
 
 
@@ -173,24 +175,24 @@ def test_what_the_checks_reject_is_drawn_again() -> None:
 
 
 def test_a_caption_of_which_every_exchange_is_rejected_gets_none() -> None:
-    attempt = negclip_attempt(tagged("a red dog and cat"), np.random.default_rng(0))
+    attempt = reference_attempt(tagged("a red dog and cat"), np.random.default_rng(0))
     assert (attempt.text, attempt.detail) == ("", "no two phrases of one kind that can change places")
 
 
 def test_a_row_depends_on_neither_order_nor_batch() -> None:
     texts = ["A small dog chases a red ball", "The old man rides a brown horse", "A dog runs", "a red cat on a big dog"]
     captions = [(f"id{number}", text) for number, text in enumerate(texts * 2)]
-    writer = NegClipWriter(tagger(parser=True))
+    writer = NegClipWriter(tagger(parser=True), "reference")
     rows = writer.attempts(captions, seed=3)
     small = Tagger(pipeline(parser=True), noun_chunks=True, batch_size=3)
-    assert NegClipWriter(small).attempts(captions[::-1], 3) == rows[::-1]
+    assert NegClipWriter(small, "reference").attempts(captions[::-1], 3) == rows[::-1]
     assert [writer.attempts([caption], 3)[0] for caption in captions] == rows
     assert writer.attempts(captions, seed=4) != rows
     assert [bool(row[0].text) for row in rows[:4]] == [True, True, False, True]
 
 
 def test_noun_chunks_of_a_parsed_caption_change_places() -> None:
-    writer = NegClipWriter(tagger(parser=True))
+    writer = NegClipWriter(tagger(parser=True), "reference")
     captions = [(str(number), "The old man rides a brown horse.") for number in range(60)]
     chunks = {row[0].text for row in writer.attempts(captions, 0) if row[0].field == "noun_chunk"}
     assert chunks == {"A brown horse rides the old man."}
@@ -199,3 +201,37 @@ def test_noun_chunks_of_a_parsed_caption_change_places() -> None:
 def test_a_writer_without_a_parser_is_refused_when_the_tagger_is_made() -> None:
     with pytest.raises(ValueError, match="parser for noun chunks"):
         Tagger(pipeline(), noun_chunks=True)
+
+
+VERSION_2 = [
+    "A small dog chases a red ball",
+    "The old man rides a brown horse",
+    "a dog is slowly standing near a tree and a child quickly rides",
+    "a red cat on a big dog",
+    "a man in a park near no dog",
+]
+
+
+def test_reference_writes_the_very_texts_of_version_2() -> None:
+    captions = [(f"id{number}", text) for number, text in enumerate(VERSION_2)]
+    rows = NegClipWriter(tagger(parser=True), "reference").attempts(captions, 3)
+    assert [(row[0].field, row[0].text) for row in rows] == [
+        ("adjective", "A red dog chases a small ball"),
+        ("singular_noun", "The old horse rides a brown man"),
+        ("verb_phrase", "a dog quickly rides near a tree and a child is slowly standing"),
+        ("adjective", "a big cat on a red dog"),
+        ("singular_noun", "a dog in a park near no man"),
+    ]
+
+
+def test_the_mode_and_the_version_are_careful_unless_asked_otherwise() -> None:
+    spacy = {"pipeline": pipeline(parser=True)}
+    # rows of version 2 recorded no mode
+    versions = {
+        build_writer("negclip", {"spacy": spacy, **given}).version
+        for given in ({}, {"negclip": {}}, {"negclip": {"mode": "careful"}})
+    }
+    assert versions == {"3-careful"}
+    assert build_writer("negclip", {"spacy": spacy, "negclip": {"mode": "reference"}}).version == "2-reference"
+    with pytest.raises(InputError, match="must be one of careful reference, got 'fast'"):
+        NegClipWriter(tagger(parser=True), "fast")

@@ -17,9 +17,10 @@ import numpy as np
 from negatives.tables.files import InputError, quoted
 from negatives.tables.randomness import generator_for
 from negatives.validate import rejection
+from negatives.word_forms import denied_from
 from negatives.writers.masked_lm import DEFAULT_MODEL, Guess, MaskedLm
-from negatives.writers.negclip import Span, exchangeable, exchanged, replaced
-from negatives.writers.tagging import SpacySettings, TaggedCaption, Tagger, Word
+from negatives.writers.negclip import exchangeable, exchanged, replaced
+from negatives.writers.tagging import SpacySettings, Span, TaggedCaption, Tagger, Word
 from negatives.writers.write import Attempt
 
 MODES = ("careful", "reference")
@@ -88,8 +89,9 @@ class CeClipWriter:
     def __init__(self, tagger: Tagger, masked_lm: MaskedLm, mode: str = "careful") -> None:
         if mode not in MODES:
             raise InputError(f"The mode of `ce_clip` must be one of {' '.join(MODES)}, got {quoted(mode)}. Mend it.")
-        # the published texts do not change, the careful ones passed no checks in version 1
-        self.version = {"careful": "2-careful", "reference": "1-reference"}[mode]
+        # the published texts do not change; the careful ones passed no checks in version 1, and changed what is denied
+        # in version 2
+        self.version = {"careful": "3-careful", "reference": "1-reference"}[mode]
         self._tagger, self._lm, self._mode = tagger, masked_lm, mode
 
     @property
@@ -164,7 +166,7 @@ def reference_mask(caption: TaggedCaption, pos: str, rng: np.random.Generator, m
 def careful_relation(caption: TaggedCaption) -> Attempt:
     """The first two nouns that can be exchanged: different ones of one number that are no members of a list.
 
-    Nouns in a row, as in "baseball player", are one.
+    None behind a negation. Nouns in a row, as in "baseball player", are one.
     """
     nouns = _noun_runs(caption)
     if sum(word.pos == "NOUN" for word in caption.words) < 3:
@@ -178,8 +180,12 @@ def careful_relation(caption: TaggedCaption) -> Attempt:
 
 
 def careful_mask(caption: TaggedCaption, pos: str, rng: np.random.Generator, mask: str) -> tuple[Word | None, str]:
-    """A word of a kind that is no part of a longer one, and the caption with it masked; (None, "") without one."""
-    words = [word for word in caption.words if word.pos == pos and word.text.isalpha() and _is_free(caption.text, word)]
+    """A word of a kind that is no part of a longer one, and the caption with it masked; (None, "") without one.
+
+    None behind a negation.
+    """
+    asserted = caption.words[: denied_from(caption.lower)]
+    words = [word for word in asserted if word.pos == pos and word.text.isalpha() and _is_free(caption.text, word)]
     if not words:
         return None, ""
     word = words[int(rng.integers(len(words)))]
@@ -232,7 +238,8 @@ def _failed(field: str, detail: str) -> Attempt:
 
 
 def _noun_runs(caption: TaggedCaption) -> list[Span]:
-    letters = "".join("N" if word.pos == "NOUN" else "." for word in caption.words)
+    asserted = caption.words[: denied_from(caption.lower)]
+    letters = "".join("N" if word.pos == "NOUN" else "." for word in asserted)
     return [match.span() for match in re.finditer("N+", letters)]
 
 

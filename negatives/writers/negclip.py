@@ -1,28 +1,31 @@
 """NegCLIP's negatives: two phrases of one kind change places (Yuksekgonul et al., 2023, arXiv 2210.01936).
 
-The kinds are the paper's: noun chunks of more than two words, verb phrases, singular nouns, plural nouns, adverbs and
-adjectives. Phrases are found by their places in the caption, so that nothing else is hit. Two things are added: the
-members of a list are left alone, since "a cat and a dog" says the same the other way round, and so is every exchange
-that the checks of its type reject; and a or an follows the word behind it.
+In mode `reference` the kinds are the paper's: noun chunks of more than two words, verb phrases, singular nouns, plural
+nouns, adverbs and adjectives. Phrases are found by their places in the caption, so that nothing else is hit. Two things
+are added: the members of a list are left alone, since "a cat and a dog" says the same the other way round, and so is
+every exchange that the checks of its type reject; and a or an follows the word behind it.
+
+Much of that is broken English, or true. Mode `careful` writes less: see `negclip_careful`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 
+from negatives.tables.files import InputError, quoted
 from negatives.tables.randomness import generator_for
 from negatives.validate import rejection
+from negatives.writers import negclip_careful
 from negatives.writers.caption_edits import ARTICLE_BEFORE, article_for
-from negatives.writers.tagging import SpacySettings, TaggedCaption, Tagger, Word
+from negatives.writers.tagging import SpacySettings, Span, TaggedCaption, Tagger, Word
 from negatives.writers.write import Attempt
 
-Span = tuple[int, int]
-"""(first word, behind the last word)."""
-
+MODES = ("careful", "reference")
 KINDS = {
     "noun_chunk": "swap_obj",
     "verb_phrase": "swap_att",
@@ -43,6 +46,18 @@ VERB_LETTERS = {"VERB": "V", "AUX": "X", "ADV": "R"}
 VERB_PHRASE = re.compile("V?[RX]*V+")
 
 
+@dataclass
+class NegClipSettings:
+    """NegCLIP's generator."""
+
+    mode: str = field(default="careful", metadata={"choices": MODES})
+    """careful: few texts, of which nearly all are English and false. reference: as published, for nearly every
+    caption, but a third of the texts is not false, and most are broken English."""
+
+
+DEFAULTS = NegClipSettings()
+
+
 class NegClipWriter:
     """Writes one negative for a caption by exchanging two phrases.
 
@@ -51,13 +66,20 @@ class NegClipWriter:
 
     Args:
         tagger: with noun chunks.
+        mode: `careful` or `reference`.
+
+    Raises:
+        InputError: an unknown mode.
     """
 
     name = "negclip"
-    version = "2"
 
-    def __init__(self, tagger: Tagger) -> None:
-        self._tagger = tagger
+    def __init__(self, tagger: Tagger, mode: str = DEFAULTS.mode) -> None:
+        if mode not in MODES:
+            raise InputError(f"The mode of `negclip` must be one of {' '.join(MODES)}, got {quoted(mode)}. Mend it.")
+        # version 2 had no modes, and wrote what `reference` writes
+        self.version = {"careful": "3-careful", "reference": "2-reference"}[mode]
+        self._tagger, self._attempt = tagger, {"careful": careful_attempt, "reference": reference_attempt}[mode]
 
     @property
     def model(self) -> str:
@@ -68,17 +90,26 @@ class NegClipWriter:
         """For each (caption_id, caption) what was written; it depends on the seed, the id and the caption only."""
         tagged = self._tagger.tag(caption for _, caption in captions)
         return [
-            [negclip_attempt(caption, generator_for(seed, self.name, caption_id))]
+            [self._attempt(caption, generator_for(seed, self.name, caption_id))]
             for (caption_id, _), caption in zip(captions, tagged, strict=True)
         ]
 
 
-def build(spacy: SpacySettings) -> NegClipWriter:
+def build(spacy: SpacySettings, negclip: NegClipSettings = DEFAULTS) -> NegClipWriter:
     """The writer on a spaCy pipeline with a parser."""
-    return NegClipWriter(Tagger(spacy.pipeline, noun_chunks=True, batch_size=spacy.batch_size))
+    return NegClipWriter(Tagger(spacy.pipeline, noun_chunks=True, batch_size=spacy.batch_size), negclip.mode)
 
 
-def negclip_attempt(caption: TaggedCaption, rng: np.random.Generator) -> Attempt:
+def careful_attempt(caption: TaggedCaption, rng: np.random.Generator) -> Attempt:
+    """One of the caption's careful exchanges; `field` is the kind of phrase, "" if there is none."""
+    found = negclip_careful.careful_texts(caption)
+    if not found:
+        return Attempt("", "swap_obj", "", "no two phrases that leave a false English sentence in each other's place")
+    kind = list(found)[int(rng.integers(len(found)))]
+    return Attempt(kind, negclip_careful.KINDS[kind], found[kind][int(rng.integers(len(found[kind])))])
+
+
+def reference_attempt(caption: TaggedCaption, rng: np.random.Generator) -> Attempt:
     """The caption with two phrases of one kind exchanged; `field` is the kind, "" if no kind has a pair."""
     possible = {kind: pairs for kind in KINDS if (pairs := exchangeable(caption, phrases(caption, kind)))}
     while possible:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from negatives.tables.files import InputError, quoted
 
 DEFAULT_PIPELINE = "en_core_web_sm"
 PROBE = "A dog runs."
+Span = tuple[int, int]
+"""Words of a caption: (first word, behind the last word)."""
 
 
 @dataclass
@@ -53,7 +56,12 @@ class TaggedCaption:
 
     text: str
     words: tuple[Word, ...]
-    noun_chunks: tuple[tuple[int, int], ...] = ()
+    noun_chunks: tuple[Span, ...] = ()
+
+    @cached_property
+    def lower(self) -> tuple[str, ...]:
+        """The words in lower case; n't has its plain apostrophe."""
+        return tuple(word.text.casefold().replace("’", "'") for word in self.words)
 
 
 class Tagger:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from negatives.word_forms import is_negation
+from negatives.word_forms import denied_from
 from negatives.writers.english.lexicon import ATTRIBUTES, NOUNS, WORDS, Noun
 
 SINGULAR = WORDS["singular determiners"]
@@ -70,13 +70,9 @@ class Caption:
 
 
 def parse(text: str) -> Caption:
-    """The tokens and noun phrases of a caption.
-
-    What stands behind a negation is not there, and what would replace it may not be there either: "a room with no
-    stoves" may well be true of a room with no toilets.
-    """
+    """The tokens and noun phrases of a caption; none behind a negation."""
     tokens = tokens_of(text)
-    denied = next((place for place, token in enumerate(tokens) if is_negation(token.text)), len(tokens))
+    denied = denied_from([token.text for token in tokens])
     phrases = tuple(phrase for phrase in phrases_of(tokens) if phrase.last <= denied)
     return Caption(text, tuple(tokens), phrases, denied)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, pairwise
 
 from negatives.validate import rejection
@@ -19,8 +19,8 @@ from negatives.writers.english.noun_units import (
     units_of,
 )
 
-Swaps = Iterator[tuple[int, str]]
-"""(oddness, negative): 1 could be a photo, 2 is grammatical, yet odd, 3 is odder."""
+Swaps = Iterator[tuple[int, Unit, Unit, str]]
+"""(oddness, the two units, negative): 1 could be a photo, 2 is grammatical, yet odd, 3 is odder."""
 # relations of place that say something else the other way round
 PLACES = frozenset({"on", "on top of", "in front of", "behind", "under", "underneath", "above", "below", "beneath"})
 # relations of place that say the same both ways
@@ -31,15 +31,21 @@ PERSONS = frozenset({"person", "animal"})
 SEVERAL = WORDS["counts"] | {"several", "many"}
 
 
-def noun_swaps(caption: Caption, oddest: int = 3) -> list[list[str]]:
-    """Negatives by exchange of two noun phrases, the least odd ones up to `oddest`: a list of one for each pair."""
+def noun_swaps(
+    caption: Caption, oddest: int = 3, may_turn: Callable[[Caption, Unit, Unit], bool] = lambda *_: True
+) -> list[list[str]]:
+    """Negatives by exchange of two noun phrases, the least odd ones up to `oddest`: a list of one for each pair.
+
+    Args:
+        may_turn: whether two units may change places; those that may not are passed over.
+    """
     units = units_of(caption)
     by_oddness: dict[int, list[list[str]]] = {}
     # all are asked, and the least odd ones kept: an odd swap is written only where there is no better one
     for swaps in (_neighbours, _same_kind, _contents, _numbered, _doers, _background, _on_it):
-        for oddness, text in swaps(caption, units):
+        for oddness, left, right, text in swaps(caption, units):
             # here too, or a rejected swap would stand before odder ones that pass
-            if oddness > oddest or rejection(text, caption.text, "swap_obj", ()):
+            if oddness > oddest or not may_turn(caption, left, right) or rejection(text, caption.text, "swap_obj", ()):
                 continue
             by_oddness.setdefault(oddness, []).append([text])
     return by_oddness[min(by_oddness)] if by_oddness else []
@@ -54,7 +60,7 @@ def _neighbours(caption: Caption, units: Sequence[Unit]) -> Swaps:
             if left.noun.fits(swap.first) and right.noun.fits(swap.second)
         ]
         if fitting and _opens(left, right, caption) and _may_change(left, right, caption):
-            yield min(fitting), exchange(caption, left.phrases, right.phrases)
+            yield min(fitting), left, right, exchange(caption, left.phrases, right.phrases)
 
 
 def _opens(left: Unit, right: Unit, caption: Caption) -> bool:
@@ -78,7 +84,7 @@ def _same_kind(caption: Caption, units: Sequence[Unit]) -> Swaps:
     for (one, left), (two, right) in combinations(enumerate(units), 2):
         alike = left.noun.kind == right.noun.kind != "plant" and _differ(one, two, caption, units)
         if alike and _may_change(left, right, caption, both_verbs=True):
-            yield 1, exchange(caption, left.phrases, right.phrases)
+            yield 1, left, right, exchange(caption, left.phrases, right.phrases)
 
 
 def _differ(one: int, two: int, caption: Caption, units: Sequence[Unit]) -> bool:
@@ -101,7 +107,7 @@ def _contents(caption: Caption, units: Sequence[Unit]) -> Swaps:
     for left, right in combinations(vessels, 2):
         one, two = left.phrases[1], right.phrases[1]
         if left.noun.lemma != right.noun.lemma and one.noun.lemma != two.noun.lemma and one.noun.kind == two.noun.kind:
-            yield 1, exchange(caption, left.phrases[1:], right.phrases[1:])
+            yield 1, left, right, exchange(caption, left.phrases[1:], right.phrases[1:])
 
 
 def _numbered(caption: Caption, units: Sequence[Unit]) -> Swaps:
@@ -116,7 +122,7 @@ def _numbered(caption: Caption, units: Sequence[Unit]) -> Swaps:
         single = [bool(unit.determiners & {"a", "an", "one"}) for unit in (left, right)]
         one_and_several = sorted(several) == sorted(single) == [False, True] and several != single
         if one_and_several and (alike or things) and _may_be_counted(left, right):
-            yield 1 if alike else 2, _heads_exchanged(caption, left, right)
+            yield 1 if alike else 2, left, right, _heads_exchanged(caption, left, right)
 
 
 def _may_be_counted(left: Unit, right: Unit) -> bool:
@@ -148,7 +154,7 @@ def _doers(caption: Caption, units: Sequence[Unit]) -> Swaps:
     doing = [unit for unit in units if unit.noun.kind in PERSONS and is_verb_form(predicate(caption, unit))]
     for left, right in pairwise(doing):
         if predicate(caption, left) != predicate(caption, right) and _may_change(left, right, caption, both_verbs=True):
-            yield 1, exchange(caption, left.phrases, right.phrases)
+            yield 1, left, right, exchange(caption, left.phrases, right.phrases)
 
 
 def _background(caption: Caption, units: Sequence[Unit]) -> Swaps:
@@ -159,7 +165,7 @@ def _background(caption: Caption, units: Sequence[Unit]) -> Swaps:
         far = after in (("in", "the", "background"), ("in", "the", "distance"), ("in", "background"))
         subject = units[1] if units[0].noun.kind == "picture" and units[1] is not unit else units[0]
         if far and before == ("with",) and subject.noun.fits(WORDS["scenery"]) and _may_change(subject, unit, caption):
-            yield 1, exchange(caption, subject.phrases, unit.phrases)
+            yield 1, subject, unit, exchange(caption, subject.phrases, unit.phrases)
 
 
 def _on_it(caption: Caption, units: Sequence[Unit]) -> Swaps:
@@ -171,7 +177,7 @@ def _on_it(caption: Caption, units: Sequence[Unit]) -> Swaps:
         with_it = joining_words(caption, left, right) in ("with", "has") and left.noun.fits(WORDS["scenery"])
         fits = with_it and right.noun.fits(WORDS["scenery"])
         if on_it and fits and singular and _opens(left, right, caption) and _may_change(left, right, caption):
-            yield 2, exchange(caption, left.phrases, right.phrases)
+            yield 2, left, right, exchange(caption, left.phrases, right.phrases)
 
 
 def _may_change(left: Unit, right: Unit, caption: Caption, both_verbs: bool = False) -> bool:
