@@ -437,7 +437,7 @@ def test_a_run_that_ends_while_it_is_judged_leaves_no_table_and_goes_on(
             patch.setattr(NliJudge, "rejections", interrupted)
             assert ask(folder, url, *words) == 2
         assert not [*(folder / "out").glob("*.parquet"), *(folder / "out").glob("*.tmp")]
-        assert ask(folder, url, *words, *(["--resume"] if generator == "gpt" else [])) == 0
+        assert ask(folder, url, *words, "--resume") == 0
     assert {row["checks"] for row in table(folder, "negatives")} >= {"validation", "validation,nli"}
 
 

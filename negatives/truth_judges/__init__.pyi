@@ -1,4 +1,9 @@
+from .chat import UNASKED as UNASKED
+from .chat import ChatJudge as ChatJudge
+from .chat import ChatJudgeSettings as ChatJudgeSettings
+from .chat import check_yes_no as check_yes_no
 from .checks import CHECKS_FIELD as CHECKS_FIELD
+from .checks import check_together as check_together
 from .checks import check_truth as check_truth
 from .judge import Statement as Statement
 from .judge import TruthJudge as TruthJudge

@@ -16,11 +16,13 @@ class Statement(NamedTuple):
         caption: a true caption of the image.
         text: what was written for it.
         kind: a negative type, or "paraphrase".
+        image: the caption's image, as the captions table names it; "" where the table has no images.
     """
 
     caption: str
     text: str
     kind: str
+    image: str = ""
 
 
 class TruthJudge(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ CLASSES = ("entailment", "neutral", "contradiction")
 @dataclass(frozen=True)
 class NliSettings:
     """The judge by natural language inference; its probabilities are in [0, 1] and sum to 1 over the three classes."""
+
+    switch: ClassVar[str] = "checkpoint"
 
     checkpoint: str | None = field(default=None, metadata={"exists": "folder"})
     """Folder of a sequence classifier in safetensors with its tokenizer, such as cross-encoder/nli-deberta-v3-base; its
