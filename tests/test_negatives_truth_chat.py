@@ -1,4 +1,4 @@
-"""The judge by a chat model: what it rejects, and that nothing is asked twice."""
+"""The judge by a chat model, and the memory of judges: what they reject, and that nothing is asked twice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 
 from negatives.chat import ChatRequest, RequestCache
 from negatives.chat.messages import Answer
-from negatives.truth_judges import ChatJudge, Statement, check_yes_no
+from negatives.tables import InputError
+from negatives.truth_judges import ChatJudge, Statement, check_yes_no, folder_state, remembering
+from negatives.truth_judges import memory as memory_module
 from negatives.truth_judges.chat import yes_or_no
 
 NEGATIVE = Statement("a dog on a bed", "a cat on a bed", "replace_obj", "a.jpg")
@@ -109,3 +111,71 @@ def test_an_answer_that_was_refused_or_cut_off_says_nothing(tmp_path: Path) -> N
 )
 def test_yes_or_no_is_read_where_one_of_them_is_said(text: str, expected: bool | None) -> None:
     assert yes_or_no(text) is expected
+
+
+class Counting:
+    """A judge that computes here, and counts what it computes."""
+
+    name = "counting"
+
+    def __init__(self, identity: str = "one", ends_after: int = 10**9) -> None:
+        self.identity, self.ends_after = identity, ends_after
+        self.blocks: list[list[Statement]] = []
+
+    def rejections(self, statements: Sequence[Statement]) -> list[str]:
+        if sum(map(len, self.blocks)) >= self.ends_after:
+            raise KeyboardInterrupt
+        self.blocks.append(list(statements))
+        return ["counting_long" if len(one.text) > 5 else "" for one in statements]
+
+
+def test_a_judge_with_a_memory_computes_a_statement_once(tmp_path: Path) -> None:
+    texts = [NEGATIVE._replace(text=text) for text in ("short", "much longer", "short")]
+    expected = ["", "counting_long", ""]
+    first, second, other = Counting(), Counting(), Counting("two")
+    for judge_of_run in (first, second):
+        (found,) = remembering([judge_of_run], tmp_path / "judged.sqlite")
+        assert found.name == "counting"
+        assert found.rejections(texts) == expected
+    assert [len(block) for block in first.blocks] == [2]
+    assert second.blocks == [], "an empty reason is remembered like any other"
+    (found,) = remembering([other], tmp_path / "judged.sqlite")
+    assert found.rejections(texts) == expected
+    assert len(other.blocks) == 1, "another bound or other weights are another judge"
+
+
+def test_what_was_computed_before_a_kill_is_found_again_and_no_image_is_torn_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_module, "MOST_AT_ONCE", 3)
+    texts = [Statement("a dog", f"text {n}", "swap_obj", f"{n % 3}.jpg") for n in range(12)]
+    killed, after = Counting(ends_after=4), Counting()
+    with pytest.raises(KeyboardInterrupt):
+        remembering([killed], tmp_path / "judged.sqlite")[0].rejections(texts)
+    assert remembering([after], tmp_path / "judged.sqlite")[0].rejections(texts) == ["counting_long"] * 12
+    assert [{one.image for one in block} for block in killed.blocks + after.blocks] == [{"0.jpg"}, {"1.jpg"}, {"2.jpg"}]
+    # texts alone have nothing to keep together
+    plain = Counting()
+    remembering([plain], tmp_path / "plain.sqlite")[0].rejections([one._replace(image="") for one in texts])
+    assert [len(block) for block in plain.blocks] == [3, 3, 3, 3]
+
+
+def test_a_damaged_memory_is_refused_and_judges_without_an_identity_get_none(tmp_path: Path) -> None:
+    (tmp_path / "judged.sqlite").write_text("no database, but a text of some length" * 40)
+    (found,) = remembering([Counting()], tmp_path / "judged.sqlite")
+    with pytest.raises(InputError, match=r"judged\.sqlite"):
+        found.rejections([NEGATIVE])
+    asking = judge(Server(lambda request: None), tmp_path)
+    assert remembering([asking], tmp_path / "judged.sqlite") == [asking]
+
+
+def test_the_state_of_a_folder_is_that_of_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    (tmp_path / "below").mkdir()
+    before = folder_state(tmp_path)
+    # what other runs leave in a run's folder: a lock, and tables
+    (tmp_path / ".below.lock").write_text("{}")
+    (tmp_path / "below/negatives.parquet").write_bytes(b"rows")
+    assert folder_state(tmp_path) == before
+    (tmp_path / "below/adapter.safetensors").write_bytes(b"two")
+    assert len({before, folder_state(tmp_path), folder_state(tmp_path / "below")}) == 3

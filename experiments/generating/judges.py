@@ -11,6 +11,7 @@ from experiments.generating.asking import JudgeAsker, Purse
 from experiments.runs.progress import say
 from negatives.truth_judges import TruthJudge
 
+JUDGED_FILE = "judged.sqlite"
 HOW_TO_JUDGE = (
     *("truth.nli.batch_size", "truth.nli.device"),
     *("truth.chat.base_url", "truth.chat.api_key_env"),
@@ -19,7 +20,7 @@ HOW_TO_JUDGE = (
 
 
 def build_judges(config: GenerateConfig, folder: Path, purse: Purse) -> list[TruthJudge]:
-    """The judges that a run asks for.
+    """The judges that a run asks for; what they computed is found again in `JUDGED_FILE` of its folder.
 
     Args:
         config: of the run.
@@ -29,7 +30,7 @@ def build_judges(config: GenerateConfig, folder: Path, purse: Purse) -> list[Tru
     Raises:
         InputError: a judge's model cannot be loaded, or the chat model cannot be asked.
     """
-    from negatives.truth_judges import ChatJudge, build_truth_judges
+    from negatives.truth_judges import ChatJudge, build_truth_judges, remembering
 
     def build_chat(settings: Any) -> TruthJudge:
         asker = JudgeAsker(config, folder, purse)
@@ -37,7 +38,7 @@ def build_judges(config: GenerateConfig, folder: Path, purse: Purse) -> list[Tru
         return ChatJudge(asker.settings.model, asker, asker.cache, **how)
 
     builders = {"chat": build_chat}
-    return build_truth_judges(config.truth, builders)
+    return remembering(build_truth_judges(config.truth, builders), folder / JUDGED_FILE)
 
 
 def all_are_judged(types: Mapping[str, Mapping[str, Any]], purse: Purse) -> bool:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from experiments.build import writer_settings
 from experiments.config.generate_schemas import GenerateConfig
 from experiments.generating.asking import CACHE_FILE, Purse
-from experiments.generating.judges import HOW_TO_JUDGE, all_are_judged, build_judges
+from experiments.generating.judges import HOW_TO_JUDGE, JUDGED_FILE, all_are_judged, build_judges
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say, tracker
 from experiments.verbs.generate_tables import (
@@ -98,6 +98,7 @@ def _write_negatives(config: GenerateConfig, output: OutputFolder) -> bool:
         write_captions_with_negatives(config, captions, folder)
         summary = {"generator": config.generator, "captions": len(captions), "seed": config.seed, "types": types}
         write_json(summary, folder / SUMMARY_FILE)  # last: it says that the folder is finished
+        (folder / JUDGED_FILE).unlink(missing_ok=True)  # only a run that goes on reads it
     return complete
 
 

@@ -26,7 +26,7 @@ from experiments.generating.asking import (
     say_reasons,
     server_of,
 )
-from experiments.generating.judges import HOW_TO_JUDGE, all_are_judged, build_judges
+from experiments.generating.judges import HOW_TO_JUDGE, JUDGED_FILE, all_are_judged, build_judges
 from experiments.runs.outputs import CONFIG_FILE, OutputFolder
 from experiments.runs.progress import meter, say, tracker
 from experiments.verbs.generate_batches import (
@@ -114,6 +114,7 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     if complete:
         write_captions_with_negatives(config, captions, folder)
         write_json(content, folder / SUMMARY_FILE)  # last: it says that the folder is finished
+        (folder / JUDGED_FILE).unlink(missing_ok=True)  # only a run that goes on reads it
     # the tables hold what there is so far; only summary.json says that it is all
     return 0 if complete else INCOMPLETE
 

@@ -5,8 +5,11 @@ from .chat import check_yes_no as check_yes_no
 from .checks import CHECKS_FIELD as CHECKS_FIELD
 from .checks import check_together as check_together
 from .checks import check_truth as check_truth
+from .judge import LocalJudge as LocalJudge
 from .judge import Statement as Statement
 from .judge import TruthJudge as TruthJudge
+from .judge import folder_state as folder_state
+from .memory import remembering as remembering
 from .nli import NliJudge as NliJudge
 from .nli import NliSettings as NliSettings
 from .settings import TruthSettings as TruthSettings

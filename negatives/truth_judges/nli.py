@@ -6,6 +6,7 @@ NAACL 2018). Any sequence classifier in Transformers' format does that knows the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ import numpy as np
 
 from negatives.published_models import loading_quietly, move_to
 from negatives.tables.files import InputError, quoted
-from negatives.truth_judges.judge import Statement
+from negatives.truth_judges.judge import Statement, folder_state
 from negatives.types import PARAPHRASE
 
 CLASSES = ("entailment", "neutral", "contradiction")
@@ -67,6 +68,9 @@ class NliJudge:
     def __init__(self, settings: NliSettings) -> None:
         self.settings = settings
         self._folder = str(settings.checkpoint)
+        # before the weights are read: files that change meanwhile are another state
+        bounds = (settings.most_entailment, settings.least_contradiction, settings.least_paraphrase)
+        self.identity = json.dumps([self.name, bounds, folder_state(self._folder)])
         self._tokenizer, self._model = _load(self._folder)
         move_to(self._model, settings.device, "`truth.nli.device`")
         labels = {label.lower(): place for place, label in self._model.config.id2label.items()}
