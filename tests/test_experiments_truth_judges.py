@@ -1,4 +1,4 @@
-"""Judges of truth in `itm generate`: one that asks a chat server."""
+"""Judges of truth in `itm generate`: one that asks a chat server, and one that looks at the image."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from datamodules.batch import ImageTextRow
 from experiments.__main__ import main
 from experiments.bench.chat_server import Reply, completion
 from experiments.config.generate_schemas import GenerateConfig, GptConfig
 from experiments.generating.asking import judge_config
+from experiments.generating.judges import ImageJudge, images_of
 from experiments.verbs import generate_tables
+from lightning_modules import Scorer, load_scorer
 from negatives.tables.captions import read_captions, read_negatives, write_table
-from negatives.truth_judges import ChatJudgeSettings, TruthSettings
+from negatives.truth_judges import ChatJudgeSettings, ImageSettings, Statement, TruthSettings
+from tests.backbones import BACKBONES
 from tests.chat_server import Recorder, as_asked, serving
+from tests.tiny import photo
 
 KEY = "sk-test-0123456789abcdef"
 CAPTIONS = {"11": "A red dog on a bench next to a blue car.", "21": "Two cats chase a small bird."}
+RUN = Path(__file__).with_name("first_version")
 
 
 @pytest.fixture
@@ -206,6 +213,10 @@ def test_the_judge_asks_as_the_writer_does_unless_it_is_told_otherwise() -> None
         (["truth.chat.model=judge"], "`truth.chat.model` needs `truth.chat.ask=true`"),
         (["truth.chat.ask=true", "gpt.api_key_env=NOWHERE"], "The environment variable NOWHERE must hold the key"),
         (["truth.chat.ask=true", "gpt.model=mine", "gpt.max_cost=1"], "needs the price of mine"),
+        (["truth.image.image_root=."], "`truth.image.image_root` needs `truth.image.scorer`"),
+        (["truth.image.scorer=.", "truth.image.image_root=.", "image_root=."], "must not be given beside `image_root`"),
+        (["truth.image.scorer=."], "2 of 2 images do not exist"),
+        (["generator=scenes", "truth.image.scorer=."], "`truth.image.scorer` must not be given"),
     ],
 )
 def test_a_judge_that_cannot_judge_is_one_line_and_leaves_no_table(
@@ -216,3 +227,133 @@ def test_a_judge_that_cannot_judge_is_one_line_and_leaves_no_table(
     assert expected in line
     assert "\n" not in line
     assert not [*folder.glob("out/*")]
+
+
+# the image
+
+
+IMAGES = {"a.png": photo(0), "b.png": photo(1)}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for name, image in IMAGES.items():
+        image.save(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return Scorer(BACKBONES["clip"].build(), device="cpu")
+
+
+TEXTS = [f"{words} {place}" for place in ("sofa", "cat") for words in ("a red", "two old", "an emoji of a")]
+
+
+def statements(kind: str) -> list[Statement]:
+    return [Statement("a dog", text, kind, image) for text in TEXTS for image in IMAGES]
+
+
+@pytest.mark.parametrize("kind", ["replace_obj", "paraphrase"])
+def test_a_text_is_judged_by_how_much_less_than_its_caption_it_fits_the_image(
+    kind: str, root: Path, scorer: Scorer
+) -> None:
+    margins = {}
+    for one in statements(kind):
+        caption, text = (scorer.score(IMAGES[one.image], words) for words in (one.caption, one.text))
+        assert isinstance(caption, float)
+        margins[one] = caption - text  # type: ignore[operator]
+    bounds = sorted(margins.values())
+    middle = (bounds[5] + bounds[6]) / 2
+    for bound in (middle, 0.0):
+        judge = ImageJudge(scorer, root, ImageSettings(".", least_margin=bound, most_drop=bound), "")
+        found = dict(zip(margins, judge.rejections(list(margins)), strict=True))
+        for one, reason in found.items():
+            rejected = margins[one] > bound if kind == "paraphrase" else margins[one] < bound
+            assert reason == (("image_mismatch" if kind == "paraphrase" else "image_matches") if rejected else "")
+    assert judge.rejections([]) == []
+    # as true as its caption is not false
+    same = Statement("a dog", "a dog", kind, "a.png")
+    assert judge.rejections([same]) == ["" if kind == "paraphrase" else "image_matches"]
+
+
+def test_an_image_is_computed_once_with_all_of_its_texts(
+    root: Path, scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collate: Callable[[list[ImageTextRow]], Any] = scorer.module.collator()
+    seen: list[list[str]] = []
+
+    def counted(rows: list[ImageTextRow]) -> Any:
+        seen.extend(row.captions for row in rows)
+        return collate(rows)
+
+    monkeypatch.setattr(scorer.module, "collator", lambda: counted)
+    ImageJudge(scorer, root, ImageSettings("."), "").rejections(statements("swap_obj"))
+    assert [sorted(captions) for captions in seen] == [sorted(["a dog", *TEXTS])] * 2
+
+
+@pytest.fixture
+def pictured(folder: Path, root: Path) -> list[str]:
+    """The words that ask a trained scorer; the two captions have pictures."""
+    columns = {"image_id": ["1", "2"], "image": list(IMAGES), "caption_id": list(CAPTIONS)}
+    write_table(pa.table({**columns, "caption": list(CAPTIONS.values())}), folder / "captions.parquet")
+    words = [f"truth.image.scorer={RUN}/run", f"truth.image.image_root={root}", "truth.image.device=cpu"]
+    return [f"captions={folder}/captions.parquet", f"output_dir={folder}/out", *words]
+
+
+def test_a_trained_scorer_judges_a_writers_rows(folder: Path, root: Path, pictured: list[str]) -> None:
+    assert main(["generate", *pictured]) == 0
+    scorer, images = load_scorer(RUN / "run", device="cpu"), dict(zip(CAPTIONS, IMAGES, strict=True))
+    rows = [row for row in table(folder) if row["checks"]]
+    for row in rows:
+        caption, text = (
+            scorer.score(root / images[row["caption_id"]], said)
+            for said in (CAPTIONS[row["caption_id"]], row["caption"])
+        )
+        assert row["rejected"] == ("image_matches" if text >= caption else ""), row  # type: ignore[operator]
+    assert {row["checks"] for row in rows} == {"validation", "validation,image"}
+    assert not (folder / "out/judged.sqlite").exists(), "of a finished run nothing is read again"
+
+
+def test_what_the_scorer_rejects_costs_no_question(folder: Path, pictured: list[str]) -> None:
+    server = Recorder(car_is_true)
+    with serving(server) as url:
+        words = [*pictured, "truth.image.least_margin=1000", "truth.chat.ask=true", f"gpt.base_url={url}"]
+        assert main(["generate", *words]) == 0
+    assert {row["rejected"] for row in table(folder) if row["checks"]} == {"image_matches"}
+    assert server.bodies == []
+
+
+def test_images_start_where_the_captions_say(folder: Path) -> None:
+    def found(image_root: str | None = None, own: str | None = None) -> Path:
+        truth = TruthSettings(image=ImageSettings("scorer", image_root=own))
+        config = GenerateConfig(output_dir="out", captions="tables/c.jsonl", image_root=image_root, truth=truth)
+        return images_of(config)
+
+    # with `image_root`, `read_source` has made the paths start there
+    assert (found(), found(image_root="all"), found(own="photos")) == (Path("tables"), Path("all"), Path("photos"))
+
+
+def test_an_unfinished_run_judges_no_text_twice(
+    folder: Path, pictured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each start of a chat model's run reads all answers anew; what the image says of them is found again."""
+    seen: list[list[Statement]] = []
+    own = ImageJudge.rejections
+
+    def counted(judge: ImageJudge, given: list[Statement]) -> list[str]:
+        seen.append(given)
+        return own(judge, given)
+
+    monkeypatch.setattr(ImageJudge, "rejections", counted)
+    words = ["generator=gpt", "gpt.types=[replace_obj,paraphrase]", "gpt.concurrency=1"]
+    words += ["truth.image.most_drop=1000", "truth.image.least_margin=-1000"]
+    with serving(Recorder(writes_and_judges)) as url:
+        words = ["generate", *pictured, *words, f"gpt.base_url={url}"]
+        assert main([*words, "gpt.max_requests=1"]) == 1
+        assert main([*words, "--resume"]) == 0
+    # each time a negative and a paraphrase, which share an image
+    assert [[one.kind for one in given] for given in seen] == [["replace_obj", "paraphrase"]] * 2
+    assert len({*seen[0], *seen[1]}) == 4
+    assert {row["checks"] for row in [*table(folder), *table(folder, "paraphrases")]} == {"validation,image"}

@@ -168,6 +168,8 @@ class GenerateConfig:
             asked = [f"{name}.{getattr(self.truth, name).switch}" for name in self.truth.asked]
             keys = ", ".join(f"`{place}truth.{key}`" for key in asked)
             yield f"{keys} must not be given where `{place}generator` is scenes: what is drawn needs no judge"
+        if self.image_root is not None and self.truth.image.image_root is not None:
+            yield f"`{place}truth.image.image_root` must not be given beside `{place}image_root`: that one counts"
         for key in NEEDED[self.generator]:
             if getattr(self, key) is None:
                 yield f"`{place}{key}` must be given where `{place}generator` is {self.generator}"

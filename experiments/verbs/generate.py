@@ -81,7 +81,7 @@ def _write_negatives(config: GenerateConfig, output: OutputFolder) -> bool:
     """Writes the tables of a writer, or of pairs that someone wrote beforehand; whether every text is judged."""
     captions, purse = read_source(config), Purse()
     # what they refuse, they refuse before the folder is touched
-    judges = build_judges(config, output.path, purse)
+    judges = build_judges(config, captions, output.path, purse)
     negatives, unwritten = _joined(config, captions) if config.generator == "pairs" else _written(config, captions)
     folder = output.claim()
     negatives = judged(negatives, captions, judges)  # before a file is written: none has rows that are not judged

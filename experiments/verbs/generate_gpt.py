@@ -94,7 +94,7 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     # what they refuse, they refuse before the folder is touched
     server, _, purse = server_of(config.gpt), price_of(config.gpt), Purse()
     sends = config.gpt.batch in ("submit", "write")  # and writes no table
-    judges = [] if sends else build_judges(config, output.path, purse)
+    judges = [] if sends else build_judges(config, captions, output.path, purse)
     answers, _lock = hold_answers(config.gpt, output.path)
     folder = output.claim()
     with RequestCache(answers) as cache:

@@ -5,6 +5,8 @@ from .chat import check_yes_no as check_yes_no
 from .checks import CHECKS_FIELD as CHECKS_FIELD
 from .checks import check_together as check_together
 from .checks import check_truth as check_truth
+from .image import ImageSettings as ImageSettings
+from .image import reason_by_scores as reason_by_scores
 from .judge import LocalJudge as LocalJudge
 from .judge import Statement as Statement
 from .judge import TruthJudge as TruthJudge

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from negatives.truth_judges.chat import ChatJudgeSettings
+from negatives.truth_judges.image import ImageSettings
 from negatives.truth_judges.nli import NliSettings
 from negatives.truth_judges.table import TRUTH_JUDGES
 
@@ -15,6 +16,8 @@ class TruthSettings:
 
     nli: NliSettings = field(default_factory=NliSettings)
     """A model of natural language inference: what a caption entails is no negative of it."""
+    image: ImageSettings = field(default_factory=ImageSettings)
+    """An image-text scorer: what fits the image as well as its caption does is no negative of it."""
     chat: ChatJudgeSettings = field(default_factory=ChatJudgeSettings)
     """A chat model: what could be true of the same image is no negative of its caption."""
 

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 TRUTH_JUDGES: dict[str, str] = {
     "nli": "negatives.truth_judges.nli.build_nli",
+    "image": "",
     "chat": "",
 }
 """Name -> function of its section of `TruthSettings` that returns the judge, imported on use; "" where it needs what
-only the caller has: a server.
+only the caller has: a scorer, a server.
 
 They are asked in this order, the cheap ones first: what one rejects, the next one is not asked about."""
 
