@@ -1,4 +1,7 @@
-"""Judges of truth by name. A new judge is its file, its line in `TRUTH_JUDGES`, and its section in `TruthSettings`."""
+"""Judges of truth by name. A new judge is its file, its line in `TRUTH_JUDGES`, and its section in `TruthSettings`.
+
+The section's `switch` names the key of it that asks for the judge.
+"""
 
 from __future__ import annotations
 
