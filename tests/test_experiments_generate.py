@@ -437,8 +437,26 @@ def test_a_run_that_ends_while_it_is_judged_leaves_no_table_and_goes_on(
             patch.setattr(NliJudge, "rejections", interrupted)
             assert ask(folder, url, *words) == 2
         assert not [*(folder / "out").glob("*.parquet"), *(folder / "out").glob("*.tmp")]
-        assert ask(folder, url, *words, *(["--resume"] if generator == "gpt" else [])) == 0
+        assert ask(folder, url, *words, "--resume") == 0
     assert {row["checks"] for row in table(folder, "negatives")} >= {"validation", "validation,nli"}
+
+
+def test_a_run_that_goes_on_judges_only_the_texts_that_are_new(
+    folder: Path, judged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    own = NliJudge.rejections
+
+    def counted(judge: NliJudge, statements: list[Any]) -> list[str]:
+        seen.extend(statements)
+        return own(judge, statements)
+
+    monkeypatch.setattr(NliJudge, "rejections", counted)
+    with serving(Recorder(written)) as url:
+        assert ask(folder, url, judged, "gpt.max_requests=1", "gpt.concurrency=1") == 1
+        first = len(seen)
+        assert ask(folder, url, judged, "--resume") == 0
+    assert 0 < first < len(seen) == len(set(seen))
 
 
 def test_what_is_no_judge_of_truth_is_refused_before_a_request_or_a_folder(

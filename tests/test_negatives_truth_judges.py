@@ -123,6 +123,22 @@ def test_bounds_are_settings(checkpoint: str) -> None:
     assert reason(lenient, "a dog", "a cat", "paraphrase") == ""
 
 
+def test_other_bounds_or_other_weights_are_another_judge(tmp_path: Path) -> None:
+    folder = save_nli(tmp_path)
+    settings = [
+        {},
+        {"batch_size": 1},
+        {"most_entailment": 0.1},
+        {"least_contradiction": 0.1},
+        {"least_paraphrase": 0.1},
+    ]
+    found = [NliJudge(NliSettings(folder, device="cpu", **own)).identity for own in settings]  # type: ignore[arg-type]
+    assert found[0] == found[1]
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes())
+    found.append(NliJudge(NliSettings(folder, device="cpu")).identity)
+    assert len({*found}) == 5
+
+
 def test_neither_batch_mates_nor_their_size_change_a_judgement(tmp_path: Path) -> None:
     folder = save_nli(tmp_path, sharpness=0.5)  # far from 0 and 1, where all would look alike
     pairs = [("a dog", "a cat indeed"), ("a red dog runs", "a red cat runs perhaps"), ("a", "never"), ("a", "")] * 2

@@ -40,8 +40,13 @@ def load_image(root: Path, image: str, max_pixels: int = MAX_PIXELS) -> Image.Im
         raise InputError(f"image {str(path)!r} cannot be read ({error}); replace it or drop its rows.") from None
 
 
-def check_images(root: Path, images: Sequence[str]) -> None:
+def check_images(root: Path, images: Sequence[str], setting: str = "image_root") -> None:
     """All images exist, before anything expensive starts.
+
+    Args:
+        root: folder of the images.
+        images: paths that start there.
+        setting: what the error calls the setting of `root`.
 
     Raises:
         InputError: names how many are missing and the first of them.
@@ -50,7 +55,7 @@ def check_images(root: Path, images: Sequence[str]) -> None:
     if missing:
         raise InputError(
             f"{len(missing)} of {len(set(images))} images do not exist, {str(root / missing[0])!r} for one; "
-            "set image_root to the folder that the table's paths start from."
+            f"set {setting} to the folder that the table's paths start from."
         )
 
 

@@ -156,7 +156,7 @@ class GenerateConfig:
     seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
     """Seeds scenes and negatives."""
     gpt: GptConfig = field(default_factory=GptConfig)
-    """The model, its server and its limits (gpt)."""
+    """The model, its server and its limits (gpt, and truth.chat with any generator)."""
     truth: TruthSettings = field(default_factory=TruthSettings)
     """Judges that look at the valid texts too, by models of their own (all but scenes)."""
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
@@ -165,8 +165,11 @@ class GenerateConfig:
     def faults(self, place: str) -> Iterator[str]:
         """Inputs that the generator needs and that are not given; judges whom nothing would ask."""
         if self.generator == "scenes" and self.truth.asked:
-            keys = ", ".join(f"`{place}truth.{name}.checkpoint`" for name in self.truth.asked)
+            asked = [f"{name}.{getattr(self.truth, name).switch}" for name in self.truth.asked]
+            keys = ", ".join(f"`{place}truth.{key}`" for key in asked)
             yield f"{keys} must not be given where `{place}generator` is scenes: what is drawn needs no judge"
+        if self.image_root is not None and self.truth.image.image_root is not None:
+            yield f"`{place}truth.image.image_root` must not be given beside `{place}image_root`: that one counts"
         for key in NEEDED[self.generator]:
             if getattr(self, key) is None:
                 yield f"`{place}{key}` must be given where `{place}generator` is {self.generator}"

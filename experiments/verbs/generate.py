@@ -12,6 +12,8 @@ import pyarrow as pa
 
 from experiments.build import writer_settings
 from experiments.config.generate_schemas import GenerateConfig
+from experiments.generating.asking import CACHE_FILE, Purse
+from experiments.generating.judges import HOW_TO_JUDGE, JUDGED_FILE, all_are_judged, build_judges
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say, tracker
 from experiments.verbs.generate_tables import (
@@ -35,7 +37,7 @@ def run(config: GenerateConfig, *, resume: bool = False, overwrite: bool = False
     """Writes the tables, or the splits of the embedded data set.
 
     Returns:
-        The exit code: 1 where a chat model's run is not complete yet.
+        The exit code: 1 where a chat model has not answered all that it is asked.
 
     Raises:
         InputError: a generator lacks its input, or its input is unusable.
@@ -47,14 +49,23 @@ def run(config: GenerateConfig, *, resume: bool = False, overwrite: bool = False
     scenes = config.generator == "scenes"
     result = LAST_OF_SCENES if scenes else SUMMARY_FILE
     # see there: what a generator does not read cannot have changed what it wrote
-    free = unread_keys(config.generator)
-    output = OutputFolder(config, verb="generate", result=result, resume=resume, overwrite=overwrite, may_differ=free)
+    free = [*unread_keys(config.generator), *HOW_TO_JUDGE]
+    output = OutputFolder(
+        config,
+        verb="generate",
+        result=result,
+        resume=resume,
+        overwrite=overwrite,
+        may_differ=free,
+        # what a judge was paid for
+        kept=(CACHE_FILE,),
+    )
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
     elif scenes:
         _write_scenes(config, output)
-    else:
-        _write_negatives(config, output)
+    elif not _write_negatives(config, output):
+        return 1
     return 0
 
 
@@ -66,25 +77,29 @@ def estimate(config: GenerateConfig) -> None:
         print_estimate(config)
 
 
-def _write_negatives(config: GenerateConfig, output: OutputFolder) -> None:
-    """Writes the tables of a writer, or of pairs that someone wrote beforehand."""
-    from negatives.truth_judges import build_truth_judges
-
-    captions, judges = read_source(config), build_truth_judges(config.truth)
+def _write_negatives(config: GenerateConfig, output: OutputFolder) -> bool:
+    """Writes the tables of a writer, or of pairs that someone wrote beforehand; whether every text is judged."""
+    captions, purse = read_source(config), Purse()
+    # what they refuse, they refuse before the folder is touched
+    judges = build_judges(config, captions, output.path, purse)
     negatives, unwritten = _joined(config, captions) if config.generator == "pairs" else _written(config, captions)
-    negatives = judged(negatives, captions, judges)  # before a file is written: none has rows that are not judged
     folder = output.claim()
+    negatives = judged(negatives, captions, judges)  # before a file is written: none has rows that are not judged
     # a file that is there says that something is missing
     if len(unwritten):
         write_table(unwritten, folder / UNWRITTEN_FILE)
     write_table(negatives, folder / NEGATIVES_FILE)
-    write_captions_with_negatives(config, captions, folder)
     types = counts_by_type(negatives)
-    summary = {"generator": config.generator, "captions": len(captions), "seed": config.seed, "types": types}
     print_types(types)
-    write_page(config, captions, folder)
-    write_json(summary, folder / SUMMARY_FILE)  # last: it says that the folder is finished
+    complete = all_are_judged(types, purse)
+    write_page(config, captions, folder, complete=complete)
     say(f"Wrote {len(negatives)} negatives for {len(captions)} captions: {folder / NEGATIVES_FILE}")
+    if complete:
+        write_captions_with_negatives(config, captions, folder)
+        summary = {"generator": config.generator, "captions": len(captions), "seed": config.seed, "types": types}
+        write_json(summary, folder / SUMMARY_FILE)  # last: it says that the folder is finished
+        (folder / JUDGED_FILE).unlink(missing_ok=True)  # only a run that goes on reads it
+    return complete
 
 
 def _written(config: GenerateConfig, captions: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -14,7 +14,7 @@ from experiments.runs.progress import say
 from negatives.tables import InputError
 
 if TYPE_CHECKING:
-    from negatives.chat import ChatRequest, Price, RequestCache, Server
+    from negatives.chat import ChatRequest, RequestCache, Server
     from negatives.chat.batch import Results
     from negatives.gpt import CostEstimate, PromptRecipe
 
@@ -54,24 +54,6 @@ def estimated(config: GptConfig, captions: pa.Table, recipe: PromptRecipe, cache
 
     batch = config.batch != "none"
     return estimate(captions, recipe, cache, attempts=config.attempts, prices=config.prices, batch=batch)
-
-
-def price_of(config: GptConfig) -> Price | None:
-    """The model's price; None where it is not known.
-
-    Raises:
-        InputError: a bound on the cost needs it.
-    """
-    # of the same name: that one knows prices, this one what a bound needs
-    from negatives.chat import price_of
-
-    price = price_of(config.model, config.prices, batch=config.batch != "none")
-    if price is None and config.max_cost is not None:
-        raise InputError(
-            f"gpt.max_cost needs the price of {config.model}, which is not in the list. Give it in gpt.prices, as "
-            f"{config.model}: {{input: ..., output: ...}} in dollars per million tokens, or use gpt.max_requests."
-        )
-    return price
 
 
 def estimate_line(found: CostEstimate, config: GptConfig) -> str:

@@ -7,17 +7,26 @@ every request is settled.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config.generate_schemas import GenerateConfig, GptConfig
 from experiments.config.load import saved_as_today
+from experiments.generating.asking import (
+    CACHE_FILE,
+    Purse,
+    ask_now,
+    hold_answers,
+    price_of,
+    reporter,
+    say_reasons,
+    server_of,
+)
+from experiments.generating.judges import HOW_TO_JUDGE, JUDGED_FILE, all_are_judged, build_judges
 from experiments.runs.outputs import CONFIG_FILE, OutputFolder
 from experiments.runs.progress import meter, say, tracker
 from experiments.verbs.generate_batches import (
@@ -25,7 +34,6 @@ from experiments.verbs.generate_batches import (
     collect_batches,
     estimate_line,
     estimated,
-    price_of,
     refuse_while_batches_run,
     send_batches,
 )
@@ -40,17 +48,14 @@ from experiments.verbs.generate_tables import (
     write_captions_with_negatives,
     write_page,
 )
-from negatives.tables import InputError, hold, table_writer, write_json
+from negatives.tables import table_writer, write_json
 
 if TYPE_CHECKING:
-    from negatives.chat import Event, Server
     from negatives.gpt import PromptRecipe
     from negatives.truth_judges import TruthJudge
 
-CACHE_FILE, BATCHES = "requests.sqlite", "batches"
+BATCHES = "batches"
 INCOMPLETE = 1
-REASONS_SHOWN = 3
-NO_KEY = "none"  # the package wants one
 # what may change when a run goes on: none of it is part of a request
 LIMITS = (
     *("base_url", "api_key_env", "attempts", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout"),
@@ -62,17 +67,16 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     """Asks what is not in the cache yet, and writes the tables from it.
 
     Returns:
-        The exit code: 1 while requests are not settled.
+        The exit code: 1 while requests, of the writer or of the judge, are not settled.
 
     Raises:
-        InputError: unusable captions, folder or cache, or one that another process uses; a server that will not
+        InputError: unusable captions, folder, judge or cache, or one that another process uses; a server that will not
             answer; a price that is not known.
     """
     from negatives.chat import RequestCache
-    from negatives.truth_judges import build_truth_judges
 
     config = _with_version(config, config.output_dir if resume else None)
-    free = ["image_root", *unread_keys("gpt"), *(f"gpt.{key}" for key in LIMITS)]
+    free = ["image_root", *unread_keys("gpt"), *(f"gpt.{key}" for key in LIMITS), *HOW_TO_JUDGE]
     # what was paid for outlives --overwrite: a key says what was asked, so that no answer can be mistaken
     output = OutputFolder(
         config,
@@ -88,23 +92,19 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
         return 0
     captions, recipe = read_source(config), recipe_of(config.gpt)
     # what they refuse, they refuse before the folder is touched
-    server, _ = _server(config.gpt), price_of(config.gpt)
+    server, _, purse = server_of(config.gpt), price_of(config.gpt), Purse()
     sends = config.gpt.batch in ("submit", "write")  # and writes no table
-    judges = [] if sends else build_truth_judges(config.truth)
-    answers = Path(config.gpt.cache or output.path / CACHE_FILE)
-    # until this ends: two runs that ask at once, with folders of their own, would both pay for what both ask
-    _lock = hold(answers)
-    # SQLite would take it for a new one, and all would be paid for again
-    if answers.is_file() and not answers.stat().st_size:
-        raise InputError(f"{answers} is empty: put the answers back from a copy, or remove it to ask anew.")
+    judges = [] if sends else build_judges(config, captions, output.path, purse)
+    answers, _lock = hold_answers(config.gpt, output.path)
     folder = output.claim()
     with RequestCache(answers) as cache:
         run = GptRun(config.gpt, captions, recipe, cache, folder / BATCHES)
         if sends:
             send_batches(run, server)
             return 0
-        complete = collect_batches(run, server) if config.gpt.batch == "collect" else _ask(run, server)
+        complete = collect_batches(run, server) if config.gpt.batch == "collect" else _ask(run, purse)
         content = _write(config, run, folder, judges)
+    complete = all_are_judged(content["types"], purse) and complete
     # a model that writes only rejected texts is a wrong model or prompt, not a finished run
     if complete and not any(counts["valid"] for counts in content["types"].values()):
         say("Not one text is valid. Look into the tables, change the model or gpt.attempts, and go on by --resume.")
@@ -114,6 +114,7 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     if complete:
         write_captions_with_negatives(config, captions, folder)
         write_json(content, folder / SUMMARY_FILE)  # last: it says that the folder is finished
+        (folder / JUDGED_FILE).unlink(missing_ok=True)  # only a run that goes on reads it
     # the tables hold what there is so far; only summary.json says that it is all
     return 0 if complete else INCOMPLETE
 
@@ -128,6 +129,8 @@ def print_estimate(config: GenerateConfig) -> None:
     with ExitStack() as stack:
         cache = stack.enter_context(RequestCache(path)) if path.is_file() else None
         say(estimate_line(estimated(config.gpt, read_source(config), recipe_of(config.gpt), cache), config.gpt))
+    if config.truth.chat.ask:
+        say("Not in it: `truth.chat` asks once more about every text that validation passes.")
 
 
 def recipe_of(config: GptConfig) -> PromptRecipe:
@@ -174,65 +177,29 @@ def _version_in(path: Path) -> str | None:
     return version if version in VERSIONS else None
 
 
-def _server(config: GptConfig) -> Server:
-    """The server with its key; the key of OpenAI goes to no other server unless the configuration names it."""
-    from negatives.chat import Server
-
-    own = config.base_url == GptConfig.base_url
-    # neither sends anything, so neither may fail for want of a key
-    offline = config.batch == "write" or (config.batch == "collect" and config.results)
-    if offline or (config.api_key_env is None and not own):
-        return Server(config.base_url, NO_KEY)
-    return Server.from_environment(config.base_url, config.api_key_env or "OPENAI_API_KEY")
-
-
-def _ask(run: GptRun, server: Server) -> bool:
+def _ask(run: GptRun, purse: Purse) -> bool:
     """Asks now; whether every request is settled then."""
-    from negatives.chat import RateLimits, SendOptions, ask_all
     from negatives.gpt import check_answer
 
-    config = run.config
     refuse_while_batches_run(run)
-    estimate, price = run.estimate(), price_of(config)
-    say(estimate_line(estimate, config))
-    # why requests failed is counted, not printed: a wrong key fails all of them alike
+    estimate = run.estimate()
+    say(estimate_line(estimate, run.config))
     reasons: Counter[str] = Counter()
     # what the cache has settled counts as done, so that a resumed bar goes on where it was
     with meter("Requests", estimate.requests + estimate.settled) as show:
-        tally = asyncio.run(
-            ask_all(
-                run.requests(),
-                run.cache,
-                server,
-                check=check_answer,
-                serves=run.recipe.serves,
-                limits=RateLimits(config.requests_per_minute, config.tokens_per_minute),
-                concurrency=config.concurrency,
-                attempts=config.attempts,
-                timeout=config.timeout,
-                options=SendOptions(
-                    retries=config.retries,
-                    max_requests=config.max_requests,
-                    max_cost=config.max_cost,
-                    # a bound on the cost is refused without a price before this
-                    price=None if price is None else lambda model, prompt, completion: price.cost(prompt, completion),
-                ),
-                report=_reporter(show, estimate.requests, reasons),
-            )
-        )
-    if tally.stopped:
-        say(f"Stopped: {tally.stopped}. Go on by --resume, with the same bounds or others.")
-    for detail, number in reasons.most_common(REASONS_SHOWN):
-        say(f"{number} times: {detail}")
-    if tally.unanswered:
-        say(f"{tally.unanswered} requests got no answer. Ask them again by --resume.")
-    return not tally.stopped and not tally.unanswered
+        report = reporter(reasons, show, estimate.requests)
+        checks = {"check": check_answer, "serves": run.recipe.serves}
+        unanswered = ask_now(run.requests(), run.cache, run.config, purse, report, **checks).unanswered
+    say_reasons(reasons)
+    if unanswered:
+        say(f"{unanswered} requests got no answer. Ask them again by --resume.")
+    return not purse.stopped and not unanswered
 
 
 def _write(config: GenerateConfig, run: GptRun, folder: Path, judges: Sequence[TruthJudge]) -> dict[str, Any]:
     """Writes the tables, as far as there are answers, and prints the summary, which it returns."""
     from negatives.gpt import NEGATIVE_SCHEMA, PARAPHRASE_SCHEMA, Summary, rows_from
-    from negatives.truth_judges import CHECKS_FIELD, check_truth
+    from negatives.truth_judges import CHECKS_FIELD, check_together
     from negatives.writers import UNWRITTEN_SCHEMA
 
     files = {
@@ -246,7 +213,7 @@ def _write(config: GenerateConfig, run: GptRun, folder: Path, judges: Sequence[T
         # from the cache alone: tables are the same whether answers came today, by a batch, or before a kill
         rows = rows_from(run.captions, run.recipe, run.cache, attempts=config.gpt.attempts)
         for batch in tracker("Reading answers")(rows):
-            texts = [check_truth(table, run.captions, judges) for table in (batch.negatives, batch.paraphrases)]
+            texts = check_together((batch.negatives, batch.paraphrases), run.captions, judges)
             # counted as judged
             summary.add(batch._replace(negatives=texts[0], paraphrases=texts[1]))
             for writer, table in zip(writers, (*texts, batch.unwritten), strict=True):
@@ -259,23 +226,3 @@ def _write(config: GenerateConfig, run: GptRun, folder: Path, judges: Sequence[T
     tokens = f"{content['prompt_tokens']} prompt and {content['completion_tokens']} completion tokens"
     say(f"{tokens} in all, cost {cost}: {folder / NEGATIVES_FILE}")
     return content
-
-
-def _reporter(show: Callable[[int, str], None], requests: int, reasons: Counter[str]) -> Callable[[Event], None]:
-    """Tells a meter how many requests are settled, the rate, failures, cost and time left; counts why some failed."""
-    start = time.monotonic()
-
-    def report(event: Event) -> None:
-        tally = event.tally
-        if event.kind == "fallback":
-            say(event.detail)
-        if event.kind in ("failed", "unanswered"):
-            reasons[event.detail] += 1
-        failed = tally.failed.total() + tally.unanswered
-        asked = tally.answered + failed
-        # what came from the cache took no time
-        rate = asked / max(time.monotonic() - start, 1e-3)
-        left = f"{(requests - asked) / rate:.0f} s left" if asked else "time left unknown"
-        show(asked + tally.cached, f"{rate:.0f}/s, {failed} failed, {tally.cost:.2f} dollars, {left}")
-
-    return report

@@ -7,3 +7,4 @@ from .prices import price_of as price_of
 from .rate_limits import RateLimits as RateLimits
 from .retries import SendOptions as SendOptions
 from .tally import Event as Event
+from .tally import Tally as Tally

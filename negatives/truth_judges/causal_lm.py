@@ -7,15 +7,16 @@ is forgiven.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from negatives.published_models import loading_quietly, move_to
 from negatives.tables.files import InputError, quoted
-from negatives.truth_judges.judge import Statement
+from negatives.truth_judges.judge import Statement, folder_state
 
 LONGEST = 512
 """The most tokens that are read of a text. The logits take 4 bytes for every token of a batch and of the vocabulary."""
@@ -24,6 +25,8 @@ LONGEST = 512
 @dataclass(frozen=True)
 class LmSettings:
     """The judge by a causal language model."""
+
+    switch: ClassVar[str] = "checkpoint"
 
     checkpoint: str | None = field(default=None, metadata={"exists": "folder"})
     """Folder of a causal language model in safetensors with its tokenizer, such as HuggingFaceTB/SmolLM2-135M. Not
@@ -61,6 +64,8 @@ class LmJudge:
     def __init__(self, settings: LmSettings) -> None:
         self.settings = settings
         self._folder = str(settings.checkpoint)
+        # before the weights are read: files that change meanwhile are another state
+        self.identity = json.dumps([self.name, settings.most_drop, folder_state(self._folder)])
         self._tokenizer, self._model = _load(self._folder)
         move_to(self._model, settings.device, "`truth.lm.device`")
         # a tokenizer that does not know its length has 1e30

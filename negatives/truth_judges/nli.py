@@ -6,15 +6,16 @@ NAACL 2018). Any sequence classifier in Transformers' format does that knows the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from negatives.published_models import loading_quietly, move_to
 from negatives.tables.files import InputError, quoted
-from negatives.truth_judges.judge import Statement
+from negatives.truth_judges.judge import Statement, folder_state
 from negatives.types import PARAPHRASE
 
 CLASSES = ("entailment", "neutral", "contradiction")
@@ -23,6 +24,8 @@ CLASSES = ("entailment", "neutral", "contradiction")
 @dataclass(frozen=True)
 class NliSettings:
     """The judge by natural language inference; its probabilities are in [0, 1] and sum to 1 over the three classes."""
+
+    switch: ClassVar[str] = "checkpoint"
 
     checkpoint: str | None = field(default=None, metadata={"exists": "folder"})
     """Folder of a sequence classifier in safetensors with its tokenizer, such as cross-encoder/nli-deberta-v3-base; its
@@ -65,6 +68,9 @@ class NliJudge:
     def __init__(self, settings: NliSettings) -> None:
         self.settings = settings
         self._folder = str(settings.checkpoint)
+        # before the weights are read: files that change meanwhile are another state
+        bounds = (settings.most_entailment, settings.least_contradiction, settings.least_paraphrase)
+        self.identity = json.dumps([self.name, bounds, folder_state(self._folder)])
         self._tokenizer, self._model = _load(self._folder)
         move_to(self._model, settings.device, "`truth.nli.device`")
         labels = {label.lower(): place for place, label in self._model.config.id2label.items()}
