@@ -1,3 +1,4 @@
+from .types import MEANINGS as MEANINGS
 from .types import NEGATIVE_TYPES as NEGATIVE_TYPES
 from .types import OTHER as OTHER
 from .types import PARAPHRASE as PARAPHRASE

@@ -98,6 +98,43 @@ PARAPHRASED: dict[str, Check] = {
 }
 """The checks of a paraphrase, by the rejection of a text that fails, in order."""
 
+MEANINGS = {
+    "no_words": "It has no words.",
+    "equals_caption": "It is the caption, case and punctuation aside.",
+    "equals_other_caption": "It is another caption of the image, or says what a valid paraphrase says.",
+    "meta_text": 'It speaks about itself ("Here is a caption"), or has the marks of an answer round it.',
+    "length": "It is much shorter or longer than the caption.",
+    "not_one_span": "More than one span of words changes; spelling may be mended beside it.",
+    "fewer": 'A number is lowered: of four people, two people is true. "Only", "exactly" and "single" make it false.',
+    "only_deletes": "Words only go, so that it is still true. A negation, or a word like fake, may go.",
+    "only_adds": "Words only come, which may be true. A negation, or a word like empty, fake or single, may come.",
+    "implied": "It follows from the caption: what is new is a synonym, more general, or a part of what was there.",
+    "content_words": "Content words come or go, where a swap only moves them.",
+    "list_order": 'A list is in another order: "a cat and a dog", "a dog and a cat". "With" makes no list.',
+    "equal_things": "What changes places is the same: a bike and a bicycle.",
+    "reordered": "The same is told in another order.",
+    "words_lost": "The caption's words are not kept, or none is added.",
+    "numbers_or_negations": "Its numbers or negations are not the caption's.",
+    "little_shared": "Too few of its content words are the caption's, or related to them.",
+    "small_edit": "One thing is replaced or added that does not follow from the caption.",
+    "reversed_relation": "Who does what, or what is where, is reversed.",
+    "moved_attribute": "An attribute has gone to another thing.",
+    "other_edit": "It is not the caption with the edit that the model named.",
+    "nli_entailed": "The caption entails it, by the judge of language inference.",
+    "nli_not_contradicted": "The caption does not contradict it enough, by the judge of language inference.",
+    "nli_not_entailed": "It and the caption do not entail each other, by the judge of language inference.",
+    "lm_unlikely": "A language model finds it much less likely than its caption.",
+    "chat_both_true": "The chat model says that it and the caption can both be true.",
+    "chat_not_same": "The chat model says that it does not say what the caption says.",
+    "chat_unasked": "The chat model was not asked about it yet.",
+    "chat_undecided": "The chat model said neither yes nor no.",
+    "image_matches": "The scorer finds that it fits the image as well as the caption.",
+    "image_mismatch": "The scorer finds that it fits the image less than the caption.",
+}
+"""What each rejection says of a text, in a sentence, for the page of `itm generate` and docs/negatives.md.
+
+A reason without a sentence is shown by its name alone."""
+
 # The order is the order of questions in a request to a chat model, and so part of every request's key in a cache, and
 # of rows in a report: a new row goes to the end.
 _ROWS = (

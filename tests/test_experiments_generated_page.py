@@ -20,6 +20,7 @@ from experiments.report.generated.marks import marked
 from experiments.report.generated.page import GeneratedPage, render_generated_page
 from experiments.report.generated.text_bias import measure
 from experiments.verbs import generate, generate_gpt
+from negatives import MEANINGS
 from negatives.filtering import AuditPlan, audit_texts
 from negatives.judging import JudgeSettings, build_judges, build_text_pairs, seat
 from negatives.tables import pair_table, text_table, write_table
@@ -122,7 +123,7 @@ def test_counts_are_those_of_the_tables(tmp_path: Path) -> None:
     page = page_of(tmp_path, captions)
     assert row_of(page, "swap_obj")[:4] == ["120", "80 66.7 %", "40 33.3 %", "0"]
     assert row_of(page, "swap_att")[:4] == ["0", "0 –", "0 –", "3"]
-    assert row_of(page, "length") == ["40 33.3 %", "40 33.3 %", "80 33.3 %"]
+    assert row_of(page, "length") == ["40 33.3 %", "40 33.3 %", "80 33.3 %", MEANINGS["length"]]
     assert row_of(page, "refused") == ["2 66.7 %", "2 66.7 %"]
     assert page.index("<th>refused</th>") < page.index("<th>nothing_to_write</th>"), "the most frequent first"
     assert "swap_obj <small>8 of 80</small>" in page
@@ -130,6 +131,16 @@ def test_counts_are_those_of_the_tables(tmp_path: Path) -> None:
     assert "refused <small>all 2</small>" in page
     assert "no &lt;b&gt;attribute&lt;/b&gt;" in page
     assert "No text-only AUC: it takes 20 valid negatives and 20 images, and there are 160 of 1." in page
+
+
+def test_a_reason_without_a_sentence_is_shown_and_what_was_asked_again_is_counted(tmp_path: Path) -> None:
+    write_rows(tmp_path / "negatives.parquet", [("c1", "n1", "a cat", "swap_obj", "own_check")])
+    spent = {"models": {}, "attempts": {"ok": 3, "truncated": 2000}, "cost": None, "prices_as_of": "2026"}
+    captions = captions_of([("1", "c1", "a dog")])
+    page = page_of(tmp_path, captions, spent={**spent, "asked_again": {"truncated": 1500, "all_rejected": 1}})
+    assert row_of(page, "own_check") == ["1 100.0 %", "1 100.0 %", ""]
+    assert "truncated 2,000.\nAnother attempt followed on truncated 1,500, all_rejected 1.\n" in page
+    assert "Another attempt" not in page_of(tmp_path, captions, spent={**spent, "asked_again": {}})
 
 
 def test_the_words_in_which_a_text_and_its_caption_differ_are_marked() -> None:
@@ -175,7 +186,7 @@ def test_markup_in_texts_types_and_names_is_shown_not_run(tmp_path: Path) -> Non
     write_rows(tmp_path / "unwritten.parquet", unwritten, ("caption_id", "negative_type", "outcome", "detail"))
     model = {"answers": 1, "prompt_tokens": 1, "completion_tokens": 1}
     spent = {"models": {HOSTILE: model}, "attempts": {HOSTILE: 1}, "cost": None, "prices_as_of": HOSTILE}
-    page = page_of(tmp_path, captions, spent=spent)
+    page = page_of(tmp_path, captions, spent={**spent, "asked_again": {HOSTILE: 1}})
     assert "<script" not in page
     assert page.count("&lt;script&gt;alert(&#39;$x$&#39;)&lt;/script&gt;") > 8
     assert "default-src 'none'" in page
@@ -225,7 +236,8 @@ def test_the_page_of_a_resumed_run_is_that_of_a_straight_one_and_says_what_it_co
     assert "12 requests" in page
     assert re.search(r"Attempts at them:\s+ok 12\.", page)
     assert f"Cost: {summary['cost']:.4f} dollars" in page
-    assert row_of(page, "equals_caption") == ["–", "12 100.0 %", "12 50.0 %"], "a paraphrase in capitals is none"
+    found = row_of(page, "equals_caption")
+    assert found == ["–", "12 100.0 %", "12 50.0 %", MEANINGS["equals_caption"]], "a paraphrase in capitals is none"
     for name, counts in summary["types"].items():
         written, valid, _, lacking = (int(cell.split()[0]) for cell in row_of(page, name)[:4])
         assert (written, valid) == (counts["written"], counts["valid"])

@@ -211,6 +211,7 @@ def test_a_negative_type_goes_from_its_writer_to_the_comparison(tmp_path: Path) 
     data = [f"data.{word}" for word in tables]
     copy.run(
         copy.documented(module="negatives.writers.numbers"),
+        'from negatives import rejection\nassert rejection("Two dogs", "Four dogs", "replace_num", ()) == "fewer"',
         *copy.commands,
         ["filter", *tables, "output_dir=filter", *TINY["filter"]],
         ["train", "experiments/configs/clip_tiny_scenes.yaml", "name=numbers", *data, "data.subset=kept"]

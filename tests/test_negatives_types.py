@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +21,14 @@ from datamodules.mixing import build_pool, draw_family, draw_negatives
 from experiments.__main__ import main
 from experiments.report.intervals import type_intervals
 from lightning_modules.metrics import PairedAccuracy
+from negatives.gpt.verdict import OTHER_EDIT
 from negatives.tables.captions import pair_table, read_captions, read_negatives, strings, text_table, write_table
 from negatives.tables.verdicts import read_pair_verdicts, read_verdicts
-from negatives.types import NEGATIVE_TYPES, NegativeType, family_of
-from negatives.validate import rejection, validation_table
+from negatives.truth_judges import nli
+from negatives.types import MEANINGS, NEGATIVE_TYPES, NegativeType, family_of
+from negatives.validate import REASONS, rejection, validation_table
 from negatives.writers.write import write_negatives
+from tests.pages import PAGES
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 
 QUICK = ["judge.judges=[word]", "judge.folds=3", "logging.wandb=disabled"]
@@ -54,6 +59,17 @@ def test_a_row_needs_a_name_that_tables_can_hold(name: str) -> None:
 def test_a_row_needs_a_known_family() -> None:
     with pytest.raises(ValueError, match=r"family of flip must be one of replace, swap, add, got 'swp'.*mean swap\?"):
         NegativeType("flip", "swp", lambda *_: True, "wrong")
+
+
+def test_every_rejection_has_a_sentence_and_the_page_of_negatives_has_the_same() -> None:
+    by_nli = re.findall(r'"(nli_\w+)"', inspect.getsource(nli))
+    assert len(by_nli) == 3
+    assert {*REASONS, OTHER_EDIT, *by_nli} <= set(MEANINGS)
+    assert all(re.fullmatch(r"[A-Z].*\.", sentence) for sentence in MEANINGS.values())
+    rows = re.findall(
+        r"^\|[ \w]*\| `(\w+)` \| (.*) \|$", PAGES["docs/negatives.md"].partition("## Judges")[0], re.MULTILINE
+    )
+    assert dict(rows) == {reason: MEANINGS[reason] for reason in REASONS}
 
 
 def is_reversed(text: str, caption: str) -> bool:

@@ -21,6 +21,7 @@ from experiments.report.generated.marks import Piece, marked, shortened
 from experiments.report.generated.text_bias import MOST_NEGATIVES, TextBias, measure
 from experiments.report.metric_rows import types_in_order
 from experiments.report.page import template_environment
+from negatives import MEANINGS
 
 OF_EACH_TYPE, OF_EACH_REASON = 8, 5  # rows shown
 
@@ -89,6 +90,7 @@ def render_generated_page(page: GeneratedPage) -> str:
         texts=texts,
         valid=valid,
         lacking=lacking,
+        meanings=MEANINGS,
         groups=_groups(page.captions, written, unwritten, texts, valid, lacking),
         bias=_bias(page, valid.total() - valid[PARAPHRASES.negative_type]),
         # captions with the same text share a request
