@@ -67,7 +67,7 @@ def test_every_rejection_has_a_sentence_and_the_page_of_negatives_has_the_same()
     assert {*REASONS, OTHER_EDIT, *by_nli} <= set(MEANINGS)
     assert all(re.fullmatch(r"[A-Z].*\.", sentence) for sentence in MEANINGS.values())
     rows = re.findall(
-        r"^\|[ \w]*\| `(\w+)` \| (.*) \|$", PAGES["docs/negatives.md"].partition("## Judges")[0], re.MULTILINE
+        r"^\|[ \w]*\| `(\w+)` \| (.*) \|$", PAGES["docs/negatives.md"].partition("What is accepted")[0], re.MULTILINE
     )
     assert dict(rows) == {reason: MEANINGS[reason] for reason in REASONS}
 

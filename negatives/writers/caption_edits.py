@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 # vowels that sound like consonants: unicorn, user, European, one; not unintended, unimportant
 LONG_U = re.compile(r"uni(?!nt|mp)|us(?:e|u)|eu|one\b|once\b|ukulele|ut(?:e|i)")
+# read letter by letter: an SUV, a TV
+INITIALS = re.compile(r"(?:[BCDFGHJ-NP-TV-XZ]{2,3}|SUV|UFO|ATV)s?\b")
+SPELT_WITH_A_VOWEL = frozenset("AEFHILMNORSX")
 SILENT_H = re.compile(r"hour|honest|heir")
 # a or an as a word of its own, right before the place that changes
 ARTICLE_BEFORE = re.compile(r"(?<![\w'’-])(a)(n?)(\s+)$", re.IGNORECASE)
@@ -18,9 +21,11 @@ Edit = tuple[int, int, str]
 def article_for(word: str) -> str:
     """ "an" before a vowel sound, "a" before others.
 
-    >>> [article_for(word) for word in ("apple", "unicycle", "hour", "umbrella", "hat")]
-    ['an', 'a', 'an', 'an', 'a']
+    >>> [article_for(word) for word in ("apple", "unicycle", "hour", "hat", "SUV", "TV")]
+    ['an', 'a', 'an', 'a', 'an', 'a']
     """
+    if INITIALS.match(word):
+        return "an" if word[0] in SPELT_WITH_A_VOWEL else "a"
     word = word.lower()
     vowel = word[:1] in ("a", "e", "i", "o", "u") and LONG_U.match(word) is None
     return "an" if vowel or SILENT_H.match(word) else "a"

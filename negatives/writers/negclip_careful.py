@@ -100,6 +100,10 @@ def may_turn(caption: Caption, left: Unit, right: Unit) -> bool:
     if any(may_be_one(one, two) for one, two in zip(*ends, strict=True)):
         return False
     kinds, words = {left.noun.kind, right.noun.kind}, set(joining_words(caption, left, right).split())
+    # "bananas and berries on a plate" are on it together, and a bun on a sausage is what a sausage on a bun is
+    shared = left.first > 0 and caption.tokens[left.first - 1].text in ("and", ",")
+    if shared or (kinds == {"food"} and not words <= ABREAST):
+        return False
     if words & UNCLEAR or is_repeated(caption, left.noun) or is_repeated(caption, right.noun):
         return False
     if kinds <= LIVING:
@@ -157,7 +161,7 @@ def are_exclusive(one: Sequence[str], two: Sequence[str], left: Noun, right: Nou
     if not all(_suits(word, right) for word in first) or not all(_suits(word, left) for word in second):
         return False
     # of sizes, ages and states only opposites are false: a big dog may be old
-    return _group(first[0]) == "looks" or _become(first, second) or _become(second, first)
+    return _group(first[0]) in LOOKS or _become(first, second) or _become(second, first)
 
 
 def may_be_one(one: Noun, two: Noun) -> bool:
@@ -176,14 +180,13 @@ def _nouns_exchanged(caption: Caption, oddest: int) -> list[str]:
 
 
 def _group(word: str) -> str:
-    # what has one look has no other: a red thing is not wooden, as captions speak
-    group = ATTRIBUTES[word][0].group
-    return "looks" if group in LOOKS else group
+    # one by one: a blue sign may be of metal too, so that a metal sign is no negative of it
+    return ATTRIBUTES[word][0].group
 
 
 def _suits(word: str, noun: Noun) -> bool:
     """Whether an attribute is said of such things; a look is said of all that can be made or painted."""
-    looks = _group(word) == "looks" and noun.kind not in UNPAINTED
+    looks = _group(word) in LOOKS and noun.kind not in UNPAINTED
     return looks or any(noun.fits(attribute.nouns) for attribute in ATTRIBUTES[word])
 
 
