@@ -1,4 +1,4 @@
-"""Filters on written negatives, and what fresh probes still see: `python -m experiments.bench.filters --help`."""
+"""Filters on written negatives, and what they still teach: `python -m experiments.bench.filters --help`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ from negatives.judging import JudgeSettings, TransformerSettings, build_judges
 from negatives.tables import pair_table, read_jsonl, text_table, write_json
 
 if TYPE_CHECKING:
-    from negatives.filtering import Certificate
-    from negatives.judging import Estimate, TextPairs
+    from negatives.filtering import Certificate, Learner, Lesson, Rotated
+    from negatives.judging import TextPairs
 
 FAMILIES = ("replace", "swap", "add")
 # no download, and small: a fit has to be affordable for every fold and seed
 FROM_SCRATCH = TransformerSettings(checkpoint=None, layers=1, epochs=6, lr=1e-3, accelerator="cpu")
-# what is filtered, by the overlap rule unless the arm names another
-ARMS = ("text", "pair", "both", "top_fraction text", "top_fraction pair")
+# what is filtered, by rule margins unless the arm names another
+ARMS = (
+    *("text", "pair", "both"),
+    *(f"{rule} {unit}" for rule in ("overlap", "top_fraction") for unit in ("text", "pair")),
+    "overlap both",
+)
 EXAMPLES = """\
 examples:
   python -m experiments.bench.filters shared/data/llm_negatives/pairs.jsonl
@@ -41,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
         "python -m experiments.bench.filters",
-        description="Filters written negatives under several rules, and probes what is left with fresh judges.",
+        description="Filters written negatives under several rules, and measures what the kept ones teach.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -49,10 +53,11 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("pairs", help="JSONL with type, coco_id, caption, negative_caption and, for some, llm_paraphrase")
     add("--families", nargs="+", choices=FAMILIES, default=["replace", "swap"], help="of negative types")
-    add("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="units of the overlap rule, and the paper's rule")
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of folds and draws, of the filter and of its probes")
-    add("--folds", type=int, default=10, help="of the filter's judges (default: 10; 5 with --transformer)")
-    add("--fold-seeds", type=int, default=3, help="fold seeds that a probe's number is the mean of")
+    add("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="units of rule margins, and other rules")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of parts, folds and draws")
+    add("--judges", nargs="+", default=["word", "char", "surface"], help="of the filter (default: word char surface)")
+    add("--folds", type=int, default=5, help="of the filter's judges (default: 5)")
+    add("--images", help="only the pairs of these image folds, such as 0 1", nargs="+", type=int)
     add("--raw", action="store_true", help="do not harmonise the negatives")
     add("--validated", action="store_true", help="without the texts that validation rejects")
     add("--paraphrases", action="store_true", help="the written paraphrases join the positives")
@@ -71,6 +76,7 @@ class Row:
     constant: float | None
     seconds: float
     certificate: Certificate
+    shares: dict[str, float]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         harmonised=not arguments.raw,
         paraphrases=arguments.paraphrases,
         validated=arguments.validated,
+        image_folds=arguments.images,
     )
     counts = (
         f"{len(text_pairs.captions)} texts ({int(text_pairs.labels.sum())} positives), {len(text_pairs.pairs)} pairs"
@@ -99,9 +106,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_text_pairs(
-    path: str, types: Sequence[str], *, harmonised: bool, paraphrases: bool, validated: bool = False
+    path: str,
+    types: Sequence[str],
+    *,
+    harmonised: bool,
+    paraphrases: bool,
+    validated: bool = False,
+    image_folds: Sequence[int] | None = None,
 ) -> TextPairs:
-    """The texts and pairs of a file of written negatives; with `validated` those alone that `rejection` accepts."""
+    """The texts and pairs of a file of written negatives.
+
+    Args:
+        path: JSONL.
+        types: negative types that are read.
+        harmonised: whether negatives take their positives' style.
+        paraphrases: whether written paraphrases join the positives.
+        validated: without what `rejection` rejects.
+        image_folds: values of `image_fold` that are read; all where not given.
+    """
     from negatives.filtering import harmonise_table
     from negatives.judging import build_text_pairs
 
@@ -116,6 +138,8 @@ def read_text_pairs(
 
     negatives = []
     for number, record in read_jsonl(path):
+        if image_folds is not None and record["image_fold"] not in image_folds:
+            continue
         if record["type"] not in types or fails(record["negative_caption"], record, record["type"]):
             continue
         image_id = str(record["coco_id"])
@@ -140,70 +164,81 @@ def read_text_pairs(
 
 def measure(text_pairs: TextPairs, arguments: argparse.Namespace) -> Iterator[Row]:
     """Every arm at every seed."""
-    from negatives.filtering import certify, filter_texts
+    from negatives.filtering import certify, filter_and_rotate
     from negatives.judging import seat
 
     settings = JudgeSettings(transformer=FROM_SCRATCH)
-    names = ["word", "char", "surface", *(["transformer"] if arguments.transformer else [])]
-    # a fit of a transformer takes long, and there are more of them the more folds there are
-    folds = min(5, arguments.folds) if arguments.transformer else arguments.folds
-    panel = seat(build_judges(names, settings), text_pairs, folds=folds, workers=arguments.workers)
+    names = [*arguments.judges, *(["transformer"] if arguments.transformer else [])]
+    panel = seat(build_judges(names, settings), text_pairs, folds=arguments.folds, workers=arguments.workers)
     # naive Bayes judges nothing: a family that the filter has not seen
-    probes = panel.with_judges([*panel.judges, *build_judges(["bayes"], settings)])
-    # no bootstrap: the spread is that of the seeds
-    certificate_plan = CertificatePlan(seeds=arguments.fold_seeds, bootstrap=0)
+    learners = panel.with_judges([*panel.judges, *build_judges(["bayes"], settings)])
     for seed in arguments.seeds:
         for arm in arguments.arms:
             start = time.monotonic()
             *rule, unit = arm.split()
-            filtered = filter_texts(panel, FilterPlan(unit=unit, rule=rule[0] if rule else "overlap", seed=seed))
+            plan = FilterPlan(unit=unit, rule=rule[0] if rule else "margins", seed=seed)
+            filtered, rotated = filter_and_rotate(panel, plan)
+            assert not isinstance(rotated, str), rotated
+            assert rotated is not None
             seconds = time.monotonic() - start
-            yield Row(arm, seed, filtered.constant, seconds, certify(probes, filtered, certificate_plan, seed=seed))
+            certificate = certify(learners, filtered, rotated, CertificatePlan(bootstrap=200), seed=seed)
+            yield Row(arm, seed, filtered.constant, seconds, certificate, _shares(text_pairs, rotated))
+
+
+def _shares(text_pairs: TextPairs, rotated: Rotated) -> dict[str, float]:
+    """What the procedure keeps of the parts that it is fitted on: "texts" and "pairs" -> share."""
+    kept = {"texts": 0, "pairs": 0}
+    for number, one in enumerate(rotated.kept):
+        inside = rotated.part == number
+        kept["texts"] += int(one.texts[inside].sum())
+        kept["pairs"] += int(one.pairs[inside[text_pairs.pairs[:, 0]]].sum())
+    return {"texts": kept["texts"] / len(text_pairs.captions), "pairs": kept["pairs"] / len(text_pairs.pairs)}
 
 
 def line(row: Row) -> str:
     """One arm at one seed, in a line."""
-    kept = " ".join(f"{name} {row.certificate.retention[name].share:.3f}" for name in ("texts", "positives", "pairs"))
+    kept = " ".join(f"{name} {share:.3f}" for name, share in row.shares.items())
     values = " ".join(
-        f"{estimate.metric.split('_')[0]}:{estimate.judge} {estimate.value:.3f}"
-        for estimate in row.certificate.estimates
-        if estimate.negative_type == "all"
+        f"{one.learner.judge}:{one.learner.reads} {one.value:.3f}"
+        for one in row.certificate.lessons
+        if one.group == "all"
     )
     constant = "" if row.constant is None else f" constant {row.constant:.2f}"
     return f"{row.arm} seed {row.seed}{constant} ({row.seconds:.0f} s): {kept} | {values}"
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown: for each arm the mean over the seeds [smallest, largest]."""
-    probes = list(dict.fromkeys(e.judge for row in rows for e in row.certificate.estimates))
-    headings = [
-        "arm",
-        "texts",
-        "positives",
-        "pairs",
-        *(f"AUC {name}" for name in probes),
-        *(f"paired {name}" for name in probes),
-    ]
+    """Markdown: for each arm and learner the mean over the seeds [smallest, largest]."""
+    headings = ["arm", "texts", "pairs", "learner", "all", "furthest type", "furthest third", "random", "everything"]
     lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
     for arm in dict.fromkeys(row.arm for row in rows):
         own = [row for row in rows if row.arm == arm]
-        shares = [
-            _spread([row.certificate.retention[name].share for row in own]) for name in ("texts", "positives", "pairs")
-        ]
-        # a random subset as large: fewer texts alone already make probes weaker
-        for label, part in ((arm, "estimates"), (f"random, as large as {arm}", "control")):
-            cells = [
-                _spread([_value(getattr(row.certificate, part), metric, name) for row in own])
-                for metric in ("auc", "paired_accuracy")
-                for name in probes
-            ]
-            lines.append("| " + " | ".join([label, *shares, *cells]) + " |")
+        shares = [_spread([row.shares[name] for row in own]) for name in ("texts", "pairs")]
+        for learner in dict.fromkeys(one.learner for one in own[0].certificate.lessons):
+            groups = _by_group([row.certificate for row in own], learner)
+            whole = groups.pop("all")
+            third, type_ = (
+                _furthest({name: found for name, found in groups.items() if ("third" in name) == is_third})
+                for is_third in (True, False)
+            )
+            control, everything = (_spread([getattr(one, name) for one in whole]) for name in ("control", "everything"))
+            cells = [f"{learner.judge}, {learner.reads}s", _spread([one.value for one in whole]), type_, third]
+            lines.append("| " + " | ".join([arm, *shares, *cells, control, everything]) + " |")
     return "\n".join(lines)
 
 
-def _value(found: Sequence[Estimate], metric: str, judge: str) -> float:
-    values = [one.value for one in found if (one.metric, one.judge, one.negative_type) == (metric, judge, "all")]
-    return values[0] if values else float("nan")
+def _by_group(certificates: Sequence[Certificate], learner: Learner) -> dict[str, list[Lesson]]:
+    groups: dict[str, list[Lesson]] = {}
+    for one in (one for certificate in certificates for one in certificate.lessons if one.learner == learner):
+        groups.setdefault(one.group, []).append(one)
+    return groups
+
+
+def _furthest(groups: dict[str, list[Lesson]]) -> str:
+    """The group whose mean over the seeds is furthest from a coin."""
+    means = {name: statistics.mean(one.value for one in found) for name, found in groups.items()}
+    name = max(means, key=lambda name: abs(means[name] - 0.5))
+    return f"{name} {_spread([one.value for one in groups[name]])}"
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -49,7 +49,8 @@ class Certified:
         balanced: whether no probe missed.
         misses: one line for each that did.
         kept: "pairs" and "texts" -> how many, of how many.
-        probes: cells of a table, a row for each probe over all negative types.
+        probes: cells of a table, a row for each probe over all negative types; of older certificates.
+        lessons: cells of a table, a row for each blind learner and group of pairs.
     """
 
     rule: str
@@ -58,6 +59,7 @@ class Certified:
     misses: Sequence[str]
     kept: Mapping[str, str]
     probes: Sequence[Mapping[str, str]]
+    lessons: Sequence[Mapping[str, str]] = ()
 
 
 def table_sources(data: DataConfig) -> Iterator[TableSource]:
@@ -121,7 +123,18 @@ def _certified(content: Mapping[str, Any]) -> Certified:
                 "interval": f"{decimal(row['low'])} – {decimal(row['high'])}",
                 "random": decimal(random.get((row["judge"], row["estimand"]))),
             }
-            for row in _over_all(content["estimates"])
+            # a certificate of an older version has probes of what was kept alone
+            for row in _over_all(content.get("estimates", []))
+        ],
+        lessons=[
+            {
+                "learner": f"{row['judge']}, of {row['reads']}s",
+                "group": str(row["group"]),
+                "value": decimal(row["value"]),
+                "interval": f"{decimal(row['low'])} – {decimal(row['high'])}",
+                "random": decimal(row["control"]),
+            }
+            for row in content.get("teaching", [])
         ],
     )
 

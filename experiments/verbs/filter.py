@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -34,7 +35,7 @@ from negatives.tables import (
 )
 
 if TYPE_CHECKING:
-    from negatives.filtering import Certificate, Filtered
+    from negatives.filtering import Certificate, Filtered, Lesson, Rotated
     from negatives.judging import Panel, TextPairs
 
 VERDICTS_FILE = "verdicts.parquet"
@@ -45,7 +46,7 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
     """Judges every text or pair by models that saw no other text of its image, applies the rule, writes verdicts.
 
     Returns:
-        The exit code: 1 where fresh probes still tell the classes apart, or tell them apart the wrong way round.
+        The exit code: 1 where what is kept teaches a blind learner something, or is not shown to teach nothing.
 
     Raises:
         InputError: the folder is in use, an input is unusable, or nothing would be kept.
@@ -103,24 +104,35 @@ def _finished(config: FilterConfig, folder: Path) -> int:
 
 def _filter(config: FilterConfig, text_pairs: TextPairs) -> tuple[Filtered, Certificate | None]:
     """What is kept and, where one is asked for, its certificate."""
-    from negatives.filtering import filter_fits, filter_texts
+    from negatives.filtering import filter_and_rotate, rotated_fits
     from negatives.judging import seat
 
     judge, plan = config.judge, plan_of(FilterPlan, config)
     panel = seat(build_judges(judge.judges, judge), text_pairs, folds=judge.folds, workers=judge.workers)
-    with counter("filter: fits of judges", filter_fits(panel, plan)) as advance:
-        filtered = filter_texts(replace(panel, advance=advance), plan)
-    return filtered, _certificate(config, panel, filtered) if config.certify else None
+    with counter("filter: fits of judges", rotated_fits(panel, plan, certified=config.certify)) as advance:
+        filtered, rotated = filter_and_rotate(replace(panel, advance=advance), plan, certified=config.certify)
+    if not config.certify or rotated is None:
+        return filtered, None
+    return filtered, _certificate(config, panel, filtered, rotated)
 
 
-def _certificate(config: FilterConfig, panel: Panel, filtered: Filtered) -> Certificate:
-    from negatives.filtering import certificate_fits, certify
+def _certificate(config: FilterConfig, panel: Panel, filtered: Filtered, rotated: Rotated | str) -> Certificate:
+    from negatives.filtering import certificate_fits, certify, inside_fits, not_measured, probe_inside
 
     plan = config.certificate
     # same texts, folds and threads, other judges
     probes = panel.with_judges(build_judges(plan.probes, config.judge))
-    with counter("certificate: fits of probes", certificate_fits(len(plan.probes), plan)) as advance:
-        return certify(replace(probes, advance=advance), filtered, plan, seed=config.seed)
+    inside = None
+    if plan.inside:
+        with counter("inside: fits of probes", inside_fits(len(plan.probes), plan)) as advance:
+            inside = probe_inside(replace(probes, advance=advance), filtered, plan, seed=config.seed)
+    if isinstance(rotated, str):
+        return not_measured(panel.text_pairs, filtered, f"Nothing is certified. {rotated}", inside)
+    with counter(
+        "certificate: fits of learners", certificate_fits(probes, plan_of(FilterPlan, config).unit)
+    ) as advance:
+        learners = replace(probes, advance=advance)
+        return certify(learners, filtered, rotated, plan, seed=config.seed, inside=inside)
 
 
 def _verdicts(text_pairs: TextPairs, filtered: Filtered, texts: pa.Table, metadata: dict[str, str]) -> pa.Table:
@@ -156,6 +168,8 @@ def _report(
         if name in ("pairs", "texts", "positives", "negatives")
     ]
     constant = "" if filtered.constant is None else f", constant {filtered.constant:.3g}"
+    if filtered.strengths is not None:
+        constant = f" ({', '.join(f'{name} {share:.0%} dropped' for name, share in filtered.strengths.items())})"
     say(f"Kept {', '.join(parts)} by {config.rule}{constant}: {folder / VERDICTS_FILE}")
     if certificate is None:
         # exit code 0: it was not asked for
@@ -163,9 +177,11 @@ def _report(
         return DONE
     _print(certificate)
     if certificate.balanced:
-        say(f"Balanced: every probe is at a coin's level. {folder / CERTIFICATE_FILE}")
+        say(f"Balanced: what is kept teaches no blind learner. {folder / CERTIFICATE_FILE}")
         return DONE
-    say(f"Not balanced: {'; '.join(certificate.misses)}. {folder / CERTIFICATE_FILE}")
+    first, *others = certificate.misses
+    more = f" ({len(others)} more)" if others else ""
+    say(f"Not balanced: {first}{more}. {folder / CERTIFICATE_FILE}")
     return MISSED
 
 
@@ -173,27 +189,28 @@ def _print(certificate: Certificate) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Fresh probes on what was kept, beside a random subset as large (0.5: a coin)")
-    for heading in ("probe", "negative type", "AUC", "random", "paired", "random"):
-        table.add_column(heading, justify="left" if heading in ("probe", "negative type") else "right")
-    cells: dict[tuple[str, str], dict[str, Any]] = {}
-    for column, found in (("kept", certificate.estimates), ("random", certificate.control)):
-        for one in found:
-            cells.setdefault((one.judge, one.negative_type), {})[f"{column} {one.metric}"] = one
-    for (judge, negative_type), row in cells.items():
-        # types are shown for all probes together; certificate.json has every probe
-        if negative_type != "all" and judge != "stacked":
-            continue
-        keys = [f"{name} {metric}" for metric in ("auc", "paired_accuracy") for name in ("kept", "random")]
-        table.add_row(judge, negative_type, *(_cell(row.get(key)) for key in keys))
-    Console().print(table)
+    table = Table(title="What blind learners of the kept texts get on untouched pairs of other photos (0.5: a coin)")
+    for heading in ("learner", "pairs", "kept", "95 %", "random, as large", "everything"):
+        table.add_column(heading, justify="left" if heading in ("learner", "pairs") else "right")
+    for one in _worst(certificate.lessons):
+        cells = [_cell(one.value), f"{_cell(one.low)} - {_cell(one.high)}", _cell(one.control), _cell(one.everything)]
+        table.add_row(f"{one.learner.judge}, of {one.learner.reads}s", one.group, *cells)
+    if certificate.lessons:
+        Console().print(table)
 
 
-def _cell(one: Any) -> str:
-    # NaN: too few texts to measure
-    if one is None or one.value != one.value:
-        return "-"
-    return f"{one.value:.3f}" if one.low is None else f"{one.value:.3f} ±{(one.high - one.low) / 2:.3f}"
+def _worst(lessons: Sequence[Lesson]) -> Iterator[Lesson]:
+    """Each learner over all pairs; of each other group the learner that is furthest from a coin."""
+    groups = dict.fromkeys(one.group for one in lessons)
+    for group in groups:
+        own = [one for one in lessons if one.group == group]
+        # certificate.json has all of them
+        yield from own if group == "all" else [max(own, key=lambda one: abs(one.value - 0.5))]
+
+
+def _cell(value: float) -> str:
+    # NaN: nothing to measure on
+    return "-" if value != value else f"{value:.3f}"
 
 
 def _log(config: FilterConfig, certificate: Certificate, folder: Path) -> None:
@@ -204,16 +221,27 @@ def _log(config: FilterConfig, certificate: Certificate, folder: Path) -> None:
 
     metrics: dict[str, float] = {f"filter/{name}/kept": kept.share for name, kept in certificate.retention.items()}
     metrics |= {
-        f"certificate/{one.judge}/{one.metric}": one.value
-        for one in certificate.estimates
-        if one.negative_type == "all"
+        f"certificate/{one.learner.judge}_{one.learner.reads}/taught": one.value
+        for one in certificate.lessons
+        if one.group == "all"
     }
     # without NaN
     logger.log_metrics({name: value for name, value in metrics.items() if value == value})
-    columns: list[str | int] = ["set", "estimand", "judge", "negative_type", "value", "low", "high", "count"]
+    columns: list[str | int] = [
+        "set",
+        "judge",
+        "reads",
+        "group",
+        "value",
+        "low",
+        "high",
+        "random",
+        "everything",
+        "count",
+    ]
     rows = [
-        [name, one.metric, one.judge, one.negative_type, one.value, one.low, one.high, one.count]
-        for name, found in (("kept", certificate.estimates), ("random", certificate.control))
+        [name, *one.learner, one.group, one.value, one.low, one.high, one.control, one.everything, one.count]
+        for name, found in (("teaching", certificate.lessons), ("leaking", certificate.leaks))
         for one in found
     ]
     logger.experiment.log({"certificate/estimates": wandb.Table(columns=columns, data=rows)})

@@ -1,19 +1,21 @@
-"""The certificate: fresh judges, with folds of their own, measure what is left in what a filter kept."""
+"""The certificate: what training on what a filter kept teaches about other photos, and what it leaks to judges there.
+
+It is of the procedure. Judges and rule are run on each of three parts of the photos (`negatives.filtering.rotating`),
+and each is measured on a part that took no share in it. The verdicts that ship come from all photos, by the same
+procedure.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from negatives.filtering.filter import Filtered
-from negatives.filtering.keep_rules import random_subset
-from negatives.filtering.plan import UNITS, CertificatePlan
-from negatives.filtering.search import texts_and_pairs
-from negatives.judging.bias_metrics import ALL, Estimate, auc, estimates, fits, paired_wins, probe
+from negatives.filtering.inside import Inside
+from negatives.filtering.plan import CertificatePlan
+from negatives.filtering.rotating import Rotated
+from negatives.filtering.teaching import Lesson, leaks, lesson_fits, lessons, misses
 from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs
 from negatives.tables.files import InputError, finite
@@ -34,96 +36,80 @@ class Kept:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What is kept, and what text alone says about it.
+    """What is kept, what it teaches, and what it leaks.
 
     Attributes:
-        unit: what was filtered; decides which of the two bias metrics has to be met.
-        balanced: whether no probe missed.
-        misses: one line for each probe that did.
+        unit: what was filtered.
+        balanced: whether nothing was missed: every lesson's whole interval is near a coin.
+        misses: one line for each lesson that is not, or for why nothing was measured.
         retention: "pairs", "texts", "positives", "negatives" and each negative type's pairs -> kept, of how many.
-        estimates: of fresh probes on what was kept.
-        control: the same on equally many texts (or pairs) drawn at random.
-        known: what the filter's out-of-fold scores, from judges fitted before anything was dropped, reach on what was
-            kept ("auc" or "paired_accuracy"). A judge that learnt the writer's habits elsewhere can still use some.
+        lessons: what blind learners of what was kept get on untouched pairs of other photos.
+        leaks: what judges of untouched pairs of other photos get on what was kept. A rule that drops what judges are
+            sure of leaves them wrong on the rest, so a value below 0.5 is no fault.
+        inside: probes of what was kept by other folds of it, where they were asked for.
     """
 
     unit: str
     balanced: bool
     misses: list[str]
     retention: dict[str, Kept]
-    estimates: list[Estimate]
-    control: list[Estimate]
-    known: dict[str, float] = field(default_factory=dict)
+    lessons: list[Lesson]
+    leaks: list[Lesson]
+    inside: Inside | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The certificate as plain dicts, lists, numbers and strings; what could not be measured is None."""
-        written = {name: [one.to_json() for one in getattr(self, name)] for name in ("estimates", "control")}
-        content: dict[str, Any] = finite(asdict(self) | written)
-        return content
+        content: dict[str, Any] = {
+            "unit": self.unit,
+            "balanced": self.balanced,
+            "misses": self.misses,
+            "retention": {name: asdict(kept) for name, kept in self.retention.items()},
+            "teaching": [one.to_json() for one in self.lessons],
+            "leaking": [one.to_json() for one in self.leaks],
+        }
+        if self.inside is not None:
+            content["inside"] = self.inside.to_json()
+        written: dict[str, Any] = finite(content)
+        return written
 
 
-def certificate_fits(probes: int, plan: CertificatePlan) -> int:
+def certificate_fits(panel: Panel, unit: str) -> int:
     """How many fits `certify` makes at most."""
-    return fits(probes, plan.folds) * (plan.seeds + 1)
+    return lesson_fits(panel, unit)
 
 
-def certify(panel: Panel, filtered: Filtered, plan: CertificatePlan, *, seed: int = 0) -> Certificate:
-    """Fits probes on what was kept, and on a random subset of the same size.
-
-    Every probe, and all that fit in threads together ("stacked"), must be at 0.5 give or take the tolerance, over all
-    negatives, in the bias metrics that the filter's unit promises (`plan.UNITS`). Below is a miss too, and so is too
-    little to fit probes on.
+def certify(
+    panel: Panel,
+    filtered: Filtered,
+    rotated: Rotated,
+    plan: CertificatePlan,
+    *,
+    seed: int = 0,
+    inside: Inside | None = None,
+) -> Certificate:
+    """Measures what a procedure teaches and leaks.
 
     Args:
-        panel: the probes, which are fitted anew, and all texts that were filtered.
-        filtered: what was kept.
-        plan: folds, seeds and tolerances.
-        seed: of folds, control and bootstrap.
+        panel: the learners, and all texts that were filtered.
+        filtered: what is kept of all photos.
+        rotated: what the same procedure keeps of each part of them.
+        plan: tolerances.
+        seed: of controls and bootstrap.
+        inside: goes into the certificate as it is.
     """
-    probes = replace(panel, folds=plan.folds)
-    bootstrap_seed = f"certificate {seed}"
-    misses: list[str] = []
-    found: list[Estimate] = []
-    control: list[Estimate] = []
     try:
-        kept = probes.subset(filtered.keep, filtered.pair_keep)
-        # other folds than the filter's: what it kept, it kept by what the judges of its own folds said
-        found = _measure(kept, [f"certificate {seed} {i}" for i in range(plan.seeds)], plan.bootstrap, bootstrap_seed)
-        drawn = probes.subset(*_control(panel.text_pairs, filtered, seed))
-        control = _measure(drawn, [f"control {seed}"], plan.bootstrap, bootstrap_seed)
+        found = lessons(panel, rotated.kept, rotated.part, unit=filtered.unit, seed=seed, bootstrap=plan.bootstrap)
+        leaking = leaks(panel, rotated.kept, rotated.part, unit=filtered.unit, seed=seed, bootstrap=plan.bootstrap)
     except InputError as error:  # too little is left to measure: a miss, and no reason to lose the verdicts
-        misses.append(f"What was kept cannot be probed. {error}")
+        return not_measured(panel.text_pairs, filtered, f"What was kept cannot be learnt from. {error}", inside)
     slow = {judge.name for judge in panel.judges if not judge.threads}
-    misses += _misses(found, filtered.unit, plan, slow)
-    return Certificate(
-        unit=filtered.unit,
-        balanced=not misses,
-        misses=misses,
-        retention=retention(panel.text_pairs, filtered),
-        estimates=found,
-        control=control,
-        known=_known(panel.text_pairs, filtered),
-    )
+    missed = list(misses(found, plan.tolerances, slow, plan.transformer_tolerance))
+    return Certificate(filtered.unit, not missed, missed, retention(panel.text_pairs, filtered), found, leaking, inside)
 
 
-def _measure(panel: Panel, fold_seeds: Sequence[str], bootstrap: int, seed: str) -> list[Estimate]:
-    """What the probes reach on a panel's texts, as means over fold seeds."""
-    # a judge that is combined takes K (K - 1) / 2 fits instead of K, and each of a slow judge's is a training run
-    stacked = [judge.name for judge in panel.judges if judge.threads]
-    probed = [probe(panel, seed=name, stacked=stacked) for name in fold_seeds]
-    return estimates(panel.text_pairs, *probed, bootstrap=bootstrap, seed=seed)
-
-
-def _misses(found: Sequence[Estimate], unit: str, plan: CertificatePlan, slow: Collection[str]) -> list[str]:
-    """One line for each probe that is not at 0.5 over all negatives, and for each bias metric without a value."""
-    misses = []
-    for one in found:
-        allowed = plan.transformer_tolerance if one.judge in slow else plan.tolerance
-        # `not ... <=`: NaN is a miss. 1e-12: 0.52 - 0.5 is 0.020000000000000018
-        if one.negative_type == ALL and one.metric in UNITS[unit] and not abs(one.value - 0.5) <= allowed + 1e-12:
-            misses.append(f"{one.metric} of the {one.judge} probe is {one.value:.3f}, not 0.5 +- {allowed:g}")
-    measured = {one.metric for one in found}
-    return misses + [f"{name} could not be measured" for name in UNITS[unit] if name not in measured]
+def not_measured(text_pairs: TextPairs, filtered: Filtered, why: str, inside: Inside | None = None) -> Certificate:
+    """A certificate that certifies nothing, and says why."""
+    return Certificate(filtered.unit, False, [why], retention(text_pairs, filtered), [], [], inside)
 
 
 def retention(text_pairs: TextPairs, filtered: Filtered) -> dict[str, Kept]:
@@ -138,24 +124,3 @@ def retention(text_pairs: TextPairs, filtered: Filtered) -> dict[str, Kept]:
     for name in sorted({str(negative_type) for negative_type in text_pairs.pair_types}):
         parts[name] = filtered.pair_keep[text_pairs.pair_types == name]
     return {name: Kept(int(kept.sum()), len(kept)) for name, kept in parts.items()}
-
-
-def _control(text_pairs: TextPairs, filtered: Filtered, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """As many texts of each class, or as many pairs of each type, drawn at random."""
-    # of each class, or type, as many: the control differs from what was kept in nothing but the choice
-    if filtered.unit == "text":
-        keys = [text_pairs.key(text) for text in range(len(text_pairs.captions))]
-        chosen = random_subset(text_pairs.labels, filtered.keep, keys, seed)
-    else:
-        keys = [f"{first} {second}" for first, second in text_pairs.pairs]
-        # pairs of each type as many, since types differ in how far text alone leads
-        chosen = random_subset(text_pairs.pair_types.astype(str), filtered.pair_keep, keys, seed)
-    return texts_and_pairs(text_pairs, filtered.unit, chosen)
-
-
-def _known(text_pairs: TextPairs, filtered: Filtered) -> dict[str, float]:
-    # scores from before anything was dropped, where the estimates come from judges that saw only what was kept
-    if filtered.unit == "text":
-        return {"auc": auc(filtered.oof_score[filtered.keep], text_pairs.labels[filtered.keep])}
-    chance = filtered.pair_score[filtered.pair_keep]
-    return {"paired_accuracy": float(paired_wins(chance - 0.5).mean())}

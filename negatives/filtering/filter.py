@@ -11,7 +11,8 @@ from negatives.filtering.judged import Judged, judge_texts
 from negatives.filtering.keep_rules import aflite, aflite_rounds, draw, top_fraction
 from negatives.filtering.plan import UNITS, FilterPlan
 from negatives.filtering.search import keep_probabilities, search_constant, search_fits, texts_and_pairs
-from negatives.judging.bias_metrics import fits, paired_wins
+from negatives.filtering.strengths import Strengths, keep_by_strengths
+from negatives.judging.bias_metrics import ALL, fits, paired_wins
 from negatives.judging.crossfit import fit_judge
 from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs, fold_of
@@ -31,6 +32,7 @@ class Filtered:
             over its pairs of the chance that it is the positive, and it is kept if any of its pairs is.
         pair_fold, pair_score, pair_keep_probability, pair_keep: [P] for each pair; the score is the chance that the
             first is the positive. For unit text, a pair is kept if both its texts are.
+        strengths: of rule margins, the share of each negative type (or of "all") that was dropped; None for others.
     """
 
     unit: str
@@ -43,6 +45,7 @@ class Filtered:
     pair_score: np.ndarray
     pair_keep_probability: np.ndarray
     pair_keep: np.ndarray
+    strengths: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,13 @@ class Chosen:
         keep: [N] bool.
         probability: [N] with which each was kept; 1 or 0 for rules that draw nothing.
         constant: factor of the odds; None for rules other than overlap.
+        strengths: shares that were dropped; None for rules other than margins.
     """
 
     keep: np.ndarray
     probability: np.ndarray
     constant: float | None = None
+    strengths: dict[str, float] | None = None
 
 
 def filter_fits(panel: Panel, plan: FilterPlan) -> int:
@@ -68,12 +73,13 @@ def filter_fits(panel: Panel, plan: FilterPlan) -> int:
     return once + searched + AFLITE_PARTITIONS * rounds
 
 
-def filter_texts(panel: Panel, plan: FilterPlan) -> Filtered:
+def filter_texts(panel: Panel, plan: FilterPlan, strengths: Strengths | None = None) -> Filtered:
     """Judges the texts, or pairs, and applies a rule.
 
     Args:
         panel: judges and texts; rule aflite takes the first judge.
         plan: unit, rule and the rule's settings.
+        strengths: of rule margins, where the plan has none; `rotating.filter_and_rotate` searches them.
 
     Raises:
         InputError: if the plan contradicts itself, the texts cannot be judged, or nothing would be kept.
@@ -81,8 +87,10 @@ def filter_texts(panel: Panel, plan: FilterPlan) -> Filtered:
     # for calls from Python: a configuration was checked when it was read
     for fault in plan.faults(""):
         raise InputError(fault)
+    if plan.searches_strengths and strengths is None:
+        raise InputError("Rule margins needs strengths: give `strength`, or search them by `filter_and_rotate`.")
     judged = judge_texts(panel, unit=plan.unit, seed=plan.seed)
-    chosen = _choose(panel, judged, plan)
+    chosen = _choose(panel, judged, plan, strengths or {ALL: plan.strength or 0.0})
     if not chosen.keep.any():
         raise InputError(
             "Nothing would be kept: the judges tell the classes apart on every text. Write other negatives."
@@ -92,7 +100,10 @@ def filter_texts(panel: Panel, plan: FilterPlan) -> Filtered:
     return _of_pairs(panel.text_pairs, judged, chosen, plan.unit)
 
 
-def _choose(panel: Panel, judged: Judged, plan: FilterPlan) -> Chosen:
+def _choose(panel: Panel, judged: Judged, plan: FilterPlan, strengths: Strengths) -> Chosen:
+    if plan.rule == "margins":
+        keep = keep_by_strengths(judged, strengths)
+        return Chosen(keep, keep.astype(np.float64), strengths=dict(strengths))
     if plan.rule == "overlap":
         constant = search_constant(panel, judged, plan) if plan.constant is None else plan.constant
         probability = keep_probabilities(judged, constant, plan.per_type)
@@ -125,6 +136,7 @@ def _of_texts(text_pairs: TextPairs, judged: Judged, chosen: Chosen) -> Filtered
         pair_score=score / np.maximum(score + other, np.finfo(float).tiny),
         pair_keep_probability=chosen.probability[first] * chosen.probability[second],
         pair_keep=keep_pairs,
+        strengths=chosen.strengths,
     )
 
 
@@ -155,6 +167,7 @@ def _of_pairs(text_pairs: TextPairs, judged: Judged, chosen: Chosen, unit: str) 
         pair_score=judged.oof_score,
         pair_keep_probability=chosen.probability,
         pair_keep=keep_pairs,
+        strengths=chosen.strengths,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -94,6 +94,18 @@ def top_fraction(
     >>> top_fraction(score, ["+", "+", "-", "-"], labels, ["a", "b", "c", "d"], 0.5).tolist()
     [False, True, False, True]
     """
+    return drop_shares(oof_score, groups, labels, keys, dict.fromkeys(groups, fraction))
+
+
+def drop_shares(
+    oof_score: np.ndarray, groups: Sequence[str], labels: np.ndarray, keys: Sequence[str], shares: Mapping[str, float]
+) -> np.ndarray:
+    """`top_fraction` with a share of its own for each group.
+
+    Args:
+        oof_score, groups, labels, keys: see `top_fraction`.
+        shares: name of a group -> part of it to drop, in [0, 1).
+    """
     names = np.asarray(groups, dtype=object)
     # -score, not 1 - score: rounding would tie the scores nearest to zero
     confidence = np.where(np.asarray(labels) == 1, oof_score, -np.asarray(oof_score))
@@ -101,7 +113,7 @@ def top_fraction(
     keep = np.ones(len(names), dtype=bool)
     for name in set(groups):
         rows = np.flatnonzero(names == name)
-        dropped = math.floor(fraction * len(rows) + 1e-9)  # 0.29 * 100 is 28.999999999999996
+        dropped = math.floor(shares[name] * len(rows) + 1e-9)  # 0.29 * 100 is 28.999999999999996
         ranked = rows[np.lexsort((ties[rows], -confidence[rows]))]
         keep[ranked[:dropped]] = False
     return keep
@@ -163,7 +175,7 @@ def aflite_rounds(fraction: float, slice_fraction: float = 0.05) -> int:
     return min(math.ceil(1 / slice_fraction), math.ceil(fraction / slice_fraction - 1e-9) + 1)
 
 
-def random_subset(labels: np.ndarray, keep: np.ndarray, text_ids: Sequence[str], seed: int) -> np.ndarray:
+def random_subset(labels: np.ndarray, keep: np.ndarray, text_ids: Sequence[str], seed: int | str) -> np.ndarray:
     """The control of a filter: as many rows of each class (or group) as `keep` keeps, drawn at random.
 
     Returns:

@@ -12,7 +12,7 @@ from negatives.judging.table import faults_of_names
 
 UNITS = {"text": ("auc",), "pair": ("paired_accuracy",), "both": ("auc", "paired_accuracy")}
 """Unit -> the bias metrics that have to be at a coin's level."""
-RULES = ("overlap", "top_fraction", "aflite")
+RULES = ("margins", "overlap", "top_fraction", "aflite")
 TARGETS = {"text": 0.505, "pair": 0.512, "both": 0.512}
 """Unit -> what a probe may reach in the search of the constant.
 
@@ -27,10 +27,16 @@ class FilterPlan:
     unit: str = field(default="text", metadata={"choices": tuple(UNITS)})
     """text: judges single texts, for losses that do (lm, binary, itm). pair: judges a positive beside its negative,
     for losses and benchmarks that compare. both: satisfies the two."""
-    # default overlap: top_fraction over-corrects on ChatGPT's negatives (docs/text-bias.md)
-    rule: str = field(default="overlap", metadata={"choices": RULES})
-    """overlap: keeps with probability proportional to the odds of the other class. top_fraction: drops the most
-    confidently judged (LLaVA-score). aflite: drops, again and again, what the first judge predicts (AFLite)."""
+    # default margins: what the others keep still teaches most of the bias (docs/results.md)
+    rule: str = field(default="margins", metadata={"choices": RULES})
+    """margins: drops the most confidently judged of each negative type, as many as it takes until what is kept teaches
+    nothing about other photos. overlap: keeps with probability proportional to the odds of the other class.
+    top_fraction: drops the most confidently judged (LLaVA-score). aflite: drops, again and again, what the first judge
+    predicts (AFLite)."""
+    strength: float | None = field(default=None, metadata={"min": 0.0, "max": 0.99})
+    """margins: part of each class, or of the pairs, that is dropped; not given: searched, on photos set aside."""
+    by_type: bool = True
+    """margins: search a strength for each negative type, so that no two types have opposite biases that cancel."""
     constant: float | None = field(default=None, metadata={"above": 0.0, "max": 1e6})
     """overlap: the factor of the odds; not given: the one that keeps most while probes stay within `target`."""
     target: float | None = field(default=None, metadata={"min": 0.5, "max": 1.0})
@@ -47,6 +53,11 @@ class FilterPlan:
     def searches(self) -> bool:
         """Whether the constant of overlap is to be searched for."""
         return self.rule == "overlap" and self.constant is None
+
+    @property
+    def searches_strengths(self) -> bool:
+        """Whether the strengths of margins are to be searched for."""
+        return self.rule == "margins" and self.strength is None
 
     @property
     def search_target(self) -> float:
@@ -66,6 +77,13 @@ class FilterPlan:
         # aflite drops by one judge's answers, about texts or about pairs
         if self.rule == "aflite" and self.unit == "both":
             yield f"`{place}unit` must be text or pair where `{place}rule` is aflite, got both"
+        if self.rule != "margins" and self.strength is not None:
+            yield (
+                f"`{place}strength` must be left out where `{place}rule` is {self.rule}, got {self.strength:g}: use "
+                "margins"
+            )
+        if self.rule == "margins" and self.per_type:
+            yield f"`{place}per_type` must be left out where `{place}rule` is margins: use `{place}by_type`"
         if self.rule != "overlap":
             for key in ("constant", "target"):
                 if (value := getattr(self, key)) is not None:
@@ -77,21 +95,33 @@ class FilterPlan:
 
 @dataclass(frozen=True)
 class CertificatePlan:
-    """What has to hold of the kept texts before they are called balanced: over all negatives; types are reported."""
+    """What has to hold before a filter's procedure is called balanced: blind learners of what it keeps are coins."""
 
     probes: list[str] = field(default_factory=lambda: ["word", "char", "surface", "bayes"])
-    """Judges, fitted anew on what was kept, with new folds; at least one of them should not be among the filter's."""
-    tolerance: float = field(default=0.02, metadata={"above": 0.0, "max": 0.5})
-    """Every probe has to be at 0.5, give or take this. Below is a miss too: an over-corrected set is not balanced."""
-    transformer_tolerance: float = field(default=0.03, metadata={"above": 0.0, "max": 0.5})
-    """The same for a slow probe, the transformer, whose estimates vary more."""
+    """Blind learners, fitted anew on what was kept; at least one of them should not be among the filter's judges."""
+    tolerance: float = field(default=0.03, metadata={"above": 0.0, "max": 0.5})
+    """The whole 95 % interval of what a learner gets on untouched pairs of other photos has to be within 0.5, give or
+    take this. Below is a miss too: an over-corrected set teaches the opposite."""
+    type_tolerance: float = field(default=0.06, metadata={"above": 0.0, "max": 0.5})
+    """The same on the pairs of each negative type."""
+    third_tolerance: float = field(default=0.06, metadata={"above": 0.0, "max": 0.5})
+    """The same on each third of the pairs, by how sure a judge from other photos is of them."""
+    transformer_tolerance: float = field(default=0.04, metadata={"above": 0.0, "max": 0.5})
+    """In place of `tolerance` for a slow learner, the transformer, which varies more."""
+    inside: bool = False
+    """Also probe what was kept from inside, on other folds of it. This diagnostic says less than it seems to."""
     seeds: int = field(default=3, metadata={"min": 1, "max": 1000})
-    """Fold seeds that each probe's estimate is the mean of."""
+    """inside: fold seeds that each probe's estimate is the mean of."""
     # probes are combined, which takes three folds: one to score, one to combine for, one to learn from
     folds: int = field(default=5, metadata={"min": 3, "max": 1000})
-    """Folds of each."""
-    bootstrap: int = field(default=200, metadata={"min": 20, "max": 100_000})
-    """Resamples of images behind each 95 % interval."""
+    """inside: folds of each."""
+    bootstrap: int = field(default=1000, metadata={"min": 20, "max": 100_000})
+    """Resamples of photos behind each 95 % interval."""
+
+    @property
+    def tolerances(self) -> dict[str, float]:
+        """ "all", "type" and "third" -> tolerance."""
+        return {"all": self.tolerance, "type": self.type_tolerance, "third": self.third_tolerance}
 
     def faults(self, place: str) -> Iterator[str]:
         """Probes that are unknown, named twice, or missing."""

@@ -1,4 +1,4 @@
-"""The certificate: balanced where text says nothing, a miss where it does, also the wrong way round."""
+"""Probes from inside: no miss where text says nothing, a miss where it does, also the wrong way round."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from negatives.filtering.certificate import Certificate, Kept, certificate_fits, certify, retention
 from negatives.filtering.filter import Filtered
+from negatives.filtering.inside import Inside, inside_fits, probe_inside
 from negatives.filtering.plan import CertificatePlan
 from negatives.judging.bias_metrics import ALL, auc
 from negatives.judging.judge import Judge
@@ -41,12 +41,10 @@ def keeping(text_pairs: TextPairs, unit: str = "text", keep: np.ndarray | None =
     )
 
 
-def certified(
-    text_pairs: TextPairs, filtered: Filtered, probes: Sequence[Judge] = PROBES, **arguments: Any
-) -> Certificate:
+def certified(text_pairs: TextPairs, filtered: Filtered, probes: Sequence[Judge] = PROBES, **arguments: Any) -> Inside:
     of_panel = {name: arguments.pop(name) for name in ("workers", "advance") if name in arguments}
     plan = CertificatePlan(**{"folds": 3, "seeds": 1, "bootstrap": 20, "tolerance": 0.03} | arguments)
-    return certify(seat(probes, text_pairs, **of_panel), filtered, plan)
+    return probe_inside(seat(probes, text_pairs, **of_panel), filtered, plan)
 
 
 def giveaway_of(text_pairs: TextPairs) -> np.ndarray:
@@ -56,7 +54,7 @@ def giveaway_of(text_pairs: TextPairs) -> np.ndarray:
 @every_unit
 def test_text_of_one_distribution_is_balanced(unit: str) -> None:
     found = certified(CHANCE, keeping(CHANCE, unit), seeds=3, tolerance=0.04)
-    assert (found.balanced, found.misses) == (True, [])
+    assert found.misses == []
     for one in found.estimates:
         assert one.value == pytest.approx(0.5, abs=0.06), one
 
@@ -65,7 +63,7 @@ def test_text_of_one_distribution_is_balanced(unit: str) -> None:
 def test_a_planted_giveaway_is_a_miss_that_names_its_probe(unit: str) -> None:
     text_pairs = text_pairs_of(with_giveaway(150, 0.2, 0.6))
     found = certified(text_pairs, keeping(text_pairs, unit))
-    assert not found.balanced
+    assert found.misses
     named = {(one.metric, one.judge): one.value for one in found.estimates if one.negative_type == ALL}
     wanted = {"text": ["auc"], "pair": ["paired_accuracy"], "both": ["auc", "paired_accuracy"]}[unit]
     assert {miss.split(" is ")[0] for miss in found.misses} >= {f"{name} of the word probe" for name in wanted}
@@ -81,7 +79,7 @@ def test_a_giveaway_that_one_probe_sees_is_missed_by_the_others() -> None:
     text_pairs = text_pairs_of(with_giveaway(300, 0.2, 0.6, giveaway="."))
     probes = {"word": [word_judge(1)], "surface": [surface_judge()]}
     found = {name: certified(text_pairs, keeping(text_pairs), probe) for name, probe in probes.items()}
-    assert found["word"].balanced
+    assert found["word"].misses == []
     assert [miss.split(" is ")[0] for miss in found["surface"].misses] == ["auc of the surface probe"]
 
 
@@ -112,7 +110,7 @@ def test_an_over_corrected_set_is_a_miss_and_its_own_judge_is_below_one_half() -
     filtered = replace(keeping(text_pairs, keep=keep), oof_score=np.where(giveaway, 0.4, 0.6))
     found = certified(text_pairs, filtered)
     assert found.known == {"auc": 0.0}
-    assert not found.balanced
+    assert found.misses
     assert "auc of the word probe is 1.000, not 0.5 +- 0.03" in found.misses
 
 
@@ -126,8 +124,8 @@ def test_the_tolerance_decides_on_either_side() -> None:
     ]
     distance = abs(value - 0.5)
     assert 0.02 < distance < 0.3
-    assert certified(text_pairs, filtered, PROBES[:1], tolerance=distance + 1e-6).balanced
-    assert not certified(text_pairs, filtered, PROBES[:1], tolerance=distance - 1e-6).balanced
+    assert certified(text_pairs, filtered, PROBES[:1], tolerance=distance + 1e-6).misses == []
+    assert certified(text_pairs, filtered, PROBES[:1], tolerance=distance - 1e-6).misses
 
 
 @pytest.mark.parametrize("name", ["transformer", "another"])
@@ -137,7 +135,7 @@ def test_a_slow_judge_has_a_tolerance_of_its_own_and_is_not_stacked(name: str) -
     found = certified(
         text_pairs, keeping(text_pairs), [stand_in, surface_judge()], transformer_tolerance=0.5, tolerance=0.5
     )
-    assert found.balanced
+    assert not found.misses
     assert {one.judge for one in found.estimates} == {name, "surface"}
     found = certified(
         text_pairs, keeping(text_pairs), [stand_in, surface_judge()], transformer_tolerance=0.01, tolerance=0.5
@@ -167,23 +165,6 @@ def small() -> TextPairs:
             ("3", "a bed", "a tree", "swap_att"),
         ]
     )
-
-
-def test_retention_by_hand() -> None:
-    keep = np.array([True, False, True, False, True, True, False])
-    found = retention(small(), keeping(small(), "text", keep))
-    assert found == {
-        "pairs": Kept(1, 4),
-        "texts": Kept(4, 7),
-        "positives": Kept(2, 3),
-        "negatives": Kept(2, 4),
-        "swap_att": Kept(0, 1),
-        "swap_obj": Kept(1, 3),
-    }
-    pairs = retention(small(), keeping(small(), "pair", np.array([True, True, False, True])))
-    assert [(kept.kept, kept.of) for kept in pairs.values()] == [(3, 4), (5, 7), (2, 3), (3, 4), (1, 1), (2, 3)]
-    assert (found["pairs"].share, pairs["texts"].share) == (0.25, 5 / 7)
-    assert np.isnan(Kept(0, 0).share)
 
 
 @every_unit
@@ -250,9 +231,8 @@ def test_json_has_every_part_and_no_nan(unit: str) -> None:
     text_pairs = text_pairs_of(with_giveaway(60, 0.3, 0.5))
     found = replace(certified(text_pairs, keeping(text_pairs, unit)), known={"auc": float("nan")})
     content = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert set(content) == {"unit", "balanced", "misses", "retention", "estimates", "control", "known"}
+    assert set(content) == {"unit", "misses", "estimates", "control", "known"}
     assert content["known"] == {"auc": None}
-    assert content["retention"]["pairs"] == {"kept": len(text_pairs.pairs), "of": len(text_pairs.pairs)}
     first = content["estimates"][0]
     assert set(first) == {"estimand", "judge", "negative_type", "value", "low", "high", "count"}
     assert {one["judge"] for one in content["estimates"]} == {"word", "surface", "stacked"}
@@ -263,7 +243,7 @@ def test_progress_counts_the_fits_that_are_announced() -> None:
     calls: list[int] = []
     certified(text_pairs, keeping(text_pairs), seeds=2, advance=lambda: calls.append(1))
     # 2 probes, 2 metrics, 3 couples of folds; 2 seeds and the control
-    assert len(calls) == certificate_fits(2, CertificatePlan(folds=3, seeds=2)) == 2 * 2 * 3 * 3
+    assert len(calls) == inside_fits(2, CertificatePlan(folds=3, seeds=2)) == 2 * 2 * 3 * 3
 
 
 def test_a_certificate_does_not_depend_on_workers() -> None:

@@ -1,0 +1,127 @@
+"""The strengths of rule `margins`: how much of each negative type is dropped, searched on photos set aside.
+
+A rule that is searched on probes inside what it keeps stops too early (see `negatives.filtering.teaching`). Here blind
+learners are trained on what is kept of one part of the photos, and asked about untouched pairs of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from negatives.filtering.judged import Judged
+from negatives.filtering.keep_rules import drop_shares
+from negatives.filtering.search import quick_judges
+from negatives.filtering.teaching import (
+    Learner,
+    Retained,
+    Rotation,
+    everything,
+    kept_of_part,
+    learn,
+    learners_of,
+    logits_of,
+)
+from negatives.judging.bias_metrics import ALL, paired_wins
+from negatives.judging.panel import Panel
+from negatives.tables.files import InputError
+
+Strengths = Mapping[str, float]
+"""Negative type, or "all" -> share of its pairs, or negatives, that is dropped, in [0, 1)."""
+STEPS = 10
+FIRST_STEP, SHRINKING = 0.12, 0.85
+"""Of a share, in one step; each is smaller than the one before, as in stochastic approximation (Robbins and Monro,
+Annals of Mathematical Statistics 22, 1951): what a learner reaches is noisy."""
+FULL_STEP_AT = 0.15  # a learner this far from a coin moves a share by a whole step
+START, MOST = 0.5, 0.95
+APT = 0.5
+"""Of what the best learner learns from everything: those that learn less take no part in a search."""
+
+
+def keep_by_strengths(judged: Judged, strengths: Strengths) -> np.ndarray:
+    """[N] bool: all but the largest margins of each negative type; of the positives, as large a share as of all others.
+
+    Args:
+        judged: what the judges said, with its groups.
+        strengths: see `Strengths`; a type that it lacks has that of "all".
+    """
+    groups = np.asarray(judged.groups, dtype=object)
+    types = {name: name.removeprefix("0 ") for name in set(groups)}
+    shares = {name: strengths.get(own, strengths.get(ALL, 0.0)) for name, own in types.items()}
+    negatives = [name for name in groups if name != POSITIVES]
+    if POSITIVES in shares:
+        # the classes shrink alike
+        shares[POSITIVES] = float(np.mean([shares[name] for name in negatives])) if negatives else 0.0
+    return drop_shares(judged.oof_score, judged.groups, judged.labels, judged.keys, shares)
+
+
+POSITIVES = "1 "
+"""The positives among `Judged.groups` of texts."""
+
+
+def search_strengths(
+    panel: Panel, judged: Judged, part: np.ndarray, rotation: Rotation, *, unit: str, by_type: bool
+) -> dict[str, float]:
+    """The strengths with which what is kept of the part `fit` teaches nothing about the part `search`.
+
+    Args:
+        panel: judges, all texts.
+        judged: what the judges said of the part `fit`, out of fold.
+        part: [U] see `teaching.part_of_texts`.
+        rotation: which part does what.
+        unit: of the filter.
+        by_type: a strength for each negative type, or one for all.
+
+    Raises:
+        InputError: if even with everything kept there is too little to learn from.
+    """
+    text_pairs = panel.text_pairs
+    asked = np.flatnonzero(part[text_pairs.pairs[:, 0]] == rotation.search)
+    types = text_pairs.pair_types[asked].astype(str)
+    names = sorted(set(types.tolist())) if by_type else [ALL]
+    seen = part == rotation.fit
+    learners = apt_learners(panel, unit, seen, asked)
+    strengths = dict.fromkeys(names, START)
+    for number in range(STEPS):
+        kept = kept_of_part(text_pairs, keep_by_strengths(judged, strengths), seen, unit)
+        wins = reached(panel, learners, kept, seen, asked)
+        step = FIRST_STEP * SHRINKING**number
+        for name in names:
+            own = wins if name == ALL else wins[types == name]
+            away = float(own.mean()) - 0.5
+            strengths[name] = float(np.clip(strengths[name] + step * np.clip(away / FULL_STEP_AT, -1, 1), 0.0, MOST))
+    return strengths
+
+
+def apt_learners(panel: Panel, unit: str, seen: np.ndarray, asked: np.ndarray) -> list[Learner]:
+    """The quick learners that learn from everything at least `APT` of what the best one does.
+
+    A learner that learns little from everything is nearly a coin however much is dropped, and would stop a search early.
+    """
+    quick = {judge.name for judge in quick_judges(panel.judges)}
+    learners = [learner for learner in learners_of(panel, unit) if learner.judge in quick]
+    whole = everything(panel.text_pairs)
+    learnt = [abs(float(reached(panel, [learner], whole, seen, asked).mean()) - 0.5) for learner in learners]
+    return [learner for learner, own in zip(learners, learnt, strict=True) if own >= APT * max(learnt)]
+
+
+def reached(
+    panel: Panel, learners: Sequence[Learner], kept: Retained, seen: np.ndarray, asked: np.ndarray
+) -> np.ndarray:
+    """[n] share of the learners that pick the positive of each pair asked about; a coin's where none could learn."""
+    wins = []
+    for learner in learners:
+        try:
+            logits = logits_of(learn(panel, learner, kept, seen), panel.text_pairs)[asked]
+        except InputError:  # too little is kept to learn from, which teaches nothing
+            logits = np.zeros(len(asked))
+        wins.append(paired_wins(logits))
+    found: np.ndarray = np.mean(wins, axis=0)
+    return found
+
+
+def median_strengths(found: Sequence[Strengths]) -> dict[str, float]:
+    """The median of each type's strengths over the rotations."""
+    names = sorted({name for one in found for name in one})
+    return {name: float(np.median([one[name] for one in found if name in one])) for name in names}
