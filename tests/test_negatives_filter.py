@@ -29,6 +29,7 @@ RULES: dict[str, dict[str, Any]] = {
     "constant": {"constant": 1.2},
     "search": {"judges": JUDGES[:1]},
     "per type": {"constant": 1.2, "per_type": True, "judges": JUDGES[:1]},
+    "margins": {"rule": "margins", "strength": 0.3, "judges": JUDGES[:1]},
     "top_fraction": {"rule": "top_fraction", "judges": JUDGES[:1]},
     "aflite": {"rule": "aflite", "top_fraction": 0.1, "judges": JUDGES[:1]},
 }
@@ -44,7 +45,8 @@ every_unit_and_rule = pytest.mark.parametrize(
 def filtered(
     text_pairs: TextPairs, judges: Sequence[Judge] = JUDGES, *, folds: int = 3, workers: int = 1, **plan: Any
 ) -> Filtered:
-    return filter_texts(seat(judges, text_pairs, folds=folds, workers=workers), FilterPlan(**plan))
+    """By rule overlap where the plan names none."""
+    return filter_texts(seat(judges, text_pairs, folds=folds, workers=workers), FilterPlan(**{"rule": "overlap"} | plan))
 
 
 def verdicts(texts: pa.Table, pairs: pa.Table, **arguments: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
@@ -121,7 +123,7 @@ def test_each_filter_makes_as_many_fits_as_it_announces(unit: str) -> None:
         calls: list[int] = []
         panel, plan = (
             seat(JUDGES, TEXT_PAIRS, folds=3, advance=lambda calls=calls: calls.append(1)),
-            FilterPlan(unit=unit, constant=constant),
+            FilterPlan(unit=unit, rule="overlap", constant=constant),
         )
         filter_texts(panel, plan)
         assert len(calls) == filter_fits(panel, plan) == expected
@@ -133,8 +135,8 @@ def test_slow_judges_do_not_search_unless_there_are_no_others() -> None:
     for judges, searching in (([surface_judge(), *slow], 1), (slow, 2)):
         calls: list[int] = []
         panel = seat(judges, TEXT_PAIRS, folds=3, advance=lambda calls=calls: calls.append(1))
-        filter_texts(panel, FilterPlan())
-        assert len(calls) == filter_fits(panel, FilterPlan()) == len(judges) * 3 + searching * 6 * 3
+        filter_texts(panel, FilterPlan(rule="overlap"))
+        assert len(calls) == filter_fits(panel, FilterPlan(rule="overlap")) == len(judges) * 3 + searching * 6 * 3
 
 
 def test_pairs_get_the_verdict_of_both_texts_where_texts_are_judged() -> None:
@@ -219,7 +221,7 @@ def test_the_searched_constant_leaves_fresh_judges_near_the_target(unit: str) ->
     judged = judge_texts(panel, unit=unit, seed=0)
     reached = []
     for target in (0.52, 0.62):
-        constant = search_constant(panel, judged, FilterPlan(unit=unit, target=target))
+        constant = search_constant(panel, judged, FilterPlan(unit=unit, rule="overlap", target=target))
         assert 1.0 <= constant <= LARGEST_CONSTANT
         found = filtered(text_pairs, judges, unit=unit, target=target)
         assert found.constant == constant
@@ -312,6 +314,21 @@ def test_top_fraction_drops_its_part_of_each_class_or_of_the_pairs(unit: str) ->
         assert (~found.keep[rows]).sum() == math.floor(0.29 * rows.sum())
         score = found.oof_score * (2 * label - 1)
         assert score[rows & ~found.keep].min() >= score[rows & found.keep].max()
+
+
+@every_unit
+def test_margins_at_a_given_strength_drop_that_share_of_each_type_and_class(unit: str) -> None:
+    found = filtered(TEXT_PAIRS, unit=unit, rule="margins", strength=0.29)
+    assert (found.constant, found.strengths) == (None, {"all": 0.29})
+    keep, types = (found.keep, TEXT_PAIRS.types) if unit == "text" else (found.pair_keep, TEXT_PAIRS.pair_types)
+    for name in set(types):
+        assert (~keep[types == name]).sum() == math.floor(0.29 * (types == name).sum()), name
+    assert (found.keep_probability[~found.keep] == 0).all()
+
+
+def test_margins_without_strengths_are_refused_where_nothing_searches_them() -> None:
+    with pytest.raises(InputError, match="give `strength`, or search them by `filter_and_rotate`"):
+        filtered(TEXT_PAIRS, rule="margins")
 
 
 @pytest.mark.parametrize("unit", ["text", "pair"])

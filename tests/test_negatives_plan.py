@@ -48,8 +48,18 @@ def test_plans_and_configurations_are_frozen() -> None:
 def test_a_target_that_is_not_given_is_that_of_the_unit() -> None:
     assert [FilterPlan(unit=unit).search_target for unit in UNITS] == [TARGETS[unit] for unit in UNITS]
     assert FilterPlan(target=0.6).search_target == 0.6
-    searching = [plan.searches for plan in (FilterPlan(), FilterPlan(constant=1.0), FilterPlan(rule="aflite"))]
-    assert searching == [True, False, False]
+
+
+def test_only_the_rules_that_search_do_and_only_what_is_not_given() -> None:
+    searching = {
+        rule: (FilterPlan(rule=rule).searches, FilterPlan(rule=rule).searches_strengths)  # of overlap, of margins
+        for rule in RULES
+    }
+    assert searching == {"margins": (False, True), "overlap": (True, False)} | dict.fromkeys(
+        ("top_fraction", "aflite"), (False, False)
+    )
+    assert not FilterPlan(rule="overlap", constant=1.0).searches
+    assert not FilterPlan(rule="margins", strength=0.0).searches_strengths
 
 
 def test_a_configuration_and_a_call_refuse_the_same_plans() -> None:
@@ -78,7 +88,16 @@ def test_a_configuration_and_a_call_refuse_the_same_plans() -> None:
             {"rule": "top_fraction", "target": 0.6},
             "`target` must be left out where `rule` is top_fraction, got 0.6: use overlap",
         ),
-        ({"constant": 1.5, "target": 0.6}, "`target` must be left out where `constant` is given, got 0.6"),
+        (
+            {"rule": "overlap", "constant": 1.5, "target": 0.6},
+            "`target` must be left out where `constant` is given, got 0.6",
+        ),
+        ({"constant": 1.5}, "`constant` must be left out where `rule` is margins, got 1.5: use overlap"),
+        (
+            {"rule": "overlap", "strength": 0.2},
+            "`strength` must be left out where `rule` is overlap, got 0.2: use margins",
+        ),
+        ({"per_type": True}, "`per_type` must be left out where `rule` is margins: use `by_type`"),
     ],
 )
 def test_a_setting_that_nothing_would_read_is_refused(values: dict[str, object], message: str) -> None:
