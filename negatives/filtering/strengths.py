@@ -34,7 +34,7 @@ FIRST_STEP, SHRINKING = 0.12, 0.85
 """Of a share, in one step; each is smaller than the one before, as in stochastic approximation (Robbins and Monro,
 Annals of Mathematical Statistics 22, 1951): what a learner reaches is noisy."""
 FULL_STEP_AT = 0.15  # a learner this far from a coin moves a share by a whole step
-START, MOST = 0.5, 0.95
+MOST = 0.95
 APT = 0.5
 """Of what the best learner learns from everything: those that learn less take no part in a search."""
 
@@ -81,29 +81,35 @@ def search_strengths(
     types = text_pairs.pair_types[asked].astype(str)
     names = sorted(set(types.tolist())) if by_type else [ALL]
     seen = part == rotation.fit
-    learners = apt_learners(panel, unit, seen, asked)
-    strengths = dict.fromkeys(names, START)
+    learners, wins = apt_learners(panel, unit, seen, asked)
+    members = {name: (types == name) | (name == ALL) for name in names}
+    # a balanced subset for a judge of accuracy a keeps at most 2 (1 - a) of the pairs: all of a type without a bias
+    strengths = {name: float(np.clip(2 * wins[own].mean() - 1, 0.0, MOST)) for name, own in members.items()}
     for number in range(STEPS):
         kept = kept_of_part(text_pairs, keep_by_strengths(judged, strengths), seen, unit)
         wins = reached(panel, learners, kept, seen, asked)
         step = FIRST_STEP * SHRINKING**number
-        for name in names:
-            own = wins if name == ALL else wins[types == name]
-            away = float(own.mean()) - 0.5
+        for name, own in members.items():
+            away = float(wins[own].mean()) - 0.5
             strengths[name] = float(np.clip(strengths[name] + step * np.clip(away / FULL_STEP_AT, -1, 1), 0.0, MOST))
     return strengths
 
 
-def apt_learners(panel: Panel, unit: str, seen: np.ndarray, asked: np.ndarray) -> list[Learner]:
-    """The quick learners that learn from everything at least `APT` of what the best one does.
+def apt_learners(panel: Panel, unit: str, seen: np.ndarray, asked: np.ndarray) -> tuple[list[Learner], np.ndarray]:
+    """The quick learners that learn from everything at least `APT` of what the best one does, and what they do.
 
-    A learner that learns little from everything is nearly a coin however much is dropped, and would stop a search early.
+    A learner that learns little from everything is nearly a coin however much is dropped, and stops a search early.
+
+    Returns:
+        The learners; and [n] their share that, trained on everything, picks the positive of each pair asked about.
     """
     quick = {judge.name for judge in quick_judges(panel.judges)}
     learners = [learner for learner in learners_of(panel, unit) if learner.judge in quick]
     whole = everything(panel.text_pairs)
-    learnt = [abs(float(reached(panel, [learner], whole, seen, asked).mean()) - 0.5) for learner in learners]
-    return [learner for learner, own in zip(learners, learnt, strict=True) if own >= APT * max(learnt)]
+    wins = [reached(panel, [learner], whole, seen, asked) for learner in learners]
+    learnt = [abs(float(own.mean()) - 0.5) for own in wins]
+    apt = [number for number, own in enumerate(learnt) if own >= APT * max(learnt)]
+    return [learners[number] for number in apt], np.mean([wins[number] for number in apt], axis=0)
 
 
 def reached(
