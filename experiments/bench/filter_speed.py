@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     add("pairs", help="JSONL with type, caption and negative_caption")
     add("--texts", nargs="+", type=int, default=[25_000, 250_000], help="how many (default: 25000 250000)")
     add("--judges", nargs="+", default=["word", "char", "surface"], help="judges of both (default: word char surface)")
-    add("--constant", type=float, help="of the overlap rule; searched for where not given")
+    add("--constant", type=float, help="of rule overlap; where not given, rule margins is searched")
     add("--no-audit", action="store_true", help="filter only")
     add("--workers", type=int, default=2, help="threads")
     return made
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in found["seconds"].items())
         print(
             f"{texts} texts: {total:.1f} s ({parts}), {total / first[1]:.1f} times those of {first[0]}, "
-            f"peak {found['gibibytes']:.2f} GiB, kept {found['kept']:.3f} at constant {found['constant']:.3g}",
+            f"peak {found['gibibytes']:.2f} GiB, kept {found['kept']:.3f}",
             flush=True,
         )
     return 0
@@ -91,7 +91,7 @@ def make_tables(path: str, texts: int) -> tuple[pa.Table, pa.Table]:
 
 
 def _measure(sender: Any, arguments: argparse.Namespace, texts: int) -> None:
-    from negatives.filtering import audit_texts, filter_texts
+    from negatives.filtering import audit_texts, filter_and_rotate
     from negatives.judging import build_text_pairs, seat
 
     tables = make_tables(arguments.pairs, texts)
@@ -110,11 +110,12 @@ def _measure(sender: Any, arguments: argparse.Namespace, texts: int) -> None:
     if not arguments.no_audit:
         audit_texts(panel, AuditPlan())
         lap("audit")
-    filtered = filter_texts(panel, FilterPlan(constant=arguments.constant))
+    rule = "margins" if arguments.constant is None else "overlap"
+    filtered, _ = filter_and_rotate(panel, FilterPlan(rule=rule, constant=arguments.constant), certified=False)
     lap("filter")
     # Linux counts KiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    result = {"gibibytes": peak, "kept": float(filtered.keep.mean()), "constant": filtered.constant}
+    result = {"gibibytes": peak, "kept": float(filtered.keep.mean())}
     sender.send(result | {"seconds": seconds})
 
 
