@@ -150,3 +150,9 @@ def test_its_verdicts_choose_what_is_trained_on(former: Path) -> None:
     assert main([*command(), *words]) == 0
     Path("filter/pair_verdicts.parquet").unlink()
     assert main([*command(), *words, "--overwrite"]) == 2, "verdicts on pairs belong to them"
+
+
+def test_a_finished_filter_is_known_by_its_command_and_by_its_configuration(former: Path) -> None:
+    assert main([*command("filter"), "--resume"]) == 0
+    assert main(["filter", "filter/config.yaml", "--resume"]) == 0
+    assert main([*command("filter"), "unit=text", "--resume"]) == 2

@@ -54,7 +54,11 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
     from negatives.filtering import harmonise_table
     from negatives.judging import build_text_pairs
 
-    output = OutputFolder(config, verb="filter", result=VERDICTS_FILE, resume=resume, overwrite=overwrite)
+    # how a certificate would have been made says nothing of a folder without one
+    free = () if config.certify else ("certificate",)
+    output = OutputFolder(
+        config, verb="filter", result=VERDICTS_FILE, resume=resume, overwrite=overwrite, may_differ=free
+    )
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
         return _finished(config, output.path)
