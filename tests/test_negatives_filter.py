@@ -46,7 +46,8 @@ def filtered(
     text_pairs: TextPairs, judges: Sequence[Judge] = JUDGES, *, folds: int = 3, workers: int = 1, **plan: Any
 ) -> Filtered:
     """By rule overlap where the plan names none."""
-    return filter_texts(seat(judges, text_pairs, folds=folds, workers=workers), FilterPlan(**{"rule": "overlap"} | plan))
+    plan = {"rule": "overlap"} | plan
+    return filter_texts(seat(judges, text_pairs, folds=folds, workers=workers), FilterPlan(**plan))
 
 
 def verdicts(texts: pa.Table, pairs: pa.Table, **arguments: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:

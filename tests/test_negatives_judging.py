@@ -62,11 +62,11 @@ def test_an_added_judge_filters_probes_and_audits_by_its_line_in_the_table(
     words = [f"captions={tmp_path}/captions.parquet", f"negatives={tmp_path}/negatives.parquet"]
     words += ["judge.judges=[single_words]", "judge.folds=3", "logging.wandb=disabled"]
     probes = ["certificate.probes=[single_words,bayes]", "certificate.folds=3", "certificate.seeds=1"]
-    assert main(["filter", *words, *probes, "constant=1000", f"output_dir={tmp_path}/unknown"]) == 2
+    assert main(["filter", *words, *probes, "rule=overlap", "constant=1000", f"output_dir={tmp_path}/unknown"]) == 2
     monkeypatch.setitem(JUDGES, "single_words", PLACE)
-    assert main(["filter", *words, *probes, "constant=1000", f"output_dir={tmp_path}/filter"]) == 1
+    assert main(["filter", *words, *probes, "rule=overlap", "constant=1000", f"output_dir={tmp_path}/filter"]) == 1
     certificate = json.loads((tmp_path / "filter" / "certificate.json").read_text(encoding="utf-8"))
-    assert {one["judge"] for one in certificate["estimates"]} == {"single_words", "bayes", "stacked"}
+    assert {one["judge"] for one in certificate["teaching"]} == {"single_words", "bayes"}
     assert main(["audit", *words, "bootstrap=20", f"output_dir={tmp_path}/audit"]) == 0
     (part,) = json.loads((tmp_path / "audit" / "audit.json").read_text(encoding="utf-8"))["parts"]
     assert part["judge"] == "single_words"

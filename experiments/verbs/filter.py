@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -76,13 +77,15 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
     folder = output.claim()
     metadata = {"harmonised": "true" if config.harmonise else "false", "unit": config.unit, "rule": config.rule}
     metadata["constant"] = str(filtered.constant)
+    if filtered.strengths is not None:
+        metadata["strengths"] = json.dumps(filtered.strengths)
     if config.unit != "text":
         write_table(_pair_verdicts(text_pairs, filtered, pairs, metadata), folder / PAIR_VERDICTS_FILE)
     if certificate is not None:
         # JSON has no infinity, which says that everything could be kept
         finite = filtered.constant is not None and math.isfinite(filtered.constant)
-        content = {"rule": config.rule, "constant": filtered.constant if finite else None} | certificate.to_json()
-        write_json(content, folder / CERTIFICATE_FILE)
+        content = {"rule": config.rule, "constant": filtered.constant if finite else None}
+        write_json(content | {"strengths": filtered.strengths} | certificate.to_json(), folder / CERTIFICATE_FILE)
         _log(config, certificate, folder)
     # last: it says that the folder is finished, and never stands beside older verdicts on pairs
     write_table(_verdicts(text_pairs, filtered, texts, metadata), folder / VERDICTS_FILE)
