@@ -9,6 +9,8 @@ import pytest
 
 from experiments.bench import filter_speed, filters
 from negatives import NEGATIVE_TYPES, family_of
+from negatives.filtering.certificate import Certificate
+from negatives.filtering.teaching import Learner, Lesson
 
 COLOURS = ("red", "blue", "green", "white")
 THINGS = ("dog", "cat", "bus", "kite", "cup")
@@ -29,18 +31,42 @@ def pairs(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_table_has_a_row_for_each_arm_and_its_control(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [str(pairs), "--arms", "text", "top_fraction pair", "--seeds", "0", "--folds", "3", "--fold-seeds", "1"]
+def test_the_table_has_a_row_for_each_arm_and_learner(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arms = ["text", "top_fraction pair"]
+    words = [str(pairs), "--arms", *arms, "--seeds", "0", "--folds", "3", "--judges", "word"]
     out = pairs.with_name("filters.json")
     assert filters.main([*words, "--json", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "240 texts (120 positives), 120 pairs, 60 images" in printed
-    table = [line for line in printed.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0].strip("| ") for line in table[1:] if "---" not in line] == [
-        *("text", "random, as large as text", "top_fraction pair", "random, as large as top_fraction pair")
+    cells = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    assert [(row[0], row[3]) for row in cells[1:] if "---" not in row] == [
+        *(("text", "word, texts"), ("text", "bayes, texts")),
+        *(("top_fraction pair", f"{judge}, {reads}") for judge in ("word", "bayes") for reads in ("pairs", "texts")),
     ]
-    row = json.loads(out.read_text(encoding="utf-8"))["rows"][1]
-    assert row["certificate"]["retention"]["pairs"] == {"kept": 84, "of": 120}
+    content = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    assert [row["arm"] for row in content] == arms
+    assert content[1]["certificate"]["retention"]["pairs"] == {"kept": 84, "of": 120}
+    # of each of three parts of 40 pairs, 12 are dropped
+    assert content[1]["shares"]["pairs"] == 0.7
+    (value,) = [
+        one["value"]
+        for one in content[1]["certificate"]["teaching"]
+        if (one["judge"], one["reads"], one["group"]) == ("word", "pair", "all")
+    ]
+    (row,) = [row for row in cells if row[0] == "top_fraction pair" and row[3] == "word, pairs"]
+    assert row[4] == f"{value:.3f}"
+
+
+def test_the_table_names_the_type_and_the_third_furthest_from_a_coin_over_the_seeds() -> None:
+    def row(seed: int, values: dict[str, float]) -> filters.Row:
+        found = [Lesson(Learner("word", "pair"), name, value, 0, 1, 0.6, 0.7, 9) for name, value in values.items()]
+        certificate = Certificate("pair", False, [], {}, found, [])
+        return filters.Row("pair", seed, None, 1.0, certificate, {"texts": 0.5, "pairs": 0.4})
+
+    one = {"all": 0.5, "swap_obj": 0.9, "swap_att": 0.6, "weak third": 0.3, "strong third": 0.55}
+    other = {"all": 0.54, "swap_obj": 0.1, "swap_att": 0.7, "weak third": 0.3, "strong third": 0.65}
+    last = filters.table([row(0, one), row(1, other)]).splitlines()[-1]
+    assert "| 0.520 [0.500, 0.540] | swap_att 0.650 [0.600, 0.700] | weak third 0.300 [0.300, 0.300] |" in last
 
 
 def test_paraphrases_join_the_positives_and_raw_texts_keep_their_style(pairs: Path) -> None:

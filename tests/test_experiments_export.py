@@ -41,7 +41,7 @@ from experiments.verbs import export
 from lightning_modules import load_scorer
 from lightning_modules.backbones.model_section import model_settings
 from negatives.filtering.certificate import Certificate, Kept
-from negatives.judging.bias_metrics import Estimate
+from negatives.filtering.teaching import Learner, Lesson
 from negatives.tables.captions import InputError, write_json, write_text
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import CAPTIONS, TINY_OVERRIDES, photo, tiny_tables
@@ -386,7 +386,8 @@ def hostile_card(backbone: str = "llava", **changed: str) -> str:
     row = dict.fromkeys(("set", "negative_type", "pairs"), HOSTILE)
     row |= dict.fromkeys(("accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high"), "0.500")
     probe = {"judge": HOSTILE, "estimand": HOSTILE, "value": "0.500", "interval": "– – –", "random": "0.750"}
-    certificate = Certified(HOSTILE, HOSTILE, False, [HOSTILE], {"pairs": "1 of 2"}, [probe])
+    lesson = {"learner": HOSTILE, "group": HOSTILE, "value": "0.500", "interval": "– – –", "random": "0.625"}
+    certificate = Certified(HOSTILE, HOSTILE, False, [HOSTILE], {"pairs": "1 of 2"}, [probe], [lesson])
     card = Card(
         experiment,
         scorer,
@@ -464,6 +465,7 @@ def test_a_card_shows_the_certificate_and_the_blind_control() -> None:
     text = hostile_card()
     assert "**did not balance**" in text
     assert "| 0.500 | – – – | 0.750 |" in text
+    assert "| 0.500 | – – – | 0.625 |" in text
     assert "Kept pairs: 1 of 2." in text
     assert "| 0.500 | 0.500 – 0.500 | 0.500 | 0.500 – 0.500 |" in text
 
@@ -489,8 +491,11 @@ def test_a_card_reads_certificate_evaluation_and_provenance(run: Path, tmp_path:
         balanced=True,
         misses=[],
         retention={"pairs": Kept(54, 100), "texts": Kept(80, 200)},
-        estimates=[Estimate("paired_accuracy", "word", "all", 0.507, 0.48, 0.53, 54)],
-        control=[Estimate("paired_accuracy", "word", "all", 0.701, 0.68, 0.72, 54)],
+        lessons=[
+            Lesson(Learner("word", "pair"), "all", 0.507, 0.48, 0.53, 0.701, 0.71, 54),
+            Lesson(Learner("char", "text"), "weak third", 0.512, 0.47, 0.56, 0.4, 0.3, 18),
+        ],
+        leaks=[Lesson(Learner("word", "pair"), "all", 0.333, 0.3, 0.4, 0.7, 0.71, 54)],
     )
     copy, filtered = tmp_path / "run", tmp_path / "filtered"
     shutil.copytree(run, copy)
@@ -506,7 +511,10 @@ def test_a_card_reads_certificate_evaluation_and_provenance(run: Path, tmp_path:
     card = (copy / "export/README.md").read_text()
     assert "**balanced** these texts by overlap (unit: pair)" in card
     assert "Kept pairs: 54 of 100." in card
-    assert "| word | accuracy on pairs | 0.507 | 0.480 – 0.530 | 0.701 |" in card
+    assert "| word, of pairs | all | 0.507 | 0.480 – 0.530 | 0.701 |" in card
+    assert "| char, of texts | weak third | 0.512 | 0.470 – 0.560 | 0.400 |" in card
+    assert "0.333" not in card, "what leaks is no fault"
+    assert "probe" not in card, "of older certificates"
     assert "In evaluation_held_out:" in card
     assert "| sugar | swap_obj | 0.750 | 0.700 – 0.800 | 0.510 | 0.450 – 0.560 | 40 |" in card
     assert f"transformers {importlib.metadata.version('transformers')}" in card
@@ -520,6 +528,7 @@ def test_a_card_reads_certificate_evaluation_and_provenance(run: Path, tmp_path:
     assert "| commit | not known |" in (copy / "export/README.md").read_text()
 
 
+LESSON = {"judge": "word", "reads": "pair", "group": "all", "value": 0.5, "low": 0.4, "high": 0.6, "control": None}
 ESTIMATE = {"judge": "word", "estimand": "auc", "negative_type": "all", "value": 0.5, "low": None, "high": None}
 CERTIFICATE = {
     **{"rule": "overlap", "unit": "text", "balanced": True, "misses": [], "estimates": [ESTIMATE], "control": []},
@@ -533,6 +542,9 @@ CERTIFICATE = {
         {"estimates": [{name: value for name, value in ESTIMATE.items() if name != "negative_type"}]},
         {"estimates": [{**ESTIMATE, "value": "much"}]},
         {"estimates": 3},
+        {"teaching": 3},
+        {"teaching": [{**LESSON, "value": "much"}]},
+        {"teaching": [{name: value for name, value in LESSON.items() if name != "reads"}]},
         {"retention": {"pairs": 1}},
         {"retention": []},
         {"balanced": "yes"},
@@ -547,12 +559,24 @@ def test_a_damaged_certificate_is_one_line(changed: dict[str, object] | None, ru
     assert found is not None
     expected = {"judge": "word", "estimand": "AUC of single texts", "value": "0.500", "interval": "– – –"}
     assert found.probes == [{**expected, "random": "–"}]
+    assert found.lessons == [], "the first version had none"
     write_json({"balanced": True} if changed is None else {**CERTIFICATE, **changed}, path)
     with pytest.raises(
         InputError, match=r"certificate.json is no certificate of `itm filter` \(.*; filter again"
     ) as got:
         find_certificate(path)
     assert "\n" not in str(got.value)
+
+
+def test_a_certificate_without_probes_shows_its_lessons(tmp_path: Path) -> None:
+    path = tmp_path / "certificate.json"
+    old = ("estimates", "control")
+    write_json({name: value for name, value in CERTIFICATE.items() if name not in old} | {"teaching": [LESSON]}, path)
+    found = find_certificate(path)
+    assert found is not None
+    assert (found.probes, found.balanced) == ([], True)
+    expected = {"learner": "word, of pairs", "group": "all", "value": "0.500", "interval": "0.400 – 0.600"}
+    assert found.lessons == [{**expected, "random": "–"}]
 
 
 def test_an_evaluation_by_another_score_is_marked(tmp_path: Path) -> None:
