@@ -88,8 +88,9 @@ def search_strengths(
         wins = reached(panel, learners, kept, seen, asked)
         step = FIRST_STEP * SHRINKING**number
         for name in names:
-            own = wins if name == ALL else wins[types == name]
-            away = float(own.mean()) - 0.5
+            own = (wins if name == ALL else wins[:, types == name]).mean(axis=1)
+            # the learners lie on both sides of a coin then, none further away than it has to
+            away = float(own.max() + own.min()) / 2 - 0.5
             strengths[name] = float(np.clip(strengths[name] + step * np.clip(away / FULL_STEP_AT, -1, 1), 0.0, MOST))
     return strengths
 
@@ -109,7 +110,7 @@ def apt_learners(panel: Panel, unit: str, seen: np.ndarray, asked: np.ndarray) -
 def reached(
     panel: Panel, learners: Sequence[Learner], kept: Retained, seen: np.ndarray, asked: np.ndarray
 ) -> np.ndarray:
-    """[n] share of the learners that pick the positive of each pair asked about; a coin's where none could learn."""
+    """[L, n] whether each learner picks the positive of each pair asked about; a coin's 0.5 where none could learn."""
     wins = []
     for learner in learners:
         try:
@@ -117,8 +118,7 @@ def reached(
         except InputError:  # too little is kept to learn from, which teaches nothing
             logits = np.zeros(len(asked))
         wins.append(paired_wins(logits))
-    found: np.ndarray = np.mean(wins, axis=0)
-    return found
+    return np.array(wins)
 
 
 def median_strengths(found: Sequence[Strengths]) -> dict[str, float]:
