@@ -1,12 +1,15 @@
-"""Published models that write or judge texts: loaded quietly, and put on the device that was asked for."""
+"""Published models that write or judge texts: loaded quietly, refused in one line, given texts in padded batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from negatives.tables.files import InputError, quoted
+
+if TYPE_CHECKING:
+    import torch
 
 
 def move_to(model: Any, device: str, name: str) -> None:
@@ -43,3 +46,74 @@ def loading_quietly() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if progress:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def checkpoint_errors(setting: str, kind: str, folder: str) -> Iterator[None]:
+    """Turns whatever loading a folder raises into an InputError of one line.
+
+    Args:
+        setting: what the error calls the setting that names the folder.
+        kind: what the folder has to hold.
+        folder: the folder.
+    """
+    try:
+        yield
+    except Exception as error:  # readers of files that anyone wrote raise whatever they stumble over
+        raise InputError(
+            f"{setting} must be {kind}, a folder of safetensors with its tokenizer, cannot use {quoted(folder, 200)}: "
+            f"{quoted(str(error).strip().partition(chr(10))[0], 200)}. Give another folder."
+        ) from error
+
+
+def refuse_parts(tokenizer: Any, missing: Collection[str]) -> None:
+    """Refuses a tokenizer without words, and a model that lacks weights.
+
+    Args:
+        tokenizer: as loaded.
+        missing: names of the tensors that the folder has no weights for.
+
+    Raises:
+        ValueError: with the reason; see `checkpoint_errors`.
+    """
+    # where a folder has no tokenizer, Transformers makes one of special tokens, to which all texts are alike
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ValueError("its tokenizer knows no word")
+    # Transformers only warns, and would judge by weights drawn at random
+    if missing:
+        raise ValueError(f"no weights for {len(missing)} tensors, such as {min(missing)}")
+
+
+def refuse_unknown_tokens(model: Any, rows: Sequence[Sequence[int]], folder: str) -> None:
+    """Refuses token ids that the model has no embedding for.
+
+    Raises:
+        InputError: there is one.
+    """
+    known = model.get_input_embeddings().num_embeddings
+    if max(map(max, rows), default=0) >= known:
+        raise InputError(
+            f"The tokenizer of {quoted(folder, 200)} must have no token beyond the model's {known}, and has. "
+            "Put the model's own beside it."
+        )
+
+
+def padded_batches(
+    rows: Sequence[Sequence[int]], batch_size: int, device: Any
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """Batches of texts of about one length: their places in `rows`, ids [B, L] and mask [B, L] (True = a token).
+
+    Args:
+        rows: token ids of each text, at least one.
+        batch_size: the largest B.
+        device: that the tensors go to.
+    """
+    import torch
+
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place]))  # little padding
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
+        # on the right whatever the tokenizer's side: positions count from the start
+        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(rows[place]) for place in places], batch_first=True)
+        exists = torch.arange(ids.shape[1]) < torch.tensor([len(rows[place]) for place in places])[:, None]
+        yield places, ids.to(device), exists.to(device)

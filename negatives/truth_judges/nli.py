@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from negatives.published_models import loading_quietly, move_to
+from negatives.published_models import checkpoint_errors, loading_quietly, move_to, refuse_parts
 from negatives.tables.files import InputError, quoted
 from negatives.truth_judges.judge import Statement, folder_state
 from negatives.types import PARAPHRASE
@@ -71,7 +71,9 @@ class NliJudge:
         # before the weights are read: files that change meanwhile are another state
         bounds = (settings.most_entailment, settings.least_contradiction, settings.least_paraphrase)
         self.identity = json.dumps([self.name, bounds, folder_state(self._folder)])
-        self._tokenizer, self._model = _load(self._folder)
+        kind = f"a sequence classifier with the classes {', '.join(CLASSES)}"
+        with checkpoint_errors("`truth.nli.checkpoint`", kind, self._folder):
+            self._tokenizer, self._model = _load(self._folder)
         move_to(self._model, settings.device, "`truth.nli.device`")
         labels = {label.lower(): place for place, label in self._model.config.id2label.items()}
         self._order = [labels[name] for name in CLASSES]
@@ -140,33 +142,21 @@ def _load(folder: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    try:
-        with loading_quietly():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            model, found = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                # a pickled checkpoint, or code beside it, would run whatever it holds
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        # where a folder has no tokenizer, Transformers makes one of special tokens, to which all texts are alike
-        if len(tokenizer) <= len(tokenizer.all_special_ids):
-            raise ValueError("its tokenizer knows no word")
-        if tokenizer.pad_token_id is None:
-            raise ValueError("its tokenizer has no padding token")
-        # Transformers only warns, and would judge by weights drawn at random
-        if missing := found["missing_keys"]:
-            raise ValueError(f"no weights for {len(missing)} tensors, such as {min(missing)}")
-        labels = model.config.id2label
-        if sorted(labels) != [0, 1, 2] or sorted(str(label).lower() for label in labels.values()) != sorted(CLASSES):
-            raise ValueError(f"its classes (id2label) are {labels}")
-    except Exception as error:  # readers of files that anyone wrote raise whatever they stumble over
-        raise InputError(
-            f"`truth.nli.checkpoint` must be a sequence classifier with the classes {', '.join(CLASSES)}, a folder of "
-            f"safetensors with its tokenizer, cannot use {quoted(folder, 200)}: "
-            f"{quoted(str(error).strip().partition(chr(10))[0], 200)}. Give another folder."
-        ) from error
+    with loading_quietly():
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            # a pickled checkpoint, or code beside it, would run whatever it holds
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    refuse_parts(tokenizer, found["missing_keys"])
+    if tokenizer.pad_token_id is None:
+        raise ValueError("its tokenizer has no padding token")
+    labels = model.config.id2label
+    if sorted(labels) != [0, 1, 2] or sorted(str(label).lower() for label in labels.values()) != sorted(CLASSES):
+        raise ValueError(f"its classes (id2label) are {labels}")
     return tokenizer, model.eval()
