@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from negatives.tables.files import InputError, quoted
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -96,6 +97,20 @@ def refuse_unknown_tokens(model: Any, rows: Sequence[Sequence[int]], folder: str
             f"The tokenizer of {quoted(folder, 200)} must have no token beyond the model's {known}, and has. "
             "Put the model's own beside it."
         )
+
+
+def each_wording(texts: Sequence[str], read: Callable[[list[str]], np.ndarray]) -> np.ndarray:
+    """[N, ...] what is read of each text, where every wording is read once.
+
+    Sorted: which texts share a batch moves the last digits, and must depend neither on order nor on repetition.
+
+    Args:
+        texts: N texts, some of them equal.
+        read: different texts -> an array with a row for each.
+    """
+    wordings = sorted(set(texts))
+    place = {text: row for row, text in enumerate(wordings)}
+    return read(wordings)[[place[text] for text in texts]]
 
 
 def padded_batches(

@@ -108,17 +108,18 @@ def _filter(config: FilterConfig, text_pairs: TextPairs) -> tuple[Filtered, Cert
 
     judge, plan = config.judge, plan_of(FilterPlan, config)
     panel = seat(build_judges(judge.judges, judge), text_pairs, folds=judge.folds, workers=judge.workers)
+    # same texts, folds and threads, other judges; before the filter's fits, so that a probe's model that cannot be
+    # loaded is refused at once
+    probes = panel.with_judges(build_judges(config.certificate.probes, judge)) if config.certify else None
     with counter("filter: fits of judges", filter_fits(panel, plan)) as advance:
         filtered = filter_texts(replace(panel, advance=advance), plan)
-    return filtered, _certificate(config, panel, filtered) if config.certify else None
+    return filtered, _certificate(config, probes, filtered) if probes is not None else None
 
 
-def _certificate(config: FilterConfig, panel: Panel, filtered: Filtered) -> Certificate:
+def _certificate(config: FilterConfig, probes: Panel, filtered: Filtered) -> Certificate:
     from negatives.filtering import certificate_fits, certify
 
     plan = config.certificate
-    # same texts, folds and threads, other judges
-    probes = panel.with_judges(build_judges(plan.probes, config.judge))
     with counter("certificate: fits of probes", certificate_fits(len(plan.probes), plan)) as advance:
         return certify(replace(probes, advance=advance), filtered, plan, seed=config.seed)
 
