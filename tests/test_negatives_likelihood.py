@@ -30,7 +30,7 @@ def settings(folder: Path | str, **values: int) -> LikelihoodSettings:
 
 @torch.no_grad()
 def by_hand(folder: str, texts: list[str]) -> list[list[float]]:
-    """Sum, mean and minimum of the words' log-probabilities, each by a forward of what is before it; their number."""
+    """Sum and mean of the words' log-probabilities, each by a forward of what is before it, and their number."""
     model, rows = AutoModelForCausalLM.from_pretrained(folder).eval(), []
     for text in texts:
         read, found = [WORDS.index("<s>")], []
@@ -38,7 +38,7 @@ def by_hand(folder: str, texts: list[str]) -> list[list[float]]:
             token = WORDS.index(word)
             found.append(model(torch.tensor([read])).logits[0, -1].double().log_softmax(dim=0)[token].item())
             read.append(token)
-        rows.append([sum(found), sum(found) / len(found), min(found), len(found)] if found else [0.0] * 4)
+        rows.append([sum(found), sum(found) / len(found), len(found)] if found else [0.0] * 3)
     return rows
 
 
