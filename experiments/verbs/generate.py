@@ -14,9 +14,7 @@ from experiments.build import writer_settings
 from experiments.config.generate_schemas import GenerateConfig
 from experiments.generating.asking import CACHE_FILE, Purse
 from experiments.generating.judges import HOW_TO_JUDGE, JUDGED_FILE, all_are_judged, build_judges
-from experiments.runs.outputs import OutputFolder
-from experiments.runs.progress import say, tracker
-from experiments.verbs.generate_tables import (
+from experiments.generating.tables import (
     NEGATIVES_FILE,
     SUMMARY_FILE,
     UNWRITTEN_FILE,
@@ -28,6 +26,8 @@ from experiments.verbs.generate_tables import (
     write_captions_with_negatives,
     write_page,
 )
+from experiments.runs.outputs import OutputFolder
+from experiments.runs.progress import say, tracker
 from negatives.tables import write_json, write_table
 
 LAST_OF_SCENES = "balanced/negatives.parquet"  # what is written last says that a folder is finished
@@ -43,7 +43,7 @@ def run(config: GenerateConfig, *, resume: bool = False, overwrite: bool = False
         InputError: a generator lacks its input, or its input is unusable.
     """
     if config.generator == "gpt":
-        from experiments.verbs.generate_gpt import run_gpt
+        from experiments.generating.gpt import run_gpt
 
         return run_gpt(config, resume=resume, overwrite=overwrite)
     scenes = config.generator == "scenes"
@@ -72,7 +72,7 @@ def run(config: GenerateConfig, *, resume: bool = False, overwrite: bool = False
 def estimate(config: GenerateConfig) -> None:
     """What a chat model's run would take, printed; nothing is asked or written."""
     if config.generator == "gpt":
-        from experiments.verbs.generate_gpt import print_estimate
+        from experiments.generating.gpt import print_estimate
 
         print_estimate(config)
 

@@ -26,10 +26,7 @@ from experiments.generating.asking import (
     say_reasons,
     server_of,
 )
-from experiments.generating.judges import HOW_TO_JUDGE, JUDGED_FILE, all_are_judged, build_judges
-from experiments.runs.outputs import CONFIG_FILE, OutputFolder
-from experiments.runs.progress import meter, say, tracker
-from experiments.verbs.generate_batches import (
+from experiments.generating.batches import (
     GptRun,
     collect_batches,
     estimate_line,
@@ -37,7 +34,8 @@ from experiments.verbs.generate_batches import (
     refuse_while_batches_run,
     send_batches,
 )
-from experiments.verbs.generate_tables import (
+from experiments.generating.judges import HOW_TO_JUDGE, JUDGED_FILE, all_are_judged, build_judges
+from experiments.generating.tables import (
     NEGATIVES_FILE,
     PARAPHRASES_FILE,
     SUMMARY_FILE,
@@ -48,6 +46,8 @@ from experiments.verbs.generate_tables import (
     write_captions_with_negatives,
     write_page,
 )
+from experiments.runs.outputs import CONFIG_FILE, OutputFolder
+from experiments.runs.progress import meter, say, tracker
 from negatives.tables import table_writer, write_json
 
 if TYPE_CHECKING:
