@@ -7,7 +7,7 @@ NAACL 2018). Any sequence classifier in Transformers' format does that knows the
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -26,6 +26,12 @@ class NliSettings:
     """The judge by natural language inference; its probabilities are in [0, 1] and sum to 1 over the three classes."""
 
     switch: ClassVar[str] = "checkpoint"
+    may_differ: ClassVar[tuple[str, ...]] = ("batch_size", "device")
+    meanings: ClassVar[Mapping[str, str]] = {
+        "nli_entailed": "The caption entails it, by the judge of language inference.",
+        "nli_not_contradicted": "The caption does not contradict it enough, by the judge of language inference.",
+        "nli_not_entailed": "It and the caption do not entail each other, by the judge of language inference.",
+    }
 
     checkpoint: str | None = field(default=None, metadata={"exists": "folder"})
     """Folder of a sequence classifier in safetensors with its tokenizer, such as cross-encoder/nli-deberta-v3-base; its
@@ -42,15 +48,6 @@ class NliSettings:
     """Pairs in a batch."""
     device: str = "auto"
     """cpu, cuda, or another of torch's names; auto: a GPU where there is one."""
-
-
-def build_nli(settings: NliSettings) -> NliJudge:
-    """The judge as set, its model loaded.
-
-    Raises:
-        InputError: see `NliJudge`.
-    """
-    return NliJudge(settings)
 
 
 class NliJudge:
