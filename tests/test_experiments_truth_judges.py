@@ -20,7 +20,7 @@ from datamodules.batch import ImageTextRow
 from experiments.__main__ import main
 from experiments.bench.chat_server import Reply, completion
 from experiments.config.generate_schemas import GenerateConfig, GptConfig
-from experiments.generating import tables
+from experiments.generating import judges
 from experiments.generating.asking import judge_config
 from experiments.generating.judges import images_of, scores_by
 from lightning_modules import Scorer, load_scorer
@@ -97,7 +97,7 @@ def test_a_writers_rows_say_what_the_chat_model_says_and_no_text_is_asked_twice(
 def test_a_run_that_is_stopped_while_it_is_judged_is_not_finished_and_goes_on(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "JUDGED_AT_ONCE", 3)
+    monkeypatch.setattr(judges, "JUDGED_AT_ONCE", 3)
     server = Recorder(car_is_true)
     with serving(server) as url:
         assert generate(folder, url, "gpt.max_requests=2", "gpt.concurrency=1") == 1
@@ -116,7 +116,7 @@ def test_a_run_that_is_stopped_while_it_is_judged_is_not_finished_and_goes_on(
 
 
 def test_no_part_of_a_run_spends_what_another_part_has_spent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "JUDGED_AT_ONCE", 2)
+    monkeypatch.setattr(judges, "JUDGED_AT_ONCE", 2)
     server, most = Recorder(car_is_true), 0.0007
     with serving(server) as url:
         prices = "gpt.prices={gpt-4o-mini: {input: 1, output: 1}}"

@@ -34,21 +34,21 @@ from experiments.generating.batches import (
     refuse_while_batches_run,
     send_batches,
 )
-from experiments.generating.judges import HOW_TO_JUDGE, JUDGED_FILE, all_are_judged, build_judges
+from experiments.generating.judges import HOW_TO_JUDGE, all_are_judged, build_judges
 from experiments.generating.tables import (
     NEGATIVES_FILE,
     PARAPHRASES_FILE,
     SUMMARY_FILE,
     UNWRITTEN_FILE,
+    finish,
     print_types,
     read_source,
     unread_keys,
-    write_captions_with_negatives,
     write_page,
 )
 from experiments.runs.outputs import CONFIG_FILE, OutputFolder
 from experiments.runs.progress import meter, say, tracker
-from negatives.tables import table_writer, write_json
+from negatives.tables import table_writer
 
 if TYPE_CHECKING:
     from negatives.gpt import PromptRecipe
@@ -112,9 +112,7 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     # of an unfinished run too: one looks at the first texts before one pays for the others
     write_page(config, captions, folder, spent=content, complete=complete)
     if complete:
-        write_captions_with_negatives(config, captions, folder)
-        write_json(content, folder / SUMMARY_FILE)  # last: it says that the folder is finished
-        (folder / JUDGED_FILE).unlink(missing_ok=True)  # only a run that goes on reads it
+        finish(config, captions, folder, content)
     # the tables hold what there is so far; only summary.json says that it is all
     return 0 if complete else INCOMPLETE
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from experiments.config.generate_schemas import GenerateConfig
 from experiments.generating.asking import JudgeAsker, Purse
-from experiments.runs.progress import say
+from experiments.generating.tables import JUDGED_FILE
+from experiments.runs.progress import say, tracker
 from negatives.truth_judges import (
     UNASKED,
     ChatJudge,
@@ -22,6 +23,7 @@ from negatives.truth_judges import (
     TruthJudge,
     TruthSettings,
     build_truth_judges,
+    check_truth,
     folder_state,
     remembering,
 )
@@ -29,7 +31,7 @@ from negatives.truth_judges import (
 if TYPE_CHECKING:
     from lightning_modules import Scorer
 
-JUDGED_FILE = "judged.sqlite"
+JUDGED_AT_ONCE = 2000  # rows, between two steps of the progress bar
 HOW_TO_JUDGE = tuple(
     f"truth.{name}.{key}" for name, section in TruthSettings().sections.items() for key in section.may_differ
 )
@@ -59,6 +61,14 @@ def build_judges(config: GenerateConfig, captions: pa.Table, folder: Path, purse
 
     judges = build_truth_judges(config.truth, {"chat": build_chat, "image": build_image})
     return remembering(judges, folder / JUDGED_FILE)
+
+
+def judged(negatives: pa.Table, captions: pa.Table, judges: Sequence[TruthJudge]) -> pa.Table:
+    """The negatives with what the judges of truth say (`check_truth`), and a bar that shows how far they are."""
+    if not judges:
+        return negatives
+    parts = [negatives.slice(start, JUDGED_AT_ONCE) for start in range(0, len(negatives), JUDGED_AT_ONCE)]
+    return pa.concat_tables(check_truth(part, captions, judges) for part in tracker("Judging")(parts))
 
 
 def all_are_judged(types: Mapping[str, Mapping[str, Any]], purse: Purse) -> bool:

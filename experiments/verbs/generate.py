@@ -13,22 +13,21 @@ import pyarrow as pa
 from experiments.build import writer_settings
 from experiments.config.generate_schemas import GenerateConfig
 from experiments.generating.asking import CACHE_FILE, Purse
-from experiments.generating.judges import HOW_TO_JUDGE, JUDGED_FILE, all_are_judged, build_judges
+from experiments.generating.judges import HOW_TO_JUDGE, all_are_judged, build_judges, judged
 from experiments.generating.tables import (
     NEGATIVES_FILE,
     SUMMARY_FILE,
     UNWRITTEN_FILE,
     counts_by_type,
-    judged,
+    finish,
     print_types,
     read_source,
     unread_keys,
-    write_captions_with_negatives,
     write_page,
 )
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say, tracker
-from negatives.tables import write_json, write_table
+from negatives.tables import write_table
 
 LAST_OF_SCENES = "balanced/negatives.parquet"  # what is written last says that a folder is finished
 
@@ -95,10 +94,8 @@ def _write_negatives(config: GenerateConfig, output: OutputFolder) -> bool:
     write_page(config, captions, folder, complete=complete)
     say(f"Wrote {len(negatives)} negatives for {len(captions)} captions: {folder / NEGATIVES_FILE}")
     if complete:
-        write_captions_with_negatives(config, captions, folder)
         summary = {"generator": config.generator, "captions": len(captions), "seed": config.seed, "types": types}
-        write_json(summary, folder / SUMMARY_FILE)  # last: it says that the folder is finished
-        (folder / JUDGED_FILE).unlink(missing_ok=True)  # only a run that goes on reads it
+        finish(config, captions, folder, summary)
     return complete
 
 
