@@ -18,10 +18,10 @@ from experiments.config.generate_schemas import GenerateConfig, GptConfig
 from experiments.config.load import saved_as_today
 from experiments.generating.asking import (
     CACHE_FILE,
-    Purse,
+    Spending,
     ask_now,
+    checked_price,
     hold_answers,
-    price_of,
     reporter,
     say_reasons,
     server_of,
@@ -92,9 +92,10 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
         return 0
     captions, recipe = read_source(config), recipe_of(config.gpt)
     # what they refuse, they refuse before the folder is touched
-    server, _, purse = server_of(config.gpt), price_of(config.gpt), Purse()
+    server, spending = server_of(config.gpt), Spending()
+    checked_price(config.gpt)
     sends = config.gpt.batch in ("submit", "write")  # and writes no table
-    judges = [] if sends else build_judges(config, captions, output.path, purse)
+    judges = [] if sends else build_judges(config, captions, output.path, spending)
     answers, _lock = hold_answers(config.gpt, output.path)
     folder = output.claim()
     with RequestCache(answers) as cache:
@@ -102,9 +103,9 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
         if sends:
             send_batches(run, server)
             return 0
-        complete = collect_batches(run, server) if config.gpt.batch == "collect" else _ask(run, purse)
+        complete = collect_batches(run, server) if config.gpt.batch == "collect" else _ask(run, spending)
         content = _write(config, run, folder, judges)
-    complete = all_are_judged(content["types"], purse) and complete
+    complete = all_are_judged(content["types"], spending) and complete
     # a model that writes only rejected texts is a wrong model or prompt, not a finished run
     if complete and not any(counts["valid"] for counts in content["types"].values()):
         say("Not one text is valid. Look into the tables, change the model or gpt.attempts, and go on by --resume.")
@@ -175,7 +176,7 @@ def _version_in(path: Path) -> str | None:
     return version if version in VERSIONS else None
 
 
-def _ask(run: GptRun, purse: Purse) -> bool:
+def _ask(run: GptRun, spending: Spending) -> bool:
     """Asks now; whether every request is settled then."""
     from negatives.gpt import check_answer
 
@@ -187,11 +188,11 @@ def _ask(run: GptRun, purse: Purse) -> bool:
     with meter("Requests", estimate.requests + estimate.settled) as show:
         report = reporter(reasons, show, estimate.requests)
         checks = {"check": check_answer, "serves": run.recipe.serves}
-        unanswered = ask_now(run.requests(), run.cache, run.config, purse, report, **checks).unanswered
+        unanswered = ask_now(run.requests(), run.cache, run.config, spending, report, **checks).unanswered
     say_reasons(reasons)
     if unanswered:
         say(f"{unanswered} requests got no answer. Ask them again by --resume.")
-    return not purse.stopped and not unanswered
+    return not spending.stopped and not unanswered
 
 
 def _write(config: GenerateConfig, run: GptRun, folder: Path, judges: Sequence[TruthJudge]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from experiments.config.generate_schemas import GenerateConfig
-from experiments.generating.asking import JudgeAsker, Purse
+from experiments.generating.asking import JudgeAsker, Spending
 from experiments.generating.tables import JUDGED_FILE
 from experiments.runs.progress import say, tracker
 from negatives.truth_judges import (
@@ -38,21 +38,21 @@ HOW_TO_JUDGE = tuple(
 """Keys that may change when a run goes on: none of them changes what a judge says."""
 
 
-def build_judges(config: GenerateConfig, captions: pa.Table, folder: Path, purse: Purse) -> list[TruthJudge]:
+def build_judges(config: GenerateConfig, captions: pa.Table, folder: Path, spending: Spending) -> list[TruthJudge]:
     """The judges that a run asks for; what they computed is found again in `JUDGED_FILE` of its folder.
 
     Args:
         config: of the run.
         captions: that texts are written for.
         folder: the output folder.
-        purse: what the run has spent.
+        spending: what the run has spent.
 
     Raises:
         InputError: a judge's model cannot be loaded, an image is missing, or the chat model cannot be asked.
     """
 
     def build_chat(settings: ChatJudgeSettings) -> ChatJudge:
-        asker = JudgeAsker(config, folder, purse)
+        asker = JudgeAsker(config, folder, spending)
         how = {"attempts": asker.settings.attempts, "max_tokens": settings.max_tokens}
         return ChatJudge(asker.settings.model, asker, asker.cache, **how)
 
@@ -71,16 +71,17 @@ def judged(negatives: pa.Table, captions: pa.Table, judges: Sequence[TruthJudge]
     return pa.concat_tables(check_truth(part, captions, judges) for part in tracker("Judging")(parts))
 
 
-def all_are_judged(types: Mapping[str, Mapping[str, Any]], purse: Purse) -> bool:
+def all_are_judged(types: Mapping[str, Mapping[str, Any]], spending: Spending) -> bool:
     """Whether the chat model has answered about every text; says so where it has not, and what it was sent.
 
     Args:
         types: as of `counts_by_type`.
-        purse: of the run.
+        spending: of the run.
     """
-    if sent := purse.judging["sent"]:
-        tokens = f"{purse.judging['prompt_tokens']} prompt and {purse.judging['completion_tokens']} completion tokens"
-        say(f"`truth.chat` was sent {sent} requests in this start: {tokens}.")
+    asked = spending.judging
+    if asked["sent"]:
+        tokens = f"{asked['prompt_tokens']} prompt and {asked['completion_tokens']} completion tokens"
+        say(f"`truth.chat` was sent {asked['sent']} requests in this start: {tokens}.")
     missing = sum(counts["rejected"].get(UNASKED, 0) for counts in types.values())
     if missing:
         say(f"{missing} texts have no answer of `truth.chat` yet ({UNASKED}). Ask again by --resume.")

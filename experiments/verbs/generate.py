@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from experiments.build import writer_settings
 from experiments.config.generate_schemas import GenerateConfig
-from experiments.generating.asking import CACHE_FILE, Purse
+from experiments.generating.asking import CACHE_FILE, Spending
 from experiments.generating.judges import HOW_TO_JUDGE, all_are_judged, build_judges, judged
 from experiments.generating.tables import (
     NEGATIVES_FILE,
@@ -78,9 +78,9 @@ def estimate(config: GenerateConfig) -> None:
 
 def _write_negatives(config: GenerateConfig, output: OutputFolder) -> bool:
     """Writes the tables of a writer, or of pairs that someone wrote beforehand; whether every text is judged."""
-    captions, purse = read_source(config), Purse()
+    captions, spending = read_source(config), Spending()
     # what they refuse, they refuse before the folder is touched
-    judges = build_judges(config, captions, output.path, purse)
+    judges = build_judges(config, captions, output.path, spending)
     negatives, unwritten = _joined(config, captions) if config.generator == "pairs" else _written(config, captions)
     folder = output.claim()
     negatives = judged(negatives, captions, judges)  # before a file is written: none has rows that are not judged
@@ -90,7 +90,7 @@ def _write_negatives(config: GenerateConfig, output: OutputFolder) -> bool:
     write_table(negatives, folder / NEGATIVES_FILE)
     types = counts_by_type(negatives)
     print_types(types)
-    complete = all_are_judged(types, purse)
+    complete = all_are_judged(types, spending)
     write_page(config, captions, folder, complete=complete)
     say(f"Wrote {len(negatives)} negatives for {len(captions)} captions: {folder / NEGATIVES_FILE}")
     if complete:
