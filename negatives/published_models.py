@@ -1,4 +1,4 @@
-"""Published models that write or judge texts: loaded quietly, and put on the device that was asked for."""
+"""Published models that write or judge texts: loaded safely and quietly, and put on the device that was asked for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,41 @@ from contextlib import contextmanager
 from typing import Any
 
 from negatives.tables.files import InputError, quoted
+
+
+def load_with_tokenizer(auto_model: Any, name: str, *, local: bool) -> tuple[Any, Any]:
+    """(tokenizer, model) of a published model, in float32, in eval mode and on the CPU.
+
+    Args:
+        auto_model: the class of Transformers' that makes a model of the kind, such as `AutoModelForMaskedLM`.
+        name: a folder in safetensors with its tokenizer, or a hub name.
+        local: takes no hub name.
+
+    Raises:
+        ValueError: the tokenizer knows no word, or a tensor has no weights.
+        Exception: whatever readers of files that anyone wrote stumble over.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    with loading_quietly():
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=local)
+        model, found = auto_model.from_pretrained(
+            name,
+            dtype=torch.float32,
+            # a pickled checkpoint, or code beside it, would run whatever it holds
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=local,
+            output_loading_info=True,
+        )
+    # where a folder has no tokenizer, Transformers makes one of special tokens, to which all texts are alike
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ValueError("its tokenizer knows no word")
+    # Transformers only warns, and would use weights drawn at random
+    if missing := found["missing_keys"]:
+        raise ValueError(f"no weights for {len(missing)} tensors, such as {min(missing)}")
+    return tokenizer, model.eval()
 
 
 def move_to(model: Any, device: str, name: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from negatives.published_models import loading_quietly, move_to
+from negatives.published_models import load_with_tokenizer, move_to
 from negatives.tables.files import InputError, quoted
 from negatives.truth_judges.judge import Statement, folder_state
 
@@ -144,32 +144,13 @@ def _start(tokenizer: Any) -> int | None:
 
 
 def _load(folder: str) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     try:
-        with loading_quietly():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            # Transformers' types do not know of the pair
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                # a pickled checkpoint, or code beside it, would run whatever it holds
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        model, found = loaded
-        # where a folder has no tokenizer, Transformers makes one of special tokens, to which all texts are alike
-        if len(tokenizer) <= len(tokenizer.all_special_ids):
-            raise ValueError("its tokenizer knows no word")
+        tokenizer, model = load_with_tokenizer(AutoModelForCausalLM, folder, local=True)
         if _start(tokenizer) is None:
             raise ValueError("its tokenizer has no token that begins or ends a text")
-        # Transformers only warns, and would judge by weights drawn at random
-        if missing := found["missing_keys"]:
-            raise ValueError(f"no weights for {len(missing)} tensors, such as {min(missing)}")
-        if _sees_what_follows(model.eval()):
+        if _sees_what_follows(model):
             raise ValueError("its tokens see what follows them, as a masked language model's do")
     except Exception as error:  # readers of files that anyone wrote raise whatever they stumble over
         raise InputError(

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from negatives.published_models import loading_quietly, move_to
+from negatives.published_models import load_with_tokenizer, move_to
 from negatives.tables.files import InputError, quoted
 from negatives.truth_judges.judge import Statement, folder_state
 from negatives.types import PARAPHRASE
@@ -134,29 +134,12 @@ class NliJudge:
 
 
 def _load(folder: str) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     try:
-        with loading_quietly():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            model, found = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                # a pickled checkpoint, or code beside it, would run whatever it holds
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        # where a folder has no tokenizer, Transformers makes one of special tokens, to which all texts are alike
-        if len(tokenizer) <= len(tokenizer.all_special_ids):
-            raise ValueError("its tokenizer knows no word")
+        tokenizer, model = load_with_tokenizer(AutoModelForSequenceClassification, folder, local=True)
         if tokenizer.pad_token_id is None:
             raise ValueError("its tokenizer has no padding token")
-        # Transformers only warns, and would judge by weights drawn at random
-        if missing := found["missing_keys"]:
-            raise ValueError(f"no weights for {len(missing)} tensors, such as {min(missing)}")
         labels = model.config.id2label
         if sorted(labels) != [0, 1, 2] or sorted(str(label).lower() for label in labels.values()) != sorted(CLASSES):
             raise ValueError(f"its classes (id2label) are {labels}")
@@ -166,4 +149,4 @@ def _load(folder: str) -> tuple[Any, Any]:
             f"safetensors with its tokenizer, cannot use {quoted(folder, 200)}: "
             f"{quoted(str(error).strip().partition(chr(10))[0], 200)}. Give another folder."
         ) from error
-    return tokenizer, model.eval()
+    return tokenizer, model
