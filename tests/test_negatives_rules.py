@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from negatives.tables.randomness import generator_for
-from negatives.validate import bare_words, rejection
+from negatives.validate import rejection
+from negatives.word_forms import bare_words
 from negatives.writers.caption_edits import article_for, edited, exchanged
 from negatives.writers.english.lexicon import ATTRIBUTES, NOUNS, RELATIONS, SIBLINGS, SWAPS, WORDS, plural
 from negatives.writers.english.noun_phrases import parse
