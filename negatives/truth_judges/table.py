@@ -12,7 +12,10 @@ from negatives.truth_judges.settings import TruthSettings
 
 Builder = Callable[[Any], TruthJudge]
 """A judge's section of `TruthSettings` -> the judge, its model loaded."""
-TRUTH_JUDGES: dict[str, Builder] = {"lm": LmJudge, "nli": NliJudge}
+TRUTH_JUDGES: dict[str, Builder] = {
+    "lm": LmJudge,
+    "nli": NliJudge,
+}
 """The judges that need nothing but their section. Those that need a scorer or a server are built by the caller, who has
 one: `build_truth_judges` takes their builders."""
 
