@@ -76,17 +76,7 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     from negatives.chat import RequestCache
 
     config = _with_version(config, config.output_dir if resume else None)
-    free = ["image_root", *unread_keys("gpt"), *(f"gpt.{key}" for key in LIMITS), *HOW_TO_JUDGE]
-    # what was paid for outlives --overwrite: a key says what was asked, so that no answer can be mistaken
-    output = OutputFolder(
-        config,
-        verb="generate",
-        result=SUMMARY_FILE,
-        resume=resume,
-        overwrite=overwrite,
-        may_differ=free,
-        kept=(CACHE_FILE, BATCHES),
-    )
+    output = _output(config, resume=resume, overwrite=overwrite)
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
         return 0
@@ -147,6 +137,19 @@ def recipe_of(config: GptConfig) -> PromptRecipe:
     )
 
 
+def _output(config: GenerateConfig, *, resume: bool, overwrite: bool) -> OutputFolder:
+    return OutputFolder(
+        config,
+        verb="generate",
+        result=SUMMARY_FILE,
+        resume=resume,
+        overwrite=overwrite,
+        may_differ=["image_root", *unread_keys("gpt"), *(f"gpt.{key}" for key in LIMITS), *HOW_TO_JUDGE],
+        # what was paid for outlives --overwrite: a key says what was asked, so that no answer can be mistaken
+        kept=(CACHE_FILE, BATCHES),
+    )
+
+
 def _with_version(config: GenerateConfig, folder: str | None) -> GenerateConfig:
     """The configuration with a version of the prompts, and that version's temperature and seed where none are given.
 
@@ -187,12 +190,12 @@ def _ask(run: GptRun, spending: Spending) -> bool:
     # what the cache has settled counts as done, so that a resumed bar goes on where it was
     with meter("Requests", estimate.requests + estimate.settled) as show:
         report = reporter(reasons, show, estimate.requests)
-        checks = {"check": check_answer, "serves": run.recipe.serves}
-        unanswered = ask_now(run.requests(), run.cache, run.config, spending, report, **checks).unanswered
+        asked, serves = run.requests(), run.recipe.serves
+        tally = ask_now(asked, run.cache, run.config, spending, report, check=check_answer, serves=serves)
     say_reasons(reasons)
-    if unanswered:
-        say(f"{unanswered} requests got no answer. Ask them again by --resume.")
-    return not spending.stopped and not unanswered
+    if tally.unanswered:
+        say(f"{tally.unanswered} requests got no answer. Ask them again by --resume.")
+    return not spending.stopped and not tally.unanswered
 
 
 def _write(config: GenerateConfig, run: GptRun, folder: Path, judges: Sequence[TruthJudge]) -> dict[str, Any]:

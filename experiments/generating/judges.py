@@ -53,8 +53,8 @@ def build_judges(config: GenerateConfig, captions: pa.Table, folder: Path, spend
 
     def build_chat(settings: ChatJudgeSettings) -> ChatJudge:
         asker = JudgeAsker(config, folder, spending)
-        how = {"attempts": asker.settings.attempts, "max_tokens": settings.max_tokens}
-        return ChatJudge(asker.settings.model, asker, asker.cache, **how)
+        asked = asker.settings
+        return ChatJudge(asked.model, asker, asker.cache, attempts=asked.attempts, max_tokens=settings.max_tokens)
 
     def build_image(settings: ImageSettings) -> ImageJudge:
         return build_image_judge(settings, captions, images_of(config))
