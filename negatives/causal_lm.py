@@ -10,10 +10,9 @@ import numpy as np
 
 from negatives.published_models import (
     checkpoint_errors,
-    loading_quietly,
+    load_with_tokenizer,
     move_to,
     padded_batches,
-    refuse_parts,
     refuse_unknown_tokens,
 )
 from negatives.tables.files import InputError, quoted
@@ -87,26 +86,12 @@ def _start(tokenizer: Any) -> int | None:
 
 
 def _load(folder: str) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    with loading_quietly():
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        # Transformers' types do not know of the pair
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            # a pickled checkpoint, or code beside it, would run whatever it holds
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    model, found = loaded
-    refuse_parts(tokenizer, found["missing_keys"])
+    tokenizer, model = load_with_tokenizer(AutoModelForCausalLM, folder, local=True)
     if _start(tokenizer) is None:
         raise ValueError("its tokenizer has no token that begins or ends a text")
-    if _sees_what_follows(model.eval()):
+    if _sees_what_follows(model):
         raise ValueError("its tokens see what follows them, as a masked language model's do")
     model.config.use_cache = False
     return tokenizer, model

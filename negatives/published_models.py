@@ -1,8 +1,8 @@
-"""Published models that write or judge texts: loaded quietly, refused in one line, given texts in padded batches."""
+"""Published models that write or judge texts: loaded safely and quietly, put on a device, given padded batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,42 @@ from negatives.tables.files import InputError, quoted
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+
+def load_with_tokenizer(auto_model: Any, name: str, *, local: bool, unread: tuple[str, ...] = ()) -> tuple[Any, Any]:
+    """(tokenizer, model) of a published model, in float32, in eval mode and on the CPU.
+
+    Args:
+        auto_model: the class of Transformers' that makes a model of the kind, such as `AutoModelForMaskedLM`.
+        name: a folder in safetensors with its tokenizer, or a hub name.
+        local: takes no hub name.
+        unread: how the names of tensors begin that may lack weights, since nothing reads them.
+
+    Raises:
+        ValueError: the tokenizer knows no word, or a tensor has no weights.
+        Exception: whatever readers of files that anyone wrote stumble over.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    with loading_quietly():
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=local)
+        model, found = auto_model.from_pretrained(
+            name,
+            dtype=torch.float32,
+            # a pickled checkpoint, or code beside it, would run whatever it holds
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=local,
+            output_loading_info=True,
+        )
+    # where a folder has no tokenizer, Transformers makes one of special tokens, to which all texts are alike
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ValueError("its tokenizer knows no word")
+    # Transformers only warns, and would use weights drawn at random
+    if missing := [key for key in found["missing_keys"] if not key.startswith(unread)]:
+        raise ValueError(f"no weights for {len(missing)} tensors, such as {min(missing)}")
+    return tokenizer, model.eval()
 
 
 def move_to(model: Any, device: str, name: str) -> None:
@@ -65,24 +101,6 @@ def checkpoint_errors(setting: str, kind: str, folder: str) -> Iterator[None]:
             f"{setting} must be {kind}, a folder of safetensors with its tokenizer, cannot use {quoted(folder, 200)}: "
             f"{quoted(str(error).strip().partition(chr(10))[0], 200)}. Give another folder."
         ) from error
-
-
-def refuse_parts(tokenizer: Any, missing: Collection[str]) -> None:
-    """Refuses a tokenizer without words, and a model that lacks weights.
-
-    Args:
-        tokenizer: as loaded.
-        missing: names of the tensors that the folder has no weights for.
-
-    Raises:
-        ValueError: with the reason; see `checkpoint_errors`.
-    """
-    # where a folder has no tokenizer, Transformers makes one of special tokens, to which all texts are alike
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise ValueError("its tokenizer knows no word")
-    # Transformers only warns, and would judge by weights drawn at random
-    if missing:
-        raise ValueError(f"no weights for {len(missing)} tensors, such as {min(missing)}")
 
 
 def refuse_unknown_tokens(model: Any, rows: Sequence[Sequence[int]], folder: str) -> None:

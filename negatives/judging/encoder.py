@@ -18,10 +18,9 @@ from negatives.judging.linear import LinearJudge
 from negatives.published_models import (
     checkpoint_errors,
     each_wording,
-    loading_quietly,
+    load_with_tokenizer,
     move_to,
     padded_batches,
-    refuse_parts,
     refuse_unknown_tokens,
 )
 from negatives.tables.files import InputError, quoted
@@ -112,28 +111,16 @@ def _transformer_folder(folder: Path) -> str:
 
 def _load(folder: str) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
-    with loading_quietly():
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True, truncation_side="right"
-        )
-        model, found = AutoModel.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            # a pickled checkpoint, or code beside it, would run whatever it holds
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
     # a pooler is not read; models trained without one have none to give
-    refuse_parts(tokenizer, [key for key in found["missing_keys"] if not key.startswith("pooler.")])
+    tokenizer, model = load_with_tokenizer(AutoModel, folder, local=True, unread=("pooler.",))
+    tokenizer.truncation_side = "right"
     if model.config.is_encoder_decoder:
         raise ValueError("it has a decoder, whose states are not those of the text")
     # one that needs an image, or has no hidden states, fails here rather than in the middle of the texts
     with torch.inference_mode():
-        states = model.eval()(input_ids=torch.zeros(1, 2, dtype=torch.long), attention_mask=torch.ones(1, 2))
+        states = model(input_ids=torch.zeros(1, 2, dtype=torch.long), attention_mask=torch.ones(1, 2))
         if states.last_hidden_state.shape[:2] != (1, 2):
             raise ValueError("it gives no state for each token")
     return tokenizer, model

@@ -8,7 +8,7 @@ is forgiven.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -23,6 +23,10 @@ class LmSettings:
     """The judge by a causal language model."""
 
     switch: ClassVar[str] = "checkpoint"
+    may_differ: ClassVar[tuple[str, ...]] = ("batch_size", "device")
+    meanings: ClassVar[Mapping[str, str]] = {
+        "lm_unlikely": "A language model finds it much less likely than its caption.",
+    }
 
     checkpoint: str | None = field(default=None, metadata={"exists": "folder"})
     """Folder of a causal language model in safetensors with its tokenizer, such as HuggingFaceTB/SmolLM2-135M. Not
@@ -34,15 +38,6 @@ class LmSettings:
     """Texts in a batch."""
     device: str = "auto"
     """cpu, cuda, or another of torch's names; auto: a GPU where there is one."""
-
-
-def build_lm(settings: LmSettings) -> LmJudge:
-    """The judge as set, its model loaded.
-
-    Raises:
-        InputError: see `LmJudge`.
-    """
-    return LmJudge(settings)
 
 
 class LmJudge:

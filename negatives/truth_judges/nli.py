@@ -7,13 +7,13 @@ NAACL 2018). Any sequence classifier in Transformers' format does that knows the
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from negatives.published_models import checkpoint_errors, loading_quietly, move_to, refuse_parts
+from negatives.published_models import checkpoint_errors, load_with_tokenizer, move_to
 from negatives.tables.files import InputError, quoted
 from negatives.truth_judges.judge import Statement, folder_state
 from negatives.types import PARAPHRASE
@@ -26,6 +26,12 @@ class NliSettings:
     """The judge by natural language inference; its probabilities are in [0, 1] and sum to 1 over the three classes."""
 
     switch: ClassVar[str] = "checkpoint"
+    may_differ: ClassVar[tuple[str, ...]] = ("batch_size", "device")
+    meanings: ClassVar[Mapping[str, str]] = {
+        "nli_entailed": "The caption entails it, by the judge of language inference.",
+        "nli_not_contradicted": "The caption does not contradict it enough, by the judge of language inference.",
+        "nli_not_entailed": "It and the caption do not entail each other, by the judge of language inference.",
+    }
 
     checkpoint: str | None = field(default=None, metadata={"exists": "folder"})
     """Folder of a sequence classifier in safetensors with its tokenizer, such as cross-encoder/nli-deberta-v3-base; its
@@ -42,15 +48,6 @@ class NliSettings:
     """Pairs in a batch."""
     device: str = "auto"
     """cpu, cuda, or another of torch's names; auto: a GPU where there is one."""
-
-
-def build_nli(settings: NliSettings) -> NliJudge:
-    """The judge as set, its model loaded.
-
-    Raises:
-        InputError: see `NliJudge`.
-    """
-    return NliJudge(settings)
 
 
 class NliJudge:
@@ -139,24 +136,12 @@ class NliJudge:
 
 
 def _load(folder: str) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
-    with loading_quietly():
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        model, found = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            # a pickled checkpoint, or code beside it, would run whatever it holds
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    refuse_parts(tokenizer, found["missing_keys"])
+    tokenizer, model = load_with_tokenizer(AutoModelForSequenceClassification, folder, local=True)
     if tokenizer.pad_token_id is None:
         raise ValueError("its tokenizer has no padding token")
     labels = model.config.id2label
     if sorted(labels) != [0, 1, 2] or sorted(str(label).lower() for label in labels.values()) != sorted(CLASSES):
         raise ValueError(f"its classes (id2label) are {labels}")
-    return tokenizer, model.eval()
+    return tokenizer, model
