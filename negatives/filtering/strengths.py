@@ -98,7 +98,7 @@ def search_strengths(
 def apt_learners(panel: Panel, unit: str, seen: np.ndarray, asked: np.ndarray) -> list[Learner]:
     """The quick learners that learn from everything at least `APT` of what the best one does.
 
-    A learner that learns little from everything is nearly a coin however much is dropped, and would stop a search early.
+    A learner that learns little from everything is nearly a coin however much is dropped. It would stop a search early.
     """
     quick = {judge.name for judge in quick_judges(panel.judges)}
     learners = [learner for learner in learners_of(panel, unit) if learner.judge in quick]
