@@ -19,13 +19,15 @@ from negatives.filtering.harmonise import harmonise_table
 from negatives.filtering.plan import FilterPlan
 from negatives.filtering.teaching import Learner, Lesson
 from negatives.judging.bias_metrics import paired_wins, probe
-from negatives.judging.linear import word_judge
+from negatives.judging.linear import LinearJudge, word_judge
 from negatives.judging.panel import seat
 from negatives.judging.text_pairs import build_text_pairs
 from negatives.tables.captions import pair_table, strings, text_table, with_paraphrases, write_table
 from negatives.tables.randomness import hash_of
 from negatives.tables.verdicts import is_harmonised, read_pair_verdicts, read_verdicts
+from tests.test_negatives_causal_lm import save_lm
 from tests.test_negatives_text_pairs import Row, tables, with_giveaway
+from tests.test_negatives_transformer import save_checkpoint
 
 QUIET = ("judge.judges=[word]", "judge.word_ngrams=1", "judge.folds=3", "judge.workers=1", "logging.wandb=disabled")
 PROBES = ("certificate.probes=[word,bayes]", "certificate.folds=3", "certificate.seeds=1", "certificate.bootstrap=20")
@@ -218,6 +220,33 @@ def test_the_table_has_each_learner_over_all_and_of_each_group_the_one_furthest_
     assert [(one.learner.judge, one.group) for one in _worst(found)] == [
         *(("word", "all"), ("bayes", "all"), ("bayes", "swap_obj"), ("word", "weak third"))
     ]
+
+
+def test_published_models_judge_and_probe_and_one_that_cannot_be_loaded_is_refused_before_the_first_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, *_ = write(tmp_path, with_giveaway(40, 0.2, 0.5))
+    models = [f"judge.encoder.checkpoint={save_checkpoint(tmp_path / 'encoder')}", "judge.encoder.device=cpu"]
+    models += [f"judge.lm.checkpoint={save_lm(tmp_path / 'lm')}", "judge.lm.device=cpu", "judge.judges=[encoder]"]
+    quick = (
+        *QUICK,
+        *models,
+        "certificate.probes=[encoder,lm]",
+        *LOOSE,
+        "unit=both",
+        "rule=overlap",
+        "constant=1.2",
+    )
+    assert run(tmp_path / "out", *words, quick=quick) == 0
+    certificate = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
+    measured = {(one["judge"], one["reads"]) for one in certificate["teaching"]}
+    assert measured == {(name, reads) for name in ("encoder", "lm") for reads in ("text", "pair")}
+    (tmp_path / "lm" / "config.json").write_text("{", encoding="utf-8")
+    monkeypatch.setattr(LinearJudge, "fit", None)
+    monkeypatch.setattr(LinearJudge, "fit_pairs", None)
+    assert run(tmp_path / "other", *words, quick=quick) == 2
+    assert "`judge.lm.checkpoint` must be a causal language model" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("harmonise", [True, False])

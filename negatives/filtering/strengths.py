@@ -84,13 +84,13 @@ def search_strengths(
     learners, wins = apt_learners(panel, unit, seen, asked)
     members = {name: (types == name) | (name == ALL) for name in names}
     # a balanced subset for a judge of accuracy a keeps at most 2 (1 - a) of the pairs: all of a type without a bias
-    strengths = {name: float(np.clip(2 * wins[own].mean() - 1, 0.0, MOST)) for name, own in members.items()}
+    strengths = {name: float(np.clip(2 * _middle(wins[:, own]) - 1, 0.0, MOST)) for name, own in members.items()}
     for number in range(STEPS):
         kept = kept_of_part(text_pairs, keep_by_strengths(judged, strengths), seen, unit)
         wins = reached(panel, learners, kept, seen, asked)
         step = FIRST_STEP * SHRINKING**number
         for name, own in members.items():
-            away = float(wins[own].mean()) - 0.5
+            away = _middle(wins[:, own]) - 0.5
             strengths[name] = float(np.clip(strengths[name] + step * np.clip(away / FULL_STEP_AT, -1, 1), 0.0, MOST))
     return strengths
 
@@ -98,24 +98,29 @@ def search_strengths(
 def apt_learners(panel: Panel, unit: str, seen: np.ndarray, asked: np.ndarray) -> tuple[list[Learner], np.ndarray]:
     """The quick learners that learn from everything at least `APT` of what the best one does, and what they do.
 
-    A learner that learns little from everything is nearly a coin however much is dropped, and stops a search early.
+    A learner that learns little from everything is nearly a coin however much is dropped. It would stop a search early.
 
     Returns:
-        The learners; and [n] their share that, trained on everything, picks the positive of each pair asked about.
+        The learners; and, trained on everything, what `reached` says of them.
     """
     quick = {judge.name for judge in quick_judges(panel.judges)}
     learners = [learner for learner in learners_of(panel, unit) if learner.judge in quick]
-    whole = everything(panel.text_pairs)
-    wins = [reached(panel, [learner], whole, seen, asked) for learner in learners]
-    learnt = [abs(float(own.mean()) - 0.5) for own in wins]
-    apt = [number for number, own in enumerate(learnt) if own >= APT * max(learnt)]
-    return [learners[number] for number in apt], np.mean([wins[number] for number in apt], axis=0)
+    wins = reached(panel, learners, everything(panel.text_pairs), seen, asked)
+    learnt = np.abs(wins.mean(axis=1) - 0.5)
+    apt = np.flatnonzero(learnt >= APT * learnt.max())
+    return [learners[number] for number in apt], wins[apt]
+
+
+def _middle(wins: np.ndarray) -> float:
+    """Between the learners' smallest and largest accuracy: at 0.5, they lie on both sides of a coin, none too far."""
+    accuracy = wins.mean(axis=1)
+    return float(accuracy.max() + accuracy.min()) / 2
 
 
 def reached(
     panel: Panel, learners: Sequence[Learner], kept: Retained, seen: np.ndarray, asked: np.ndarray
 ) -> np.ndarray:
-    """[n] share of the learners that pick the positive of each pair asked about; a coin's where none could learn."""
+    """[L, n] whether each learner picks the positive of each pair asked about; a coin's 0.5 where none could learn."""
     wins = []
     for learner in learners:
         try:
@@ -123,8 +128,7 @@ def reached(
         except InputError:  # too little is kept to learn from, which teaches nothing
             logits = np.zeros(len(asked))
         wins.append(paired_wins(logits))
-    found: np.ndarray = np.mean(wins, axis=0)
-    return found
+    return np.array(wins)
 
 
 def median_strengths(found: Sequence[Strengths]) -> dict[str, float]:
