@@ -28,7 +28,8 @@ from tests.test_negatives_locks import HOLD
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 
 QUICK = ["judge.judges=[word]", "judge.folds=3", "judge.workers=1", "logging.wandb=disabled"]
-PROBES = ["certificate.probes=[bayes]", "certificate.folds=3", "certificate.seeds=1", "certificate.bootstrap=100"]
+PROBES = ["certificate.probes=[bayes]", "certificate.bootstrap=100"]
+PROBES += [f"certificate.{name}=0.5" for name in ("tolerance", "type_tolerance", "third_tolerance")]
 SWEEP = """
 output_dir: nowhere
 name: tiny
@@ -38,7 +39,7 @@ prepare:
 INPUTS: dict[str, Callable[[Path], list[str]]] = {
     "generate": lambda data: ["generator=scenes", "scenes.train=2", "scenes.held_out=2", "scenes.image_size=16"],
     "audit": lambda data: [*tables(data, "train"), *QUICK, "bootstrap=100"],
-    "filter": lambda data: [*tables(data, "train"), *QUICK, *PROBES, "certificate.tolerance=0.5", "unit=pair"],
+    "filter": lambda data: [*tables(data, "train"), *QUICK, *PROBES, "strength=0.1", "unit=pair"],
     "train": lambda data: train_words(data),
     "evaluate": lambda data: [
         str(data / "run"), *(f"evaluation.sets.balanced.{word}" for word in tables(data, "balanced")),
@@ -72,7 +73,7 @@ def command(verb: str, data: Path, output: Path, *flags: str) -> list[str]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the verbs read: tables, a run that is trained and evaluated, and a sweep."""
     folder = tmp_path_factory.mktemp("data")
-    tiny_tables(folder)
+    tiny_tables(folder, images=30)  # a certificate takes as many
     (folder / "sweep.yaml").write_text(SWEEP)
     assert main(command("train", folder, folder / "run")) == 0
     assert main(command("evaluate", folder, folder / "run/evaluation")) == 0
