@@ -350,6 +350,20 @@ def test_leaks_are_the_wins_on_what_was_kept(unit: str) -> None:
         assert one.low <= one.value <= one.high
 
 
+def test_the_control_of_a_leak_is_drawn_without_a_look_at_what_was_kept() -> None:
+    """What is kept is what a judge is right about; of as much at random, it is right about what it is of everything."""
+    part, rng = part_of_texts(PLAIN, 0), np.random.default_rng(0)
+    scores = rng.integers(0, 4, len(part)).astype(float)
+    right = scores[PLAIN.pairs[:, 0]] > scores[PLAIN.pairs[:, 1]]
+    inside = [part == rotation.fit for rotation in ROTATIONS]
+    kept = [kept_of_part(PLAIN, right[own[PLAIN.pairs[:, 0]]], own, "pair") for own in inside]
+    panel = Panel(PLAIN, [Fixed()], {"fixed": scores})
+    (whole, *_) = leaks(panel, kept, part, unit="pair", seed=0, bootstrap=20)
+    assert (whole.group, whole.value) == (ALL, 1.0)
+    assert whole.control == pytest.approx(whole.everything, abs=0.1)
+    assert whole.everything < 0.7
+
+
 def test_of_a_type_of_which_nothing_is_kept_no_leak_is_known_and_json_says_so() -> None:
     part = part_of_texts(SMALL, 0)
     keep = SMALL.pair_types == "swap_obj"
