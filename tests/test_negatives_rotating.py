@@ -122,6 +122,13 @@ def test_without_a_certificate_a_rule_that_searches_nothing_judges_once() -> Non
     assert filtered.keep.any()
 
 
+def test_a_plan_that_contradicts_itself_is_refused_before_the_first_fit() -> None:
+    calls: list[int] = []
+    with pytest.raises(InputError, match="`constant` must be left out where `rule` is margins"):
+        filter_and_rotate(seated(advance=lambda: calls.append(1)), FilterPlan(constant=2.0))
+    assert not calls
+
+
 def test_too_few_photos_cost_a_certificate_but_no_verdicts() -> None:
     panel = seated(FEW)
     filtered, why = filter_and_rotate(panel, FilterPlan(rule="margins", strength=0.3))

@@ -72,6 +72,9 @@ def filter_and_rotate(
     Raises:
         InputError: see `filter_texts`; strengths are searched, and there are too few photos.
     """
+    # as in `filter_texts`, which would come to them after the search
+    for fault in plan.faults(""):
+        raise InputError(fault)
     if plan.searches_strengths:
         rotated = rotate(panel, plan)
         return filter_texts(panel, plan, rotated.strengths), rotated
