@@ -114,12 +114,16 @@ def test_the_verdicts_are_those_of_the_filter(tmp_path: Path) -> None:
     assert judged["keep"].to_pylist() == found.pair_keep[text_pairs.pair_of].tolist()
 
 
-def test_without_a_certificate_nothing_is_promised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("rule", [["rule=overlap", "constant=1000"], ["rule=margins"]], ids=["overlap", "margins"])
+def test_without_a_certificate_nothing_is_promised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rule: list[str]
+) -> None:
     words, *_ = write(tmp_path, with_giveaway(40, 0.0, 0.9))
-    assert run(tmp_path / "out", *words, "rule=overlap", "constant=1000", "certify=false") == 0
+    words += [*rule, "certify=false"]
+    assert run(tmp_path / "out", *words) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES - {"certificate.json"}
     assert "Not certified" in capsys.readouterr().out
-    assert run(tmp_path / "out", *words, "rule=overlap", "constant=1000", "certify=false", "--resume") == 0
+    assert run(tmp_path / "out", *words, "--resume") == 0
 
 
 def test_a_giveaway_that_is_left_is_exit_code_one_and_resume_says_so_again(
