@@ -280,13 +280,17 @@ def asked_logits(panel: Panel, learner: Learner, kept: Sequence[Retained], part:
 
 
 def foreign_logits(panel: Panel, part: np.ndarray) -> np.ndarray:
-    """[P] how sure a judge of everything on other photos is of each pair, by the first judge of the panel."""
+    """[P] how sure a judge of everything on other photos is of each pair, by the first judge of the panel.
+
+    It has seen no photo of the learners': what they learn by chance from the same texts, they would agree on, and be
+    right about the strong third of texts that give nothing away.
+    """
     learner = Learner(panel.judges[0].name, "pair")
     text_pairs = panel.text_pairs
     logits, asked = np.zeros(len(text_pairs.pairs)), part[text_pairs.pairs[:, 0]]
-    for number in range(PARTS):
-        scores = learn(panel, learner, everything(text_pairs), part != number)
-        rows = asked == number
+    for rotation in ROTATIONS:
+        scores = learn(panel, learner, everything(text_pairs), part == rotation.search)
+        rows = asked == rotation.certify
         logits[rows] = logits_of(scores, text_pairs)[rows]
     return logits
 
