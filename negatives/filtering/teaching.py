@@ -98,7 +98,7 @@ def part_of_texts(text_pairs: TextPairs, seed: int | str, *, least: int = 10) ->
     if len(images) < PARTS * least:
         raise InputError(
             f"Photos are split three ways before anything is judged, which takes {PARTS * least} photos with pairs or "
-            f"more, got {len(images)}. Give more photos, or leave the certificate out."
+            f"more, got {len(images)}. Give more; fewer can be filtered by a given `strength`, and are not certified."
         )
     # photos with pairs apart from the others: a part without pairs could not be asked
     part = np.zeros(len(text_pairs.image_ids), dtype=np.int64)
@@ -143,14 +143,19 @@ def everything(text_pairs: TextPairs) -> Retained:
     return Retained(np.ones(len(text_pairs.captions), dtype=bool), np.ones(len(text_pairs.pairs), dtype=bool))
 
 
-def at_random(text_pairs: TextPairs, kept: Retained, unit: str, seed: int | str) -> Retained:
-    """As many texts of each class, or as many pairs of each type, drawn at random."""
+def at_random(text_pairs: TextPairs, kept: Retained, inside: np.ndarray, unit: str, seed: int | str) -> Retained:
+    """As many texts of each class, or as many pairs of each type, drawn at random from the same photos.
+
+    Args:
+        inside: [U] bool, the texts of the photos that the rule chose from; see `kept_of_part`.
+    """
     if unit == "text":
         keys = [text_pairs.key(text) for text in range(len(text_pairs.captions))]
-        return Retained(*texts_and_pairs(text_pairs, unit, random_subset(text_pairs.labels, kept.texts, keys, seed)))
+        labels = np.where(inside, text_pairs.labels, -1)
+        return Retained(*texts_and_pairs(text_pairs, unit, random_subset(labels, kept.texts, keys, seed)))
     keys = [f"{text_pairs.key(first)}\n{text_pairs.key(second)}" for first, second in text_pairs.pairs]
-    pairs = random_subset(text_pairs.pair_types.astype(str), kept.pairs, keys, seed)
-    return Retained(*texts_and_pairs(text_pairs, unit, pairs))
+    types = np.where(inside[text_pairs.pairs[:, 0]], text_pairs.pair_types.astype(str), "")
+    return Retained(*texts_and_pairs(text_pairs, unit, random_subset(types, kept.pairs, keys, seed)))
 
 
 def kept_of_part(text_pairs: TextPairs, keep: np.ndarray, inside: np.ndarray, unit: str) -> Retained:
@@ -167,13 +172,7 @@ def kept_of_part(text_pairs: TextPairs, keep: np.ndarray, inside: np.ndarray, un
 
 
 def lessons(
-    panel: Panel,
-    kept: Sequence[Retained],
-    part: np.ndarray,
-    *,
-    unit: str,
-    seed: int | str,
-    bootstrap: int = 1000,
+    panel: Panel, kept: Sequence[Retained], part: np.ndarray, *, unit: str, seed: int | str, bootstrap: int = 1000
 ) -> list[Lesson]:
     """What every learner of a panel has learnt, on each group of pairs, pooled over the rotations.
 
@@ -191,7 +190,10 @@ def lessons(
     text_pairs = panel.text_pairs
     groups = groups_of(text_pairs, foreign_logits(panel, part))
     weights = list(image_weights(len(text_pairs.image_ids), bootstrap, f"teaching {seed}"))
-    controls = [at_random(text_pairs, one, unit, f"teaching {seed}") for one in kept]
+    controls = [
+        at_random(text_pairs, one, part == rotation.fit, unit, f"teaching {seed}")
+        for rotation, one in zip(ROTATIONS, kept, strict=True)
+    ]
     whole = [everything(text_pairs)] * len(ROTATIONS)
     found = []
     for learner in learners_of(panel, unit):
@@ -228,7 +230,7 @@ def leaks(
     for rotation, one in zip(ROTATIONS, kept, strict=True):
         rows = asked == rotation.fit
         own[rows] = one.pairs[rows]
-        drawn[rows] = at_random(text_pairs, one, unit, f"leaking {seed}").pairs[rows]
+        drawn[rows] = at_random(text_pairs, one, part == rotation.fit, unit, f"leaking {seed}").pairs[rows]
     found = []
     for learner in learners_of(panel, unit):
         logits = np.zeros(len(asked))
