@@ -1,0 +1,1 @@
+"""Certificates on texts whose distributions are known: how often they are right."""

@@ -1,0 +1,128 @@
+"""The truth about a certificate: what its very learners get on fresh texts, as many as one likes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse, vstack
+
+from experiments.bench.certified.texts import World, draw_sample
+from negatives.filtering import ROTATIONS, THIRDS, Learner, Retained, Rotated, asked_logits, learn, learners_of
+from negatives.judging import Judge, Panel, TextPairs, encode
+
+TIE = 1e-9  # as in the bias metrics
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Texts that nothing was fitted on.
+
+    Attributes:
+        text_pairs: of photos with names of their own.
+        encoded: judge's name -> its features of them.
+    """
+
+    text_pairs: TextPairs
+    encoded: dict[str, Any]
+
+
+def draw_fresh(world: World, photos: int, judges: Sequence[Judge], seed: int | str) -> Fresh:
+    """Fresh texts as judges read them."""
+    drawn = draw_sample(world, photos, f"fresh {seed}").text_pairs
+    named = replace(drawn, image_ids=[f"fresh {name}" for name in drawn.image_ids])
+    return Fresh(named, encode(judges, named))
+
+
+class Asked:
+    """A panel whose texts are those of a sample, followed by fresh ones.
+
+    Args:
+        panel: of the sample.
+        fresh: read by the same judges.
+    """
+
+    def __init__(self, panel: Panel, fresh: Fresh) -> None:
+        self.own, self.own_pairs = len(panel.text_pairs.captions), len(panel.text_pairs.pairs)
+        encoded = {judge.name: _stacked(panel.encoded[judge.name], fresh.encoded[judge.name]) for judge in panel.judges}
+        self.panel = replace(panel, text_pairs=_joined(panel.text_pairs, fresh.text_pairs), encoded=encoded)
+        self.types = fresh.text_pairs.pair_types
+
+    def truths(self, rotated: Rotated, unit: str) -> dict[tuple[Learner, str], float]:
+        """Learner and group -> the share of fresh pairs whose positive the learners of the certificate pick.
+
+        Thirds have the edges of the certificate's.
+        """
+        fresh_images = self.panel.text_pairs.images[self.own :]
+        part = np.concatenate([rotated.part, fresh_images % len(ROTATIONS)])
+        kept = [self._kept(one) for one in rotated.kept]
+        groups = {"all": np.ones(len(self.types), dtype=bool)}
+        groups |= {name: self.types == name for name in sorted(set(self.types))} | self._thirds(part)
+        found = {}
+        for learner in learners_of(self.panel, unit):
+            wins = _wins(asked_logits(self.panel, learner, kept, part)[self.own_pairs :])
+            found |= {(learner, name): float(wins[rows].mean()) for name, rows in groups.items()}
+        return found
+
+    def taught_by_all(self, kept: Retained) -> dict[str, float]:
+        """Judge -> the share of fresh pairs whose positive it picks, trained on all pairs that were kept."""
+        seen = np.arange(len(self.panel.text_pairs.captions)) < self.own
+        found = {}
+        for judge in self.panel.judges:
+            scores = learn(self.panel, Learner(judge.name, "pair"), self._kept(kept), seen)
+            found[judge.name] = float(_wins(self._logits(scores)[self.own_pairs :]).mean())
+        return found
+
+    def _thirds(self, part: np.ndarray) -> dict[str, np.ndarray]:
+        """Thirds of the fresh pairs by the certificate's foreign judge, which knows the sample alone."""
+        whole = self._kept(Retained(np.ones(self.own, dtype=bool), np.ones(self.own_pairs, dtype=bool)))
+        learner = Learner(self.panel.judges[0].name, "pair")
+        foreign, asked = np.zeros(len(self.panel.text_pairs.pairs)), part[self.panel.text_pairs.pairs[:, 0]]
+        for rotation in ROTATIONS:
+            rows = asked == rotation.certify
+            foreign[rows] = self._logits(learn(self.panel, learner, whole, part == rotation.search))[rows]
+        edges = np.quantile(foreign[: self.own_pairs], [1 / 3, 2 / 3])
+        third = np.digitize(foreign[self.own_pairs :], edges)
+        return {name: third == number for number, name in enumerate(THIRDS)}
+
+    def _kept(self, kept: Retained) -> Retained:
+        """The same of all texts: nothing is learnt from fresh ones."""
+        texts, pairs = self.panel.text_pairs.captions, self.panel.text_pairs.pairs
+        return Retained(
+            np.concatenate([kept.texts, np.zeros(len(texts) - self.own, dtype=bool)]),
+            np.concatenate([kept.pairs, np.zeros(len(pairs) - self.own_pairs, dtype=bool)]),
+        )
+
+    def _logits(self, scores: np.ndarray) -> np.ndarray:
+        first, second = self.panel.text_pairs.pairs.T
+        logits: np.ndarray = scores[first] - scores[second]
+        return logits
+
+
+def _joined(own: TextPairs, fresh: TextPairs) -> TextPairs:
+    nothing = np.empty(0, dtype=np.int64)
+    return TextPairs(
+        captions=own.captions + fresh.captions,
+        labels=np.concatenate([own.labels, fresh.labels]),
+        types=np.concatenate([own.types, fresh.types]),
+        images=np.concatenate([own.images, fresh.images + len(own.image_ids)]),
+        image_ids=own.image_ids + fresh.image_ids,
+        pairs=np.concatenate([own.pairs, fresh.pairs + len(own.captions)]),
+        text_of=nothing,
+        pair_of=nothing,
+    )
+
+
+def _stacked(own: Any, fresh: Any) -> Any:
+    return vstack([own, fresh], format="csr") if issparse(own) else np.concatenate([own, fresh])
+
+
+def _wins(logits: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(logits) < TIE, 0.5, logits > 0)
+
+
+def furthest(values: Sequence[float]) -> float:
+    """The value that is furthest from a coin's."""
+    return max(values, key=lambda value: abs(value - 0.5))
