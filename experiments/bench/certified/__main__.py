@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +18,7 @@ from experiments.bench.validity.rates import wilson
 from negatives.filtering import CertificatePlan
 from negatives.tables import write_json
 
+DISTANCES = (-1.0, 0.5, 1.0, 1.5, math.inf)
 EXAMPLES = """\
 Texts are drawn from bigram models of positives and of each type's negatives, and some of them are kept. The certificate
 says whether what was kept is balanced, and so do the probes from inside, which were the certificate of older versions.
@@ -49,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="see below (default: all)")
     add("--repetitions", type=int, default=40, help="of each setting (default: 40)")
-    add("--photos", type=int, default=2000, help="of each repetition, with four pairs each (default: 2000)")
+    add("--photos", type=int, default=1500, help="of each repetition, with four pairs each (default: 1500)")
     add("--fresh", type=int, default=8000, help="photos that tell the truth (default: 8000)")
     add("--learners", nargs="+", default=["word", "bayes"], help="judges (default: word bayes)")
     add("--bootstrap", type=int, default=200, help="resamples of photos behind an interval (default: 200)")
@@ -73,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(line(outcome), file=sys.stderr, flush=True)
         if given.json:  # each time, so that a run that is cut short leaves what it found
             write_json({"arguments": vars(given), "outcomes": [asdict(one) for one in outcomes]}, Path(given.json))
-    print("\n\n".join([by_setting(outcomes), by_promise(outcomes)]))
+    print("\n\n".join([by_setting(outcomes), by_distance(outcomes), by_promise(outcomes)]))
     return 0
 
 
@@ -118,6 +121,18 @@ def _cells(outcomes: Sequence[Outcome]) -> list[str]:
 
 def _promise_headings(name: str) -> list[str]:
     return [f"{name}: balanced, of those outside", f"{name}: balanced, of those inside"]
+
+
+def by_distance(outcomes: Sequence[Outcome]) -> str:
+    """Markdown: how often each certificate says balanced, by how far the truth is from 0.5."""
+    rows = []
+    for low, high in itertools.pairwise(DISTANCES):
+        cells = [
+            _rate([one for one in said if low < one.distance <= high])
+            for said in ([one.whole for one in outcomes], [one.inside for one in outcomes])
+        ]
+        rows.append([f"above {low:g}" if high == math.inf else f"{max(low, 0):g} - {high:g}", *cells])
+    return _markdown(["truth, in tolerances from 0.5", "certificate: balanced", "inside: balanced"], rows)
 
 
 def by_promise(outcomes: Sequence[Outcome]) -> str:

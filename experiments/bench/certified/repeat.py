@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -82,13 +82,18 @@ class Said:
 
     Attributes:
         balanced: the certificate's word.
-        truth: what fresh texts say, where it is furthest from the tolerance.
-        outside: whether that is further from 0.5 than the tolerance.
+        truth: what fresh texts say, where it is furthest from 0.5 in units of the tolerance.
+        distance: how far that is, in these units; above 1 it lies outside.
     """
 
     balanced: bool
     truth: float
-    outside: bool
+    distance: float
+
+    @property
+    def outside(self) -> bool:
+        """Whether the truth is further from 0.5 than the tolerance."""
+        return self.distance > 1.0
 
 
 @dataclass(frozen=True)
@@ -132,15 +137,11 @@ def repeat(job: Job) -> Outcome:
         job.setting,
         job.seed,
         float(filtered.pair_keep.mean()),
-        Said(
-            certificate.balanced,
-            furthest([one.truth for one in kinds.values()]),
-            any(s.outside for s in kinds.values()),
-        ),
+        replace(max(kinds.values(), key=lambda one: one.distance), balanced=certificate.balanced),
         kinds,
         {kind: sum(one.low <= truths[one.learner, one.group] <= one.high for one in own[kind]) for kind in KINDS},
         {kind: len(own[kind]) for kind in KINDS},
-        Said(not inside.misses, taught, abs(taught - 0.5) > plan.tolerance),
+        Said(not inside.misses, taught, abs(taught - 0.5) / plan.tolerance),
     )
 
 
@@ -149,7 +150,7 @@ def _world(bias: float, photos: int, probes: tuple[str, ...]) -> tuple[World, Fr
     """Fresh texts are drawn once for all repetitions of a bias."""
     world = make_world(dict.fromkeys(TYPES, bias), 0)
     judges = build_judges(list(probes), JudgeSettings())
-    return world, draw_fresh(world, photos, judges, bias)
+    return world, draw_fresh(world, photos, judges, str(bias))
 
 
 def kept_of(panel: Panel, sample: Sample, setting: Setting, seed: int) -> tuple[Filtered, Rotated]:
@@ -176,7 +177,7 @@ def kept_of(panel: Panel, sample: Sample, setting: Setting, seed: int) -> tuple[
 def _said(lessons: list[Lesson], truths: Mapping[tuple[Learner, str], float], plan: CertificatePlan, kind: str) -> Said:
     own = [one for one in lessons if kind_of(one.group) == kind]
     truth = furthest([truths[one.learner, one.group] for one in own])
-    return Said(not list(misses(own, plan.tolerances)), truth, abs(truth - 0.5) > plan.tolerances[kind])
+    return Said(not list(misses(own, plan.tolerances)), truth, abs(truth - 0.5) / plan.tolerances[kind])
 
 
 def kind_of(group: str) -> str:

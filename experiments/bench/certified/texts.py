@@ -16,8 +16,8 @@ from negatives.judging import TextPairs, build_text_pairs
 from negatives.tables import generator_for, pair_table, text_table
 
 TYPES = ("replace_obj", "replace_rel", "swap_obj")
-WORDS = ("ba", "de", "fi", "go", "ku", "la", "me", "ni", "po", "ru", "sa", "ti")
-VOCABULARY = [first + last for first in WORDS for last in WORDS[:5]]
+SYLLABLES = ("ba", "de", "fi", "go", "ku", "la", "me", "ni", "po", "ru", "sa", "ti")
+VOCABULARY = [first + last for first in SYLLABLES for last in SYLLABLES]
 TOPICS, LENGTH, PAIRS = 6, 6, 4
 """Topics of photos; words of a text; pairs of a photo."""
 

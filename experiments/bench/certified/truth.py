@@ -60,7 +60,7 @@ class Asked:
         kept = [self._kept(one) for one in rotated.kept]
         groups = {"all": np.ones(len(self.types), dtype=bool)}
         groups |= {name: self.types == name for name in sorted(set(self.types))} | self._thirds(part)
-        found = {}
+        found: dict[tuple[Learner, str], float] = {}
         for learner in learners_of(self.panel, unit):
             wins = _wins(asked_logits(self.panel, learner, kept, part)[self.own_pairs :])
             found |= {(learner, name): float(wins[rows].mean()) for name, rows in groups.items()}
