@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="see below (default: all)")
     add("--repetitions", type=int, default=40, help="of each setting (default: 40)")
+    add("--first-seed", type=int, default=0, help="of the first repetition (default: 0)")
     add("--photos", type=int, default=1500, help="of each repetition, with four pairs each (default: 1500)")
     add("--fresh", type=int, default=8000, help="photos that tell the truth (default: 8000)")
     add("--learners", nargs="+", default=["word", "bayes"], help="judges (default: word bayes)")
@@ -68,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = CertificatePlan(probes=given.learners, bootstrap=given.bootstrap, seeds=given.fold_seeds)
     # a seed of every setting, then the next seed: a run that is cut short has seen them all
     jobs = [
-        Job(name, seed, given.photos, given.fresh, plan) for seed in range(given.repetitions) for name in given.settings
+        Job(name, given.first_seed + number, given.photos, given.fresh, plan)
+        for number in range(given.repetitions)
+        for name in given.settings
     ]
     outcomes = []
     for outcome in _done(jobs, given.workers):

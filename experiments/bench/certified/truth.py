@@ -10,10 +10,11 @@ import numpy as np
 from scipy.sparse import issparse, vstack
 
 from experiments.bench.certified.texts import World, draw_sample
-from negatives.filtering import ROTATIONS, THIRDS, Learner, Retained, Rotated, asked_logits, learn, learners_of
+from negatives.filtering import ROTATIONS, THIRDS, Learner, Retained, Rotated, learn, learners_of
 from negatives.judging import Judge, Panel, TextPairs, encode
 
 TIE = 1e-9  # as in the bias metrics
+NO_PART = -1  # of fresh photos
 
 
 @dataclass(frozen=True)
@@ -53,39 +54,44 @@ class Asked:
     def truths(self, rotated: Rotated, unit: str) -> dict[tuple[Learner, str], float]:
         """Learner and group -> the share of fresh pairs whose positive the learners of the certificate pick.
 
-        Thirds have the edges of the certificate's.
+        Each rotation's learner is asked about all fresh pairs. Thirds have the edges of the certificate's.
         """
-        fresh_images = self.panel.text_pairs.images[self.own :]
-        part = np.concatenate([rotated.part, fresh_images % len(ROTATIONS)])
-        kept = [self._kept(one) for one in rotated.kept]
-        groups = {"all": np.ones(len(self.types), dtype=bool)}
-        groups |= {name: self.types == name for name in sorted(set(self.types))} | self._thirds(part)
+        part = np.concatenate([rotated.part, np.full(len(self.panel.text_pairs.captions) - self.own, NO_PART)])
+        thirds = self._thirds(part)
+        groups = {"all": np.ones(thirds.shape, dtype=bool)}
+        groups |= {name: np.tile(self.types == name, (len(ROTATIONS), 1)) for name in sorted(set(self.types))}
+        groups |= {name: thirds == number for number, name in enumerate(THIRDS)}
         found: dict[tuple[Learner, str], float] = {}
         for learner in learners_of(self.panel, unit):
-            wins = _wins(asked_logits(self.panel, learner, kept, part)[self.own_pairs :])
-            found |= {(learner, name): float(wins[rows].mean()) for name, rows in groups.items()}
+            wins = np.stack(
+                [
+                    _wins(self._logits(learner, kept, part == rotation.fit)[self.own_pairs :])
+                    for rotation, kept in zip(ROTATIONS, rotated.kept, strict=True)
+                ]
+            )
+            found |= {(learner, name): float(wins[members].mean()) for name, members in groups.items()}
         return found
 
     def taught_by_all(self, kept: Retained) -> dict[str, float]:
         """Judge -> the share of fresh pairs whose positive it picks, trained on all pairs that were kept."""
         seen = np.arange(len(self.panel.text_pairs.captions)) < self.own
-        found = {}
-        for judge in self.panel.judges:
-            scores = learn(self.panel, Learner(judge.name, "pair"), self._kept(kept), seen)
-            found[judge.name] = float(_wins(self._logits(scores)[self.own_pairs :]).mean())
-        return found
+        return {
+            judge.name: float(_wins(self._logits(Learner(judge.name, "pair"), kept, seen)[self.own_pairs :]).mean())
+            for judge in self.panel.judges
+        }
 
-    def _thirds(self, part: np.ndarray) -> dict[str, np.ndarray]:
-        """Thirds of the fresh pairs by the certificate's foreign judge, which knows the sample alone."""
-        whole = self._kept(Retained(np.ones(self.own, dtype=bool), np.ones(self.own_pairs, dtype=bool)))
+    def _thirds(self, part: np.ndarray) -> np.ndarray:
+        """[3, F] third of each fresh pair in each rotation, by the certificate's foreign judge of the sample."""
+        whole = Retained(np.ones(self.own, dtype=bool), np.ones(self.own_pairs, dtype=bool))
         learner = Learner(self.panel.judges[0].name, "pair")
-        foreign, asked = np.zeros(len(self.panel.text_pairs.pairs)), part[self.panel.text_pairs.pairs[:, 0]]
+        asked = part[self.panel.text_pairs.pairs[: self.own_pairs, 0]]
+        own, fresh = np.zeros(self.own_pairs), []
         for rotation in ROTATIONS:
-            rows = asked == rotation.certify
-            foreign[rows] = self._logits(learn(self.panel, learner, whole, part == rotation.search))[rows]
-        edges = np.quantile(foreign[: self.own_pairs], [1 / 3, 2 / 3])
-        third = np.digitize(foreign[self.own_pairs :], edges)
-        return {name: third == number for number, name in enumerate(THIRDS)}
+            logits = self._logits(learner, whole, part == rotation.search)
+            rows = np.flatnonzero(asked == rotation.certify)
+            own[rows] = logits[rows]
+            fresh.append(logits[self.own_pairs :])
+        return np.digitize(np.stack(fresh), np.quantile(own, [1 / 3, 2 / 3]))
 
     def _kept(self, kept: Retained) -> Retained:
         """The same of all texts: nothing is learnt from fresh ones."""
@@ -95,7 +101,9 @@ class Asked:
             np.concatenate([kept.pairs, np.zeros(len(pairs) - self.own_pairs, dtype=bool)]),
         )
 
-    def _logits(self, scores: np.ndarray) -> np.ndarray:
+    def _logits(self, learner: Learner, kept: Retained, seen: np.ndarray) -> np.ndarray:
+        """[P] of all pairs, by a learner of what is kept of the sample."""
+        scores = learn(self.panel, learner, self._kept(kept), seen)
         first, second = self.panel.text_pairs.pairs.T
         logits: np.ndarray = scores[first] - scores[second]
         return logits
