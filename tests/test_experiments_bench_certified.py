@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.bench.certified import __main__ as bench
-from experiments.bench.certified.repeat import KINDS, SETTINGS, Job, Outcome, Said, kept_of, repeat
-from experiments.bench.certified.texts import LENGTH, PAIRS, TYPES, VOCABULARY, draw_sample, make_world, thinned
-from experiments.bench.certified.truth import Asked, Fresh, draw_fresh
+from experiments.bench import certified as bench
+from experiments.bench.known_texts.repeat import KINDS, SETTINGS, Job, Outcome, Said, kept_of, repeat
+from experiments.bench.known_texts.texts import LENGTH, PAIRS, TYPES, VOCABULARY, draw_sample, make_world, thinned
+from experiments.bench.known_texts.truth import Asked, Fresh, draw_fresh
 from negatives.filtering import CertificatePlan, Learner, Retained
 from negatives.judging import Judge, seat
 from negatives.judging.linear import bayes_judge

@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from experiments.bench.certified.texts import TYPES, Sample, World, draw_sample, make_world, thinned
-from experiments.bench.certified.truth import Asked, Fresh, draw_fresh, furthest
+from experiments.bench.known_texts.texts import TYPES, Sample, World, draw_sample, make_world, thinned
+from experiments.bench.known_texts.truth import Asked, Fresh, draw_fresh, furthest
 from negatives.filtering import (
     THIRDS,
     CertificatePlan,

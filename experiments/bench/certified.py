@@ -13,7 +13,7 @@ from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 
-from experiments.bench.certified.repeat import KINDS, SETTINGS, Job, Outcome, Said, repeat
+from experiments.bench.known_texts.repeat import KINDS, SETTINGS, Job, Outcome, Said, repeat
 from experiments.bench.validity.rates import wilson
 from negatives.filtering import CertificatePlan
 from negatives.tables import write_json

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse, vstack
 
-from experiments.bench.certified.texts import World, draw_sample
+from experiments.bench.known_texts.texts import World, draw_sample
 from negatives.filtering import ROTATIONS, THIRDS, Learner, Retained, Rotated, learn, learners_of
 from negatives.judging import Judge, Panel, TextPairs, encode
 

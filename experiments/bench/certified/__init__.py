@@ -1,1 +1,0 @@
-"""Certificates on texts whose distributions are known: how often they are right."""
