@@ -14,6 +14,7 @@ from negatives.word_forms import (
     FUNCTION_WORDS,
     are_forms,
     content,
+    content_words,
     is_negation,
     listed,
     span_word,
@@ -49,7 +50,7 @@ def shares_content(text: str, caption: str) -> bool:
     # scripts and languages that the lists do not know share no stems, and are not judged
     if not least or len(one & two) >= MIN_SHARED * least:
         return True
-    short, long = sorted((_content_words(text), _content_words(caption)), key=len)
+    short, long = sorted((list(dict.fromkeys(content_words(one))) for one in (text, caption)), key=len)
     return sum(_is_related(word, long) for word in short) >= MIN_RELATED * len(short)
 
 
@@ -87,10 +88,6 @@ def _keeps_posture(before: Collection[str], after: Collection[str]) -> bool:
     # beside other words a posture is no claim (`NEUTRAL`); in the place of another one it is
     ours, theirs = ([POSTURES[word] for word in found if word in POSTURES] for found in (after, before))
     return not ours or not theirs or not set(ours).isdisjoint(theirs)
-
-
-def _content_words(text: str) -> list[str]:
-    return [word for word in dict.fromkeys(words(text)) if word not in FUNCTION_WORDS]
 
 
 def _is_related(word: str, others: Collection[str]) -> bool:

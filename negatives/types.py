@@ -48,7 +48,7 @@ class NegativeType:
     Attributes:
         name: as tables and metric keys have it, such as "swap_obj".
         family: one of `FAMILIES`; mixing draws swaps apart from the others.
-        check: (text, caption) -> whether the text is a negative of this type; one of `negatives.checks`, or your own.
+        check: (text, caption) -> whether the text is a negative of this type.
         reason: the rejection of a text that fails the check.
         also: what else is asked of a text that passes the check: by the rejection of one that fails, in this order.
         asked: whether a chat model is asked for it unless `gpt.types` says otherwise; it then needs a prompt text.
@@ -120,20 +120,10 @@ MEANINGS = {
     "reversed_relation": "Who does what, or what is where, is reversed.",
     "moved_attribute": "An attribute has gone to another thing.",
     "other_edit": "It is not the caption with the edit that the model named.",
-    "nli_entailed": "The caption entails it, by the judge of language inference.",
-    "nli_not_contradicted": "The caption does not contradict it enough, by the judge of language inference.",
-    "nli_not_entailed": "It and the caption do not entail each other, by the judge of language inference.",
-    "lm_unlikely": "A language model finds it much less likely than its caption.",
-    "chat_both_true": "The chat model says that it and the caption can both be true.",
-    "chat_not_same": "The chat model says that it does not say what the caption says.",
-    "chat_unasked": "The chat model was not asked about it yet.",
-    "chat_undecided": "The chat model said neither yes nor no.",
-    "image_matches": "The scorer finds that it fits the image as well as the caption.",
-    "image_mismatch": "The scorer finds that it fits the image less than the caption.",
 }
 """What each rejection says of a text, in a sentence, for the page of `itm generate` and docs/negatives.md.
 
-A reason without a sentence is shown by its name alone."""
+A reason without a sentence is shown by its name alone. Those of the judges of truth stand in their settings."""
 
 # The order is the order of questions in a request to a chat model, and so part of every request's key in a cache, and
 # of rows in a report: a new row goes to the end.

@@ -1,4 +1,4 @@
-"""The words of a text, and which of them are alike: what the checks of written texts look at.
+"""The words of a text, and which of them are alike: what writers, and the checks of what they write, look at.
 
 Case, punctuation, white space and a letter's encoding never count. Scripts without spaces (Chinese, Japanese, Thai,
 ...) are read character by character. The word lists (articles, numbers, negations) are English; a text in another
@@ -124,11 +124,6 @@ def plain_words(text: str) -> list[str]:
     return [word for word in words(text) if word not in ARTICLES and word not in BE]
 
 
-def span_words(text: str) -> list[str]:
-    """`span_word` of each of `plain_words`."""
-    return [span_word(word) for word in plain_words(text)]
-
-
 def span_word(word: str) -> str:
     """A word's stem; pronouns are as each other."""
     return "it" if word in PRONOUNS else stem(word)
@@ -168,13 +163,13 @@ def is_negation(word: str) -> bool:
     return word in NEGATIONS or word.endswith("n't")
 
 
-def denied_from(found: Sequence[str]) -> int:
+def first_negation(found: Sequence[str]) -> int:
     """The place of the first negation among words in lower case; their number where there is none.
 
     What stands behind a negation is not there, and what would replace it may not be there either: "a room with no
     stoves" may well be true of a room with no toilets.
 
-    >>> denied_from(["a", "room", "with", "no", "toilets"]), denied_from(["a", "room"])
+    >>> first_negation(["a", "room", "with", "no", "toilets"]), first_negation(["a", "room"])
     (3, 2)
     """
     return next((place for place, word in enumerate(found) if is_negation(word)), len(found))

@@ -63,7 +63,6 @@ def main(shared: str, pipeline: str = "") -> None:
     settings: dict[str, dict[str, Any]] = {"rules": {}}
     if pipeline:
         settings["negclip"] = {"spacy": {"pipeline": pipeline}}
-    FOLDER.mkdir(parents=True, exist_ok=True)
     for writer, given in settings.items():
         lines = [json.dumps(row, ensure_ascii=False) for row in drawn(captions, writer, given)]
         (FOLDER / f"{writer}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

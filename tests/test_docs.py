@@ -140,7 +140,7 @@ def make_inputs(folder: Path, words: Sequence[str]) -> None:
             path.touch()
         elif (
             key in ("run", "annotations")
-            or key.endswith(("image_root", "nli.checkpoint", "lm.checkpoint"))
+            or key.endswith(("image_root", "nli.checkpoint", "lm.checkpoint", "encoder.checkpoint"))
             or "/" in word.partition("=")[0]
         ):
             path.mkdir(parents=True, exist_ok=True)

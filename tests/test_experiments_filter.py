@@ -17,13 +17,15 @@ from negatives.filtering.filter import filter_texts
 from negatives.filtering.harmonise import harmonise_table
 from negatives.filtering.plan import FilterPlan
 from negatives.judging.bias_metrics import paired_wins, probe
-from negatives.judging.linear import word_judge
+from negatives.judging.linear import LinearJudge, word_judge
 from negatives.judging.panel import seat
 from negatives.judging.text_pairs import build_text_pairs
 from negatives.tables.captions import pair_table, strings, text_table, with_paraphrases, write_table
 from negatives.tables.randomness import hash_of
 from negatives.tables.verdicts import is_harmonised, read_pair_verdicts, read_verdicts
+from tests.test_negatives_causal_lm import save_lm
 from tests.test_negatives_text_pairs import Row, tables, with_giveaway
+from tests.test_negatives_transformer import save_checkpoint
 
 QUIET = ("judge.judges=[word]", "judge.word_ngrams=1", "judge.folds=3", "judge.workers=1", "logging.wandb=disabled")
 PROBES = ("certificate.probes=[word,bayes]", "certificate.folds=3", "certificate.seeds=1", "certificate.bootstrap=20")
@@ -148,6 +150,32 @@ def test_a_balanced_set_is_exit_code_zero_and_so_is_its_resumption(
     ]
     assert control > 0.6
     assert run(tmp_path / "out", *words, "target=0.512", "certificate.tolerance=0.05", "--resume") == 0
+
+
+def test_published_models_judge_and_probe_and_one_that_cannot_be_loaded_is_refused_before_the_first_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, *_ = write(tmp_path, with_giveaway(40, 0.2, 0.5))
+    models = [f"judge.encoder.checkpoint={save_checkpoint(tmp_path / 'encoder')}", "judge.encoder.device=cpu"]
+    models += [f"judge.lm.checkpoint={save_lm(tmp_path / 'lm')}", "judge.lm.device=cpu", "judge.judges=[encoder]"]
+    quick = (
+        *QUICK,
+        *models,
+        "certificate.probes=[encoder,lm]",
+        "unit=both",
+        "constant=1.2",
+        "certificate.tolerance=0.5",
+    )
+    assert run(tmp_path / "out", *words, quick=quick) == 0
+    certificate = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
+    measured = {(one["judge"], one["estimand"]) for one in certificate["estimates"]}
+    assert measured == {(name, m) for name in ("encoder", "lm", "stacked") for m in ("auc", "paired_accuracy")}
+    (tmp_path / "lm" / "config.json").write_text("{", encoding="utf-8")
+    monkeypatch.setattr(LinearJudge, "fit", None)
+    monkeypatch.setattr(LinearJudge, "fit_pairs", None)
+    assert run(tmp_path / "other", *words, quick=quick) == 2
+    assert "`judge.lm.checkpoint` must be a causal language model" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("harmonise", [True, False])

@@ -14,12 +14,12 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.bench.chat_server import Reply, completion
+from experiments.generating import tables
 from experiments.report.generated import draw as draw_module
 from experiments.report.generated.draw import NEGATIVES, UNWRITTEN, Draw, valid_negatives
 from experiments.report.generated.marks import marked
 from experiments.report.generated.page import GeneratedPage, render_generated_page
 from experiments.report.generated.text_bias import measure
-from experiments.verbs import generate, generate_gpt
 from negatives import MEANINGS
 from negatives.filtering import AuditPlan, audit_texts
 from negatives.judging import JudgeSettings, build_judges, build_text_pairs, seat
@@ -260,7 +260,7 @@ def test_the_page_is_whole_before_the_folder_counts_as_finished(
     with serving(Recorder(answer)) as url:
         words += [f"gpt.base_url={url}"]
         with monkeypatch.context() as patch:
-            patch.setattr(generate_gpt if generator == "gpt" else generate, "write_json", killed)
+            patch.setattr(tables, "write_json", killed)
             assert main(words) != 0
         assert page.read_text().endswith("</html>")
         assert not summary.exists()

@@ -20,14 +20,15 @@ from datamodules.batch import ImageTextRow
 from experiments.__main__ import main
 from experiments.bench.chat_server import Reply, completion
 from experiments.config.generate_schemas import GenerateConfig, GptConfig
+from experiments.generating import judges
 from experiments.generating.asking import judge_config
-from experiments.generating.judges import ImageJudge, images_of
-from experiments.verbs import generate_tables
+from experiments.generating.judges import images_of, scores_by
 from lightning_modules import Scorer, load_scorer
 from negatives.tables.captions import read_captions, read_negatives, write_table
-from negatives.truth_judges import ChatJudgeSettings, ImageSettings, Statement, TruthSettings
+from negatives.truth_judges import ChatJudgeSettings, ImageJudge, ImageSettings, LmJudge, Statement, TruthSettings
 from tests.backbones import BACKBONES
 from tests.chat_server import Recorder, as_asked, serving
+from tests.test_negatives_causal_lm import save_lm
 from tests.tiny import photo
 
 KEY = "sk-test-0123456789abcdef"
@@ -96,7 +97,7 @@ def test_a_writers_rows_say_what_the_chat_model_says_and_no_text_is_asked_twice(
 def test_a_run_that_is_stopped_while_it_is_judged_is_not_finished_and_goes_on(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate_tables, "JUDGED_AT_ONCE", 3)
+    monkeypatch.setattr(judges, "JUDGED_AT_ONCE", 3)
     server = Recorder(car_is_true)
     with serving(server) as url:
         assert generate(folder, url, "gpt.max_requests=2", "gpt.concurrency=1") == 1
@@ -115,7 +116,7 @@ def test_a_run_that_is_stopped_while_it_is_judged_is_not_finished_and_goes_on(
 
 
 def test_no_part_of_a_run_spends_what_another_part_has_spent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate_tables, "JUDGED_AT_ONCE", 2)
+    monkeypatch.setattr(judges, "JUDGED_AT_ONCE", 2)
     server, most = Recorder(car_is_true), 0.0007
     with serving(server) as url:
         prices = "gpt.prices={gpt-4o-mini: {input: 1, output: 1}}"
@@ -229,6 +230,19 @@ def test_a_judge_that_cannot_judge_is_one_line_and_leaves_no_table(
     assert not [*folder.glob("out/*")]
 
 
+def test_a_run_goes_on_with_other_batches_of_a_judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(judge: LmJudge, given: list[Statement]) -> list[str]:
+        raise OSError(28, "No space left on device")
+
+    words = ["generate", f"captions={folder}/captions.parquet", f"output_dir={folder}/out"]
+    words += [f"truth.lm.checkpoint={save_lm(folder / 'lm')}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(LmJudge, "rejections", interrupted)
+        assert main(words) == 2
+    assert main([*words, "truth.lm.batch_size=1", "truth.lm.device=cpu", "--resume"]) == 0
+    assert {row["checks"] for row in table(folder)} >= {"validation,lm"}
+
+
 # the image
 
 
@@ -267,7 +281,8 @@ def test_a_text_is_judged_by_how_much_less_than_its_caption_it_fits_the_image(
     bounds = sorted(margins.values())
     middle = (bounds[5] + bounds[6]) / 2
     for bound in (middle, 0.0):
-        judge = ImageJudge(scorer, root, ImageSettings(".", least_margin=bound, most_drop=bound), "")
+        settings = ImageSettings(".", least_margin=bound, most_drop=bound)
+        judge = ImageJudge(settings, scores_by(scorer, root, 64), "")
         found = dict(zip(margins, judge.rejections(list(margins)), strict=True))
         for one, reason in found.items():
             rejected = margins[one] > bound if kind == "paraphrase" else margins[one] < bound
@@ -289,7 +304,7 @@ def test_an_image_is_computed_once_with_all_of_its_texts(
         return collate(rows)
 
     monkeypatch.setattr(scorer.module, "collator", lambda: counted)
-    ImageJudge(scorer, root, ImageSettings("."), "").rejections(statements("swap_obj"))
+    ImageJudge(ImageSettings("."), scores_by(scorer, root, 64), "").rejections(statements("swap_obj"))
     assert [sorted(captions) for captions in seen] == [sorted(["a dog", *TEXTS])] * 2
 
 

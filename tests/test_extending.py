@@ -34,6 +34,7 @@ SECTIONS = {
 MOST_FILES = {
     "A negative type with its writer": 3,
     "A writer": 2,
+    "A judge of truth": 3,
     "A backbone": 4,  # the fourth is its line in the tests
     "A loss with a parameter of its own": 2,
     "A benchmark": 2,
@@ -290,6 +291,22 @@ assert abs(float(card["match_logit"](image, "Two dogs")) - logits[0]) < 1e-5
 assert abs(card["score"](image, "Two dogs") - torch.tensor(logits[0]).sigmoid().item()) < 1e-6
 """
 """The training, `load_scorer`, plain Transformers and the code on the card agree."""
+
+
+@pytest.mark.slow  # starts a process in a copy of the repository
+def test_a_judge_of_truth_is_asked_and_explained(tmp_path: Path) -> None:
+    copy = copy_with("A judge of truth", tmp_path)
+    text = copy.run(copy.documented(module="negatives.truth_judges.unwanted"), *copy.commands, ["generate", "--help"])
+    assert "Words that a text may have only where its caption has them." in text
+    written = pq.read_table(copy.work / "judged/negatives.parquet").to_pylist()
+    captions = {f"{number}_0": caption for number, caption in enumerate(CAPTIONS)}
+    reasons = {"": "validation,unwanted", "unwanted_word": "validation"}
+    for row in written:
+        new = {*row["caption"].lower().split()} - {*captions[row["caption_id"]].lower().split()}
+        assert row["rejected"] == ("unwanted_word" if new & {"three", "cats"} else "")
+        assert row["checks"] == reasons[row["rejected"]]
+    assert {row["rejected"] for row in written} == set(reasons)
+    assert "It brings in a word of the list." in (copy.work / "judged/index.html").read_text()
 
 
 @pytest.mark.slow

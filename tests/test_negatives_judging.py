@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main
+from experiments.config.filter_schemas import AuditConfig, FilterConfig
+from experiments.config.load import ConfigError, load_config
+from negatives.judging import EncoderSettings, LikelihoodSettings
 from negatives.judging.build import build_judges
 from negatives.judging.judge import Judge
 from negatives.judging.linear import LinearJudge, word_judge
@@ -29,8 +32,30 @@ def build_single_words(settings: JudgeSettings) -> Judge:
 
 @pytest.mark.parametrize("name", [name for name in JUDGES if name != "transformer"])
 def test_a_judge_is_built_by_the_name_that_it_bears(name: str) -> None:
-    (judge,) = build_judges([name], JudgeSettings())
+    # a model is loaded when its judge encodes
+    settings = JudgeSettings(encoder=EncoderSettings("a_folder"), lm=LikelihoodSettings("a_folder"))
+    (judge,) = build_judges([name], settings)
     assert judge.name == name
+
+
+@pytest.mark.parametrize("name", ["encoder", "lm"])
+def test_a_judge_that_reads_a_published_model_is_refused_without_one(name: str) -> None:
+    line = f"`judge.{name}.checkpoint` must be given where `%s` has {name}: a folder with its model"
+    with pytest.raises(InputError) as caught:
+        build_judges(["word", name], JudgeSettings())
+    assert str(caught.value) == line % "judges"
+    files = ["captions=a", "negatives=b", "output_dir=c"]
+    judges, probes = (f"{listed}=[word,{name}]" for listed in ("judge.judges", "certificate.probes"))
+    found = []
+    for schema, words in ((AuditConfig, [judges]), (FilterConfig, [judges]), (FilterConfig, [probes])):
+        with pytest.raises(ConfigError) as refused:
+            load_config(schema, None, [*files, *words], check_files=False)
+        found.append(str(refused.value))
+    for told, listed in zip(found, ("judge.judges", "judge.judges", "certificate.probes"), strict=True):
+        assert line % listed in told
+        assert told.count("checkpoint") == 1
+    # without a certificate there is no probe
+    load_config(FilterConfig, None, [*files, probes, "certify=false"], check_files=False)
 
 
 def test_judges_are_built_as_set_and_in_the_order_of_their_names() -> None:
@@ -44,7 +69,8 @@ def test_an_unknown_judge_is_refused_with_the_nearest_and_all_names() -> None:
     with pytest.raises(InputError) as caught:
         build_judges(["word", "bias"], JudgeSettings())
     assert str(caught.value) == (
-        "`judges` must list some of word, char, surface, bayes, transformer, each once, got ['word', 'bias']. "
+        "`judges` must list some of word, char, surface, bayes, encoder, lm, transformer, each once, got "
+        "['word', 'bias']. "
         "Did you mean bayes?"
     )
     with pytest.raises(InputError, match=r"each once, got \['word', 'word'\]$"):

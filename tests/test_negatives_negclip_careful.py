@@ -11,8 +11,8 @@ import pytest
 from negatives.types import NEGATIVE_TYPES
 from negatives.writers import negclip_careful
 from negatives.writers.english.rules import RuleWriter
-from negatives.writers.negclip import NegClipWriter, careful_attempt, reference_attempt
-from negatives.writers.negclip_careful import KINDS, careful_texts
+from negatives.writers.negclip import NegClipWriter, reference_attempt
+from negatives.writers.negclip_careful import KINDS, careful_attempt, careful_texts
 from negatives.writers.tagging import TaggedCaption, Tagger, Word
 
 POS = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +16,15 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
 from negatives.tables import InputError
-from negatives.truth_judges import NliJudge, NliSettings, Statement, TruthSettings, build_truth_judges, check_truth
+from negatives.truth_judges import (
+    NliJudge,
+    NliSettings,
+    Statement,
+    TruthSettings,
+    build_truth_judges,
+    check_truth,
+    judge_meanings,
+)
 
 MARKED = {"indeed": "entailment", "perhaps": "neutral", "never": "contradiction"}
 """Word -> the class that the tiny model finds where the hypothesis has it; without such a word all three alike."""
@@ -211,7 +221,7 @@ CAPTIONS = pa.table({"image_id": ["1", "2"], "caption_id": ["1_0", "2_0"], "capt
 
 
 def test_a_row_says_which_checks_it_passed_or_failed(checkpoint: str) -> None:
-    judges = build_truth_judges(TruthSettings(NliSettings(checkpoint, device="cpu")))
+    judges = build_truth_judges(TruthSettings(nli=NliSettings(checkpoint, device="cpu")))
     rows = {
         "caption_id": ["2_0", "1_0", "1_0"],
         "caption": ["a dog indeed", "a red dog", "a cat never"],
@@ -243,6 +253,13 @@ def test_no_judge_is_asked_about_what_another_one_rejected() -> None:
     assert [judge.asked for judge in judges] == [2, 1]
     assert found["checks"].to_pylist() == ["validation", "validation,first,second", ""]
     assert found["rejected"].to_pylist() == ["first_no", "", "length"]
+
+
+@pytest.mark.parametrize("name", TruthSettings().sections)
+def test_every_rejection_by_a_judge_has_a_sentence(name: str) -> None:
+    section = TruthSettings().sections[name]
+    assert {*re.findall(rf'"({name}_\w+)"', inspect.getsource(inspect.getmodule(type(section))))} == {*section.meanings}
+    assert all(re.fullmatch(r"[A-Z].*\.", judge_meanings()[reason]) for reason in section.meanings)
 
 
 def test_without_judges_a_table_stays_as_it_was() -> None:

@@ -8,22 +8,18 @@ import unicodedata
 
 import pytest
 
-from negatives.types import NEGATIVE_TYPES
-from negatives.validate import (
-    REASONS,
-    bare_words,
-    changed_span,
+from negatives.checks import (
     equals_caption,
     is_meta_text,
-    is_one_span,
     keeps_caption_words,
     keeps_content_words,
     keeps_numbers_and_negations,
     length_within,
-    rejection,
-    validation_table,
-    words,
 )
+from negatives.spans import changed_span, is_one_span
+from negatives.types import NEGATIVE_TYPES
+from negatives.validate import REASONS, rejection, validation_table
+from negatives.word_forms import bare_words, words
 
 KINDS = (*NEGATIVE_TYPES, "paraphrase")
 CAPTION = "A brown dog sits on a red couch near two windows."

@@ -15,7 +15,7 @@ import pytest
 
 from negatives.tables.captions import InputError, read_captions, read_negatives, strings, write_table
 from negatives.tables.randomness import generator_for, hash_of
-from negatives.validate import bare_words
+from negatives.word_forms import bare_words
 from negatives.writers.english.rules import RuleWriter
 from negatives.writers.write import join_pairs, write_negatives
 from tests.draw_readings import FOLDER, ROWS, drawn

@@ -171,7 +171,7 @@ def measure(text_pairs: TextPairs, arguments: argparse.Namespace) -> Iterator[Ro
     names = [*arguments.judges, *(["transformer"] if arguments.transformer else [])]
     panel = seat(build_judges(names, settings), text_pairs, folds=arguments.folds, workers=arguments.workers)
     # naive Bayes judges nothing: a family that the filter has not seen
-    learners = panel.with_judges([*panel.judges, *build_judges(["bayes"], settings)])
+    learners = panel.with_judges(build_judges(list(dict.fromkeys([*names, "bayes"])), settings))
     for seed in arguments.seeds:
         for arm in arguments.arms:
             start = time.monotonic()

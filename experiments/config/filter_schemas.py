@@ -86,10 +86,14 @@ class FilterConfig(FilterPlan, FilterFiles):
     """Where the certificate's metrics go."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """A certificate by the filter's own families alone, and what the plan says."""
+        """A certificate by the filter's own families alone, or by a judge without its model, and what the plan says."""
         if self.certify and set(self.certificate.probes) <= set(self.judge.judges):
             yield (
                 f"`{place}certificate.probes` must hold a judge that is not among `{place}judge.judges`, got "
                 f"{self.certificate.probes}: what the filter is blind to, only another family sees"
             )
+        if self.certify:
+            # what the filter's own judges lack, their settings say
+            others = [name for name in self.certificate.probes if name not in self.judge.judges]
+            yield from self.judge.faults_of_models(others, f"{place}certificate.probes", f"{place}judge.")
         yield from super().faults(place)

@@ -165,8 +165,7 @@ class GenerateConfig:
     def faults(self, place: str) -> Iterator[str]:
         """Inputs that the generator needs and that are not given; judges whom nothing would ask."""
         if self.generator == "scenes" and self.truth.asked:
-            asked = [f"{name}.{getattr(self.truth, name).switch}" for name in self.truth.asked]
-            keys = ", ".join(f"`{place}truth.{key}`" for key in asked)
+            keys = ", ".join(f"`{place}truth.{name}.{one.switch}`" for name, one in self.truth.asked.items())
             yield f"{keys} must not be given where `{place}generator` is scenes: what is drawn needs no judge"
         if self.image_root is not None and self.truth.image.image_root is not None:
             yield f"`{place}truth.image.image_root` must not be given beside `{place}image_root`: that one counts"

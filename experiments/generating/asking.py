@@ -54,13 +54,12 @@ def server_of(config: GptConfig) -> Server:
     return Server.from_environment(config.base_url, config.api_key_env or "OPENAI_API_KEY")
 
 
-def price_of(config: GptConfig) -> Price | None:
+def checked_price(config: GptConfig) -> Price | None:
     """The model's price; None where it is not known.
 
     Raises:
         InputError: a bound on the cost needs it.
     """
-    # of the same name: that one knows prices, this one what a bound needs
     from negatives.chat import price_of
 
     price = price_of(config.model, config.prices, batch=config.batch != "none")
@@ -73,8 +72,8 @@ def price_of(config: GptConfig) -> Price | None:
 
 
 @dataclass
-class Purse:
-    """What a run has sent and spent so far, whoever asked: its bounds are those of the whole run."""
+class Spending:
+    """What a run has sent and paid so far, for the writer and for the judge: the bounds count both."""
 
     sent: int = 0
     cost: float = 0.0
@@ -88,7 +87,7 @@ def ask_now(
     requests: Iterable[ChatRequest],
     cache: RequestCache,
     config: GptConfig,
-    purse: Purse,
+    spending: Spending,
     report: Callable[[Event], None],
     **checks: Any,
 ) -> Tally:
@@ -98,7 +97,7 @@ def ask_now(
         requests: pulled as they are needed.
         cache: takes the answers.
         config: the server, its limits, and the bounds of the run.
-        purse: what the run has spent; what this takes comes to it.
+        spending: what the run has spent; what this takes comes to it.
         report: gets every event.
         checks: `check` and `serves` of `negatives.chat.ask_all`.
 
@@ -107,11 +106,11 @@ def ask_now(
     """
     from negatives.chat import RateLimits, SendOptions, ask_all
 
-    price, bounds = price_of(config), (config.max_requests, config.max_cost)
+    price = checked_price(config)
     options = SendOptions(
         retries=config.retries,
-        max_requests=None if bounds[0] is None else bounds[0] - purse.sent,
-        max_cost=None if bounds[1] is None else bounds[1] - purse.cost,
+        max_requests=None if config.max_requests is None else config.max_requests - spending.sent,
+        max_cost=None if config.max_cost is None else config.max_cost - spending.cost,
         # a bound on the cost is refused without a price before this
         price=None if price is None else lambda model, prompt, completion: price.cost(prompt, completion),
     )
@@ -128,8 +127,8 @@ def ask_now(
         **checks,
     )
     tally = asyncio.run(asked)
-    purse.sent, purse.cost = purse.sent + tally.sent, purse.cost + tally.cost
-    purse.stopped = purse.stopped or tally.stopped
+    spending.sent, spending.cost = spending.sent + tally.sent, spending.cost + tally.cost
+    spending.stopped = spending.stopped or tally.stopped
     if tally.stopped:
         say(f"Stopped: {tally.stopped}. Go on by --resume, with the same bounds or others.")
     return tally
@@ -191,7 +190,7 @@ class JudgeAsker:
     Args:
         config: of the run.
         folder: the output folder.
-        purse: of the run.
+        spending: of the run.
 
     Attributes:
         cache: file of the answers.
@@ -201,21 +200,21 @@ class JudgeAsker:
         InputError: the server's key or the model's price is missing, or the cache is in use.
     """
 
-    def __init__(self, config: GenerateConfig, folder: Path, purse: Purse) -> None:
-        self.settings, self._purse = judge_config(config), purse
+    def __init__(self, config: GenerateConfig, folder: Path, spending: Spending) -> None:
+        self.settings, self._spending = judge_config(config), spending
         # for their refusals, before anything is written
         server_of(self.settings)
-        price_of(self.settings)
+        checked_price(self.settings)
         self.cache, self._lock = hold_answers(config.gpt, folder)
 
     def __call__(self, requests: Sequence[ChatRequest], cache: RequestCache) -> None:
         """See `negatives.truth_judges.chat.Ask`."""
         from negatives.truth_judges import check_yes_no
 
-        if self._purse.stopped:
+        if self._spending.stopped:
             return
         reasons: Counter[str] = Counter()
-        tally = ask_now(requests, cache, self.settings, self._purse, reporter(reasons), check=check_yes_no)
+        tally = ask_now(requests, cache, self.settings, self._spending, reporter(reasons), check=check_yes_no)
         tokens = {name: getattr(tally, name) for name in ("prompt_tokens", "completion_tokens")}
-        self._purse.judging.update(sent=tally.sent, **tokens)
+        self._spending.judging.update(sent=tally.sent, **tokens)
         say_reasons(reasons)

@@ -10,56 +10,78 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from experiments.config.generate_schemas import GenerateConfig
-from experiments.generating.asking import JudgeAsker, Purse
-from experiments.runs.progress import say
-from negatives.truth_judges import ImageSettings, Statement, TruthJudge, reason_by_scores
+from experiments.generating.asking import JudgeAsker, Spending
+from experiments.generating.tables import JUDGED_FILE
+from experiments.runs.progress import say, tracker
+from negatives.truth_judges import (
+    UNASKED,
+    ChatJudge,
+    ChatJudgeSettings,
+    ImageJudge,
+    ImageSettings,
+    Score,
+    TruthJudge,
+    TruthSettings,
+    build_truth_judges,
+    check_truth,
+    folder_state,
+    remembering,
+)
 
 if TYPE_CHECKING:
     from lightning_modules import Scorer
 
-JUDGED_FILE = "judged.sqlite"
-HOW_TO_JUDGE = (
-    *("truth.nli.batch_size", "truth.nli.device", "truth.image.batch_size", "truth.image.device"),
-    *("truth.chat.base_url", "truth.chat.api_key_env"),
+JUDGED_AT_ONCE = 2000  # rows, between two steps of the progress bar
+HOW_TO_JUDGE = tuple(
+    f"truth.{name}.{key}" for name, section in TruthSettings().sections.items() for key in section.may_differ
 )
 """Keys that may change when a run goes on: none of them changes what a judge says."""
 
 
-def build_judges(config: GenerateConfig, captions: pa.Table, folder: Path, purse: Purse) -> list[TruthJudge]:
+def build_judges(config: GenerateConfig, captions: pa.Table, folder: Path, spending: Spending) -> list[TruthJudge]:
     """The judges that a run asks for; what they computed is found again in `JUDGED_FILE` of its folder.
 
     Args:
         config: of the run.
         captions: that texts are written for.
         folder: the output folder.
-        purse: what the run has spent.
+        spending: what the run has spent.
 
     Raises:
         InputError: a judge's model cannot be loaded, an image is missing, or the chat model cannot be asked.
     """
-    from negatives.truth_judges import ChatJudge, build_truth_judges, remembering
 
-    def build_chat(settings: Any) -> TruthJudge:
-        asker = JudgeAsker(config, folder, purse)
-        how = {"attempts": asker.settings.attempts, "max_tokens": settings.max_tokens}
-        return ChatJudge(asker.settings.model, asker, asker.cache, **how)
+    def build_chat(settings: ChatJudgeSettings) -> ChatJudge:
+        asker = JudgeAsker(config, folder, spending)
+        asked = asker.settings
+        return ChatJudge(asked.model, asker, asker.cache, attempts=asked.attempts, max_tokens=settings.max_tokens)
 
-    builders = {"chat": build_chat, "image": lambda settings: build_image_judge(settings, captions, images_of(config))}
-    return remembering(build_truth_judges(config.truth, builders), folder / JUDGED_FILE)
+    def build_image(settings: ImageSettings) -> ImageJudge:
+        return build_image_judge(settings, captions, images_of(config))
+
+    judges = build_truth_judges(config.truth, {"chat": build_chat, "image": build_image})
+    return remembering(judges, folder / JUDGED_FILE)
 
 
-def all_are_judged(types: Mapping[str, Mapping[str, Any]], purse: Purse) -> bool:
+def judged(negatives: pa.Table, captions: pa.Table, judges: Sequence[TruthJudge]) -> pa.Table:
+    """The negatives with what the judges of truth say (`check_truth`), and a bar that shows how far they are."""
+    if not judges:
+        return negatives
+    parts = [negatives.slice(start, JUDGED_AT_ONCE) for start in range(0, len(negatives), JUDGED_AT_ONCE)]
+    return pa.concat_tables(check_truth(part, captions, judges) for part in tracker("Judging")(parts))
+
+
+def all_are_judged(types: Mapping[str, Mapping[str, Any]], spending: Spending) -> bool:
     """Whether the chat model has answered about every text; says so where it has not, and what it was sent.
 
     Args:
         types: as of `counts_by_type`.
-        purse: of the run.
+        spending: of the run.
     """
-    from negatives.truth_judges import UNASKED
-
-    if sent := purse.judging["sent"]:
-        tokens = f"{purse.judging['prompt_tokens']} prompt and {purse.judging['completion_tokens']} completion tokens"
-        say(f"`truth.chat` was sent {sent} requests in this start: {tokens}.")
+    asked = spending.judging
+    if asked["sent"]:
+        tokens = f"{asked['prompt_tokens']} prompt and {asked['completion_tokens']} completion tokens"
+        say(f"`truth.chat` was sent {asked['sent']} requests in this start: {tokens}.")
     missing = sum(counts["rejected"].get(UNASKED, 0) for counts in types.values())
     if missing:
         say(f"{missing} texts have no answer of `truth.chat` yet ({UNASKED}). Ask again by --resume.")
@@ -85,7 +107,6 @@ def build_image_judge(settings: ImageSettings, captions: pa.Table, root: Path) -
     """
     from datamodules.sources import check_images
     from lightning_modules import load_scorer
-    from negatives.truth_judges import folder_state
 
     assert settings.scorer is not None
     # all images are looked for now, not hours later
@@ -95,46 +116,20 @@ def build_image_judge(settings: ImageSettings, captions: pa.Table, root: Path) -
     state = folder_state(folder) if folder.is_dir() else ""
     device = None if settings.device == "auto" else settings.device
     scorer = load_scorer(settings.scorer, device=device, checkpoint=settings.checkpoint)
-    module: Any = scorer.module  # of the hub the commit says which weights these are
-    weights = [settings.scorer, settings.checkpoint, state or module.commit()]
-    return ImageJudge(scorer, root, settings, json.dumps(weights))
+    module: Any = scorer.module
+    # a model of the hub has no folder: its commit says which weights these are
+    identity = [settings.scorer, settings.checkpoint, state or module.commit(), str(root.resolve())]
+    return ImageJudge(settings, scores_by(scorer, root, settings.batch_size), json.dumps(identity))
 
 
-class ImageJudge:
-    """Rejects negatives that fit their image as well as their caption does, and paraphrases that fit it much worse.
+def scores_by(scorer: Scorer, root: Path, batch_size: int) -> Score:
+    """A scorer's scores of images whose paths start at `root`."""
+    from datamodules.sources import image_path
 
-    Args:
-        scorer: gives the scores; an image is computed with all of its texts.
-        root: folder that image paths start from.
-        settings: the bounds.
-        weights: says which scorer it is.
-    """
+    def score(images: Sequence[str], texts: Sequence[str]) -> list[float]:
+        paths = [str(image_path(root, image)) for image in images]
+        scores: Any = scorer.score(paths, texts, batch_size=batch_size)
+        found: list[float] = scores.tolist()
+        return found
 
-    name = "image"
-
-    def __init__(self, scorer: Scorer, root: Path, settings: ImageSettings, weights: str) -> None:
-        self.scorer, self.root, self.settings = scorer, root, settings
-        bounds = (settings.least_margin, settings.most_drop)
-        self.identity = json.dumps([self.name, bounds, str(root.resolve()), weights])
-
-    def rejections(self, statements: Sequence[Statement]) -> list[str]:
-        """See `TruthJudge.rejections`.
-
-        Raises:
-            InputError: an image cannot be read, or a score is not finite.
-        """
-        if not statements:
-            return []
-        pairs = [pair for one in statements for pair in ((one.image, one.caption), (one.image, one.text))]
-        # each once: a caption stands beside all that is written for it
-        wanted = list(dict.fromkeys(pairs))
-        images, texts = [self._path(image) for image, _ in wanted], [text for _, text in wanted]
-        scores: Any = self.scorer.score(images, texts, batch_size=self.settings.batch_size)
-        found = dict(zip(wanted, scores.tolist(), strict=True))
-        scored = [(one.kind, found[one.image, one.caption], found[one.image, one.text]) for one in statements]
-        return [reason_by_scores(*row, self.settings) for row in scored]
-
-    def _path(self, image: str) -> str:
-        from datamodules.sources import image_path
-
-        return str(image_path(self.root, image))
+    return score

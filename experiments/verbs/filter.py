@@ -109,30 +109,29 @@ def _filter(config: FilterConfig, text_pairs: TextPairs) -> tuple[Filtered, Cert
 
     judge, plan = config.judge, plan_of(FilterPlan, config)
     panel = seat(build_judges(judge.judges, judge), text_pairs, folds=judge.folds, workers=judge.workers)
+    # same texts, folds and threads, other judges; before the filter's fits, so that a learner's model that cannot be
+    # loaded is refused at once
+    learners = panel.with_judges(build_judges(config.certificate.probes, judge)) if config.certify else None
     with counter("filter: fits of judges", rotated_fits(panel, plan, certified=config.certify)) as advance:
         filtered, rotated = filter_and_rotate(replace(panel, advance=advance), plan, certified=config.certify)
-    if not config.certify or rotated is None:
+    if learners is None or rotated is None:
         return filtered, None
-    return filtered, _certificate(config, panel, filtered, rotated)
+    return filtered, _certificate(config, learners, filtered, rotated)
 
 
-def _certificate(config: FilterConfig, panel: Panel, filtered: Filtered, rotated: Rotated | str) -> Certificate:
+def _certificate(config: FilterConfig, learners: Panel, filtered: Filtered, rotated: Rotated | str) -> Certificate:
     from negatives.filtering import certificate_fits, certify, inside_fits, not_measured, probe_inside
 
     plan = config.certificate
-    # same texts, folds and threads, other judges
-    probes = panel.with_judges(build_judges(plan.probes, config.judge))
     inside = None
     if plan.inside:
         with counter("inside: fits of probes", inside_fits(len(plan.probes), plan)) as advance:
-            inside = probe_inside(replace(probes, advance=advance), filtered, plan, seed=config.seed)
+            inside = probe_inside(replace(learners, advance=advance), filtered, plan, seed=config.seed)
     if isinstance(rotated, str):
-        return not_measured(panel.text_pairs, filtered, f"Nothing is certified. {rotated}", inside)
-    with counter(
-        "certificate: fits of learners", certificate_fits(probes, plan_of(FilterPlan, config).unit)
-    ) as advance:
-        learners = replace(probes, advance=advance)
-        return certify(learners, filtered, rotated, plan, seed=config.seed, inside=inside)
+        return not_measured(learners.text_pairs, filtered, f"Nothing is certified. {rotated}", inside)
+    with counter("certificate: fits of learners", certificate_fits(learners, config.unit)) as advance:
+        learning = replace(learners, advance=advance)
+        return certify(learning, filtered, rotated, plan, seed=config.seed, inside=inside)
 
 
 def _verdicts(text_pairs: TextPairs, filtered: Filtered, texts: pa.Table, metadata: dict[str, str]) -> pa.Table:

@@ -12,23 +12,22 @@ import pyarrow as pa
 
 from experiments.build import writer_settings
 from experiments.config.generate_schemas import GenerateConfig
-from experiments.generating.asking import CACHE_FILE, Purse
-from experiments.generating.judges import HOW_TO_JUDGE, JUDGED_FILE, all_are_judged, build_judges
-from experiments.runs.outputs import OutputFolder
-from experiments.runs.progress import say, tracker
-from experiments.verbs.generate_tables import (
+from experiments.generating.asking import CACHE_FILE, Spending
+from experiments.generating.judges import HOW_TO_JUDGE, all_are_judged, build_judges, judged
+from experiments.generating.tables import (
     NEGATIVES_FILE,
     SUMMARY_FILE,
     UNWRITTEN_FILE,
     counts_by_type,
-    judged,
+    finish,
     print_types,
     read_source,
     unread_keys,
-    write_captions_with_negatives,
     write_page,
 )
-from negatives.tables import write_json, write_table
+from experiments.runs.outputs import OutputFolder
+from experiments.runs.progress import say, tracker
+from negatives.tables import write_table
 
 LAST_OF_SCENES = "balanced/negatives.parquet"  # what is written last says that a folder is finished
 
@@ -43,7 +42,7 @@ def run(config: GenerateConfig, *, resume: bool = False, overwrite: bool = False
         InputError: a generator lacks its input, or its input is unusable.
     """
     if config.generator == "gpt":
-        from experiments.verbs.generate_gpt import run_gpt
+        from experiments.generating.gpt import run_gpt
 
         return run_gpt(config, resume=resume, overwrite=overwrite)
     scenes = config.generator == "scenes"
@@ -72,16 +71,16 @@ def run(config: GenerateConfig, *, resume: bool = False, overwrite: bool = False
 def estimate(config: GenerateConfig) -> None:
     """What a chat model's run would take, printed; nothing is asked or written."""
     if config.generator == "gpt":
-        from experiments.verbs.generate_gpt import print_estimate
+        from experiments.generating.gpt import print_estimate
 
         print_estimate(config)
 
 
 def _write_negatives(config: GenerateConfig, output: OutputFolder) -> bool:
     """Writes the tables of a writer, or of pairs that someone wrote beforehand; whether every text is judged."""
-    captions, purse = read_source(config), Purse()
+    captions, spending = read_source(config), Spending()
     # what they refuse, they refuse before the folder is touched
-    judges = build_judges(config, captions, output.path, purse)
+    judges = build_judges(config, captions, output.path, spending)
     negatives, unwritten = _joined(config, captions) if config.generator == "pairs" else _written(config, captions)
     folder = output.claim()
     negatives = judged(negatives, captions, judges)  # before a file is written: none has rows that are not judged
@@ -91,14 +90,12 @@ def _write_negatives(config: GenerateConfig, output: OutputFolder) -> bool:
     write_table(negatives, folder / NEGATIVES_FILE)
     types = counts_by_type(negatives)
     print_types(types)
-    complete = all_are_judged(types, purse)
+    complete = all_are_judged(types, spending)
     write_page(config, captions, folder, complete=complete)
     say(f"Wrote {len(negatives)} negatives for {len(captions)} captions: {folder / NEGATIVES_FILE}")
     if complete:
-        write_captions_with_negatives(config, captions, folder)
         summary = {"generator": config.generator, "captions": len(captions), "seed": config.seed, "types": types}
-        write_json(summary, folder / SUMMARY_FILE)  # last: it says that the folder is finished
-        (folder / JUDGED_FILE).unlink(missing_ok=True)  # only a run that goes on reads it
+        finish(config, captions, folder, summary)
     return complete
 
 

@@ -88,8 +88,9 @@ def search_strengths(
         wins = reached(panel, learners, kept, seen, asked)
         step = FIRST_STEP * SHRINKING**number
         for name in names:
-            own = wins if name == ALL else wins[types == name]
-            away = float(own.mean()) - 0.5
+            own = (wins if name == ALL else wins[:, types == name]).mean(axis=1)
+            # the learners lie on both sides of a coin then, none further away than it has to
+            away = float(own.max() + own.min()) / 2 - 0.5
             strengths[name] = float(np.clip(strengths[name] + step * np.clip(away / FULL_STEP_AT, -1, 1), 0.0, MOST))
     return strengths
 
@@ -97,7 +98,7 @@ def search_strengths(
 def apt_learners(panel: Panel, unit: str, seen: np.ndarray, asked: np.ndarray) -> list[Learner]:
     """The quick learners that learn from everything at least `APT` of what the best one does.
 
-    A learner that learns little from everything is nearly a coin however much is dropped, and would stop a search early.
+    A learner that learns little from everything is nearly a coin however much is dropped. It would stop a search early.
     """
     quick = {judge.name for judge in quick_judges(panel.judges)}
     learners = [learner for learner in learners_of(panel, unit) if learner.judge in quick]
@@ -109,7 +110,7 @@ def apt_learners(panel: Panel, unit: str, seen: np.ndarray, asked: np.ndarray) -
 def reached(
     panel: Panel, learners: Sequence[Learner], kept: Retained, seen: np.ndarray, asked: np.ndarray
 ) -> np.ndarray:
-    """[n] share of the learners that pick the positive of each pair asked about; a coin's where none could learn."""
+    """[L, n] whether each learner picks the positive of each pair asked about; a coin's 0.5 where none could learn."""
     wins = []
     for learner in learners:
         try:
@@ -117,8 +118,7 @@ def reached(
         except InputError:  # too little is kept to learn from, which teaches nothing
             logits = np.zeros(len(asked))
         wins.append(paired_wins(logits))
-    found: np.ndarray = np.mean(wins, axis=0)
-    return found
+    return np.array(wins)
 
 
 def median_strengths(found: Sequence[Strengths]) -> dict[str, float]:

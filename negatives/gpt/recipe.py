@@ -22,7 +22,7 @@ from negatives.gpt.prompts.answers import AnswerError, Item, parse_answer
 from negatives.gpt.verdict import reason_of, serves
 from negatives.tables.captions import CAPTION_COLUMNS, NEGATIVE_COLUMNS, PROVENANCE_COLUMNS
 from negatives.types import PARAPHRASE
-from negatives.validate import bare_words
+from negatives.word_forms import bare_words
 from negatives.writers.write import UNWRITTEN_SCHEMA
 
 GENERATOR = "gpt"

@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterator, Sequence
 from negatives.chat.messages import Answer, ChatRequest
 from negatives.gpt.prompts import caption_of
 from negatives.gpt.prompts.answers import AnswerError, Item, parse_answer
+from negatives.spans import changed_span
 from negatives.types import SWAP, family_of
-from negatives.validate import changed_span, rejection, words
+from negatives.validate import rejection
+from negatives.word_forms import words
 
 OTHER_EDIT = "other_edit"
 """The rejection of a text that is not the caption with the change that the model says it made."""

@@ -19,10 +19,10 @@ def build_judges(names: Sequence[str], settings: JudgeSettings) -> list[Judge]:
         settings: of all judges.
 
     Raises:
-        InputError: a name is unknown or repeated, or none is given.
+        InputError: a name is unknown or repeated, none is given, or a judge needs a checkpoint that is not given.
     """
     # for calls from Python: a configuration was checked when it was read
-    for fault in faults_of_names(names, "judges"):
+    for fault in (*faults_of_names(names, "judges"), *settings.faults_of_models(names, "judges", "judge.")):
         raise InputError(fault)
     return [_builder(name)(settings) for name in names]
 

@@ -9,6 +9,8 @@ JUDGES: dict[str, str] = {
     "char": "negatives.judging.linear.build_char",
     "surface": "negatives.judging.linear.build_surface",
     "bayes": "negatives.judging.linear.build_bayes",
+    "encoder": "negatives.judging.encoder.build_encoder",
+    "lm": "negatives.judging.likelihood.build_lm",
     "transformer": "negatives.judging.transformer.build_transformer",
 }
 """Name -> function of `JudgeSettings` that returns the judge.
@@ -20,7 +22,7 @@ def faults_of_names(names: Sequence[str], place: str) -> Iterator[str]:
     """What is wrong with a list of judges, in one line: names that are unknown or repeated, or none at all.
 
     >>> next(faults_of_names(["words"], "judge.judges"))
-    "`judge.judges` must list some of word, char, surface, bayes, transformer, each once, got ['words']. \
+    "`judge.judges` must list some of word, char, surface, bayes, encoder, lm, transformer, each once, got ['words']. \
 Did you mean word?"
     """
     unknown = [name for name in names if name not in JUDGES]

@@ -7,8 +7,9 @@ from .chat import check_yes_no as check_yes_no
 from .checks import CHECKS_FIELD as CHECKS_FIELD
 from .checks import check_together as check_together
 from .checks import check_truth as check_truth
+from .image import ImageJudge as ImageJudge
 from .image import ImageSettings as ImageSettings
-from .image import reason_by_scores as reason_by_scores
+from .image import Score as Score
 from .judge import LocalJudge as LocalJudge
 from .judge import Statement as Statement
 from .judge import TruthJudge as TruthJudge
@@ -17,5 +18,6 @@ from .memory import remembering as remembering
 from .nli import NliJudge as NliJudge
 from .nli import NliSettings as NliSettings
 from .settings import TruthSettings as TruthSettings
+from .settings import judge_meanings as judge_meanings
 from .table import TRUTH_JUDGES as TRUTH_JUDGES
 from .table import build_truth_judges as build_truth_judges

@@ -8,18 +8,14 @@ is forgiven.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from negatives.published_models import loading_quietly, move_to
-from negatives.tables.files import InputError, quoted
+from negatives.causal_lm import CausalLm
 from negatives.truth_judges.judge import Statement, folder_state
-
-LONGEST = 512
-"""The most tokens that are read of a text. The logits take 4 bytes for every token of a batch and of the vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +23,10 @@ class LmSettings:
     """The judge by a causal language model."""
 
     switch: ClassVar[str] = "checkpoint"
+    may_differ: ClassVar[tuple[str, ...]] = ("batch_size", "device")
+    meanings: ClassVar[Mapping[str, str]] = {
+        "lm_unlikely": "A language model finds it much less likely than its caption.",
+    }
 
     checkpoint: str | None = field(default=None, metadata={"exists": "folder"})
     """Folder of a causal language model in safetensors with its tokenizer, such as HuggingFaceTB/SmolLM2-135M. Not
@@ -38,15 +38,6 @@ class LmSettings:
     """Texts in a batch."""
     device: str = "auto"
     """cpu, cuda, or another of torch's names; auto: a GPU where there is one."""
-
-
-def build_lm(settings: LmSettings) -> LmJudge:
-    """The judge as set, its model loaded.
-
-    Raises:
-        InputError: see `LmJudge`.
-    """
-    return LmJudge(settings)
 
 
 class LmJudge:
@@ -63,14 +54,9 @@ class LmJudge:
 
     def __init__(self, settings: LmSettings) -> None:
         self.settings = settings
-        self._folder = str(settings.checkpoint)
         # before the weights are read: files that change meanwhile are another state
-        self.identity = json.dumps([self.name, settings.most_drop, folder_state(self._folder)])
-        self._tokenizer, self._model = _load(self._folder)
-        move_to(self._model, settings.device, "`truth.lm.device`")
-        # a tokenizer that does not know its length has 1e30
-        positions = getattr(self._model.config, "max_position_embeddings", None) or LONGEST
-        self._longest = min(self._tokenizer.model_max_length, positions, LONGEST)
+        self.identity = json.dumps([self.name, settings.most_drop, folder_state(str(settings.checkpoint))])
+        self._model = CausalLm(str(settings.checkpoint), section="truth.lm", device=settings.device)
 
     def rejections(self, statements: Sequence[Statement]) -> list[str]:
         """See `TruthJudge.rejections`.
@@ -104,93 +90,9 @@ class LmJudge:
         Raises:
             InputError: a token has no embedding in the model; the model's logits are not finite.
         """
-        encoded = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
-        rows = [[_start(self._tokenizer), *ids][: self._longest] for ids in encoded]
-        known = self._model.get_input_embeddings().num_embeddings
-        if max(map(max, rows), default=0) >= known:
-            raise InputError(
-                f"The tokenizer of {quoted(self._folder, 200)} must have no token beyond the model's {known}, and has. "
-                "Put the model's own beside it."
-            )
-        found = np.zeros(len(rows))
-        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))  # little padding
-        for start in range(0, len(order), self.settings.batch_size):
-            places = order[start : start + self.settings.batch_size]
-            found[places] = self._log_likelihoods([rows[place] for place in places])
-        # NaN is not beyond a bound, so that every text would pass
-        if not np.isfinite(found).all():
-            raise InputError(
-                f"The logits of {quoted(self._folder, 200)} must be finite, and are not. Use another model."
-            )
-        return found
-
-    def _log_likelihoods(self, rows: list[list[int]]) -> np.ndarray:
-        import torch
-
-        # on the right whatever the tokenizer's side: no token sees what follows it, and positions count from the start
-        padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-        exists = torch.arange(padded.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
-        padded, exists = padded.to(self._model.device), exists.to(self._model.device)
-        with torch.inference_mode():
-            logits = self._model(input_ids=padded, attention_mask=exists.long()).logits[:, :-1]
-            own = logits.gather(2, padded[:, 1:, None])[:, :, 0] - logits.logsumexp(dim=2)
-            total: np.ndarray = own.double().masked_fill(~exists[:, 1:], 0).sum(dim=1).cpu().numpy()
-        return total
+        found = self._model.token_log_probabilities(texts, self.settings.batch_size)
+        return np.array([values.sum() for values in found], dtype=np.float64)
 
 
 def _at_length_of(caption: str, text: str) -> float:
     return min(1.0, len(caption.split()) / max(1, len(text.split())))
-
-
-def _start(tokenizer: Any) -> int | None:
-    # where there is no token for a beginning, one text's end begins the next, as in GPT-2's training
-    start: int | None = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    return start
-
-
-def _load(folder: str) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        with loading_quietly():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            # Transformers' types do not know of the pair
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                # a pickled checkpoint, or code beside it, would run whatever it holds
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        model, found = loaded
-        # where a folder has no tokenizer, Transformers makes one of special tokens, to which all texts are alike
-        if len(tokenizer) <= len(tokenizer.all_special_ids):
-            raise ValueError("its tokenizer knows no word")
-        if _start(tokenizer) is None:
-            raise ValueError("its tokenizer has no token that begins or ends a text")
-        # Transformers only warns, and would judge by weights drawn at random
-        if missing := found["missing_keys"]:
-            raise ValueError(f"no weights for {len(missing)} tensors, such as {min(missing)}")
-        if _sees_what_follows(model.eval()):
-            raise ValueError("its tokens see what follows them, as a masked language model's do")
-    except Exception as error:  # readers of files that anyone wrote raise whatever they stumble over
-        raise InputError(
-            "`truth.lm.checkpoint` must be a causal language model, a folder of safetensors with its tokenizer, "
-            f"cannot use {quoted(folder, 200)}: {quoted(str(error).strip().partition(chr(10))[0], 200)}. "
-            "Give another folder."
-        ) from error
-    model.config.use_cache = False
-    return tokenizer, model
-
-
-def _sees_what_follows(model: Any) -> bool:
-    """Whether another last token changes the logits before it: Transformers loads BERT as a causal model too."""
-    import torch
-
-    with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([[0, 0, 1], [0, 0, 2]])).logits[:, :-1]
-    # rounding differs by row
-    return bool((logits[0] - logits[1]).abs().max() > 1e-4 * logits.abs().max())

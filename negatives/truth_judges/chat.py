@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -52,6 +52,13 @@ class ChatJudgeSettings:
     """The judge by a chat model; how it is asked, and what that may cost, is the section `gpt`."""
 
     switch: ClassVar[str] = "ask"
+    may_differ: ClassVar[tuple[str, ...]] = ("base_url", "api_key_env")
+    meanings: ClassVar[Mapping[str, str]] = {
+        BOTH_TRUE: "The chat model says that it and the caption can both be true.",
+        NOT_SAME: "The chat model says that it does not say what the caption says.",
+        UNASKED: "The chat model was not asked about it yet.",
+        UNDECIDED: "The chat model said neither yes nor no.",
+    }
 
     ask: bool = False
     """Asks a chat model about every text: the one of `gpt`, unless the next keys name another."""

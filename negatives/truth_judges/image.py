@@ -1,11 +1,13 @@
-"""What can be set of the judge that looks at the image. The judge itself needs a scorer, which nothing here imports."""
+"""A judge that looks at the image: an image-text scorer says how well text and caption fit it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from negatives.truth_judges.judge import Statement
 from negatives.types import PARAPHRASE
 
 
@@ -15,6 +17,11 @@ class ImageSettings:
     for llava and blip2's itm, a cosine for clip."""
 
     switch: ClassVar[str] = "scorer"
+    may_differ: ClassVar[tuple[str, ...]] = ("batch_size", "device")
+    meanings: ClassVar[Mapping[str, str]] = {
+        "image_matches": "The scorer finds that it fits the image as well as the caption.",
+        "image_mismatch": "The scorer finds that it fits the image less than the caption.",
+    }
 
     scorer: str | None = None
     """Folder of a finished `itm train` or `itm export`, or a published model's folder or hub name. Not given: no such
@@ -36,6 +43,41 @@ class ImageSettings:
         """A folder of images that nobody would look at."""
         if self.scorer is None and self.image_root is not None:
             yield f"`{place}image_root` needs `{place}scorer`: who is to look at the images?"
+
+
+Score = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
+"""(images, texts) -> the score of each image with the text beside it, higher = better match."""
+
+
+class ImageJudge:
+    """Rejects negatives that fit their image as well as their caption does, and paraphrases that fit it much worse.
+
+    Args:
+        settings: the bounds.
+        score: the scorer; it gets all texts of an image at once, and images as the captions table names them.
+        identity: says which scorer it is, and where its images are.
+    """
+
+    name = "image"
+
+    def __init__(self, settings: ImageSettings, score: Score, identity: str) -> None:
+        self.settings, self._score = settings, score
+        self.identity = json.dumps([self.name, settings.least_margin, settings.most_drop, identity])
+
+    def rejections(self, statements: Sequence[Statement]) -> list[str]:
+        """See `TruthJudge.rejections`.
+
+        Raises:
+            InputError: an image cannot be read, or a score is not finite.
+        """
+        if not statements:
+            return []
+        pairs = [pair for one in statements for pair in ((one.image, one.caption), (one.image, one.text))]
+        # each once: a caption stands beside all that is written for it
+        wanted = list(dict.fromkeys(pairs))
+        found = dict(zip(wanted, self._score(*zip(*wanted, strict=True)), strict=True))
+        scored = [(one.kind, found[one.image, one.caption], found[one.image, one.text]) for one in statements]
+        return [reason_by_scores(*row, self.settings) for row in scored]
 
 
 def reason_by_scores(kind: str, caption: float, text: float, settings: ImageSettings) -> str:

@@ -35,7 +35,7 @@ class TruthJudge(Protocol):
 
     @property
     def name(self) -> str:
-        """As in `TRUTH_JUDGES`: the name of the check in the column `checks`."""
+        """That of its section in `TruthSettings`, and of the check in the column `checks`."""
 
     def rejections(self, statements: Sequence[Statement]) -> list[str]:
         """Why each text is to be rejected: "" where it passes, else a reason that begins with the judge's name.

@@ -7,13 +7,13 @@ NAACL 2018). Any sequence classifier in Transformers' format does that knows the
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from negatives.published_models import loading_quietly, move_to
+from negatives.published_models import checkpoint_errors, load_with_tokenizer, move_to
 from negatives.tables.files import InputError, quoted
 from negatives.truth_judges.judge import Statement, folder_state
 from negatives.types import PARAPHRASE
@@ -26,6 +26,12 @@ class NliSettings:
     """The judge by natural language inference; its probabilities are in [0, 1] and sum to 1 over the three classes."""
 
     switch: ClassVar[str] = "checkpoint"
+    may_differ: ClassVar[tuple[str, ...]] = ("batch_size", "device")
+    meanings: ClassVar[Mapping[str, str]] = {
+        "nli_entailed": "The caption entails it, by the judge of language inference.",
+        "nli_not_contradicted": "The caption does not contradict it enough, by the judge of language inference.",
+        "nli_not_entailed": "It and the caption do not entail each other, by the judge of language inference.",
+    }
 
     checkpoint: str | None = field(default=None, metadata={"exists": "folder"})
     """Folder of a sequence classifier in safetensors with its tokenizer, such as cross-encoder/nli-deberta-v3-base; its
@@ -42,15 +48,6 @@ class NliSettings:
     """Pairs in a batch."""
     device: str = "auto"
     """cpu, cuda, or another of torch's names; auto: a GPU where there is one."""
-
-
-def build_nli(settings: NliSettings) -> NliJudge:
-    """The judge as set, its model loaded.
-
-    Raises:
-        InputError: see `NliJudge`.
-    """
-    return NliJudge(settings)
 
 
 class NliJudge:
@@ -71,7 +68,9 @@ class NliJudge:
         # before the weights are read: files that change meanwhile are another state
         bounds = (settings.most_entailment, settings.least_contradiction, settings.least_paraphrase)
         self.identity = json.dumps([self.name, bounds, folder_state(self._folder)])
-        self._tokenizer, self._model = _load(self._folder)
+        kind = f"a sequence classifier with the classes {', '.join(CLASSES)}"
+        with checkpoint_errors("`truth.nli.checkpoint`", kind, self._folder):
+            self._tokenizer, self._model = _load(self._folder)
         move_to(self._model, settings.device, "`truth.nli.device`")
         labels = {label.lower(): place for place, label in self._model.config.id2label.items()}
         self._order = [labels[name] for name in CLASSES]
@@ -137,36 +136,12 @@ class NliJudge:
 
 
 def _load(folder: str) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
-    try:
-        with loading_quietly():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            model, found = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                # a pickled checkpoint, or code beside it, would run whatever it holds
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        # where a folder has no tokenizer, Transformers makes one of special tokens, to which all texts are alike
-        if len(tokenizer) <= len(tokenizer.all_special_ids):
-            raise ValueError("its tokenizer knows no word")
-        if tokenizer.pad_token_id is None:
-            raise ValueError("its tokenizer has no padding token")
-        # Transformers only warns, and would judge by weights drawn at random
-        if missing := found["missing_keys"]:
-            raise ValueError(f"no weights for {len(missing)} tensors, such as {min(missing)}")
-        labels = model.config.id2label
-        if sorted(labels) != [0, 1, 2] or sorted(str(label).lower() for label in labels.values()) != sorted(CLASSES):
-            raise ValueError(f"its classes (id2label) are {labels}")
-    except Exception as error:  # readers of files that anyone wrote raise whatever they stumble over
-        raise InputError(
-            f"`truth.nli.checkpoint` must be a sequence classifier with the classes {', '.join(CLASSES)}, a folder of "
-            f"safetensors with its tokenizer, cannot use {quoted(folder, 200)}: "
-            f"{quoted(str(error).strip().partition(chr(10))[0], 200)}. Give another folder."
-        ) from error
-    return tokenizer, model.eval()
+    tokenizer, model = load_with_tokenizer(AutoModelForSequenceClassification, folder, local=True)
+    if tokenizer.pad_token_id is None:
+        raise ValueError("its tokenizer has no padding token")
+    labels = model.config.id2label
+    if sorted(labels) != [0, 1, 2] or sorted(str(label).lower() for label in labels.values()) != sorted(CLASSES):
+        raise ValueError(f"its classes (id2label) are {labels}")
+    return tokenizer, model

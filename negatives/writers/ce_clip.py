@@ -17,7 +17,7 @@ import numpy as np
 from negatives.tables.files import InputError, quoted
 from negatives.tables.randomness import generator_for
 from negatives.validate import rejection
-from negatives.word_forms import denied_from
+from negatives.word_forms import first_negation
 from negatives.writers.masked_lm import DEFAULT_MODEL, Guess, MaskedLm
 from negatives.writers.negclip import exchangeable, exchanged, replaced
 from negatives.writers.tagging import SpacySettings, Span, TaggedCaption, Tagger, Word
@@ -184,7 +184,7 @@ def careful_mask(caption: TaggedCaption, pos: str, rng: np.random.Generator, mas
 
     None behind a negation.
     """
-    asserted = caption.words[: denied_from(caption.lower)]
+    asserted = caption.words[: first_negation(caption.lower)]
     words = [word for word in asserted if word.pos == pos and word.text.isalpha() and _is_free(caption.text, word)]
     if not words:
         return None, ""
@@ -238,7 +238,7 @@ def _failed(field: str, detail: str) -> Attempt:
 
 
 def _noun_runs(caption: TaggedCaption) -> list[Span]:
-    asserted = caption.words[: denied_from(caption.lower)]
+    asserted = caption.words[: first_negation(caption.lower)]
     letters = "".join("N" if word.pos == "NOUN" else "." for word in asserted)
     return [match.span() for match in re.finditer("N+", letters)]
 

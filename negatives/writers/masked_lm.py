@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from negatives.published_models import loading_quietly, move_to
+from negatives.published_models import load_with_tokenizer, move_to
 from negatives.tables.files import InputError, quoted
 
 DEFAULT_MODEL = "distilroberta-base"
@@ -118,30 +118,16 @@ def _tidy(text: str) -> str:
 
 
 def _load(name: str) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
+    from transformers import AutoModelForMaskedLM
 
     try:
-        with loading_quietly():
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            model, found = AutoModelForMaskedLM.from_pretrained(
-                name,
-                dtype=torch.float32,
-                # a pickled checkpoint, or code beside it, would run whatever it holds
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+        tokenizer, model = load_with_tokenizer(AutoModelForMaskedLM, name, local=False)
         if tokenizer.mask_token_id is None:
             raise ValueError("its tokenizer has no mask token")
-        # Transformers only warns, and would fill words in with weights drawn at random
-        if found["missing_keys"]:
-            missing = found["missing_keys"]
-            raise ValueError(f"no weights for {len(missing)} tensors, such as {min(missing)}")
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise InputError(
             "The masked LM of `ce_clip` must be a hub name, or a folder of one in safetensors with its tokenizer, "
-            f"cannot load {quoted(name, 200)}: {quoted(str(error).strip().splitlines()[0], 200)}. Give another, such "
-            f"as a folder that holds {DEFAULT_MODEL}."
+            f"cannot load {quoted(name, 200)}: {quoted(str(error).strip().partition(chr(10))[0], 200)}. Give another, "
+            f"such as a folder that holds {DEFAULT_MODEL}."
         ) from error
-    return tokenizer, model.eval()
+    return tokenizer, model

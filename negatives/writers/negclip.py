@@ -20,8 +20,8 @@ import numpy as np
 from negatives.tables.files import InputError, quoted
 from negatives.tables.randomness import generator_for
 from negatives.validate import rejection
-from negatives.writers import negclip_careful
 from negatives.writers.caption_edits import ARTICLE_BEFORE, article_for
+from negatives.writers.negclip_careful import careful_attempt
 from negatives.writers.tagging import SpacySettings, Span, TaggedCaption, Tagger, Word
 from negatives.writers.write import Attempt
 
@@ -98,15 +98,6 @@ class NegClipWriter:
 def build(spacy: SpacySettings, negclip: NegClipSettings = DEFAULTS) -> NegClipWriter:
     """The writer on a spaCy pipeline with a parser."""
     return NegClipWriter(Tagger(spacy.pipeline, noun_chunks=True, batch_size=spacy.batch_size), negclip.mode)
-
-
-def careful_attempt(caption: TaggedCaption, rng: np.random.Generator) -> Attempt:
-    """One of the caption's careful exchanges; `field` is the kind of phrase, "" if there is none."""
-    found = negclip_careful.careful_texts(caption)
-    if not found:
-        return Attempt("", "swap_obj", "", "no two phrases that leave a false English sentence in each other's place")
-    kind = list(found)[int(rng.integers(len(found)))]
-    return Attempt(kind, negclip_careful.KINDS[kind], found[kind][int(rng.integers(len(found[kind])))])
 
 
 def reference_attempt(caption: TaggedCaption, rng: np.random.Generator) -> Attempt:

@@ -14,8 +14,10 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import combinations, product
 
+import numpy as np
+
 from negatives.validate import rejection
-from negatives.word_forms import denied_from, listed
+from negatives.word_forms import first_negation, listed
 from negatives.wordnet import is_a
 from negatives.writers.caption_edits import exchanged
 from negatives.writers.english.lexicon import ATTRIBUTES, NOUNS, WORDS, Noun
@@ -24,6 +26,7 @@ from negatives.writers.english.noun_swaps import noun_swaps
 from negatives.writers.english.noun_units import OF_PLACE, Unit, joining_words
 from negatives.writers.english.rules import LOOKS
 from negatives.writers.tagging import Span, TaggedCaption, Word
+from negatives.writers.write import Attempt
 
 KINDS = {"noun_chunk": "swap_obj", "adjective": "swap_att"}
 """Kind of phrase -> negative type."""
@@ -39,10 +42,20 @@ STILL = listed(
 BABIES = frozenset({"baby", "infant", "toddler"})
 # each of two things may be in front of the other: a blue truck and a red stop sign; and no pizza tops its cheese
 UNCLEAR = frozenset({"front", "behind", "topped", "covered"})
-ABREAST = frozenset(word for words in WORDS["symmetric"] for word in words.split()) | {","}
+# what joins two things of which either may be named first
+SYMMETRIC = frozenset(word for words in WORDS["symmetric"] for word in words.split()) | {","}
 JOINING = frozenset({"and", ",", "-"})
 # a colour says something else of them, as in "white wine" and "black man", or is no colour of theirs
 UNPAINTED = frozenset({"person", "crowd", "animal", "body", "picture", "quantity", "part", "sport", "drink"})
+
+
+def careful_attempt(caption: TaggedCaption, rng: np.random.Generator) -> Attempt:
+    """One of the caption's `careful_texts`; `field` is the kind of phrase, "" if there is none."""
+    found = careful_texts(caption)
+    if not found:
+        return Attempt("", "swap_obj", "", "no two phrases that leave a false English sentence in each other's place")
+    kind = list(found)[int(rng.integers(len(found)))]
+    return Attempt(kind, KINDS[kind], found[kind][int(rng.integers(len(found[kind])))])
 
 
 def careful_texts(tagged: TaggedCaption) -> dict[str, list[str]]:
@@ -62,11 +75,11 @@ def understood(tagged: TaggedCaption) -> Caption:
     # a tagger has words for double spaces, which would stand between "front" and "of"
     places = [place for place, word in enumerate(tagged.words) if word.pos != "SPACE"]
     words, lower = [tagged.words[place] for place in places], [tagged.lower[place] for place in places]
-    denied = denied_from(lower)
+    negation = first_negation(lower)
     chunks = [(bisect_left(places, first), bisect_left(places, last)) for first, last in tagged.noun_chunks]
-    found = [phrase_of(words, lower, chunk) for chunk in chunks if chunk[1] <= denied]
+    found = [phrase_of(words, lower, chunk) for chunk in chunks if chunk[1] <= negation]
     tokens = tuple(Token(text, word.start, word.end) for text, word in zip(lower, words, strict=True))
-    return Caption(tagged.text, tokens, tuple(phrase for phrase in found if phrase), denied)
+    return Caption(tagged.text, tokens, tuple(phrase for phrase in found if phrase), negation)
 
 
 def phrase_of(words: Sequence[Word], lower: Sequence[str], chunk: Span) -> Phrase | None:
@@ -93,7 +106,7 @@ def phrase_of(words: Sequence[Word], lower: Sequence[str], chunk: Span) -> Phras
     return Phrase(first, head, last, noun, " ".join(lower[first:start]), tuple(lower[start:head]))
 
 
-def may_turn(caption: Caption, left: Unit, right: Unit) -> bool:
+def may_exchange(caption: Caption, left: Unit, right: Unit) -> bool:
     """Whether two things are different ones, and not absurd in each other's place: no skateboard rides a man."""
     # of both, what they are and what they are of: "a plate of rice and a bowl of food"
     ends = [(unit.noun, unit.phrases[-1].noun) for unit in (left, right)]
@@ -102,14 +115,14 @@ def may_turn(caption: Caption, left: Unit, right: Unit) -> bool:
     kinds, words = {left.noun.kind, right.noun.kind}, set(joining_words(caption, left, right).split())
     # "bananas and berries on a plate" are on it together, and a bun on a sausage is what a sausage on a bun is
     shared = left.first > 0 and caption.tokens[left.first - 1].text in ("and", ",")
-    if shared or (kinds == {"food"} and not words <= ABREAST):
+    if shared or (kinds == {"food"} and not words <= SYMMETRIC):
         return False
     if words & UNCLEAR or is_repeated(caption, left.noun) or is_repeated(caption, right.noun):
         return False
     if kinds <= LIVING:
         # a man may be where a horse or a baby is, and does not do what it does
         said = (*caption.between(left.first, left.last), *caption.between(right.first, right.last))
-        acts = not words <= STILL | ABREAST
+        acts = not words <= STILL | SYMMETRIC
         return not acts or (len(kinds) == 1 and BABIES.isdisjoint(said))
     return len(kinds) == 1 or (kinds <= SMALL and words <= STILL)
 
@@ -176,7 +189,7 @@ def is_repeated(caption: Caption, noun: Noun) -> bool:
 
 
 def _nouns_exchanged(caption: Caption, oddest: int) -> list[str]:
-    return [text for texts in noun_swaps(caption, oddest, may_turn) for text in texts]
+    return [text for texts in noun_swaps(caption, oddest, may_exchange) for text in texts]
 
 
 def _group(word: str) -> str:

@@ -22,7 +22,8 @@ from negatives.tables.columns import strings
 from negatives.tables.files import InputError, StrPath, quoted, read_jsonl
 from negatives.tables.randomness import generator_for
 from negatives.types import check_is_registered
-from negatives.validate import bare_words, rejection
+from negatives.validate import rejection
+from negatives.word_forms import bare_words
 
 CHUNK = 1000  # captions that a model reads at once
 UNWRITTEN_SCHEMA = pa.schema([(name, pa.string()) for name in ("caption_id", "negative_type", "outcome", "detail")])

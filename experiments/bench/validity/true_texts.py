@@ -204,7 +204,6 @@ MAKERS: dict[str, Callable[[str], list[str]]] = {
     "generalisations": generalisations,
     "synonyms": synonym_replacements,
     "list swaps": list_swaps,
-    # made behind those above, whose draws stay as they were
     "verbs": verb_replacements,
     "adjectives": adjective_replacements,
     "parts": parts,
@@ -215,6 +214,7 @@ MAKERS: dict[str, Callable[[str], list[str]]] = {
 
 def made_from(captions: Sequence[str], most: int, seed: int) -> Iterator[tuple[str, str, str]]:
     """(source, caption, true text) of what `MAKERS` make of captions: of each at most `most`, drawn at random."""
+    # one for all of them in turn: a new maker goes to the end, so that what others draw stays as it was
     rng = np.random.default_rng(seed)
     for name, make in MAKERS.items():
         made = [(name, caption, text) for caption in captions for text in make(caption) if text != caption]

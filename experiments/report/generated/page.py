@@ -22,6 +22,7 @@ from experiments.report.generated.text_bias import MOST_NEGATIVES, TextBias, mea
 from experiments.report.metric_rows import types_in_order
 from experiments.report.page import template_environment
 from negatives import MEANINGS
+from negatives.truth_judges import judge_meanings
 
 OF_EACH_TYPE, OF_EACH_REASON = 8, 5  # rows shown
 
@@ -90,7 +91,7 @@ def render_generated_page(page: GeneratedPage) -> str:
         texts=texts,
         valid=valid,
         lacking=lacking,
-        meanings=MEANINGS,
+        meanings={**MEANINGS, **judge_meanings()},
         groups=_groups(page.captions, written, unwritten, texts, valid, lacking),
         bias=_bias(page, valid.total() - valid[PARAPHRASES.negative_type]),
         # captions with the same text share a request

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from negatives.word_forms import denied_from
+from negatives.word_forms import first_negation
 from negatives.writers.english.lexicon import ATTRIBUTES, NOUNS, WORDS, Noun
 
 SINGULAR = WORDS["singular determiners"]
@@ -46,14 +46,14 @@ class Caption:
     Attributes:
         text: the caption.
         tokens: all of them.
-        phrases: those that are not denied.
-        denied: the place of the first "no", "without" and the like; the number of tokens where there is none.
+        phrases: those before a negation.
+        negation: the place of the first "no", "without" and the like; the number of tokens where there is none.
     """
 
     text: str
     tokens: tuple[Token, ...]
     phrases: tuple[Phrase, ...]
-    denied: int
+    negation: int
 
     @property
     def words(self) -> frozenset[str]:
@@ -72,9 +72,9 @@ class Caption:
 def parse(text: str) -> Caption:
     """The tokens and noun phrases of a caption; none behind a negation."""
     tokens = tokens_of(text)
-    denied = denied_from([token.text for token in tokens])
-    phrases = tuple(phrase for phrase in phrases_of(tokens) if phrase.last <= denied)
-    return Caption(text, tuple(tokens), phrases, denied)
+    negation = first_negation([token.text for token in tokens])
+    phrases = tuple(phrase for phrase in phrases_of(tokens) if phrase.last <= negation)
+    return Caption(text, tuple(tokens), phrases, negation)
 
 
 def tokens_of(caption: str) -> list[Token]:

@@ -24,7 +24,7 @@ Swaps = Iterator[tuple[int, Unit, Unit, str]]
 # relations of place that say something else the other way round
 PLACES = frozenset({"on", "on top of", "in front of", "behind", "under", "underneath", "above", "below", "beneath"})
 # relations of place that say the same both ways
-ABREAST = frozenset({"next to", "near", "beside", "by"})
+SYMMETRIC = frozenset({"next to", "near", "beside", "by"})
 # behind these words a noun phrase begins a statement of its own
 OPENERS = frozenset({"of", "there", "is", "are", "while", "and", "as", "shows", "showing"})
 PERSONS = frozenset({"person", "animal"})
@@ -32,22 +32,22 @@ SEVERAL = WORDS["counts"] | {"several", "many"}
 
 
 def noun_swaps(
-    caption: Caption, oddest: int = 3, may_turn: Callable[[Caption, Unit, Unit], bool] = lambda *_: True
+    caption: Caption, oddest: int = 3, may_exchange: Callable[[Caption, Unit, Unit], bool] = lambda *_: True
 ) -> list[list[str]]:
     """Negatives by exchange of two noun phrases, the least odd ones up to `oddest`: a list of one for each pair.
 
     Args:
-        may_turn: whether two units may change places; those that may not are passed over.
+        may_exchange: whether two units may change places; those that may not are passed over.
     """
     units = units_of(caption)
     by_oddness: dict[int, list[list[str]]] = {}
     # all are asked, and the least odd ones kept: an odd swap is written only where there is no better one
     for swaps in (_neighbours, _same_kind, _contents, _numbered, _doers, _background, _on_it):
         for oddness, left, right, text in swaps(caption, units):
+            allowed = oddness <= oddest and may_exchange(caption, left, right)
             # here too, or a rejected swap would stand before odder ones that pass
-            if oddness > oddest or not may_turn(caption, left, right) or rejection(text, caption.text, "swap_obj", ()):
-                continue
-            by_oddness.setdefault(oddness, []).append([text])
+            if allowed and not rejection(text, caption.text, "swap_obj", ()):
+                by_oddness.setdefault(oddness, []).append([text])
     return by_oddness[min(by_oddness)] if by_oddness else []
 
 
@@ -92,7 +92,7 @@ def _differ(one: int, two: int, caption: Caption, units: Sequence[Unit]) -> bool
     links = [joining_words(caption, left, right) for left, right in pairwise(units[max(one - 1, 0) : two + 2])]
     directed = [words in SWAPS for words in links]
     if two == one + 1:  # a cat on a chair next to a table
-        return one > 0 and directed[0] and links[1] in ABREAST
+        return one > 0 and directed[0] and links[1] in SYMMETRIC
     if two != one + 2:
         return False
     if one == 0 and directed[0] and directed[1]:  # a man riding a horse behind a woman

@@ -251,7 +251,7 @@ def relation_choices(caption: Caption) -> Choices:
     # a word inside a noun phrase begins no relation
     inside = {place for phrase in caption.phrases for place in range(phrase.first, phrase.last)}
     choices, place = [], 0
-    while place < caption.denied:
+    while place < caption.negation:
         words, last = _relation_at(caption, place) if place not in inside else ("", place + 1)
         choices.append(
             [

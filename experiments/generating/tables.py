@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from experiments.config.generate_schemas import GenerateConfig
-from experiments.runs.progress import say, tracker
-from negatives.tables import InputError, valid_rows, write_table, write_text
+from experiments.runs.progress import say
+from negatives.tables import InputError, valid_rows, write_json, write_table, write_text
 from negatives.writers import WRITERS, builder_keys
-
-if TYPE_CHECKING:
-    from negatives.truth_judges import TruthJudge
 
 NEGATIVES_FILE, UNWRITTEN_FILE, SUMMARY_FILE = "negatives.parquet", "unwritten.parquet", "summary.json"
 PARAPHRASES_FILE, PAGE = "paraphrases.parquet", "index.html"
-JUDGED_AT_ONCE = 2000  # rows, between two steps of the progress bar
+JUDGED_FILE = "judged.sqlite"
 
 
 def unread_keys(generator: str) -> list[str]:
@@ -57,22 +54,17 @@ def _rooted(captions: pa.Table, table: str, image_root: str) -> pa.Table:
     return captions.set_column(captions.schema.get_field_index("image"), "image", pa.array(images))
 
 
-def judged(negatives: pa.Table, captions: pa.Table, judges: Sequence[TruthJudge]) -> pa.Table:
-    """The negatives with what the judges of truth say (`check_truth`), and a bar that shows how far they are."""
-    from negatives.truth_judges import check_truth
+def finish(config: GenerateConfig, captions: pa.Table, folder: Path, summary: Mapping[str, Any]) -> None:
+    """Writes what a finished folder has beside its tables and its page: `summary.json`, and maybe `captions.parquet`.
 
-    if not judges:
-        return negatives
-    parts = [negatives.slice(start, JUDGED_AT_ONCE) for start in range(0, len(negatives), JUDGED_AT_ONCE)]
-    return pa.concat_tables(check_truth(part, captions, judges) for part in tracker("Judging")(parts))
-
-
-def write_captions_with_negatives(config: GenerateConfig, captions: pa.Table, folder: Path) -> None:
-    """Where `image_root` is given, writes `captions.parquet`: the captions of all images that have a valid negative."""
+    With `image_root`, that table holds the captions of all images that have a valid negative.
+    """
     if config.image_root is not None:
         # read back, two columns of it: a chat model's rows were never in memory at once
         negatives = pq.read_table(folder / NEGATIVES_FILE, columns=["caption_id", "rejected"])
         write_table(with_negatives(captions, valid_rows(negatives)), folder / "captions.parquet")
+    write_json(summary, folder / SUMMARY_FILE)  # last: it says that the folder is finished
+    (folder / JUDGED_FILE).unlink(missing_ok=True)  # only a run that goes on reads it
 
 
 def with_negatives(captions: pa.Table, negatives: pa.Table) -> pa.Table:

@@ -18,18 +18,15 @@ from experiments.config.generate_schemas import GenerateConfig, GptConfig
 from experiments.config.load import saved_as_today
 from experiments.generating.asking import (
     CACHE_FILE,
-    Purse,
+    Spending,
     ask_now,
+    checked_price,
     hold_answers,
-    price_of,
     reporter,
     say_reasons,
     server_of,
 )
-from experiments.generating.judges import HOW_TO_JUDGE, JUDGED_FILE, all_are_judged, build_judges
-from experiments.runs.outputs import CONFIG_FILE, OutputFolder
-from experiments.runs.progress import meter, say, tracker
-from experiments.verbs.generate_batches import (
+from experiments.generating.batches import (
     GptRun,
     collect_batches,
     estimate_line,
@@ -37,18 +34,21 @@ from experiments.verbs.generate_batches import (
     refuse_while_batches_run,
     send_batches,
 )
-from experiments.verbs.generate_tables import (
+from experiments.generating.judges import HOW_TO_JUDGE, all_are_judged, build_judges
+from experiments.generating.tables import (
     NEGATIVES_FILE,
     PARAPHRASES_FILE,
     SUMMARY_FILE,
     UNWRITTEN_FILE,
+    finish,
     print_types,
     read_source,
     unread_keys,
-    write_captions_with_negatives,
     write_page,
 )
-from negatives.tables import table_writer, write_json
+from experiments.runs.outputs import CONFIG_FILE, OutputFolder
+from experiments.runs.progress import meter, say, tracker
+from negatives.tables import table_writer
 
 if TYPE_CHECKING:
     from negatives.gpt import PromptRecipe
@@ -76,25 +76,16 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     from negatives.chat import RequestCache
 
     config = _with_version(config, config.output_dir if resume else None)
-    free = ["image_root", *unread_keys("gpt"), *(f"gpt.{key}" for key in LIMITS), *HOW_TO_JUDGE]
-    # what was paid for outlives --overwrite: a key says what was asked, so that no answer can be mistaken
-    output = OutputFolder(
-        config,
-        verb="generate",
-        result=SUMMARY_FILE,
-        resume=resume,
-        overwrite=overwrite,
-        may_differ=free,
-        kept=(CACHE_FILE, BATCHES),
-    )
+    output = _output(config, resume=resume, overwrite=overwrite)
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
         return 0
     captions, recipe = read_source(config), recipe_of(config.gpt)
     # what they refuse, they refuse before the folder is touched
-    server, _, purse = server_of(config.gpt), price_of(config.gpt), Purse()
+    server, spending = server_of(config.gpt), Spending()
+    checked_price(config.gpt)
     sends = config.gpt.batch in ("submit", "write")  # and writes no table
-    judges = [] if sends else build_judges(config, captions, output.path, purse)
+    judges = [] if sends else build_judges(config, captions, output.path, spending)
     answers, _lock = hold_answers(config.gpt, output.path)
     folder = output.claim()
     with RequestCache(answers) as cache:
@@ -102,9 +93,9 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
         if sends:
             send_batches(run, server)
             return 0
-        complete = collect_batches(run, server) if config.gpt.batch == "collect" else _ask(run, purse)
+        complete = collect_batches(run, server) if config.gpt.batch == "collect" else _ask(run, spending)
         content = _write(config, run, folder, judges)
-    complete = all_are_judged(content["types"], purse) and complete
+    complete = all_are_judged(content["types"], spending) and complete
     # a model that writes only rejected texts is a wrong model or prompt, not a finished run
     if complete and not any(counts["valid"] for counts in content["types"].values()):
         say("Not one text is valid. Look into the tables, change the model or gpt.attempts, and go on by --resume.")
@@ -112,9 +103,7 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     # of an unfinished run too: one looks at the first texts before one pays for the others
     write_page(config, captions, folder, spent=content, complete=complete)
     if complete:
-        write_captions_with_negatives(config, captions, folder)
-        write_json(content, folder / SUMMARY_FILE)  # last: it says that the folder is finished
-        (folder / JUDGED_FILE).unlink(missing_ok=True)  # only a run that goes on reads it
+        finish(config, captions, folder, content)
     # the tables hold what there is so far; only summary.json says that it is all
     return 0 if complete else INCOMPLETE
 
@@ -148,6 +137,19 @@ def recipe_of(config: GptConfig) -> PromptRecipe:
     )
 
 
+def _output(config: GenerateConfig, *, resume: bool, overwrite: bool) -> OutputFolder:
+    return OutputFolder(
+        config,
+        verb="generate",
+        result=SUMMARY_FILE,
+        resume=resume,
+        overwrite=overwrite,
+        may_differ=["image_root", *unread_keys("gpt"), *(f"gpt.{key}" for key in LIMITS), *HOW_TO_JUDGE],
+        # what was paid for outlives --overwrite: a key says what was asked, so that no answer can be mistaken
+        kept=(CACHE_FILE, BATCHES),
+    )
+
+
 def _with_version(config: GenerateConfig, folder: str | None) -> GenerateConfig:
     """The configuration with a version of the prompts, and that version's temperature and seed where none are given.
 
@@ -177,7 +179,7 @@ def _version_in(path: Path) -> str | None:
     return version if version in VERSIONS else None
 
 
-def _ask(run: GptRun, purse: Purse) -> bool:
+def _ask(run: GptRun, spending: Spending) -> bool:
     """Asks now; whether every request is settled then."""
     from negatives.gpt import check_answer
 
@@ -188,12 +190,12 @@ def _ask(run: GptRun, purse: Purse) -> bool:
     # what the cache has settled counts as done, so that a resumed bar goes on where it was
     with meter("Requests", estimate.requests + estimate.settled) as show:
         report = reporter(reasons, show, estimate.requests)
-        checks = {"check": check_answer, "serves": run.recipe.serves}
-        unanswered = ask_now(run.requests(), run.cache, run.config, purse, report, **checks).unanswered
+        asked, serves = run.requests(), run.recipe.serves
+        tally = ask_now(asked, run.cache, run.config, spending, report, check=check_answer, serves=serves)
     say_reasons(reasons)
-    if unanswered:
-        say(f"{unanswered} requests got no answer. Ask them again by --resume.")
-    return not purse.stopped and not unanswered
+    if tally.unanswered:
+        say(f"{tally.unanswered} requests got no answer. Ask them again by --resume.")
+    return not spending.stopped and not tally.unanswered
 
 
 def _write(config: GenerateConfig, run: GptRun, folder: Path, judges: Sequence[TruthJudge]) -> dict[str, Any]:
