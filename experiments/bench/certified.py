@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     add("--repetitions", type=int, default=40, help="of each setting (default: 40)")
     add("--first-seed", type=int, default=0, help="of the first repetition (default: 0)")
     add("--photos", type=int, default=1500, help="of each repetition, with four pairs each (default: 1500)")
-    add("--fresh", type=int, default=8000, help="photos that tell the truth (default: 8000)")
+    add("--fresh", type=int, default=15_000, help="photos that tell the truth (default: 15000)")
     add("--learners", nargs="+", default=["word", "bayes"], help="judges (default: word bayes)")
     add("--bootstrap", type=int, default=200, help="resamples of photos behind an interval (default: 200)")
     add("--fold-seeds", type=int, default=1, help="of the probes from inside (default: 1)")
