@@ -22,8 +22,16 @@ from .rotating import Rotated as Rotated
 from .rotating import filter_and_rotate as filter_and_rotate
 from .rotating import rotate as rotate
 from .rotating import rotated_fits as rotated_fits
+from .teaching import ROTATIONS as ROTATIONS
+from .teaching import THIRDS as THIRDS
 from .teaching import Learner as Learner
 from .teaching import Lesson as Lesson
 from .teaching import Retained as Retained
+from .teaching import Rotation as Rotation
+from .teaching import asked_logits as asked_logits
+from .teaching import foreign_logits as foreign_logits
+from .teaching import learn as learn
+from .teaching import learners_of as learners_of
 from .teaching import lessons as lessons
+from .teaching import misses as misses
 from .teaching import part_of_texts as part_of_texts

@@ -5,8 +5,10 @@ from .bias_metrics import fits as fits
 from .bias_metrics import probe as probe
 from .build import build_judges as build_judges
 from .encoder import EncoderSettings as EncoderSettings
+from .judge import Judge as Judge
 from .likelihood import LikelihoodSettings as LikelihoodSettings
 from .panel import Panel as Panel
+from .panel import encode as encode
 from .panel import seat as seat
 from .settings import JudgeSettings as JudgeSettings
 from .text_pairs import TextPairs as TextPairs
