@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import lightning as L
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch.nn import functional as F
 
 from datamodules.batch import ImageTextBatch, ImageTextRow
+from datamodules.debias import Debias
+from datamodules.image_text import ImageTextDataModule
+from lightning_modules.backbones.blip2_itm import Blip2ItmModule
 from lightning_modules.losses.ce_clip import CeClipSettings
 from lightning_modules.losses.table import LOSSES, build_loss, loss_class
-from tests.tiny import CAPTIONS, row, tiny_backbone
+from negatives.tables.captions import text_table, write_table
+from negatives.tables.verdicts import VERDICT_SCHEMA
+from tests.tiny import CAPTIONS, SHAPE, photo, row, tiny_backbone
 
 LABELS = [[1, 0, 0], [1, 0, -1], [1]]
 BLIND = [[0.75, -2.0, 1.0], [-0.5, -1.5, 3.0], [2.0]]
@@ -206,3 +215,63 @@ def test_a_loss_that_takes_no_offset_refuses_a_batch_that_brings_one() -> None:
     module = tiny_backbone("blip2", loss="itc_itm").train()
     with pytest.raises(ValueError, match=r"^data\.debias must be none where model\.loss is itc_itm"):
         module.training_step(module.collator()(rows(BLIND)), 0)
+
+
+# --- what an offset is for
+
+
+WORDS = ("red", "blue", "green", "big", "small", "old", "new", "wet", "dry", "soft", "hard", "dark", "loud", "calm")
+LEAN = {word: 2.2 * (-1) ** place for place, word in enumerate(WORDS)}
+"""Log odds that a text with the word is true: nine of ten."""
+
+
+def chances(sign: int) -> np.ndarray:
+    """Of each word among true (1) and among false texts (-1)."""
+    found = 1 / (1 + np.exp(-sign * np.array(list(LEAN.values()))))
+    return found / found.sum()
+
+
+def write_giveaway(folder: Path) -> None:
+    """Texts of one word each, which says nothing of the image but much of the label; verdicts that know how much."""
+    rng = np.random.default_rng(0)
+    drawn = {sign: [f"a {word} dog" for word in rng.choice(WORDS, size=256, p=chances(sign))] for sign in (1, -1)}
+    photo(0, 16, 16).save(folder / "photo.png")
+    names = [str(place) for place in range(256)]
+    captions = {"image_id": names, "image": ["photo.png"] * 256, "caption_id": names, "caption": drawn[1]}
+    negatives = {"caption_id": names, "negative_id": names, "caption": drawn[-1]}
+    negatives |= {name: ["x"] * 256 for name in ("negative_type", "generator", "model", "prompt_version")}
+    texts = text_table(pa.table(captions), pa.table(negatives))
+    scores = [1 / (1 + math.exp(-LEAN[caption.split()[1]])) for caption in texts["caption"].to_pylist()]
+    columns = (texts["text_id"], texts["label"], [0] * 512, scores, [1.0] * 512, [True] * 512)
+    verdicts = pa.table(dict(zip(VERDICT_SCHEMA.names, columns, strict=True)), schema=VERDICT_SCHEMA)
+    tables = {"captions": pa.table(captions), "negatives": pa.table(negatives), "verdicts": verdicts}
+    for name, table in tables.items():
+        write_table(table, folder / f"{name}.parquet")
+
+
+def blind_accuracy(folder: Path, debias: Debias | None) -> float:
+    """How often a scorer prefers a true text to a false one before noise; less than 0.1 apart is a coin."""
+    tables = (folder / f"{name}.parquet" for name in ("captions", "negatives"))
+    data = ImageTextDataModule(*tables, verdicts=folder / "verdicts.parquet", debias=debias, batch_size=16)
+    data.setup()
+    torch.manual_seed(0)
+    shape = replace(SHAPE, hidden_size=16, layers=1, vision_hidden_size=16, vision_layers=1)
+    settings = Blip2ItmModule.Settings(tiny=shape)
+    module = Blip2ItmModule(*Blip2ItmModule.tiny(settings, data.captions_to_train_on(), None), lr=1e-2)
+    data.connect(module.collator())
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    L.Trainer(accelerator="cpu", max_steps=30, max_epochs=-1, **dict.fromkeys(quiet, False)).fit(module, data)  # type: ignore[arg-type]
+    texts = [f"a {word} dog" for word in WORDS]
+    with torch.no_grad():
+        noise = ImageTextRow("noise", photo(1, 16, 16), texts, texts, [1] * len(texts), [""] * len(texts))
+        logits = module.eval().logits(module.collator()([noise]))[0].double().numpy()
+    gaps = logits[:, None] - logits
+    wins = np.where(np.abs(gaps) < 0.1, 0.5, gaps > 0)
+    return float(chances(1) @ wins @ chances(-1))
+
+
+@pytest.mark.filterwarnings("ignore:.*(does not have many workers|LeafSpec|val_dataloader|in eval mode at the start)")
+def test_with_an_offset_a_scorer_does_not_learn_what_the_text_gives_away(tmp_path: Path) -> None:
+    write_giveaway(tmp_path)
+    assert blind_accuracy(tmp_path, None) > 0.8
+    assert blind_accuracy(tmp_path, Debias()) == pytest.approx(0.5, abs=0.1)

@@ -111,7 +111,7 @@ def labelled_cells(batch: ImageTextBatch) -> torch.Tensor:
 def joined(logits: torch.Tensor, blind_logits: torch.Tensor | None) -> torch.Tensor:
     """The logits with those of the text alone, which have as many columns; as they are where there are none.
 
-    A product of experts adds log probabilities (Clark et al., EMNLP 2019, section 3.2.2).
+    A product of experts adds log probabilities (Clark et al., EMNLP 2019, section 3).
     """
     return logits if blind_logits is None else logits + blind_logits
 
