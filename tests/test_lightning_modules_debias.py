@@ -123,6 +123,26 @@ def test_of_the_answer_yes_gets_half_of_the_blind_logit_and_no_gives_it() -> Non
     torch.testing.assert_close(gradient, expected)
 
 
+@pytest.mark.parametrize("name", ["lm", "binary", "listwise"])
+def test_half_precision_takes_an_offset_too(name: str) -> None:
+    """As Lightning's bf16-true does: weights, what floats in a batch, and what PyTorch makes by default."""
+    module, batch = module_and_batch(name)
+    module = module.bfloat16()
+    inputs = {key: value.bfloat16() if value.is_floating_point() else value for key, value in batch.inputs.items()}
+    assert batch.blind_logit is not None
+    found = []
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        for blind_logit in (batch.blind_logit.bfloat16(), None):
+            loss, _ = module.loss(replace(batch, inputs=inputs, blind_logit=blind_logit))
+            loss.backward()
+            found.append(loss)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found[0].dtype == torch.float32
+    assert found[0].item() != found[1].item()
+
+
 def module_and_batch(name: str, blind: list[list[float]] | None = BLIND, **settings: Any) -> tuple[Any, ImageTextBatch]:
     module = tiny_backbone(BACKBONE_OF[name], loss=name, **settings).train()
     return module, module.collator()(rows(blind))

@@ -42,7 +42,8 @@ def with_blind_logit(
         blind_logit: (B, C).
         yes_no_ids: the tokens of the two answers.
     """
-    moved = torch.zeros(*answer_logits.shape[:3], 2, device=answer_logits.device)
+    # float32 by name: where all is half precision, so is what PyTorch makes by default
+    moved = torch.zeros(*answer_logits.shape[:3], 2, dtype=torch.float32, device=answer_logits.device)
     moved[:, :, 0] = torch.stack([blind_logit, -blind_logit], dim=-1) / 2
     tokens = torch.tensor(yes_no_ids, device=answer_logits.device)
     return answer_logits.float().index_add(-1, tokens, moved)
