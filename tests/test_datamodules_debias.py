@@ -15,6 +15,7 @@ from datamodules.batch import ImageTextRow, collate_rows
 from datamodules.debias import Debias
 from datamodules.image_text import ImageTextDataModule
 from datamodules.mixing_settings import Mixing
+from datamodules.sources.tables import read_tables
 from negatives.tables.captions import InputError, pair_table, read_captions, read_negatives, text_table, write_table
 from negatives.tables.verdicts import PAIR_VERDICT_SCHEMA, PAIR_VERDICTS_FILE, VERDICT_SCHEMA
 from tests.tiny import photo, tiny_tables
@@ -40,12 +41,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_verdicts(folder / "verdicts.parquet", texts, scores)
     (folder / "pairs").mkdir()
     write_verdicts(folder / "pairs" / "verdicts.parquet", texts, scores, unit="pair")
-    count = len(pairs)
-    chances = np.random.default_rng(1).random(count)
-    columns = (pairs["caption_id"], pairs["negative_id"], [0] * count, chances, chances, chances < 0.5)
-    judged = pa.table(dict(zip(PAIR_VERDICT_SCHEMA.names, columns, strict=True)), schema=PAIR_VERDICT_SCHEMA)
-    write_table(judged, folder / "pairs" / PAIR_VERDICTS_FILE)
+    write_pair_verdicts(folder / "pairs" / PAIR_VERDICTS_FILE, pairs, np.random.default_rng(1).random(len(pairs)))
     return folder
+
+
+def write_pair_verdicts(path: Path, pairs: pa.Table, scores: np.ndarray) -> None:
+    columns = (pairs["caption_id"], pairs["negative_id"], [0] * len(scores), scores, scores, scores < 0.5)
+    judged = pa.table(dict(zip(PAIR_VERDICT_SCHEMA.names, columns, strict=True)), schema=PAIR_VERDICT_SCHEMA)
+    write_table(judged, path)
 
 
 def tables_of(paths: tuple[Path, Path]) -> tuple[pa.Table, pa.Table]:
@@ -59,7 +62,7 @@ def data(folder: Path, debias: Debias | None, *, pairs: bool = False, **settings
     verdicts = folder / "pairs" / "verdicts.parquet" if pairs else folder / "verdicts.parquet"
     mixing = Mixing(unit=settings.pop("unit", "text"), negatives=3.0, positives=settings.pop("positives", 1))
     module = ImageTextDataModule(
-        train / "captions.parquet",
+        settings.pop("captions", train / "captions.parquet"),
         train / "negatives.parquet",
         **{"verdicts": verdicts, "mixing": mixing, "debias": debias, **settings},
     )
@@ -111,6 +114,35 @@ def test_where_pairs_were_judged_a_negative_has_its_pairs_logit(folder: Path) ->
         # the chance that the negative is the positive one is the rest of 1
         assert row.blind_logit == pytest.approx([0.0, *(math.log((1 - p) / p) for p in first)], abs=1e-6)
         assert len(negatives) == 3
+
+
+def test_a_paraphrase_that_stands_in_has_the_logits_of_its_own_pairs(folder: Path, tmp_path: Path) -> None:
+    captions = read_captions(folder / "train" / "captions.parquet").select(
+        ["image_id", "image", "caption_id", "caption"]
+    )
+    said = [
+        {**row, "caption_id": f"{row['caption_id']}-p", "source_caption_id": row["caption_id"]}
+        for row in captions.to_pylist()
+    ]
+    write_table(
+        pa.Table.from_pylist([{**row, "caption": f"so {row['caption']}"} for row in said]), tmp_path / "p.parquet"
+    )
+    tables = [folder / "train" / "captions.parquet", tmp_path / "p.parquet"]
+    true, false = read_tables(tables, folder / "train" / "negatives.parquet")
+    pairs = pair_table(true, false)
+    write_verdicts(tmp_path / "verdicts.parquet", text_table(true, false), np.full(len(true) + len(false), 0.5))
+    write_pair_verdicts(
+        tmp_path / PAIR_VERDICTS_FILE,
+        pairs,
+        np.where(np.char.endswith(pairs["caption_id"].to_pylist(), "-p"), 0.9, 0.1),
+    )
+    mixing = Mixing(unit="pair", paraphrase_ratio=0.5)
+    settings = {"verdicts": tmp_path / "verdicts.parquet", "mixing": mixing, "image_root": folder / "train"}
+    rows = rows_of(data(folder, Debias(unit="pair"), captions=tables, **settings))
+    shown = [row.text_ids[0].endswith("-p") for row in rows]
+    assert 0 < sum(shown) < len(shown)
+    for row, is_paraphrase in zip(rows, shown, strict=True):
+        assert row.blind_logit == pytest.approx([0.0, math.log(9) * (-1 if is_paraphrase else 1)])
 
 
 def test_a_strength_can_be_that_of_a_type(folder: Path) -> None:
