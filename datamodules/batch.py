@@ -21,6 +21,7 @@ class ImageTextRow:
     """One image with its captions: a row of a batch before it becomes tensors.
 
     `labels` are 1 (true), 0 (false) or -1 (unknown: scoring); `negative_types` is "" for what is no negative.
+    `blind_logit` has a number for each caption, or is None: see `ImageTextBatch`.
     """
 
     image_id: str
@@ -29,6 +30,7 @@ class ImageTextRow:
     captions: list[str]
     labels: list[int]
     negative_types: list[str]
+    blind_logit: list[float] | None = None
 
 
 @dataclass
@@ -37,6 +39,9 @@ class ImageTextBatch:
 
     `caption_mask` alone says which cells exist. In a cell that does not, `labels` is -1 and the strings are "", but
     nothing may rely on that.
+
+    `blind_logit` (B, C) float32 is what joins match logits in a training with `data.debias`: what the text alone says,
+    see `datamodules.debias`. It is None where that was not asked for, and 0 in cells that do not exist.
     """
 
     image_ids: list[str]
@@ -45,15 +50,18 @@ class ImageTextBatch:
     caption_mask: torch.Tensor
     negative_type: list[list[str]]
     inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    blind_logit: torch.Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageTextBatch:
         """The same batch with its tensors on `device` (Lightning calls this)."""
         moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self.inputs.items()}
+        blind_logit = None if self.blind_logit is None else self.blind_logit.to(device, non_blocking=non_blocking)
         return replace(
             self,
             labels=self.labels.to(device, non_blocking=non_blocking),
             caption_mask=self.caption_mask.to(device, non_blocking=non_blocking),
             inputs=moved,
+            blind_logit=blind_logit,
         )
 
 
@@ -106,4 +114,14 @@ def collate_rows(rows: Sequence[ImageTextRow], encoder: Encoder) -> ImageTextBat
         caption_mask=mask,
         negative_type=[row.negative_types + [""] * (width - len(row.negative_types)) for row in rows],
         inputs=encoder([row.image for row in rows], [row.captions for row in rows], [row.labels for row in rows]),
+        blind_logit=_blind_logit(rows, width),
     )
+
+
+def _blind_logit(rows: Sequence[ImageTextRow], width: int) -> torch.Tensor | None:
+    """(B, width), None where no row has any: a training asks for all of them or for none."""
+    given = [row.blind_logit for row in rows]
+    if all(logits is None for logits in given):
+        return None
+    padded = [(logits or []) + [0.0] * (width - len(logits or [])) for logits in given]
+    return torch.tensor(padded, dtype=torch.float32)

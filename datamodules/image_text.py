@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import Collator, ImageTextBatch
 from datamodules.benchmarks.pairs import Pairs
+from datamodules.debias import BlindLogits, Debias, read_blind_logits
 from datamodules.loaders import CountedRows, EpochBatches, LateLoader, start_worker
 from datamodules.mixed_rows import MixedRows
 from datamodules.mixing import build_pool, rank_rows, set_paraphrases_aside, texts_of_pairs
@@ -41,8 +42,9 @@ class ImageTextDataModule(L.LightningDataModule):
 
     Args:
         captions, negatives: paths of the tables, one or several of each.
-        verdicts: path of the filter's verdicts; needed for subsets "kept" and "random". Where the filter judged pairs,
-            its verdicts on them lie beside this file, and decide where the mixing's unit is "pair".
+        verdicts: path of the filter's verdicts; needed for subsets "kept" and "random", and for `debias`. Where the
+            filter judged pairs, its verdicts on them lie beside this file, and decide where the mixing's unit is
+            "pair".
         subset: "all", "kept", or "random" (as many texts of each class, or pairs of each type, as were kept, drawn at
             random).
         harmonise: each negative takes its positive's casing, final punctuation and white space, as `itm filter` judged
@@ -51,6 +53,7 @@ class ImageTextDataModule(L.LightningDataModule):
         neighbours: table of images near each other (`itm neighbours`); each row is then accompanied by one of a
             neighbour of its image, see `MixedRows`.
         mixing: how negatives join positives; one negative for each caption where None.
+        debias: rows carry the logits of the verdicts' judges, for a loss that takes them; none where None.
         batch_size: rows, each of one image, in a batch on each rank; those of neighbours come on top.
         num_workers: loader processes on each rank.
         validation: pairs for the learning curves.
@@ -72,6 +75,7 @@ class ImageTextDataModule(L.LightningDataModule):
         image_root: str | Path | None = None,
         neighbours: StrPath | None = None,
         mixing: Mixing | None = None,
+        debias: Debias | None = None,
         batch_size: int = 64,
         num_workers: int = 0,
         validation: Pairs | None = None,
@@ -84,10 +88,15 @@ class ImageTextDataModule(L.LightningDataModule):
             raise InputError(f"data.mixing.unit must be one of {', '.join(UNITS)}, got {self.mixing.unit!r}.")
         if subset != "all" and verdicts is None:
             raise InputError(f"data.subset={subset} needs data.verdicts: run `itm filter` and give its verdicts.")
+        if debias is not None and verdicts is None:
+            raise InputError("data.debias=offset needs data.verdicts: run `itm filter` and give its verdicts.")
+        # what was kept has no such bias any more: the logits, which are of all texts, would turn it round
+        if debias is not None and subset == "kept":
+            raise InputError("data.debias=offset needs data.subset=all (or random), got kept: it drops no text.")
         if image_root is None and isinstance(captions, list):
             raise InputError("data.image_root must be given where data.captions lists several tables.")
         self.captions, self.negatives, self.verdicts, self.subset = captions, negatives, verdicts, subset
-        self.harmonise = harmonise
+        self.harmonise, self.debias = harmonise, debias
         self.root = Path(image_root) if image_root is not None else Path(captions).parent  # type: ignore[arg-type]
         self.neighbours, self.max_pixels, self.seed = neighbours, max_pixels, seed
         self.batch_size, self.num_workers, self.validation = batch_size, num_workers, validation
@@ -125,6 +134,7 @@ class ImageTextDataModule(L.LightningDataModule):
             seed=self.seed,
             neighbours=neighbours,
             max_pixels=self.max_pixels,
+            blind_logits=self._blind_logits(texts, pairs),
         )
 
     def captions_to_train_on(self) -> list[str]:
@@ -176,6 +186,12 @@ class ImageTextDataModule(L.LightningDataModule):
         if self.subset == "random":
             keep = random_subset(texts["label"].to_numpy(), keep, texts["text_id"].to_pylist(), self.seed)
         return keep, None
+
+    def _blind_logits(self, texts: pa.Table, pairs: pa.Table) -> BlindLogits | None:
+        if self.debias is None or self.verdicts is None:
+            return None
+        self._check_harmonised(self.verdicts)
+        return read_blind_logits(self.verdicts, texts, pairs, self.debias, drawn=self.mixing.unit)
 
     def _check_harmonised(self, verdicts: StrPath) -> None:
         judged = is_harmonised(verdicts)

@@ -9,6 +9,7 @@ import pyarrow as pa
 from torch.utils.data import Dataset
 
 from datamodules.batch import ImageTextRow
+from datamodules.debias import BlindLogits
 from datamodules.loaders import EpochBatch
 from datamodules.mixing import TextPool, draw_hard_anchor, draw_negatives, group_anchors, shown_positive
 from datamodules.mixing_settings import Mixing
@@ -33,6 +34,7 @@ class MixedRows(Dataset[list[ImageTextRow]]):
         seed: of all draws.
         neighbours: image_id -> images near it; none where None.
         max_pixels: larger images are refused, see `check_pixels`.
+        blind_logits: what the text-only judge says of the texts, for the rows to carry; none where None.
     """
 
     def __init__(
@@ -46,8 +48,9 @@ class MixedRows(Dataset[list[ImageTextRow]]):
         seed: int,
         neighbours: dict[str, list[str]] | None = None,
         max_pixels: int = MAX_PIXELS,
+        blind_logits: BlindLogits | None = None,
     ):
-        self.max_pixels = max_pixels
+        self.max_pixels, self.blind_logits = max_pixels, blind_logits
         self.pool, self.images, self.root, self.mixing, self.seed = pool, images, root, mixing, seed
         self.text_ids, self.image_ids = texts["text_id"].to_pylist(), texts["image_id"].to_pylist()
         self.captions, self.labels = texts["caption"].to_pylist(), texts["label"].to_pylist()
@@ -116,7 +119,10 @@ class MixedRows(Dataset[list[ImageTextRow]]):
         if generator_for(self.seed, epoch, key, "image_dropout").random() < mixing.image_dropout:
             # keyed by epoch too: one noise image for all epochs could be learnt by heart
             image = noise_image(image.size, self.seed, f"{epoch} {key}")
-        return ImageTextRow(image_id, image, *([column[i] for i in (*shown, *negatives)] for column in columns))
+        places = [*shown, *negatives]
+        blind_logit = self.blind_logits.of_row(places) if self.blind_logits is not None else None
+        text_ids, captions, labels, types = ([column[i] for i in places] for column in columns)
+        return ImageTextRow(image_id, image, text_ids, captions, labels, types, blind_logit)
 
     def _caption_id(self, positive: int) -> str:
         caption_id: str = self.text_ids[positive]

@@ -67,10 +67,17 @@ def plan_of(cls: type[Plan], config: Plan) -> Plan:
     return cls(**{declared.name: getattr(config, declared.name) for declared in dataclasses.fields(cls)})  # type: ignore[arg-type]
 
 
-def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
-    """The data module; call `connect` on it."""
-    from datamodules import ImageTextDataModule
+def build_datamodule(config: DataConfig, seed: int, *, blind_unit: str | None = None) -> ImageTextDataModule:
+    """The data module; call `connect` on it.
 
+    Args:
+        config: of the data.
+        seed: of the draw and of the order.
+        blind_unit: which blind logits the loss takes, see `Loss.blind_unit`.
+    """
+    from datamodules import Debias, ImageTextDataModule
+
+    debias = Debias(blind_unit or "text", config.debias_strength) if config.debias != "none" else None
     return ImageTextDataModule(
         config.captions,
         config.negatives,
@@ -80,6 +87,7 @@ def build_datamodule(config: DataConfig, seed: int) -> ImageTextDataModule:
         image_root=config.image_root,
         neighbours=config.neighbours,
         mixing=config.mixing,
+        debias=debias,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
         validation=build_pairs(config.validation) if config.validation else None,

@@ -156,6 +156,9 @@ class AlignmentModule(L.LightningModule):
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> torch.Tensor:
         """The summed loss of the batch's terms; `on_before_optimizer_step` divides by how many there were."""
+        # configurations are refused before; ignored, the training would not be the one that was asked for
+        if batch.blind_logit is not None and self.objective.blind_unit is None:
+            raise ValueError(f"data.debias must be none where model.loss is {self.loss_name}, which takes no offset.")
         loss, report = self.loss(batch)
         if not torch.isfinite(loss):
             # before the backward pass: one step by nan would reach every weight

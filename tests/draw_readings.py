@@ -1,4 +1,4 @@
-"""Draws accepted rows of the offline writers for people to read: `python -m tests.draw_readings SHARED [PIPELINE]`.
+"""Draws accepted rows of the offline writers to be read: `python -m tests.draw_readings SHARED FOLDER [PIPELINE]`.
 
 SHARED is the folder of the shared data, as in `ITM_SHARED`, PIPELINE a spaCy pipeline; without one only `rules` is
 drawn. The same data, writers and pipeline give the same files.
@@ -17,7 +17,6 @@ import pyarrow as pa
 from negatives.tables.randomness import generator_for
 from negatives.writers import build_writer, write_negatives
 
-FOLDER = Path(__file__).parent / "data" / "readings"
 SEED = 0
 FOLD = 2
 """Of the shared pairs; the rules of the writers and checks were made on the others."""
@@ -57,15 +56,15 @@ def drawn(captions: pa.Table, writer: str, settings: dict[str, Any]) -> list[dic
     ]
 
 
-def main(shared: str, pipeline: str = "") -> None:
-    """Writes a file for each writer that can write."""
+def main(shared: str, folder: str, pipeline: str = "") -> None:
+    """Writes a file for each writer that can write; what was read (`tests/data/readings`) stays as it was read."""
     captions = captions_table(Path(shared))
     settings: dict[str, dict[str, Any]] = {"rules": {}}
     if pipeline:
         settings["negclip"] = {"spacy": {"pipeline": pipeline}}
     for writer, given in settings.items():
         lines = [json.dumps(row, ensure_ascii=False) for row in drawn(captions, writer, given)]
-        (FOLDER / f"{writer}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (Path(folder) / f"{writer}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

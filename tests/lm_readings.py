@@ -6,7 +6,6 @@ kept. Really false and fluent is what both readers say is.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,7 +14,9 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from negatives.truth_judges import LmJudge, LmSettings, Statement
-from tests.draw_readings import FOLDER, ROWS
+from tests import readings
+from tests.draw_readings import ROWS
+from tests.readings import QUESTIONS
 
 BOUNDS = (4, 6, 8, 10, 12, np.inf)
 HEAD = "| rows | AUC of fluent | `most_drop` | kept | really false | fluent | of the fluent, kept |"
@@ -23,13 +24,9 @@ HEAD = "| rows | AUC of fluent | `most_drop` | kept | really false | fluent | of
 
 def read_rows(writer: str) -> list[dict[str, Any]]:
     """A writer's rows, with the two readers' verdicts as booleans `false` and `fluent`."""
-    rows, first, second = (
-        [json.loads(line) for line in (FOLDER / f"{writer}{end}.jsonl").read_text(encoding="utf-8").splitlines()]
-        for end in ("", "_reader_a", "_reader_b")
-    )
     return [
-        row | {key: one[key] == other[key] == "yes" for key in ("false", "fluent")}
-        for row, one, other in zip(rows, first, second, strict=True)
+        row | {key: one[key] == other[key] == "yes" for key in QUESTIONS}
+        for row, one, other in readings.read_rows(writer)
     ]
 
 

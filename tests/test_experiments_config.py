@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import MISSING
 
+from datamodules import Debias
+from experiments.build import build_datamodule
 from experiments.commands import VERBS
 from experiments.config import (
     data_schemas,
@@ -35,7 +37,7 @@ from experiments.config.model_schemas import variants
 from lightning_modules import field_types
 from lightning_modules.backbones import BACKBONES, ModelSettings, backbone_class
 from lightning_modules.backbones.model_section import model_schema
-from lightning_modules.losses import losses_that_read
+from lightning_modules.losses import loss_class, losses_that_read
 
 
 @dataclass
@@ -452,6 +454,47 @@ def test_a_mixing_that_cannot_be_drawn_is_a_fault(word: str) -> None:
         load_config(schemas.ExperimentConfig, None, words, check_files=False)
     (message,) = caught.value.faults
     assert message.startswith(MIXING_FAULTS[word])
+
+
+BLIP2_ITC = ["model.backbone=blip2", "model.loss=itc_itm"]
+BY_TYPE = "data.debias_strength={swap_obj: 2}"
+OFFSET = ["data.debias=offset", "data.verdicts=v"]
+DEBIAS_FAULTS = {
+    "no verdicts": (["data.debias=offset"], "`data.verdicts` must be given where `data.debias` is offset: run `itm"),
+    "what was kept": ([*OFFSET, "data.subset=kept"], "`data.subset` must be all (or random) where `data.debias` is"),
+    "no offset": ([*OFFSET, *BLIP2_ITC], "`data.debias` must be none where `model.loss` is itc_itm; those with an"),
+    "below 0": ([*OFFSET, "data.debias_strength=-1"], "`data.debias_strength` must be a number >= 0, or one for each"),
+    "no number": ([*OFFSET, "data.debias_strength={swap_obj: x}"], "`data.debias_strength` must be a number >= 0"),
+    "a truth value": (["data.debias_strength=true"], "`data.debias_strength` must be a number >= 0, or one for"),
+    "several positives": (
+        [*OFFSET, BY_TYPE, "model.loss=listwise", "data.mixing.positives=2"],
+        "`data.debias_strength` must be one number where `model.loss` is listwise and `data.mixing.positives` is above",
+    ),
+    "misspelt": (["data.debias=ofset"], "`data.debias` must be one of none, offset, got 'ofset'. Did you mean offset?"),
+}
+
+
+@pytest.mark.parametrize("case", DEBIAS_FAULTS)
+def test_an_offset_that_cannot_be_is_a_fault(case: str) -> None:
+    words, message = DEBIAS_FAULTS[case]
+    with pytest.raises(ConfigError) as caught:
+        load_config(schemas.ExperimentConfig, None, ["data.captions=a", "data.negatives=b", *words], check_files=False)
+    (fault,) = caught.value.faults
+    assert fault.startswith(message)
+
+
+@pytest.mark.parametrize("loss", ["listwise", "binary"])
+def test_the_loss_says_which_blind_logits_a_training_takes(loss: str, tmp_path: Path) -> None:
+    tables = write(tmp_path / "a.jsonl", "")
+    words = [*OFFSET, "data.debias_strength.swap_obj=2", "data.debias_strength.default=0.5", f"model.loss={loss}"]
+    words += [f"data.captions={tables}", f"data.negatives={tables}"]
+    config = load_config(schemas.ExperimentConfig, None, words, check_files=False)
+    (unit,) = {loss_class(config.model.own_loss).blind_unit}
+    debias = build_datamodule(config.data, 0, blind_unit=unit).debias
+    assert debias == Debias({"listwise": "pair", "binary": "text"}[loss], {"swap_obj": 2, "default": 0.5})
+    assert build_datamodule(replace(config.data, debias="none"), 0, blind_unit=unit).debias is None
+    again = load_config(schemas.ExperimentConfig, write(tmp_path / "b.yaml", to_yaml(config)), check_files=False)
+    assert again == config
 
 
 def test_rules_between_keys_are_reported_together() -> None:

@@ -377,6 +377,7 @@ def hostile_card(backbone: str = "llava", **changed: str) -> str:
     experiment = ExperimentConfig(name=HOSTILE)
     experiment.model = model_settings({"backbone": backbone, "checkpoint": HOSTILE})
     experiment.data.verdicts, experiment.data.neighbours, experiment.data.subset = HOSTILE, HOSTILE, "kept"
+    experiment.data.debias, experiment.data.debias_strength = "offset", {HOSTILE: 2.0, "default": 0.5}
     quoting = '\'"""\n```\nraise SystemExit(7)\n{caption}'
     settings = BACKBONES[backbone].build().scorer_settings()
     settings |= {"system": HOSTILE, "question": quoting} if "question" in settings else {}
@@ -468,6 +469,7 @@ def test_a_card_shows_the_certificate_and_the_blind_control() -> None:
     assert "| 0.500 | – – – | 0.625 |" in text
     assert "Kept pairs: 1 of 2." in text
     assert "| 0.500 | 0.500 – 0.500 | 0.500 | 0.500 – 0.500 |" in text
+    assert re.search(r"^\| text bias \| the filter.s judges answered .* 2, default 0\.5 \|$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

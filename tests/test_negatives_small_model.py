@@ -16,7 +16,7 @@ import pytest
 
 from experiments.__main__ import main
 from negatives.gpt.prompts.answers import Item
-from tests.draw_readings import FOLDER
+from tests.readings import FOLDER
 from tests.small_model import MAX_TOKENS, TYPES, VERSIONS, accepted, ask, made, missing, served, write_captions
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from datamodules import MAX_PIXELS, Mixing
 from datamodules.benchmarks import BENCHMARKS
 
 SUBSETS = ("all", "kept", "random")
+DEBIAS = ("none", "offset")
 
 
 @dataclass
@@ -47,9 +49,15 @@ class DataConfig:
     negatives: Any = field(default=MISSING, metadata={"exists": "file"})
     """Negatives table of these captions, or a list of tables."""
     verdicts: str | None = field(default=None, metadata={"exists": "file"})
-    """Verdicts of `itm filter`; needed for `subset` kept and random."""
+    """Verdicts of `itm filter`; needed for `subset` kept and random, and for `debias`."""
     subset: str = field(default="all", metadata={"choices": SUBSETS})
     """all: every text. kept: what the filter kept. random: as many texts of each class as it kept, drawn at random."""
+    debias: str = field(default="none", metadata={"choices": DEBIAS})
+    """offset: no text is dropped. What the filter's judges say of each text (`verdicts`) joins the scorer's logit
+    inside the loss, in training alone, so that the scorer need not learn it (a product of experts)."""
+    debias_strength: Any = 1.0
+    """What the judges' logits are multiplied by: one number, or a mapping from negative type to number, with `default`
+    for other types and for positives."""
     harmonise: bool = True
     """Each negative takes its positive's casing, final punctuation and white space, as `itm filter` judged them."""
     image_root: str | None = field(default=None, metadata={"exists": "folder"})
@@ -76,5 +84,19 @@ class DataConfig:
                 yield f"`{place}{key}` must be a table or a list of tables, got {tables!r}"
         if self.subset != "all" and self.verdicts is None:
             yield f"`{place}verdicts` must be given where `{place}subset` is {self.subset}: run `itm filter`"
+        yield from self._debias_faults(place)
         if isinstance(self.captions, list) and self.captions and self.image_root is None:
             yield f"`{place}image_root` must be given where `{place}captions` lists several tables"
+
+    def _debias_faults(self, place: str) -> Iterator[str]:
+        strength = self.debias_strength
+        numbers = strength.values() if isinstance(strength, Mapping) else [strength]
+        if not all(type(number) in (int, float) and 0 <= number < math.inf for number in numbers):
+            yield f"`{place}debias_strength` must be a number >= 0, or one for each negative type, got {strength!r}"
+        if self.debias == "none":
+            return
+        chosen = f"where `{place}debias` is {self.debias}"
+        if self.verdicts is None:
+            yield f"`{place}verdicts` must be given {chosen}: run `itm filter`"
+        if self.subset == "kept":
+            yield f"`{place}subset` must be all (or random) {chosen}, got kept: it drops no text"

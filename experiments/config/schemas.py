@@ -23,7 +23,7 @@ from experiments.config.model_schemas import score_faults
 from experiments.config.trainer_schemas import LoggingConfig, OptimConfig, TrainerConfig
 from lightning_modules import LAST, checkpoint_faults
 from lightning_modules.backbones import BACKBONES, ModelSettings, backbone_class
-from lightning_modules.losses import loss_class
+from lightning_modules.losses import LOSSES, loss_class
 from negatives.judging import ACCELERATORS
 
 
@@ -68,6 +68,7 @@ class ExperimentConfig:
             )
         if loss.anchors_only and self.data.mixing.positives > 1:
             yield (f"`{place}data.mixing.positives` must be 1 {chosen}: its contrast asks for a row's first text alone")
+        yield from self._debias_faults(place)
         if loss.contrasts_rows and self.data.mixing.image_dropout > 0:
             yield f"`{place}data.mixing.image_dropout` must be 0 {chosen}: it would match noise with its caption"
         if loss.contrasts_rows or backbone_class(self.model.backbone).learns_scale:
@@ -83,6 +84,21 @@ class ExperimentConfig:
                     f"`{place}trainer.precision` must not be bf16-true {scaled}: the scale of similarities would round "
                     "every step away; use bf16-mixed"
                 )
+
+    def _debias_faults(self, place: str) -> Iterator[str]:
+        """An offset for a loss that takes none, and strengths that several positives would have to share."""
+        loss, name = loss_class(self.model.own_loss), self.model.own_loss
+        if self.data.debias == "none":
+            return
+        if loss.blind_unit is None:
+            able = ", ".join(name for name in LOSSES if loss_class(name).blind_unit)
+            yield f"`{place}data.debias` must be none where `{place}model.loss` is {name}; those with an offset: {able}"
+        by_type = isinstance(self.data.debias_strength, dict)
+        if by_type and loss.blind_unit == "pair" and self.data.mixing.positives > 1:
+            yield (
+                f"`{place}data.debias_strength` must be one number where `{place}model.loss` is {name} and "
+                f"`{place}data.mixing.positives` is above 1: a row's texts are compared"
+            )
 
 
 @dataclass

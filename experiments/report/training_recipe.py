@@ -30,6 +30,7 @@ def recipe(
     versions = [f"{name} {version}" for name, version in packages.items() if version]
     return {
         **_loss(model),
+        **_debias(experiment.data),
         "trained": lora if model.tune == "lora" else "all weights that the backbone trains",
         "learning rate": _learning_rate(optim),
         "weight decay": f"{optim.weight_decay:g}",
@@ -59,6 +60,16 @@ def _loss(model: ModelSettings) -> dict[str, str]:
         return {"loss": name}
     settings = [f"{key}: {_word(value)}" for key, value in asdict(model.loss_section).items()]
     return {"loss": name, f"settings of {name}": ", ".join(settings)}
+
+
+def _debias(data: DataConfig) -> dict[str, str]:
+    """How far the filter's judges answered beside the scorer, where they did."""
+    if data.debias == "none":
+        return {}
+    strength = data.debias_strength
+    by_type = strength.items() if isinstance(strength, Mapping) else [("", strength)]
+    listed = ", ".join(f"{name} {value:g}".strip() for name, value in by_type)
+    return {"text bias": f"the filter's judges answered beside the scorer (offset), strength {listed}"}
 
 
 def _word(value: Any) -> str:

@@ -29,6 +29,7 @@ from experiments.runs.trainer import (
     mark_preempted,
     quiet_lightning,
 )
+from lightning_modules.losses import loss_class
 from lightning_modules.scoring import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
 from negatives.tables import InputError, write_json
 
@@ -142,7 +143,8 @@ def build_parts(config: ExperimentConfig, *, recorded: bool = False) -> tuple[Ba
 
     quiet_lightning()
     L.seed_everything(config.seed, workers=True, verbose=False)
-    datamodule = build_datamodule(config.data, config.seed)
+    unit = loss_class(config.model.own_loss).blind_unit
+    datamodule = build_datamodule(config.data, config.seed, blind_unit=unit)
     datamodule.setup()
     pairs = datamodule.validation
     check_best_metric(config.trainer, set(pairs.negatives["negative_type"].to_pylist()) if pairs else ())

@@ -216,7 +216,7 @@ class LlavaModule(Backbone):
         """p(Yes) / (p(Yes) + p(No)) = sigmoid of the match logit, in [0, 1]."""
         return logits.sigmoid()
 
-    def loss_inputs(self, batch: ImageTextBatch) -> Mapping[str, torch.Tensor]:
+    def loss_inputs(self, batch: ImageTextBatch) -> Mapping[str, Any]:
         """Match logits; for a loss on the answer, logits behind the prompt and behind Yes or No too."""
         if self.objective.reads != "answer_logits":
             return super().loss_inputs(batch)
@@ -227,6 +227,7 @@ class LlavaModule(Backbone):
             "answer_logits": answers,
             # Yes or No and the end token, as LLaVA is trained; both have a loss
             "answer_ids": torch.stack([first, torch.full_like(first, self.end_id)], dim=-1),
+            "yes_no_ids": (self.encoder.yes_id, self.encoder.no_id),
             "match_logits": self._match_logits(answers[:, :, 0]),
         }
 

@@ -12,18 +12,21 @@ import torch
 from torch.nn import functional as F
 
 from datamodules.batch import ImageTextBatch
-from lightning_modules.losses.loss import Loss, Report, cell_accuracy, labelled_cells, masked_mean
+from lightning_modules.losses.loss import Loss, Report, cell_accuracy, joined, labelled_cells, masked_mean
 
 
 class BinaryLoss(Loss):
     """`binary_loss` on match logits; reports the part of cells that are right at score 0.5."""
 
     reads = "match_logits"
+    blind_unit = "text"
 
     def forward(self, batch: ImageTextBatch, **inputs: Any) -> tuple[torch.Tensor, Report]:
         """The mean over labelled cells; `inputs` are `match_logits` (B, C)."""
         match_logits = inputs["match_logits"]
-        loss = binary_loss(match_logits, batch.labels, labelled_cells(batch))
+        together = joined(match_logits, self.blind_logit(batch))
+        loss = binary_loss(together, batch.labels, labelled_cells(batch))
+        # the report is of the scorer alone
         return loss, {"cells/accuracy": cell_accuracy(match_logits, batch)}
 
 

@@ -24,7 +24,7 @@ from lightning_modules.losses.global_batch import (
     rank_sizes,
 )
 from lightning_modules.losses.itc import ItcLoss, itc_loss
-from lightning_modules.losses.loss import Report, masked_mean
+from lightning_modules.losses.loss import Report, joined, masked_mean
 from lightning_modules.losses.rank_thresholds import RankThresholds, next_rank_thresholds
 
 
@@ -102,7 +102,8 @@ def ce_clip_terms(
         image_features: [G, D] of all ranks, of length 1.
         text_features: [T, D] of all ranks, of length 1.
         scale: [1], what cosines are multiplied by.
-        layout: of the batch; a hard negative exists where its label is 0.
+        layout: of the batch; a hard negative exists where its label is 0. Its blind logits join those of all three
+            terms, and not those that move the thresholds.
         rank_thresholds: [K], of each negative type, in logit units.
         hard_negatives: whether hard negatives stand in the softmax of ITC.
         with_imc: whether to compute IMC, which takes as many similarities again; 0 stands for it otherwise.
@@ -126,11 +127,13 @@ def ce_clip_terms(
     hard_images = own_images[layout.hard_anchors]
     negative_logits = pair_logits(hard_images, text_features[layout.hard_texts], scale)
     positive_logits = anchor_logits[layout.hard_anchors]
-    losses = cmr_losses(positive_logits, negative_logits, rank_thresholds[layout.hard_types])
+    together = joined(negative_logits, layout.blind_of(layout.hard_texts))
+    losses = cmr_losses(positive_logits, together, rank_thresholds[layout.hard_types])
+    others = false & with_imc  # none without IMC, for which it is 0
+    imc = imc_loss(own_texts, text_features[others], anchor_logits, scale, layout.blind_of(others), reference=reference)
     return CeClipTerms(
         itc=itc,
-        # an empty selection without IMC, for which it is 0
-        imc=imc_loss(own_texts, text_features[false & with_imc], anchor_logits, scale, reference=reference),
+        imc=imc,
         cmr=torch.where(exists, losses, 0.0).sum() / max(1, len(losses)) if reference else masked_mean(losses, exists),
         right=right,
         # the thresholds follow these logits, and no gradient flows back through a threshold
@@ -151,6 +154,7 @@ def imc_loss(
     negative_texts: torch.Tensor,
     anchor_logits: torch.Tensor,
     scale: torch.Tensor,
+    blind_logits: torch.Tensor | None = None,
     *,
     reference: bool = False,
 ) -> torch.Tensor:
@@ -164,6 +168,7 @@ def imc_loss(
         negative_texts: [M, D] of all ranks, own ones and those of other captions.
         anchor_logits: [A], d.
         scale: [1].
+        blind_logits: [M] what the text alone says of the negatives, which joins their logits.
         reference: the newest state instead, in which the first hard negative of the batch stands for the positive:
             it draws all captions to that one. For comparison only.
     """
@@ -172,7 +177,7 @@ def imc_loss(
         return 0 * anchor_logits.sum()
     with torch.autocast(anchor_texts.device.type, enabled=False):
         # as in ITC, autocast would round cosines
-        similarities = scale * anchor_texts @ negative_texts.T
+        similarities = joined(scale * anchor_texts @ negative_texts.T, blind_logits)
     if reference:
         return (similarities.logsumexp(1) - similarities[:, 0]).mean()
     # log(1 + e^(lse - d)), which neither overflows nor loses a small loss to rounding
@@ -211,7 +216,12 @@ class CeClipLoss(ItcLoss):
         types = {batch.negative_type[row][column] for row, column in cells}
         # a rank that knew more types than another one would log and save others
         self.rank_thresholds.meet(gather_names(types - set(self.rank_thresholds.types), device=batch.labels.device))
-        return local_layout(batch, self.rank_thresholds.types, distinct_images=self.settings.reference)
+        return local_layout(
+            batch,
+            self.rank_thresholds.types,
+            distinct_images=self.settings.reference,
+            blind_logit=self.blind_logit(batch),
+        )
 
     def contrast(
         self,

@@ -45,6 +45,8 @@ class ContrastLayout:
         hard_texts: [N] places in T: the hard negatives of these anchors.
         hard_anchors: [N] places in A: whose they are.
         hard_types: [N] long, the index of their negative types.
+        blind_logits: [T] what joins the logits of hard negatives: their blind logit against that of their anchor's
+            text; 0 for all other texts. None where nothing joins.
     """
 
     anchor_images: torch.Tensor
@@ -55,9 +57,20 @@ class ContrastLayout:
     hard_texts: torch.Tensor
     hard_anchors: torch.Tensor
     hard_types: torch.Tensor
+    blind_logits: torch.Tensor | None = None
+
+    def blind_of(self, texts: torch.Tensor) -> torch.Tensor | None:
+        """The blind logits of some of the T texts."""
+        return None if self.blind_logits is None else self.blind_logits[texts]
 
 
-def local_layout(batch: ImageTextBatch, types: Sequence[str] = (), *, distinct_images: bool = False) -> ContrastLayout:
+def local_layout(
+    batch: ImageTextBatch,
+    types: Sequence[str] = (),
+    *,
+    distinct_images: bool = False,
+    blind_logit: torch.Tensor | None = None,
+) -> ContrastLayout:
     """The layout of one rank's batch by itself; its texts are those of `flat_captions`.
 
     An image's anchor is its text in column 0, where that is true; all false texts of such a row are hard negatives.
@@ -66,6 +79,7 @@ def local_layout(batch: ImageTextBatch, types: Sequence[str] = (), *, distinct_i
         batch: whose places are counted.
         types: negative types in the order of `hard_types`, all that the batch names; `hard_types` are 0 without any.
         distinct_images: takes copies of an image for different ones.
+        blind_logit: (B, C), see `Loss.blind_logit`.
     """
     device, cell_index, width = batch.labels.device, batch.inputs["cell_index"], batch.labels.shape[1]
     rows, columns = cell_index // width, cell_index % width
@@ -83,6 +97,13 @@ def local_layout(batch: ImageTextBatch, types: Sequence[str] = (), *, distinct_i
         image_ids = identity_hashes(f"{rank} {row}" for row in range(len(batch.labels))).to(device)
     else:
         image_ids = identity_hashes(batch.image_ids).to(device)
+    hard_anchors = anchor_of_row[rows[hard_texts]]
+    blind_logits = None
+    if blind_logit is not None:
+        own = blind_logit.flatten()[cell_index]
+        # against the anchor, whose logit and all true texts' stay 0: true of something, they give nothing away
+        against = own[hard_texts] - own[anchor_texts[hard_anchors]]
+        blind_logits = torch.zeros_like(own).index_copy(0, hard_texts, against)
     return ContrastLayout(
         anchor_images=rows[anchor_texts],
         anchor_texts=anchor_texts,
@@ -90,8 +111,9 @@ def local_layout(batch: ImageTextBatch, types: Sequence[str] = (), *, distinct_i
         text_image_ids=image_ids[rows],
         text_labels=labels,
         hard_texts=hard_texts,
-        hard_anchors=anchor_of_row[rows[hard_texts]],
+        hard_anchors=hard_anchors,
         hard_types=torch.tensor([types.index(name) if types else 0 for name in names], device=device, dtype=torch.long),
+        blind_logits=blind_logits,
     )
 
 
@@ -107,6 +129,7 @@ def gather_layout(layout: ContrastLayout, image_sizes: Sequence[int], text_sizes
         text_image_ids=gather_rows(layout.text_image_ids, text_sizes),
         text_labels=gather_rows(layout.text_labels, text_sizes),
         hard_texts=layout.hard_texts + first_text,
+        blind_logits=None if layout.blind_logits is None else gather_rows(layout.blind_logits, text_sizes),
     )
 
 

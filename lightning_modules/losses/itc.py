@@ -25,6 +25,7 @@ class ItcLoss(Loss):
     reads = "features"
     contrasts_rows = True
     anchors_only = True
+    blind_unit = "pair"
 
     @classmethod
     def needs_negatives(cls, settings: Any) -> bool:
@@ -53,7 +54,7 @@ class ItcLoss(Loss):
 
     def layout(self, batch: ImageTextBatch) -> ContrastLayout:
         """What images and texts of this rank's batch are to each other; all ranks call it together."""
-        return local_layout(batch)
+        return local_layout(batch, blind_logit=self.blind_logit(batch))
 
     def contrast(
         self,
@@ -84,7 +85,8 @@ def itc_loss(
 
     An anchor's image is compared with all texts of the batch, hard negatives of every image included; its text with all
     images. Negatives appear only as candidates, never as queries. Unlike the published code, denominators leave out
-    what is also true (other true texts of the image, other copies of the image) and texts that do not exist.
+    what is also true (other true texts of the image, other copies of the image) and texts that do not exist. The
+    layout's blind logits join those of image-to-text.
 
     Args:
         image_features: [G, D] of all ranks, of length 1.
@@ -112,6 +114,9 @@ def itc_loss(
     image_to_text.detach().masked_fill_(layout.text_labels == UNKNOWN, nothing).index_put_(also_true, nothing)
     text_to_image.detach().index_put_(same_image, nothing)
     right = image_to_text.detach().argmax(1) == anchor_texts
+    # a constant moves no gradient of its own, so in place again; behind `right`, which is of the scorer alone
+    if layout.blind_logits is not None:
+        image_to_text.detach().add_(layout.blind_logits)
     # summed, since the mean of no anchor would be nan
     losses = F.cross_entropy(image_to_text, anchor_texts, reduction="none") + F.cross_entropy(
         text_to_image, anchor_images, reduction="none"

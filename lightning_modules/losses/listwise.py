@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from datamodules.batch import NEGATIVE, ImageTextBatch
-from lightning_modules.losses.loss import Loss, Report, labelled_cells, masked_mean
+from lightning_modules.losses.loss import Loss, Report, joined, labelled_cells, masked_mean
 
 
 class ListwiseLoss(Loss):
@@ -22,6 +22,7 @@ class ListwiseLoss(Loss):
     """
 
     reads = "match_logits"
+    blind_unit = "pair"
 
     def terms(self, batch: ImageTextBatch) -> int:
         """The positives with a negative in their row."""
@@ -35,7 +36,9 @@ class ListwiseLoss(Loss):
         # -inf in rows without a negative, which `terms` leaves out
         best = match_logits.masked_fill(~negatives, -torch.inf).amax(-1, keepdim=True)
         accuracy = ((match_logits > best) & terms).sum() / terms.sum().clamp(min=1)
-        return listwise_loss(match_logits, batch.labels, mask), {"listwise/accuracy": accuracy}
+        # the report is of the scorer alone
+        together = joined(match_logits, self.blind_logit(batch))
+        return listwise_loss(together, batch.labels, mask), {"listwise/accuracy": accuracy}
 
 
 def listwise_loss(match_logits: torch.Tensor, labels: torch.Tensor, cell_mask: torch.Tensor) -> torch.Tensor:

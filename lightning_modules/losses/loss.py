@@ -35,7 +35,7 @@ class Loss(nn.Module):
             "match_logits": `match_logits` (B, C) float32; every backbone has them.
             "itm_logits": `itm_logits` (B, C) float32, match - no-match logit of a matching head.
             "answer_logits": a language model's `answer_logits` (B, C, A, V) behind each of A places of the answer, the
-            `answer_ids` (B, C, A) that should follow, and `match_logits` (B, C).
+            `answer_ids` (B, C, A) that should follow, the ids `yes_no_ids` of both answers, and `match_logits` (B, C).
             "features": a dual encoder's `image_features` [B, D] and, of the N captions of `flat_captions`,
             `text_features` [N, D], of this rank and of length 1, and the `scale` [1] of their cosines.
             "itc_itm": see `losses.itc_itm.ItcItmLoss`, from which such a loss derives.
@@ -45,12 +45,16 @@ class Loss(nn.Module):
         contrasts_rows: rows of the global batch are negatives of each other. Then a row must be what it says (no noise
             for its image), and half precision would round what similarities are multiplied by.
         anchors_only: of the true captions of a row, only the first one is a query.
+        blind_unit: which blind logits join the match logits in a training with `data.debias`: "text", each text's by
+            itself; "pair", where the loss compares, those of texts against the first one of their row. None: it takes
+            none.
     """
 
     reads: ClassVar[str]
     Settings: ClassVar[type] = NoSettings
     contrasts_rows: ClassVar[bool] = False
     anchors_only: ClassVar[bool] = False
+    blind_unit: ClassVar[str | None] = None
 
     def __init__(self, settings: Any | None = None):
         super().__init__()
@@ -74,6 +78,13 @@ class Loss(nn.Module):
         """How many terms of this rank `forward` is the mean of; the labelled cells where not overridden."""
         return int(labelled_cells(batch).sum())
 
+    def blind_logit(self, batch: ImageTextBatch) -> torch.Tensor | None:
+        """(B, C) what joins the match logits, 0 in cells that do not exist; None outside training and without any."""
+        # outside training a scorer answers alone: the product of experts only shapes what it learns
+        if batch.blind_logit is None or not self.training:
+            return None
+        return torch.where(batch.caption_mask, batch.blind_logit, 0.0)
+
     def on_epoch_start(self) -> None:
         """Called before the first batch of every epoch."""
 
@@ -95,6 +106,14 @@ class Loss(nn.Module):
 def labelled_cells(batch: ImageTextBatch) -> torch.Tensor:
     """(B, C) bool: the cells that exist and are known to be true or false."""
     return batch.caption_mask & ((batch.labels == POSITIVE) | (batch.labels == NEGATIVE))
+
+
+def joined(logits: torch.Tensor, blind_logits: torch.Tensor | None) -> torch.Tensor:
+    """The logits with those of the text alone, which have as many columns; as they are where there are none.
+
+    A product of experts adds log probabilities (Clark et al., EMNLP 2019, section 3).
+    """
+    return logits if blind_logits is None else logits + blind_logits
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

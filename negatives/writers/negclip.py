@@ -52,7 +52,7 @@ class NegClipSettings:
 
     mode: str = field(default="careful", metadata={"choices": MODES})
     """careful: few texts, of which nearly all are English and false. reference: as published, for nearly every
-    caption, but a third of the texts is not false, and most are broken English."""
+    caption, but of 100 texts 61 are really false, and most are broken English."""
 
 
 DEFAULTS = NegClipSettings()
