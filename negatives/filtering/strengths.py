@@ -33,7 +33,8 @@ STEPS = 10
 FIRST_STEP, SHRINKING = 0.12, 0.85
 """Of a share, in one step; each is smaller than the one before, as in stochastic approximation (Robbins and Monro,
 Annals of Mathematical Statistics 22, 1951): what a learner reaches is noisy."""
-FULL_STEP_AT = 0.15  # a learner this far from a coin moves a share by a whole step
+# a learner this far from a coin moves a share by a whole step: its accuracy falls by a third of what more is dropped
+FULL_STEP_AT = 0.04
 MOST = 0.95
 APT = 0.5
 """Of what the best learner learns from everything: those that learn less take no part in a search."""
