@@ -112,7 +112,30 @@ def test_a_run_that_is_stopped_while_it_is_judged_is_not_finished_and_goes_on(
         assert generate(folder, url, "--resume") == 0
     assert set(Counter(map(texts_of, server.bodies)).values()) == {1}
     assert "chat_unasked" not in {row["rejected"] for row in table(folder)}
-    assert (folder / "out/summary.json").exists()
+    # of both starts
+    usage = json.loads((folder / "out/summary.json").read_text())["truth_chat"]
+    asked = len(server.bodies)
+    tokens = {"prompt_tokens": 100 * asked, "completion_tokens": 20 * asked}
+    assert usage == {"model": "gpt-4o-mini", "answers": asked, **tokens}
+    page = " ".join((folder / "out/index.html").read_text().split())
+    assert f"The judge <code>truth.chat</code> (gpt-4o-mini) gave {asked} answers: {100 * asked:,} prompt" in page
+
+
+def test_a_chat_model_that_decides_nothing_has_not_judged_and_may_be_asked_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nonsense, speaking = Recorder(lambda index, body: Reply(completion("It depends."))), Recorder(car_is_true)
+    with serving(nonsense) as url:
+        assert generate(folder, url, "gpt.attempts=2") == 1
+    judged = [row for row in table(folder) if row["checks"]]
+    assert {row["rejected"] for row in judged} == {"chat_undecided"}
+    lines = capsys.readouterr().out.splitlines()
+    expected = f"`truth.chat` said neither yes nor no about any of {len(judged)} texts"
+    assert [line for line in lines if line.startswith(expected) and "gpt.attempts" in line and "--resume" in line]
+    assert not (folder / "out/summary.json").exists()
+    with serving(speaking) as url:
+        assert generate(folder, url, "gpt.attempts=3", "--resume") == 0
+    assert {row["rejected"] for row in table(folder) if row["checks"]} == {"", "chat_both_true"}
 
 
 def test_no_part_of_a_run_spends_what_another_part_has_spent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +203,9 @@ def test_the_writing_model_judges_its_own_texts_within_the_bounds_of_one_run(fol
     found = {row["source_caption_id"]: (row["rejected"], row["checks"]) for row in table(folder, "paraphrases")}
     assert found == {"11": ("", "validation,chat"), "21": ("chat_not_same", "validation")}
     # of the writer alone: the cost of its requests
-    assert json.loads((folder / "out/summary.json").read_text())["attempts"] == {"ok": 2}
+    summary = json.loads((folder / "out/summary.json").read_text())
+    assert (summary["attempts"], summary["truth_chat"]["answers"]) == ({"ok": 2}, 4)
+    assert "Not in it: the judge <code>truth.chat</code>" in (folder / "out/index.html").read_text()
 
 
 def test_no_other_server_gets_the_writers_key(folder: Path) -> None:
@@ -214,7 +239,11 @@ def test_the_judge_asks_as_the_writer_does_unless_it_is_told_otherwise() -> None
         (["truth.chat.model=judge"], "`truth.chat.model` needs `truth.chat.ask=true`"),
         (["truth.chat.ask=true", "gpt.api_key_env=NOWHERE"], "The environment variable NOWHERE must hold the key"),
         (["truth.chat.ask=true", "gpt.model=mine", "gpt.max_cost=1"], "needs the price of mine"),
+        (["truth.chat.max_tokens=128"], "`truth.chat.max_tokens` needs `truth.chat.ask=true`"),
         (["truth.image.image_root=."], "`truth.image.image_root` needs `truth.image.scorer`"),
+        (["truth.image.checkpoint=best"], "`truth.image.checkpoint` needs `truth.image.scorer`"),
+        (["truth.lm.most_drop=3"], "`truth.lm.most_drop` needs `truth.lm.checkpoint`: nobody would be asked"),
+        (["truth.nli.batch_size=8"], "`truth.nli.batch_size` needs `truth.nli.checkpoint`"),
         (["truth.image.scorer=.", "truth.image.image_root=.", "image_root=."], "must not be given beside `image_root`"),
         (["truth.image.scorer=."], "2 of 2 images do not exist"),
         (["generator=scenes", "truth.image.scorer=."], "`truth.image.scorer` must not be given"),

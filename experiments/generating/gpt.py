@@ -34,7 +34,7 @@ from experiments.generating.batches import (
     refuse_while_batches_run,
     send_batches,
 )
-from experiments.generating.judges import HOW_TO_JUDGE, all_are_judged, build_judges
+from experiments.generating.judges import HOW_TO_JUDGE, all_are_judged, build_judges, usage_of
 from experiments.generating.tables import (
     NEGATIVES_FILE,
     PARAPHRASES_FILE,
@@ -95,13 +95,15 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
             return 0
         complete = collect_batches(run, server) if config.gpt.batch == "collect" else _ask(run, spending)
         content = _write(config, run, folder, judges)
+    if (usage := usage_of(judges)) is not None:
+        content["truth_chat"] = usage
     complete = all_are_judged(content["types"], spending) and complete
     # a model that writes only rejected texts is a wrong model or prompt, not a finished run
     if complete and not any(counts["valid"] for counts in content["types"].values()):
         say("Not one text is valid. Look into the tables, change the model or gpt.attempts, and go on by --resume.")
         complete = False
     # of an unfinished run too: one looks at the first texts before one pays for the others
-    write_page(config, captions, folder, spent=content, complete=complete)
+    write_page(config, captions, folder, spent=content, usage=usage, complete=complete)
     if complete:
         finish(config, captions, folder, content)
     # the tables hold what there is so far; only summary.json says that it is all
