@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from experiments.config.generate_schemas import GenerateConfig, GptConfig
 from experiments.generating import judges
 from experiments.generating.asking import judge_config
 from experiments.generating.judges import images_of, scores_by
+from experiments.runs import progress
 from lightning_modules import Scorer, load_scorer
 from negatives.tables.captions import read_captions, read_negatives, write_table
 from negatives.truth_judges import ChatJudgeSettings, ImageJudge, ImageSettings, LmJudge, Statement, TruthSettings
@@ -270,6 +272,24 @@ def test_a_run_goes_on_with_other_batches_of_a_judge(folder: Path, monkeypatch: 
         assert main(words) == 2
     assert main([*words, "truth.lm.batch_size=1", "truth.lm.device=cpu", "--resume"]) == 0
     assert {row["checks"] for row in table(folder)} >= {"validation,lm"}
+
+
+@pytest.mark.parametrize("generator", ["rules", "gpt"])
+def test_a_model_that_reads_texts_here_shows_how_far_it_is(
+    generator: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judges, "READ_AT_ONCE", 2)
+    # every step takes longer than the time between two lines
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1.0)
+    words = [f"captions={folder}/captions.parquet", f"output_dir={folder}/out", f"generator={generator}"]
+    words += ["gpt.types=[replace_obj,paraphrase]", f"truth.lm.checkpoint={save_lm(folder / 'lm')}"]
+    with serving(Recorder(writes_and_judges)) as url:
+        assert main(["generate", *words, f"gpt.base_url={url}"]) == 0
+    found = [line for line in capsys.readouterr().out.splitlines() if "udging: " in line]
+    # two rows a step; of a chat model the texts of one caption
+    steps = 2 if generator == "gpt" else math.ceil(len(table(folder)) / 2)
+    assert len(found) == steps > 1
+    assert f"udging: 1 of {steps} in " in found[1]
 
 
 # the image

@@ -35,7 +35,8 @@ from negatives.truth_judges import (
 if TYPE_CHECKING:
     from lightning_modules import Scorer
 
-JUDGED_AT_ONCE = 2000  # rows, between two steps of the progress bar
+JUDGED_AT_ONCE = 2000  # rows, between two steps of the progress bar: a server answers many at a time
+READ_AT_ONCE = 128  # where a model on this machine reads them: some seconds on a CPU
 HOW_TO_JUDGE = tuple(
     f"truth.{name}.{key}" for name, section in TruthSettings().sections.items() for key in section.may_differ
 )
@@ -71,8 +72,16 @@ def judged(negatives: pa.Table, captions: pa.Table, judges: Sequence[TruthJudge]
     """The negatives with what the judges of truth say (`check_truth`), and a bar that shows how far they are."""
     if not judges:
         return negatives
-    parts = [negatives.slice(start, JUDGED_AT_ONCE) for start in range(0, len(negatives), JUDGED_AT_ONCE)]
+    size = rows_at_once(judges)
+    parts = [negatives.slice(start, size) for start in range(0, len(negatives), size)]
     return pa.concat_tables(check_truth(part, captions, judges) for part in tracker("Judging")(parts))
+
+
+def rows_at_once(judges: Sequence[TruthJudge]) -> int:
+    """How many rows are judged between two steps of the progress bar."""
+    names = {judge.name for judge in judges}
+    # of a small part an image is computed with some of its texts only, and again with the others
+    return READ_AT_ONCE if names - {ChatJudge.name} and ImageJudge.name not in names else JUDGED_AT_ONCE
 
 
 def usage_of(judges: Sequence[TruthJudge]) -> dict[str, Any] | None:
