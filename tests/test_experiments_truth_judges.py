@@ -421,3 +421,19 @@ def test_an_unfinished_run_judges_no_text_twice(
     assert [[one.kind for one in given] for given in seen] == [["replace_obj", "paraphrase"]] * 2
     assert len({*seen[0], *seen[1]}) == 4
     assert {row["checks"] for row in [*table(folder), *table(folder, "paraphrases")]} == {"validation,image"}
+
+
+def test_a_photo_that_cannot_be_read_is_named_and_the_run_goes_on_once_it_can(
+    folder: Path, pictured: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    IMAGES["a.png"].save(photos / "a.png")
+    (photos / "b.png").write_bytes(b"no photo")
+    words = ["generate", *pictured, f"truth.image.image_root={photos}"]
+    assert main(words) == 2
+    assert "b.png" in capsys.readouterr().err
+    assert not (folder / "out/negatives.parquet").exists()
+    IMAGES["b.png"].save(photos / "b.png")
+    assert main([*words, "--resume"]) == 0
+    assert {row["caption_id"] for row in table(folder) if row["checks"]} == set(CAPTIONS)

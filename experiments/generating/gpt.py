@@ -102,7 +102,10 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
     complete = all_are_judged(content["types"], spending) and complete
     # a model that writes only rejected texts is a wrong model or prompt, not a finished run
     if complete and not any(counts["valid"] for counts in content["types"].values()):
-        say("Not one text is valid. Look into the tables, change the model or gpt.attempts, and go on by --resume.")
+        say(
+            "Not one text is valid: look into the tables. Go on by --resume and a larger gpt.attempts, or start anew "
+            "by --overwrite and another gpt.model."
+        )
         complete = False
     # of an unfinished run too: one looks at the first texts before one pays for the others
     write_page(config, captions, folder, spent=content, usage=usage, complete=complete)
@@ -193,7 +196,7 @@ def _ask(run: GptRun, spending: Spending) -> bool:
     reasons: Counter[str] = Counter()
     # what the cache has settled counts as done, so that a resumed bar goes on where it was
     with meter("Requests", estimate.requests + estimate.settled) as show:
-        report = reporter(reasons, show, estimate.requests)
+        report = reporter(reasons, show, estimate.requests, priced=checked_price(run.config) is not None)
         asked, serves = run.requests(), run.recipe.serves
         tally = ask_now(asked, run.cache, run.config, spending, report, check=check_answer, serves=serves)
     say_reasons(reasons)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from negatives.chat.cache import RequestCache
 from negatives.chat.messages import ChatRequest
+from negatives.chat.redact import variable_faults
 from negatives.tables.files import StrPath
 from negatives.truth_judges.judge import Statement
 from negatives.types import PARAPHRASE
@@ -72,6 +73,10 @@ class ChatJudgeSettings:
     OPENAI_API_KEY for OpenAI's own server, and no key for any other."""
     max_tokens: int = field(default=64, metadata={"min": 16, "max": 1_000_000})
     """Bound on an answer's tokens; models that think before they answer need thousands."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """A key in the place of its variable's name."""
+        yield from variable_faults(self.api_key_env, f"{place}api_key_env")
 
 
 Ask = Callable[[Sequence[ChatRequest], RequestCache], None]
