@@ -122,7 +122,8 @@ def write_negatives(
     """
     captions_of = _captions_by_image(captions)
     columns: dict[str, list[Any]] = {name: [] for name in (*NEGATIVE_COLUMNS, "field", "seed", "settings", "rejected")}
-    rows, long = [], []
+    rows: list[tuple[str, str, str]] = []
+    long: list[tuple[str, str, str]] = []
     for row in _caption_rows(captions):
         (long if len(words(row[2])) > MAX_WORDS else rows).append(row)
     unwritten = [(caption_id, "", "too_long", f"more than {MAX_WORDS} words") for _, caption_id, _ in long]
