@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise, product
 
+from negatives.spans import MAX_ALIGNED
 from negatives.word_forms import (
     ARTICLES,
     BE,
@@ -137,22 +138,41 @@ def moves_no_attribute(text: str, caption: str) -> bool:
     known = {word for run in theirs for word in run}
     runs = list(_runs(text, known))
     ours = [list(map(span_word, run)) for run in runs]
-    # of each word: the noun that its run ends with, the words beside it, and those behind it now
-    head, beside, now = defaultdict(set), defaultdict(set), defaultdict(set)
-    for run in theirs:
-        for place, word in enumerate(run):
-            beside[word].update(run)
-            head[word].update(run[place + 1 :][-1:])
-    for run in ours:
-        for place, word in enumerate(run):
-            now[word].update(run[place + 1 :])
-    held = {word for run in ours for word in run}
+    # of each word: the runs that it is in, and the nouns that they end with; by number, since sets of all words beside
+    # a word would take quadratic time
+    inside, head = defaultdict(set), defaultdict(set)
+    for number, run in enumerate(theirs):
+        for word in run[:-1]:
+            head[word].add(run[-1])
+        for word in run:
+            inside[word].add(number)
+    first, last = _ends(ours)
+    lost = {
+        word: not any(
+            first[word][number] < last[noun][number]
+            for noun in nouns
+            for number in first[word].keys() & last[noun].keys()
+        )
+        for word, nouns in head.items()
+        if word in first and not nouns.isdisjoint(last)
+    }
     return not any(
-        run[-1] not in beside[word] and head[word] & held and not head[word] & now[word]
+        lost.get(word) and inside[word].isdisjoint(inside[run[-1]])
         for run, plain in zip(ours, runs, strict=True)
         if _is_noun(plain[-1])
         for word in run[:-1]
     )
+
+
+def _ends(runs: Sequence[Sequence[str]]) -> tuple[dict[str, dict[int, int]], ...]:
+    """Word -> run -> where it stands there first, and where last."""
+    first: dict[str, dict[int, int]] = defaultdict(dict)
+    last: dict[str, dict[int, int]] = defaultdict(dict)
+    for number, run in enumerate(runs):
+        for place, word in enumerate(run):
+            first[word].setdefault(number, place)
+            last[word][number] = place
+    return first, last
 
 
 def _items(text: str) -> list[str]:
@@ -218,7 +238,8 @@ def _exchanged_around(ours: Sequence[str], theirs: Sequence[str]) -> bool:
     behind = theirs[len(theirs) - stop :][:NEAR_WORDS]
     joining = JOINING if HANGING.isdisjoint(behind) else JOINING - {"with"}
     ours, theirs = ours[start : len(ours) - stop], theirs[start : len(theirs) - stop]
-    if len(ours) != len(theirs) or len(ours) < 3 or Counter(ours) != Counter(theirs):
+    # beyond MAX_ALIGNED the pairs of phrases would take cubic time: no exchange is seen there
+    if len(ours) != len(theirs) or not 3 <= len(ours) <= MAX_ALIGNED or Counter(ours) != Counter(theirs):
         return False
     return any(not set(between) <= joining for between in _between_exchanged(ours, theirs))
 

@@ -97,9 +97,12 @@ def checkpoint_errors(setting: str, kind: str, folder: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # readers of files that anyone wrote raise whatever they stumble over
+        said = str(error).strip().partition("\n")[0].rstrip()
+        if said.endswith(":"):  # as where a folder has no tokenizer: the list below says what it could be made of
+            said = " ".join(str(error).split())
         raise InputError(
             f"{setting} must be {kind}, a folder of safetensors with its tokenizer, cannot use {quoted(folder, 200)}: "
-            f"{quoted(str(error).strip().partition(chr(10))[0], 200)}. Give another folder."
+            f"{quoted(said, 200)}. Give another folder."
         ) from error
 
 

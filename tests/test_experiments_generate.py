@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import pytest
 from datamodules.scenes.writer import SceneWriter
 from experiments.__main__ import main
 from experiments.bench.chat_server import Reply, completion
+from experiments.generating.asking import reporter
+from negatives.chat import Event, Tally
 from negatives.gpt.recipe import PromptRecipe
 from negatives.tables.captions import read_captions, read_negatives, with_paraphrases, write_table
 from negatives.truth_judges import NliJudge
@@ -299,6 +302,36 @@ def test_tables_with_an_image_root_belong_together(folder: Path) -> None:
     assert len(with_paraphrases(captions, folder / "out/paraphrases.parquet")) == 8
 
 
+def test_what_is_unknown_of_the_cost_is_not_shown_as_nothing(folder: Path) -> None:
+    seen: list[str] = []
+    for priced in (True, False):
+        report = reporter(Counter(), lambda done, remark: seen.append(remark), 2, priced=priced)
+        report(Event("answered", "", Tally(answered=1)))
+    assert "0.00 dollars" in seen[0]
+    assert "cost unknown" in seen[1]
+    assert "dollars" not in seen[1]
+
+
+@pytest.mark.parametrize("key", ["gpt.api_key_env", "truth.chat.api_key_env"])
+def test_a_key_in_place_of_its_variables_name_is_refused_and_not_shown(
+    key: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"{key}=sk-verysecret", "truth.chat.ask=true"]
+    assert ask(folder, "http://localhost:9/v1", *words) == 2
+    line = capsys.readouterr().err.strip()
+    assert f"`{key}` must be the name of an environment variable" in line
+    assert "verysecret" not in line
+    assert "\n" not in line
+    assert not (folder / "out").exists()
+
+
+def test_one_caption_is_counted_as_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions = read_captions(folder / "captions.parquet").slice(0, 1)
+    write_table(captions, folder / "one.parquet")
+    assert main(["generate", f"captions={folder}/one.parquet", f"output_dir={folder}/out"]) == 0
+    assert "negatives for 1 caption:" in capsys.readouterr().out
+
+
 def test_why_requests_fail_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def fails(index: int, body: dict[str, Any]) -> Reply:
         return written(index, body) if index < 2 else Reply(b'{"error": {"message": "too long"}}', status=400)
@@ -309,9 +342,14 @@ def test_why_requests_fail_is_told(folder: Path, capsys: pytest.CaptureFixture[s
     assert "too long" in out
 
 
-def test_a_run_without_one_valid_text_is_not_finished(folder: Path) -> None:
+def test_a_run_without_one_valid_text_is_not_finished(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(Recorder(lambda index, body: Reply(completion("")))) as url:
         assert ask(folder, url, "gpt.attempts=1") == 1
+        said = capsys.readouterr().out
+        assert "--resume and a larger gpt.attempts" in said
+        assert "--overwrite and another gpt.model" in said
+        # and not by --resume, for its answers would be mixed with those of the first
+        assert ask(folder, url, "gpt.attempts=1", "gpt.model=other", "--resume") == 2
         assert {row["outcome"] for row in table(folder, "unwritten")} == {"malformed"}
         assert not (folder / "out/summary.json").exists()
     with serving(Recorder(written)) as url:

@@ -140,7 +140,18 @@ def test_a_reason_without_a_sentence_is_shown_and_what_was_asked_again_is_counte
     page = page_of(tmp_path, captions, spent={**spent, "asked_again": {"truncated": 1500, "all_rejected": 1}})
     assert row_of(page, "own_check") == ["1 100.0 %", "1 100.0 %", ""]
     assert "truncated 2,000.\nAnother attempt followed on truncated 1,500, all_rejected 1.\n" in page
+    assert "Cost: unknown, because the list of prices lacks a model (<code>gpt.prices</code>).</p>" in page
     assert "Another attempt" not in page_of(tmp_path, captions, spent={**spent, "asked_again": {}})
+
+
+def test_a_captions_marks_of_direction_end_with_it_and_a_row_of_any_type_is_named(tmp_path: Path) -> None:
+    write_rows(tmp_path / "negatives.parquet", [("c1", "n1", "a \u202ecat", "swap_obj", "")])
+    names = ("caption_id", "negative_type", "outcome", "detail")
+    write_rows(tmp_path / "unwritten.parquet", [("c2", "", "too_long", "more than 100 words")], names)
+    page = page_of(tmp_path, captions_of([("1", "c1", "a dog"), ("1", "c2", "a dog")]))
+    assert re.search(r"\nq \{[^}]*unicode-bidi: isolate", page)
+    assert "<q>a <mark>\u202ecat</mark></q>" in page
+    assert row_of(page, "any type")[3] == "1"
 
 
 def test_the_words_in_which_a_text_and_its_caption_differ_are_marked() -> None:
@@ -155,6 +166,20 @@ def test_the_words_in_which_a_text_and_its_caption_differ_are_marked() -> None:
     assert shown("two old dogs, one cat", "one young pup, one cat") == [
         "[two old dogs,] one cat",
         "[one young pup,] one cat",
+    ]
+    # an exchange: what stands between the two stays, and an article follows its phrase
+    assert shown("A black dog chasing an elephant.", "An elephant chasing a black dog.") == [
+        "A [black dog] chasing an [elephant.]",
+        "An [elephant] chasing a [black dog.]",
+    ]
+    assert shown("a red ball on the big blue mat", "a big blue ball on the red mat") == [
+        "a [red] ball on the [big blue] mat",
+        "a [big blue] ball on the [red] mat",
+    ]
+    # one phrase that moved is no exchange
+    assert shown("a dog sits in the park", "in the park a dog sits") == [
+        "a dog sits [in the park]",
+        "[in the park] a dog sits",
     ]
     assert shown("一只狗", "一只猫") == ["一只[狗]", "一只[猫]"]
     assert shown("", "a") == ["", "[a]"]

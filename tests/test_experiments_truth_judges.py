@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from experiments.config.generate_schemas import GenerateConfig, GptConfig
 from experiments.generating import judges
 from experiments.generating.asking import judge_config
 from experiments.generating.judges import images_of, scores_by
+from experiments.runs import progress
 from lightning_modules import Scorer, load_scorer
 from negatives.tables.captions import read_captions, read_negatives, write_table
 from negatives.truth_judges import ChatJudgeSettings, ImageJudge, ImageSettings, LmJudge, Statement, TruthSettings
@@ -112,7 +114,30 @@ def test_a_run_that_is_stopped_while_it_is_judged_is_not_finished_and_goes_on(
         assert generate(folder, url, "--resume") == 0
     assert set(Counter(map(texts_of, server.bodies)).values()) == {1}
     assert "chat_unasked" not in {row["rejected"] for row in table(folder)}
-    assert (folder / "out/summary.json").exists()
+    # of both starts
+    usage = json.loads((folder / "out/summary.json").read_text())["truth_chat"]
+    asked = len(server.bodies)
+    tokens = {"prompt_tokens": 100 * asked, "completion_tokens": 20 * asked}
+    assert usage == {"model": "gpt-4o-mini", "answers": asked, **tokens}
+    page = " ".join((folder / "out/index.html").read_text().split())
+    assert f"The judge <code>truth.chat</code> (gpt-4o-mini) gave {asked} answers: {100 * asked:,} prompt" in page
+
+
+def test_a_chat_model_that_decides_nothing_has_not_judged_and_may_be_asked_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nonsense, speaking = Recorder(lambda index, body: Reply(completion("It depends."))), Recorder(car_is_true)
+    with serving(nonsense) as url:
+        assert generate(folder, url, "gpt.attempts=2") == 1
+    judged = [row for row in table(folder) if row["checks"]]
+    assert {row["rejected"] for row in judged} == {"chat_undecided"}
+    lines = capsys.readouterr().out.splitlines()
+    expected = f"`truth.chat` said neither yes nor no about any of {len(judged)} texts"
+    assert [line for line in lines if line.startswith(expected) and "gpt.attempts" in line and "--resume" in line]
+    assert not (folder / "out/summary.json").exists()
+    with serving(speaking) as url:
+        assert generate(folder, url, "gpt.attempts=3", "--resume") == 0
+    assert {row["rejected"] for row in table(folder) if row["checks"]} == {"", "chat_both_true"}
 
 
 def test_no_part_of_a_run_spends_what_another_part_has_spent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +205,9 @@ def test_the_writing_model_judges_its_own_texts_within_the_bounds_of_one_run(fol
     found = {row["source_caption_id"]: (row["rejected"], row["checks"]) for row in table(folder, "paraphrases")}
     assert found == {"11": ("", "validation,chat"), "21": ("chat_not_same", "validation")}
     # of the writer alone: the cost of its requests
-    assert json.loads((folder / "out/summary.json").read_text())["attempts"] == {"ok": 2}
+    summary = json.loads((folder / "out/summary.json").read_text())
+    assert (summary["attempts"], summary["truth_chat"]["answers"]) == ({"ok": 2}, 4)
+    assert "Not in it: the judge <code>truth.chat</code>" in (folder / "out/index.html").read_text()
 
 
 def test_no_other_server_gets_the_writers_key(folder: Path) -> None:
@@ -214,7 +241,11 @@ def test_the_judge_asks_as_the_writer_does_unless_it_is_told_otherwise() -> None
         (["truth.chat.model=judge"], "`truth.chat.model` needs `truth.chat.ask=true`"),
         (["truth.chat.ask=true", "gpt.api_key_env=NOWHERE"], "The environment variable NOWHERE must hold the key"),
         (["truth.chat.ask=true", "gpt.model=mine", "gpt.max_cost=1"], "needs the price of mine"),
+        (["truth.chat.max_tokens=128"], "`truth.chat.max_tokens` needs `truth.chat.ask=true`"),
         (["truth.image.image_root=."], "`truth.image.image_root` needs `truth.image.scorer`"),
+        (["truth.image.checkpoint=best"], "`truth.image.checkpoint` needs `truth.image.scorer`"),
+        (["truth.lm.most_drop=3"], "`truth.lm.most_drop` needs `truth.lm.checkpoint`: nobody would be asked"),
+        (["truth.nli.batch_size=8"], "`truth.nli.batch_size` needs `truth.nli.checkpoint`"),
         (["truth.image.scorer=.", "truth.image.image_root=.", "image_root=."], "must not be given beside `image_root`"),
         (["truth.image.scorer=."], "2 of 2 images do not exist"),
         (["generator=scenes", "truth.image.scorer=."], "`truth.image.scorer` must not be given"),
@@ -241,6 +272,24 @@ def test_a_run_goes_on_with_other_batches_of_a_judge(folder: Path, monkeypatch: 
         assert main(words) == 2
     assert main([*words, "truth.lm.batch_size=1", "truth.lm.device=cpu", "--resume"]) == 0
     assert {row["checks"] for row in table(folder)} >= {"validation,lm"}
+
+
+@pytest.mark.parametrize("generator", ["rules", "gpt"])
+def test_a_model_that_reads_texts_here_shows_how_far_it_is(
+    generator: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judges, "READ_AT_ONCE", 2)
+    # every step takes longer than the time between two lines
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1.0)
+    words = [f"captions={folder}/captions.parquet", f"output_dir={folder}/out", f"generator={generator}"]
+    words += ["gpt.types=[replace_obj,paraphrase]", f"truth.lm.checkpoint={save_lm(folder / 'lm')}"]
+    with serving(Recorder(writes_and_judges)) as url:
+        assert main(["generate", *words, f"gpt.base_url={url}"]) == 0
+    found = [line for line in capsys.readouterr().out.splitlines() if "udging: " in line]
+    # two rows a step; of a chat model the texts of one caption
+    steps = 2 if generator == "gpt" else math.ceil(len(table(folder)) / 2)
+    assert len(found) == steps > 1
+    assert f"udging: 1 of {steps} in " in found[1]
 
 
 # the image
@@ -372,3 +421,19 @@ def test_an_unfinished_run_judges_no_text_twice(
     assert [[one.kind for one in given] for given in seen] == [["replace_obj", "paraphrase"]] * 2
     assert len({*seen[0], *seen[1]}) == 4
     assert {row["checks"] for row in [*table(folder), *table(folder, "paraphrases")]} == {"validation,image"}
+
+
+def test_a_photo_that_cannot_be_read_is_named_and_the_run_goes_on_once_it_can(
+    folder: Path, pictured: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    IMAGES["a.png"].save(photos / "a.png")
+    (photos / "b.png").write_bytes(b"no photo")
+    words = ["generate", *pictured, f"truth.image.image_root={photos}"]
+    assert main(words) == 2
+    assert "b.png" in capsys.readouterr().err
+    assert not (folder / "out/negatives.parquet").exists()
+    IMAGES["b.png"].save(photos / "b.png")
+    assert main([*words, "--resume"]) == 0
+    assert {row["caption_id"] for row in table(folder) if row["checks"]} == set(CAPTIONS)

@@ -15,6 +15,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
+from negatives.published_models import checkpoint_errors
 from negatives.tables import InputError
 from negatives.truth_judges import LmJudge, LmSettings, Statement, TruthSettings, build_truth_judges
 from tests.lm_readings import lines
@@ -186,3 +187,12 @@ def test_without_a_bound_the_table_of_what_was_read_says_what_the_readers_said(c
         "| rules, 200": ["100.0 %", "97.5 %", "94.0 %"],
         "| negclip, 98": ["100.0 %", "92.9 %", "82.7 %"],
     }
+
+
+def test_an_error_that_ends_in_a_list_is_shown_with_the_list() -> None:
+    # Transformers' own, where a folder has no tokenizer
+    said = "Couldn't instantiate the backend tokenizer from one of: \n(1) a serialization file, \n(2) a slow tokenizer."
+    expected = r"one of: \(1\) a serialization file, \(2\) a slow tokenizer"
+    with pytest.raises(InputError, match=expected) as caught, checkpoint_errors("`a.b`", "a language model", "here"):
+        raise ValueError(said)
+    assert "\n" not in str(caught.value)

@@ -218,6 +218,8 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "folder.csv", "Cannot read")
     with pytest.raises(InputError, match=r"`columns` must name .* got 'words'"):
         read_caption_source(csv, columns={"words": "caption"})
+    with pytest.raises(InputError, match=r"got 'captoin'\. Did you mean caption\?$"):
+        read_caption_source(csv, columns={"captoin": "words"})
 
 
 def test_a_file_of_coco_s_size_is_read_in_seconds(tmp_path: Path) -> None:

@@ -83,6 +83,10 @@ def test_answers_without_yes_or_no_leave_a_text_undecided_after_all_attempts(tmp
     for expected in ("chat_unasked", "chat_unasked", "chat_undecided", "chat_undecided"):
         assert judge(server, tmp_path).rejections([PARAPHRASE]) == [expected]
     assert len(server.asked) == 3
+    # a judge of a later start counts all attempts, each once
+    later = judge(server, tmp_path)
+    assert [later.rejections([PARAPHRASE, PARAPHRASE]) for _ in range(2)] == [["chat_undecided"] * 2] * 2
+    assert later.usage == {"answers": 3, "prompt_tokens": 27, "completion_tokens": 27}
     # more attempts ask it again
     late = Server(lambda request: '{"answer": "yes"}')
     assert judge(late, tmp_path, attempts=4).rejections([PARAPHRASE]) == [""]

@@ -321,6 +321,23 @@ def test_long_texts_take_time_in_proportion(piece: str) -> None:
     assert long < 40 * short + 0.1  # ten times the text; a quadratic step would take a hundred times as long
 
 
+@pytest.mark.parametrize("kind", ["swap_obj", "paraphrase"])
+def test_long_texts_in_another_order_take_time_in_proportion(kind: str) -> None:
+    def seconds(length: int, run: int) -> float:
+        # no word twice, two words alternating, and a noun that has all other words before it
+        unlike = [f"word{run}{number}" for number in range(length)]
+        alternating = [f"dog{run}", f"cat{run}"] * (length // 2)
+        attributes = [f"{word} dog," for word in unlike]
+        start = time.perf_counter()
+        for found in (unlike, alternating, attributes):
+            rejection(" ".join(found[::-1]), " ".join(found), kind, ())
+        return time.perf_counter() - start
+
+    seconds(10, 9)  # reads WordNet
+    short, long = (min(seconds(length, run) for run in range(2)) for length in (200, 2_000))
+    assert long < 40 * short + 0.1  # as above
+
+
 def test_the_table_counts_by_kind_and_reason() -> None:
     rows = [("swap_obj", "meta_text"), ("paraphrase", ""), ("swap_obj", ""), ("swap_obj", "no_words"), ("swap_obj", "")]
     table = validation_table(iter(rows))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from negatives.tables.captions import InputError, read_captions, read_negatives,
 from negatives.tables.randomness import generator_for, hash_of
 from negatives.word_forms import bare_words
 from negatives.writers.english.rules import RuleWriter
-from negatives.writers.write import join_pairs, write_negatives
+from negatives.writers.write import MAX_WORDS, Attempt, join_pairs, write_negatives
 from tests import readings
 from tests.draw_readings import ROWS, drawn
 
@@ -131,8 +132,40 @@ def test_a_negative_that_another_caption_of_the_image_says_is_marked() -> None:
 
 
 def test_a_writer_without_a_word_to_say_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"nothing for 1 captions.*'noodles'.*another generator"):
+    with pytest.raises(InputError, match=r"nothing for 1 caption, .*'noodles'.*know words.*another generator"):
         write_negatives(captions_table(["noodles"]), RuleWriter(), seed=0)
+
+
+class Noting:
+    """Writes nothing, and notes what it was to write for; as many captions at once, it says why."""
+
+    name, version, model = "noting", "1", ""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def attempts(self, captions: Sequence[tuple[str, str]], seed: int) -> list[list[Attempt]]:
+        self.seen += [caption for _, caption in captions]
+        return [[Attempt("", "swap_obj", "", "nothing that could change places")] for _ in captions]
+
+
+def test_a_writer_that_says_why_it_wrote_nothing_is_taken_at_its_word() -> None:
+    with pytest.raises(InputError, match=r"for 1 caption, such as .*: nothing that could change places\. Use another"):
+        write_negatives(captions_table([TEXTS[0]]), Noting(), seed=0)
+
+
+def test_no_writer_sees_a_caption_of_more_words_than_it_can_exchange() -> None:
+    longest = " ".join(["A dog chases a cat."] * (MAX_WORDS // 5))
+    captions = captions_table([longest + " Twice", longest, TEXTS[0]])
+    noting = Noting()
+    with pytest.raises(InputError, match="wrote nothing for 3 captions"):
+        write_negatives(captions, noting, seed=0)
+    assert noting.seen == [longest, TEXTS[0]]
+    found = write_negatives(captions, RuleWriter(), seed=0)
+    assert set(strings(found.negatives, "caption_id")) == {"1_0", "2_0"}
+    assert found.unwritten.to_pylist() == [
+        {"caption_id": "0_0", "negative_type": "", "outcome": "too_long", "detail": f"more than {MAX_WORDS} words"}
+    ]
 
 
 def test_rows_are_drawn_for_reading_among_the_accepted_ones(monkeypatch: pytest.MonkeyPatch) -> None:

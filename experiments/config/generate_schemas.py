@@ -12,6 +12,7 @@ from typing import TypeVar, dataclass_transform
 
 from omegaconf import MISSING
 
+from negatives.chat import variable_faults
 from negatives.gpt import LATEST, TYPES, VERSIONS, askable_types
 from negatives.tables import FORMATS, nearest_name
 from negatives.truth_judges import TruthSettings
@@ -117,7 +118,8 @@ class GptConfig:
     """Result files of `vllm run-batch` for the files that batch=write wrote; read by batch=collect."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """Types that are unknown, repeated or missing; results that nothing would read."""
+        """Types that are unknown, repeated or missing; results that nothing would read; a key in place of a name."""
+        yield from variable_faults(self.api_key_env, f"{place}api_key_env")
         if self.results and self.batch != "collect":
             yield f"`{place}results` needs `{place}batch` to be collect, got {self.batch}"
         askable = askable_types(self.prompt_version or LATEST)

@@ -141,7 +141,11 @@ def say_reasons(reasons: Counter[str]) -> None:
 
 
 def reporter(
-    reasons: Counter[str], show: Callable[[int, str], None] | None = None, requests: int = 0
+    reasons: Counter[str],
+    show: Callable[[int, str], None] | None = None,
+    requests: int = 0,
+    *,
+    priced: bool = True,
 ) -> Callable[[Event], None]:
     """Counts why requests fail, and tells a meter how many are settled, the rate, failures, cost and time left.
 
@@ -149,6 +153,7 @@ def reporter(
         reasons: is counted up.
         show: the meter, if there is one.
         requests: how many are to be sent.
+        priced: whether the model's price is known.
     """
     start = time.monotonic()
 
@@ -165,7 +170,8 @@ def reporter(
         # what came from the cache took no time
         rate = asked / max(time.monotonic() - start, 1e-3)
         left = f"{(requests - asked) / rate:.0f} s left" if asked else "time left unknown"
-        show(asked + tally.cached, f"{rate:.0f}/s, {failed} failed, {tally.cost:.2f} dollars, {left}")
+        cost = f"{tally.cost:.2f} dollars" if priced else "cost unknown"
+        show(asked + tally.cached, f"{rate:.0f}/s, {failed} failed, {cost}, {left}")
 
     return report
 

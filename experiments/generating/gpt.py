@@ -8,6 +8,7 @@ every request is settled.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -34,7 +35,7 @@ from experiments.generating.batches import (
     refuse_while_batches_run,
     send_batches,
 )
-from experiments.generating.judges import HOW_TO_JUDGE, all_are_judged, build_judges
+from experiments.generating.judges import HOW_TO_JUDGE, all_are_judged, build_judges, rows_at_once, usage_of
 from experiments.generating.tables import (
     NEGATIVES_FILE,
     PARAPHRASES_FILE,
@@ -47,7 +48,7 @@ from experiments.generating.tables import (
     write_page,
 )
 from experiments.runs.outputs import CONFIG_FILE, OutputFolder
-from experiments.runs.progress import meter, say, tracker
+from experiments.runs.progress import meter, say, track
 from negatives.tables import table_writer
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from negatives.truth_judges import TruthJudge
 
 BATCHES = "batches"
+MOST_READ = 2000  # captions whose answers are in memory at a time
 INCOMPLETE = 1
 # what may change when a run goes on: none of it is part of a request
 LIMITS = (
@@ -95,13 +97,18 @@ def run_gpt(config: GenerateConfig, *, resume: bool = False, overwrite: bool = F
             return 0
         complete = collect_batches(run, server) if config.gpt.batch == "collect" else _ask(run, spending)
         content = _write(config, run, folder, judges)
+    if (usage := usage_of(judges)) is not None:
+        content["truth_chat"] = usage
     complete = all_are_judged(content["types"], spending) and complete
     # a model that writes only rejected texts is a wrong model or prompt, not a finished run
     if complete and not any(counts["valid"] for counts in content["types"].values()):
-        say("Not one text is valid. Look into the tables, change the model or gpt.attempts, and go on by --resume.")
+        say(
+            "Not one text is valid: look into the tables. Go on by --resume and a larger gpt.attempts, or start anew "
+            "by --overwrite and another gpt.model."
+        )
         complete = False
     # of an unfinished run too: one looks at the first texts before one pays for the others
-    write_page(config, captions, folder, spent=content, complete=complete)
+    write_page(config, captions, folder, spent=content, usage=usage, complete=complete)
     if complete:
         finish(config, captions, folder, content)
     # the tables hold what there is so far; only summary.json says that it is all
@@ -189,7 +196,7 @@ def _ask(run: GptRun, spending: Spending) -> bool:
     reasons: Counter[str] = Counter()
     # what the cache has settled counts as done, so that a resumed bar goes on where it was
     with meter("Requests", estimate.requests + estimate.settled) as show:
-        report = reporter(reasons, show, estimate.requests)
+        report = reporter(reasons, show, estimate.requests, priced=checked_price(run.config) is not None)
         asked, serves = run.requests(), run.recipe.serves
         tally = ask_now(asked, run.cache, run.config, spending, report, check=check_answer, serves=serves)
     say_reasons(reasons)
@@ -213,8 +220,10 @@ def _write(config: GenerateConfig, run: GptRun, folder: Path, judges: Sequence[T
     with ExitStack() as stack:
         writers = [stack.enter_context(table_writer(folder / name, schema)) for name, schema in files.items()]
         # from the cache alone: tables are the same whether answers came today, by a batch, or before a kill
-        rows = rows_from(run.captions, run.recipe, run.cache, attempts=config.gpt.attempts)
-        for batch in tracker("Reading answers")(rows):
+        size = max(1, rows_at_once(judges) // (len(config.gpt.types) * config.gpt.texts)) if judges else MOST_READ
+        rows = rows_from(run.captions, run.recipe, run.cache, attempts=config.gpt.attempts, batch_size=size)
+        label = "Reading answers, and judging" if judges else "Reading answers"
+        for batch in track(rows, label, math.ceil(len(run.captions) / size)):
             texts = check_together((batch.negatives, batch.paraphrases), run.captions, judges)
             # counted as judged
             summary.add(batch._replace(negatives=texts[0], paraphrases=texts[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,10 @@ from experiments.generating.asking import JudgeAsker, Spending
 from experiments.generating.tables import JUDGED_FILE
 from experiments.runs.progress import say, tracker
 from negatives.truth_judges import (
+    BOTH_TRUE,
+    NOT_SAME,
     UNASKED,
+    UNDECIDED,
     ChatJudge,
     ChatJudgeSettings,
     ImageJudge,
@@ -31,7 +35,8 @@ from negatives.truth_judges import (
 if TYPE_CHECKING:
     from lightning_modules import Scorer
 
-JUDGED_AT_ONCE = 2000  # rows, between two steps of the progress bar
+JUDGED_AT_ONCE = 2000  # rows, between two steps of the progress bar: a server answers many at a time
+READ_AT_ONCE = 128  # where a model on this machine reads them: some seconds on a CPU
 HOW_TO_JUDGE = tuple(
     f"truth.{name}.{key}" for name, section in TruthSettings().sections.items() for key in section.may_differ
 )
@@ -67,12 +72,28 @@ def judged(negatives: pa.Table, captions: pa.Table, judges: Sequence[TruthJudge]
     """The negatives with what the judges of truth say (`check_truth`), and a bar that shows how far they are."""
     if not judges:
         return negatives
-    parts = [negatives.slice(start, JUDGED_AT_ONCE) for start in range(0, len(negatives), JUDGED_AT_ONCE)]
+    size = rows_at_once(judges)
+    parts = [negatives.slice(start, size) for start in range(0, len(negatives), size)]
     return pa.concat_tables(check_truth(part, captions, judges) for part in tracker("Judging")(parts))
 
 
+def rows_at_once(judges: Sequence[TruthJudge]) -> int:
+    """How many rows are judged between two steps of the progress bar."""
+    names = {judge.name for judge in judges}
+    # of a small part an image is computed with some of its texts only, and again with the others
+    return READ_AT_ONCE if names - {ChatJudge.name} and ImageJudge.name not in names else JUDGED_AT_ONCE
+
+
+def usage_of(judges: Sequence[TruthJudge]) -> dict[str, Any] | None:
+    """What the answers of the chat model that judges took, of all starts; None where none judges."""
+    chat = next((judge for judge in judges if isinstance(judge, ChatJudge)), None)
+    return None if chat is None else {"model": chat.model, **chat.usage}
+
+
 def all_are_judged(types: Mapping[str, Mapping[str, Any]], spending: Spending) -> bool:
-    """Whether the chat model has answered about every text; says so where it has not, and what it was sent.
+    """Whether the chat model has answered about every text, and about some by yes or no.
+
+    Says so where it has not, and what it was sent.
 
     Args:
         types: as of `counts_by_type`.
@@ -82,10 +103,18 @@ def all_are_judged(types: Mapping[str, Mapping[str, Any]], spending: Spending) -
     if asked["sent"]:
         tokens = f"{asked['prompt_tokens']} prompt and {asked['completion_tokens']} completion tokens"
         say(f"`truth.chat` was sent {asked['sent']} requests in this start: {tokens}.")
-    missing = sum(counts["rejected"].get(UNASKED, 0) for counts in types.values())
-    if missing:
+    found = sum((Counter(counts["rejected"], valid=counts["valid"]) for counts in types.values()), Counter[str]())
+    if missing := found[UNASKED]:
         say(f"{missing} texts have no answer of `truth.chat` yet ({UNASKED}). Ask again by --resume.")
-    return not missing
+        return False
+    # as with a writer: a model that decides nothing is a wrong model or server, and has judged nothing
+    if found[UNDECIDED] and not any(found[name] for name in ("valid", BOTH_TRUE, NOT_SAME)):
+        say(
+            f"`truth.chat` said neither yes nor no about any of {found[UNDECIDED]} texts ({UNDECIDED}). Go on by "
+            "--resume and a larger gpt.attempts, or by --overwrite and another truth.chat.model or its max_tokens."
+        )
+        return False
+    return True
 
 
 def images_of(config: GenerateConfig) -> Path:

@@ -97,6 +97,7 @@ def write_page(
     folder: Path,
     *,
     spent: Mapping[str, Any] | None = None,
+    usage: Mapping[str, Any] | None = None,
     complete: bool = True,
 ) -> None:
     """Writes `index.html` of the tables in a folder: counts, some of the texts, and what the text alone gives away.
@@ -106,6 +107,7 @@ def write_page(
         captions: as of `read_source`.
         folder: with the tables, which are read batch by batch.
         spent: `summary.json` of a chat model's run; None for others.
+        usage: of the chat model that judges; None where none does.
         complete: whether nothing is left to ask.
     """
     from experiments.report.generated.page import GeneratedPage, render_generated_page
@@ -121,6 +123,7 @@ def write_page(
         unwritten=folder / UNWRITTEN_FILE,
         seed=config.seed,
         spent=spent,
+        usage=usage,
         complete=complete,
     )
     write_text(render_generated_page(page), folder / PAGE)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from experiments.build import writer_settings
 from experiments.config.generate_schemas import GenerateConfig
 from experiments.generating.asking import CACHE_FILE, Spending
-from experiments.generating.judges import HOW_TO_JUDGE, all_are_judged, build_judges, judged
+from experiments.generating.judges import HOW_TO_JUDGE, all_are_judged, build_judges, judged, usage_of
 from experiments.generating.tables import (
     NEGATIVES_FILE,
     SUMMARY_FILE,
@@ -90,11 +90,14 @@ def _write_negatives(config: GenerateConfig, output: OutputFolder) -> bool:
     write_table(negatives, folder / NEGATIVES_FILE)
     types = counts_by_type(negatives)
     print_types(types)
-    complete = all_are_judged(types, spending)
-    write_page(config, captions, folder, complete=complete)
-    say(f"Wrote {len(negatives)} negatives for {len(captions)} captions: {folder / NEGATIVES_FILE}")
+    complete, usage = all_are_judged(types, spending), usage_of(judges)
+    write_page(config, captions, folder, usage=usage, complete=complete)
+    counted = "1 caption" if len(captions) == 1 else f"{len(captions)} captions"
+    say(f"Wrote {len(negatives)} negatives for {counted}: {folder / NEGATIVES_FILE}")
     if complete:
         summary = {"generator": config.generator, "captions": len(captions), "seed": config.seed, "types": types}
+        if usage is not None:
+            summary["truth_chat"] = usage
         finish(config, captions, folder, summary)
     return complete
 

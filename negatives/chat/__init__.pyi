@@ -5,6 +5,7 @@ from .messages import ChatRequest as ChatRequest
 from .prices import Price as Price
 from .prices import price_of as price_of
 from .rate_limits import RateLimits as RateLimits
+from .redact import variable_faults as variable_faults
 from .retries import SendOptions as SendOptions
 from .tally import Event as Event
 from .tally import Tally as Tally

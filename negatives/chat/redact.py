@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 
 SHORTEST_SECRET = 8  # servers without keys take any, such as EMPTY, which texts may hold
 LONGEST_SHOWN = 300
+
+
+def variable_faults(name: str | None, place: str) -> Iterator[str]:
+    """What is wrong with the name of an environment variable for a key, without showing it: it may be the key itself.
+
+    Args:
+        name: None where none is given.
+        place: the setting that holds it.
+    """
+    if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        yield (
+            f"`{place}` must be the name of an environment variable, and what is given is none (not shown, for it may "
+            "be a key): export the key, and give the variable's name"
+        )
 
 
 def clean_string(value: object) -> str:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from negatives.tables.captions import CAPTION_COLUMNS
 from negatives.tables.columns import check_images, check_unique, second_image, text_fault
-from negatives.tables.files import InputError, StrPath, half_a_character, load_table, quoted
+from negatives.tables.files import InputError, StrPath, half_a_character, load_table, nearest_name, quoted
 
 FORMATS = ("auto", "table", "jsonl", "coco", "karpathy", "csv", "tsv")
 SUFFIXES = {".parquet": "table", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
@@ -236,7 +236,8 @@ def _named(raw: Columns, columns: Mapping[str, str], place: str) -> Columns:
     """The columns under the names of the captions table, with ids where the file has none."""
     unknown = [name for name in columns if name not in CAPTION_COLUMNS]
     if unknown:
-        raise InputError(f"`columns` must name {', '.join(CAPTION_COLUMNS)}, got {quoted(unknown[0])}. Rename the key.")
+        offer = nearest_name(unknown[0], CAPTION_COLUMNS) or " Rename the key."
+        raise InputError(f"`columns` must name {', '.join(CAPTION_COLUMNS)}, got {quoted(unknown[0])}.{offer}")
     sources = {}
     for name in CAPTION_COLUMNS:
         tried = [columns[name]] if name in columns else COLUMN_NAMES[name]

@@ -1,6 +1,9 @@
 from .causal_lm import LmJudge as LmJudge
 from .causal_lm import LmSettings as LmSettings
+from .chat import BOTH_TRUE as BOTH_TRUE
+from .chat import NOT_SAME as NOT_SAME
 from .chat import UNASKED as UNASKED
+from .chat import UNDECIDED as UNDECIDED
 from .chat import ChatJudge as ChatJudge
 from .chat import ChatJudgeSettings as ChatJudgeSettings
 from .chat import check_yes_no as check_yes_no

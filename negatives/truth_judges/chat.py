@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from negatives.chat.cache import RequestCache
 from negatives.chat.messages import ChatRequest
+from negatives.chat.redact import variable_faults
 from negatives.tables.files import StrPath
 from negatives.truth_judges.judge import Statement
 from negatives.types import PARAPHRASE
@@ -73,10 +75,8 @@ class ChatJudgeSettings:
     """Bound on an answer's tokens; models that think before they answer need thousands."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """A model or server that nobody would ask."""
-        given = [key for key in ("model", "base_url", "api_key_env") if getattr(self, key) is not None]
-        if given and not self.ask:
-            yield f"`{place}{given[0]}` needs `{place}ask=true`: nobody would be asked"
+        """A key in the place of its variable's name."""
+        yield from variable_faults(self.api_key_env, f"{place}api_key_env")
 
 
 Ask = Callable[[Sequence[ChatRequest], RequestCache], None]
@@ -94,6 +94,9 @@ class ChatJudge:
         cache: SQLite file of all answers; it and its folders are made where they are missing.
         attempts: how many answers without a yes or no leave a text undecided.
         max_tokens: bound on an answer's tokens.
+
+    Attributes:
+        usage: `answers`, `prompt_tokens` and `completion_tokens` about all statements so far, whenever they were paid.
     """
 
     name = "chat"
@@ -101,6 +104,8 @@ class ChatJudge:
     def __init__(self, model: str, ask: Ask, cache: StrPath, *, attempts: int = 3, max_tokens: int = 64) -> None:
         self.model, self.max_tokens = model, max_tokens
         self._ask, self._cache, self._attempts = ask, cache, attempts
+        self.usage = Counter[str](answers=0, prompt_tokens=0, completion_tokens=0)
+        self._counted: set[str] = set()
 
     def rejections(self, statements: Sequence[Statement]) -> list[str]:
         """See `TruthJudge.rejections`.
@@ -114,6 +119,7 @@ class ChatJudge:
             wanted = {request.key: request for request in requests}
             if missing := [one for one in wanted.values() if cache.final(one, self._attempts) is None]:
                 self._ask(missing, cache)
+            self._count(wanted.keys() - self._counted, cache)
             pairs = zip(statements, requests, strict=True)
             return [self._rejection(one, request, cache) for one, request in pairs]
 
@@ -124,6 +130,12 @@ class ChatJudge:
         texts = json.dumps({"first": one.caption, "second": one.text}, ensure_ascii=False)
         messages = (("system", SYSTEM + question), ("user", texts))
         return ChatRequest(self.model, messages, SCHEMA, temperature=0.0, max_tokens=self.max_tokens, seed=0)
+
+    def _count(self, keys: set[str], cache: RequestCache) -> None:
+        self._counted |= keys
+        for answer in (answer for key in keys for answer in cache.answers(key)):
+            tokens = {name: getattr(answer, name) for name in ("prompt_tokens", "completion_tokens")}
+            self.usage.update(answers=1, **tokens)
 
     def _rejection(self, one: Statement, request: ChatRequest, cache: RequestCache) -> str:
         answer = cache.final(request, self._attempts)

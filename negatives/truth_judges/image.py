@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -38,11 +38,6 @@ class ImageSettings:
     """Texts in a batch; those of an image are computed together."""
     device: str = "auto"
     """cpu, cuda, or another of torch's names; auto: a GPU where there is one."""
-
-    def faults(self, place: str) -> Iterator[str]:
-        """A folder of images that nobody would look at."""
-        if self.scorer is None and self.image_root is not None:
-            yield f"`{place}image_root` needs `{place}scorer`: who is to look at the images?"
 
 
 Score = Callable[[Sequence[str], Sequence[str]], Sequence[float]]

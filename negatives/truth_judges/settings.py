@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -53,6 +53,17 @@ class TruthSettings:
         ([], ['nli'])
         """
         return {name: section for name, section in self.sections.items() if getattr(section, section.switch)}
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Keys of judges that nobody asks: whoever gave one takes its texts for judged."""
+        defaults = type(self)().sections
+        for name in [name for name in self.sections if name not in self.asked]:
+            own, usual = vars(self.sections[name]), vars(defaults[name])
+            switch = self.sections[name].switch
+            needed = f"`{place}{name}.{switch}{'=true' if own[switch] is False else ''}`"
+            for key in own:
+                if own[key] != usual[key]:
+                    yield f"`{place}{name}.{key}` needs {needed}: nobody would be asked"
 
 
 def judge_meanings() -> dict[str, str]:

@@ -23,11 +23,12 @@ from negatives.tables.files import InputError, StrPath, quoted, read_jsonl
 from negatives.tables.randomness import generator_for
 from negatives.types import check_is_registered
 from negatives.validate import rejection
-from negatives.word_forms import bare_words
+from negatives.word_forms import bare_words, words
 
 CHUNK = 1000  # captions that a model reads at once
+MAX_WORDS = 100  # of a caption: writers exchange any two of its phrases, which takes quadratic time and more
 UNWRITTEN_SCHEMA = pa.schema([(name, pa.string()) for name in ("caption_id", "negative_type", "outcome", "detail")])
-"""One row for each caption and type without any text, and why there is none."""
+"""One row for each caption and type without any text, and why there is none; the type is "" where it holds for all."""
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
@@ -80,7 +81,8 @@ class Written(NamedTuple):
 
     Attributes:
         negatives: a negatives table with `field`, `seed`, `settings` and `rejected`.
-        unwritten: see `UNWRITTEN_SCHEMA`; only writers that read many captions say what they could not write.
+        unwritten: see `UNWRITTEN_SCHEMA`: captions of more than `MAX_WORDS` words, and what writers that read many
+            captions could not write.
     """
 
     negatives: pa.Table
@@ -102,6 +104,7 @@ def write_negatives(
     """Lets `writer` write negatives of every caption.
 
     What is written for a caption depends on the seed, the writer and the caption's row alone, not on the row's place.
+    No writer sees a caption of more than `MAX_WORDS` words.
 
     Args:
         captions: a captions table.
@@ -119,11 +122,15 @@ def write_negatives(
     """
     captions_of = _captions_by_image(captions)
     columns: dict[str, list[Any]] = {name: [] for name in (*NEGATIVE_COLUMNS, "field", "seed", "settings", "rejected")}
-    unwritten = []
+    rows: list[tuple[str, str, str]] = []
+    long: list[tuple[str, str, str]] = []
+    for row in _caption_rows(captions):
+        (long if len(words(row[2])) > MAX_WORDS else rows).append(row)
+    unwritten = [(caption_id, "", "too_long", f"more than {MAX_WORDS} words") for _, caption_id, _ in long]
     shown = "" if settings is None else json.dumps(settings, sort_keys=True)
     # a `Writer` works without models, and has no such name
     model = getattr(writer, "model", "")
-    for (image_id, caption_id, caption), attempts in _attempts(captions, writer, seed, progress):
+    for (image_id, caption_id, caption), attempts in _attempts(progress(rows), writer, seed):
         counts = Counter[str]()  # anew for each caption: an id does not depend on which other captions there are
         for attempt in attempts:
             negative_type, text = attempt.negative_type, attempt.text
@@ -134,25 +141,33 @@ def write_negatives(
             negative_id = f"{caption_id}:{negative_type}:{counts[negative_type]}"
             counts[negative_type] += 1
             reason = rejection(text, caption, negative_type, captions_of[image_id])
-            row = (caption_id, negative_id, text, negative_type, writer.name, model, writer.version)
-            for column, value in zip(columns.values(), (*row, attempt.field, seed, shown, reason), strict=True):
+            made = (caption_id, negative_id, text, negative_type, writer.name, model, writer.version)
+            for column, value in zip(columns.values(), (*made, attempt.field, seed, shown, reason), strict=True):
                 column.append(value)
     if not columns["caption"]:
-        raise InputError(
-            f"The writer `{writer.name}` must know words of the captions, and wrote nothing for {len(captions)} "
-            f"captions, such as {quoted(strings(captions, 'caption')[:1])}. Use another generator for these captions."
-        )
+        raise InputError(_nothing_written(captions, writer.name, [detail for *_, detail in unwritten]))
     lacking = pa.Table.from_pylist(
         [dict(zip(UNWRITTEN_SCHEMA.names, row, strict=True)) for row in unwritten], UNWRITTEN_SCHEMA
     )
     return Written(pa.table(columns), lacking)
 
 
+def _nothing_written(captions: pa.Table, writer: str, details: Sequence[str]) -> str:
+    """The error of a writer that wrote nothing; `details` say why, where it says so."""
+    counted = "1 caption" if len(captions) == 1 else f"{len(captions)} captions"
+    # a writer of word lists says nothing: it knew none of the words
+    why = Counter(details).most_common(1)[0][0] if details else "it must know words of the captions"
+    shown = quoted(strings(captions, "caption")[:1])
+    return (
+        f"The writer `{writer}` wrote nothing for {counted}, such as {shown}: {why}. Use another generator for these."
+    )
+
+
 def _attempts(
-    captions: pa.Table, writer: Writer | BatchWriter, seed: int, progress: Progress
+    captions: Iterable[tuple[str, str, str]], writer: Writer | BatchWriter, seed: int
 ) -> Iterator[tuple[tuple[str, str, str], list[Attempt]]]:
     """Each (image_id, caption_id, caption) with what the writer made of it."""
-    rows = iter(progress(list(_caption_rows(captions))))
+    rows = iter(captions)
     if not hasattr(writer, "attempts"):
         for row in rows:
             written = writer.write(row[2], generator_for(seed, writer.name, row[1]))

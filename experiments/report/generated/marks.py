@@ -25,7 +25,8 @@ class Piece(NamedTuple):
 def marked(caption: str, text: str) -> tuple[list[Piece], list[Piece]]:
     """The caption and a text written for it, in pieces: changed are words that the other one does not have there.
 
-    Case and punctuation are no change. The pieces of each make the whole, shortened to `LONGEST` characters.
+    Case and punctuation are no change. Where two phrases changed places, these are the change, and what is between them
+    is none. The pieces of each make the whole, shortened to `LONGEST` characters.
 
     >>> marked("A dog on a bench.", "a cat on a bench")[1]
     [Piece(text='a ', changed=False), Piece(text='cat', changed=True), Piece(text=' on a bench', changed=False)]
@@ -33,9 +34,8 @@ def marked(caption: str, text: str) -> tuple[list[Piece], list[Piece]]:
     both = [_PIECES.findall(shortened(one)) for one in (caption, text)]
     places = [[place for place, piece in enumerate(pieces) if not piece[0].isspace()] for pieces in both]
     words = [[_bare(pieces[place]) for place in own] for pieces, own in zip(both, places, strict=True)]
-    # autojunk would take the frequent words of a long text for noise
-    blocks = SequenceMatcher(None, words[0], words[1], autojunk=False).get_matching_blocks()
-    kept = [{own[block[side] + n] for block in blocks for n in range(block.size)} for side, own in enumerate(places)]
+    stay = _around_exchange(*words) or _aligned(*words)
+    kept = [{own[place] for place in found} for own, found in zip(places, stay, strict=True)]
     return _joined(both[0], kept[0]), _joined(both[1], kept[1])
 
 
@@ -46,6 +46,38 @@ def shortened(text: str) -> str:
     ('A dog', 400)
     """
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def _aligned(theirs: list[str], ours: list[str]) -> tuple[list[int], list[int]]:
+    """Places of the words that two texts have in the same order, in each."""
+    # autojunk would take the frequent words of a long text for noise
+    blocks = SequenceMatcher(None, theirs, ours, autojunk=False).get_matching_blocks()
+    first, second = ([block[side] + n for block in blocks for n in range(block.size)] for side in (0, 1))
+    return first, second
+
+
+def _around_exchange(theirs: list[str], ours: list[str]) -> tuple[list[int], list[int]] | None:
+    """Places of the words around two phrases that changed places, in each text; None where more than that differs.
+
+    Of several such pairs it is the shortest.
+    """
+    # an article follows its phrase: "a dog chasing an elephant", "an elephant chasing a dog"
+    theirs, ours = (["a" if word == "an" else word for word in words] for words in (theirs, ours))
+    differ = [place for place, (one, other) in enumerate(zip(theirs, ours, strict=False)) if one != other]
+    if len(theirs) != len(ours) or not differ:
+        return None
+    start, stop = differ[0], differ[-1] + 1
+    before, after = theirs[start:stop], ours[start:stop]
+    if sorted(before) != sorted(after):
+        return None
+    for moved in range(2, len(before)):
+        for first in range(1, moved):
+            last = moved - first
+            left, right = len(before) - last, len(before) - first
+            if [*before[left:], *before[first:left], *before[:first]] == after:
+                rest = [*range(start), *range(stop, len(theirs))]
+                return [*rest, *range(start + first, start + left)], [*rest, *range(start + last, start + right)]
+    return None
 
 
 def _bare(piece: str) -> str:

@@ -37,6 +37,7 @@ class GeneratedPage:
         negatives, paraphrases, unwritten: the tables that were written; there may be no such file.
         seed: of the rows shown and of the judge's folds.
         spent: `summary.json` of a chat model's run; None for others.
+        usage: what the answers of the chat model that judges took; None where none judges.
         complete: whether nothing is left to ask.
     """
 
@@ -47,6 +48,7 @@ class GeneratedPage:
     unwritten: Path
     seed: int = 0
     spent: Mapping[str, Any] | None = None
+    usage: Mapping[str, Any] | None = None
     complete: bool = True
 
 
