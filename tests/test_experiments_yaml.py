@@ -28,8 +28,8 @@ EXPERIMENTS = [name for name in FILES if name not in SWEEPS]
 
 
 def test_every_yaml_is_found() -> None:
-    assert len(FILES) == 22
-    assert len(SWEEPS) == 5
+    assert len(FILES) == 23
+    assert len(SWEEPS) == 6
 
 
 def resolved(name: str) -> ExperimentConfig:
@@ -176,6 +176,7 @@ def test_the_sweeps_resolve_without_faults() -> None:
     assert len(sweep.plan(sweep.load("experiments/sweeps/demo.yaml", []))) == 11
     assert len(sweep.plan(sweep.load("experiments/sweeps/ce_clip_terms.yaml", []))) == 2 + 2 * 5 * 3 + 1
     assert len(sweep.plan(sweep.load("experiments/sweeps/methods.yaml", []))) == 4 + 2 * 7 * 3 + 1
+    assert len(sweep.plan(sweep.load("experiments/sweeps/debias.yaml", []))) == 2 + 2 * 4 * 5 + 1
     full = sweep.load("experiments/sweeps/demo_full.yaml", [])
     assert len(sweep.plan(full)) == 15
     settings = dict(sweep.run_settings(full))
