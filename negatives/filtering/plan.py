@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from negatives.judging.table import faults_of_names
 
 UNITS = {"text": ("auc",), "pair": ("paired_accuracy",), "both": ("auc", "paired_accuracy")}
-"""Unit -> the bias metrics that have to be at a coin's level."""
+"""Unit -> the bias metrics that the search of rule overlap, and probes inside what is kept, look at."""
 RULES = ("margins", "overlap", "top_fraction", "aflite")
 TARGETS = {"text": 0.505, "pair": 0.512, "both": 0.512}
 """Unit -> what a probe may reach in the search of the constant.
