@@ -194,11 +194,10 @@ def lessons(
         at_random(text_pairs, one, part == rotation.fit, unit, f"teaching {seed}")
         for rotation, one in zip(ROTATIONS, kept, strict=True)
     ]
-    whole = [everything(text_pairs)] * len(ROTATIONS)
     found = []
     for learner in learners_of(panel, unit):
         wins, control, untouched = (
-            paired_wins(asked_logits(panel, learner, one, part)) for one in (kept, controls, whole)
+            paired_wins(asked_logits(panel, learner, one, part)) for one in (kept, controls, None)
         )
         found += [
             Lesson(
@@ -233,23 +232,17 @@ def leaks(
         drawn[rows] = at_random(text_pairs, one, part == rotation.fit, unit, f"leaking {seed}").pairs[rows]
     found = []
     for learner in learners_of(panel, unit):
-        logits = np.zeros(len(asked))
-        for rotation in ROTATIONS:
-            rows = asked == rotation.fit
-            scores = learn(panel, learner, everything(text_pairs), part == rotation.certify)
-            logits[rows] = logits_of(scores, text_pairs)[rows]
-        wins = paired_wins(logits)
-        for name in (ALL, *sorted({str(name) for name in text_pairs.pair_types})):
-            members = np.ones(len(asked), dtype=bool) if name == ALL else text_pairs.pair_types == name
-            kept_rows = np.flatnonzero(members & own)
+        wins = paired_wins(asked_logits(panel, learner, None, part, trained="certify", asked="fit"))
+        for name, rows in type_groups(text_pairs).items():
+            kept_rows = rows[own[rows]]
             found.append(
                 Lesson(
                     learner,
                     name,
                     _mean(wins[kept_rows]),
                     *interval(wins[kept_rows], text_pairs.pair_images[kept_rows], weights),
-                    _mean(wins[members & drawn]),
-                    _mean(wins[members]),
+                    _mean(wins[rows[drawn[rows]]]),
+                    _mean(wins[rows]),
                     len(kept_rows),
                 )
             )
@@ -271,13 +264,27 @@ def learners_of(panel: Panel, unit: str) -> list[Learner]:
     return [Learner(judge.name, reads) for judge in panel.judges for reads in READS[unit]]
 
 
-def asked_logits(panel: Panel, learner: Learner, kept: Sequence[Retained], part: np.ndarray) -> np.ndarray:
-    """[P] what a learner says of each pair that has never been part of its training: one rotation asks about each."""
+def asked_logits(
+    panel: Panel,
+    learner: Learner,
+    kept: Sequence[Retained] | None,
+    part: np.ndarray,
+    *,
+    trained: str = "fit",
+    asked: str = "certify",
+) -> np.ndarray:
+    """[P] what a learner says of each pair that has never been part of its training: one rotation asks about each.
+
+    Args:
+        panel, learner, part: see `learn` and `part_of_texts`.
+        kept: for each of `ROTATIONS` what the learner may be trained on; everything where not given.
+        trained, asked: roles of `Rotation`: on which part it is trained, and about which it is asked.
+    """
     text_pairs = panel.text_pairs
-    logits, asked = np.zeros(len(text_pairs.pairs)), part[text_pairs.pairs[:, 0]]
-    for rotation, own in zip(ROTATIONS, kept, strict=True):
-        rows = asked == rotation.certify
-        logits[rows] = logits_of(learn(panel, learner, own, part == rotation.fit), text_pairs)[rows]
+    logits, pair_part = np.zeros(len(text_pairs.pairs)), part[text_pairs.pairs[:, 0]]
+    for rotation, own in zip(ROTATIONS, kept or [everything(text_pairs)] * len(ROTATIONS), strict=True):
+        rows = pair_part == getattr(rotation, asked)
+        logits[rows] = logits_of(learn(panel, learner, own, part == getattr(rotation, trained)), text_pairs)[rows]
     return logits
 
 
@@ -287,26 +294,23 @@ def foreign_logits(panel: Panel, part: np.ndarray) -> np.ndarray:
     It has seen no photo of the learners': what they learn by chance from the same texts, they would agree on, and be
     right about the strong third of texts that give nothing away.
     """
-    learner = Learner(panel.judges[0].name, "pair")
-    text_pairs = panel.text_pairs
-    logits, asked = np.zeros(len(text_pairs.pairs)), part[text_pairs.pairs[:, 0]]
-    for rotation in ROTATIONS:
-        scores = learn(panel, learner, everything(text_pairs), part == rotation.search)
-        rows = asked == rotation.certify
-        logits[rows] = logits_of(scores, text_pairs)[rows]
-    return logits
+    return asked_logits(panel, Learner(panel.judges[0].name, "pair"), None, part, trained="search")
 
 
 def groups_of(text_pairs: TextPairs, foreign: np.ndarray) -> dict[str, np.ndarray]:
     """Group -> its rows among the pairs: all, each negative type, and thirds by a foreign judge's logit."""
     edges = np.quantile(foreign, [1 / 3, 2 / 3])
     third = np.digitize(foreign, edges)
-    types = sorted({str(name) for name in text_pairs.pair_types})
-    groups = {ALL: np.arange(len(foreign))}
-    groups |= {name: np.flatnonzero(text_pairs.pair_types == name) for name in types}
     thirds = {name: np.flatnonzero(third == number) for number, name in enumerate(THIRDS)}
     # where all logits are equal, two thirds are empty
-    return groups | {name: rows for name, rows in thirds.items() if len(rows)}
+    return type_groups(text_pairs) | {name: rows for name, rows in thirds.items() if len(rows)}
+
+
+def type_groups(text_pairs: TextPairs) -> dict[str, np.ndarray]:
+    """Group -> its rows among the pairs: all, and each negative type."""
+    types = sorted({str(name) for name in text_pairs.pair_types})
+    groups = {name: np.flatnonzero(text_pairs.pair_types == name) for name in types}
+    return {ALL: np.arange(len(text_pairs.pairs))} | groups
 
 
 def interval(wins: np.ndarray, images: np.ndarray, weights: Sequence[np.ndarray]) -> tuple[float, float]:
