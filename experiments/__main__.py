@@ -20,7 +20,6 @@ from experiments.verb_table import Verb, run_verb
 
 AUTO = "auto"
 DEMO = Path(__file__).parent / "sweeps/demo.yaml"
-DEMO_FULL = DEMO.with_name("demo_full.yaml")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +56,7 @@ def _run_words(name: str, verb: Verb, words: list[str]) -> int:
 
 
 def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
-    config = _configure(name, verb, arguments.words, full=name == "demo" and arguments.full)
+    config = _configure(name, verb, arguments.words)
     if arguments.dry_run:
         from experiments.config.load import to_yaml
 
@@ -91,13 +90,13 @@ def _check_something_to_resume(name: str, config: Any) -> None:
         )
 
 
-def _configure(name: str, verb: Verb, words: Sequence[str], *, full: bool = False) -> Any:
+def _configure(name: str, verb: Verb, words: Sequence[str]) -> Any:
     """The checked configuration that the words after the verb ask for."""
     path, overrides = _sort_words(name, verb, words)
     if name == "demo":
         if path is not None:
             raise UsageError(f"itm demo brings its own configuration, got {path}; run it by: itm sweep {path}")
-        path = str(DEMO_FULL if full else DEMO)
+        path = str(DEMO)
     if verb.is_sweep:
         if path is None:
             raise UsageError("itm sweep needs a YAML file: itm sweep CONFIG.yaml")
@@ -132,7 +131,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
-    words = "[--full] [key=value ...]" if name == "demo" else "[CONFIG.yaml] [key=value ...]"
+    words = "[key=value ...]" if name == "demo" else "[CONFIG.yaml] [key=value ...]"
     bare = {"run": "[RUN] ", "runs": "[RUN ...] "}.get(verb.bare or "", "")
     flags = "[--dry-run] [--resume[=auto] | --overwrite]" + (" [--status]" if verb.is_sweep else "")
     usage = f"itm {name} {bare}{words} {flags}"
@@ -158,8 +157,6 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
         help="go on where there is something to go on with, else start: one command for a job that is requeued",
     )
     folder.add_argument("--overwrite", action="store_true", help="replace an output folder that itm wrote")
-    if name == "demo":
-        parser.add_argument("--full", action="store_true", help="train BLIP-2 and CLIP too (some minutes more)")
     if verb.is_sweep:
         parser.add_argument("--status", action="store_true", help="say which runs are done and stop")
     return parser

@@ -37,7 +37,7 @@ TINY_DEMO = [
 def test_the_grid_is_run_for_every_listed_run() -> None:
     config = sweep.load("experiments/sweeps/demo.yaml", ["grid={optim.lr: [0.1, 0.2], seed: [3]}"])
     names = [name for name, _ in sweep.run_settings(config)]
-    assert len(names) == len(set(names)) == 6
+    assert len(names) == len(set(names)) == 10
     assert "filtered-lr=0.2-seed=3" in names
     settings = dict(sweep.run_settings(config))["filtered-lr=0.2-seed=3"]
     assert (settings["optim"]["lr"], settings["seed"], settings["data"]["subset"]) == (0.2, 3, "kept")
@@ -227,9 +227,9 @@ def test_a_preempted_sweep_stops_with_its_training_and_goes_on_by_the_same_comma
 def test_a_sweep_killed_twice_ends_in_a_report(finished: Path) -> None:
     states = read_states(finished / "manifest.json")
     assert {record["state"] for record in states.values()} == {FINISHED}
-    assert len(states) == 11
+    assert len(states) == 15
     page = (finished / "report/index.html").read_text()
-    for text in ("unfiltered", "random_subset", "filtered", "balanced", "biased", "strikingly vibrant"):
+    for text in ("unfiltered", "random_subset", "filtered", "balanced", "biased", "vibrant", "clip_filtered"):
         assert text in page
 
 
@@ -250,7 +250,7 @@ def test_status_lists_every_task(finished: Path, capsys: pytest.CaptureFixture[s
     printed = capsys.readouterr().out
     for task in json.loads((finished / "manifest.json").read_text())["tasks"]:
         assert task["name"] in printed
-    assert printed.count(FINISHED) == 11
+    assert printed.count(FINISHED) == 15
 
 
 @pytest.mark.slow

@@ -28,8 +28,8 @@ EXPERIMENTS = [name for name in FILES if name not in SWEEPS]
 
 
 def test_every_yaml_is_found() -> None:
-    assert len(FILES) == 23
-    assert len(SWEEPS) == 6
+    assert len(FILES) == 22
+    assert len(SWEEPS) == 5
 
 
 def resolved(name: str) -> ExperimentConfig:
@@ -173,15 +173,24 @@ def test_every_experiment_trains_tiny_for_a_step(name: str, tables: Path, tmp_pa
 
 
 def test_the_sweeps_resolve_without_faults() -> None:
-    assert len(sweep.plan(sweep.load("experiments/sweeps/demo.yaml", []))) == 11
+    assert len(sweep.plan(sweep.load("experiments/sweeps/demo.yaml", []))) == 4 + 2 * 5 + 1
     assert len(sweep.plan(sweep.load("experiments/sweeps/ce_clip_terms.yaml", []))) == 2 + 2 * 5 * 3 + 1
     assert len(sweep.plan(sweep.load("experiments/sweeps/methods.yaml", []))) == 4 + 2 * 7 * 3 + 1
     assert len(sweep.plan(sweep.load("experiments/sweeps/debias.yaml", []))) == 2 + 2 * 4 * 5 + 1
-    full = sweep.load("experiments/sweeps/demo_full.yaml", [])
-    assert len(sweep.plan(full)) == 15
-    settings = dict(sweep.run_settings(full))
+
+
+def test_the_demo_trains_every_backbone_on_what_the_default_rule_keeps() -> None:
+    demo = sweep.load("experiments/sweeps/demo.yaml", [])
+    assert "rule" not in demo.prepare["filter"].config
+    settings = dict(sweep.run_settings(demo))
     assert [settings[name]["model"].get("backbone", "llava") for name in settings] == [*["llava"] * 3, "blip2", "clip"]
     assert "system" not in settings["clip_filtered"]["model"], "a run's own base takes the place of the shared one"
+    # nothing is tuned for one arm: only the texts differ
+    arms = [settings[name] for name in ("unfiltered", "random_subset", "filtered")]
+    assert [arm["data"].pop("subset") for arm in arms] == ["all", "random", "kept"]
+    for arm in arms:
+        del arm["name"], arm["output_dir"]
+    assert arms[0] == arms[1] == arms[2]
 
 
 @pytest.mark.slow
