@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(text_pairs: TextPairs, given: argparse.Namespace) -> Iterator[Measured]:
     """Every group of every rotation of every arm."""
-    from negatives.filtering import foreign_logits
+    from negatives.filtering import foreign_logits, untouched_scores
     from negatives.judging import seat
 
     settings = JudgeSettings()
@@ -110,7 +110,7 @@ def measure(text_pairs: TextPairs, given: argparse.Namespace) -> Iterator[Measur
     learners = panel.with_judges(build_judges(given.learners, settings))
     for arm in given.arms:
         rotated = _rotated(panel, arm, given.seed)
-        foreign = foreign_logits(learners, rotated.part)
+        foreign = foreign_logits(learners, rotated.part, untouched_scores(learners, rotated.part, "pair"))
         wins = {
             learner: _wins(learners, learner, rotated)
             for learner in [Learner(name, reads) for name in given.learners for reads in ("pair", "text")]

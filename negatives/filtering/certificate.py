@@ -13,9 +13,9 @@ from typing import Any
 
 from negatives.filtering.filter import Filtered
 from negatives.filtering.inside import Inside
+from negatives.filtering.lessons import Lesson, leaks, lesson_fits, lessons, misses, untouched_scores
 from negatives.filtering.plan import CertificatePlan
 from negatives.filtering.rotating import Rotated
-from negatives.filtering.teaching import Lesson, leaks, lesson_fits, lessons, misses
 from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs
 from negatives.tables.files import InputError, finite
@@ -98,8 +98,19 @@ def certify(
         inside: goes into the certificate as it is.
     """
     try:
-        found = lessons(panel, rotated.kept, rotated.part, unit=filtered.unit, seed=seed, bootstrap=plan.bootstrap)
-        leaking = leaks(panel, rotated.kept, rotated.part, unit=filtered.unit, seed=seed, bootstrap=plan.bootstrap)
+        untouched = untouched_scores(panel, rotated.part, filtered.unit)
+        found, leaking = (
+            measure(
+                panel,
+                rotated.kept,
+                rotated.part,
+                untouched,
+                unit=filtered.unit,
+                seed=seed,
+                bootstrap=plan.bootstrap,
+            )
+            for measure in (lessons, leaks)
+        )
     except InputError as error:  # too little is left to measure: a miss, and no reason to lose the verdicts
         return not_measured(panel.text_pairs, filtered, f"What was kept cannot be learnt from. {error}", inside)
     slow = {judge.name for judge in panel.judges if not judge.threads}

@@ -38,6 +38,11 @@ class Panel:
     workers: int = 1
     advance: Advance = _nothing
 
+    @property
+    def threads(self) -> int:
+        """How many of the judges' fits may run at a time: `workers`, or 1 where a judge does not fit in threads."""
+        return self.workers if all(judge.threads for judge in self.judges) else 1
+
     def with_judges(self, judges: Sequence[Judge]) -> Panel:
         """The same texts before other judges; only those that are new read the texts."""
         # by name: a probe of the filter's own family reads no text twice, although it is fitted anew
