@@ -19,7 +19,7 @@ from negatives.judging import JudgeSettings, TransformerSettings, build_judges
 from negatives.tables import pair_table, read_jsonl, text_table, write_json
 
 if TYPE_CHECKING:
-    from negatives.filtering import Certificate, Learner, Lesson, Rotated
+    from negatives.filtering import Certificate, Learner, Lesson
     from negatives.judging import TextPairs
 
 FAMILIES = ("replace", "swap", "add")
@@ -164,7 +164,7 @@ def read_text_pairs(
 
 def measure(text_pairs: TextPairs, arguments: argparse.Namespace) -> Iterator[Row]:
     """Every arm at every seed."""
-    from negatives.filtering import certify, filter_and_rotate
+    from negatives.filtering import certify, filter_and_rotate, kept_shares
     from negatives.judging import seat
 
     settings = JudgeSettings(transformer=FROM_SCRATCH)
@@ -172,6 +172,7 @@ def measure(text_pairs: TextPairs, arguments: argparse.Namespace) -> Iterator[Ro
     panel = seat(build_judges(names, settings), text_pairs, folds=arguments.folds, workers=arguments.workers)
     # naive Bayes judges nothing: a family that the filter has not seen
     learners = panel.with_judges(build_judges(list(dict.fromkeys([*names, "bayes"])), settings))
+    quick = CertificatePlan(bootstrap=200, frontier=False)
     for seed in arguments.seeds:
         for arm in arguments.arms:
             start = time.monotonic()
@@ -181,18 +182,9 @@ def measure(text_pairs: TextPairs, arguments: argparse.Namespace) -> Iterator[Ro
             assert not isinstance(rotated, str), rotated
             assert rotated is not None
             seconds = time.monotonic() - start
-            certificate = certify(learners, filtered, rotated, CertificatePlan(bootstrap=200), seed=seed)
-            yield Row(arm, seed, filtered.constant, seconds, certificate, _shares(text_pairs, rotated))
-
-
-def _shares(text_pairs: TextPairs, rotated: Rotated) -> dict[str, float]:
-    """What the procedure keeps of the parts that it is fitted on: "texts" and "pairs" -> share."""
-    kept = {"texts": 0, "pairs": 0}
-    for number, one in enumerate(rotated.kept):
-        inside = rotated.part == number
-        kept["texts"] += int(one.texts[inside].sum())
-        kept["pairs"] += int(one.pairs[inside[text_pairs.pairs[:, 0]]].sum())
-    return {"texts": kept["texts"] / len(text_pairs.captions), "pairs": kept["pairs"] / len(text_pairs.pairs)}
+            certificate = certify(learners, filtered, rotated, quick, seed=seed)
+            shares = dict(zip(("texts", "pairs"), kept_shares(text_pairs, rotated.kept, rotated.part), strict=True))
+            yield Row(arm, seed, filtered.constant, seconds, certificate, shares)
 
 
 def line(row: Row) -> str:

@@ -132,7 +132,7 @@ def _rotated(panel: Panel, arm: str, seed: int) -> Rotated:
 
     if arm == "all":
         texts, pairs = (np.ones(len(of), dtype=bool) for of in (panel.text_pairs.captions, panel.text_pairs.pairs))
-        return Rotated(part_of_texts(panel.text_pairs, seed), [Retained(texts, pairs)] * len(ROTATIONS), {})
+        return Rotated(part_of_texts(panel.text_pairs, seed), [Retained(texts, pairs)] * len(ROTATIONS))
     rule, unit = arm.split()
     return rotate(panel, FilterPlan(unit=unit, rule=rule, seed=seed))
 

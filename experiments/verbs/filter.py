@@ -136,7 +136,7 @@ def _certificate(config: FilterConfig, learners: Panel, filtered: Filtered, rota
             inside = probe_inside(replace(learners, advance=advance), filtered, plan, seed=config.seed)
     if isinstance(rotated, str):
         return not_measured(learners.text_pairs, filtered, f"Nothing is certified. {rotated}", inside)
-    with counter("certificate: fits of learners", certificate_fits(learners, config.unit)) as advance:
+    with counter("certificate: fits of learners", certificate_fits(learners, config.unit, plan)) as advance:
         learning = replace(learners, advance=advance)
         return certify(learning, filtered, rotated, plan, seed=config.seed, inside=inside)
 

@@ -10,6 +10,8 @@ from .certificate import retention as retention
 from .filter import Filtered as Filtered
 from .filter import filter_fits as filter_fits
 from .filter import filter_texts as filter_texts
+from .frontier import FrontierPoint as FrontierPoint
+from .frontier import kept_shares as kept_shares
 from .harmonise import harmonise_table as harmonise_table
 from .inside import Inside as Inside
 from .inside import inside_fits as inside_fits

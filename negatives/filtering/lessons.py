@@ -228,6 +228,8 @@ def intervals(
         (0, 1) of nothing: nothing is known of it.
     """
     photos, images = len(text_pairs.image_ids), text_pairs.pair_images
+    if not cells:
+        return []
     total = np.stack([np.bincount(images[rows], values[rows], minlength=photos) for values, rows in cells])
     count = np.stack([np.bincount(images[rows], minlength=photos) for _, rows in cells]).astype(np.float64)
     # one resample after the other: all of them at once would be a row of a matrix for each photo

@@ -101,6 +101,8 @@ class CertificatePlan:
     """The same on each third of the pairs, by how sure a judge from other photos is of them."""
     transformer_tolerance: float = field(default=0.04, metadata={"above": 0.0, "max": 0.5})
     """In place of `tolerance` for a slow learner, the transformer, which varies more."""
+    frontier: bool = True
+    """Also measure what other rules and strengths would keep and teach."""
     inside: bool = False
     """Also probe what was kept from inside, on other folds of it. This diagnostic says less than it seems to."""
     seeds: int = field(default=3, metadata={"min": 1, "max": 1000})

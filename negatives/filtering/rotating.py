@@ -6,12 +6,12 @@ the strengths that the rotations found.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from negatives.filtering.filter import Filtered, choose, filter_fits, filter_texts
-from negatives.filtering.judged import judge_texts
+from negatives.filtering.judged import Judged, judge_texts
 from negatives.filtering.plan import FilterPlan
 from negatives.filtering.strengths import STEPS, Strengths, median_strengths, quick_judges, search_strengths
 from negatives.filtering.teaching import READS, ROTATIONS, Retained, Rotation, kept_of_part, part_of_texts
@@ -29,11 +29,13 @@ class Rotated:
         part: [U] see `teaching.part_of_texts`.
         kept: for each of `teaching.ROTATIONS`, of the part that the rule was fitted on.
         strengths: the median over the rotations (`strengths.Strengths`); empty where the rule searches none.
+        judged: what the judges said of that part.
     """
 
     part: np.ndarray
     kept: list[Retained]
-    strengths: dict[str, float]
+    strengths: dict[str, float] = field(default_factory=dict)
+    judged: list[Judged] = field(default_factory=list)
 
 
 def rotate(panel: Panel, plan: FilterPlan) -> Rotated:
@@ -49,7 +51,7 @@ def rotate(panel: Panel, plan: FilterPlan) -> Rotated:
     text_pairs = panel.text_pairs
     part = part_of_texts(text_pairs, plan.seed, least=max(10, panel.folds))
 
-    def run(rotation: Rotation) -> tuple[Retained, Strengths]:
+    def run(rotation: Rotation) -> tuple[Retained, Judged, Strengths]:
         inside = part == rotation.fit
         own = panel.subset(inside, inside[text_pairs.pairs].all(axis=1))
         judged = judge_texts(own, unit=plan.unit, seed=plan.seed)
@@ -57,10 +59,10 @@ def rotate(panel: Panel, plan: FilterPlan) -> Rotated:
         if plan.searches:
             strengths = search_strengths(panel, judged, part, rotation, plan)
         chosen = choose(own, judged, plan, strengths)
-        return kept_of_part(text_pairs, chosen.keep, inside, plan.unit), strengths
+        return kept_of_part(text_pairs, chosen.keep, inside, plan.unit), judged, strengths
 
-    kept, found = zip(*in_threads(run, ROTATIONS, panel.threads), strict=True)
-    return Rotated(part, list(kept), median_strengths(found) if plan.searches else {})
+    kept, judged, found = zip(*in_threads(run, ROTATIONS, panel.threads), strict=True)
+    return Rotated(part, list(kept), median_strengths(found) if plan.searches else {}, list(judged))
 
 
 def filter_and_rotate(
