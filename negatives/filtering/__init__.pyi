@@ -15,6 +15,9 @@ from .inside import Inside as Inside
 from .inside import inside_fits as inside_fits
 from .inside import probe_inside as probe_inside
 from .keep_rules import random_subset as random_subset
+from .labelled import FilteredRows as FilteredRows
+from .labelled import filter_labelled_texts as filter_labelled_texts
+from .labelled import labelled_text_pairs as labelled_text_pairs
 from .plan import AuditPlan as AuditPlan
 from .plan import CertificatePlan as CertificatePlan
 from .plan import FilterPlan as FilterPlan
@@ -29,7 +32,9 @@ from .teaching import Lesson as Lesson
 from .teaching import Retained as Retained
 from .teaching import Rotation as Rotation
 from .teaching import asked_logits as asked_logits
+from .teaching import at_random as at_random
 from .teaching import foreign_logits as foreign_logits
+from .teaching import interval as interval
 from .teaching import learn as learn
 from .teaching import learners_of as learners_of
 from .teaching import lessons as lessons
