@@ -196,6 +196,7 @@ def table(rows: list[Taught]) -> str:
     for start in range(0, len(rows), len(names)):
         whole, *others = rows[start : start + len(names)]
         value = f"{whole.value:.3f} [{whole.low:.3f}, {whole.high:.3f}]"
-        cells = [whole.arm, f"{whole.kept:.0%}", f"{whole.judge}, {whole.reads}s", value, f"{whole.control:.3f}"]
+        cells = [whole.arm, f"{whole.kept:.0%}", f"{whole.judge}, {whole.reads}s", value]
+        cells.append("" if whole.arm == EVERYTHING else f"{whole.control:.3f}")
         lines.append("| " + " | ".join([*cells, *(f"{row.value:.3f}" for row in others)]) + " |")
     return "\n".join(lines)
