@@ -43,8 +43,8 @@ def data(tmp_path: Path) -> Path:
         photos = [*range(number, PHOTOS, 2), UNWRITTEN + number]
         items = {str(photo): {"filename": f"{photo:012}.jpg", **pair(photo)} for photo in photos}
         (tmp_path / f"sugarcrepe/data/{name}.json").write_text(json.dumps(items), encoding="utf-8")
-    items = [[f"a{n}", f"a {THINGS[n % 5]} by {n}", f"a{n + 1}" if n < 2 else f"b{n}", f"a cup {n}"] for n in range(9)]
-    (tmp_path / "cola/COLA_multiobjects_matching_benchmark.json").write_text(json.dumps(items), encoding="utf-8")
+    cola = [[f"a{n}", f"a {THINGS[n % 5]} by {n}", f"a{n + 1}" if n < 2 else f"b{n}", f"a cup {n}"] for n in range(9)]
+    (tmp_path / "cola/COLA_multiobjects_matching_benchmark.json").write_text(json.dumps(cola), encoding="utf-8")
     with (tmp_path / "seetrue/SeeTRUE.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "text", "label", "original_dataset_id", "dataset_source"])
@@ -55,11 +55,11 @@ def data(tmp_path: Path) -> Path:
                 writer.writerow(
                     [*row, int(prompt % 2 == 0 or image == 0), "0", ("editbench", "drawbench")[prompt > 29]]
                 )
-    lines = [
-        {"type": "replace_obj" if number % 3 else "swap_att", "coco_id": number // 2, "image_fold": number // 2 % 3}
-        | pair(number, giveaway=number % 3 == 0)
-        for number in range(2 * PHOTOS)
-    ]
+    lines = []
+    for number in range(2 * PHOTOS):
+        kind = "replace_obj" if number % 3 else "swap_att"
+        own: dict[str, Any] = {"type": kind, "coco_id": number // 2, "image_fold": number // 2 % 3}
+        lines.append(own | pair(number, giveaway=kind == "swap_att"))
     (tmp_path / "llm_negatives/pairs.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     return tmp_path
 
@@ -102,7 +102,7 @@ def test_prompts_are_judged_from_other_prompts_and_count_once_for_each_image(
     parts = READERS["seetrue"](data)
     assert [part.name for part in parts] == ["drawbench", "editbench"]
     for part in parts:
-        prompts = {}
+        prompts: dict[str, int] = {}
         for text, image in zip(part.text_pairs.captions, part.text_pairs.images, strict=True):
             assert prompts.setdefault(text, image) == image
         assert len(set(prompts.values())) == len(prompts)
