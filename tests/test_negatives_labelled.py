@@ -102,6 +102,25 @@ def test_a_large_group_has_a_bounded_number_of_pairs_that_leave_out_no_text(true
         assert times.max() - times.min() <= 1
 
 
+def test_a_text_beside_itself_is_no_pair() -> None:
+    found = labelled_text_pairs(["a"] * 3, ["x", "y", "x"], [1, 0, 0])
+    assert [[found.captions[text] for text in pair] for pair in found.pairs] == [["x", "y"]]
+    # each prompt is true of one image and false of another: nothing is compared, and nothing certified
+    groups = [number for number in range(40) for _ in range(2)]
+    texts = [f"a prompt {group}" for group in groups]
+    none = filter_labelled_texts(groups, texts, [1, 0] * 40, plan=FilterPlan(strength=0.4), judge=QUICK)
+    assert none.pairs.shape == (0, 2)
+    assert none.certificate is not None
+    assert "takes 30 groups with pairs or more, got 0" in none.certificate.misses[0]
+
+
+def test_probes_from_inside_join_the_certificate() -> None:
+    certificate = CertificatePlan(probes=["word"], bootstrap=20, inside=True, seeds=1, folds=3)
+    found = filtered(TABLE, certificate=certificate).certificate
+    assert found is not None
+    assert found.inside is not None
+
+
 def test_the_seed_draws_the_pairs_of_a_large_group() -> None:
     draws = [pairs_of_one_group(20, 20, seed=seed, pairs_per_group=30) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
@@ -161,6 +180,7 @@ GOOD: dict[str, Any] = {"groups": ["a", "a", "b"], "texts": ["x", "y", "z"], "la
         ({"groups": [1.5, 1.0, 2.0]}, r"`groups\[0\]` must be a whole number"),
         ({"groups": 3}, "`groups` must be a list or a column, got 3"),
         ({"kinds": [None, "swap", None]}, r"`kinds\[2\]` must be a name without white space and /.*, got None"),
+        ({"kinds": [None, "", "swap"]}, r"`kinds\[1\]` must be a name without white space and /.*, got ''"),
         ({"kinds": [None, "two words", "swap"]}, r"`kinds\[1\]` must be a name without white space"),
         ({"kinds": [None, "all", "swap"]}, r"`kinds\[1\]` must be a name"),
         ({"pairs_per_group": 0}, "`pairs_per_group` must be at least 1, got 0"),
@@ -206,6 +226,9 @@ def test_too_few_groups_are_filtered_by_a_given_strength_and_not_certified() -> 
         (40, {"judge": JudgeSettings(judges=["words"])}, r"got \['words'\]\. Did you mean word\?"),
         (40, {"certificate": CertificatePlan(probes=[])}, "must list some of word, char"),
         (40, {"rule": "margin"}, "must be one of .*, got 'margin'"),
+        (40, {"judge": JudgeSettings(folds=2)}, "`folds` must be at least 3, got 2"),
+        (40, {"strength": 1.5}, r"`strength` must be at most 0\.99, got 1\.5"),
+        (40, {"certificate": CertificatePlan(tolerance=0.0)}, r"`tolerance` must be above 0\.0, got 0\.0"),
     ],
 )
 def test_what_cannot_be_filtered_is_refused_in_one_line(groups: int, settings: dict[str, Any], says: str) -> None:

@@ -6,10 +6,11 @@ no text is judged by a model that has seen another text of its group.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -79,11 +80,14 @@ def filter_labelled_texts(
         certificate: whether one is made, or its learners and tolerances.
 
     Raises:
-        InputError: see `labelled_text_pairs`; too few groups have texts of both labels (a given `strength` needs fewer,
-            and its certificate then says why it certifies nothing); or nothing would be kept.
+        InputError: see `labelled_text_pairs`; a setting is out of its range; too few groups have texts of both labels
+            (a given `strength` needs fewer, and its certificate then says why it certifies nothing); or nothing would
+            be kept.
     """
     plan, judge = plan or FilterPlan(), judge or JudgeSettings()
     wanted = CertificatePlan() if certificate is True else certificate
+    for settings in (plan, judge, *([wanted] if wanted else [])):
+        _check_numbers(settings)
     rows = labelled_text_pairs(groups, texts, labels, kinds, seed=plan.seed, pairs_per_group=pairs_per_group)
     with _said_of_groups():
         panel = seat(build_judges(judge.judges, judge), rows, folds=judge.folds, workers=judge.workers)
@@ -104,6 +108,18 @@ def filter_labelled_texts(
         strengths=filtered.strengths,
         certificate=certified,
     )
+
+
+def _check_numbers(settings: Any) -> None:
+    """Refuses a number that its setting's rule does not allow; a configuration would have been checked when read."""
+    for field in fields(settings):
+        value, rule = getattr(settings, field.name), field.metadata
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        tests = {"min": (operator.ge, "at least"), "above": (operator.gt, "above"), "max": (operator.le, "at most")}
+        for name, (holds, said) in tests.items():
+            if name in rule and not holds(value, rule[name]):
+                raise InputError(f"`{field.name}` must be {said} {rule[name]}, got {value}.")
 
 
 def _certified(
@@ -129,8 +145,8 @@ def labelled_text_pairs(
 ) -> TextPairs:
     """Labelled texts as the judges see them: each text of a group, label and kind once, with the pairs of each group.
 
-    A pair is a true and a false text of one group. A group with more than `pairs_per_group` of them has as many drawn,
-    or more where each text takes it to be in one: a group of 1,000 true and 1,000 false texts has 1,000 pairs.
+    A pair is a true and a false text of one group that differ. A group with more than `pairs_per_group` of them has as
+    many drawn, or more where each text takes it to be in one: a group of 1,000 true and 1,000 false texts has 1,000.
 
     Args:
         groups: [N] strings or whole numbers: the photo, premise or prompt that the text belongs to. Lists, and columns
@@ -160,26 +176,31 @@ def labelled_text_pairs(
     for name, start, end in zip(names, ends[:-1], ends[1:], strict=True):
         own = is_true[start:end]
         true, false = (start + np.flatnonzero(own == label) for label in (1, 0))
-        pairs.append(_pairs(true, false, pairs_per_group, generator_for("pairs of a group", seed, name)))
+        pairs.append(_pairs(true, false, pairs_per_group, f"{seed} {name}"))
+    pairs_of_all = np.unique(np.concatenate(pairs), axis=0)
+    captions = np.array([text for *_, text in unique], dtype=object)
+    # a text beside itself asks nothing, and a table of such pairs would be certified as balanced
+    differ = captions[pairs_of_all[:, 0]] != captions[pairs_of_all[:, 1]]
     return TextPairs(
-        captions=[text for *_, text in unique],
+        captions=captions.tolist(),
         labels=is_true,
         types=np.array([kind for *_, kind, _ in unique], dtype=object),
         images=images,
         image_ids=names,
-        pairs=np.unique(np.concatenate(pairs), axis=0),
+        pairs=pairs_of_all[differ],
         text_of=np.array([place[key] for key in keys], dtype=np.int64),
         pair_of=np.empty(0, dtype=np.int64),  # the pairs are of no table
     )
 
 
-def _pairs(true: np.ndarray, false: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
+def _pairs(true: np.ndarray, false: np.ndarray, most: int, seed: str) -> np.ndarray:
     """[n, 2] all pairs of a group, or so many of them that each text is in one."""
     count = max(most, len(true), len(false)) if len(true) and len(false) else 0
     if len(true) * len(false) <= count:
         return np.stack([np.repeat(true, len(false)), np.tile(false, len(true))], axis=1)
     # down the diagonals of the table of all pairs: no pair comes twice, and each text as often as the others, give or
     # take one
+    generator = generator_for("pairs of a group", seed)
     true, false = generator.permutation(true), generator.permutation(false)
     step = np.arange(count)
     turn = step // np.lcm(len(true), len(false))
@@ -210,8 +231,9 @@ def _keys(groups: Iterable[Any], texts: Iterable[Any], labels: Iterable[Any], ki
         kind_of = [ONE_KIND * (not label) for label in is_true]
     else:
         # a table may have no kind for its true texts, or NaN
-        given = ["" if label else kind for label, kind in zip(is_true, columns["kinds"], strict=True)]
-        kind_of = _read("kinds", given, f"{TYPE_NAME_RULE}, where the label is 0", _kind)
+        given = [ONE_KIND if label else kind for label, kind in zip(is_true, columns["kinds"], strict=True)]
+        read = _read("kinds", given, f"{TYPE_NAME_RULE}, where the label is 0", _kind)
+        kind_of = ["" if label else kind for label, kind in zip(is_true, read, strict=True)]
     return list(zip(names, is_true, kind_of, captions, strict=True))
 
 
@@ -253,7 +275,7 @@ def _label(value: Any) -> int | None:
 
 
 def _kind(value: Any) -> str | None:
-    return value if value == "" or (_text(value) and is_type_name(value)) else None
+    return value if _text(value) and is_type_name(value) else None
 
 
 def _check_texts(unique: list[Key]) -> None:
