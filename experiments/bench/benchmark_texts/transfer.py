@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -188,15 +188,16 @@ def _rows(arm: str, kept: float, wins: np.ndarray, parts: list[Split], bootstrap
             yield Taught(arm, judge, reads, kept, name, value, *ends, control, len(rows))
 
 
-def table(rows: list[Taught]) -> str:
-    """Markdown: a line for each arm and learner."""
-    names = list(dict.fromkeys(row.type for row in rows))
-    headings = ["trained on", "pairs kept", "learner", "all items", "random, as large", *names[1:]]
+def table(rows: Sequence[Taught]) -> str:
+    """Markdown: for each arm a line with all items, and one with as much drawn at random."""
+    headings = ["trained on", "pairs kept", *(f"{judge}, {reads}s" for judge, reads in LEARNERS), "furthest type"]
     lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
-    for start in range(0, len(rows), len(names)):
-        whole, *others = rows[start : start + len(names)]
-        value = f"{whole.value:.3f} [{whole.low:.3f}, {whole.high:.3f}]"
-        cells = [whole.arm, f"{whole.kept:.0%}", f"{whole.judge}, {whole.reads}s", value]
-        cells.append("" if whole.arm == EVERYTHING else f"{whole.control:.3f}")
-        lines.append("| " + " | ".join([*cells, *(f"{row.value:.3f}" for row in others)]) + " |")
+    for arm in dict.fromkeys(row.arm for row in rows):
+        whole = [row for row in rows if (row.arm, row.type) == (arm, "all")]
+        far = max((row for row in rows if row.arm == arm and row.type != "all"), key=lambda row: abs(row.value - 0.5))
+        values = [f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in whole]
+        furthest = f"{far.value:.3f} ({far.type}; {far.judge}, {far.reads}s)"
+        lines.append("| " + " | ".join([arm, f"{whole[0].kept:.0%}", *values, furthest]) + " |")
+        if arm != EVERYTHING:
+            lines.append("| " + " | ".join(["random", "", *(f"{row.control:.3f}" for row in whole), ""]) + " |")
     return "\n".join(lines)
