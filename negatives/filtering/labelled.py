@@ -239,12 +239,15 @@ def _keys(groups: Iterable[Any], texts: Iterable[Any], labels: Iterable[Any], ki
 
 def _column(name: str, values: Any) -> list[Any]:
     """A column of whatever library as a list of Python's own values."""
+    given = values
     for method in ("to_pylist", "tolist"):  # pyarrow's; NumPy's and pandas'
         if hasattr(values, method):
             values = getattr(values, method)()
             break
-    if isinstance(values, str | bytes | Mapping | set | frozenset) or not isinstance(values, Iterable):
-        raise InputError(f"`{name}` must be a list or a column, got {quoted(values)}.")
+    # a data frame is iterable too, and gives the names of its columns
+    one = getattr(given, "ndim", 1) == 1 and isinstance(values, Iterable)
+    if not one or isinstance(values, str | bytes | Mapping | set | frozenset):
+        raise InputError(f"`{name}` must be a list or a column, got {type(given).__name__}.")
     return list(values)
 
 
