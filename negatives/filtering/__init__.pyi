@@ -17,9 +17,13 @@ from .inside import Inside as Inside
 from .inside import inside_fits as inside_fits
 from .inside import probe_inside as probe_inside
 from .keep_rules import random_subset as random_subset
+from .labelled import FilteredRows as FilteredRows
+from .labelled import filter_labelled_texts as filter_labelled_texts
+from .labelled import labelled_text_pairs as labelled_text_pairs
 from .lessons import THIRDS as THIRDS
 from .lessons import Lesson as Lesson
 from .lessons import foreign_logits as foreign_logits
+from .lessons import intervals as intervals
 from .lessons import lessons as lessons
 from .lessons import misses as misses
 from .lessons import untouched_scores as untouched_scores
@@ -35,6 +39,7 @@ from .teaching import Learner as Learner
 from .teaching import Retained as Retained
 from .teaching import Rotation as Rotation
 from .teaching import asked_logits as asked_logits
+from .teaching import at_random as at_random
 from .teaching import learn as learn
 from .teaching import learners_of as learners_of
 from .teaching import part_of_texts as part_of_texts

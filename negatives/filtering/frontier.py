@@ -18,7 +18,7 @@ from negatives.filtering.lessons import THIRDS, Lesson, intervals, type_groups
 from negatives.filtering.plan import FilterPlan
 from negatives.filtering.rotating import Rotated
 from negatives.filtering.teaching import ROTATIONS, Learner, Retained, asked_logits, kept_of_part
-from negatives.judging.bias_metrics import ALL, paired_wins
+from negatives.judging.bias_metrics import ALL, image_weights, paired_wins
 from negatives.judging.crossfit import in_threads
 from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs
@@ -92,7 +92,8 @@ def frontier(
     ]
     groups = type_groups(text_pairs)
     cells = [(wins, groups[ALL]) for *_, wins in measured]
-    ends = intervals(text_pairs, cells, bootstrap, f"frontier {plan.seed}")
+    weights = image_weights(len(text_pairs.image_ids), bootstrap, f"frontier {plan.seed}")
+    ends = intervals(text_pairs.pair_images, cells, weights)
     points = [_chosen(panel, rotated, learner, found)]
     for (rule, share, kept, wins), interval in zip(measured, ends, strict=True):
         values = {name: float(wins[rows].mean()) for name, rows in groups.items()}

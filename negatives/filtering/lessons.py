@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +114,8 @@ def lessons(
     whole = [paired_wins(_asked(untouched[learner], part, text_pairs, "fit", "certify")) for learner in learners]
     groups = groups_of(text_pairs, foreign_logits(panel, part, untouched))
     cells = [(wins, rows) for wins in taught[::2] for rows in groups.values()]
-    ends = iter(intervals(text_pairs, cells, bootstrap, f"teaching {seed}"))
+    weights = image_weights(len(text_pairs.image_ids), bootstrap, f"teaching {seed}")
+    ends = iter(intervals(text_pairs.pair_images, cells, weights))
     return [
         Lesson(learner, name, _mean(wins[rows]), *next(ends), _mean(control[rows]), _mean(full[rows]), len(rows))
         for learner, wins, control, full in zip(learners, taught[::2], taught[1::2], whole, strict=True)
@@ -148,7 +149,8 @@ def leaks(
     wins = [paired_wins(_asked(untouched[learner], part, text_pairs, "certify", "fit")) for learner in learners]
     kept_rows = {name: rows[own[rows]] for name, rows in groups.items()}
     cells = [(one, rows) for one in wins for rows in kept_rows.values()]
-    ends = iter(intervals(text_pairs, cells, bootstrap, f"leaking {seed}"))
+    weights = image_weights(len(text_pairs.image_ids), bootstrap, f"leaking {seed}")
+    ends = iter(intervals(text_pairs.pair_images, cells, weights))
     return [
         Lesson(
             learner,
@@ -214,26 +216,25 @@ def type_groups(text_pairs: TextPairs) -> dict[str, np.ndarray]:
 
 
 def intervals(
-    text_pairs: TextPairs, cells: Sequence[tuple[np.ndarray, np.ndarray]], bootstrap: int, seed: str
+    images: np.ndarray, cells: Sequence[tuple[np.ndarray, np.ndarray]], weights: Iterable[np.ndarray]
 ) -> list[tuple[float, float]]:
     """For each cell the ends of the 95 % percentile interval of its mean, photos drawn with replacement.
 
     Args:
-        text_pairs: of which the photos are.
+        images: [P] photo of each pair.
         cells: [P] values in [0, 1], and the rows of the pairs that count.
-        bootstrap: resamples.
-        seed: of the resamples; all cells have the same.
+        weights: for each resample [photos] how often each photo is drawn; see `bias_metrics.image_weights`.
 
     Returns:
         (0, 1) of nothing: nothing is known of it.
     """
-    photos, images = len(text_pairs.image_ids), text_pairs.pair_images
     if not cells:
         return []
+    photos = int(images.max()) + 1
     total = np.stack([np.bincount(images[rows], values[rows], minlength=photos) for values, rows in cells])
     count = np.stack([np.bincount(images[rows], minlength=photos) for _, rows in cells]).astype(np.float64)
     # one resample after the other: all of them at once would be a row of a matrix for each photo
-    drawn = np.array([(total @ weight, count @ weight) for weight in image_weights(photos, bootstrap, seed)])
+    drawn = np.array([(total @ weight[:photos], count @ weight[:photos]) for weight in weights])
     ends = []
     for sums, counts in zip(drawn[:, 0].T, drawn[:, 1].T, strict=True):
         # a resample may draw no photo of a cell
