@@ -17,7 +17,7 @@ from negatives.judging.linear import early_stops
 from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs, fold_of
 from negatives.tables.files import InputError, quoted
-from negatives.tables.randomness import hash_of
+from negatives.tables.randomness import generator_for
 
 _WEAK_PENALTY = (
     100.0  # scikit-learn's C, for a few weights on thousands of rows: next to no penalty, yet always a solution
@@ -118,13 +118,14 @@ def fit_judge(judge: Judge, encoded: Any, text_pairs: TextPairs, unit: str, seen
 
 
 def _within_bounds(text_pairs: TextPairs, seen: np.ndarray) -> np.ndarray:
-    """The seen texts, or those of a part of the photos, drawn by a hash of the image id, where they are too many."""
+    """The seen texts, or those of a part of the photos, drawn at random, where they are too many."""
     # -1 marks texts that were dropped: they are judged, but nothing is learnt from them
     seen = seen & (text_pairs.labels >= 0)
     if (count := int(seen.sum())) <= MOST_TEXTS:
         return seen
-    drawn = np.array([hash_of("fit", image_id) for image_id in text_pairs.image_ids], dtype=np.uint64)
-    return seen & (drawn[text_pairs.images] < np.uint64(MOST_TEXTS / count * 2**64))
+    # one draw for each photo of a sorted list, and no hash of its id, which would take longer than the fit
+    drawn = generator_for("fit").random(len(text_pairs.image_ids))
+    return seen & (drawn[text_pairs.images] < MOST_TEXTS / count)
 
 
 def combine_texts(columns: Sequence[np.ndarray], labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
