@@ -114,7 +114,8 @@ def _measure(sender: Any, arguments: argparse.Namespace, texts: int) -> None:
     filtered, rotated = filter_and_rotate(panel, plan, certified=False)
     lap("filter")
     if arguments.certificate:
-        assert rotated is not None and not isinstance(rotated, str), "rule margins runs on three parts"
+        assert rotated is not None
+        assert not isinstance(rotated, str), rotated
         learners = panel.with_judges(build_judges(CertificatePlan().probes, JudgeSettings()))
         certify(learners, filtered, rotated, CertificatePlan())
         lap("certificate")
