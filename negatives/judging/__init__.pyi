@@ -9,6 +9,7 @@ from .bias_metrics import probe as probe
 from .build import build_judges as build_judges
 from .encoder import EncoderSettings as EncoderSettings
 from .judge import Judge as Judge
+from .likelihood import LIKELIHOOD_FEATURES as LIKELIHOOD_FEATURES
 from .likelihood import LikelihoodSettings as LikelihoodSettings
 from .panel import Panel as Panel
 from .panel import encode as encode

@@ -30,6 +30,7 @@ NEWTON_STEPS = 3
 other texts moves by 0.0005, while a fit of 150,000 texts takes twice the time."""
 COARSE_STEPS = 2
 """Of a fit whose noise matters more than its last digits; the same, 0.985, and a quarter of the time."""
+ALL_STEPS = 1000
 MARKS = "'\"’“”-;:!?()/&"  # punctuation other than the full stop and the comma, which are features of their own
 
 
@@ -42,7 +43,7 @@ class LinearJudge:
         features: texts -> sparse or dense features; each row depends on its text only.
         regularisation: inverse strength of the penalty (scikit-learn's C).
         standardised: whether features are brought to mean 0 and variance 1, as measured where the judge is fitted.
-        steps: of Newton's method at most.
+        steps: of Newton's method at most, on sparse features; on dense ones, which are few, a fit goes to its end.
     """
 
     name: str
@@ -62,12 +63,11 @@ class LinearJudge:
         from sklearn.preprocessing import StandardScaler
 
         if self.standardised:
-            # a dozen columns, of whatever correlation: fitted to the end
-            model = self._model(class_weight="balanced", max_iter=1000)
+            model = self._model(class_weight="balanced")
             scaled = make_pipeline(StandardScaler(), model).fit(encoded[rows], labels)
             return lambda rows: scaled.decision_function(encoded[rows]).astype(np.float64)
         part, used = _columns_in_use(encoded[rows])
-        model = _fitted(self._model(class_weight="balanced", max_iter=self.steps), part, labels)
+        model = _fitted(self._model(self._steps(part), class_weight="balanced"), part, labels)
         return _linear(encoded, _spread(model.coef_[0], used, encoded.shape[1]), float(model.intercept_[0]))
 
     def fit_pairs(self, encoded: Any, pairs: np.ndarray) -> Scorer:
@@ -78,22 +78,25 @@ class LinearJudge:
         first = np.arange(len(pairs)) % 2 == 0
         difference = _signed(encoded[pairs[:, 0]] - encoded[pairs[:, 1]], np.where(first, 1, -1).astype(np.float32))
         if self.standardised:
-            model = self._model(fit_intercept=False, max_iter=1000)
+            model = self._model(fit_intercept=False)
             # scaled about 0, not about the mean: which text of a pair comes first must not matter. 1e-6 is for features
             # that no pair differs in
             scale = np.sqrt((difference**2).mean(axis=0)) + 1e-6
             return _linear(encoded, model.fit(difference / scale, first).coef_[0] / scale)
         part, used = _columns_in_use(difference)
-        model = _fitted(self._model(fit_intercept=False, max_iter=self.steps), part, first)
+        model = _fitted(self._model(self._steps(part), fit_intercept=False), part, first)
         return _linear(encoded, _spread(model.coef_[0], used, encoded.shape[1]))
 
-    def _model(self, **settings: Any) -> LogisticRegression:
+    def _steps(self, features: Any) -> int:
+        return ALL_STEPS if isinstance(features, np.ndarray) else self.steps
+
+    def _model(self, steps: int = ALL_STEPS, **settings: Any) -> LogisticRegression:
         from sklearn.linear_model import LogisticRegression
 
         # Newton's method by conjugate gradients: with a column for each n-gram the Hessian is far too large to build,
         # but its product with a vector costs no more than a gradient. A handful of steps, and a fraction of the default
         # solver's time. It draws nothing at random, and unlike liblinear does not shrink the intercept.
-        return LogisticRegression(C=self.regularisation, solver="newton-cg", **settings)
+        return LogisticRegression(C=self.regularisation, solver="newton-cg", max_iter=steps, **settings)
 
 
 def coarse(judge: Judge) -> Judge:
