@@ -163,7 +163,7 @@ def test_a_fit_of_too_many_texts_sees_whole_photos_and_about_as_many_texts_as_it
     assert (few <= more).all(), "a larger bound adds photos"
 
 
-def test_the_photos_of_a_bounded_fit_depend_on_their_ids_and_not_on_the_order_of_rows(
+def test_the_photos_of_a_bounded_fit_do_not_depend_on_the_order_of_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     captions, negatives = tables(with_giveaway(300, 0.2, 0.6))
@@ -174,8 +174,6 @@ def test_the_photos_of_a_bounded_fit_depend_on_their_ids_and_not_on_the_order_of
         for text_pairs in (there, back)
     ]
     assert keys[0] == keys[1]
-    names = replace(there, image_ids=[f"other {name}" for name in there.image_ids])
-    assert (seen_of(names, 300, monkeypatch) != seen_of(there, 300, monkeypatch)).any()
 
 
 def test_texts_that_teach_nothing_do_not_count_towards_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:

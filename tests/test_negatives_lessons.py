@@ -212,7 +212,7 @@ def test_an_interval_is_that_of_photos_drawn_again() -> None:
     wins, other = rng.integers(0, 3, (2, 18)) / 2
     # of the last, half the photos have no pair, and some resamples none at all
     cells = [(wins, np.arange(18)), (other, np.arange(18)), (wins, np.array([0, 1, 4])), (wins, np.arange(0))]
-    found = intervals(text_pairs, cells, 60, "test")
+    found = intervals(text_pairs.pair_images, cells, image_weights(6, 60, "test"))
     for (values, rows), ends in zip(cells[:3], found, strict=False):
         means = []
         for weight in image_weights(6, 60, "test"):
@@ -224,8 +224,10 @@ def test_an_interval_is_that_of_photos_drawn_again() -> None:
         assert ends == pytest.approx(tuple(np.percentile(means, (2.5, 97.5))))
     assert len(means) < 60
     assert found[3] == (0.0, 1.0), "nothing is known of nothing"
-    assert intervals(text_pairs, cells[1:2], 60, "test") == [found[1]], "cells share the resamples"
-    assert intervals(text_pairs, cells[1:2], 60, "other") != [found[1]]
+    alone = [intervals(text_pairs.pair_images, cells[1:2], image_weights(6, 60, seed)) for seed in ("test", "other")]
+    assert alone[0] == [found[1]], "cells share the resamples"
+    assert alone[1] != [found[1]]
+    assert intervals(text_pairs.pair_images, [], image_weights(6, 60, "test")) == []
 
 
 def leaked(panel: Panel, kept: Sequence[Retained], part: np.ndarray, unit: str) -> list[Lesson]:

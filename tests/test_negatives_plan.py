@@ -9,7 +9,7 @@ import pytest
 from experiments.build import plan_of
 from experiments.config.filter_schemas import AuditConfig, FilterConfig
 from experiments.config.help import describe
-from experiments.config.load import ConfigError, load_mapping
+from experiments.config.load import ConfigError, load_mapping, to_yaml
 from negatives.filtering.filter import filter_texts
 from negatives.filtering.plan import RULES, SEARCHED, UNITS, AuditPlan, CertificatePlan, FilterPlan
 from negatives.judging.linear import word_judge
@@ -100,3 +100,14 @@ def test_a_setting_that_nothing_would_read_is_refused(values: dict[str, object],
     assert str(caught.value) == message
     with pytest.raises(ConfigError, match=rf"^{message} \(test\)$"):
         load_mapping(FilterConfig, FILES | values, "test")
+
+
+def test_a_key_that_an_older_version_wrote_is_left_out_and_refused_where_it_said_something() -> None:
+    (key,) = FilterPlan.former_keys
+    config = load_mapping(FilterConfig, FILES | {key: None}, "test")
+    assert plan_of(FilterPlan, config) == FilterPlan()
+    assert key not in to_yaml(config)
+    with pytest.raises(ConfigError, match=f"`{key}` is no known key"):
+        load_mapping(FilterConfig, FILES | {key: 0.6}, "test")
+    with pytest.raises(ConfigError, match=f"`{key}` is no known key"):
+        load_mapping(AuditConfig, FILES | {key: None}, "test")

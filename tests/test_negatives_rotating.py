@@ -199,7 +199,7 @@ def test_a_certificate_holds_every_lesson_and_is_balanced_where_none_is_missed(u
     filtered, parts = rotated(panel, unit=unit, rule="top_fraction")
     calls.clear()
     found = certify(panel, filtered, parts, LOOSE)
-    assert len(calls) == certificate_fits(panel, unit)
+    assert len(calls) == certificate_fits(panel, unit, LOOSE)
     groups = ["all", *BIASED, "weak third", "middle third", "strong third"]
     ways = ["text"] if unit == "text" else ["pair", "text"]
     assert [(one.learner.reads, one.group) for one in found.lessons] == [(w, g) for w in ways for g in groups]

@@ -110,7 +110,9 @@ def certify(
         return not_measured(panel.text_pairs, filtered, f"What was kept cannot be learnt from. {error}", inside)
     slow = {judge.name for judge in panel.judges if not judge.threads}
     missed = list(misses(found, plan.tolerances, slow, plan.transformer_tolerance))
-    procedure = FilterPlan(unit=unit, seed=seed)
+    drawn = []
+    if plan.frontier and rotated.judged:
+        drawn = frontier(panel, rotated, found, FilterPlan(unit=unit, seed=seed), bootstrap=plan.bootstrap)
     return Certificate(
         unit=unit,
         balanced=not missed,
@@ -119,7 +121,7 @@ def certify(
         lessons=found,
         leaks=leaks(panel, kept, part, untouched, unit=unit, seed=seed, bootstrap=plan.bootstrap),
         inside=inside,
-        frontier=frontier(panel, rotated, found, procedure, bootstrap=plan.bootstrap) if plan.frontier else [],
+        frontier=drawn,
     )
 
 
