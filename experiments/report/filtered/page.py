@@ -23,10 +23,9 @@ from negatives.judging import TextPairs
 WHOLE = ("pairs", "texts", "positives", "negatives")
 """What is counted beside the types."""
 RULES = {
-    "margins": "the surest of each type",
-    "overlap": "by chance, by the odds of the other class",
-    "top_fraction": "the surest of all types (LLaVA-score)",
-    CHOSEN: "this filter's procedure",
+    "margins": "what judges are surest of, of each type",
+    "overlap": "by chance, by the odds of the other class, of each type",
+    "top_fraction": "what judges are surest of, of all types together (LLaVA-score)",
 }
 """Rule -> what it drops."""
 

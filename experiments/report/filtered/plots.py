@@ -25,7 +25,7 @@ def lessons_plot(
 
     Args:
         lessons: of all learners and groups.
-        missed: whether each is a miss, which is drawn filled.
+        missed: whether each is a miss, which is drawn filled; the others are pale.
         looks: name of a learner, as `name_of` has it -> look.
         tolerances: group -> tolerance; their order is the rows'.
     """
@@ -117,6 +117,8 @@ def _interval(axes: Axes, one: Lesson, y: float, style: Look, *, filled: bool) -
         markersize=5,
         markeredgewidth=0.9,
         linewidth=1.2,
+        # a line through a small hollow mark would pass for a filled one
+        alpha=1.0 if filled else 0.5,
     )
 
 
