@@ -5,16 +5,20 @@ from __future__ import annotations
 import html
 import math
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from experiments.config.filter_schemas import FilterConfig
 from experiments.report.filtered.examples import PAIRS_SHOWN, examples_of
 from experiments.report.filtered.page import FilterPage, render_filter_page
 from experiments.report.filtered.plots import frontier_plot, lessons_plot, rule_looks
 from experiments.report.plots import look
+from experiments.verbs import filter as verb
 from negatives.filtering import (
     THIRDS,
     Certificate,
@@ -41,10 +45,8 @@ def filtered_of(text_pairs: TextPairs, keep: np.ndarray, unit: str = "pair", **c
     texts[text_pairs.pairs[keep].ravel()] = True
     each, ones = np.full(len(keep), 0.75), np.zeros(len(keep), dtype=np.int64)
     whole = texts.astype(float)
-    return Filtered(
-        unit, None, whole.astype(np.int64), whole, whole, texts, ones, each, each, keep,
-        **{"strengths": {"replace_rel": 0.6, "swap_obj": 0.25}, **changes},
-    )  # fmt: skip
+    found = Filtered(unit, None, whole.astype(np.int64), whole, whole, texts, ones, each, each, keep)
+    return replace(found, **{"strengths": {"replace_rel": 0.6, "swap_obj": 0.25}, **changes})
 
 
 def rows_of(count: int) -> list[Row]:
@@ -98,6 +100,14 @@ def row(page: str, heading: str) -> list[str]:
 
 def words(part: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", part)).split())
+
+
+@dataclass(frozen=True)
+class Drawn(Certificate):
+    """A certificate whose file has a frontier."""
+
+    def to_json(self) -> dict[str, Any]:
+        return super().to_json() | {"frontier": FRONTIER}
 
 
 ALL_WELL = [lesson(judge, group, 0.5) for judge in ("word", "bayes") for group in GROUPS]
@@ -253,3 +263,29 @@ def test_captions_and_types_cannot_run_or_fetch_anything() -> None:
     assert "&lt;i&gt;odd&lt;/i&gt;" in page
     assert "default-src 'none'" in page
     assert not {url for url in re.findall(r"""https?://[^"'<> ]+""", page) if "www.w3.org" not in url}
+
+
+def test_the_verb_gives_its_page_and_wandb_the_frontier_of_the_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text_pairs = pairs_of(rows_of(40))
+    filtered = filtered_of(text_pairs, np.arange(40) % 4 == 0, constant=1.25, strengths=None)
+    plain = certificate_of(text_pairs, filtered, ALL_WELL)
+    config = FilterConfig(captions="c.parquet", negatives="n.parquet", output_dir="out", harmonise=False)
+    logged: dict[str, Any] = {}
+    run = SimpleNamespace(log=logged.update, finish=lambda: None)
+    monkeypatch.setattr(
+        verb, "wandb_logger", lambda *_, **__: SimpleNamespace(log_metrics=logged.update, experiment=run)
+    )
+    for certificate, points in ((Drawn(**vars(plain)), len(FRONTIER)), (plain, 0)):
+        logged.clear()
+        verb._write_page(config, text_pairs, filtered, certificate, tmp_path / "index.html")
+        page = (tmp_path / "index.html").read_text(encoding="utf-8")
+        assert "Captions: c.parquet . Negatives: n.parquet . Constant: 1.25 ." in words(page)
+        assert "final punctuation" not in page
+        assert len(re.findall(r"<tr><th>(?:chosen|margins|overlap)</th>", page)) == points
+        verb._log(config, certificate, tmp_path)
+        assert len(logged["certificate/estimates"].data) == len(ALL_WELL) + 3
+        assert [list(row) for row in getattr(logged.get("certificate/frontier"), "data", [])] == [
+            list(one.values()) for one in FRONTIER[:points]
+        ]

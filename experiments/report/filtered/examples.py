@@ -49,9 +49,10 @@ def examples_of(text_pairs: TextPairs, filtered: Filtered, seed: int) -> list[Ty
     most = [name for name, _ in Counter(types.tolist()).most_common(TYPES_SHOWN)]
     found = []
     for name in types_in_order(most):
-        dropped, kept = (np.flatnonzero((types == name) & (filtered.pair_keep == keep)) for keep in (False, True))
+        own = np.flatnonzero(types == name)
+        dropped, kept = own[~filtered.pair_keep[own]], own[filtered.pair_keep[own]]
         shown = [_drawn(text_pairs, filtered, rows, seed) for rows in (dropped, kept)]
-        found.append(TypeExamples(name, *shown, len(dropped), len(kept)))
+        found.append(TypeExamples(name, *shown, dropped_of=len(dropped), kept_of=len(kept)))
     return found
 
 

@@ -71,7 +71,7 @@ def render_filter_page(page: FilterPage) -> str:
     """The page as HTML: plots inside, nothing fetched from anywhere."""
     environment = template_environment()
     environment.filters |= {"measured": measured}
-    counts = retention(page.text_pairs, page.filtered)
+    counts = dict(page.certificate.retention if page.certificate else retention(page.text_pairs, page.filtered))
     rules = rule_looks(page.frontier)
     return environment.get_template("filtered.html").render(
         page=page,
