@@ -160,6 +160,11 @@ def test_a_miss_is_filled_in_the_plot_and_the_rest_is_pale() -> None:
     assert filled[0] > filled[1]
 
 
+@pytest.mark.parametrize("name", ["tolerance", "type_tolerance", "third_tolerance"])
+def test_each_kind_of_group_has_its_own_tolerance_in_the_plot(name: str) -> None:
+    assert page_of(ALL_WELL, plan=replace(PLAN, **{name: 0.2})) != page_of(ALL_WELL)
+
+
 def test_a_slow_learner_is_marked_by_its_own_tolerance() -> None:
     """0.465 to 0.535 is no miss of a learner that may be 0.04 off; 0.465 to 0.545 is one."""
     text_pairs = pairs_of(rows_of(40))

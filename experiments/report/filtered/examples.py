@@ -51,8 +51,8 @@ def examples_of(text_pairs: TextPairs, filtered: Filtered, seed: int) -> list[Ty
     for name in types_in_order(most):
         own = np.flatnonzero(types == name)
         dropped, kept = own[~filtered.pair_keep[own]], own[filtered.pair_keep[own]]
-        shown = [_drawn(text_pairs, filtered, rows, seed) for rows in (dropped, kept)]
-        found.append(TypeExamples(name, *shown, dropped_of=len(dropped), kept_of=len(kept)))
+        shown = (_drawn(text_pairs, filtered, dropped, seed), _drawn(text_pairs, filtered, kept, seed))
+        found.append(TypeExamples(name, *shown, len(dropped), len(kept)))
     return found
 
 

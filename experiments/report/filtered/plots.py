@@ -34,8 +34,8 @@ def lessons_plot(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(ROW_WIDTH, 0.8 + len(groups) * max(0.34, 0.08 * len(names))), layout="constrained")
         axes = figure.subplots()
-        for y, allowed in enumerate(tolerances.values()):
-            axes.barh(y, 2 * allowed, left=0.5 - allowed, height=0.94, color=BAND, alpha=0.16, linewidth=0)
+        for place, allowed in enumerate(tolerances.values()):
+            axes.barh(place, 2 * allowed, left=0.5 - allowed, height=0.94, color=BAND, alpha=0.16, linewidth=0)
         for one, miss in zip(lessons, missed, strict=True):
             style = looks[name_of(one)]
             y = groups.index(one.group) + (names.index(name_of(one)) - (len(names) - 1) / 2) * step
