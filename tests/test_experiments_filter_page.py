@@ -259,7 +259,7 @@ def test_of_many_types_those_with_the_most_pairs_are_shown() -> None:
 
 
 def test_captions_and_types_cannot_run_or_fetch_anything() -> None:
-    rows: list[Row] = [(str(n), f"{HOSTILE} {n}", f"{HOSTILE} cat {n}", "<i>odd</i>") for n in range(12)]
+    rows: list[Row] = [(str(n), f"{HOSTILE} {n}", f"{HOSTILE} <b>cat</b> {n}", "<i>odd</i>") for n in range(12)]
     lessons = [lesson("word", group, 0.7) for group in ("all", "<i>odd</i>")]
     hostile = [point("margins", 0.3, 0.5, 0.7, furthest_type="<i>odd</i>"), point("<b>x</b>", 0.3, 0.5, 0.6)]
     page = page_of(lessons, rows=rows, frontier=hostile, origin={"Captions": "<script>a</script>"})
