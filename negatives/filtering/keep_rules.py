@@ -57,12 +57,16 @@ def constants_for_shares(
     Args:
         oof_score, labels, sharpness: see `overlap`.
         groups: N names of groups.
-        shares: name of a group -> part of it to drop, in [0, 1).
+        shares: name of a group -> part of it to drop, in [0, 1); infinity for 0.
     """
     names = np.asarray(groups, dtype=object)
     constants = np.empty(len(names))
     for name in sorted(set(groups)):
         rows = np.flatnonzero(names == name)
+        if shares[name] <= 0:
+            # no number is large enough for a text that is given away for certain, or for a large sharpness
+            constants[rows] = math.inf
+            continue
         # by halves: what is kept rises with the constant, and 60 halvings are below what a float can tell apart
         low, high = -700.0, 700.0  # of the logarithm, as far as exp can go
         for _ in range(60):

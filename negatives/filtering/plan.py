@@ -47,6 +47,9 @@ class FilterPlan:
     seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
     """Seeds folds and draws."""
 
+    # no setting: keys that a configuration of an older version may name, as long as it gives them no value
+    former_keys = ("target",)
+
     @property
     def searches(self) -> bool:
         """Whether strengths are to be searched for."""

@@ -26,7 +26,7 @@ class Panel:
         text_pairs: U texts and the P pairs among them.
         judges: to fit; each fit starts from nothing, so that a panel can be asked again and again.
         encoded: judge's name -> its features of the U texts; may hold more than the judges' own.
-        folds: at least 3 where judges are combined.
+        folds: 2 or more.
         workers: threads that fit; no result depends on them.
         advance: called after each fit.
     """
