@@ -10,8 +10,8 @@ import pytest
 
 from negatives.filtering.certificate import certify
 from negatives.filtering.filter import filter_texts
-from negatives.filtering.frontier import CHOSEN, DRAWN, SHARES, frontier, frontier_fits, kept_shares
-from negatives.filtering.lessons import lessons, untouched_scores
+from negatives.filtering.frontier import CHOSEN, DRAWN, SHARES, FrontierPoint, frontier, frontier_fits, kept_shares
+from negatives.filtering.lessons import Lesson, lessons, untouched_scores
 from negatives.filtering.plan import CertificatePlan, FilterPlan
 from negatives.filtering.rotating import Rotated, rotate
 from negatives.filtering.teaching import ROTATIONS, Learner, asked_logits, everything, kept_of_part, part_of_texts
@@ -25,18 +25,18 @@ TEXT_PAIRS = text_pairs_of(biased(90, {"replace_rel": (0.1, 0.7), "swap_obj": (0
 every_unit = pytest.mark.parametrize("unit", ["text", "pair", "both"])
 
 
-def measured(unit: str, panel: Panel) -> tuple[Rotated, list]:
+def measured(unit: str, panel: Panel) -> tuple[Rotated, list[FrontierPoint], list[Lesson]]:
     plan = FilterPlan(unit=unit, strength=0.4)
     parts = rotate(panel, plan)
     untouched = untouched_scores(panel, parts.part, unit)
     found = lessons(panel, parts.kept, parts.part, untouched, unit=unit, seed=0, bootstrap=20)
-    return parts, [frontier(panel, parts, found, plan, bootstrap=20), found]
+    return parts, frontier(panel, parts, found, plan, bootstrap=20), found
 
 
 @every_unit
 def test_a_point_is_what_the_rule_keeps_of_each_part_and_what_that_teaches(unit: str) -> None:
     panel = seat([word_judge(1), surface_judge()], TEXT_PAIRS, folds=3)
-    parts, (points, found) = measured(unit, panel)
+    parts, points, _ = measured(unit, panel)
     drawn = [(point.rule, point.dropped) for point in points]
     assert drawn[0] == (CHOSEN, None)
     assert set(drawn[1:]) <= {(rule, share) for rule in DRAWN for share in SHARES}
@@ -60,7 +60,7 @@ def test_a_point_is_what_the_rule_keeps_of_each_part_and_what_that_teaches(unit:
 
 
 def test_the_chosen_point_is_the_lesson_of_the_best_learner() -> None:
-    parts, (points, found) = measured("pair", seat([word_judge(1)], TEXT_PAIRS, folds=3))
+    parts, points, _ = measured("pair", seat([word_judge(1)], TEXT_PAIRS, folds=3))
     chosen = points[0]
     whole = [one for one in found if one.group == "all"]
     best = max(whole, key=lambda one: one.everything)
@@ -70,7 +70,7 @@ def test_the_chosen_point_is_the_lesson_of_the_best_learner() -> None:
 
 
 def test_the_more_is_dropped_the_less_stays_and_a_searched_rule_nests() -> None:
-    _, (points, _) = measured("pair", seat([word_judge(1)], TEXT_PAIRS, folds=3))
+    _, points, _ = measured("pair", seat([word_judge(1)], TEXT_PAIRS, folds=3))
     for rule in DRAWN:
         own = [point for point in points if point.rule == rule]
         kept = [point.pairs for point in own]
@@ -102,7 +102,7 @@ def test_a_certificate_has_a_frontier_where_it_is_asked_for_and_the_parts_were_j
 
 def test_nothing_of_a_frontier_depends_on_workers() -> None:
     one, three = (
-        measured("pair", seat([word_judge(1)], TEXT_PAIRS, folds=3, workers=workers))[1][0] for workers in (1, 3)
+        measured("pair", seat([word_judge(1)], TEXT_PAIRS, folds=3, workers=workers))[1] for workers in (1, 3)
     )
     assert one == three
     assert np.isfinite([point.value for point in one]).all()
