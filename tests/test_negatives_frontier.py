@@ -60,7 +60,7 @@ def test_a_point_is_what_the_rule_keeps_of_each_part_and_what_that_teaches(unit:
 
 
 def test_the_chosen_point_is_the_lesson_of_the_best_learner() -> None:
-    parts, points, _ = measured("pair", seat([word_judge(1)], TEXT_PAIRS, folds=3))
+    parts, points, found = measured("pair", seat([word_judge(1)], TEXT_PAIRS, folds=3))
     chosen = points[0]
     whole = [one for one in found if one.group == "all"]
     best = max(whole, key=lambda one: one.everything)
