@@ -16,6 +16,7 @@ from .harmonise import harmonise_table as harmonise_table
 from .inside import Inside as Inside
 from .inside import inside_fits as inside_fits
 from .inside import probe_inside as probe_inside
+from .judged import judge_texts as judge_texts
 from .keep_rules import random_subset as random_subset
 from .labelled import FilteredRows as FilteredRows
 from .labelled import filter_labelled_texts as filter_labelled_texts

@@ -38,7 +38,7 @@ class FilterPlan:
     cancel."""
     constant: float | None = field(default=None, metadata={"above": 0.0, "max": 1e6})
     """overlap: the factor of the odds, in place of strengths; 1 is the overlap of the two densities."""
-    sharpness: float = field(default=1.0, metadata={"above": 0.0, "max": 100.0})
+    sharpness: float = field(default=1.0, metadata={"above": 0.0, "max": 20.0})
     """overlap: power of the odds. Larger ones keep more, and come nearer to margins."""
     top_fraction: float = field(default=0.3, metadata={"min": 0.0, "max": 0.99})
     """top_fraction, aflite: part of each class (or of the pairs) that is dropped."""
