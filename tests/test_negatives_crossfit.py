@@ -122,7 +122,7 @@ def test_progress_is_counted_after_each_fit() -> None:
 @both_units
 def test_two_folds_are_enough(unit: str) -> None:
     """Each half is scored by a judge of the other, by weights that are the other's, too."""
-    fold, judges = fold_of_texts(LARGE, 2, 0), [word_judge(1), bayes_judge(1)]
+    fold, judges = fold_of_texts(LARGE, 2, 0), (word_judge(1), bayes_judge(1))
     columns = [scored(judge, LARGE, fold, unit) for judge in judges]
     if unit == "pair":
         assert (combine_pairs(columns, LARGE.pairs, fold) > 0).mean() > 0.65

@@ -126,8 +126,8 @@ def test_each_filter_makes_as_many_fits_as_it_announces(unit: str) -> None:
     for plan in ({"rule": "overlap", "constant": 1.0}, {"strength": 0.3}):
         calls: list[int] = []
         panel = seat(JUDGES, TEXT_PAIRS, folds=3, advance=lambda calls=calls: calls.append(1))
-        filter_texts(panel, FilterPlan(unit=unit, **plan))  # type: ignore[arg-type]
-        assert len(calls) == filter_fits(panel, FilterPlan(unit=unit, **plan)) == 2 * 3 * ways  # type: ignore[arg-type]
+        filter_texts(panel, FilterPlan(unit=unit, **plan))
+        assert len(calls) == filter_fits(panel, FilterPlan(unit=unit, **plan)) == 2 * 3 * ways
 
 
 def test_pairs_get_the_verdict_of_both_texts_where_texts_are_judged() -> None:

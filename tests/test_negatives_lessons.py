@@ -81,7 +81,8 @@ def test_the_order_of_rows_workers_and_a_duplicate_change_no_lesson() -> None:
 
 @every_unit
 def test_no_lesson_and_no_leak_depends_on_the_number_of_workers(unit: str) -> None:
-    part, judges = part_of_texts(SMALL, 0), [word_judge(1), surface_judge(), bayes_judge(1)]
+    part = part_of_texts(SMALL, 0)
+    judges: list[Judge] = [word_judge(1), surface_judge(), bayes_judge(1)]
     keep = np.random.default_rng(0).random(len(SMALL.captions if unit == "text" else SMALL.pairs)) < 0.6
     inside = [part == rotation.fit for rotation in ROTATIONS]
     kept = [kept_of_part(SMALL, keep[own if unit == "text" else own[SMALL.pairs[:, 0]]], own, unit) for own in inside]

@@ -74,6 +74,14 @@ def test_of_each_type_the_most_confident_go_and_of_no_other() -> None:
     assert PAIRS.oof_score[swap & ~keep].min() > PAIRS.oof_score[swap & keep].max()
 
 
+def test_of_equally_confident_rows_the_key_decides_and_not_the_order() -> None:
+    there = replace(PAIRS, oof_score=np.full(100, 0.7))
+    back = replace(there, groups=there.groups[::-1], keys=there.keys[::-1])
+    kept, again = (keep_by_strengths(which, {"all": 0.5}, MARGINS)[0] for which in (there, back))
+    assert kept.tolist() == again[::-1].tolist()
+    assert kept[:40].sum() == 20
+
+
 def test_a_type_without_a_strength_has_that_of_all_and_else_none() -> None:
     keep, _ = keep_by_strengths(PAIRS, {"swap_obj": 0.25, "all": 0.5}, MARGINS)
     assert [(~keep[:40]).sum(), (~keep[40:]).sum()] == [10, 30]
