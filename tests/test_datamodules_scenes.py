@@ -231,10 +231,12 @@ def test_text_gives_the_label_of_the_raw_negatives_away(text_pairs: TextPairs) -
     assert leaking(audit, "negative") >= {*WRITERS_WORDS.split(), WRITERS_WORDS}
 
 
-@pytest.mark.parametrize("rule", ["overlap", "top_fraction"])
-def test_the_filter_returns_the_favourite_words_to_parity(text_pairs: TextPairs, rule: str) -> None:
+@pytest.mark.parametrize(
+    "plan", [FilterPlan(rule="overlap", constant=1.0), FilterPlan(rule="top_fraction", top_fraction=0.3)]
+)
+def test_the_filter_returns_the_favourite_words_to_parity(text_pairs: TextPairs, plan: FilterPlan) -> None:
     judges = [word_judge(), surface_judge()]
-    filtered = filter_texts(seat(judges, text_pairs), FilterPlan(rule=rule, top_fraction=0.3))
+    filtered = filter_texts(seat(judges, text_pairs), plan)
     assert 0.65 < filtered.keep.mean() < 0.78
     for words in (PEOPLES_WORDS, WRITERS_WORDS):
         said = np.array([words in caption for caption in text_pairs.captions])

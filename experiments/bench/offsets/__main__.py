@@ -132,18 +132,19 @@ def _wins(panel: Panel, unit: str, part: np.ndarray, rotation: Rotation, seed: i
     logits = np.clip(np.log(chance) - np.log1p(-chance), -LARGEST_LOGIT, LARGEST_LOGIT)
     wins = np.empty((len(STRENGTHS), len(LEARNERS), len(text_pairs.pairs)))
     first, second = text_pairs.pairs.T
+    rows = np.flatnonzero(inside)
     for number, learner in enumerate(LEARNERS):
-        encoded = panel.encoded[learner.judge]
-        part_of = own.text_pairs
-        rows = np.flatnonzero(inside)
+        # a column for each n-gram of the part: a learner has no weight for the others
+        used = np.flatnonzero(np.asarray(panel.encoded[learner.judge][rows].sum(axis=0)).ravel())
+        encoded = panel.encoded[learner.judge][:, used]
+        ends = rows[own.text_pairs.pairs]
+        differences = encoded[ends[:, 0]] - encoded[ends[:, 1]]
         for place, strength in enumerate(STRENGTHS):
-            offsets = strength * logits
             if unit == "text":
-                weights = fit_texts(encoded[rows], part_of.labels, offsets, learner.regularisation)
+                fitted = encoded[rows], own.text_pairs.labels
+                weights = fit_texts(*fitted, strength * logits, learner.regularisation)
             else:
-                ends = rows[part_of.pairs]
-                differences = encoded[ends[:, 0]] - encoded[ends[:, 1]]
-                weights = fit_pairs(differences, offsets, learner.regularisation)
+                weights = fit_pairs(differences, strength * logits, learner.regularisation)
             scores = encoded @ weights
             wins[place, number] = paired_wins(scores[first] - scores[second])
     return wins
