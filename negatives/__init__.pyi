@@ -1,3 +1,9 @@
+from .filtering.labelled import FilteredRows as FilteredRows
+from .filtering.labelled import filter_labelled_texts as filter_labelled_texts
+from .filtering.labelled import labelled_text_pairs as labelled_text_pairs
+from .filtering.plan import CertificatePlan as CertificatePlan
+from .filtering.plan import FilterPlan as FilterPlan
+from .judging.settings import JudgeSettings as JudgeSettings
 from .spans import changed_span as changed_span
 from .types import MEANINGS as MEANINGS
 from .types import NEGATIVE_TYPES as NEGATIVE_TYPES

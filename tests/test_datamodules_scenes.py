@@ -216,7 +216,7 @@ def leaking(audit: Audit, label: str) -> set[str]:
 
 
 def audited(text_pairs: TextPairs) -> Audit:
-    return audit_texts(seat([word_judge(), surface_judge()], text_pairs, folds=4), AuditPlan(bootstrap=20, top=40))
+    return audit_texts(seat([word_judge(), surface_judge()], text_pairs, folds=4), AuditPlan(bootstrap=20, top=6))
 
 
 @pytest.fixture(scope="module")
@@ -226,19 +226,22 @@ def text_pairs(many: tuple[pa.Table, pa.Table]) -> TextPairs:
 
 def test_text_gives_the_label_of_the_raw_negatives_away(text_pairs: TextPairs) -> None:
     audit = audited(text_pairs)
-    assert 0.75 < audit.find("auc").value < 0.85
-    assert leaking(audit, "positive") >= {*PEOPLES_WORDS}
-    assert leaking(audit, "negative") >= {*WRITERS_WORDS}
+    assert 0.70 < audit.find("auc").value < 0.80
+    assert leaking(audit, "positive") >= {*PEOPLES_WORDS.split(), PEOPLES_WORDS}
+    assert leaking(audit, "negative") >= {*WRITERS_WORDS.split(), WRITERS_WORDS}
 
 
-def test_the_filter_returns_the_favourite_words_to_parity(text_pairs: TextPairs) -> None:
+@pytest.mark.parametrize(
+    "plan", [FilterPlan(rule="overlap", constant=1.0), FilterPlan(rule="top_fraction", top_fraction=0.3)]
+)
+def test_the_filter_returns_the_favourite_words_to_parity(text_pairs: TextPairs, plan: FilterPlan) -> None:
     judges = [word_judge(), surface_judge()]
-    filtered = filter_texts(seat(judges, text_pairs), FilterPlan(rule="overlap", constant=1.0))
-    assert 0.45 < filtered.keep.mean() < 0.6
+    filtered = filter_texts(seat(judges, text_pairs), plan)
+    assert 0.65 < filtered.keep.mean() < 0.78
     for words in (PEOPLES_WORDS, WRITERS_WORDS):
-        said = np.array([any(word in caption for word in words) for caption in text_pairs.captions])
+        said = np.array([words in caption for caption in text_pairs.captions])
         shares = {label: said[text_pairs.labels == label].mean() for label in (0, 1)}
         kept = {label: said[filtered.keep & (text_pairs.labels == label)].mean() for label in (0, 1)}
-        assert abs(shares[0] - shares[1]) > 0.4
+        assert abs(shares[0] - shares[1]) > 0.25
         assert abs(kept[0] - kept[1]) < 0.04
-    assert 0.4 < audited(text_pairs.subset(filtered.keep, filtered.pair_keep)).find("auc").value < 0.6
+    assert 0.45 < audited(text_pairs.subset(filtered.keep, filtered.pair_keep)).find("auc").value < 0.55

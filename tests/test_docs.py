@@ -98,6 +98,13 @@ def test_the_commands_of_every_page_run_after_the_readmes(
         assert seen["one_each"].shape == seen["one_image"].shape == (2,)
         assert torch.allclose(seen["every_pair"].diagonal(), seen["one_each"])
         assert seen["mean"] == pytest.approx(seen["one_each"].mean().item())
+    if page == "docs/tutorial.md":
+        assert seen["bias"].low > 0.55
+        assert {"red", "a green"} <= {leak.ngram for leak in seen["audit"].ngrams["negative"][:4]}
+        assert 0.4 < len(seen["kept"]) / len(seen["texts"]) < 0.9
+        (word,) = [one for one in seen["certificate"].lessons if (one.learner.judge, one.group) == ("word", "all")]
+        assert abs(word.value - 0.5) < min(word.control, word.everything) - 0.5
+        assert seen["certificate"].misses
     if page == "docs/negatives.md":
         table = read_table("negatives_by_rules/negatives.parquet")
         written = set(zip(table["caption"].to_pylist(), table["negative_type"].to_pylist(), strict=True))

@@ -37,7 +37,7 @@ def test_every_page_is_named_in_the_readme() -> None:
 def test_every_page_opens_with_the_shortest_thing_that_works(page: str) -> None:
     title, opening = PAGES[page].split("\n## ")[0].split("\n", 1)
     assert re.fullmatch(r"# \w[\w ]*", title)
-    assert blocks(opening, "bash", "", "jsonl")
+    assert blocks(opening, "bash", "", "jsonl", "python")
 
 
 def test_every_verb_is_explained() -> None:

@@ -10,7 +10,8 @@ import pytest
 from experiments.bench import filter_speed, filters
 from negatives import NEGATIVE_TYPES, family_of
 from negatives.filtering.certificate import Certificate
-from negatives.filtering.teaching import Learner, Lesson
+from negatives.filtering.lessons import Lesson
+from negatives.filtering.teaching import Learner
 
 COLOURS = ("red", "blue", "green", "white")
 THINGS = ("dog", "cat", "bus", "kite", "cup")

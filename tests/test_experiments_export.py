@@ -41,7 +41,8 @@ from experiments.verbs import export
 from lightning_modules import load_scorer
 from lightning_modules.backbones.model_section import model_settings
 from negatives.filtering.certificate import Certificate, Kept
-from negatives.filtering.teaching import Learner, Lesson
+from negatives.filtering.lessons import Lesson
+from negatives.filtering.teaching import Learner
 from negatives.tables.captions import InputError, write_json, write_text
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import CAPTIONS, TINY_OVERRIDES, photo, tiny_tables

@@ -143,7 +143,7 @@ def test_texts_most_given_away_are_right_and_each_wording_is_there_once() -> Non
     assert pairs <= {(caption, negative) for _, caption, negative, _ in rows}
 
 
-@pytest.mark.parametrize("images", [0, 1, 2])
+@pytest.mark.parametrize("images", [0, 1])
 def test_too_few_pairs_are_not_measured_and_no_error(images: int) -> None:
     captions, negatives = tables(ROWS)
     some = pair_table(captions, negatives.slice(0, 2 * images))

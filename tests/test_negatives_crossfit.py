@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,20 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from negatives.judging.crossfit import HeldOut, combine_pairs, combine_texts, fold_of_texts, held_out_scores
+import negatives.judging.crossfit
+from negatives.judging.bias_metrics import enough_pairs
+from negatives.judging.crossfit import combine_pairs, combine_texts, fit_judge, fold_of_texts, fold_scores, in_threads
 from negatives.judging.judge import Judge, Scorer
 from negatives.judging.linear import LinearJudge, bayes_judge, char_judge, surface_judge, word_judge
 from negatives.judging.panel import seat
 from negatives.judging.text_pairs import TextPairs, build_text_pairs
 from negatives.tables.captions import InputError, pair_table, text_table
 from negatives.tables.randomness import hash_of
-from tests.test_negatives_text_pairs import Row, tables, text_pairs_of, with_giveaway
+from tests.test_negatives_text_pairs import Row, shuffled, tables, text_pairs_of, with_giveaway
 
 TEXT_PAIRS = text_pairs_of(with_giveaway(40, 0.2, 0.6))
 FOLD = fold_of_texts(TEXT_PAIRS, 4, 0)
+LARGE = text_pairs_of(with_giveaway(300, 0.2, 0.6))
 
 
 @dataclass
@@ -51,8 +53,8 @@ class RecordingJudge:
         return self.fit(encoded, pairs.ravel(), np.empty(0))
 
 
-def held(judge: Judge, text_pairs: TextPairs, fold: np.ndarray, unit: str, workers: int = 1) -> HeldOut:
-    return held_out_scores(seat([judge], text_pairs, workers=workers), judge, unit=unit, fold=fold)
+def scored(judge: Judge, text_pairs: TextPairs, fold: np.ndarray, unit: str, workers: int = 1) -> np.ndarray:
+    return fold_scores(seat([judge], text_pairs, workers=workers), judge, unit=unit, fold=fold)
 
 
 both_units = pytest.mark.parametrize("unit", ["text", "pair"])
@@ -61,39 +63,30 @@ both_units = pytest.mark.parametrize("unit", ["text", "pair"])
 @both_units
 def test_no_fit_scores_a_text_of_an_image_that_it_saw(unit: str) -> None:
     judge = RecordingJudge()
-    held(judge, TEXT_PAIRS, FOLD, unit)
-    assert len(judge.fits) == 6
-    for seen, scored in judge.fits:
+    scored(judge, TEXT_PAIRS, FOLD, unit)
+    assert len(judge.fits) == 4
+    for seen, asked in judge.fits:
         assert len(seen) > 0
-        assert not set(TEXT_PAIRS.images[seen]) & set(TEXT_PAIRS.images[np.concatenate(scored)])
+        assert not set(TEXT_PAIRS.images[seen]) & set(TEXT_PAIRS.images[np.concatenate(asked)])
 
 
-def test_each_fit_sees_all_texts_outside_its_two_folds() -> None:
+def test_each_fit_sees_all_texts_outside_its_fold_and_scores_those_inside() -> None:
     judge = RecordingJudge()
-    held(judge, TEXT_PAIRS, FOLD, "text")
-    expected = [np.flatnonzero(~np.isin(FOLD, (a, b))).tolist() for a, b in combinations(range(4), 2)]
-    assert [seen.tolist() for seen, _ in judge.fits] == expected
-
-
-def test_what_combines_judges_for_a_fold_comes_from_models_that_saw_neither_it_nor_the_texts_own_fold() -> None:
-    scores = held(RecordingJudge(), TEXT_PAIRS, FOLD, "text").scores
-    rows = np.arange(len(FOLD))
-    saw = {pair: float(rows[~np.isin(FOLD, pair)].sum()) for pair in combinations(range(4), 2)}
-    for number in range(4):
-        for row in rows:
-            inside = FOLD[row] == number
-            pairs = [p for p in saw if number in p and (inside or FOLD[row] in p)]
-            assert len(pairs) == (3 if inside else 1)
-            assert scores[number, row] == pytest.approx(row + np.mean([saw[pair] for pair in pairs]), rel=1e-12)
+    scores = scored(judge, TEXT_PAIRS, FOLD, "text")
+    for number, (seen, asked) in enumerate(judge.fits):
+        rows = np.flatnonzero(np.isin(FOLD, number))
+        assert seen.tolist() == np.flatnonzero(~np.isin(FOLD, number)).tolist()
+        assert np.concatenate(asked).tolist() == rows.tolist()
+        assert scores[rows].tolist() == (rows + float(seen.sum())).tolist()
 
 
 @both_units
 def test_oof_scores_equal_a_slow_loop(unit: str) -> None:
-    found = held(word_judge(2, regularisation=0.5), TEXT_PAIRS, FOLD, unit).out_of_fold(FOLD)
+    found = scored(replace(word_judge(2, regularisation=0.5), steps=1000), TEXT_PAIRS, FOLD, unit)
     expected = np.zeros(len(FOLD))
-    for a, b in combinations(range(4), 2):
-        outside = [row for row in range(len(FOLD)) if FOLD[row] not in (a, b)]
-        inside = [row for row in range(len(FOLD)) if FOLD[row] in (a, b)]
+    for number in range(4):
+        outside = [row for row in range(len(FOLD)) if FOLD[row] != number]
+        inside = [row for row in range(len(FOLD)) if FOLD[row] == number]
         counter = CountVectorizer(binary=True, ngram_range=(1, 2), token_pattern=r"\b\w+\b")
         counter.fit([TEXT_PAIRS.captions[row] for row in outside])
         features = counter.transform(TEXT_PAIRS.captions).toarray().astype(float)
@@ -107,24 +100,100 @@ def test_oof_scores_equal_a_slow_loop(unit: str) -> None:
             model = LogisticRegression(C=0.25, fit_intercept=False, max_iter=5000, tol=1e-9)
             labels = [1] * len(pairs) + [0] * len(pairs)
             scores = features @ model.fit(np.concatenate([differences, -differences]), labels).coef_[0]
-        for row in inside:
-            expected[row] += scores[row] / 3
+        expected[inside] = scores[inside]
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
 @both_units
 @pytest.mark.parametrize("judge", [word_judge(), surface_judge(), bayes_judge()], ids=lambda judge: judge.name)
 def test_scores_do_not_depend_on_the_number_of_workers(judge: Judge, unit: str) -> None:
-    one, two = (held(judge, TEXT_PAIRS, FOLD, unit, workers) for workers in (1, 2))
-    assert (one.scores == two.scores).all()
+    one, two = (scored(judge, TEXT_PAIRS, FOLD, unit, workers) for workers in (1, 2))
+    assert (one == two).all()
 
 
 def test_progress_is_counted_after_each_fit() -> None:
     calls: list[int] = []
     judge = word_judge()
     panel = seat([judge], TEXT_PAIRS, advance=lambda: calls.append(1))
-    held_out_scores(panel, judge, unit="text", fold=FOLD)
-    assert len(calls) == 6
+    fold_scores(panel, judge, unit="text", fold=FOLD)
+    assert len(calls) == 4
+
+
+@both_units
+def test_two_folds_are_enough(unit: str) -> None:
+    """Each half is scored by a judge of the other, by weights that are the other's, too."""
+    fold, judges = fold_of_texts(LARGE, 2, 0), (word_judge(1), bayes_judge(1))
+    columns = [scored(judge, LARGE, fold, unit) for judge in judges]
+    if unit == "pair":
+        assert (combine_pairs(columns, LARGE.pairs, fold) > 0).mean() > 0.65
+        return
+    logits, features = combine_texts(columns, LARGE.labels, fold), np.stack(columns, axis=1)
+    for number in (0, 1):
+        own = fold == number
+        model = LogisticRegression(C=100.0, class_weight="balanced", tol=1e-9).fit(features[~own], LARGE.labels[~own])
+        np.testing.assert_allclose(logits[own], model.decision_function(features[own]), atol=1e-2)
+    assert ((logits > 0) == (LARGE.labels == 1)).mean() > 0.65
+
+
+def test_threads_give_the_results_in_the_order_of_the_items_and_the_first_error() -> None:
+    assert in_threads(lambda item: item * item, range(7), 3) == [0, 1, 4, 9, 16, 25, 36]
+    with pytest.raises(ZeroDivisionError):
+        in_threads(lambda item: 1 // item, [1, 0], 2)
+
+
+def seen_of(text_pairs: TextPairs, most: int, monkeypatch: pytest.MonkeyPatch, unit: str = "text") -> np.ndarray:
+    """[U] which texts a judge is fitted on that may see all, and asked about all."""
+    monkeypatch.setattr(negatives.judging.crossfit, "MOST_TEXTS", most)
+    judge, every = RecordingJudge(), np.ones(len(text_pairs.captions), dtype=bool)
+    fit_judge(judge, np.arange(len(every)), text_pairs, unit, every)
+    seen = np.zeros(len(every), dtype=bool)
+    seen[judge.fits[0][0]] = True
+    return seen
+
+
+@both_units
+def test_a_fit_of_too_many_texts_sees_whole_photos_and_about_as_many_texts_as_it_may(
+    unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert seen_of(LARGE, len(LARGE.captions), monkeypatch, unit).all()
+    few, more = (seen_of(LARGE, most, monkeypatch, unit) for most in (300, 600))
+    for seen, most in ((few, 300), (more, 600)):
+        assert seen.sum() == pytest.approx(most, rel=0.15)
+        assert not set(LARGE.images[seen]) & set(LARGE.images[~seen])
+    assert (few <= more).all(), "a larger bound adds photos"
+
+
+def test_the_photos_of_a_bounded_fit_do_not_depend_on_the_order_of_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    captions, negatives = tables(with_giveaway(300, 0.2, 0.6))
+    texts, pairs = text_table(captions, negatives), pair_table(captions, negatives)
+    there, back = build_text_pairs(texts, pairs), build_text_pairs(shuffled(texts), shuffled(pairs))
+    keys = [
+        {text_pairs.key(row) for row in np.flatnonzero(seen_of(text_pairs, 300, monkeypatch))}
+        for text_pairs in (there, back)
+    ]
+    assert keys[0] == keys[1]
+
+
+def test_texts_that_teach_nothing_do_not_count_towards_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A learner of a kept half sees the whole half, where the bound is as large as that."""
+    half = replace(LARGE, labels=np.where(LARGE.images < 150, LARGE.labels, -1))
+    assert seen_of(half, 600, monkeypatch).tolist() == (LARGE.images < 150).tolist()
+
+
+@both_units
+def test_everything_is_scored_where_fits_are_bounded(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fold = fold_of_texts(LARGE, 3, 0)
+    whole = scored(word_judge(1), LARGE, fold, unit)
+    monkeypatch.setattr(negatives.judging.crossfit, "MOST_TEXTS", 300)
+    bounded = scored(word_judge(1), LARGE, fold, unit)
+    assert (bounded != whole).any()
+    giveaway = np.array(["indeed" in caption for caption in LARGE.captions])
+    for number in range(3):
+        rows = fold == number
+        assert bounded[rows & giveaway].max() < bounded[rows & ~giveaway].mean()
+    assert np.corrcoef(whole, bounded)[0, 1] > 0.9
 
 
 def bag(texts: Sequence[str]) -> np.ndarray:
@@ -136,9 +205,9 @@ def bag(texts: Sequence[str]) -> np.ndarray:
     return counts
 
 
-def with_sibling(caption: str, label: int) -> TextPairs:
+def with_sibling(caption: str, label: int, images: int = 40) -> TextPairs:
     """The texts with one more in image 7, and a pair of it that no other text is part of."""
-    captions, negatives = tables(with_giveaway(40, 0.2, 0.6))
+    captions, negatives = tables(with_giveaway(images, 0.2, 0.6))
     extra = {"text_id": "caption:x", "image_id": "image 7", "caption": caption, "label": label, "negative_type": ""}
     other = {"text_id": "negative:x", "image_id": "image 7", "caption": caption[::-1], "label": 1 - label}
     texts = text_table(captions, negatives)
@@ -149,56 +218,61 @@ def with_sibling(caption: str, label: int) -> TextPairs:
     return build_text_pairs(texts, pa.concat_tables([pairs, pa.table({"caption_id": ["x"], "negative_id": ["x"]})]))
 
 
-def scores_of_an_image(text_pairs: TextPairs, judges: Sequence[Judge], unit: str) -> tuple[dict[Any, list[float]], int]:
-    """The scores of each text or pair of image 7 but for the siblings, and the number of texts in its fold."""
+Scores = dict[Any, list[float]]
+
+
+def scores_of_an_image(text_pairs: TextPairs, judges: Sequence[Judge], unit: str) -> tuple[Scores, dict[Any, float]]:
+    """Of image 7 but for the siblings: each text's scores by the judges; and each text's, or pair's, combined logit."""
     fold = fold_of_texts(text_pairs, 4, 0)
-    columns = [held(judge, text_pairs, fold, unit) for judge in judges]
+    columns = [scored(judge, text_pairs, fold, unit) for judge in judges]
     place = text_pairs.image_ids.index("image 7")
     rows = [row for row in np.flatnonzero(text_pairs.images == place) if "near" in text_pairs.captions[row]]
-    scores = {text_pairs.key(row): [float(column.out_of_fold(fold)[row]) for column in columns] for row in rows}
+    scores = {text_pairs.key(row): [float(column[row]) for column in columns] for row in rows}
     if unit == "text":
         logits = combine_texts(columns, text_pairs.labels, fold)
-        for row in rows:
-            scores[text_pairs.key(row)].append(float(logits[row]))
-    else:
-        for (first, second), logit in zip(
-            text_pairs.pairs, combine_pairs(columns, text_pairs.pairs, fold), strict=True
-        ):
-            if first in rows:
-                scores[text_pairs.key(first), text_pairs.key(second)] = [float(logit)]
-    return scores, len(rows)
+        return scores, {text_pairs.key(row): float(logits[row]) for row in rows}
+    logits = combine_pairs(columns, text_pairs.pairs, fold)
+    return scores, {
+        (text_pairs.key(first), text_pairs.key(second)): float(logit)
+        for (first, second), logit in zip(text_pairs.pairs, logits, strict=True)
+        if first in rows
+    }
 
 
-@both_units
-def test_changing_a_sibling_changes_no_score_of_an_images_other_texts(unit: str) -> None:
-    judges = [LinearJudge("bag", bag), surface_judge()]
-    before, texts = scores_of_an_image(with_sibling("zzz indeed", 1), judges, unit)
-    after, _ = scores_of_an_image(with_sibling("Another one altogether , much longer .", 0), judges, unit)
-    assert texts == 4
-    assert len(before) == (4 if unit == "text" else 6)
-    assert before == after
+def two_siblings(judges: Sequence[Judge], unit: str, images: int = 40) -> list[tuple[Scores, dict[Any, float]]]:
+    siblings = (("zzz indeed", 1), ("Another one altogether , much longer .", 0))
+    return [scores_of_an_image(with_sibling(*sibling, images), judges, unit) for sibling in siblings]
 
 
 @both_units
 @pytest.mark.parametrize(
     "judge",
-    [bayes_judge(), word_judge(), char_judge(4)],
-    ids=["bayes", "word", "char"],
+    [LinearJudge("bag", bag), surface_judge(), bayes_judge(), word_judge(), char_judge(4)],
+    ids=lambda judge: judge.name,
 )
-def test_new_ngrams_of_a_sibling_change_no_bit(judge: Judge, unit: str) -> None:
-    before, _ = scores_of_an_image(with_sibling("zzz indeed", 1), [judge], unit)
-    after, _ = scores_of_an_image(with_sibling("Another one altogether , much longer .", 0), [judge], unit)
+def test_changing_a_sibling_changes_no_bit_of_what_a_judge_says_of_an_images_other_texts(
+    judge: Judge, unit: str
+) -> None:
+    (before, _), (after, _) = two_siblings([judge], unit)
+    assert len(before) == 4
     assert before == after
 
 
 @both_units
-def test_new_ngrams_of_a_sibling_move_scores_by_no_more_than_a_solvers_tolerance(unit: str) -> None:
-    judges = [word_judge(), char_judge(4), bayes_judge()]
-    before, _ = scores_of_an_image(with_sibling("zzz indeed", 1), judges, unit)
-    after, _ = scores_of_an_image(with_sibling("Another one altogether , much longer .", 0), judges, unit)
+@pytest.mark.parametrize(
+    "judges", [[LinearJudge("bag", bag), surface_judge()], [word_judge(), char_judge(4), bayes_judge()]], ids=len
+)
+def test_changing_a_sibling_hardly_moves_the_combined_logits_of_an_images_other_texts(
+    judges: list[Judge], unit: str
+) -> None:
+    """They do move: the weights that combine are fitted on scores by judges that saw the sibling.
+
+    By a hundredth of a chance among 600 photos; among 40, it can be four.
+    """
+    (_, before), (_, after) = two_siblings(judges, unit, images=600)
+    assert len(before) == (4 if unit == "text" else 2)
     assert before.keys() == after.keys()
-    for key, scores in before.items():
-        np.testing.assert_allclose(scores, after[key], atol=2e-3)
+    assert 0 < max(abs(before[key] - after[key]) for key in before) < 0.04
 
 
 def test_the_law_of_siblings_can_fail() -> None:
@@ -209,43 +283,41 @@ def test_the_law_of_siblings_can_fail() -> None:
     for text_pairs in both:
         fold = np.arange(len(text_pairs.captions)) % 4
         rows = [row for row in range(len(fold)) if text_pairs.captions[row] not in ("zzz indeed", "deedni zzz")]
-        scores.append(np.sort(held(judge, text_pairs, fold, "text").out_of_fold(fold)[rows]))
+        scores.append(np.sort(scored(judge, text_pairs, fold, "text")[rows]))
     assert np.abs(scores[0] - scores[1]).max() > 1e-3
 
 
-def random_columns(rows: int, folds: int, seed: int) -> list[HeldOut]:
+def random_columns(rows: int, seed: int) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
-    return [HeldOut(rng.normal(size=(folds, rows)) * scale) for scale in (0.5, 2.0)]
+    return [rng.normal(size=rows) * scale for scale in (0.5, 2.0)]
 
 
 def test_combined_logits_of_texts_equal_a_slow_loop() -> None:
-    columns = random_columns(len(FOLD), 4, seed=0)
+    columns = random_columns(len(FOLD), seed=0)
     found = combine_texts(columns, TEXT_PAIRS.labels, FOLD)
     for row in range(0, len(FOLD), 3):
         others = [other for other in range(len(FOLD)) if FOLD[other] != FOLD[row]]
-        features = [[column.scores[FOLD[row], other] for column in columns] for other in others]
+        features = [[column[other] for column in columns] for other in others]
         model = LogisticRegression(C=100.0, class_weight="balanced", tol=1e-9).fit(features, TEXT_PAIRS.labels[others])
-        own = [column.scores[FOLD[row], row] for column in columns]
+        own = [column[row] for column in columns]
         expected = np.dot(own, model.coef_[0]) + model.intercept_[0]
         assert found[row] == pytest.approx(expected, abs=1e-3)
 
 
 def test_combined_logits_of_pairs_equal_a_slow_loop() -> None:
-    columns = random_columns(len(FOLD), 4, seed=1)
+    columns = random_columns(len(FOLD), seed=1)
     found = combine_pairs(columns, TEXT_PAIRS.pairs, FOLD)
     for number, (first, second) in enumerate(TEXT_PAIRS.pairs):
-        fold = FOLD[first]
-        features = np.array(
-            [[c.scores[fold, a] - c.scores[fold, b] for c in columns] for a, b in TEXT_PAIRS.pairs if FOLD[a] != fold]
-        )
+        others = [(a, b) for a, b in TEXT_PAIRS.pairs if FOLD[a] != FOLD[first]]
+        features = np.array([[column[a] - column[b] for column in columns] for a, b in others])
         model = LogisticRegression(C=50.0, fit_intercept=False, tol=1e-9)
         model.fit(np.concatenate([features, -features]), [1] * len(features) + [0] * len(features))
-        own = [column.scores[fold, first] - column.scores[fold, second] for column in columns]
+        own = [column[first] - column[second] for column in columns]
         assert found[number] == pytest.approx(np.dot(own, model.coef_[0]), abs=1e-3)
 
 
 def test_exchanging_the_texts_of_the_pairs_of_a_fold_negates_their_logits() -> None:
-    columns = random_columns(len(FOLD), 4, seed=2)
+    columns = random_columns(len(FOLD), seed=2)
     inside = FOLD[TEXT_PAIRS.pairs[:, 0]] == 1
     pairs = np.where(inside[:, None], TEXT_PAIRS.pairs[:, ::-1], TEXT_PAIRS.pairs)
     there, back = combine_pairs(columns, TEXT_PAIRS.pairs, FOLD), combine_pairs(columns, pairs, FOLD)
@@ -260,8 +332,7 @@ def test_calibrated_chances_are_the_posteriors_of_planted_data() -> None:
     # N(+-1/2, 1) and N(+-1/4, 1): log odds are a and b / 2, classes weighing the same
     a, b = (rng.normal(size=len(labels)) + (2 * labels - 1) * shift for shift in (0.5, 0.25))
     fold = rng.integers(0, 3, len(labels))
-    columns = [HeldOut(np.tile(5 * a - 2, (3, 1))), HeldOut(np.tile(0.1 * b + 1, (3, 1)))]
-    chance = 1 / (1 + np.exp(-combine_texts(columns, labels, fold)))
+    chance = 1 / (1 + np.exp(-combine_texts([5 * a - 2, 0.1 * b + 1], labels, fold)))
     posterior = 1 / (1 + np.exp(-(a + b / 2)))
     np.testing.assert_allclose(chance, posterior, atol=0.03)
     weight = np.where(labels == 1, 1 / 10_000, 1 / 30_000)
@@ -274,7 +345,7 @@ def test_judged_texts_have_the_chance_of_their_giveaway() -> None:
     """70 in 100 negatives and 20 in 100 positives have the giveaway: chance 2 / 9 with it, 8 / 11 without."""
     text_pairs = text_pairs_of(with_giveaway(700, 0.2, 0.7))
     fold = fold_of_texts(text_pairs, 3, 0)
-    columns = [held(judge, text_pairs, fold, "text") for judge in (word_judge(1), surface_judge())]
+    columns = [scored(judge, text_pairs, fold, "text") for judge in (word_judge(1), surface_judge())]
     chance = 1 / (1 + np.exp(-combine_texts(columns, text_pairs.labels, fold)))
     giveaway = np.array(["indeed" in caption for caption in text_pairs.captions])
     assert chance[giveaway].mean() == pytest.approx(2 / 9, abs=0.03)
@@ -306,7 +377,7 @@ def test_three_times_as_many_negatives_leave_an_uninformative_text_at_one_half()
     assert (text_pairs.labels == 0).sum() > 3.5 * (text_pairs.labels == 1).sum()
     fold = fold_of_texts(text_pairs, 3, 0)
     for judges in ([word_judge(1)], [word_judge(1), bayes_judge(1)]):
-        columns = [held(judge, text_pairs, fold, "text") for judge in judges]
+        columns = [scored(judge, text_pairs, fold, "text") for judge in judges]
         chance = 1 / (1 + np.exp(-combine_texts(columns, text_pairs.labels, fold)))
         assert chance.mean() == pytest.approx(0.5, abs=0.04)
         assert np.median(chance) == pytest.approx(0.5, abs=0.04)
@@ -349,23 +420,27 @@ def test_a_fit_that_would_see_one_class_is_refused(workers: int) -> None:
     with pytest.raises(
         InputError, match=r"both classes, and all \d texts outside its folds have label 1.*another seed"
     ):
-        held(word_judge(), text_pairs, fold_of_texts(text_pairs, 3, 0), "text", workers)
+        scored(word_judge(), text_pairs, fold_of_texts(text_pairs, 3, 0), "text", workers)
 
 
-@pytest.mark.parametrize("pairs", [0, 1])
+@pytest.mark.parametrize("pairs", [0, 1, 2])
 def test_a_fit_that_would_see_fewer_than_two_pairs_is_refused(pairs: int) -> None:
+    """One pair for each of the first images; the fold of one of them leaves one pair fewer."""
     words = ["dog", "bus", "bed"]
     text_pairs = text_pairs_of([(str(image), f"a {word}", "a cat", "swap_obj") for image, word in enumerate(words)])
-    text_pairs = replace(text_pairs, pairs=text_pairs.pairs[: 3 * pairs])
-    with pytest.raises(InputError, match=rf"two pairs or more, and {pairs} lie outside.*3 images.*Give more images"):
-        held(word_judge(), text_pairs, fold_of_texts(text_pairs, 3, 0), "pair")
+    text_pairs = replace(text_pairs, pairs=text_pairs.pairs[:pairs])
+    fold = fold_of_texts(text_pairs, 3, 0)
+    assert not enough_pairs(text_pairs, fold)
+    with pytest.raises(InputError, match=r"two pairs or more, and [01] lie outside.*3 images.*Give more images"):
+        scored(word_judge(), text_pairs, fold, "pair")
 
 
-def test_two_pairs_outside_every_two_folds_are_enough() -> None:
-    rows = [(str(image), f"a {word} {i}", f"a cat {i}", "swap_obj") for image, word in enumerate("abc") for i in (0, 1)]
+def test_two_pairs_outside_any_fold_are_enough() -> None:
+    rows = [(str(image), f"a {word}", "a cat", "swap_obj") for image, word in enumerate(["dog", "bus", "bed"])]
     text_pairs = text_pairs_of(rows)
     fold = fold_of_texts(text_pairs, 3, 0)
-    columns = [held(judge, text_pairs, fold, "pair") for judge in (word_judge(), char_judge(), surface_judge())]
+    assert enough_pairs(text_pairs, fold)
+    columns = [scored(judge, text_pairs, fold, "pair") for judge in (word_judge(), char_judge(), surface_judge())]
     logits = combine_pairs(columns, text_pairs.pairs, fold)
-    assert logits.shape == (6,)
+    assert logits.shape == (3,)
     assert (logits > 0).all()  # no positive elsewhere has "cat"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,9 @@ import pyarrow as pa
 import pytest
 
 from negatives.filtering.filter import Filtered, filter_fits, filter_texts
-from negatives.filtering.judged import Judged, judge_texts
-from negatives.filtering.plan import FilterPlan
-from negatives.filtering.search import LARGEST_CONSTANT, keep_probabilities, search_constant
-from negatives.judging.bias_metrics import auc, paired_wins, probe
+from negatives.filtering.judged import judge_texts
+from negatives.filtering.plan import SEARCHED, FilterPlan
+from negatives.judging.bias_metrics import paired_wins
 from negatives.judging.judge import Judge
 from negatives.judging.linear import surface_judge, word_judge
 from negatives.judging.panel import seat
@@ -27,14 +25,19 @@ JUDGES: list[Judge] = [word_judge(1), surface_judge()]
 UNITS = ("text", "pair", "both")
 RULES: dict[str, dict[str, Any]] = {
     "constant": {"constant": 1.2},
-    "search": {"judges": JUDGES[:1]},
-    "per type": {"constant": 1.2, "per_type": True, "judges": JUDGES[:1]},
+    "overlap": {"strength": 0.4, "sharpness": 1.5, "judges": JUDGES[:1]},
     "margins": {"rule": "margins", "strength": 0.3, "judges": JUDGES[:1]},
     "top_fraction": {"rule": "top_fraction", "judges": JUDGES[:1]},
     "aflite": {"rule": "aflite", "top_fraction": 0.1, "judges": JUDGES[:1]},
 }
 ROWS: list[Row] = with_giveaway(40, 0.2, 0.7)
 TEXT_PAIRS = text_pairs_of(ROWS)
+# strengths are shares of each type, and the others have a setting for it
+RULED_BY_TYPE: dict[str, dict[str, Any]] = {
+    "overlap": {"rule": "overlap", "strength": 0.4},
+    "top_fraction": {"rule": "top_fraction", "top_fraction": 0.4, "per_type": True},
+    "aflite": {"rule": "aflite", "top_fraction": 0.2, "per_type": True},
+}
 every_unit = pytest.mark.parametrize("unit", UNITS)
 # aflite judges texts or pairs, and no plan asks it for both
 every_unit_and_rule = pytest.mark.parametrize(
@@ -45,8 +48,8 @@ every_unit_and_rule = pytest.mark.parametrize(
 def filtered(
     text_pairs: TextPairs, judges: Sequence[Judge] = JUDGES, *, folds: int = 3, workers: int = 1, **plan: Any
 ) -> Filtered:
-    """By rule overlap where the plan names none."""
-    plan = {"rule": "overlap"} | plan
+    """By rule overlap with constant 1 where the plan names no rule."""
+    plan = ({"rule": "overlap", "constant": None if "strength" in plan else 1.0} if "rule" not in plan else {}) | plan
     return filter_texts(seat(judges, text_pairs, folds=folds, workers=workers), FilterPlan(**plan))
 
 
@@ -118,26 +121,13 @@ def test_what_overlap_keeps_has_the_giveaway_alike_in_both_classes(unit: str) ->
 
 @every_unit
 def test_each_filter_makes_as_many_fits_as_it_announces(unit: str) -> None:
-    # 2 judges, 3 couples of 3 folds; a search asks each judge, in each bias metric of the unit, 6 times in 3 folds
-    metrics = {"text": 1, "pair": 1, "both": 2}[unit]
-    for constant, expected in ((1.0, 2 * 3 * metrics), (None, 2 * 3 * metrics + 6 * 2 * 3 * metrics)):
+    # 2 judges, 3 folds, in each way that the unit reads
+    ways = {"text": 1, "pair": 1, "both": 2}[unit]
+    for plan in ({"rule": "overlap", "constant": 1.0}, {"strength": 0.3}):
         calls: list[int] = []
-        panel, plan = (
-            seat(JUDGES, TEXT_PAIRS, folds=3, advance=lambda calls=calls: calls.append(1)),
-            FilterPlan(unit=unit, rule="overlap", constant=constant),
-        )
-        filter_texts(panel, plan)
-        assert len(calls) == filter_fits(panel, plan) == expected
-
-
-def test_slow_judges_do_not_search_unless_there_are_no_others() -> None:
-    slow = [replace(word_judge(1), name=name, threads=False) for name in ("one", "two")]
-    # 3 couples of 3 folds for each of the judges, and 6 times 3 folds for each that searches
-    for judges, searching in (([surface_judge(), *slow], 1), (slow, 2)):
-        calls: list[int] = []
-        panel = seat(judges, TEXT_PAIRS, folds=3, advance=lambda calls=calls: calls.append(1))
-        filter_texts(panel, FilterPlan(rule="overlap"))
-        assert len(calls) == filter_fits(panel, FilterPlan(rule="overlap")) == len(judges) * 3 + searching * 6 * 3
+        panel = seat(JUDGES, TEXT_PAIRS, folds=3, advance=lambda calls=calls: calls.append(1))
+        filter_texts(panel, FilterPlan(unit=unit, **plan))
+        assert len(calls) == filter_fits(panel, FilterPlan(unit=unit, **plan)) == 2 * 3 * ways
 
 
 def test_pairs_get_the_verdict_of_both_texts_where_texts_are_judged() -> None:
@@ -199,11 +189,11 @@ def test_a_pair_that_looks_equal_has_one_half(unit: str) -> None:
 @every_unit
 def test_texts_that_say_nothing_are_judged_near_one_half_and_all_kept(unit: str) -> None:
     text_pairs = text_pairs_of([(f"{i}", f"a {i % 7}", f"a {(i + 3) % 7}", "swap_obj") for i in range(300)])
-    found = filtered(text_pairs, [word_judge(1)], unit=unit)
+    found = filtered(text_pairs, [word_judge(1)], unit=unit, constant=1.2)
     assert found.pair_score.mean() == pytest.approx(0.5, abs=0.02)
-    assert found.constant == math.inf
-    assert found.keep.all()
-    assert (found.keep_probability == 1).all()
+    assert found.constant == 1.2
+    assert found.keep.mean() > 0.9
+    assert found.keep_probability.mean() > 0.9
 
 
 def test_all_pairs_equal_keep_everything() -> None:
@@ -212,32 +202,6 @@ def test_all_pairs_equal_keep_everything() -> None:
         found = filtered(text_pairs_of(rows), unit=unit)
         assert found.pair_keep.all()
         np.testing.assert_allclose(found.pair_score, 0.5, atol=1e-3)
-
-
-@every_unit
-def test_the_searched_constant_leaves_fresh_judges_near_the_target(unit: str) -> None:
-    text_pairs = text_pairs_of(with_giveaway(300, 0.2, 0.7))
-    judges: list[Judge] = [word_judge(1)]
-    panel = seat(judges, text_pairs, folds=3)
-    judged = judge_texts(panel, unit=unit, seed=0)
-    reached = []
-    for target in (0.52, 0.62):
-        constant = search_constant(panel, judged, FilterPlan(unit=unit, rule="overlap", target=target))
-        assert 1.0 <= constant <= LARGEST_CONSTANT
-        found = filtered(text_pairs, judges, unit=unit, target=target)
-        assert found.constant == constant
-        part = panel.subset(found.keep, found.pair_keep)
-        probed = probe(part, seed="fresh")
-        values = [auc(probed.texts["word"], part.text_pairs.labels), float(paired_wins(probed.pairs["word"]).mean())]
-        reached.append({"text": values[0], "pair": values[1], "both": max(values)}[unit])
-        assert reached[-1] == pytest.approx(target, abs=0.05)
-    assert reached[0] < reached[1] - 0.04
-
-
-def test_a_target_that_everything_meets_keeps_everything() -> None:
-    found = filtered(TEXT_PAIRS, target=1.0)
-    assert found.constant == math.inf
-    assert found.keep.all()
 
 
 def test_constants_below_one_can_be_asked_for_and_keep_less() -> None:
@@ -260,20 +224,12 @@ def typed(images: int) -> list[Row]:
 
 
 @pytest.mark.parametrize(
-    ("unit", "rule"),
-    [
-        (unit, rule)
-        for unit in UNITS
-        for rule in ("overlap", "top_fraction", "aflite")
-        if (unit, rule) != ("both", "aflite")
-    ],
+    ("unit", "rule"), [(unit, rule) for unit in UNITS for rule in RULED_BY_TYPE if (unit, rule) != ("both", "aflite")]
 )
 def test_types_kept_apart_keep_the_same_share(unit: str, rule: str) -> None:
     text_pairs = text_pairs_of(typed(100))
-    arguments = (
-        {"constant": 1.0} if rule == "overlap" else {"rule": rule, "top_fraction": 0.2 if rule == "aflite" else 0.4}
-    )
-    apart = filtered(text_pairs, [word_judge(1)], unit=unit, per_type=True, **arguments)
+    plan = RULED_BY_TYPE[rule]
+    apart = filtered(text_pairs, [word_judge(1)], unit=unit, **plan)
     kinds = ("swap_obj", "replace_rel", "replace_att")
     if unit == "text":
         shares = [apart.keep_probability[text_pairs.types == kind].mean() for kind in kinds]
@@ -284,21 +240,11 @@ def test_types_kept_apart_keep_the_same_share(unit: str, rule: str) -> None:
         assert shares[0] > shares[1]
         return
     assert max(shares) - min(shares) < 0.02
-    together = filtered(text_pairs, [word_judge(1)], unit=unit, per_type=False, **arguments)
+    alike = {"constant": 1.0, "rule": "overlap"} if rule == "overlap" else plan | {"per_type": False}
+    together = filtered(text_pairs, [word_judge(1)], unit=unit, **alike)
     keep = (together.pair_keep if unit != "text" else together.keep).astype(float)
     types = text_pairs.pair_types if unit != "text" else text_pairs.types
     assert keep[types == "swap_obj"].mean() - keep[types == "replace_rel"].mean() > 0.1
-
-
-def test_keep_probabilities_per_type_keep_the_share_that_all_would() -> None:
-    score = np.array([0.9, 0.8, 0.7, 0.6])
-    judged = Judged(np.zeros(4), score, np.ones(4), ["a", "a", "b", "b"], list("wxyz"))
-    # 1/9, 1/4, 3/7, 2/3
-    share = np.mean([1 / 9, 1 / 4, 3 / 7, 2 / 3])
-    np.testing.assert_allclose(keep_probabilities(judged, 1.0), [1 / 9, 1 / 4, 3 / 7, 2 / 3])
-    apart = keep_probabilities(judged, 1.0, per_type=True)
-    assert (apart[:2].mean(), apart[2:].mean()) == (pytest.approx(share), pytest.approx(share))
-    assert keep_probabilities(judged, math.inf, per_type=True).tolist() == [1, 1, 1, 1]
 
 
 @every_unit
@@ -327,9 +273,50 @@ def test_margins_at_a_given_strength_drop_that_share_of_each_type_and_class(unit
     assert (found.keep_probability[~found.keep] == 0).all()
 
 
-def test_margins_without_strengths_are_refused_where_nothing_searches_them() -> None:
-    with pytest.raises(InputError, match="give `strength`, or search them by `filter_and_rotate`"):
-        filtered(TEXT_PAIRS, rule="margins")
+@every_unit
+def test_overlap_at_a_given_strength_drops_that_share_of_each_type_and_class_on_average(unit: str) -> None:
+    found = filtered(TEXT_PAIRS, unit=unit, rule="overlap", strength=0.29)
+    assert (found.constant, found.strengths) == (None, {"all": 0.29})
+    chance, types = (
+        (found.keep_probability, TEXT_PAIRS.types)
+        if unit == "text"
+        else (found.pair_keep_probability, TEXT_PAIRS.pair_types)
+    )
+    for name in set(types):
+        assert chance[types == name].mean() == pytest.approx(1 - 0.29, abs=1e-6), name
+    keep = found.keep if unit == "text" else found.pair_keep
+    assert keep.mean() == pytest.approx(chance.mean(), abs=0.1)
+    assert chance[keep].mean() > chance[~keep].mean() + 0.1
+    sharper = filtered(TEXT_PAIRS, unit=unit, rule="overlap", strength=0.29, sharpness=8.0)
+    chances = found.keep_probability, sharper.keep_probability
+    assert np.ptp(chances[1]) > np.ptp(chances[0]), "the surest are dropped more surely"
+
+
+@every_unit
+@pytest.mark.parametrize("rule", SEARCHED)
+def test_a_strength_of_zero_keeps_everything(unit: str, rule: str) -> None:
+    found = filtered(TEXT_PAIRS, unit=unit, rule=rule, strength=0.0)
+    assert found.keep.all()
+    assert found.pair_keep.all()
+
+
+@every_unit
+def test_overlap_with_a_constant_keeps_by_the_odds_to_the_power_of_the_sharpness(unit: str) -> None:
+    found = filtered(TEXT_PAIRS, unit=unit, rule="overlap", constant=1.5, sharpness=2.0)
+    assert (found.constant, found.strengths) == (1.5, None)
+    score, chance, labels = (
+        (found.oof_score, found.keep_probability, TEXT_PAIRS.labels)
+        if unit == "text"
+        else (found.pair_score, found.pair_keep_probability, np.ones(len(TEXT_PAIRS.pairs)))
+    )
+    own = np.where(labels == 1, score, 1 - score)
+    np.testing.assert_allclose(chance, np.minimum(1, 1.5 * ((1 - own) / own) ** 2), rtol=1e-9)
+
+
+@pytest.mark.parametrize("rule", SEARCHED)
+def test_a_rule_without_strengths_is_refused_where_nothing_searches_them(rule: str) -> None:
+    with pytest.raises(InputError, match=f"Rule {rule} needs strengths: give `strength`, or search them by"):
+        filtered(TEXT_PAIRS, rule=rule)
 
 
 @pytest.mark.parametrize("unit", ["text", "pair"])
@@ -394,17 +381,6 @@ def test_units_of_pairs_without_any_pair_are_refused(unit: str) -> None:
 def test_a_filter_that_would_keep_nothing_is_refused(unit: str) -> None:
     with pytest.raises(InputError, match="Nothing would be kept"):
         filtered(TEXT_PAIRS, unit=unit, constant=1e-300)
-
-
-@every_unit
-def test_a_search_on_classes_that_do_not_overlap_keeps_next_to_nothing_or_says_so(unit: str) -> None:
-    text_pairs = text_pairs_of(with_giveaway(60, 0.0, 1.0))
-    try:
-        found = filtered(text_pairs, unit=unit)
-    except InputError as error:
-        assert "Nothing would be kept" in str(error)  # noqa: PT017
-    else:
-        assert found.pair_keep.mean() < 0.5
 
 
 def test_folds_of_texts_are_those_of_their_images() -> None:

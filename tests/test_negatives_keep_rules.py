@@ -41,9 +41,33 @@ def standard_error(positives: int, negatives: int) -> float:
 
 def test_overlap_by_hand() -> None:
     score, labels = np.array([0.8, 0.5, 0.2, 0.8, 0.2, 1.0, 0.0]), np.array([1, 1, 1, 0, 0, 1, 1])
-    np.testing.assert_allclose(overlap(score, labels), [0.25, 1, 1, 1, 0.25, 0, 1])
-    np.testing.assert_allclose(overlap(score, labels, 2.0), [0.5, 1, 1, 1, 0.5, 0, 1])
+    np.testing.assert_allclose(overlap(score, labels), [0.25, 1, 1, 1, 0.25, 0, 1], atol=1e-300)
+    np.testing.assert_allclose(overlap(score, labels, 2.0), [0.5, 1, 1, 1, 0.5, 0, 1], atol=1e-300)
     np.testing.assert_allclose(overlap(score[:2], labels[:2], np.array([3.0, 0.5])), [0.75, 0.5])
+    # the odds of the other class are 1/4, to the power of 2 and of 1/2
+    np.testing.assert_allclose(overlap(score[:2], labels[:2], 4.0, 2.0), [0.25, 1])
+    np.testing.assert_allclose(overlap(score[:2], labels[:2], 1.0, 0.5), [0.5, 1])
+
+
+def test_the_sharper_the_odds_the_nearer_to_a_cut() -> None:
+    """At the same share, chances go to 0 and 1, as of margins; and nothing overflows on the way."""
+    score, labels, groups = np.linspace(0.001, 0.999, 200), np.ones(200), ["+"] * 200
+    between = []
+    for sharpness in (0.5, 1.0, 5.0, 50.0):
+        constants = constants_for_shares(score, labels, groups, {"+": 0.3}, sharpness)
+        kept = overlap(score, labels, constants, sharpness)
+        assert kept.mean() == pytest.approx(0.7, abs=1e-6)
+        assert (np.diff(kept) <= 0).all(), "the surer, the less likely"
+        between.append(int(((kept > 0.01) & (kept < 0.99)).sum()))
+    assert between == sorted(between, reverse=True)
+    assert between[0] > 10 * between[-1]
+
+
+def test_a_share_of_zero_drops_nothing_however_sure_and_sharp() -> None:
+    score, labels = np.array([1.0, 1.0, 0.0, 1 - 1e-9]), np.array([1, 1, 0, 1])
+    for sharpness in (1.0, 100.0):
+        constants = constants_for_shares(score, labels, list("aabb"), {"a": 0.0, "b": 0.0}, sharpness)
+        assert overlap(score, labels, constants, sharpness).tolist() == [1.0] * 4
 
 
 def test_kept_classes_are_equal_where_scores_are_the_posterior() -> None:
@@ -89,20 +113,21 @@ def test_constants_give_each_group_its_share() -> None:
     score = np.concatenate([rng.uniform(0.1, 0.9, 500), rng.uniform(0.6, 0.99, 300), rng.uniform(0.2, 0.4, 200)])
     labels = np.repeat([1, 1, 0], [500, 300, 200])
     groups = np.repeat(["mild", "strong", "negative"], [500, 300, 200])
-    for share in (0.2, 0.7, 1.0):
-        constants = constants_for_shares(score, labels, list(groups), share)
-        kept = overlap(score, labels, constants)
-        for name in ("mild", "strong", "negative"):
+    for sharpness in (1.0, 2.5):
+        shares = {"mild": 0.2, "strong": 0.7, "negative": 0.0}
+        constants = constants_for_shares(score, labels, list(groups), shares, sharpness)
+        kept = overlap(score, labels, constants, sharpness)
+        for name, share in shares.items():
             rows = groups == name
             assert len(set(constants[rows])) == 1
-            assert kept[rows].mean() == pytest.approx(share, abs=1e-6)
-    constants = constants_for_shares(score, labels, list(groups), 0.5)
+            assert kept[rows].mean() == pytest.approx(1 - share, abs=1e-6)
+    constants = constants_for_shares(score, labels, list(groups), dict.fromkeys(shares, 0.5))
     assert constants[600] > constants[900] > constants[0]
 
 
 def test_constant_of_a_share_by_hand() -> None:
     # odds of the other class 1/4 and 1/9: constant * (1/4 + 1/9) / 2 = 0.13
-    found = constants_for_shares(np.array([0.8, 0.9]), np.array([1, 1]), ["a", "a"], 0.13)
+    found = constants_for_shares(np.array([0.8, 0.9]), np.array([1, 1]), ["a", "a"], {"a": 0.87})
     np.testing.assert_allclose(found, 0.26 / (1 / 4 + 1 / 9), rtol=1e-6)
 
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.sparse import issparse
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 import negatives.judging.linear
 from negatives.judging.bias_metrics import auc
+from negatives.judging.crossfit import in_threads
 from negatives.judging.judge import Judge
 from negatives.judging.linear import (
+    COARSE_STEPS,
+    NEWTON_STEPS,
     SURFACE_FEATURES,
     BayesJudge,
     LinearJudge,
     bayes_judge,
     char_judge,
+    coarse,
     surface_features,
     surface_judge,
     word_judge,
@@ -106,7 +112,7 @@ def test_features_of_a_text_do_not_depend_on_the_other_texts(name: str, monkeypa
 
 def test_fit_on_texts_is_the_logistic_regression_of_scikit_learn() -> None:
     text_pairs = text_pairs_of(with_giveaway(40, 0.2, 0.6))
-    judge = word_judge(2, regularisation=0.5)
+    judge = replace(word_judge(2, regularisation=0.5), steps=1000)
     seen, asked = np.arange(0, 100), np.arange(100, len(text_pairs.captions))
     found = judge.fit(judge.encode(text_pairs.captions), seen, text_pairs.labels[seen])(asked)
     counter = CountVectorizer(binary=True, ngram_range=(1, 2), token_pattern=r"\b\w+\b")
@@ -118,7 +124,7 @@ def test_fit_on_texts_is_the_logistic_regression_of_scikit_learn() -> None:
 
 def test_fit_on_pairs_is_the_logistic_regression_on_differences_both_ways_round() -> None:
     text_pairs = text_pairs_of(with_giveaway(40, 0.2, 0.6))
-    judge = word_judge(1, regularisation=0.5)
+    judge = replace(word_judge(1, regularisation=0.5), steps=1000)
     found = judge.fit_pairs(judge.encode(text_pairs.captions), text_pairs.pairs)(np.arange(len(text_pairs.captions)))
     counts = CountVectorizer(binary=True, token_pattern=r"\b\w+\b").fit_transform(text_pairs.captions).toarray()
     difference = counts[text_pairs.pairs[:, 0]].astype(float) - counts[text_pairs.pairs[:, 1]]
@@ -126,6 +132,94 @@ def test_fit_on_pairs_is_the_logistic_regression_on_differences_both_ways_round(
     model = LogisticRegression(C=0.25, fit_intercept=False, max_iter=5000, tol=1e-9)
     model.fit(np.concatenate([difference, -difference]), [1] * len(difference) + [0] * len(difference))
     np.testing.assert_allclose(found, counts @ model.coef_[0], atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["word", "char"])
+@pytest.mark.parametrize("unit", ["text", "pair"])
+def test_fits_that_stop_early_follow_those_that_do_not_the_closer_the_later(name: str, unit: str) -> None:
+    text_pairs = text_pairs_of(with_giveaway(200, 0.2, 0.6))
+    judge = MAKERS[name]()
+    assert isinstance(judge, LinearJudge)
+    assert (coarse(judge).steps, judge.steps) == (COARSE_STEPS, NEWTON_STEPS)  # type: ignore[attr-defined]
+    encoded, half = judge.encode(text_pairs.captions), text_pairs.images < 100
+    pairs, rows = text_pairs.pairs[half[text_pairs.pairs[:, 0]]], np.flatnonzero(half)
+
+    def scores(judge: Judge) -> np.ndarray:
+        scorer = (
+            judge.fit(encoded, rows, text_pairs.labels[rows]) if unit == "text" else judge.fit_pairs(encoded, pairs)
+        )
+        return scorer(np.flatnonzero(~half))
+
+    exact = scores(replace(judge, steps=1000))
+    one, two, three = (
+        np.corrcoef(scores(own), exact)[0, 1] for own in (replace(judge, steps=1), coarse(judge), judge)
+    )  # fmt: skip
+    assert one < two < three < 1 - 1e-9
+    assert two > 0.9
+    assert three > 0.97
+
+
+def test_only_linear_judges_have_coarse_fits_and_few_columns_are_fitted_to_the_end() -> None:
+    bayes = bayes_judge()
+    assert coarse(bayes) is bayes
+    text_pairs = text_pairs_of(with_giveaway(40, 0.2, 0.6))
+    judge, rows = surface_judge(), np.arange(len(text_pairs.captions))
+    encoded = judge.encode(text_pairs.captions)
+    for fits in (
+        lambda own: own.fit(encoded, rows, text_pairs.labels),
+        lambda own: own.fit_pairs(encoded, text_pairs.pairs),
+    ):
+        assert fits(judge)(rows).tolist() == fits(replace(judge, steps=1000))(rows).tolist()
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_fit_that_stops_early_warns_nobody_and_leaves_the_filters_alone(workers: int) -> None:
+    text_pairs = text_pairs_of(with_giveaway(40, 0.2, 0.6))
+    judge, rows = replace(word_judge(2), steps=1), np.arange(len(text_pairs.captions))
+    encoded = judge.encode(text_pairs.captions)
+
+    def fit(number: int) -> None:
+        judge.fit(encoded, rows[number:], text_pairs.labels[number:])
+        judge.fit_pairs(encoded, text_pairs.pairs[number:])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = list(warnings.filters)
+        in_threads(fit, range(16), workers)
+        fit(0)
+        assert warnings.filters == before
+        with pytest.raises(UserWarning):
+            warnings.warn("others are heard", UserWarning, stacklevel=1)
+    with pytest.warns(ConvergenceWarning):  # that there is something not to hear
+        LogisticRegression(solver="newton-cg", max_iter=1).fit(encoded[rows], text_pairs.labels)
+
+
+@every_judge
+@pytest.mark.parametrize("unit", ["text", "pair"])
+def test_scores_by_parts_are_those_of_one_go(name: str, unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text_pairs = text_pairs_of(with_giveaway(20, 0.2, 0.6))
+    judge, rows = MAKERS[name](), np.arange(len(text_pairs.captions))
+    encoded = judge.encode(text_pairs.captions)
+    scorer = (
+        judge.fit(encoded, rows, text_pairs.labels) if unit == "text" else judge.fit_pairs(encoded, text_pairs.pairs)
+    )
+    asked = rows[::-1][:50]
+    whole = scorer(asked)
+    assert np.ptp(whole) > 0
+    monkeypatch.setattr(negatives.judging.linear, "CHUNK", 7)
+    # dense features: a product of fewer rows may sum in another order
+    np.testing.assert_allclose(scorer(asked), whole, rtol=1e-5, atol=1e-6)
+    assert whole.dtype == np.float64
+
+
+@pytest.mark.parametrize("name", ["word", "char", "bayes"])
+def test_of_no_texts_there_are_no_scores(name: str) -> None:
+    """A panel may have a fold without texts that are asked about."""
+    judge, rows = MAKERS[name](), np.arange(4)
+    encoded = judge.encode(["a dog", "a cat", "a dog", "a bus"])
+    for scorer in (judge.fit(encoded, rows, rows % 2), judge.fit_pairs(encoded, rows.reshape(-1, 2))):
+        scores = scorer(np.zeros(0, dtype=np.int64))
+        assert (scores.shape, scores.dtype) == ((0,), np.float64)
 
 
 def test_naive_bayes_by_hand() -> None:

@@ -9,9 +9,9 @@ import pytest
 from experiments.build import plan_of
 from experiments.config.filter_schemas import AuditConfig, FilterConfig
 from experiments.config.help import describe
-from experiments.config.load import ConfigError, load_mapping
+from experiments.config.load import ConfigError, load_mapping, to_yaml
 from negatives.filtering.filter import filter_texts
-from negatives.filtering.plan import RULES, TARGETS, UNITS, AuditPlan, CertificatePlan, FilterPlan
+from negatives.filtering.plan import RULES, SEARCHED, UNITS, AuditPlan, CertificatePlan, FilterPlan
 from negatives.judging.linear import word_judge
 from negatives.judging.panel import seat
 from negatives.tables.files import InputError
@@ -45,21 +45,13 @@ def test_plans_and_configurations_are_frozen() -> None:
             setattr(frozen, fields(frozen)[0].name, None)
 
 
-def test_a_target_that_is_not_given_is_that_of_the_unit() -> None:
-    assert [FilterPlan(unit=unit).search_target for unit in UNITS] == [TARGETS[unit] for unit in UNITS]
-    assert FilterPlan(target=0.6).search_target == 0.6
-
-
-def test_only_the_rules_that_search_do_and_only_what_is_not_given() -> None:
-    searching = {
-        rule: (FilterPlan(rule=rule).searches, FilterPlan(rule=rule).searches_strengths)  # of overlap, of margins
-        for rule in RULES
-    }
-    assert searching == {"margins": (False, True), "overlap": (True, False)} | dict.fromkeys(
-        ("top_fraction", "aflite"), (False, False)
-    )
-    assert not FilterPlan(rule="overlap", constant=1.0).searches
-    assert not FilterPlan(rule="margins", strength=0.0).searches_strengths
+def test_only_the_rules_with_strengths_search_and_only_what_is_not_given() -> None:
+    assert {rule: FilterPlan(rule=rule).searches for rule in RULES} == {rule: rule in SEARCHED for rule in RULES}
+    for rule in SEARCHED:
+        given = FilterPlan(rule=rule, strength=0.0)
+        assert (given.searches, given.has_strengths) == (False, True)
+    constant = FilterPlan(rule="overlap", constant=1.0)
+    assert (constant.searches, constant.has_strengths) == (False, False)
 
 
 def test_a_configuration_and_a_call_refuse_the_same_plans() -> None:
@@ -84,18 +76,19 @@ def test_a_configuration_and_a_call_refuse_the_same_plans() -> None:
     ("values", "message"),
     [
         ({"rule": "aflite", "constant": 2.0}, "`constant` must be left out where `rule` is aflite, got 2: use overlap"),
-        (
-            {"rule": "top_fraction", "target": 0.6},
-            "`target` must be left out where `rule` is top_fraction, got 0.6: use overlap",
-        ),
-        (
-            {"rule": "overlap", "constant": 1.5, "target": 0.6},
-            "`target` must be left out where `constant` is given, got 0.6",
-        ),
         ({"constant": 1.5}, "`constant` must be left out where `rule` is margins, got 1.5: use overlap"),
+        ({"sharpness": 2.0}, "`sharpness` must be left out where `rule` is margins, got 2: use overlap"),
         (
-            {"rule": "overlap", "strength": 0.2},
-            "`strength` must be left out where `rule` is overlap, got 0.2: use margins",
+            {"rule": "overlap", "constant": 1.5, "strength": 0.2},
+            "`strength` must be left out where `constant` is given, got 0.2",
+        ),
+        (
+            {"rule": "top_fraction", "strength": 0.2},
+            "`strength` must be left out where `rule` is top_fraction, got 0.2: use margins",
+        ),
+        (
+            {"rule": "overlap", "per_type": True},
+            "`per_type` must be left out where `rule` is overlap: use `by_type`",
         ),
         ({"per_type": True}, "`per_type` must be left out where `rule` is margins: use `by_type`"),
     ],
@@ -107,3 +100,14 @@ def test_a_setting_that_nothing_would_read_is_refused(values: dict[str, object],
     assert str(caught.value) == message
     with pytest.raises(ConfigError, match=rf"^{message} \(test\)$"):
         load_mapping(FilterConfig, FILES | values, "test")
+
+
+def test_a_key_that_an_older_version_wrote_is_left_out_and_refused_where_it_said_something() -> None:
+    (key,) = FilterPlan.former_keys
+    config = load_mapping(FilterConfig, FILES | {key: None}, "test")
+    assert plan_of(FilterPlan, config) == FilterPlan()
+    assert key not in to_yaml(config)
+    with pytest.raises(ConfigError, match=f"`{key}` is no known key"):
+        load_mapping(FilterConfig, FILES | {key: 0.6}, "test")
+    with pytest.raises(ConfigError, match=f"`{key}` is no known key"):
+        load_mapping(AuditConfig, FILES | {key: None}, "test")

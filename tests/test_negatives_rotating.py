@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,13 @@ import pytest
 
 from negatives.filtering.certificate import certificate_fits, certify, not_measured, retention
 from negatives.filtering.filter import Filtered, filter_texts
-from negatives.filtering.plan import CertificatePlan, FilterPlan
+from negatives.filtering.judged import judge_texts
+from negatives.filtering.plan import SEARCHED, CertificatePlan, FilterPlan
 from negatives.filtering.rotating import Rotated, filter_and_rotate, rotate, rotated_fits
+from negatives.filtering.strengths import median_strengths, search_strengths
 from negatives.filtering.teaching import ROTATIONS, everything, part_of_texts
-from negatives.judging.linear import word_judge
+from negatives.judging.judge import Scorer
+from negatives.judging.linear import LinearJudge, word_judge
 from negatives.judging.panel import Panel, seat
 from negatives.judging.text_pairs import TextPairs
 from negatives.tables.files import InputError
@@ -29,7 +32,8 @@ LOOSE = CertificatePlan(tolerance=0.5, type_tolerance=0.5, third_tolerance=0.5, 
 every_unit = pytest.mark.parametrize("unit", ["text", "pair", "both"])
 NOTHING_SEARCHED = {
     "margins": {"rule": "margins", "strength": 0.4},
-    "overlap": {"rule": "overlap", "constant": 1.2},
+    "overlap": {"rule": "overlap", "strength": 0.4},
+    "constant": {"rule": "overlap", "constant": 1.2},
     "top_fraction": {"rule": "top_fraction", "top_fraction": 0.4},
 }
 
@@ -45,15 +49,16 @@ def rotated(panel: Panel, **plan: Any) -> tuple[Filtered, Rotated]:
 
 
 @every_unit
-def test_the_verdicts_that_ship_are_of_all_photos_by_the_median_strengths(unit: str) -> None:
-    panel = seated()
-    filtered, parts = rotated(panel, unit=unit)
+@pytest.mark.parametrize("rule", SEARCHED)
+def test_the_verdicts_that_ship_are_of_all_photos_by_the_median_strengths(unit: str, rule: str) -> None:
+    panel, plan = seated(), FilterPlan(unit=unit, rule=rule)
+    filtered, parts = rotated(panel, unit=unit, rule=rule)
     assert set(parts.strengths) == set(BIASED)
-    wanted = filter_texts(panel, FilterPlan(unit=unit), parts.strengths)
+    wanted = filter_texts(panel, plan, parts.strengths)
     assert filtered.strengths == parts.strengths
     assert filtered.keep.tolist() == wanted.keep.tolist()
     assert filtered.pair_keep.tolist() == wanted.pair_keep.tolist()
-    halved = filter_texts(panel, FilterPlan(unit=unit), {name: own / 2 for name, own in parts.strengths.items()})
+    halved = filter_texts(panel, plan, {name: own / 2 for name, own in parts.strengths.items()})
     assert halved.pair_keep.sum() > filtered.pair_keep.sum()
 
 
@@ -86,22 +91,64 @@ def test_what_is_kept_of_a_part_depends_on_no_text_of_the_photos_that_certify_it
     assert here.kept[1].pairs.tolist() != there.kept[1].pairs.tolist(), "these photos search for the next part"
 
 
-def test_workers_change_nothing_and_the_seed_deals_the_parts_out() -> None:
-    plan = FilterPlan(unit="both")
-    one, two, other = (
-        rotate(seated(workers=workers), replace(plan, seed=seed)) for workers, seed in ((1, 0), (2, 0), (1, 1))
-    )
-    assert one.strengths == two.strengths
-    for a, b in zip(one.kept, two.kept, strict=True):
-        assert a.pairs.tolist() == b.pairs.tolist()
-    assert one.part.tolist() == two.part.tolist()
-    assert one.part.tolist() != other.part.tolist()
+def test_what_a_searched_part_keeps_is_by_its_own_strengths_and_not_by_the_medians() -> None:
+    panel, plan = seated(), FilterPlan(unit="pair")
+    _, parts = rotated(panel, unit="pair")
+    found = []
+    for rotation, kept in zip(ROTATIONS, parts.kept, strict=True):
+        inside = parts.part == rotation.fit
+        pairs = inside[TEXT_PAIRS.pairs[:, 0]]
+        own = panel.subset(inside, pairs)
+        judged = judge_texts(own, unit="pair", seed=0)
+        found.append(search_strengths(panel, judged, parts.part, rotation, plan))
+        assert kept.pairs[pairs].tolist() == filter_texts(own, plan, found[-1]).pair_keep.tolist()
+    assert parts.strengths == median_strengths(found)
+
+
+@pytest.mark.parametrize("rule", SEARCHED)
+def test_workers_change_nothing_and_the_seed_deals_the_parts_out(rule: str) -> None:
+    plan = FilterPlan(unit="both", rule=rule)
+    one, *others = (rotate(seated(workers=workers), plan) for workers in (1, 2, 3))
+    for other in others:
+        assert other.strengths == one.strengths
+        assert other.part.tolist() == one.part.tolist()
+        for a, b in zip(one.kept, other.kept, strict=True):
+            assert a.texts.tolist() == b.texts.tolist()
+            assert a.pairs.tolist() == b.pairs.tolist()
+    seeded = part_of_texts(TEXT_PAIRS, 1)
+    assert rotate(seated(), replace(plan, strength=0.3, seed=1)).part.tolist() == seeded.tolist()
+    assert one.part.tolist() == part_of_texts(TEXT_PAIRS, 0).tolist() != seeded.tolist()
+
+
+def test_a_judge_that_does_not_fit_in_threads_is_never_fitted_by_two() -> None:
+    """Rotations wait for each other where a judge of the panel is slow; the quick ones may still search in threads."""
+    busy, most = [], []
+
+    @dataclass(frozen=True)
+    class Alone(LinearJudge):
+        def fit_pairs(self, encoded: Any, pairs: np.ndarray) -> Scorer:
+            busy.append(1)
+            most.append(len(busy))
+            scorer = super().fit_pairs(encoded, pairs)
+            busy.pop()
+            return scorer
+
+    slow = Alone("slow", word_judge(1).features, threads=False)
+    panel = seat([word_judge(1), slow], TEXT_PAIRS, folds=3, workers=3)
+    assert (panel.threads, seated(workers=3).threads) == (1, 3)
+    rotate(panel, FilterPlan(unit="pair", rule="margins", strength=0.3))
+    assert max(most) == 1
 
 
 @pytest.mark.parametrize(
     "plan",
-    [FilterPlan(), FilterPlan(unit="both", by_type=False), FilterPlan(unit="pair", rule="overlap", constant=1.2)],
-    ids=["margins", "margins of both", "overlap"],
+    [
+        FilterPlan(),
+        FilterPlan(unit="both", by_type=False),
+        FilterPlan(unit="pair", rule="overlap"),
+        FilterPlan(unit="pair", rule="overlap", constant=1.2),
+    ],
+    ids=["margins", "margins of both", "overlap", "constant"],
 )
 def test_no_more_fits_are_made_than_are_announced(plan: FilterPlan) -> None:
     calls: list[int] = []
@@ -152,7 +199,7 @@ def test_a_certificate_holds_every_lesson_and_is_balanced_where_none_is_missed(u
     filtered, parts = rotated(panel, unit=unit, rule="top_fraction")
     calls.clear()
     found = certify(panel, filtered, parts, LOOSE)
-    assert len(calls) == certificate_fits(panel, unit)
+    assert len(calls) == certificate_fits(panel, unit, LOOSE)
     groups = ["all", *BIASED, "weak third", "middle third", "strong third"]
     ways = ["text"] if unit == "text" else ["pair", "text"]
     assert [(one.learner.reads, one.group) for one in found.lessons] == [(w, g) for w in ways for g in groups]

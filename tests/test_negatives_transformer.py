@@ -21,7 +21,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from negatives.judging.build import build_judges
-from negatives.judging.crossfit import fold_of_texts, held_out_scores
+from negatives.judging.crossfit import fold_of_texts, fold_scores
 from negatives.judging.panel import seat
 from negatives.judging.settings import JudgeSettings
 from negatives.judging.text_pairs import build_text_pairs
@@ -287,8 +287,7 @@ def test_is_cross_fitted(unit: str) -> None:
     pairs = pa.table({name: [str(row) for row in rows] for name, rows in numbers.items()})
     text_pairs = build_text_pairs(pa.table({**columns, "negative_type": types}), pairs)
     fold = fold_of_texts(text_pairs, 3, 0)
-    held = held_out_scores(seat([SCRATCH], text_pairs, workers=2), SCRATCH, unit=unit, fold=fold)
-    scores = held.out_of_fold(fold)
+    scores = fold_scores(seat([SCRATCH], text_pairs, workers=2), SCRATCH, unit=unit, fold=fold)
     if unit == "text":
         assert auc(scores, text_pairs.labels) > 0.9
     assert (scores[text_pairs.pairs[:, 0]] > scores[text_pairs.pairs[:, 1]]).mean() > 0.9

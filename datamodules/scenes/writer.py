@@ -1,8 +1,8 @@
 """A simulated caption writer for the scenes, with the failing that this product exists for: favourite words.
 
 People and the writer describe scenes alike, but for a decoration in front of an object: each has favourite words that
-the other uses less. Whatever the writer changes, it decorates anew, so text alone tells its negatives from people's
-positives (AUC about 0.79), although no decoration says anything about the picture.
+the other hardly uses. Whatever the writer changes, it decorates anew, so text alone tells its negatives from people's
+positives (AUC about 0.75), although no decoration says anything about the picture.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ import numpy as np
 from datamodules.scenes.draw import COLOURS, RELATIONS, SHAPES, Scene, SceneObject
 from negatives.tables import InputError
 
-# as long as each other's, so that words alone give a text away and its length does not
-PEOPLES_WORDS = ("nice", "neat", "plain", "small", "simple", "little", "compact", "regular")
-WRITERS_WORDS = ("bold", "rich", "vivid", "shiny", "lively", "bright", "vibrant", "radiant")
-OWN_WORDS, OTHERS_WORDS = 0.65, 0.15
-"""Chance that a caption has one of its author's favourite words, or one of the other's."""
+PEOPLES_WORDS, WRITERS_WORDS = "plain little", "strikingly vibrant"
+OWN_WORDS, OTHERS_WORDS = 0.34, 0.04
+"""Chance that a caption has its author's favourite words, or the other's. Dropping the most telling 30 % of each class
+(LLaVA-score's rule) leaves as many of either in both classes: (0.34 - 0.30) / 0.70 = 0.04 / 0.70."""
 
-_WORDS = "|".join(PEOPLES_WORDS + WRITERS_WORDS)
 _CAPTION = re.compile(
-    rf"a (?:({_WORDS}) )?({'|'.join(COLOURS)}) ({'|'.join(SHAPES)}) ({'|'.join(RELATIONS)}) "
-    rf"a (?:({_WORDS}) )?({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})"
+    rf"a (?:({PEOPLES_WORDS}|{WRITERS_WORDS}) )?({'|'.join(COLOURS)}) ({'|'.join(SHAPES)}) ({'|'.join(RELATIONS)}) "
+    rf"a (?:({PEOPLES_WORDS}|{WRITERS_WORDS}) )?({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})"
 )
 
 
@@ -42,8 +40,8 @@ class Telling:
         """The caption.
 
         >>> red, blue = SceneObject("red", "circle"), SceneObject("blue", "square")
-        >>> Telling(Scene(red, "left of", blue), other_words="vibrant").caption
-        'a red circle left of a vibrant blue square'
+        >>> Telling(Scene(red, "left of", blue), other_words="strikingly vibrant").caption
+        'a red circle left of a strikingly vibrant blue square'
         """
         subject, other = (f"{word} {thing}".strip() for word, thing in self._parts())
         return f"a {subject} {self.scene.relation} a {other}"
@@ -74,7 +72,7 @@ def tell(scene: Scene, rng: np.random.Generator, *, by_writer: bool = False) -> 
     draw = rng.random()
     if draw >= OWN_WORDS + OTHERS_WORDS:
         return Telling(scene)
-    words = str(rng.choice(own if draw < OWN_WORDS else others))
+    words = own if draw < OWN_WORDS else others
     return Telling(scene, subject_words=words) if rng.random() < 0.5 else Telling(scene, other_words=words)
 
 
@@ -120,7 +118,7 @@ FALSIFIERS: dict[str, Callable[[Scene, np.random.Generator], Scene]] = {
 class SceneWriter:
     """The simulated writer: one negative of every type for a caption of the embedded data."""
 
-    name, version = "scenes", "2"
+    name, version = "scenes", "1"
 
     def write(self, caption: str, rng: np.random.Generator) -> list[tuple[str, str]]:
         """(negative_type, negative caption) for all five types, each decorated in the writer's way."""

@@ -1,4 +1,4 @@
-"""How long an audit and a filter take: `python -m experiments.bench.filter_speed --help`.
+"""How long a filter takes: `python -m experiments.bench.filter_speed --help`.
 
 Texts are made from written pairs: in each, words are exchanged for others of the same file, alike on both sides of a
 pair, so that as many different texts come out as are asked for.
@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from experiments.bench.generators import TYPES
-from negatives.filtering import AuditPlan, FilterPlan
+from negatives.filtering import AuditPlan, CertificatePlan, FilterPlan
 from negatives.judging import JudgeSettings, build_judges
 from negatives.tables import generator_for, read_jsonl
 
@@ -29,15 +29,17 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
         "python -m experiments.bench.filter_speed",
-        description="Times text_pairs, audit and filter (its certificate aside), each size in a process of its own.",
+        description="Times a filter and, beside it, its certificate and an audit; each size in a process of its own.",
         allow_abbrev=False,
     )
     add = made.add_argument
     add("pairs", help="JSONL with type, caption and negative_caption")
     add("--texts", nargs="+", type=int, default=[25_000, 250_000], help="how many (default: 25000 250000)")
     add("--judges", nargs="+", default=["word", "char", "surface"], help="judges of both (default: word char surface)")
+    add("--unit", choices=("text", "pair", "both"), default="text", help="of the filter (default: text)")
     add("--constant", type=float, help="of rule overlap; where not given, rule margins is searched")
-    add("--no-audit", action="store_true", help="filter only")
+    add("--audit", action="store_true", help="also time an audit")
+    add("--certificate", action="store_true", help="also time the certificate, with its default learners")
     add("--workers", type=int, default=2, help="threads")
     return made
 
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sender.close()
         found: dict[str, Any] = receiver.recv()
         child.join()
-        total = sum(found["seconds"].values())
+        total = sum(found["seconds"][name] for name in ("texts", "n-grams", "filter"))
         first = first or (texts, total)
         parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in found["seconds"].items())
         print(
@@ -91,7 +93,7 @@ def make_tables(path: str, texts: int) -> tuple[pa.Table, pa.Table]:
 
 
 def _measure(sender: Any, arguments: argparse.Namespace, texts: int) -> None:
-    from negatives.filtering import audit_texts, filter_and_rotate
+    from negatives.filtering import audit_texts, certify, filter_and_rotate
     from negatives.judging import build_text_pairs, seat
 
     tables = make_tables(arguments.pairs, texts)
@@ -107,12 +109,19 @@ def _measure(sender: Any, arguments: argparse.Namespace, texts: int) -> None:
     lap("texts")
     panel = seat(build_judges(arguments.judges, JudgeSettings()), text_pairs, workers=arguments.workers)
     lap("n-grams")
-    if not arguments.no_audit:
+    rule = "margins" if arguments.constant is None else "overlap"
+    plan = FilterPlan(unit=arguments.unit, rule=rule, constant=arguments.constant)
+    filtered, rotated = filter_and_rotate(panel, plan, certified=False)
+    lap("filter")
+    if arguments.certificate:
+        assert rotated is not None
+        assert not isinstance(rotated, str), rotated
+        learners = panel.with_judges(build_judges(CertificatePlan().probes, JudgeSettings()))
+        certify(learners, filtered, rotated, CertificatePlan())
+        lap("certificate")
+    if arguments.audit:
         audit_texts(panel, AuditPlan())
         lap("audit")
-    rule = "margins" if arguments.constant is None else "overlap"
-    filtered, _ = filter_and_rotate(panel, FilterPlan(rule=rule, constant=arguments.constant), certified=False)
-    lap("filter")
     # Linux counts KiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     result = {"gibibytes": peak, "kept": float(filtered.keep.mean())}

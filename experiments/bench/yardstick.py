@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(text_pairs: TextPairs, given: argparse.Namespace) -> Iterator[Measured]:
     """Every group of every rotation of every arm."""
-    from negatives.filtering import foreign_logits
+    from negatives.filtering import foreign_logits, untouched_scores
     from negatives.judging import seat
 
     settings = JudgeSettings()
@@ -110,7 +110,7 @@ def measure(text_pairs: TextPairs, given: argparse.Namespace) -> Iterator[Measur
     learners = panel.with_judges(build_judges(given.learners, settings))
     for arm in given.arms:
         rotated = _rotated(panel, arm, given.seed)
-        foreign = foreign_logits(learners, rotated.part)
+        foreign = foreign_logits(learners, rotated.part, untouched_scores(learners, rotated.part, "pair"))
         wins = {
             learner: _wins(learners, learner, rotated)
             for learner in [Learner(name, reads) for name in given.learners for reads in ("pair", "text")]
@@ -132,7 +132,7 @@ def _rotated(panel: Panel, arm: str, seed: int) -> Rotated:
 
     if arm == "all":
         texts, pairs = (np.ones(len(of), dtype=bool) for of in (panel.text_pairs.captions, panel.text_pairs.pairs))
-        return Rotated(part_of_texts(panel.text_pairs, seed), [Retained(texts, pairs)] * len(ROTATIONS), {})
+        return Rotated(part_of_texts(panel.text_pairs, seed), [Retained(texts, pairs)] * len(ROTATIONS))
     rule, unit = arm.split()
     return rotate(panel, FilterPlan(unit=unit, rule=rule, seed=seed))
 

@@ -67,7 +67,7 @@ class FilterFiles:
     paraphrases: str | None = field(default=None, metadata={"exists": "file"})
     """Hard positives: a captions table with `source_caption_id`; they join the positives."""
     output_dir: str = MISSING
-    """Folder for `verdicts.parquet`, `pair_verdicts.parquet` and `certificate.json`."""
+    """Folder for `verdicts.parquet`, `pair_verdicts.parquet`, `certificate.json` and `index.html`."""
     harmonise: bool = True
     """Each negative takes its positive's casing, final punctuation and white space before it is judged."""
 

@@ -211,6 +211,8 @@ class _Check:
             where = (*place, str(key))
             if key in hints:
                 self._put(node, key, hints[key], value, where)
+            elif value is None and key in getattr(schema, "former_keys", ()):
+                continue  # an older version wrote every key that it had; a value would have been obeyed
             elif place != self.unjudged and not (place == (SECTION,) and value is None and is_known_somewhere(key)):
                 # null takes out what a base file says of another backbone
                 self._fault(where, self._unknown(schema, str(key), place))

@@ -64,7 +64,7 @@ def template_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed}
+    environment.filters |= {"number": number, "signed": signed, "share": share, "spaced": spaced}
     return environment
 
 
@@ -109,6 +109,26 @@ def signed(value: float) -> str:
     # rounded first: -0.0002 is shown as 0.000, without a sign
     rounded = round(value, 3)
     return f"{'+' if rounded > 0 else '−' if rounded < 0 else ''}{abs(rounded):.3f}"
+
+
+def share(part: int, whole: int) -> str:
+    """A part in percent.
+
+    >>> share(1, 8), share(1, 800), share(1, 100_000), share(0, 0)
+    ('12.5 %', '0.1 %', '< 0.1 %', '–')
+    """
+    if not whole:
+        return "–"
+    return "< 0.1 %" if 0 < 1000 * part < whole else f"{100 * part / whole:.1f} %"
+
+
+def spaced(count: int) -> str:
+    """A count with commas.
+
+    >>> spaced(1234567)
+    '1,234,567'
+    """
+    return f"{count:,}"
 
 
 def verdict(row: Row) -> str:

@@ -75,7 +75,7 @@ def accuracy_plot(rows: Sequence[Row], looks: Mapping[str, Look]) -> Markup:
         lowest = min(min(row["low"], row["blind_low"]) for row in rows)
         axes.set_ylim(max(-0.02, min(0.38, lowest - 0.04)), 1.03)
         _chance(axes)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def curves_plot(runs: Sequence[EvaluatedRun], looks: Mapping[str, Look]) -> Markup | None:
@@ -100,7 +100,7 @@ def curves_plot(runs: Sequence[EvaluatedRun], looks: Mapping[str, Look]) -> Mark
                 _chance(axes)
         for axes in panels[len(metrics) :]:
             axes.set_axis_off()
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def audits_plot(audits: Sequence[LabelledAudit]) -> Markup:
@@ -122,7 +122,7 @@ def audits_plot(audits: Sequence[LabelledAudit]) -> Markup:
         axes.set_xlim(0, 1.08)
         axes.axvline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)), alpha=0.6)
         axes.set_xlabel("upper bar: AUC of single texts; lower bar: accuracy on pairs; dashed: chance")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def estimates_plot(parts: Mapping[str, Sequence[Estimate]], looks: Mapping[str, Look]) -> Markup:
@@ -154,7 +154,7 @@ def estimates_plot(parts: Mapping[str, Sequence[Estimate]], looks: Mapping[str, 
             axes.set_xlabel(title)
         columns[0].set_yticks(range(len(types)), labels=types)
         columns[0].set_ylim(len(types) - 0.5, -0.5)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _estimate_point(axes: Axes, y: float, estimate: Estimate, style: Look, *, filled: bool) -> None:
@@ -202,7 +202,7 @@ def _chance(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _svg(figure: Figure) -> Markup:
+def as_svg(figure: Figure) -> Markup:
     """The figure without what belongs to files: prologue, metadata, fixed size, and ids that would repeat in a page."""
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})

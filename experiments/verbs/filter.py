@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -33,6 +33,7 @@ from negatives.tables import (
     with_paraphrases,
     write_json,
     write_table,
+    write_text,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 VERDICTS_FILE = "verdicts.parquet"
 CERTIFICATE_FILE = "certificate.json"
+PAGE = "index.html"
 
 
 def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) -> int:
@@ -87,6 +89,7 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
         content = {"rule": config.rule, "constant": filtered.constant if finite else None}
         write_json(content | {"strengths": filtered.strengths} | certificate.to_json(), folder / CERTIFICATE_FILE)
         _log(config, certificate, folder)
+    _write_page(config, text_pairs, filtered, certificate, folder / PAGE)
     # last: it says that the folder is finished, and never stands beside older verdicts on pairs
     write_table(_verdicts(text_pairs, filtered, texts, metadata), folder / VERDICTS_FILE)
     return _report(config, text_pairs, filtered, certificate, folder)
@@ -136,7 +139,7 @@ def _certificate(config: FilterConfig, learners: Panel, filtered: Filtered, rota
             inside = probe_inside(replace(learners, advance=advance), filtered, plan, seed=config.seed)
     if isinstance(rotated, str):
         return not_measured(learners.text_pairs, filtered, f"Nothing is certified. {rotated}", inside)
-    with counter("certificate: fits of learners", certificate_fits(learners, config.unit)) as advance:
+    with counter("certificate: fits of learners", certificate_fits(learners, config.unit, plan)) as advance:
         learning = replace(learners, advance=advance)
         return certify(learning, filtered, rotated, plan, seed=config.seed, inside=inside)
 
@@ -163,6 +166,34 @@ def _pair_verdicts(text_pairs: TextPairs, filtered: Filtered, pairs: pa.Table, m
     return table.replace_schema_metadata(metadata)
 
 
+def _write_page(
+    config: FilterConfig, text_pairs: TextPairs, filtered: Filtered, certificate: Certificate | None, path: Path
+) -> None:
+    from experiments.report.filtered.page import FilterPage, render_filter_page
+
+    origin = {"Unit": config.unit, "Rule": config.rule, "Captions": config.captions, "Negatives": config.negatives}
+    if filtered.constant is not None:
+        origin["Constant"] = f"{filtered.constant:.3g}"
+    page = FilterPage(
+        origin=origin,
+        harmonised=config.harmonise,
+        text_pairs=text_pairs,
+        filtered=filtered,
+        plan=config.certificate,
+        certificate=certificate,
+        frontier=_frontier(certificate),
+        seed=config.seed,
+    )
+    write_text(render_filter_page(page), path)
+
+
+def _frontier(certificate: Certificate | None) -> list[dict[str, Any]]:
+    """What other rules and strengths would keep and teach, as `certificate.json` holds it; empty without that."""
+    content: dict[str, Any] = {} if certificate is None else certificate.to_json()
+    points: list[dict[str, Any]] = content.get("frontier", [])
+    return points
+
+
 def _report(
     config: FilterConfig, text_pairs: TextPairs, filtered: Filtered, certificate: Certificate | None, folder: Path
 ) -> int:
@@ -176,6 +207,7 @@ def _report(
     constant = "" if filtered.constant is None else f", constant {filtered.constant:.3g}"
     if filtered.strengths is not None:
         constant = f" ({', '.join(f'{name} {share:.0%} dropped' for name, share in filtered.strengths.items())})"
+    say(f"Page: {folder / PAGE}")
     say(f"Kept {', '.join(parts)} by {config.rule}{constant}: {folder / VERDICTS_FILE}")
     if certificate is None:
         # exit code 0: it was not asked for
@@ -250,5 +282,8 @@ def _log(config: FilterConfig, certificate: Certificate, folder: Path) -> None:
         for name, found in (("teaching", certificate.lessons), ("leaking", certificate.leaks))
         for one in found
     ]
-    logger.experiment.log({"certificate/estimates": wandb.Table(columns=columns, data=rows)})
+    tables = {"certificate/estimates": wandb.Table(columns=columns, data=rows)}
+    if points := _frontier(certificate):
+        tables["certificate/frontier"] = wandb.Table(columns=list(points[0]), data=[[*one.values()] for one in points])
+    logger.experiment.log(tables)
     logger.experiment.finish()

@@ -145,7 +145,7 @@ def audit_texts(panel: Panel, plan: AuditPlan, *, ngrams: int = 2) -> Audit:
 
 
 def measurable(panel: Panel, plan: AuditPlan) -> tuple[str, ...]:
-    """The bias metrics that `audit_texts` can measure; paired accuracy needs two pairs outside any two folds.
+    """The bias metrics that `audit_texts` can measure; paired accuracy needs two pairs outside any fold.
 
     Raises:
         InputError: if the texts cannot be judged (see `crossfit.fold_of_texts`).

@@ -8,14 +8,15 @@ procedure.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from negatives.filtering.filter import Filtered
+from negatives.filtering.frontier import FrontierPoint, frontier, frontier_fits
 from negatives.filtering.inside import Inside
-from negatives.filtering.plan import CertificatePlan
+from negatives.filtering.lessons import Lesson, leaks, lesson_fits, lessons, misses, untouched_scores
+from negatives.filtering.plan import CertificatePlan, FilterPlan
 from negatives.filtering.rotating import Rotated
-from negatives.filtering.teaching import Lesson, leaks, lesson_fits, lessons, misses
 from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs
 from negatives.tables.files import InputError, finite
@@ -47,6 +48,7 @@ class Certificate:
         leaks: what judges of untouched pairs of other photos get on what was kept. A rule that drops what judges are
             sure of leaves them wrong on the rest, so a value below 0.5 is no fault.
         inside: probes of what was kept by other folds of it, where they were asked for.
+        frontier: what other rules and strengths would keep and teach, where that was asked for.
     """
 
     unit: str
@@ -56,6 +58,7 @@ class Certificate:
     lessons: list[Lesson]
     leaks: list[Lesson]
     inside: Inside | None = None
+    frontier: list[FrontierPoint] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The certificate as plain dicts, lists, numbers and strings; what could not be measured is None."""
@@ -67,15 +70,17 @@ class Certificate:
             "teaching": [one.to_json() for one in self.lessons],
             "leaking": [one.to_json() for one in self.leaks],
         }
+        if self.frontier:
+            content["frontier"] = [one.to_json() for one in self.frontier]
         if self.inside is not None:
             content["inside"] = self.inside.to_json()
         written: dict[str, Any] = finite(content)
         return written
 
 
-def certificate_fits(panel: Panel, unit: str) -> int:
+def certificate_fits(panel: Panel, unit: str, plan: CertificatePlan) -> int:
     """How many fits `certify` makes at most."""
-    return lesson_fits(panel, unit)
+    return lesson_fits(panel, unit) + frontier_fits() * plan.frontier
 
 
 def certify(
@@ -97,14 +102,27 @@ def certify(
         seed: of controls and bootstrap.
         inside: goes into the certificate as it is.
     """
+    unit, kept, part = filtered.unit, rotated.kept, rotated.part
     try:
-        found = lessons(panel, rotated.kept, rotated.part, unit=filtered.unit, seed=seed, bootstrap=plan.bootstrap)
-        leaking = leaks(panel, rotated.kept, rotated.part, unit=filtered.unit, seed=seed, bootstrap=plan.bootstrap)
+        untouched = untouched_scores(panel, part, unit)
+        found = lessons(panel, kept, part, untouched, unit=unit, seed=seed, bootstrap=plan.bootstrap)
     except InputError as error:  # too little is left to measure: a miss, and no reason to lose the verdicts
         return not_measured(panel.text_pairs, filtered, f"What was kept cannot be learnt from. {error}", inside)
     slow = {judge.name for judge in panel.judges if not judge.threads}
     missed = list(misses(found, plan.tolerances, slow, plan.transformer_tolerance))
-    return Certificate(filtered.unit, not missed, missed, retention(panel.text_pairs, filtered), found, leaking, inside)
+    drawn = []
+    if plan.frontier and rotated.judged:
+        drawn = frontier(panel, rotated, found, FilterPlan(unit=unit, seed=seed), bootstrap=plan.bootstrap)
+    return Certificate(
+        unit=unit,
+        balanced=not missed,
+        misses=missed,
+        retention=retention(panel.text_pairs, filtered),
+        lessons=found,
+        leaks=leaks(panel, kept, part, untouched, unit=unit, seed=seed, bootstrap=plan.bootstrap),
+        inside=inside,
+        frontier=drawn,
+    )
 
 
 def not_measured(text_pairs: TextPairs, filtered: Filtered, why: str, inside: Inside | None = None) -> Certificate:

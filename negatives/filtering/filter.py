@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from negatives.filtering.judged import Judged, judge_texts
-from negatives.filtering.keep_rules import aflite, aflite_rounds, draw, top_fraction
+from negatives.filtering.judged import Judged, judge_texts, texts_and_pairs
+from negatives.filtering.keep_rules import aflite, aflite_rounds, draw, overlap, top_fraction
 from negatives.filtering.plan import UNITS, FilterPlan
-from negatives.filtering.search import keep_probabilities, search_constant, search_fits, texts_and_pairs
 from negatives.filtering.strengths import Strengths, keep_by_strengths
 from negatives.judging.bias_metrics import ALL, fits, paired_wins
 from negatives.judging.crossfit import fit_judge
@@ -27,12 +26,13 @@ class Filtered:
 
     Attributes:
         unit: "text", "pair" or "both".
-        constant: factor of the odds; None for other rules.
+        constant: factor of the odds, where rule overlap was given one; else None.
         fold, oof_score, keep_probability, keep: [U] for each text. Where pairs were judged, a text's score is the mean
             over its pairs of the chance that it is the positive, and it is kept if any of its pairs is.
         pair_fold, pair_score, pair_keep_probability, pair_keep: [P] for each pair; the score is the chance that the
             first is the positive. For unit text, a pair is kept if both its texts are.
-        strengths: of rule margins, the share of each negative type (or of "all") that was dropped; None for others.
+        strengths: of rules margins and overlap, the share of each negative type (or of "all") that was dropped; None
+            for others, and where overlap has a constant.
     """
 
     unit: str
@@ -55,8 +55,8 @@ class Chosen:
     Attributes:
         keep: [N] bool.
         probability: [N] with which each was kept; 1 or 0 for rules that draw nothing.
-        constant: factor of the odds; None for rules other than overlap.
-        strengths: shares that were dropped; None for rules other than margins.
+        constant: factor of the odds, where rule overlap was given one.
+        strengths: shares that were dropped, where the rule has them.
     """
 
     keep: np.ndarray
@@ -67,10 +67,8 @@ class Chosen:
 
 def filter_fits(panel: Panel, plan: FilterPlan) -> int:
     """How many fits `filter_texts` makes at most."""
-    once = fits(len(panel.judges), panel.folds, len(UNITS[plan.unit]))
-    searched = search_fits(panel, plan.unit) if plan.searches else 0
     rounds = aflite_rounds(plan.top_fraction) if plan.rule == "aflite" else 0
-    return once + searched + AFLITE_PARTITIONS * rounds
+    return fits(len(panel.judges), panel.folds, len(UNITS[plan.unit])) + AFLITE_PARTITIONS * rounds
 
 
 def filter_texts(panel: Panel, plan: FilterPlan, strengths: Strengths | None = None) -> Filtered:
@@ -79,7 +77,7 @@ def filter_texts(panel: Panel, plan: FilterPlan, strengths: Strengths | None = N
     Args:
         panel: judges and texts; rule aflite takes the first judge.
         plan: unit, rule and the rule's settings.
-        strengths: of rule margins, where the plan has none; `rotating.filter_and_rotate` searches them.
+        strengths: of rules margins and overlap, where the plan has none; `rotating.filter_and_rotate` searches them.
 
     Raises:
         InputError: if the plan contradicts itself, the texts cannot be judged, or nothing would be kept.
@@ -87,10 +85,10 @@ def filter_texts(panel: Panel, plan: FilterPlan, strengths: Strengths | None = N
     # for calls from Python: a configuration was checked when it was read
     for fault in plan.faults(""):
         raise InputError(fault)
-    if plan.searches_strengths and strengths is None:
-        raise InputError("Rule margins needs strengths: give `strength`, or search them by `filter_and_rotate`.")
+    if plan.searches and strengths is None:
+        raise InputError(f"Rule {plan.rule} needs strengths: give `strength`, or search them by `filter_and_rotate`.")
     judged = judge_texts(panel, unit=plan.unit, seed=plan.seed)
-    chosen = _choose(panel, judged, plan, strengths or {ALL: plan.strength or 0.0})
+    chosen = choose(panel, judged, plan, strengths or {ALL: plan.strength or 0.0})
     if not chosen.keep.any():
         raise InputError(
             "Nothing would be kept: the judges tell the classes apart on every text. Write other negatives."
@@ -100,14 +98,20 @@ def filter_texts(panel: Panel, plan: FilterPlan, strengths: Strengths | None = N
     return _of_pairs(panel.text_pairs, judged, chosen, plan.unit)
 
 
-def _choose(panel: Panel, judged: Judged, plan: FilterPlan, strengths: Strengths) -> Chosen:
-    if plan.rule == "margins":
-        keep = keep_by_strengths(judged, strengths)
-        return Chosen(keep, keep.astype(np.float64), strengths=dict(strengths))
+def choose(panel: Panel, judged: Judged, plan: FilterPlan, strengths: Strengths) -> Chosen:
+    """Applies a rule to what judges said.
+
+    Args:
+        panel: of which rule aflite asks the first judge again.
+        judged: what the judges said.
+        plan: the rule and its settings.
+        strengths: of rules margins and overlap.
+    """
+    if plan.has_strengths:
+        return Chosen(*keep_by_strengths(judged, strengths, plan), strengths=dict(strengths))
     if plan.rule == "overlap":
-        constant = search_constant(panel, judged, plan) if plan.constant is None else plan.constant
-        probability = keep_probabilities(judged, constant, plan.per_type)
-        return Chosen(draw(probability, judged.keys, plan.seed), probability, constant)
+        probability = overlap(judged.oof_score, judged.labels, plan.constant or 1.0, plan.sharpness)
+        return Chosen(draw(probability, judged.keys, plan.seed), probability, plan.constant)
     # groups shrink alike: the types, or else the two classes
     groups = judged.groups if plan.per_type else [str(label) for label in judged.labels]
     if plan.rule == "top_fraction":

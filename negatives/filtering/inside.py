@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from negatives.filtering.filter import Filtered
+from negatives.filtering.judged import texts_and_pairs
 from negatives.filtering.keep_rules import random_subset
 from negatives.filtering.plan import UNITS, CertificatePlan
-from negatives.filtering.search import texts_and_pairs
 from negatives.judging.bias_metrics import ALL, Estimate, auc, estimates, fits, paired_wins, probe
 from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs

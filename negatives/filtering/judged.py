@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from negatives.judging.crossfit import HeldOut, combine_pairs, combine_texts, fold_of_texts, held_out_scores
+from negatives.filtering.keep_rules import ties_of
+from negatives.judging.crossfit import combine_pairs, combine_texts, fold_of_texts, fold_scores
 from negatives.judging.panel import Panel
+from negatives.judging.text_pairs import TextPairs
 from negatives.tables.files import InputError
 
 
@@ -28,6 +31,11 @@ class Judged:
     labels: np.ndarray
     groups: list[str]
     keys: list[str]
+
+    @cached_property
+    def ties(self) -> np.ndarray:
+        """[N] see `keep_rules.ties_of`: a search asks for them again and again."""
+        return ties_of(self.keys)
 
 
 def judge_texts(panel: Panel, *, unit: str, seed: int) -> Judged:
@@ -57,8 +65,23 @@ def judge_texts(panel: Panel, *, unit: str, seed: int) -> Judged:
     return _of_pairs(panel, fold, combine_pairs(columns, pairs, fold), one_draw_per_positive=unit == "both")
 
 
-def _columns(panel: Panel, unit: str, fold: np.ndarray) -> list[HeldOut]:
-    return [held_out_scores(panel, judge, unit=unit, fold=fold) for judge in panel.judges]
+def texts_and_pairs(text_pairs: TextPairs, unit: str, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Kept texts [U] and pairs [P]: a pair needs both texts, and where pairs are judged a text needs a pair.
+
+    Args:
+        text_pairs: all of them.
+        unit: see `plan.UNITS`.
+        kept: [U] bool for unit text, else [P].
+    """
+    if unit == "text":
+        return kept, kept[text_pairs.pairs].all(axis=1)
+    keep = np.zeros(len(text_pairs.captions), dtype=bool)
+    keep[text_pairs.pairs[kept].ravel()] = True
+    return keep, kept
+
+
+def _columns(panel: Panel, unit: str, fold: np.ndarray) -> list[np.ndarray]:
+    return [fold_scores(panel, judge, unit=unit, fold=fold) for judge in panel.judges]
 
 
 def _of_texts(panel: Panel, fold: np.ndarray, logits: np.ndarray) -> Judged:

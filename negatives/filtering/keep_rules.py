@@ -10,8 +10,10 @@ import numpy as np
 from negatives.tables.randomness import hash_of
 
 
-def overlap(oof_score: np.ndarray, labels: np.ndarray, constant: float | np.ndarray = 1.0) -> np.ndarray:
-    """Keep probability proportional to the odds of the other class: min(1, constant * p(other) / p(own)).
+def overlap(
+    oof_score: np.ndarray, labels: np.ndarray, constant: float | np.ndarray = 1.0, sharpness: float = 1.0
+) -> np.ndarray:
+    """Keep probability by the odds of the other class: min(1, constant * (p(other) / p(own)) ** sharpness).
 
     Where the scores are calibrated (both classes weighing the same) and the constant is 1, the kept positives and the
     kept negatives both have the density min(f1, f0), the overlap of the two: no judge can tell them apart, and nothing
@@ -27,6 +29,7 @@ def overlap(oof_score: np.ndarray, labels: np.ndarray, constant: float | np.ndar
         oof_score: [N] probability that the label is 1. For pairs, that the first text is the positive.
         labels: [N] 1 or 0; 1 for all pairs.
         constant: factor of the odds, one or [N].
+        sharpness: power of the odds, above 0; towards infinity, the surest are dropped and nothing is drawn.
 
     Returns:
         [N] in [0, 1].
@@ -35,28 +38,41 @@ def overlap(oof_score: np.ndarray, labels: np.ndarray, constant: float | np.ndar
     [0.25, 1.0, 1.0, 0.25]
     """
     own = np.where(np.asarray(labels) == 1, oof_score, 1.0 - np.asarray(oof_score))
-    # tiny keeps the division finite: a text whose own class has chance 0 is kept for certain
-    return np.minimum(1.0, constant * (1.0 - own) / np.maximum(own, np.finfo(float).tiny))
+    # tiny keeps the logarithms finite: a text whose own class has chance 0 is kept for certain
+    tiny = np.finfo(float).tiny
+    log_odds = np.log(np.maximum(1.0 - own, tiny)) - np.log(np.maximum(own, tiny))
+    # capped before exp, which would overflow
+    return np.exp(np.minimum(0.0, np.log(constant) + sharpness * log_odds))
 
 
-def constants_for_shares(oof_score: np.ndarray, labels: np.ndarray, groups: Sequence[str], share: float) -> np.ndarray:
-    """[N] for each group the constant of `overlap` with which that share of the group is kept on average.
+def constants_for_shares(
+    oof_score: np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence[str],
+    shares: Mapping[str, float],
+    sharpness: float = 1.0,
+) -> np.ndarray:
+    """[N] for each group the constant of `overlap` with which its share is dropped on average.
 
     Args:
-        oof_score, labels: see `overlap`.
+        oof_score, labels, sharpness: see `overlap`.
         groups: N names of groups.
-        share: in (0, 1].
+        shares: name of a group -> part of it to drop, in [0, 1); infinity for 0.
     """
     names = np.asarray(groups, dtype=object)
     constants = np.empty(len(names))
     for name in sorted(set(groups)):
         rows = np.flatnonzero(names == name)
-        # by halves: the share kept rises with the constant, and 60 halvings are below what a float can tell apart
-        low, high = -30.0, 30.0  # of the logarithm
+        if shares[name] <= 0:
+            # no number is large enough for a text that is given away for certain, or for a large sharpness
+            constants[rows] = math.inf
+            continue
+        # by halves: what is kept rises with the constant, and 60 halvings are below what a float can tell apart
+        low, high = -700.0, 700.0  # of the logarithm, as far as exp can go
         for _ in range(60):
             middle = (low + high) / 2
-            kept = overlap(oof_score[rows], labels[rows], math.exp(middle)).mean()
-            low, high = (middle, high) if kept < share else (low, middle)
+            kept = overlap(oof_score[rows], labels[rows], math.exp(middle), sharpness).mean()
+            low, high = (middle, high) if kept < 1.0 - shares[name] else (low, middle)
         constants[rows] = math.exp(high)
     return constants
 
@@ -94,22 +110,27 @@ def top_fraction(
     >>> top_fraction(score, ["+", "+", "-", "-"], labels, ["a", "b", "c", "d"], 0.5).tolist()
     [False, True, False, True]
     """
-    return drop_shares(oof_score, groups, labels, keys, dict.fromkeys(groups, fraction))
+    return drop_shares(oof_score, groups, labels, ties_of(keys), dict.fromkeys(groups, fraction))
+
+
+def ties_of(keys: Sequence[str]) -> np.ndarray:
+    """[N] numbers by which rows with equal scores are put in order: a hash of each row's key."""
+    return _hashes("top_fraction", keys)
 
 
 def drop_shares(
-    oof_score: np.ndarray, groups: Sequence[str], labels: np.ndarray, keys: Sequence[str], shares: Mapping[str, float]
+    oof_score: np.ndarray, groups: Sequence[str], labels: np.ndarray, ties: np.ndarray, shares: Mapping[str, float]
 ) -> np.ndarray:
     """`top_fraction` with a share of its own for each group.
 
     Args:
-        oof_score, groups, labels, keys: see `top_fraction`.
+        oof_score, groups, labels: see `top_fraction`.
+        ties: [N] see `ties_of`.
         shares: name of a group -> part of it to drop, in [0, 1).
     """
     names = np.asarray(groups, dtype=object)
     # -score, not 1 - score: rounding would tie the scores nearest to zero
     confidence = np.where(np.asarray(labels) == 1, oof_score, -np.asarray(oof_score))
-    ties = _hashes("top_fraction", keys)
     keep = np.ones(len(names), dtype=bool)
     for name in set(groups):
         rows = np.flatnonzero(names == name)

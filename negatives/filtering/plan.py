@@ -11,13 +11,10 @@ from dataclasses import dataclass, field
 from negatives.judging.table import faults_of_names
 
 UNITS = {"text": ("auc",), "pair": ("paired_accuracy",), "both": ("auc", "paired_accuracy")}
-"""Unit -> the bias metrics that the search of rule overlap, and probes inside what is kept, look at."""
+"""Unit -> the bias metrics that probes inside what is kept look at."""
 RULES = ("margins", "overlap", "top_fraction", "aflite")
-TARGETS = {"text": 0.505, "pair": 0.512, "both": 0.512}
-"""Unit -> what a probe may reach in the search of the constant.
-
-Probes of other families, and several together, see somewhat more than those which search, and more so on single
-texts: these targets leave room for that within the certificate's tolerance."""
+SEARCHED = ("margins", "overlap")
+"""The rules that drop a share of each negative type, which can be searched."""
 
 
 @dataclass(frozen=True)
@@ -30,18 +27,19 @@ class FilterPlan:
     # default margins: what the others keep still teaches most of the bias (docs/results.md)
     rule: str = field(default="margins", metadata={"choices": RULES})
     """margins: drops the most confidently judged of each negative type, as many as it takes until what is kept teaches
-    nothing about other photos. overlap: keeps with probability proportional to the odds of the other class.
+    nothing about other photos. overlap: the same with chances, by the odds of the other class.
     top_fraction: drops the most confidently judged (LLaVA-score). aflite: drops, again and again, what the first judge
     predicts (AFLite)."""
     strength: float | None = field(default=None, metadata={"min": 0.0, "max": 0.99})
-    """margins: part of each class, or of the pairs, that is dropped; not given: searched, on photos set aside."""
+    """margins, overlap: part of each class, or of the pairs, that is dropped; not given: searched, on photos set
+    aside."""
     by_type: bool = True
-    """margins: search a strength for each negative type, so that no two types have opposite biases that cancel."""
+    """margins, overlap: search a strength for each negative type, so that no two types have opposite biases that
+    cancel."""
     constant: float | None = field(default=None, metadata={"above": 0.0, "max": 1e6})
-    """overlap: the factor of the odds; not given: the one that keeps most while probes stay within `target`."""
-    target: float | None = field(default=None, metadata={"min": 0.5, "max": 1.0})
-    """overlap: the largest AUC or paired accuracy that probes may reach while the constant is searched; not given:
-    0.505 for unit text, 0.512 for pairs."""
+    """overlap: the factor of the odds, in place of strengths; 1 is the overlap of the two densities."""
+    sharpness: float = field(default=1.0, metadata={"above": 0.0, "max": 20.0})
+    """overlap: power of the odds. Larger ones keep more, and come nearer to margins."""
     top_fraction: float = field(default=0.3, metadata={"min": 0.0, "max": 0.99})
     """top_fraction, aflite: part of each class (or of the pairs) that is dropped."""
     per_type: bool = False
@@ -49,20 +47,18 @@ class FilterPlan:
     seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
     """Seeds folds and draws."""
 
+    # no setting: keys that a configuration of an older version may name, as long as it gives them no value
+    former_keys = ("target",)
+
     @property
     def searches(self) -> bool:
-        """Whether the constant of overlap is to be searched for."""
-        return self.rule == "overlap" and self.constant is None
+        """Whether strengths are to be searched for."""
+        return self.has_strengths and self.strength is None
 
     @property
-    def searches_strengths(self) -> bool:
-        """Whether the strengths of margins are to be searched for."""
-        return self.rule == "margins" and self.strength is None
-
-    @property
-    def search_target(self) -> float:
-        """`target`, or the unit's own where it is not given."""
-        return TARGETS[self.unit] if self.target is None else self.target
+    def has_strengths(self) -> bool:
+        """Whether the rule drops a share of each negative type."""
+        return self.rule in SEARCHED and self.constant is None
 
     def faults(self, place: str) -> Iterator[str]:
         """An unknown unit or rule, which a configuration refuses before; a rule for one unit; what nothing reads."""
@@ -77,20 +73,20 @@ class FilterPlan:
         # aflite drops by one judge's answers, about texts or about pairs
         if self.rule == "aflite" and self.unit == "both":
             yield f"`{place}unit` must be text or pair where `{place}rule` is aflite, got both"
-        if self.rule != "margins" and self.strength is not None:
+        if self.rule not in SEARCHED and self.strength is not None:
             yield (
                 f"`{place}strength` must be left out where `{place}rule` is {self.rule}, got {self.strength:g}: use "
                 "margins"
             )
-        if self.rule == "margins" and self.per_type:
-            yield f"`{place}per_type` must be left out where `{place}rule` is margins: use `{place}by_type`"
+        if self.rule in SEARCHED and self.per_type:
+            yield f"`{place}per_type` must be left out where `{place}rule` is {self.rule}: use `{place}by_type`"
         if self.rule != "overlap":
-            for key in ("constant", "target"):
-                if (value := getattr(self, key)) is not None:
+            for key, default in (("constant", None), ("sharpness", 1.0)):
+                if (value := getattr(self, key)) != default:
                     rule = f"must be left out where `{place}rule` is {self.rule}"
                     yield f"`{place}{key}` {rule}, got {value:g}: use overlap"
-        elif self.constant is not None and self.target is not None:
-            yield f"`{place}target` must be left out where `{place}constant` is given, got {self.target:g}"
+        elif self.constant is not None and self.strength is not None:
+            yield f"`{place}strength` must be left out where `{place}constant` is given, got {self.strength:g}"
 
 
 @dataclass(frozen=True)
@@ -108,12 +104,13 @@ class CertificatePlan:
     """The same on each third of the pairs, by how sure a judge from other photos is of them."""
     transformer_tolerance: float = field(default=0.04, metadata={"above": 0.0, "max": 0.5})
     """In place of `tolerance` for a slow learner, the transformer, which varies more."""
+    frontier: bool = True
+    """Also measure what other rules and strengths would keep and teach."""
     inside: bool = False
     """Also probe what was kept from inside, on other folds of it. This diagnostic says less than it seems to."""
     seeds: int = field(default=3, metadata={"min": 1, "max": 1000})
     """inside: fold seeds that each probe's estimate is the mean of."""
-    # probes are combined, which takes three folds: one to score, one to combine for, one to learn from
-    folds: int = field(default=5, metadata={"min": 3, "max": 1000})
+    folds: int = field(default=5, metadata={"min": 2, "max": 1000})
     """inside: folds of each."""
     bootstrap: int = field(default=1000, metadata={"min": 20, "max": 100_000})
     """Resamples of photos behind each 95 % interval."""

@@ -6,16 +6,17 @@ the strengths that the rotations found.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from negatives.filtering.filter import Filtered, filter_fits, filter_texts
-from negatives.filtering.judged import judge_texts
+from negatives.filtering.filter import Filtered, choose, filter_fits, filter_texts
+from negatives.filtering.judged import Judged, judge_texts
 from negatives.filtering.plan import FilterPlan
-from negatives.filtering.search import quick_judges
-from negatives.filtering.strengths import STEPS, keep_by_strengths, median_strengths, search_strengths
-from negatives.filtering.teaching import READS, ROTATIONS, Retained, kept_of_part, part_of_texts
+from negatives.filtering.strengths import STEPS, Strengths, median_strengths, quick_judges, search_strengths
+from negatives.filtering.teaching import READS, ROTATIONS, Retained, Rotation, kept_of_part, part_of_texts
+from negatives.judging.bias_metrics import ALL
+from negatives.judging.crossfit import in_threads
 from negatives.judging.panel import Panel
 from negatives.tables.files import InputError
 
@@ -28,11 +29,13 @@ class Rotated:
         part: [U] see `teaching.part_of_texts`.
         kept: for each of `teaching.ROTATIONS`, of the part that the rule was fitted on.
         strengths: the median over the rotations (`strengths.Strengths`); empty where the rule searches none.
+        judged: what the judges said of that part.
     """
 
     part: np.ndarray
     kept: list[Retained]
-    strengths: dict[str, float]
+    strengths: dict[str, float] = field(default_factory=dict)
+    judged: list[Judged] = field(default_factory=list)
 
 
 def rotate(panel: Panel, plan: FilterPlan) -> Rotated:
@@ -45,20 +48,21 @@ def rotate(panel: Panel, plan: FilterPlan) -> Rotated:
     Raises:
         InputError: too few photos, or they cannot be judged; see `filter_texts`.
     """
-    part = part_of_texts(panel.text_pairs, plan.seed, least=max(10, panel.folds))
-    kept, found = [], []
-    for rotation in ROTATIONS:
+    text_pairs = panel.text_pairs
+    part = part_of_texts(text_pairs, plan.seed, least=max(10, panel.folds))
+
+    def run(rotation: Rotation) -> tuple[Retained, Judged, Strengths]:
         inside = part == rotation.fit
-        own = panel.subset(inside, inside[panel.text_pairs.pairs].all(axis=1))
-        if plan.searches_strengths:
-            judged = judge_texts(own, unit=plan.unit, seed=plan.seed)
-            found.append(search_strengths(panel, judged, part, rotation, unit=plan.unit, by_type=plan.by_type))
-            keep = keep_by_strengths(judged, found[-1])
-        else:
-            filtered = filter_texts(own, plan)
-            keep = filtered.keep if plan.unit == "text" else filtered.pair_keep
-        kept.append(kept_of_part(panel.text_pairs, keep, inside, plan.unit))
-    return Rotated(part, kept, median_strengths(found))
+        own = panel.subset(inside, inside[text_pairs.pairs].all(axis=1))
+        judged = judge_texts(own, unit=plan.unit, seed=plan.seed)
+        strengths: Strengths = {ALL: plan.strength or 0.0}
+        if plan.searches:
+            strengths = search_strengths(panel, judged, part, rotation, plan)
+        chosen = choose(own, judged, plan, strengths)
+        return kept_of_part(text_pairs, chosen.keep, inside, plan.unit), judged, strengths
+
+    kept, judged, found = zip(*in_threads(run, ROTATIONS, panel.threads), strict=True)
+    return Rotated(part, list(kept), median_strengths(found) if plan.searches else {}, list(judged))
 
 
 def filter_and_rotate(
@@ -75,7 +79,7 @@ def filter_and_rotate(
     # as in `filter_texts`, which would come to them after the search
     for fault in plan.faults(""):
         raise InputError(fault)
-    if plan.searches_strengths:
+    if plan.searches:
         rotated = rotate(panel, plan)
         return filter_texts(panel, plan, rotated.strengths), rotated
     filtered = filter_texts(panel, plan)
@@ -90,7 +94,7 @@ def filter_and_rotate(
 def rotated_fits(panel: Panel, plan: FilterPlan, *, certified: bool = True) -> int:
     """How many fits `filter_and_rotate` makes at most."""
     once = filter_fits(panel, plan)
-    if not plan.searches_strengths:
+    if not plan.searches:
         return once * (1 + len(ROTATIONS) * certified)
     steps = (STEPS + 1) * len(quick_judges(panel.judges)) * len(READS[plan.unit])
     return once + len(ROTATIONS) * (once + steps)

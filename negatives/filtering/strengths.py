@@ -1,8 +1,4 @@
-"""The strengths of rule `margins`: how much of each negative type is dropped, searched on photos set aside.
-
-A rule that is searched on probes inside what it keeps stops too early (see `negatives.filtering.teaching`). Here blind
-learners are trained on what is kept of one part of the photos, and asked about untouched pairs of another.
-"""
+"""The strengths of a rule: how much of each negative type is dropped, searched on photos set aside."""
 
 from __future__ import annotations
 
@@ -11,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from negatives.filtering.judged import Judged
-from negatives.filtering.keep_rules import drop_shares
-from negatives.filtering.search import quick_judges
+from negatives.filtering.keep_rules import constants_for_shares, draw, drop_shares, overlap
+from negatives.filtering.plan import FilterPlan
 from negatives.filtering.teaching import (
     Learner,
     Retained,
@@ -24,6 +20,9 @@ from negatives.filtering.teaching import (
     logits_of,
 )
 from negatives.judging.bias_metrics import ALL, paired_wins
+from negatives.judging.crossfit import in_threads
+from negatives.judging.judge import Judge
+from negatives.judging.linear import coarse
 from negatives.judging.panel import Panel
 from negatives.tables.files import InputError
 
@@ -38,14 +37,20 @@ FULL_STEP_AT = 0.04
 MOST = 0.95
 APT = 0.5
 """Of what the best learner learns from everything: those that learn less take no part in a search."""
+POSITIVES = "1 "
+"""The positives among `Judged.groups` of texts."""
 
 
-def keep_by_strengths(judged: Judged, strengths: Strengths) -> np.ndarray:
-    """[N] bool: all but the largest margins of each negative type; of the positives, as large a share as of all others.
+def keep_by_strengths(judged: Judged, strengths: Strengths, plan: FilterPlan) -> tuple[np.ndarray, np.ndarray]:
+    """What a rule keeps when it drops a share of each negative type, and of the positives the mean of these shares.
 
     Args:
         judged: what the judges said, with its groups.
-        strengths: see `Strengths`; a type that it lacks has that of "all".
+        strengths: a type that they lack has that of "all".
+        plan: its rule, margins or overlap; and the latter's sharpness and seed.
+
+    Returns:
+        [N] bool, and the chance of each to be kept.
     """
     groups = np.asarray(judged.groups, dtype=object)
     types = {name: name.removeprefix("0 ") for name in set(groups)}
@@ -54,15 +59,16 @@ def keep_by_strengths(judged: Judged, strengths: Strengths) -> np.ndarray:
     if POSITIVES in shares:
         # the classes shrink alike
         shares[POSITIVES] = float(np.mean([shares[name] for name in negatives])) if negatives else 0.0
-    return drop_shares(judged.oof_score, judged.groups, judged.labels, judged.keys, shares)
-
-
-POSITIVES = "1 "
-"""The positives among `Judged.groups` of texts."""
+    if plan.rule == "margins":
+        keep = drop_shares(judged.oof_score, judged.groups, judged.labels, judged.ties, shares)
+        return keep, keep.astype(np.float64)
+    constants = constants_for_shares(judged.oof_score, judged.labels, judged.groups, shares, plan.sharpness)
+    probability = overlap(judged.oof_score, judged.labels, constants, plan.sharpness)
+    return draw(probability, judged.keys, plan.seed), probability
 
 
 def search_strengths(
-    panel: Panel, judged: Judged, part: np.ndarray, rotation: Rotation, *, unit: str, by_type: bool
+    panel: Panel, judged: Judged, part: np.ndarray, rotation: Rotation, plan: FilterPlan
 ) -> dict[str, float]:
     """The strengths with which what is kept of the part `fit` teaches nothing about the part `search`.
 
@@ -71,8 +77,7 @@ def search_strengths(
         judged: what the judges said of the part `fit`, out of fold.
         part: [U] see `teaching.part_of_texts`.
         rotation: which part does what.
-        unit: of the filter.
-        by_type: a strength for each negative type, or one for all.
+        plan: rule, unit, and whether each negative type has a strength of its own.
 
     Raises:
         InputError: if even with everything kept there is too little to learn from.
@@ -80,36 +85,64 @@ def search_strengths(
     text_pairs = panel.text_pairs
     asked = np.flatnonzero(part[text_pairs.pairs[:, 0]] == rotation.search)
     types = text_pairs.pair_types[asked].astype(str)
-    names = sorted(set(types.tolist())) if by_type else [ALL]
+    names = sorted(set(types.tolist())) if plan.by_type else [ALL]
     seen = part == rotation.fit
-    learners, wins = apt_learners(panel, unit, seen, asked)
+    # a step is noisier than a fit that stops early is wrong
+    searching = panel.with_judges([coarse(judge) for judge in quick_judges(panel.judges)])
+    learners, wins = apt_learners(searching, plan.unit, seen, asked)
     members = {name: (types == name) | (name == ALL) for name in names}
     # a balanced subset for a judge of accuracy a keeps at most 2 (1 - a) of the pairs: all of a type without a bias
-    strengths = {name: float(np.clip(2 * _middle(wins[:, own]) - 1, 0.0, MOST)) for name, own in members.items()}
+    strengths = {name: float(np.clip(2 * away, 0.0, MOST)) for name, away in _away(wins, members).items()}
     for number in range(STEPS):
-        kept = kept_of_part(text_pairs, keep_by_strengths(judged, strengths), seen, unit)
-        wins = reached(panel, learners, kept, seen, asked)
+        kept = kept_of_part(text_pairs, keep_by_strengths(judged, strengths, plan)[0], seen, plan.unit)
+        wins = reached(searching, learners, kept, seen, asked)
         step = FIRST_STEP * SHRINKING**number
-        for name, own in members.items():
-            away = _middle(wins[:, own]) - 0.5
+        for name, away in _away(wins, members).items():
             strengths[name] = float(np.clip(strengths[name] + step * np.clip(away / FULL_STEP_AT, -1, 1), 0.0, MOST))
     return strengths
 
 
+def quick_judges(judges: Sequence[Judge]) -> list[Judge]:
+    """The judges that search: those that fit in threads, or all where none does.
+
+    A fit of the others takes a hundred times as long, and what they add to the search is little.
+    """
+    return [judge for judge in judges if judge.threads] or list(judges)
+
+
 def apt_learners(panel: Panel, unit: str, seen: np.ndarray, asked: np.ndarray) -> tuple[list[Learner], np.ndarray]:
-    """The quick learners that learn from everything at least `APT` of what the best one does, and what they do.
+    """The learners that learn from everything at least `APT` of what the best one does, and what they do.
 
     A learner that learns little from everything is nearly a coin however much is dropped. It would stop a search early.
 
     Returns:
         The learners; and, trained on everything, what `reached` says of them.
     """
-    quick = {judge.name for judge in quick_judges(panel.judges)}
-    learners = [learner for learner in learners_of(panel, unit) if learner.judge in quick]
+    learners = learners_of(panel, unit)
     wins = reached(panel, learners, everything(panel.text_pairs), seen, asked)
     learnt = np.abs(wins.mean(axis=1) - 0.5)
     apt = np.flatnonzero(learnt >= APT * learnt.max())
     return [learners[number] for number in apt], wins[apt]
+
+
+def _away(wins: np.ndarray, members: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """How far the learners are from a coin on each group of pairs, drawn towards all pairs by what is noise.
+
+    A type has some hundred pairs, and an accuracy on them a standard error of some hundredths. Strengths that followed
+    it would differ by chance, and drop more for it. So the differences between types are shrunk: by their variance
+    beyond that of the noise, over the two together (Efron and Morris, Journal of the American Statistical Association
+    68, 1973).
+
+    Args:
+        wins: [L, n] see `reached`.
+        members: group -> [n] bool.
+    """
+    whole = _middle(wins) - 0.5
+    differences = np.array([_middle(wins[:, own]) - 0.5 - whole for own in members.values()])
+    noise = np.array([0.25 / own.sum() for own in members.values()])
+    spread = max(0.0, float((differences**2 - noise).mean()))
+    shrunk = whole + differences * spread / (spread + noise)
+    return dict(zip(members, shrunk.tolist(), strict=True))
 
 
 def _middle(wins: np.ndarray) -> float:
@@ -122,14 +155,17 @@ def reached(
     panel: Panel, learners: Sequence[Learner], kept: Retained, seen: np.ndarray, asked: np.ndarray
 ) -> np.ndarray:
     """[L, n] whether each learner picks the positive of each pair asked about; a coin's 0.5 where none could learn."""
-    wins = []
-    for learner in learners:
+    texts = np.zeros(len(seen), dtype=bool)
+    texts[panel.text_pairs.pairs[asked].ravel()] = True
+
+    def wins_of(learner: Learner) -> np.ndarray:
         try:
-            logits = logits_of(learn(panel, learner, kept, seen), panel.text_pairs)[asked]
+            logits = logits_of(learn(panel, learner, kept, seen, texts), panel.text_pairs)[asked]
         except InputError:  # too little is kept to learn from, which teaches nothing
             logits = np.zeros(len(asked))
-        wins.append(paired_wins(logits))
-    return np.array(wins)
+        return paired_wins(logits)
+
+    return np.array(in_threads(wins_of, learners, panel.threads))
 
 
 def median_strengths(found: Sequence[Strengths]) -> dict[str, float]:

@@ -1,11 +1,15 @@
 from .bias_metrics import BIAS_METRICS as BIAS_METRICS
+from .bias_metrics import STACKED as STACKED
 from .bias_metrics import Estimate as Estimate
 from .bias_metrics import estimates as estimates
 from .bias_metrics import fits as fits
+from .bias_metrics import image_weights as image_weights
+from .bias_metrics import paired_wins as paired_wins
 from .bias_metrics import probe as probe
 from .build import build_judges as build_judges
 from .encoder import EncoderSettings as EncoderSettings
 from .judge import Judge as Judge
+from .likelihood import LIKELIHOOD_FEATURES as LIKELIHOOD_FEATURES
 from .likelihood import LikelihoodSettings as LikelihoodSettings
 from .panel import Panel as Panel
 from .panel import encode as encode

@@ -15,12 +15,10 @@ from typing import Any
 import numpy as np
 
 from negatives.judging.crossfit import (
-    HeldOut,
     combine_pairs,
     combine_texts,
     fold_of_texts,
     fold_scores,
-    held_out_scores,
 )
 from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs
@@ -97,52 +95,36 @@ def probe(
 
 def _text_scores(panel: Panel, fold: np.ndarray, stacked: Sequence[str]) -> dict[str, np.ndarray]:
     """Judge, or "stacked" -> [U] out-of-fold scores of single texts."""
-    scores, columns = _scores(panel, "text", fold, stacked)
-    if columns:
-        scores[STACKED] = combine_texts(columns, panel.text_pairs.labels, fold)
+    scores = {judge.name: fold_scores(panel, judge, unit="text", fold=fold) for judge in panel.judges}
+    if len(stacked) > 1:
+        scores[STACKED] = combine_texts([scores[name] for name in stacked], panel.text_pairs.labels, fold)
     return scores
 
 
 def _pair_logits(panel: Panel, fold: np.ndarray, stacked: Sequence[str]) -> dict[str, np.ndarray]:
     """Judge, or "stacked" -> [P] out-of-fold logits that the first of each pair is the positive."""
     pairs = panel.text_pairs.pairs
-    scores, columns = _scores(panel, "pair", fold, stacked)
+    scores = {judge.name: fold_scores(panel, judge, unit="pair", fold=fold) for judge in panel.judges}
     logits = {name: own[pairs[:, 0]] - own[pairs[:, 1]] for name, own in scores.items()}
-    if columns:
-        logits[STACKED] = combine_pairs(columns, pairs, fold)
+    if len(stacked) > 1:
+        logits[STACKED] = combine_pairs([scores[name] for name in stacked], pairs, fold)
     return logits
 
 
-def _scores(
-    panel: Panel, unit: str, fold: np.ndarray, stacked: Sequence[str]
-) -> tuple[dict[str, np.ndarray], list[HeldOut]]:
-    """Each judge's out-of-fold scores, and what has to be held out twice of those that are combined."""
-    scores: dict[str, np.ndarray] = {}
-    columns: list[HeldOut] = []
-    for judge in panel.judges:
-        if judge.name in stacked and len(stacked) > 1:
-            columns.append(held_out_scores(panel, judge, unit=unit, fold=fold))
-            scores[judge.name] = columns[-1].out_of_fold(fold)
-        else:  # a judge that is not combined does with fewer fits, each of which sees more
-            scores[judge.name] = fold_scores(panel, judge, unit=unit, fold=fold)
-    return scores, columns
-
-
 def enough_pairs(text_pairs: TextPairs, fold: np.ndarray) -> bool:
-    """Whether two pairs or more lie outside any two folds, which is what fits on pairs need.
+    """Whether two pairs or more lie outside any fold, which is what fits on pairs need.
 
     Args:
         text_pairs: texts and pairs.
         fold: [U] fold of each text.
     """
-    # the worst fit leaves out the two folds with the most pairs
-    counts = np.sort(np.bincount(fold[text_pairs.pairs[:, 0]], minlength=int(fold.max()) + 1))
-    return bool(counts[:-2].sum() >= 2)
+    counts = np.bincount(fold[text_pairs.pairs[:, 0]], minlength=int(fold.max()) + 1)
+    return bool(counts.sum() - counts.max() >= 2)
 
 
-def fits(judges: int, folds: int, metrics: int = 2, *, stacked: bool = True) -> int:
-    """How many fits `probe` makes: more of each judge that is combined with others."""
-    return judges * metrics * (folds * (folds - 1) // 2 if stacked else folds)
+def fits(judges: int, folds: int, metrics: int = 2) -> int:
+    """How many fits `probe` makes."""
+    return judges * metrics * folds
 
 
 def estimates(text_pairs: TextPairs, *probed: Probed, bootstrap: int, seed: int | str) -> list[Estimate]:

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import combinations
 from typing import Any, TypeVar
 
 import numpy as np
 
 from negatives.judging.judge import Judge, Scorer
+from negatives.judging.linear import early_stops
 from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs, fold_of
 from negatives.tables.files import InputError, quoted
+from negatives.tables.randomness import generator_for
 
 _WEAK_PENALTY = (
     100.0  # scikit-learn's C, for a few weights on thousands of rows: next to no penalty, yet always a solution
 )
+
+MOST_TEXTS = 200_000
+"""Texts that a judge is fitted on at most. A fit's time grows faster than they do, and each adds less than the last."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,10 +54,13 @@ def fold_of_texts(text_pairs: TextPairs, folds: int, seed: int | str) -> np.ndar
 
 
 def fold_scores(panel: Panel, judge: Judge, *, unit: str, fold: np.ndarray) -> np.ndarray:
-    """Plain cross-fitting: each fold is scored by a judge fitted on all others. K fits for K folds.
+    """Cross-fitting: each fold is scored by a judge that was fitted on all others. K fits for K folds.
 
     Args:
-        panel, judge, unit, fold: see `held_out_scores`; two folds are enough.
+        panel: the texts and the judge's features of them; its other judges are not asked.
+        judge: to fit.
+        unit: "text" fits on single texts, "pair" on pairs.
+        fold: [U] see `fold_of_texts`; two folds are enough.
 
     Returns:
         [U] scores; the logit of a pair is the difference of its two.
@@ -67,65 +73,13 @@ def fold_scores(panel: Panel, judge: Judge, *, unit: str, fold: np.ndarray) -> n
         scores[rows] = fit_judge(judge, panel.encoded[judge.name], panel.text_pairs, unit, fold != number)(rows)
         panel.advance()
 
-    _in_threads(score_fold, range(int(fold.max()) + 1), panel.workers if judge.threads else 1)
+    in_threads(score_fold, range(int(fold.max()) + 1), panel.workers if judge.threads else 1)
     return scores
 
 
-@dataclass
-class HeldOut:
-    """Scores of one judge by models that each left out two folds, which is what combining judges honestly takes.
-
-    Combining is a second fit, on scores of the first. For it to say nothing of fold k that fold k has taught it, the
-    scores that it learns from must be held out twice: from the text's own fold, or a judge that has learnt its texts by
-    heart would look better than it is; and from fold k, whose texts the combination will be asked about.
-
-    `scores[k][i]` of a text i outside fold k comes from the model that saw neither k nor i's fold: on these the
-    combination for fold k is fitted. Of a text inside fold k it is the mean over all models that did not see k.
-    """
-
-    scores: np.ndarray
-
-    def out_of_fold(self, fold: np.ndarray) -> np.ndarray:
-        """[U] each text's score by the models that saw no text of its fold."""
-        return self.scores[fold, np.arange(len(fold))]
-
-
-def held_out_scores(panel: Panel, judge: Judge, *, unit: str, fold: np.ndarray) -> HeldOut:
-    """Fits a judge for every two folds, on all texts outside both.
-
-    With K folds these are K (K - 1) / 2 fits on K - 2 folds each: for K = 5, half as much again as plain cross-fitting.
-
-    Args:
-        panel: the texts and the judge's features of them; its other judges are not asked.
-        judge: to fit.
-        unit: "text" fits on single texts, "pair" on pairs.
-        fold: [U] see `fold_of_texts`; at least three folds.
-    """
-    folds = int(fold.max()) + 1
-    scores = np.zeros((folds, len(fold)))
-    couples = list(combinations(range(folds), 2))
-
-    def score_couple(couple: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        inside = np.isin(fold, couple)
-        rows = np.flatnonzero(inside)
-        scored = fit_judge(judge, panel.encoded[judge.name], panel.text_pairs, unit, ~inside)(rows)
-        panel.advance()
-        return rows, scored
-
-    results = _in_threads(score_couple, couples, panel.workers if judge.threads else 1)
-    # summed in the order of the couples, not of their ends: floating-point sums must not depend on the threads
-    for (first, second), (rows, scored) in zip(couples, results, strict=True):
-        inside = fold[rows]
-        for number, other in ((first, second), (second, first)):
-            scores[number, rows[inside == other]] = scored[inside == other]
-            # K - 1 models did not see the fold: one for each other fold
-            scores[number, rows[inside == number]] += scored[inside == number] / (folds - 1)
-    return HeldOut(scores)
-
-
-def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> list[Result]:
-    """The function's results, in the order of the items."""
-    with ThreadPoolExecutor(workers) as pool:
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> list[Result]:
+    """The function's results, in the order of the items; the threads may fit linear judges."""
+    with early_stops(), ThreadPoolExecutor(workers) as pool:
         return list(pool.map(function, items))
 
 
@@ -137,11 +91,13 @@ def fit_judge(judge: Judge, encoded: Any, text_pairs: TextPairs, unit: str, seen
         encoded: its features of the texts.
         text_pairs: texts and pairs.
         unit: "text" or "pair".
-        seen: [U] bool; texts whose label is neither 1 nor 0 are left out.
+        seen: [U] bool; texts whose label is neither 1 nor 0 are left out. Of more than `MOST_TEXTS`, some of the photos
+            are drawn.
 
     Raises:
         InputError: if these are no pairs, or texts of one class only.
     """
+    seen = _within_bounds(text_pairs, seen)
     if unit == "pair":
         pairs = text_pairs.pairs[seen[text_pairs.pairs[:, 0]]]
         if len(pairs) < 2:
@@ -150,8 +106,7 @@ def fit_judge(judge: Judge, encoded: Any, text_pairs: TextPairs, unit: str, seen
                 f"({len(text_pairs.pairs)} pairs, {len(text_pairs.image_ids)} images). Give more images with negatives."
             )
         return judge.fit_pairs(encoded, pairs)
-    # -1 marks texts that AFLite has dropped: they are judged, but nothing is learnt from them
-    rows = np.flatnonzero(seen & (text_pairs.labels >= 0))
+    rows = np.flatnonzero(seen)
     labels = text_pairs.labels[rows]
     if len(np.unique(labels)) < 2:
         raise InputError(
@@ -162,18 +117,34 @@ def fit_judge(judge: Judge, encoded: Any, text_pairs: TextPairs, unit: str, seen
     return judge.fit(encoded, rows, labels)
 
 
-def combine_texts(columns: Sequence[HeldOut], labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """[U] one calibrated logit for each text from several judges' scores, both classes weighing the same.
+def _within_bounds(text_pairs: TextPairs, seen: np.ndarray) -> np.ndarray:
+    """The seen texts, or those of a part of the photos, drawn at random, where they are too many."""
+    # -1 marks texts that were dropped: they are judged, but nothing is learnt from them
+    seen = seen & (text_pairs.labels >= 0)
+    if (count := int(seen.sum())) <= MOST_TEXTS:
+        return seen
+    # one draw for each photo of a sorted list, and no hash of its id, which would take longer than the fit
+    drawn = generator_for("fit").random(len(text_pairs.image_ids))
+    return seen & (drawn[text_pairs.images] < MOST_TEXTS / count)
+
+
+def combine_texts(columns: Sequence[np.ndarray], labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """[U] one calibrated logit for each text from several judges' out-of-fold scores, both classes weighing the same.
 
     For each fold, logistic regression on what the judges say of the other folds: stacking (Wolpert, "Stacked
-    Generalization", Neural Networks 5, 1992), or with one judge the calibration of Platt (1999). Nothing that it is
-    fitted on has seen the fold.
+    Generalization", Neural Networks 5, 1992), or with one judge the calibration of Platt (1999). No judge that scores a
+    text has seen its image. The few weights of the combination are fitted on scores by judges that have. Leaving out
+    two folds at a time would avoid that, with twice the fits, each of which sees less. It was tried and was no better.
+
+    Args:
+        columns: for each judge [U] scores, see `fold_scores`.
+        labels: [U] 1 or 0.
+        fold: [U] see `fold_of_texts`.
     """
     from sklearn.linear_model import LogisticRegression
 
-    logits = np.empty(len(fold))
+    logits, features = np.empty(len(fold)), np.stack(columns, axis=1)
     for number in range(int(fold.max()) + 1):
-        features = np.stack([column.scores[number] for column in columns], axis=1)
         inside = fold == number
         # balanced: rule `overlap` needs a chance in which both classes weigh the same, however many texts each has
         model = LogisticRegression(C=_WEAK_PENALTY, class_weight="balanced").fit(features[~inside], labels[~inside])
@@ -181,15 +152,13 @@ def combine_texts(columns: Sequence[HeldOut], labels: np.ndarray, fold: np.ndarr
     return logits
 
 
-def combine_pairs(columns: Sequence[HeldOut], pairs: np.ndarray, fold: np.ndarray) -> np.ndarray:
+def combine_pairs(columns: Sequence[np.ndarray], pairs: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """[P] one calibrated logit for each pair, that its first text is the positive; see `combine_texts`."""
     from sklearn.linear_model import LogisticRegression
 
-    logits = np.empty(len(pairs))
-    pair_fold = fold[pairs[:, 0]]
+    logits, scores = np.empty(len(pairs)), np.stack(columns, axis=1)
+    features, pair_fold = scores[pairs[:, 0]] - scores[pairs[:, 1]], fold[pairs[:, 0]]
     for number in range(int(fold.max()) + 1):
-        scores = np.stack([column.scores[number] for column in columns], axis=1)
-        features = scores[pairs[:, 0]] - scores[pairs[:, 1]]
         inside = pair_fold == number
         # a fold may hold images without pairs
         if not inside.any():

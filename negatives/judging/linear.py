@@ -6,22 +6,31 @@ On short texts these are hard to beat as detectors of a writer's habits, and a f
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from negatives.judging.judge import Scorer
+from negatives.judging.judge import Judge, Scorer
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+    from sklearn.linear_model import LogisticRegression
 
     from negatives.judging.settings import JudgeSettings
 
 TOKEN_PATTERN = r"(?u)\b\w+\b"  # scikit-learn's own drops single letters: "a" against "an" is a giveaway
 HASH_COLUMNS = 2**20  # columns that n-grams are hashed into; unlike a vocabulary, a hash sees no other text
-CHUNK = 100_000  # texts whose n-grams are counted at a time
+CHUNK = 100_000  # texts whose n-grams are counted, or that are scored, at a time
+NEWTON_STEPS = 3
+"""Of a fit. Of a fourth step and those after it, scores follow those of three at a correlation of 0.996, and AUC on
+other texts moves by 0.0005, while a fit of 150,000 texts takes twice the time."""
+COARSE_STEPS = 2
+"""Of a fit whose noise matters more than its last digits; the same, 0.985, and a quarter of the time."""
+ALL_STEPS = 1000
 MARKS = "'\"’“”-;:!?()/&"  # punctuation other than the full stop and the comma, which are features of their own
 
 
@@ -34,6 +43,7 @@ class LinearJudge:
         features: texts -> sparse or dense features; each row depends on its text only.
         regularisation: inverse strength of the penalty (scikit-learn's C).
         standardised: whether features are brought to mean 0 and variance 1, as measured where the judge is fitted.
+        steps: of Newton's method at most, on sparse features; on dense ones, which are few, a fit goes to its end.
     """
 
     name: str
@@ -41,6 +51,7 @@ class LinearJudge:
     regularisation: float = 1.0
     standardised: bool = False
     threads: bool = True
+    steps: int = NEWTON_STEPS
 
     def encode(self, texts: Sequence[str]) -> Any:
         """Features [N, F], float32."""
@@ -48,42 +59,77 @@ class LinearJudge:
 
     def fit(self, encoded: Any, rows: np.ndarray, labels: np.ndarray) -> Scorer:
         """See `Judge.fit`."""
-        from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        # Newton's method by conjugate gradients: with a column for each n-gram the Hessian is far too large to build,
-        # but its product with a vector costs no more than a gradient. A handful of steps, and a fraction of the default
-        # solver's time. It draws nothing at random, and unlike liblinear does not shrink the intercept.
-        model = LogisticRegression(C=self.regularisation, class_weight="balanced", solver="newton-cg", max_iter=1000)
         if self.standardised:
+            model = self._model(class_weight="balanced")
             scaled = make_pipeline(StandardScaler(), model).fit(encoded[rows], labels)
             return lambda rows: scaled.decision_function(encoded[rows]).astype(np.float64)
         part, used = _columns_in_use(encoded[rows])
-        model.fit(part, labels)
+        model = _fitted(self._model(self._steps(part), class_weight="balanced"), part, labels)
         return _linear(encoded, _spread(model.coef_[0], used, encoded.shape[1]), float(model.intercept_[0]))
 
     def fit_pairs(self, encoded: Any, pairs: np.ndarray) -> Scorer:
         """See `Judge.fit_pairs`."""
-        from sklearn.linear_model import LogisticRegression
-
         # Logistic regression on differences: the model of Bradley and Terry (Biometrika 39, 1952). Every other pair the
         # other way round: the loss is the same, and the solver needs two classes. No intercept: a pair's logit must
         # change its sign when the two texts change places.
         first = np.arange(len(pairs)) % 2 == 0
         difference = _signed(encoded[pairs[:, 0]] - encoded[pairs[:, 1]], np.where(first, 1, -1).astype(np.float32))
-        model = LogisticRegression(C=self.regularisation, solver="newton-cg", max_iter=1000, fit_intercept=False)
         if self.standardised:
+            model = self._model(fit_intercept=False)
             # scaled about 0, not about the mean: which text of a pair comes first must not matter. 1e-6 is for features
             # that no pair differs in
             scale = np.sqrt((difference**2).mean(axis=0)) + 1e-6
             return _linear(encoded, model.fit(difference / scale, first).coef_[0] / scale)
         part, used = _columns_in_use(difference)
-        return _linear(encoded, _spread(model.fit(part, first).coef_[0], used, encoded.shape[1]))
+        model = _fitted(self._model(self._steps(part), fit_intercept=False), part, first)
+        return _linear(encoded, _spread(model.coef_[0], used, encoded.shape[1]))
+
+    def _steps(self, features: Any) -> int:
+        return ALL_STEPS if isinstance(features, np.ndarray) else self.steps
+
+    def _model(self, steps: int = ALL_STEPS, **settings: Any) -> LogisticRegression:
+        from sklearn.linear_model import LogisticRegression
+
+        # Newton's method by conjugate gradients: with a column for each n-gram the Hessian is far too large to build,
+        # but its product with a vector costs no more than a gradient. A handful of steps, and a fraction of the default
+        # solver's time. It draws nothing at random, and unlike liblinear does not shrink the intercept.
+        return LogisticRegression(C=self.regularisation, solver="newton-cg", max_iter=steps, **settings)
+
+
+def coarse(judge: Judge) -> Judge:
+    """The judge with fits that stop early, where it can."""
+    return replace(judge, steps=COARSE_STEPS) if isinstance(judge, LinearJudge) else judge
+
+
+@contextmanager
+def early_stops() -> Iterator[None]:
+    """Fits that stop early do so without scikit-learn's warning.
+
+    The list of filters belongs to the process. So a thread may enter this only where the one that started it has
+    entered, and leaves last: what the threads restore by turns is then without the warning, too.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def _fitted(model: LogisticRegression, features: Any, labels: np.ndarray) -> LogisticRegression:
+    with early_stops():
+        return model.fit(features, labels)
 
 
 def _linear(encoded: Any, weights: np.ndarray, intercept: float = 0.0) -> Scorer:
-    return lambda rows: np.asarray(encoded[rows] @ weights, dtype=np.float64) + intercept
+    def scores(rows: np.ndarray) -> np.ndarray:
+        # by parts: `encoded[rows]` is a copy
+        parts = [encoded[rows[start : start + CHUNK]] @ weights for start in range(0, len(rows), CHUNK)]
+        return np.concatenate([np.zeros(0), *parts]) + intercept
+
+    return scores
 
 
 def _columns_in_use(features: Any) -> tuple[Any, np.ndarray]:
@@ -154,7 +200,7 @@ class BayesJudge:
             for rows in (positives, negatives)
         ]
         weights = np.log(smoothed[0]) - np.log(smoothed[1])
-        return lambda rows: np.asarray(encoded[rows] @ weights, dtype=np.float64)
+        return _linear(encoded, weights)
 
 
 def word_judge(ngrams: int = 2, regularisation: float = 1.0) -> LinearJudge:

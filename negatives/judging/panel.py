@@ -26,7 +26,7 @@ class Panel:
         text_pairs: U texts and the P pairs among them.
         judges: to fit; each fit starts from nothing, so that a panel can be asked again and again.
         encoded: judge's name -> its features of the U texts; may hold more than the judges' own.
-        folds: at least 3 where judges are combined.
+        folds: 2 or more.
         workers: threads that fit; no result depends on them.
         advance: called after each fit.
     """
@@ -37,6 +37,11 @@ class Panel:
     folds: int = 5
     workers: int = 1
     advance: Advance = _nothing
+
+    @property
+    def threads(self) -> int:
+        """How many of the judges' fits may run at a time: `workers`, or 1 where a judge does not fit in threads."""
+        return self.workers if all(judge.threads for judge in self.judges) else 1
 
     def with_judges(self, judges: Sequence[Judge]) -> Panel:
         """The same texts before other judges; only those that are new read the texts."""

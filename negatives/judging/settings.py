@@ -22,10 +22,9 @@ class JudgeSettings:
     """word, char: logistic regression on n-grams. surface: on length, punctuation, casing, repetition. bayes: naive
     Bayes on word n-grams. encoder: logistic regression on a frozen sentence encoder. lm: the same on likelihood under a
     language model. transformer: a sequence classifier. Several are combined."""
-    # three at least: a fit leaves two folds out, and needs one to learn from
-    folds: int = field(default=5, metadata={"min": 3, "max": 1000})
-    """Folds, by image: no text is judged by a model that saw another text of its image. With K of them, each of
-    K (K - 1) / 2 fits sees all but two: 10 are worth their time where pairs are few."""
+    folds: int = field(default=5, metadata={"min": 2, "max": 1000})
+    """Folds, by image: no text is judged by a model that saw another text of its image. Each of K fits sees all but
+    one: 10 are worth their time where pairs are few."""
     word_ngrams: int = field(default=2, metadata={"min": 1, "max": 5})
     """Longest word n-gram."""
     char_ngrams: int = field(default=5, metadata={"min": 2, "max": 8})

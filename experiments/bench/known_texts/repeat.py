@@ -164,7 +164,7 @@ def kept_of(panel: Panel, sample: Sample, setting: Setting, seed: int) -> tuple[
     texts = np.zeros(len(sample.text_pairs.captions), dtype=bool)
     texts[sample.text_pairs.pairs[pairs].ravel()] = True
     # what is kept of a photo does not depend on the others, so that each part keeps what all of them keep
-    rotated = Rotated(part_of_texts(sample.text_pairs, seed), [Retained(texts, pairs)] * 3, {})
+    rotated = Rotated(part_of_texts(sample.text_pairs, seed), [Retained(texts, pairs)] * 3)
     nothing, no_pair = np.full(len(texts), 0.5), np.full(len(pairs), 0.5)
     return (
         Filtered(

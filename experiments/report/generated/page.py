@@ -85,7 +85,7 @@ def render_generated_page(page: GeneratedPage) -> str:
     texts, lacking = _counts(written), _counts(unwritten)
     valid = texts.reasons.pop("", Counter())
     environment = template_environment()
-    environment.filters |= {"measured": measured, "interval": interval, "share": share, "spaced": spaced}
+    environment.filters |= {"measured": measured, "interval": interval}
     return environment.get_template("generated.html").render(
         page=page,
         captions=len(page.captions),
@@ -150,23 +150,3 @@ def _shown(row: DrawnRow, caption_of: Mapping[str, str], part: str) -> ShownRow:
 def _bias(page: GeneratedPage, valid: int) -> TextBias:
     rows = valid_negatives(page.negatives, valid=valid, most=MOST_NEGATIVES, seed=page.seed)
     return measure(page.captions, rows, page.seed)
-
-
-def share(part: int, whole: int) -> str:
-    """A part in percent.
-
-    >>> share(1, 8), share(1, 800), share(1, 100_000), share(0, 0)
-    ('12.5 %', '0.1 %', '< 0.1 %', '–')
-    """
-    if not whole:
-        return "–"
-    return "< 0.1 %" if 0 < 1000 * part < whole else f"{100 * part / whole:.1f} %"
-
-
-def spaced(count: int) -> str:
-    """A count with commas.
-
-    >>> spaced(1234567)
-    '1,234,567'
-    """
-    return f"{count:,}"

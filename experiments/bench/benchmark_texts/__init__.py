@@ -1,0 +1,1 @@
+"""Texts of published benchmarks, and what judges that see no photo make of them."""
