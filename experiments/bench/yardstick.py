@@ -17,7 +17,7 @@ import numpy as np
 from experiments.bench.filters import FAMILIES, read_text_pairs
 from negatives import NEGATIVE_TYPES, family_of
 from negatives.filtering import ROTATIONS, THIRDS, FilterPlan, Learner
-from negatives.judging import JudgeSettings, build_judges
+from negatives.judging import JudgeSettings, build_judges, paired_wins
 from negatives.tables import generator_for, write_json
 
 if TYPE_CHECKING:
@@ -191,8 +191,7 @@ def _groups(text_pairs: TextPairs, rows: np.ndarray, foreign: np.ndarray) -> Ite
 def _wins(panel: Panel, learner: Learner, rotated: Rotated) -> np.ndarray:
     from negatives.filtering import asked_logits
 
-    logits = asked_logits(panel, learner, rotated.kept, rotated.part)
-    return np.where(np.abs(logits) < 1e-9, 0.5, logits > 0)
+    return paired_wins(asked_logits(panel, learner, rotated.kept, rotated.part))
 
 
 def _with_interval(wins: np.ndarray, images: np.ndarray, resamples: int = 1000) -> tuple[float, float, float]:

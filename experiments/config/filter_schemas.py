@@ -79,9 +79,9 @@ class FilterConfig(FilterPlan, FilterFiles):
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     """The judges."""
     certify: bool = True
-    """Measure what is left with fresh probes; exit code 1 where it is not balanced."""
+    """Measure what training on the kept texts teaches; exit code 1 where it is not balanced."""
     certificate: CertificatePlan = field(default_factory=CertificatePlan)
-    """The probes and what they may reach."""
+    """The blind learners, and what they may get."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Where the certificate's metrics go."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -84,10 +83,8 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
     if config.unit != "text":
         write_table(_pair_verdicts(text_pairs, filtered, pairs, metadata), folder / PAIR_VERDICTS_FILE)
     if certificate is not None:
-        # JSON has no infinity, which says that everything could be kept
-        finite = filtered.constant is not None and math.isfinite(filtered.constant)
-        content = {"rule": config.rule, "constant": filtered.constant if finite else None}
-        write_json(content | {"strengths": filtered.strengths} | certificate.to_json(), folder / CERTIFICATE_FILE)
+        chosen = {"rule": config.rule, "constant": filtered.constant, "strengths": filtered.strengths}
+        write_json(chosen | certificate.to_json(), folder / CERTIFICATE_FILE)
         _log(config, certificate, folder)
     _write_page(config, text_pairs, filtered, certificate, folder / PAGE)
     # last: it says that the folder is finished, and never stands beside older verdicts on pairs
@@ -204,11 +201,11 @@ def _report(
         for name, kept in retention(text_pairs, filtered).items()
         if name in ("pairs", "texts", "positives", "negatives")
     ]
-    constant = "" if filtered.constant is None else f", constant {filtered.constant:.3g}"
+    how = "" if filtered.constant is None else f", constant {filtered.constant:.3g}"
     if filtered.strengths is not None:
-        constant = f" ({', '.join(f'{name} {share:.0%} dropped' for name, share in filtered.strengths.items())})"
+        how = f" ({', '.join(f'{name} {share:.0%} dropped' for name, share in filtered.strengths.items())})"
     say(f"Page: {folder / PAGE}")
-    say(f"Kept {', '.join(parts)} by {config.rule}{constant}: {folder / VERDICTS_FILE}")
+    say(f"Kept {', '.join(parts)} by {config.rule}{how}: {folder / VERDICTS_FILE}")
     if certificate is None:
         # exit code 0: it was not asked for
         say("Not certified: what is left in the texts was not measured.")
