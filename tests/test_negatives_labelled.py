@@ -225,7 +225,7 @@ def test_too_few_groups_are_filtered_by_a_given_strength_and_not_certified() -> 
     [
         (2, {}, "needs a group for each fold, got 2 groups for 3 folds"),
         (40, {"judge": JudgeSettings(judges=["words"])}, r"got \['words'\]\. Did you mean word\?"),
-        (40, {"certificate": CertificatePlan(probes=[])}, "must list some of word, char"),
+        (40, {"certificate": CertificatePlan(probes=[])}, "`probes` must list some of word, char"),
         (40, {"rule": "margin"}, "must be one of .*, got 'margin'"),
         (40, {"judge": JudgeSettings(folds=1)}, "`folds` must be at least 2, got 1"),
         (40, {"strength": 1.5}, r"`strength` must be at most 0\.99, got 1\.5"),

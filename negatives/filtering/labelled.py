@@ -87,7 +87,7 @@ def filter_labelled_texts(
     plan, judge = plan or FilterPlan(), judge or JudgeSettings()
     wanted = CertificatePlan() if certificate is True else certificate
     for settings in (plan, judge, *([wanted] if wanted else [])):
-        _check_numbers(settings)
+        _check(settings)
     rows = labelled_text_pairs(groups, texts, labels, kinds, seed=plan.seed, pairs_per_group=pairs_per_group)
     with _said_of_groups():
         panel = seat(build_judges(judge.judges, judge), rows, folds=judge.folds, workers=judge.workers)
@@ -110,8 +110,10 @@ def filter_labelled_texts(
     )
 
 
-def _check_numbers(settings: Any) -> None:
-    """Refuses a number that its setting's rule does not allow; a configuration would have been checked when read."""
+def _check(settings: FilterPlan | JudgeSettings | CertificatePlan) -> None:
+    """Refuses what a setting's rule does not allow; a configuration would have been checked when read."""
+    for fault in settings.faults(""):
+        raise InputError(fault)
     for field in fields(settings):
         value, rule = getattr(settings, field.name), field.metadata
         if isinstance(value, bool) or not isinstance(value, int | float):
