@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -178,17 +178,9 @@ def _write_page(
         filtered=filtered,
         plan=config.certificate,
         certificate=certificate,
-        frontier=_frontier(certificate),
         seed=config.seed,
     )
     write_text(render_filter_page(page), path)
-
-
-def _frontier(certificate: Certificate | None) -> list[dict[str, Any]]:
-    """What other rules and strengths would keep and teach, as `certificate.json` holds it; empty without that."""
-    content: dict[str, Any] = {} if certificate is None else certificate.to_json()
-    points: list[dict[str, Any]] = content.get("frontier", [])
-    return points
 
 
 def _report(
@@ -280,7 +272,7 @@ def _log(config: FilterConfig, certificate: Certificate, folder: Path) -> None:
         for one in found
     ]
     tables = {"certificate/estimates": wandb.Table(columns=columns, data=rows)}
-    if points := _frontier(certificate):
+    if points := [one.to_json() for one in certificate.frontier]:
         tables["certificate/frontier"] = wandb.Table(columns=list(points[0]), data=[[*one.values()] for one in points])
     logger.experiment.log(tables)
     logger.experiment.finish()

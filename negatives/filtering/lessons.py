@@ -244,6 +244,11 @@ def intervals(
     return ends
 
 
+def kind_of_group(group: str) -> str:
+    """ "all", "type" or "third": each has a tolerance of its own."""
+    return ALL if group == ALL else "third" if group in THIRDS else "type"
+
+
 def misses(
     found: Sequence[Lesson], tolerances: Mapping[str, float], slow: Collection[str] = (), slow_tolerance: float = 0.5
 ) -> Iterator[str]:
@@ -256,7 +261,7 @@ def misses(
         slow_tolerance: that one.
     """
     for one in found:
-        kind = ALL if one.group == ALL else "third" if one.group in THIRDS else "type"
+        kind = kind_of_group(one.group)
         allowed = slow_tolerance if kind == ALL and one.learner.judge in slow else tolerances[kind]
         if not (0.5 - allowed <= one.low and one.high <= 0.5 + allowed):
             said = "teaches" if abs(one.value - 0.5) > allowed else "may teach"
