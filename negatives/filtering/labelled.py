@@ -110,7 +110,7 @@ def filter_labelled_texts(
     )
 
 
-def _check(settings: FilterPlan | JudgeSettings | CertificatePlan) -> None:
+def _check(settings: Any) -> None:
     """Refuses what a setting's rule does not allow; a configuration would have been checked when read."""
     for fault in settings.faults(""):
         raise InputError(fault)

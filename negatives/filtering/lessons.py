@@ -176,8 +176,8 @@ def lesson_fits(panel: Panel, unit: str) -> int:
 def foreign_logits(panel: Panel, part: np.ndarray, untouched: Untouched) -> np.ndarray:
     """[P] how sure a judge of everything on other photos is of each pair, by the first judge of the panel.
 
-    It has seen no photo of the learners': what they learn by chance from the same texts, they would agree on, and be
-    right about the strong third of texts that give nothing away.
+    It has seen no photo that the learners saw. From the same texts, it would have learnt the same chance habits as they
+    did: the learners would seem to know its strong third, even where the texts give nothing away.
     """
     return _asked(untouched[_foreigner(panel)], part, panel.text_pairs, "search", "certify")
 

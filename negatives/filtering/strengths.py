@@ -35,6 +35,7 @@ Annals of Mathematical Statistics 22, 1951): what a learner reaches is noisy."""
 # a learner this far from a coin moves a share by a whole step: its accuracy falls by a third of what more is dropped
 FULL_STEP_AT = 0.04
 MOST = 0.95
+"""Of a type that a search drops: some of it has to be left."""
 APT = 0.5
 """Of what the best learner learns from everything: those that learn less take no part in a search."""
 POSITIVES = "1 "

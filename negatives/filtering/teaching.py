@@ -124,7 +124,7 @@ def at_random(text_pairs: TextPairs, kept: Retained, inside: np.ndarray, unit: s
     # of each class, or type, as many: a control differs from what was kept in nothing but the choice
     if unit == "text":
         groups, keep, rows = text_pairs.labels, kept.texts, np.flatnonzero(inside)
-        keys = [text_pairs.key(text) for text in rows]
+        keys = [text_pairs.key(text) for text in rows.tolist()]
     else:
         groups, keep = text_pairs.pair_types.astype(str), kept.pairs
         rows = np.flatnonzero(inside[text_pairs.pairs[:, 0]])
