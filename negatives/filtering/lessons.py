@@ -27,7 +27,7 @@ from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs
 
 THIRDS = ("weak third", "middle third", "strong third")
-"""Groups of pairs by how sure a judge from other photos is of them: a net 0.5 must not be opposite biases."""
+"""Groups of pairs by the margin of a judge from other photos: a net 0.5 must not be opposite biases."""
 Untouched = Mapping[Learner, np.ndarray]
 """Learner -> [PARTS, U]: by learners of everything on each part of the photos, the scores of the texts elsewhere."""
 
@@ -174,7 +174,7 @@ def lesson_fits(panel: Panel, unit: str) -> int:
 
 
 def foreign_logits(panel: Panel, part: np.ndarray, untouched: Untouched) -> np.ndarray:
-    """[P] how sure a judge of everything on other photos is of each pair, by the first judge of the panel.
+    """[P] the margin of each pair, positive minus negative, by the panel's first judge, fitted on all of other photos.
 
     It has seen no photo that the learners saw. From the same texts, it would have learnt the same chance habits as they
     did: the learners would seem to know its strong third, even where the texts give nothing away.
@@ -200,7 +200,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def groups_of(text_pairs: TextPairs, foreign: np.ndarray) -> dict[str, np.ndarray]:
-    """Group -> its rows among the pairs: all, each negative type, and thirds by a foreign judge's logit."""
+    """Group -> its rows among the pairs: all, each negative type, and thirds by a foreign judge's margin."""
     edges = np.quantile(foreign, [1 / 3, 2 / 3])
     third = np.digitize(foreign, edges)
     thirds = {name: np.flatnonzero(third == number) for number, name in enumerate(THIRDS)}

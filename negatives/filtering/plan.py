@@ -101,7 +101,7 @@ class CertificatePlan:
     type_tolerance: float = field(default=0.06, metadata={"above": 0.0, "max": 0.5})
     """The same on the pairs of each negative type."""
     third_tolerance: float = field(default=0.06, metadata={"above": 0.0, "max": 0.5})
-    """The same on each third of the pairs, by how sure a judge from other photos is of them."""
+    """The same on each third of the pairs, by the margin of a judge from other photos."""
     transformer_tolerance: float = field(default=0.04, metadata={"above": 0.0, "max": 0.5})
     """In place of `tolerance` for a slow learner, the transformer, which varies more."""
     frontier: bool = True

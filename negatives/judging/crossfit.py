@@ -23,7 +23,7 @@ from negatives.tables.randomness import generator_for
 _WEAK_PENALTY = 100.0
 
 MOST_TEXTS = 200_000
-"""Texts that a judge is fitted on at most. A fit's time grows faster than they do, and each adds less than the last."""
+"""About so many texts is a judge fitted on at most: a fit's time grows faster than they do, and each adds less."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
