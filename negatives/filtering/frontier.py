@@ -76,18 +76,20 @@ def frontier(
         bootstrap: resamples of photos behind each interval.
     """
     learner, text_pairs = _best(panel, found), panel.text_pairs
+    # without slow judges beside it, its fits run in threads
+    asked = panel.with_judges([judge for judge in panel.judges if judge.name == learner.judge])
 
     def taught(drawn: tuple[str, float]) -> tuple[list[Retained], np.ndarray] | None:
         kept = _kept(panel, rotated, plan, *drawn)
         try:
-            return kept, paired_wins(asked_logits(panel, learner, kept, rotated.part))
+            return kept, paired_wins(asked_logits(asked, learner, kept, rotated.part))
         except InputError:  # too little is kept to learn from
             return None
 
     drawn = list(product(DRAWN, SHARES))
     measured = [
         (*which, *one)
-        for which, one in zip(drawn, in_threads(taught, drawn, panel.threads), strict=True)
+        for which, one in zip(drawn, in_threads(taught, drawn, asked.threads), strict=True)
         if one is not None
     ]
     groups = type_groups(text_pairs)
