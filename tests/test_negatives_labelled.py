@@ -160,7 +160,7 @@ GOOD: dict[str, Any] = {"groups": ["a", "a", "b"], "texts": ["x", "y", "z"], "la
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"groups": ["a", "a"]}, "must be as many, one of each for a row, got 2 groups, 3 texts, 3 labels"),
+        ({"groups": ["a", "a"]}, "one value for each row, got 2 groups, 3 texts, 3 labels. Give columns of one table"),
         ({"kinds": ["swap"]}, "got 3 groups, 3 texts, 3 labels, 1 kinds"),
         ({"labels": [1, 0, 2]}, r"`labels\[2\]` must be 1 \(true\) or 0 \(false\), got 2\."),
         ({"labels": [1, "0", 0]}, r"`labels\[1\]` must be 1 \(true\) or 0 \(false\), got '0'"),

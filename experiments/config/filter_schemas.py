@@ -90,7 +90,7 @@ class FilterConfig(FilterPlan, FilterFiles):
         if self.certify and set(self.certificate.probes) <= set(self.judge.judges):
             yield (
                 f"`{place}certificate.probes` must hold a judge that is not among `{place}judge.judges`, got "
-                f"{self.certificate.probes}: what the filter is blind to, only another family sees"
+                f"{self.certificate.probes}: what the filter is blind to, only another family sees; add one"
             )
         if self.certify:
             # what the filter's own judges lack, their settings say

@@ -225,7 +225,7 @@ def _keys(groups: Iterable[Any], texts: Iterable[Any], labels: Iterable[Any], ki
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise InputError(f"Groups, texts and labels must be as many, one of each for a row, got {said}.")
+        raise InputError(f"Columns must have one value for each row, got {said}. Give columns of one table.")
     names = _read("groups", columns["groups"], "a whole number, or a string that is not blank", _group)
     captions = _read("texts", columns["texts"], "a string that is not blank", _text)
     is_true = _read("labels", columns["labels"], "1 (true) or 0 (false)", _label)
@@ -287,7 +287,9 @@ def _check_texts(unique: list[Key]) -> None:
     """Refuses what no judge could learn from."""
     counts = [sum(label == own for _, own, *_ in unique) for label in (1, 0)]
     if not all(counts):
-        raise InputError(f"Texts of both labels are needed, got {counts[0]} true and {counts[1]} false ones.")
+        raise InputError(
+            f"Texts of both labels are needed, got {counts[0]} true and {counts[1]} false ones. Add the others."
+        )
     if len({text for *_, text in unique}) == 1:
         raise InputError(f"Texts must differ, and all of these are {quoted(unique[0][-1])}. Check the column.")
 
