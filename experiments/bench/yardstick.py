@@ -128,11 +128,10 @@ def measure(text_pairs: TextPairs, given: argparse.Namespace) -> Iterator[Measur
 
 
 def _rotated(panel: Panel, arm: str, seed: int) -> Rotated:
-    from negatives.filtering import Retained, Rotated, part_of_texts, rotate
+    from negatives.filtering import Rotated, everything, part_of_texts, rotate
 
     if arm == "all":
-        texts, pairs = (np.ones(len(of), dtype=bool) for of in (panel.text_pairs.captions, panel.text_pairs.pairs))
-        return Rotated(part_of_texts(panel.text_pairs, seed), [Retained(texts, pairs)] * len(ROTATIONS))
+        return Rotated(part_of_texts(panel.text_pairs, seed), [everything(panel.text_pairs)] * len(ROTATIONS))
     rule, unit = arm.split()
     return rotate(panel, FilterPlan(unit=unit, rule=rule, seed=seed))
 

@@ -43,6 +43,7 @@ from .teaching import Retained as Retained
 from .teaching import Rotation as Rotation
 from .teaching import asked_logits as asked_logits
 from .teaching import at_random as at_random
+from .teaching import everything as everything
 from .teaching import learn as learn
 from .teaching import learners_of as learners_of
 from .teaching import part_of_texts as part_of_texts

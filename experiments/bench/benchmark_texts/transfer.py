@@ -144,10 +144,10 @@ def transfer(given: argparse.Namespace) -> Iterator[Taught]:
 
 def _kept(panel: Panel, arm: str, seed: int) -> Retained:
     """What a filter of all photos of the panel keeps: the verdicts that ship."""
-    from negatives.filtering import filter_and_rotate
+    from negatives.filtering import everything, filter_and_rotate
 
     if arm == EVERYTHING:
-        return Retained(*(np.ones(len(of), dtype=bool) for of in (panel.text_pairs.captions, panel.text_pairs.pairs)))
+        return everything(panel.text_pairs)
     rule, unit = arm.split()
     filtered, _ = filter_and_rotate(panel, FilterPlan(unit=unit, rule=rule, seed=seed), certified=False)
     return Retained(filtered.keep, filtered.pair_keep)
