@@ -79,9 +79,6 @@ def search_strengths(
         part: [U] see `teaching.part_of_texts`.
         rotation: which part does what.
         plan: rule, unit, and whether each negative type has a strength of its own.
-
-    Raises:
-        InputError: if even with everything kept there is too little to learn from.
     """
     text_pairs = panel.text_pairs
     asked = np.flatnonzero(part[text_pairs.pairs[:, 0]] == rotation.search)
