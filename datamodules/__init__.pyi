@@ -2,6 +2,7 @@ from .batch import NEGATIVE as NEGATIVE
 from .batch import POSITIVE as POSITIVE
 from .batch import ImageTextBatch as ImageTextBatch
 from .batch import ImageTextRow as ImageTextRow
+from .debias import LARGEST_BLIND_LOGIT as LARGEST_BLIND_LOGIT
 from .debias import Debias as Debias
 from .image_text import ImageTextDataModule as ImageTextDataModule
 from .mixing_settings import Mixing as Mixing

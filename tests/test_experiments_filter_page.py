@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import math
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from negatives.filtering import (
     Certificate,
     CertificatePlan,
     Filtered,
+    FrontierPoint,
     Learner,
     Lesson,
     misses,
@@ -70,10 +72,11 @@ def certificate_of(text_pairs: TextPairs, filtered: Filtered, lessons: list[Less
     return Certificate(filtered.unit, not missed, missed, retention(text_pairs, filtered), lessons, leaks, **changes)
 
 
-def point(rule: str, dropped: float | None, pairs: float, value: float, **changes: Any) -> dict[str, Any]:
-    numbers = {"texts": 0.8, "pairs": pairs, "value": value, "low": value - 0.02, "high": value + 0.02}
-    named = {"learner": "word", "reads": "text", "furthest_type": "swap_obj", "furthest_value": value + 0.1}
-    return {"rule": rule, "dropped": dropped, **numbers, **named, **changes}
+def point(
+    rule: str, dropped: float | None, pairs: float, value: float, furthest_type: str = "swap_obj"
+) -> FrontierPoint:
+    reached = (value, value - 0.02, value + 0.02, furthest_type, value + 0.1)
+    return FrontierPoint(rule, dropped, 0.8, pairs, "word", "text", *reached)
 
 
 FRONTIER = [
@@ -83,10 +86,16 @@ FRONTIER = [
 ]
 
 
-def page_of(lessons: list[Lesson] | None, *, rows: list[Row] | None = None, **changes: Any) -> str:
+def page_of(
+    lessons: list[Lesson] | None,
+    *,
+    rows: list[Row] | None = None,
+    frontier: Sequence[FrontierPoint] = (),
+    **changes: Any,
+) -> str:
     text_pairs = pairs_of(rows or rows_of(40))
     filtered = filtered_of(text_pairs, np.arange(len(text_pairs.pairs)) % 4 == 0)
-    certificate = None if lessons is None else certificate_of(text_pairs, filtered, lessons)
+    certificate = None if lessons is None else certificate_of(text_pairs, filtered, lessons, frontier=[*frontier])
     given = {"origin": {"Unit": "pair"}, "harmonised": True, "plan": PLAN, "certificate": certificate, **changes}
     return render_filter_page(FilterPage(text_pairs=text_pairs, filtered=filtered, **given))
 
@@ -100,14 +109,6 @@ def row(page: str, heading: str) -> list[str]:
 
 def words(part: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", part)).split())
-
-
-@dataclass(frozen=True)
-class Drawn(Certificate):
-    """A certificate whose file has a frontier."""
-
-    def to_json(self) -> dict[str, Any]:
-        return super().to_json() | {"frontier": FRONTIER}
 
 
 ALL_WELL = [lesson(judge, group, 0.5) for judge in ("word", "bayes") for group in GROUPS]
@@ -132,7 +133,7 @@ def test_a_balanced_certificate_has_every_part_from_its_verdict_to_examples() ->
     assert row(page, "pairs of replace_rel")[3] == "60 %"
     assert row(page, "pairs of swap_obj")[3] == "25 %"
     assert row(page, "all")[0] == "0.500 0.490 – 0.510 random 0.712 all 0.766"
-    assert "✗" not in page.split("<tbody>", 1)[1].replace("Misses (✗)", "")
+    assert "✗" not in page.split("<tbody>", 1)[1].replace("A miss (✗)", "")
     assert page.count("<svg") == 2
     (leaks,) = re.findall(r"<h2>What it leaks</h2>\s*<details><summary>.*?</details>", page, re.DOTALL)
     assert row(leaks, "replace_rel") == ["0.345 0.335 – 0.355 random 0.712 all 0.766", "400"]
@@ -212,15 +213,12 @@ def test_the_frontier_has_a_row_for_each_point_and_a_line_for_each_rule() -> Non
     assert "What other strengths would keep" not in page_of(ALL_WELL)
 
 
-def test_points_that_could_not_be_measured_are_left_out_of_the_figure() -> None:
-    nothing = {"value": None, "low": None, "high": None, "furthest_value": None}
-    points = [*FRONTIER, point("margins", 0.9, 0.1, 0.5) | nothing]
-    looks = rule_looks(points)
+def test_a_line_of_the_frontier_runs_by_what_is_kept_in_whatever_order_its_points_come() -> None:
+    looks = rule_looks(FRONTIER)
     assert list(looks) == ["margins", "overlap", "chosen"]
-    assert frontier_plot(points, looks, 0.03) == frontier_plot(FRONTIER, looks, 0.03)
-    alone = [point("margins", 0.9, 0.1, 0.5) | nothing]
-    assert "<svg" in frontier_plot(alone, rule_looks(alone), 0.03)
-    assert "<tr><th>margins</th><td" in page_of(ALL_WELL, frontier=alone)
+    plot = frontier_plot(FRONTIER, looks, 0.03)
+    assert frontier_plot(FRONTIER[::-1], looks, 0.03) == plot
+    assert frontier_plot(FRONTIER, looks, 0.05) != plot
 
 
 def test_of_nothing_there_is_a_dash() -> None:
@@ -282,7 +280,7 @@ def test_the_verb_gives_its_page_and_wandb_the_frontier_of_the_certificate(
     monkeypatch.setattr(
         verb, "wandb_logger", lambda *_, **__: SimpleNamespace(log_metrics=logged.update, experiment=run)
     )
-    for certificate, points in ((Drawn(**vars(plain)), len(FRONTIER)), (plain, 0)):
+    for certificate, points in ((replace(plain, frontier=FRONTIER), len(FRONTIER)), (plain, 0)):
         logged.clear()
         verb._write_page(config, text_pairs, filtered, certificate, tmp_path / "index.html")
         page = (tmp_path / "index.html").read_text(encoding="utf-8")
@@ -292,5 +290,5 @@ def test_the_verb_gives_its_page_and_wandb_the_frontier_of_the_certificate(
         verb._log(config, certificate, tmp_path)
         assert len(logged["certificate/estimates"].data) == len(ALL_WELL) + 3
         assert [list(row) for row in getattr(logged.get("certificate/frontier"), "data", [])] == [
-            list(one.values()) for one in FRONTIER[:points]
+            list(vars(one).values()) for one in FRONTIER[:points]
         ]

@@ -418,7 +418,7 @@ def test_texts_that_cannot_be_judged_are_refused(rows: list[tuple[str, str, int]
 def test_a_fit_that_would_see_one_class_is_refused(workers: int) -> None:
     text_pairs = texts_of([("1", "a", 1), ("2", "b", 0), ("3", "c", 1), ("4", "d", 1)])
     with pytest.raises(
-        InputError, match=r"both classes, and all \d texts outside its folds have label 1.*another seed"
+        InputError, match=r"both classes to be fitted on, got \d positives and 0 negatives.*another seed"
     ):
         scored(word_judge(), text_pairs, fold_of_texts(text_pairs, 3, 0), "text", workers)
 
@@ -431,7 +431,7 @@ def test_a_fit_that_would_see_fewer_than_two_pairs_is_refused(pairs: int) -> Non
     text_pairs = replace(text_pairs, pairs=text_pairs.pairs[:pairs])
     fold = fold_of_texts(text_pairs, 3, 0)
     assert not enough_pairs(text_pairs, fold)
-    with pytest.raises(InputError, match=r"two pairs or more, and [01] lie outside.*3 images.*Give more images"):
+    with pytest.raises(InputError, match=r"two pairs or more to be fitted on, got [01] of.*3 images.*Give more images"):
         scored(word_judge(), text_pairs, fold, "pair")
 
 

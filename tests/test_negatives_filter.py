@@ -372,7 +372,7 @@ def test_a_giveaway_is_found_in_any_script(language: str) -> None:
 def test_units_of_pairs_without_any_pair_are_refused(unit: str) -> None:
     captions, negatives = tables(ROWS)
     text_pairs = build_text_pairs(text_table(captions, negatives), pair_table(captions, negatives.slice(0, 0)))
-    with pytest.raises(InputError, match=rf"unit: {unit} needs pairs.*Ask for unit: text"):
+    with pytest.raises(InputError, match=rf"`unit` must be text where no negative.*got {unit}"):
         filtered(text_pairs, unit=unit)
     assert filtered(text_pairs, unit="text").pair_keep.tolist() == []
 

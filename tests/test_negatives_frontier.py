@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+import negatives.filtering.frontier
 from negatives.filtering.certificate import certify
 from negatives.filtering.filter import filter_texts
 from negatives.filtering.frontier import CHOSEN, DRAWN, SHARES, FrontierPoint, frontier, frontier_fits, kept_shares
@@ -16,6 +18,7 @@ from negatives.filtering.plan import CertificatePlan, FilterPlan
 from negatives.filtering.rotating import Rotated, rotate
 from negatives.filtering.teaching import ROTATIONS, Learner, asked_logits, everything, kept_of_part, part_of_texts
 from negatives.judging.bias_metrics import paired_wins
+from negatives.judging.crossfit import in_threads
 from negatives.judging.linear import surface_judge, word_judge
 from negatives.judging.panel import Panel, seat
 from tests.test_negatives_teaching import biased
@@ -98,6 +101,20 @@ def test_a_certificate_has_a_frontier_where_it_is_asked_for_and_the_parts_were_j
     assert (none, by_hand) == (0, 0)
     assert points > len(DRAWN)
     assert fewer == as_few < fits <= fewer + frontier_fits()
+
+
+def test_a_slow_learner_does_not_keep_the_quick_ones_from_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = replace(surface_judge(), name="slow", threads=False)
+    used: list[int] = []
+
+    def spy(function: Any, items: Any, workers: int) -> list[Any]:
+        used.append(workers)
+        return in_threads(function, items, workers)
+
+    monkeypatch.setattr(negatives.filtering.frontier, "in_threads", spy)
+    _, points, _ = measured("pair", seat([word_judge(1), slow], TEXT_PAIRS, folds=3, workers=2))
+    assert {point.learner for point in points} == {"word"}
+    assert used == [2]
 
 
 def test_nothing_of_a_frontier_depends_on_workers() -> None:

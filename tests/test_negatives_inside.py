@@ -242,7 +242,7 @@ def test_progress_counts_the_fits_that_are_announced() -> None:
     text_pairs = text_pairs_of(with_giveaway(60, 0.4, 0.4))
     calls: list[int] = []
     certified(text_pairs, keeping(text_pairs), seeds=2, advance=lambda: calls.append(1))
-    # 2 probes, 2 metrics, 3 couples of folds; 2 seeds and the control
+    # 2 probes, 2 metrics, 3 folds; 2 seeds and the control
     assert len(calls) == inside_fits(2, CertificatePlan(folds=3, seeds=2)) == 2 * 2 * 3 * 3
 
 

@@ -160,7 +160,7 @@ GOOD: dict[str, Any] = {"groups": ["a", "a", "b"], "texts": ["x", "y", "z"], "la
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"groups": ["a", "a"]}, "must be as many, one of each for a row, got 2 groups, 3 texts, 3 labels"),
+        ({"groups": ["a", "a"]}, "one value for each row, got 2 groups, 3 texts, 3 labels. Give columns of one table"),
         ({"kinds": ["swap"]}, "got 3 groups, 3 texts, 3 labels, 1 kinds"),
         ({"labels": [1, 0, 2]}, r"`labels\[2\]` must be 1 \(true\) or 0 \(false\), got 2\."),
         ({"labels": [1, "0", 0]}, r"`labels\[1\]` must be 1 \(true\) or 0 \(false\), got '0'"),
@@ -225,7 +225,7 @@ def test_too_few_groups_are_filtered_by_a_given_strength_and_not_certified() -> 
     [
         (2, {}, "needs a group for each fold, got 2 groups for 3 folds"),
         (40, {"judge": JudgeSettings(judges=["words"])}, r"got \['words'\]\. Did you mean word\?"),
-        (40, {"certificate": CertificatePlan(probes=[])}, "must list some of word, char"),
+        (40, {"certificate": CertificatePlan(probes=[])}, "`probes` must list some of word, char"),
         (40, {"rule": "margin"}, "must be one of .*, got 'margin'"),
         (40, {"judge": JudgeSettings(folds=1)}, "`folds` must be at least 2, got 1"),
         (40, {"strength": 1.5}, r"`strength` must be at most 0\.99, got 1\.5"),

@@ -17,7 +17,7 @@ import numpy as np
 from experiments.bench.filters import FAMILIES, read_text_pairs
 from negatives import NEGATIVE_TYPES, family_of
 from negatives.filtering import ROTATIONS, THIRDS, FilterPlan, Learner
-from negatives.judging import JudgeSettings, build_judges
+from negatives.judging import JudgeSettings, build_judges, paired_wins
 from negatives.tables import generator_for, write_json
 
 if TYPE_CHECKING:
@@ -128,11 +128,10 @@ def measure(text_pairs: TextPairs, given: argparse.Namespace) -> Iterator[Measur
 
 
 def _rotated(panel: Panel, arm: str, seed: int) -> Rotated:
-    from negatives.filtering import Retained, Rotated, part_of_texts, rotate
+    from negatives.filtering import Rotated, everything, part_of_texts, rotate
 
     if arm == "all":
-        texts, pairs = (np.ones(len(of), dtype=bool) for of in (panel.text_pairs.captions, panel.text_pairs.pairs))
-        return Rotated(part_of_texts(panel.text_pairs, seed), [Retained(texts, pairs)] * len(ROTATIONS))
+        return Rotated(part_of_texts(panel.text_pairs, seed), [everything(panel.text_pairs)] * len(ROTATIONS))
     rule, unit = arm.split()
     return rotate(panel, FilterPlan(unit=unit, rule=rule, seed=seed))
 
@@ -191,8 +190,7 @@ def _groups(text_pairs: TextPairs, rows: np.ndarray, foreign: np.ndarray) -> Ite
 def _wins(panel: Panel, learner: Learner, rotated: Rotated) -> np.ndarray:
     from negatives.filtering import asked_logits
 
-    logits = asked_logits(panel, learner, rotated.kept, rotated.part)
-    return np.where(np.abs(logits) < 1e-9, 0.5, logits > 0)
+    return paired_wins(asked_logits(panel, learner, rotated.kept, rotated.part))
 
 
 def _with_interval(wins: np.ndarray, images: np.ndarray, resamples: int = 1000) -> tuple[float, float, float]:

@@ -79,9 +79,9 @@ class FilterConfig(FilterPlan, FilterFiles):
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     """The judges."""
     certify: bool = True
-    """Measure what is left with fresh probes; exit code 1 where it is not balanced."""
+    """Measure what training on the kept texts teaches; exit code 1 where it is not balanced."""
     certificate: CertificatePlan = field(default_factory=CertificatePlan)
-    """The probes and what they may reach."""
+    """The blind learners, and what they may get."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Where the certificate's metrics go."""
 
@@ -90,7 +90,7 @@ class FilterConfig(FilterPlan, FilterFiles):
         if self.certify and set(self.certificate.probes) <= set(self.judge.judges):
             yield (
                 f"`{place}certificate.probes` must hold a judge that is not among `{place}judge.judges`, got "
-                f"{self.certificate.probes}: what the filter is blind to, only another family sees"
+                f"{self.certificate.probes}: what the filter is blind to, only another family sees; add one"
             )
         if self.certify:
             # what the filter's own judges lack, their settings say

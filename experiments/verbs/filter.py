@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -84,10 +83,8 @@ def run(config: FilterConfig, *, resume: bool = False, overwrite: bool = False) 
     if config.unit != "text":
         write_table(_pair_verdicts(text_pairs, filtered, pairs, metadata), folder / PAIR_VERDICTS_FILE)
     if certificate is not None:
-        # JSON has no infinity, which says that everything could be kept
-        finite = filtered.constant is not None and math.isfinite(filtered.constant)
-        content = {"rule": config.rule, "constant": filtered.constant if finite else None}
-        write_json(content | {"strengths": filtered.strengths} | certificate.to_json(), folder / CERTIFICATE_FILE)
+        chosen = {"rule": config.rule, "constant": filtered.constant, "strengths": filtered.strengths}
+        write_json(chosen | certificate.to_json(), folder / CERTIFICATE_FILE)
         _log(config, certificate, folder)
     _write_page(config, text_pairs, filtered, certificate, folder / PAGE)
     # last: it says that the folder is finished, and never stands beside older verdicts on pairs
@@ -181,17 +178,9 @@ def _write_page(
         filtered=filtered,
         plan=config.certificate,
         certificate=certificate,
-        frontier=_frontier(certificate),
         seed=config.seed,
     )
     write_text(render_filter_page(page), path)
-
-
-def _frontier(certificate: Certificate | None) -> list[dict[str, Any]]:
-    """What other rules and strengths would keep and teach, as `certificate.json` holds it; empty without that."""
-    content: dict[str, Any] = {} if certificate is None else certificate.to_json()
-    points: list[dict[str, Any]] = content.get("frontier", [])
-    return points
 
 
 def _report(
@@ -204,11 +193,11 @@ def _report(
         for name, kept in retention(text_pairs, filtered).items()
         if name in ("pairs", "texts", "positives", "negatives")
     ]
-    constant = "" if filtered.constant is None else f", constant {filtered.constant:.3g}"
+    how = "" if filtered.constant is None else f", constant {filtered.constant:.3g}"
     if filtered.strengths is not None:
-        constant = f" ({', '.join(f'{name} {share:.0%} dropped' for name, share in filtered.strengths.items())})"
+        how = f" ({', '.join(f'{name} {share:.0%} dropped' for name, share in filtered.strengths.items())})"
     say(f"Page: {folder / PAGE}")
-    say(f"Kept {', '.join(parts)} by {config.rule}{constant}: {folder / VERDICTS_FILE}")
+    say(f"Kept {', '.join(parts)} by {config.rule}{how}: {folder / VERDICTS_FILE}")
     if certificate is None:
         # exit code 0: it was not asked for
         say("Not certified: what is left in the texts was not measured.")
@@ -283,7 +272,7 @@ def _log(config: FilterConfig, certificate: Certificate, folder: Path) -> None:
         for one in found
     ]
     tables = {"certificate/estimates": wandb.Table(columns=columns, data=rows)}
-    if points := _frontier(certificate):
+    if points := [one.to_json() for one in certificate.frontier]:
         tables["certificate/frontier"] = wandb.Table(columns=list(points[0]), data=[[*one.values()] for one in points])
     logger.experiment.log(tables)
     logger.experiment.finish()

@@ -10,6 +10,7 @@ from .certificate import retention as retention
 from .filter import Filtered as Filtered
 from .filter import filter_fits as filter_fits
 from .filter import filter_texts as filter_texts
+from .frontier import CHOSEN as CHOSEN
 from .frontier import FrontierPoint as FrontierPoint
 from .frontier import kept_shares as kept_shares
 from .harmonise import harmonise_table as harmonise_table
@@ -25,6 +26,7 @@ from .lessons import THIRDS as THIRDS
 from .lessons import Lesson as Lesson
 from .lessons import foreign_logits as foreign_logits
 from .lessons import intervals as intervals
+from .lessons import kind_of_group as kind_of_group
 from .lessons import lessons as lessons
 from .lessons import misses as misses
 from .lessons import untouched_scores as untouched_scores
@@ -41,6 +43,7 @@ from .teaching import Retained as Retained
 from .teaching import Rotation as Rotation
 from .teaching import asked_logits as asked_logits
 from .teaching import at_random as at_random
+from .teaching import everything as everything
 from .teaching import learn as learn
 from .teaching import learners_of as learners_of
 from .teaching import part_of_texts as part_of_texts

@@ -98,7 +98,7 @@ def certify(
         panel: the learners, and all texts that were filtered.
         filtered: what is kept of all photos.
         rotated: what the same procedure keeps of each part of them.
-        plan: tolerances.
+        plan: tolerances, resamples, and whether there is a frontier.
         seed: of controls and bootstrap.
         inside: goes into the certificate as it is.
     """

@@ -109,8 +109,8 @@ def choose(panel: Panel, judged: Judged, plan: FilterPlan, strengths: Strengths)
     """
     if plan.has_strengths:
         return Chosen(*keep_by_strengths(judged, strengths, plan), strengths=dict(strengths))
-    if plan.rule == "overlap":
-        probability = overlap(judged.oof_score, judged.labels, plan.constant or 1.0, plan.sharpness)
+    if plan.constant is not None:  # rule overlap by its plain formula
+        probability = overlap(judged.oof_score, judged.labels, plan.constant, plan.sharpness)
         return Chosen(draw(probability, judged.keys, plan.seed), probability, plan.constant)
     # groups shrink alike: the types, or else the two classes
     groups = judged.groups if plan.per_type else [str(label) for label in judged.labels]

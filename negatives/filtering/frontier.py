@@ -1,4 +1,4 @@
-"""The frontier: how much each rule keeps, against what training on it teaches, at every strength.
+"""The frontier: how much each rule keeps, against what training on it teaches, at several strengths.
 
 A certificate says whether one procedure is good enough. The frontier says what another rule, or another strength, would
 have cost.
@@ -30,6 +30,7 @@ DRAWN = ("margins", "overlap", "top_fraction")
 """Rules: of each type the surest, of each type by chance, of all types the surest (LLaVA-score). AFLite, which would be
 fitted anew for each share, is left out."""
 CHOSEN = "chosen"
+"""Among rules, the procedure that is certified."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class FrontierPoint:
     """What a rule keeps at one strength, and what it teaches.
 
     Attributes:
-        rule: one of `DRAWN`, or "chosen" for the procedure that is certified.
+        rule: one of `DRAWN`, or `CHOSEN`.
         dropped: share of each class, or of the pairs, that was to be dropped; None for the procedure.
         texts, pairs: share kept, in [0, 1].
         learner, reads: the blind learner that learns most from everything; see `teaching.Learner`.
@@ -73,21 +74,22 @@ def frontier(
         found: the lessons of the procedure.
         plan: the procedure's; unit and seed are those of all points.
         bootstrap: resamples of photos behind each interval.
-
     """
     learner, text_pairs = _best(panel, found), panel.text_pairs
+    # without slow judges beside it, its fits run in threads
+    asked = panel.with_judges([judge for judge in panel.judges if judge.name == learner.judge])
 
     def taught(drawn: tuple[str, float]) -> tuple[list[Retained], np.ndarray] | None:
         kept = _kept(panel, rotated, plan, *drawn)
         try:
-            return kept, paired_wins(asked_logits(panel, learner, kept, rotated.part))
+            return kept, paired_wins(asked_logits(asked, learner, kept, rotated.part))
         except InputError:  # too little is kept to learn from
             return None
 
     drawn = list(product(DRAWN, SHARES))
     measured = [
         (*which, *one)
-        for which, one in zip(drawn, in_threads(taught, drawn, panel.threads), strict=True)
+        for which, one in zip(drawn, in_threads(taught, drawn, asked.threads), strict=True)
         if one is not None
     ]
     groups = type_groups(text_pairs)

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from negatives.filtering.filter import Filtered
-from negatives.filtering.judged import texts_and_pairs
-from negatives.filtering.keep_rules import random_subset
 from negatives.filtering.plan import UNITS, CertificatePlan
+from negatives.filtering.teaching import Retained, at_random
 from negatives.judging.bias_metrics import ALL, Estimate, auc, estimates, fits, paired_wins, probe
 from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs
@@ -75,7 +74,9 @@ def probe_inside(panel: Panel, filtered: Filtered, plan: CertificatePlan, *, see
         kept = probes.subset(filtered.keep, filtered.pair_keep)
         # other folds than the filter's: what it kept, it kept by what the judges of its own folds said
         found = _measure(kept, [f"certificate {seed} {i}" for i in range(plan.seeds)], plan.bootstrap, bootstrap_seed)
-        drawn = probes.subset(*_control(panel.text_pairs, filtered, seed))
+        everywhere = np.ones(len(filtered.keep), dtype=bool)
+        retained = Retained(filtered.keep, filtered.pair_keep)
+        drawn = probes.subset(*at_random(panel.text_pairs, retained, everywhere, filtered.unit, seed))
         control = _measure(drawn, [f"control {seed}"], plan.bootstrap, bootstrap_seed)
     except InputError as error:  # too little is left to measure: a miss, and no reason to lose the verdicts
         misses.append(f"What was kept cannot be probed. {error}")
@@ -108,19 +109,6 @@ def _misses(found: Sequence[Estimate], unit: str, plan: CertificatePlan, slow: C
             misses.append(f"{one.metric} of the {one.judge} probe is {one.value:.3f}, not 0.5 +- {allowed:g}")
     measured = {one.metric for one in found}
     return misses + [f"{name} could not be measured" for name in UNITS[unit] if name not in measured]
-
-
-def _control(text_pairs: TextPairs, filtered: Filtered, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """As many texts of each class, or as many pairs of each type, drawn at random."""
-    # of each class, or type, as many: the control differs from what was kept in nothing but the choice
-    if filtered.unit == "text":
-        keys = [text_pairs.key(text) for text in range(len(text_pairs.captions))]
-        chosen = random_subset(text_pairs.labels, filtered.keep, keys, seed)
-    else:
-        keys = [f"{first} {second}" for first, second in text_pairs.pairs]
-        # pairs of each type as many, since types differ in how far text alone leads
-        chosen = random_subset(text_pairs.pair_types.astype(str), filtered.pair_keep, keys, seed)
-    return texts_and_pairs(text_pairs, filtered.unit, chosen)
 
 
 def _known(text_pairs: TextPairs, filtered: Filtered) -> dict[str, float]:

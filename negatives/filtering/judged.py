@@ -54,7 +54,7 @@ def judge_texts(panel: Panel, *, unit: str, seed: int) -> Judged:
     """
     pairs = panel.text_pairs.pairs
     if unit != "text" and not len(pairs):
-        raise InputError(f"unit: {unit} needs pairs, and no negative belongs to any caption. Ask for unit: text.")
+        raise InputError(f"`unit` must be text where no negative belongs to any caption, got {unit}.")
     # a seed of the filter's own: a certificate or an audit at the same seed deals the images out anew
     fold = fold_of_texts(panel.text_pairs, panel.folds, f"filter {seed}")
     if unit == "text":

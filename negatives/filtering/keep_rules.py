@@ -15,9 +15,10 @@ def overlap(
 ) -> np.ndarray:
     """Keep probability by the odds of the other class: min(1, constant * (p(other) / p(own)) ** sharpness).
 
-    Where the scores are calibrated (both classes weighing the same) and the constant is 1, the kept positives and the
-    kept negatives both have the density min(f1, f0), the overlap of the two: no judge can tell them apart, and nothing
-    that keeps more has this property. Judges that learn from finite data cannot either at constants somewhat above 1.
+    Where the scores are calibrated (both classes weighing the same), and constant and sharpness are 1, the kept
+    positives and the kept negatives both have the density min(f1, f0), the overlap of the two: no judge can tell them
+    apart, and nothing that keeps more has this property. Real judges miss some of what others learn, so that at
+    constant 1 the kept texts still teach it.
 
     Why: let texts have the density f1 among positives and f0 among negatives. With both classes weighing the same, a
     calibrated score is p = f1 / (f1 + f0), so that the odds of the other class are (1 - p) / p = f0 / f1 for a positive
@@ -80,8 +81,8 @@ def constants_for_shares(
 def draw(keep_probability: np.ndarray, keys: Sequence[str], seed: int | str) -> np.ndarray:
     """[N] bool: keeps each row with its probability. A row's draw depends on the seed and its key alone.
 
-    Rows with one key share a draw, and what a smaller probability keeps, a larger one keeps too: along a search for the
-    constant, the kept sets are nested.
+    Rows with one key share a draw, and what a smaller probability keeps, a larger one keeps too: a smaller strength
+    keeps all that a larger one does, and more.
     """
     # a hash on the unit interval, and no generator, whose draws would depend on the order of rows
     uniform = _hashes(f"draw {seed}", keys) / 2.0**64

@@ -87,7 +87,7 @@ def filter_labelled_texts(
     plan, judge = plan or FilterPlan(), judge or JudgeSettings()
     wanted = CertificatePlan() if certificate is True else certificate
     for settings in (plan, judge, *([wanted] if wanted else [])):
-        _check_numbers(settings)
+        _check(settings)
     rows = labelled_text_pairs(groups, texts, labels, kinds, seed=plan.seed, pairs_per_group=pairs_per_group)
     with _said_of_groups():
         panel = seat(build_judges(judge.judges, judge), rows, folds=judge.folds, workers=judge.workers)
@@ -110,8 +110,10 @@ def filter_labelled_texts(
     )
 
 
-def _check_numbers(settings: Any) -> None:
-    """Refuses a number that its setting's rule does not allow; a configuration would have been checked when read."""
+def _check(settings: Any) -> None:
+    """Refuses what a setting's rule does not allow; a configuration would have been checked when read."""
+    for fault in settings.faults(""):
+        raise InputError(fault)
     for field in fields(settings):
         value, rule = getattr(settings, field.name), field.metadata
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -223,7 +225,7 @@ def _keys(groups: Iterable[Any], texts: Iterable[Any], labels: Iterable[Any], ki
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise InputError(f"Groups, texts and labels must be as many, one of each for a row, got {said}.")
+        raise InputError(f"Columns must have one value for each row, got {said}. Give columns of one table.")
     names = _read("groups", columns["groups"], "a whole number, or a string that is not blank", _group)
     captions = _read("texts", columns["texts"], "a string that is not blank", _text)
     is_true = _read("labels", columns["labels"], "1 (true) or 0 (false)", _label)
@@ -285,7 +287,9 @@ def _check_texts(unique: list[Key]) -> None:
     """Refuses what no judge could learn from."""
     counts = [sum(label == own for _, own, *_ in unique) for label in (1, 0)]
     if not all(counts):
-        raise InputError(f"Texts of both labels are needed, got {counts[0]} true and {counts[1]} false ones.")
+        raise InputError(
+            f"Texts of both labels are needed, got {counts[0]} true and {counts[1]} false ones. Add the others."
+        )
     if len({text for *_, text in unique}) == 1:
         raise InputError(f"Texts must differ, and all of these are {quoted(unique[0][-1])}. Check the column.")
 

@@ -27,7 +27,7 @@ from negatives.judging.panel import Panel
 from negatives.judging.text_pairs import TextPairs
 
 THIRDS = ("weak third", "middle third", "strong third")
-"""Groups of pairs by how sure a judge from other photos is of them: a net 0.5 must not be opposite biases."""
+"""Groups of pairs by the margin of a judge from other photos: a net 0.5 must not be opposite biases."""
 Untouched = Mapping[Learner, np.ndarray]
 """Learner -> [PARTS, U]: by learners of everything on each part of the photos, the scores of the texts elsewhere."""
 
@@ -174,10 +174,10 @@ def lesson_fits(panel: Panel, unit: str) -> int:
 
 
 def foreign_logits(panel: Panel, part: np.ndarray, untouched: Untouched) -> np.ndarray:
-    """[P] how sure a judge of everything on other photos is of each pair, by the first judge of the panel.
+    """[P] the margin of each pair, positive minus negative, by the panel's first judge, fitted on all of other photos.
 
-    It has seen no photo of the learners': what they learn by chance from the same texts, they would agree on, and be
-    right about the strong third of texts that give nothing away.
+    It has seen no photo that the learners saw. From the same texts, it would have learnt the same chance habits as they
+    did: the learners would seem to know its strong third, even where the texts give nothing away.
     """
     return _asked(untouched[_foreigner(panel)], part, panel.text_pairs, "search", "certify")
 
@@ -200,7 +200,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def groups_of(text_pairs: TextPairs, foreign: np.ndarray) -> dict[str, np.ndarray]:
-    """Group -> its rows among the pairs: all, each negative type, and thirds by a foreign judge's logit."""
+    """Group -> its rows among the pairs: all, each negative type, and thirds by a foreign judge's margin."""
     edges = np.quantile(foreign, [1 / 3, 2 / 3])
     third = np.digitize(foreign, edges)
     thirds = {name: np.flatnonzero(third == number) for number, name in enumerate(THIRDS)}
@@ -244,6 +244,11 @@ def intervals(
     return ends
 
 
+def kind_of_group(group: str) -> str:
+    """ "all", "type" or "third": each has a tolerance of its own."""
+    return ALL if group == ALL else "third" if group in THIRDS else "type"
+
+
 def misses(
     found: Sequence[Lesson], tolerances: Mapping[str, float], slow: Collection[str] = (), slow_tolerance: float = 0.5
 ) -> Iterator[str]:
@@ -256,7 +261,7 @@ def misses(
         slow_tolerance: that one.
     """
     for one in found:
-        kind = ALL if one.group == ALL else "third" if one.group in THIRDS else "type"
+        kind = kind_of_group(one.group)
         allowed = slow_tolerance if kind == ALL and one.learner.judge in slow else tolerances[kind]
         if not (0.5 - allowed <= one.low and one.high <= 0.5 + allowed):
             said = "teaches" if abs(one.value - 0.5) > allowed else "may teach"

@@ -27,7 +27,7 @@ class FilterPlan:
     # default margins: what the others keep still teaches most of the bias (docs/results.md)
     rule: str = field(default="margins", metadata={"choices": RULES})
     """margins: drops the most confidently judged of each negative type, as many as it takes until what is kept teaches
-    nothing about other photos. overlap: the same with chances, by the odds of the other class.
+    nothing about other photos. overlap: drops as many by chance, by the odds of the other class.
     top_fraction: drops the most confidently judged (LLaVA-score). aflite: drops, again and again, what the first judge
     predicts (AFLite)."""
     strength: float | None = field(default=None, metadata={"min": 0.0, "max": 0.99})
@@ -39,7 +39,7 @@ class FilterPlan:
     constant: float | None = field(default=None, metadata={"above": 0.0, "max": 1e6})
     """overlap: the factor of the odds, in place of strengths; 1 is the overlap of the two densities."""
     sharpness: float = field(default=1.0, metadata={"above": 0.0, "max": 20.0})
-    """overlap: power of the odds. Larger ones keep more, and come nearer to margins."""
+    """overlap: power of the odds. Larger ones come nearer to margins."""
     top_fraction: float = field(default=0.3, metadata={"min": 0.0, "max": 0.99})
     """top_fraction, aflite: part of each class (or of the pairs) that is dropped."""
     per_type: bool = False
@@ -48,7 +48,7 @@ class FilterPlan:
     """Seeds folds and draws."""
 
     # no setting: keys that a configuration of an older version may name, as long as it gives them no value
-    former_keys = ("target",)
+    former_keys = ("target",)  # what probes might reach, when overlap's constant was searched
 
     @property
     def searches(self) -> bool:
@@ -101,7 +101,7 @@ class CertificatePlan:
     type_tolerance: float = field(default=0.06, metadata={"above": 0.0, "max": 0.5})
     """The same on the pairs of each negative type."""
     third_tolerance: float = field(default=0.06, metadata={"above": 0.0, "max": 0.5})
-    """The same on each third of the pairs, by how sure a judge from other photos is of them."""
+    """The same on each third of the pairs, by the margin of a judge from other photos."""
     transformer_tolerance: float = field(default=0.04, metadata={"above": 0.0, "max": 0.5})
     """In place of `tolerance` for a slow learner, the transformer, which varies more."""
     frontier: bool = True

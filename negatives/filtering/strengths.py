@@ -35,6 +35,7 @@ Annals of Mathematical Statistics 22, 1951): what a learner reaches is noisy."""
 # a learner this far from a coin moves a share by a whole step: its accuracy falls by a third of what more is dropped
 FULL_STEP_AT = 0.04
 MOST = 0.95
+"""Of a type that a search drops: some of it has to be left."""
 APT = 0.5
 """Of what the best learner learns from everything: those that learn less take no part in a search."""
 POSITIVES = "1 "
@@ -78,9 +79,6 @@ def search_strengths(
         part: [U] see `teaching.part_of_texts`.
         rotation: which part does what.
         plan: rule, unit, and whether each negative type has a strength of its own.
-
-    Raises:
-        InputError: if even with everything kept there is too little to learn from.
     """
     text_pairs = panel.text_pairs
     asked = np.flatnonzero(part[text_pairs.pairs[:, 0]] == rotation.search)

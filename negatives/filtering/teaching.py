@@ -121,13 +121,17 @@ def at_random(text_pairs: TextPairs, kept: Retained, inside: np.ndarray, unit: s
     Args:
         inside: [U] bool, the texts of the photos that the rule chose from; see `kept_of_part`.
     """
+    # of each class, or type, as many: a control differs from what was kept in nothing but the choice
     if unit == "text":
-        keys = [text_pairs.key(text) for text in range(len(text_pairs.captions))]
-        labels = np.where(inside, text_pairs.labels, -1)
-        return Retained(*texts_and_pairs(text_pairs, unit, random_subset(labels, kept.texts, keys, seed)))
-    keys = [f"{text_pairs.key(first)}\n{text_pairs.key(second)}" for first, second in text_pairs.pairs]
-    types = np.where(inside[text_pairs.pairs[:, 0]], text_pairs.pair_types.astype(str), "")
-    return Retained(*texts_and_pairs(text_pairs, unit, random_subset(types, kept.pairs, keys, seed)))
+        groups, keep, rows = text_pairs.labels, kept.texts, np.flatnonzero(inside)
+        keys = [text_pairs.key(text) for text in rows.tolist()]
+    else:
+        groups, keep = text_pairs.pair_types.astype(str), kept.pairs
+        rows = np.flatnonzero(inside[text_pairs.pairs[:, 0]])
+        keys = [f"{text_pairs.key(first)}\n{text_pairs.key(second)}" for first, second in text_pairs.pairs[rows]]
+    drawn = np.zeros(len(keep), dtype=bool)
+    drawn[rows] = random_subset(groups[rows], keep[rows], keys, seed)
+    return Retained(*texts_and_pairs(text_pairs, unit, drawn))
 
 
 def kept_of_part(text_pairs: TextPairs, keep: np.ndarray, inside: np.ndarray, unit: str) -> Retained:

@@ -142,7 +142,8 @@ def estimates(text_pairs: TextPairs, *probed: Probed, bootstrap: int, seed: int 
     """
     types = [ALL, *sorted({str(negative_type) for negative_type in text_pairs.types[text_pairs.labels == 0]})]
     # the same resamples for every judge and type, so that their intervals can be compared
-    weights = list(image_weights(len(text_pairs.image_ids), bootstrap, seed))
+    # small numbers, but one for each image and resample
+    weights = [weight.astype(np.uint16) for weight in image_weights(len(text_pairs.image_ids), bootstrap, seed)]
     found = [
         _auc_estimate(text_pairs, [one.texts[judge] for one in probed], judge, negative_type, weights)
         for judge in probed[0].texts

@@ -19,12 +19,11 @@ from negatives.judging.text_pairs import TextPairs, fold_of
 from negatives.tables.files import InputError, quoted
 from negatives.tables.randomness import generator_for
 
-_WEAK_PENALTY = (
-    100.0  # scikit-learn's C, for a few weights on thousands of rows: next to no penalty, yet always a solution
-)
+# scikit-learn's C, for a few weights on thousands of rows: next to no penalty, yet always a solution
+_WEAK_PENALTY = 100.0
 
 MOST_TEXTS = 200_000
-"""Texts that a judge is fitted on at most. A fit's time grows faster than they do, and each adds less than the last."""
+"""About so many texts is a judge fitted on at most: a fit's time grows faster than they do, and each adds less."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -95,24 +94,24 @@ def fit_judge(judge: Judge, encoded: Any, text_pairs: TextPairs, unit: str, seen
             are drawn.
 
     Raises:
-        InputError: if these are no pairs, or texts of one class only.
+        InputError: if these are fewer than two pairs, or texts of one class only.
     """
     seen = _within_bounds(text_pairs, seen)
     if unit == "pair":
         pairs = text_pairs.pairs[seen[text_pairs.pairs[:, 0]]]
         if len(pairs) < 2:
             raise InputError(
-                f"Each fold's judge needs two pairs or more, and {len(pairs)} lie outside its folds "
-                f"({len(text_pairs.pairs)} pairs, {len(text_pairs.image_ids)} images). Give more images with negatives."
+                f"A judge needs two pairs or more to be fitted on, got {len(pairs)} of {len(text_pairs.pairs)} "
+                f"({len(text_pairs.image_ids)} images). Give more images with negatives."
             )
         return judge.fit_pairs(encoded, pairs)
     rows = np.flatnonzero(seen)
     labels = text_pairs.labels[rows]
     if len(np.unique(labels)) < 2:
         raise InputError(
-            f"Each fold's judge needs texts of both classes, and all {len(rows)} texts outside its folds have label "
-            f"{labels[0] if len(labels) else 'of neither class'} ({len(text_pairs.image_ids)} images). Give more "
-            "images, or another seed."
+            f"A judge needs texts of both classes to be fitted on, got {int((labels == 1).sum())} positives and "
+            f"{int((labels == 0).sum())} negatives ({len(text_pairs.image_ids)} images). Give more images, or another "
+            "seed."
         )
     return judge.fit(encoded, rows, labels)
 

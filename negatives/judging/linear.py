@@ -26,10 +26,10 @@ TOKEN_PATTERN = r"(?u)\b\w+\b"  # scikit-learn's own drops single letters: "a" a
 HASH_COLUMNS = 2**20  # columns that n-grams are hashed into; unlike a vocabulary, a hash sees no other text
 CHUNK = 100_000  # texts whose n-grams are counted, or that are scored, at a time
 NEWTON_STEPS = 3
-"""Of a fit. Of a fourth step and those after it, scores follow those of three at a correlation of 0.996, and AUC on
-other texts moves by 0.0005, while a fit of 150,000 texts takes twice the time."""
+"""Of a fit. After more steps the scores correlate with these at 0.996, and AUC on other texts moves by 0.0005. But a
+fit of 150,000 texts takes twice the time."""
 COARSE_STEPS = 2
-"""Of a fit whose noise matters more than its last digits; the same, 0.985, and a quarter of the time."""
+"""Of a fit in a search, where chance matters more than last digits: a correlation of 0.985, a quarter of the time."""
 ALL_STEPS = 1000
 MARKS = "'\"’“”-;:!?()/&"  # punctuation other than the full stop and the comma, which are features of their own
 
@@ -108,8 +108,8 @@ def coarse(judge: Judge) -> Judge:
 def early_stops() -> Iterator[None]:
     """Fits that stop early do so without scikit-learn's warning.
 
-    The list of filters belongs to the process. So a thread may enter this only where the one that started it has
-    entered, and leaves last: what the threads restore by turns is then without the warning, too.
+    Python's list of warning filters belongs to the whole process. So threads may enter this only while the thread that
+    started them is inside, and that one must leave last. Whichever list they put back meanwhile ignores the warning.
     """
     from sklearn.exceptions import ConvergenceWarning
 

@@ -34,7 +34,7 @@ class JudgeSettings:
     lm: LikelihoodSettings = field(default_factory=LikelihoodSettings)
     """The judge by likelihood, where it is one of `judges` or of a certificate's probes."""
     transformer: TransformerSettings = field(default_factory=TransformerSettings)
-    """The transformer judge, where it is one of `judges`."""
+    """The transformer judge, where it is one of `judges` or of a certificate's probes."""
     workers: int = field(default=2, metadata={"min": 1, "max": 1024})
     """Threads that fit judges; results do not depend on them."""
 

@@ -77,11 +77,8 @@ def splits(data: Path) -> Iterator[Split]:
     fold_of = {str(record["coco_id"]): record["image_fold"] for _, record in read_jsonl(path)}
     folds = sorted(set(fold_of.values()))
     pairs = read_benchmark("sugarcrepe", annotations=data / "sugarcrepe/data", texts_only=True)
-    negatives = pairs.negatives.filter(
-        pa.array([name in TYPES for name in pairs.negatives["negative_type"].to_pylist()])
-    )
-    asked = set(negatives["caption_id"].to_pylist())
-    captions = pairs.captions.filter(pa.array([name in asked for name in pairs.captions["caption_id"].to_pylist()]))
+    negatives = _where(pairs.negatives, "negative_type", set(TYPES))
+    captions = _where(pairs.captions, "caption_id", set(negatives["caption_id"].to_pylist()))
     items = text_pairs_of(captions, harmonise_table(captions, negatives))
     # a photo of which nothing was written is in no filter, and is asked about with the first fold
     item_fold = np.array([fold_of.get(name, folds[0]) for name in items.image_ids])[items.images]
@@ -94,6 +91,7 @@ def splits(data: Path) -> Iterator[Split]:
 
 
 def _where(table: pa.Table, column: str, values: set[str]) -> pa.Table:
+    """The rows whose value is among these."""
     return table.filter(pa.array([value in values for value in table[column].to_pylist()]))
 
 
@@ -146,10 +144,10 @@ def transfer(given: argparse.Namespace) -> Iterator[Taught]:
 
 def _kept(panel: Panel, arm: str, seed: int) -> Retained:
     """What a filter of all photos of the panel keeps: the verdicts that ship."""
-    from negatives.filtering import filter_and_rotate
+    from negatives.filtering import everything, filter_and_rotate
 
     if arm == EVERYTHING:
-        return Retained(*(np.ones(len(of), dtype=bool) for of in (panel.text_pairs.captions, panel.text_pairs.pairs)))
+        return everything(panel.text_pairs)
     rule, unit = arm.split()
     filtered, _ = filter_and_rotate(panel, FilterPlan(unit=unit, rule=rule, seed=seed), certified=False)
     return Retained(filtered.keep, filtered.pair_keep)

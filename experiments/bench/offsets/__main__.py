@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from negatives.judging import Panel, TextPairs
 
 LEARNERS = (
-    *(OffsetLearner("word", strength) for strength in (1.0, 0.03, 30.0)),
-    *(OffsetLearner("char", strength) for strength in (10.0, 0.3, 300.0)),
+    *(OffsetLearner("word", regularisation) for regularisation in (1.0, 0.03, 30.0)),
+    *(OffsetLearner("char", regularisation) for regularisation in (10.0, 0.3, 300.0)),
 )
 """The first is the one that the strength is searched on; the others differ in capacity, or in what they read."""
 STRENGTHS = (0.0, 0.5, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
-LARGEST_LOGIT = 5.0  # as in training
 EXAMPLES = """\
 Judges are cross-fitted on one part of the photos. Learners are trained on all of its texts, or pairs, with their logit
 times a strength beside the learner's own, and asked by their own alone. The strength is the one that leaves the first
@@ -96,9 +95,11 @@ def measure(text_pairs: TextPairs, unit: str, given: argparse.Namespace) -> Iter
     from negatives.filtering import ROTATIONS, part_of_texts
     from negatives.judging import seat
 
-    panel = seat(build_judges(given.judges, JudgeSettings()), text_pairs, workers=given.workers)
-    panel = panel.with_judges([*panel.judges, *build_judges(["word", "char"], JudgeSettings())])
-    judges = panel.judges[: len(given.judges)]
+    judges = build_judges(given.judges, JudgeSettings())
+    panel = seat(judges, text_pairs, workers=given.workers)
+    # the learners' features are read too, and the filter's judges alone are fitted
+    read = build_judges(sorted({learner.judge for learner in LEARNERS}), JudgeSettings())
+    panel = panel.with_judges(read).with_judges(judges)
     # [strengths, learners, pairs], of each seed
     wins, searched = [], []
     for seed in given.seeds:
@@ -107,7 +108,7 @@ def measure(text_pairs: TextPairs, unit: str, given: argparse.Namespace) -> Iter
         own = np.zeros((len(STRENGTHS), len(LEARNERS), len(text_pairs.pairs)))
         chosen = np.zeros(len(text_pairs.pairs), dtype=np.int64)
         for rotation in ROTATIONS:
-            found = _wins(panel.with_judges(judges), unit, part, rotation, seed)
+            found = _wins(panel, unit, part, rotation, seed)
             asked = photos == rotation.certify
             own[:, :, asked] = found[:, :, asked]
             # on the second part, by the first learner
@@ -123,13 +124,15 @@ def measure(text_pairs: TextPairs, unit: str, given: argparse.Namespace) -> Iter
 
 def _wins(panel: Panel, unit: str, part: np.ndarray, rotation: Rotation, seed: int) -> np.ndarray:
     """[strengths, learners, P] whether each learner of the part `fit` picks the positive of each pair."""
+    # the bound that training has too
+    from datamodules import LARGEST_BLIND_LOGIT
     from negatives.filtering import judge_texts
 
     text_pairs = panel.text_pairs
     inside = part == rotation.fit
     own = panel.subset(inside, inside[text_pairs.pairs].all(axis=1))
     chance = judge_texts(own, unit=unit, seed=seed).oof_score
-    logits = np.clip(np.log(chance) - np.log1p(-chance), -LARGEST_LOGIT, LARGEST_LOGIT)
+    logits = np.clip(np.log(chance) - np.log1p(-chance), -LARGEST_BLIND_LOGIT, LARGEST_BLIND_LOGIT)
     wins = np.empty((len(STRENGTHS), len(LEARNERS), len(text_pairs.pairs)))
     first, second = text_pairs.pairs.T
     rows = np.flatnonzero(inside)
@@ -137,12 +140,11 @@ def _wins(panel: Panel, unit: str, part: np.ndarray, rotation: Rotation, seed: i
         # a column for each n-gram of the part: a learner has no weight for the others
         used = np.flatnonzero(np.asarray(panel.encoded[learner.judge][rows].sum(axis=0)).ravel())
         encoded = panel.encoded[learner.judge][:, used]
-        ends = rows[own.text_pairs.pairs]
+        texts, ends = encoded[rows], rows[own.text_pairs.pairs]
         differences = encoded[ends[:, 0]] - encoded[ends[:, 1]]
         for place, strength in enumerate(STRENGTHS):
             if unit == "text":
-                fitted = encoded[rows], own.text_pairs.labels
-                weights = fit_texts(*fitted, strength * logits, learner.regularisation)
+                weights = fit_texts(texts, own.text_pairs.labels, strength * logits, learner.regularisation)
             else:
                 weights = fit_pairs(differences, strength * logits, learner.regularisation)
             scores = encoded @ weights

@@ -13,11 +13,21 @@ from typing import Any, NamedTuple
 
 from experiments.report.audits import ALL
 from experiments.report.filtered.examples import PAIRS_SHOWN, TYPES_SHOWN, examples_of
-from experiments.report.filtered.plots import CHOSEN, frontier_plot, lessons_plot, name_of, rule_looks
+from experiments.report.filtered.plots import frontier_plot, lessons_plot, name_of, rule_looks
 from experiments.report.metric_rows import types_in_order
 from experiments.report.page import number, template_environment
 from experiments.report.plots import look
-from negatives.filtering import THIRDS, Certificate, CertificatePlan, Filtered, Lesson, misses, retention
+from negatives.filtering import (
+    CHOSEN,
+    THIRDS,
+    Certificate,
+    CertificatePlan,
+    Filtered,
+    Lesson,
+    kind_of_group,
+    misses,
+    retention,
+)
 from negatives.judging import TextPairs
 
 WHOLE = ("pairs", "texts", "positives", "negatives")
@@ -41,8 +51,6 @@ class FilterPage:
         filtered: what is kept of it.
         plan: the tolerances of the certificate.
         certificate: None where none was asked for.
-        frontier: as `certificate.json` holds it: dicts with `rule, dropped, texts, pairs, learner, reads, value, low,
-            high, furthest_type, furthest_value`; what was not measured is None.
         seed: of the examples.
     """
 
@@ -52,7 +60,6 @@ class FilterPage:
     filtered: Filtered
     plan: CertificatePlan
     certificate: Certificate | None = None
-    frontier: Sequence[Mapping[str, Any]] = ()
     seed: int = 0
 
 
@@ -72,7 +79,8 @@ def render_filter_page(page: FilterPage) -> str:
     environment = template_environment()
     environment.filters |= {"measured": measured}
     counts = dict(page.certificate.retention if page.certificate else retention(page.text_pairs, page.filtered))
-    rules = rule_looks(page.frontier)
+    points = page.certificate.frontier if page.certificate else []
+    rules = rule_looks(points)
     return environment.get_template("filtered.html").render(
         page=page,
         whole={name: counts.pop(name) for name in WHOLE},
@@ -82,20 +90,21 @@ def render_filter_page(page: FilterPage) -> str:
         # ink follows the page's colours, in the figure too
         rules={name: own._replace(colour="currentColor") if name == CHOSEN else own for name, own in rules.items()},
         meanings=RULES,
-        frontier=frontier_plot(page.frontier, rules, page.plan.tolerance) if page.frontier else None,
+        points=points,
+        frontier=frontier_plot(points, rules, page.plan.tolerance) if points else None,
         examples=examples_of(page.text_pairs, page.filtered, page.seed),
         pairs_shown=PAIRS_SHOWN,
         types_shown=TYPES_SHOWN,
     )
 
 
-def measured(value: float | None) -> str:
+def measured(value: float) -> str:
     """A value as the page writes it; "–" where there was nothing to measure.
 
-    >>> measured(0.51234), measured(float("nan")), measured(None)
-    ('0.512', '–', '–')
+    >>> measured(0.51234), measured(float("nan"))
+    ('0.512', '–')
     """
-    return "–" if value is None or math.isnan(value) else number(value)
+    return "–" if math.isnan(value) else number(value)
 
 
 def _lessons_view(page: FilterPage) -> dict[str, Any] | None:
@@ -105,7 +114,7 @@ def _lessons_view(page: FilterPage) -> dict[str, Any] | None:
     lessons = page.certificate.lessons
     cells = _cells(lessons, [_missed(one, page.certificate, page.plan) for one in lessons])
     looks = {name: look(position) for position, name in enumerate(cells[ALL])}
-    tolerances = {group: page.plan.tolerances[_kind(group)] for group in cells}
+    tolerances = {group: page.plan.tolerances[kind_of_group(group)] for group in cells}
     drawn = [cell for row in cells.values() for cell in row.values()]
     plot = lessons_plot([one.lesson for one in drawn], [one.missed for one in drawn], looks, tolerances)
     return {"cells": cells, "looks": looks, "tolerances": tolerances, "plot": plot}
@@ -119,10 +128,6 @@ def _cells(lessons: Sequence[Lesson], missed: Sequence[bool]) -> Cells:
     for one, miss in zip(lessons, missed or [False] * len(lessons), strict=True):
         cells[one.group][name_of(one)] = Cell(one, miss)
     return cells
-
-
-def _kind(group: str) -> str:
-    return ALL if group == ALL else "third" if group in THIRDS else "type"
 
 
 def _missed(lesson: Lesson, certificate: Certificate, plan: CertificatePlan) -> bool:

@@ -11,11 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.report.plots import COLOURS, INK, ROW_WIDTH, STYLE, Look, as_svg, look
-from negatives.filtering import Lesson
+from negatives.filtering import CHOSEN, FrontierPoint, Lesson
 
 BAND = COLOURS[7]
-CHOSEN = "chosen"
-"""Among rules, the procedure that was certified."""
 
 
 def lessons_plot(
@@ -56,11 +54,11 @@ def name_of(lesson: Lesson) -> str:
     return f"{lesson.learner.judge}, of {lesson.learner.reads}s"
 
 
-def frontier_plot(points: Sequence[Mapping[str, Any]], looks: Mapping[str, Look], tolerance: float) -> Markup:
+def frontier_plot(points: Sequence[FrontierPoint], looks: Mapping[str, Look], tolerance: float) -> Markup:
     """What each rule teaches against the share of the pairs that it keeps, a line for each rule.
 
     Args:
-        points: `rule`, `pairs`, `value`, `low`, `high` and `furthest_value`; a value that is None is left out.
+        points: of all rules, and of the procedure.
         looks: rule -> look, for every rule among the points.
         tolerance: over all pairs.
     """
@@ -69,9 +67,7 @@ def frontier_plot(points: Sequence[Mapping[str, Any]], looks: Mapping[str, Look]
         axes = figure.subplots()
         axes.axhspan(0.5 - tolerance, 0.5 + tolerance, color=BAND, alpha=0.16, linewidth=0)
         for rule, style in looks.items():
-            own = [point for point in points if point["rule"] == rule]
-            _line(axes, [point for point in own if point["furthest_value"] is not None], "furthest_value", style)
-            _line(axes, [point for point in own if point["value"] is not None], "value", style)
+            _lines(axes, [point for point in points if point.rule == rule], style)
         _coin(axes.axhline)
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
         axes.set_axisbelow(True)
@@ -82,27 +78,27 @@ def frontier_plot(points: Sequence[Mapping[str, Any]], looks: Mapping[str, Look]
         return as_svg(figure)
 
 
-def rule_looks(points: Sequence[Mapping[str, Any]]) -> dict[str, Look]:
+def rule_looks(points: Sequence[FrontierPoint]) -> dict[str, Look]:
     """Rule -> look, in the order of the points; the chosen procedure is a star, last and on top of the others."""
-    rules = list(dict.fromkeys(str(point["rule"]) for point in points))
+    rules = list(dict.fromkeys(point.rule for point in points))
     looks = {rule: look(position) for position, rule in enumerate(rule for rule in rules if rule != CHOSEN)}
     return looks | ({CHOSEN: Look(INK, "*", "★")} if CHOSEN in rules else {})
 
 
-def _line(axes: Axes, points: Sequence[Mapping[str, Any]], key: str, style: Look) -> None:
-    points = sorted(points, key=lambda point: float(point["pairs"]))
-    x, y = ([float(point[name]) for point in points] for name in ("pairs", key))
+def _lines(axes: Axes, points: Sequence[FrontierPoint], style: Look) -> None:
+    """A rule's two lines: its furthest type, light, and all pairs with their intervals."""
+    points = sorted(points, key=lambda point: point.pairs)
+    kept = [point.pairs for point in points]
     size = 13.0 if style.marker == "*" else 5.5
-    if key != "value":
-        axes.plot(
-            x, y, style.marker, ls=(0, (2, 2)), color=style.colour, alpha=0.55, markerfacecolor="none",
-            markersize=0.8 * size, linewidth=1,
-        )  # fmt: skip
-        return
-    ends = [(max(0.0, p["value"] - p["low"]), max(0.0, p["high"] - p["value"])) for p in points]
+    axes.plot(
+        kept, [point.furthest_value for point in points], style.marker, ls=(0, (2, 2)), color=style.colour, alpha=0.55,
+        markerfacecolor="none", markersize=0.8 * size, linewidth=1,
+    )  # fmt: skip
+    # a percentile interval may miss its value by the last digits, and a bar has no negative length
+    ends = [(max(0.0, point.value - point.low), max(0.0, point.high - point.value)) for point in points]
     axes.errorbar(
-        x, y, yerr=list(zip(*ends, strict=True)) or None, fmt=style.marker, ls="-", color=style.colour, markersize=size,
-        linewidth=1.6, elinewidth=1, zorder=4 if style.marker == "*" else 3,
+        kept, [point.value for point in points], yerr=list(zip(*ends, strict=True)), fmt=style.marker, ls="-",
+        color=style.colour, markersize=size, linewidth=1.6, elinewidth=1, zorder=4 if style.marker == "*" else 3,
     )  # fmt: skip
 
 
