@@ -27,7 +27,8 @@ from tests.tiny import TINY_OVERRIDES, tiny_tables
 TINY_DEMO = [
     *("prepare.scenes.config.scenes.train=12", "prepare.scenes.config.scenes.held_out=2"),
     *("prepare.scenes.config.scenes.image_size=16", "logging.wandb=disabled"),
-    *("prepare.filter.config.rule=top_fraction", "prepare.filter.config.certify=false"),
+    *("prepare.filter.config.rule=top_fraction", "prepare.filter.config.constant=null"),
+    "prepare.filter.config.certify=false",
     *(f"prepare.{step}.config.judge.folds=3" for step in ("audit_before", "filter", "audit_after")),
     *(f"experiment.{word}" for word in TINY_OVERRIDES),
     *("experiment.trainer.validate_every=1", "experiment.evaluation.bootstrap=100", "compare.bootstrap=100"),

@@ -179,9 +179,8 @@ def test_the_sweeps_resolve_without_faults() -> None:
     assert len(sweep.plan(sweep.load("experiments/sweeps/debias.yaml", []))) == 2 + 2 * 4 * 5 + 1
 
 
-def test_the_demo_trains_every_backbone_on_what_the_default_rule_keeps() -> None:
+def test_the_demo_trains_every_backbone_on_what_the_filter_keeps() -> None:
     demo = sweep.load("experiments/sweeps/demo.yaml", [])
-    assert "rule" not in demo.prepare["filter"].config
     settings = dict(sweep.run_settings(demo))
     assert [settings[name]["model"].get("backbone", "llava") for name in settings] == [*["llava"] * 3, "blip2", "clip"]
     assert "system" not in settings["clip_filtered"]["model"], "a run's own base takes the place of the shared one"
