@@ -14,6 +14,7 @@ from negatives.filtering.judged import Judged, judge_texts
 from negatives.filtering.plan import FilterPlan
 from negatives.filtering.strengths import (
     MOST,
+    STEPS,
     apt_learners,
     keep_by_strengths,
     median_strengths,
@@ -131,6 +132,26 @@ def searched(
     own = panel.subset(inside, inside[text_pairs.pairs[:, 0]])
     said = judge_texts(own, unit=plan["unit"], seed=0)
     return search_strengths(panel, said, part, ROTATION, FilterPlan(**plan))
+
+
+def test_the_strengths_nearest_to_a_coin_are_taken_and_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a few words give all away, what is learnt jumps from one side of a coin to the other."""
+    # of everything, and then of each step; at the third, the largest of the two types is the smallest of all
+    away = iter([(0.1, 0.1), *[(0.2, 0.0), (0.1, -0.1), (0.03, -0.02), (0.01, -0.1), *[(-0.2, 0.2), (0.2, -0.2)] * 3]])
+    tried: list[dict[str, float]] = []
+
+    def kept(judged: Judged, strengths: Mapping[str, float], plan: FilterPlan) -> tuple[np.ndarray, np.ndarray]:
+        tried.append(dict(strengths))
+        return keep_by_strengths(judged, strengths, plan)
+
+    monkeypatch.setattr("negatives.filtering.strengths.keep_by_strengths", kept)
+    monkeypatch.setattr(
+        "negatives.filtering.strengths._away", lambda wins, members: dict(zip(members, next(away), strict=True))
+    )
+    found = searched()
+    assert len(tried) == STEPS
+    assert found == tried[2]
+    assert found not in tried[3:]
 
 
 @every_unit

@@ -91,13 +91,20 @@ def search_strengths(
     members = {name: (types == name) | (name == ALL) for name in names}
     # a balanced subset for a judge of accuracy a keeps at most 2 (1 - a) of the pairs: all of a type without a bias
     strengths = {name: float(np.clip(2 * away, 0.0, MOST)) for name, away in _away(wins, members).items()}
+    nearest, best = np.inf, strengths
     for number in range(STEPS):
         kept = kept_of_part(text_pairs, keep_by_strengths(judged, strengths, plan)[0], seen, plan.unit)
         wins = reached(searching, learners, kept, seen, asked)
+        away = _away(wins, members)
+        # the last ones need not be: where a few words give all away, what is learnt jumps at one strength
+        if (distance := max(map(abs, away.values()))) < nearest:
+            nearest, best = distance, strengths
         step = FIRST_STEP * SHRINKING**number
-        for name, away in _away(wins, members).items():
-            strengths[name] = float(np.clip(strengths[name] + step * np.clip(away / FULL_STEP_AT, -1, 1), 0.0, MOST))
-    return strengths
+        strengths = {
+            name: float(np.clip(strengths[name] + step * np.clip(own / FULL_STEP_AT, -1, 1), 0.0, MOST))
+            for name, own in away.items()
+        }
+    return best
 
 
 def quick_judges(judges: Sequence[Judge]) -> list[Judge]:

@@ -22,7 +22,7 @@ from negatives.tables.randomness import generator_for
 # scikit-learn's C, for a few weights on thousands of rows: next to no penalty, yet always a solution
 _WEAK_PENALTY = 100.0
 
-MOST_TEXTS = 200_000
+MOST_TEXTS = 100_000
 """About so many texts is a judge fitted on at most: a fit's time grows faster than they do, and each adds less."""
 
 Item = TypeVar("Item")
