@@ -227,8 +227,12 @@ def test_the_slurm_launch_starts_as_many_ranks_as_the_trainer_expects() -> None:
 
 @pytest.mark.parametrize("words", BENCHES, ids=" ".join)
 def test_every_bench_takes_its_arguments(words: Command) -> None:
-    module, *arguments = words
-    importlib.import_module(module).parser().parse_args(arguments)
+    name, *arguments = words
+    module = importlib.import_module(name)
+    # of a package, `python -m` runs the file __main__.py
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"{name}.__main__")
+    module.parser().parse_args(arguments)
 
 
 def test_every_target_of_make_exists() -> None:
