@@ -14,7 +14,7 @@ import pytest
 from experiments.bench import blind
 from experiments.bench.benchmark_texts import transfer
 from experiments.bench.benchmark_texts.read import READERS, connected
-from experiments.bench.benchmark_texts.transfer import joined, splits
+from experiments.bench.benchmark_texts.transfer import splits
 from negatives.filtering import Retained
 from negatives.judging import Panel
 
@@ -133,7 +133,7 @@ def test_every_item_is_asked_about_once_and_never_about_a_photo_that_was_filtere
         assert split.joined.captions[first[1]] == split.written.captions[split.written.pairs[0, 1]]
         assert split.joined.captions[last[1]] == split.items.captions[split.items.pairs[-1, 1]]
         with pytest.raises(ValueError, match="Photos must not be in both sets"):
-            joined(split.written, split.written)
+            split.written.joined(split.written)
     assert asked == Counter({str(photo): 1 for photo in (*range(0, PHOTOS, 2), UNWRITTEN)})
 
 

@@ -110,7 +110,9 @@ def measure(text_pairs: TextPairs, given: argparse.Namespace) -> Iterator[Measur
     learners = panel.with_judges(build_judges(given.learners, settings))
     for arm in given.arms:
         rotated = _rotated(panel, arm, given.seed)
-        foreign = foreign_logits(learners, rotated.part, untouched_scores(learners, rotated.part, "pair"))
+        foreign = foreign_logits(
+            learners, rotated.part, untouched_scores(learners.with_judges(learners.judges[:1]), rotated.part, "pair")
+        )
         wins = {
             learner: _wins(learners, learner, rotated)
             for learner in [Learner(name, reads) for name in given.learners for reads in ("pair", "text")]

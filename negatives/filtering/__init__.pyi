@@ -46,4 +46,5 @@ from .teaching import at_random as at_random
 from .teaching import everything as everything
 from .teaching import learn as learn
 from .teaching import learners_of as learners_of
+from .teaching import logits_of as logits_of
 from .teaching import part_of_texts as part_of_texts

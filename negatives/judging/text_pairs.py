@@ -78,6 +78,29 @@ class TextPairs:
             pair_of=nothing,
         )
 
+    def joined(self, others: TextPairs) -> TextPairs:
+        """These texts and pairs, and behind them those of other images.
+
+        Args:
+            others: of no image that is here.
+
+        Raises:
+            ValueError: an image is in both.
+        """
+        if common := set(self.image_ids) & set(others.image_ids):
+            raise ValueError(f"Photos must not be in both sets, and {len(common)} are.")
+        nothing = np.empty(0, dtype=np.int64)
+        return TextPairs(
+            captions=self.captions + others.captions,
+            labels=np.concatenate([self.labels, others.labels]),
+            types=np.concatenate([self.types, others.types]),
+            images=np.concatenate([self.images, others.images + len(self.image_ids)]),
+            image_ids=self.image_ids + others.image_ids,
+            pairs=np.concatenate([self.pairs, others.pairs + len(self.captions)]),
+            text_of=nothing,
+            pair_of=nothing,
+        )
+
 
 def build_text_pairs(texts: pa.Table, pairs: pa.Table) -> TextPairs:
     """Each text of a text table once, with its pairs.

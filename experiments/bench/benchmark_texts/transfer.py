@@ -87,33 +87,12 @@ def splits(data: Path) -> Iterator[Split]:
         others = [other for other in folds if other != fold]
         written = read_text_pairs(path, TYPES, harmonised=True, paraphrases=False, image_folds=others)
         part = items.subset(own, own[items.pairs[:, 0]])
-        yield Split(written, part, joined(written, part))
+        yield Split(written, part, written.joined(part))
 
 
 def _where(table: pa.Table, column: str, values: set[str]) -> pa.Table:
     """The rows whose value is among these."""
     return table.filter(pa.array([value in values for value in table[column].to_pylist()]))
-
-
-def joined(first: TextPairs, second: TextPairs) -> TextPairs:
-    """The texts and pairs of two sets that have no photo in common.
-
-    Raises:
-        ValueError: they have one.
-    """
-    if common := set(first.image_ids) & set(second.image_ids):
-        raise ValueError(f"Photos must not be in both sets, and {len(common)} are.")
-    nothing = np.empty(0, dtype=np.int64)
-    return TextPairs(
-        captions=first.captions + second.captions,
-        labels=np.concatenate([first.labels, second.labels]),
-        types=np.concatenate([first.types, second.types]),
-        images=np.concatenate([first.images, second.images + len(first.image_ids)]),
-        image_ids=first.image_ids + second.image_ids,
-        pairs=np.concatenate([first.pairs, second.pairs + len(first.captions)]),
-        text_of=nothing,
-        pair_of=nothing,
-    )
 
 
 def transfer(given: argparse.Namespace) -> Iterator[Taught]:

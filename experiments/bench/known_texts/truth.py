@@ -10,10 +10,9 @@ import numpy as np
 from scipy.sparse import issparse, vstack
 
 from experiments.bench.known_texts.texts import World, draw_sample
-from negatives.filtering import ROTATIONS, THIRDS, Learner, Retained, Rotated, learn, learners_of
-from negatives.judging import Judge, Panel, TextPairs, encode
+from negatives.filtering import ROTATIONS, THIRDS, Learner, Retained, Rotated, learn, learners_of, logits_of
+from negatives.judging import Judge, Panel, TextPairs, encode, paired_wins
 
-TIE = 1e-9  # as in the bias metrics
 NO_PART = -1  # of fresh photos
 
 
@@ -48,7 +47,7 @@ class Asked:
     def __init__(self, panel: Panel, fresh: Fresh) -> None:
         self.own, self.own_pairs = len(panel.text_pairs.captions), len(panel.text_pairs.pairs)
         encoded = {judge.name: _stacked(panel.encoded[judge.name], fresh.encoded[judge.name]) for judge in panel.judges}
-        self.panel = replace(panel, text_pairs=_joined(panel.text_pairs, fresh.text_pairs), encoded=encoded)
+        self.panel = replace(panel, text_pairs=panel.text_pairs.joined(fresh.text_pairs), encoded=encoded)
         self.types = fresh.text_pairs.pair_types
 
     def truths(self, rotated: Rotated, unit: str) -> dict[tuple[Learner, str], float]:
@@ -65,7 +64,7 @@ class Asked:
         for learner in learners_of(self.panel, unit):
             wins = np.stack(
                 [
-                    _wins(self._logits(learner, kept, part == rotation.fit)[self.own_pairs :])
+                    paired_wins(self._logits(learner, kept, part == rotation.fit)[self.own_pairs :])
                     for rotation, kept in zip(ROTATIONS, rotated.kept, strict=True)
                 ]
             )
@@ -76,7 +75,9 @@ class Asked:
         """Judge -> the share of fresh pairs whose positive it picks, trained on all pairs that were kept."""
         seen = np.arange(len(self.panel.text_pairs.captions)) < self.own
         return {
-            judge.name: float(_wins(self._logits(Learner(judge.name, "pair"), kept, seen)[self.own_pairs :]).mean())
+            judge.name: float(
+                paired_wins(self._logits(Learner(judge.name, "pair"), kept, seen)[self.own_pairs :]).mean()
+            )
             for judge in self.panel.judges
         }
 
@@ -103,32 +104,11 @@ class Asked:
 
     def _logits(self, learner: Learner, kept: Retained, seen: np.ndarray) -> np.ndarray:
         """[P] of all pairs, by a learner of what is kept of the sample."""
-        scores = learn(self.panel, learner, self._kept(kept), seen)
-        first, second = self.panel.text_pairs.pairs.T
-        logits: np.ndarray = scores[first] - scores[second]
-        return logits
-
-
-def _joined(own: TextPairs, fresh: TextPairs) -> TextPairs:
-    nothing = np.empty(0, dtype=np.int64)
-    return TextPairs(
-        captions=own.captions + fresh.captions,
-        labels=np.concatenate([own.labels, fresh.labels]),
-        types=np.concatenate([own.types, fresh.types]),
-        images=np.concatenate([own.images, fresh.images + len(own.image_ids)]),
-        image_ids=own.image_ids + fresh.image_ids,
-        pairs=np.concatenate([own.pairs, fresh.pairs + len(own.captions)]),
-        text_of=nothing,
-        pair_of=nothing,
-    )
+        return logits_of(learn(self.panel, learner, self._kept(kept), seen), self.panel.text_pairs)
 
 
 def _stacked(own: Any, fresh: Any) -> Any:
     return vstack([own, fresh], format="csr") if issparse(own) else np.concatenate([own, fresh])
-
-
-def _wins(logits: np.ndarray) -> np.ndarray:
-    return np.where(np.abs(logits) < TIE, 0.5, logits > 0)
 
 
 def furthest(values: Sequence[float]) -> float:
