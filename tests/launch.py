@@ -6,6 +6,7 @@ could wait for its threads. It is a real process: it can be killed, and it share
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import multiprocessing
 import os
@@ -36,11 +37,19 @@ def _run(log: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) ->
     with log.open("wb") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
+    faulthandler.enable()
     # as on a command line: without it a loader's workers would come from a second server, with all the imports again
     multiprocessing.set_start_method(None, force=True)
     # a shell that runs the tests in the background has them ignore Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(function(*arguments))
+
+
+def log_tail(log: Path) -> str:
+    """The end of a log; or where a process crashed, which the launcher's own pages push out of the end."""
+    text = log.read_text(errors="replace")
+    crash = text.find("Fatal Python error")
+    return text[-3000:] if crash < 0 else text[crash : crash + 5000]
 
 
 def start_ranks(log: Path, function: Callable[..., Any], *arguments: Any) -> BaseProcess:
@@ -78,7 +87,7 @@ def run_on_two_ranks(folder: Path, module: str, call: str, *, timeout: int = 300
     ended = ranks.exitcode
     if ended is None:
         ranks.terminate()
-    assert ended == 0, log.read_text(errors="replace")[-3000:]
+    assert ended == 0, log_tail(log)
 
 
 def _evaluate(module: str, call: str) -> None:

@@ -40,7 +40,7 @@ from lightning_modules.checkpoint import partial_path
 from lightning_modules.kept_weights import read_kept
 from lightning_modules.resume import WholeFiles
 from tests.backbones import save_published
-from tests.launch import start, start_ranks
+from tests.launch import log_tail, start, start_ranks
 from tests.test_experiments_train import train_words
 from tests.tiny import tiny_module, tiny_tables
 from tests.wandb_log import read_wandb
@@ -598,11 +598,11 @@ def test_ranks_stop_together_where_one_is_signalled(strategy: str, tables: Path,
     command = train_words(tables, run, *words, f"trainer.strategy={strategy}")
     ranks = start_ranks(log, preempted_rank, command)
     ranks.join(120)
-    assert ranks.exitcode == 0, log.read_text()[-2000:]
+    assert ranks.exitcode == 0, log_tail(log)
     assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
     again = start_ranks(log, preempted_rank, [*command, "--resume"])
     again.join(120)
-    assert again.exitcode == 0, log.read_text()[-2000:]
+    assert again.exitcode == 0, log_tail(log)
     assert (run / "weights.safetensors").is_file()
 
 
@@ -665,11 +665,11 @@ def test_two_ranks_that_go_on_equal_two_that_were_not_interrupted(
     log, command = tmp_path / "log", train_words(tables, run, *words)
     unbroken = start(log, torchrun, command) if strategy == "ddp" else start_ranks(log, main, command)
     while not last.exists():
-        assert unbroken.is_alive(), log.read_text()[-2000:]
+        assert unbroken.is_alive(), log_tail(log)
         time.sleep(0.001)
     os.link(last, kept)  # a checkpoint is never written to again, only replaced
     unbroken.join()
-    assert unbroken.exitcode == 0, log.read_text()[-2000:]
+    assert unbroken.exitcode == 0, log_tail(log)
     checkpoint = torch.load(kept, weights_only=True)
     assert checkpoint["global_step"] in (1, 2, 4, 5, 7), "an epoch has three steps"
     assert bool(checkpoint.get("loss_state")) == bool(own)
@@ -678,7 +678,7 @@ def test_two_ranks_that_go_on_equal_two_that_were_not_interrupted(
     os.replace(kept, last)
     resumed = start_ranks(log, main, [*command, "--resume"])
     resumed.join()
-    assert resumed.exitcode == 0, log.read_text()[-2000:]
+    assert resumed.exitcode == 0, log_tail(log)
     one, two = (load_file(folder / "weights.safetensors") for folder in (whole, run))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=1e-6, rtol=0, msg=name)
