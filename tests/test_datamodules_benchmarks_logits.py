@@ -85,7 +85,7 @@ def test_a_pair_that_is_there_twice_is_named() -> None:
     found = table()
     image, text = found["image_id"][7].as_py(), found["text_id"][7].as_py()
     with pytest.raises(
-        InputError, match=f"scores.csv: a pair must be there once, got image '{image}' and text '{text}'"
+        InputError, match=rf"scores\.csv: a pair must be there once, got image '{image}' and text '{text}'"
     ):
         Logits.from_table(pa.concat_tables([found, found.slice(7, 1)]), "scores.csv")
     with pytest.raises(InputError, match="an image must be there once, got 2 rows of 1"):

@@ -80,13 +80,13 @@ def test_correlations_are_those_of_scipy_on_repeated_rows(levels: int) -> None:
     for column, row in zip(weights.T.astype(int), found, strict=True):
         x, y = np.repeat(scored, column), np.repeat(ratings, column)
         # tau-c has the levels of the whole set
-        m, rows = min(len(set(scored)), len(set(ratings))), len(x)
-        signs = sum(np.sign(x[i] - x[j]) * np.sign(y[i] - y[j]) for i, j in itertools.combinations(range(rows), 2))
+        m, n = min(len(set(scored)), len(set(ratings))), len(x)
+        signs = sum(np.sign(x[i] - x[j]) * np.sign(y[i] - y[j]) for i, j in itertools.combinations(range(n), 2))
         expected = [
             stats.pearsonr(x, y)[0],
             stats.spearmanr(x, y)[0],
             stats.kendalltau(x, y)[0],
-            2 * signs / (rows**2 * (m - 1) / m),
+            2 * signs / (n**2 * (m - 1) / m),
         ]
         np.testing.assert_allclose(row, expected, atol=1e-12)
     whole = correlations(scored, ratings)(np.ones((50, 1)))[0, 3]

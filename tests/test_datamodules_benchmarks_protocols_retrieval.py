@@ -26,9 +26,11 @@ def slow_ranks(logits: np.ndarray, relevant: list[set[int]]) -> list[int]:
     """Of each query the best rank of what is relevant, ties behind all others."""
     ranks = []
     for row, own in zip(logits, relevant, strict=True):
+        if not own:
+            continue
         order = sorted(range(len(row)), key=lambda place: (-row[place], place in own))
         ranks.append(1 + next(rank for rank, place in enumerate(order) if place in own))
-    return [rank for rank, own in zip(ranks, relevant, strict=True) if own]
+    return ranks
 
 
 def test_ranks_are_those_of_a_sort(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,10 +139,3 @@ def test_a_protocol_that_is_none_is_refused_with_the_nearest() -> None:
     assert find_protocol("groups") is PROTOCOLS["groups"]
     with pytest.raises(InputError, match=r"got 'rating'.*Did you mean ratings"):
         find_protocol("rating")
-
-
-def test_every_protocol_has_its_main_metric() -> None:
-    key, logits, _ = gallery()
-    assert metrics(PROTOCOLS["retrieval"].measure(key, logits))[PROTOCOLS["retrieval"].main] >= 0
-    key, logits, _, _ = shown_classes()
-    assert metrics(PROTOCOLS["classes"].measure(key, logits))[PROTOCOLS["classes"].main] >= 0
