@@ -96,9 +96,9 @@ def test_a_pair_that_is_there_twice_is_named() -> None:
 def test_a_logit_that_is_no_number_is_named(wrong: float | None) -> None:
     found = table(5)
     numbers = [*found["logit"].to_pylist()[:4], wrong]
-    with pytest.raises(InputError, match=f"finite number.*'{found['image_id'][4].as_py()}'"):
+    with pytest.raises(InputError, match=rf"finite number.*'{found['image_id'][4].as_py()}'"):
         Logits.from_table(found.set_column(2, "logit", [numbers]))
-    with pytest.raises(InputError, match="finite number.*'b'.*'y'"):
+    with pytest.raises(InputError, match=r"finite number.*'b'.*'y'"):
         Logits.from_matrix(["a", "b"], ["x", "y"], [[1, 2], [3, np.nan if wrong is None else wrong]])
 
 

@@ -54,8 +54,13 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def coverage(protocol: str, clusters: int, *, draws: int, resamples: int, seed: int) -> Iterator[Coverage]:
-    """The coverage of each metric over all items, and of the means over groups."""
+def coverage(
+    protocol: str, clusters: int, *, draws: int, resamples: int, seed: int, population: int = 40_000
+) -> Iterator[Coverage]:
+    """The coverage of each metric over all items, and of the means over groups.
+
+    The truth is that of a draw of at most `population` clusters.
+    """
     generator = np.random.default_rng([seed, clusters, list(SIMULATED).index(protocol)])
     found, rows = [], ()
     for draw in range(draws):
@@ -64,8 +69,8 @@ def coverage(protocol: str, clusters: int, *, draws: int, resamples: int, seed: 
         rows = measured.rows
         found.append(np.stack(intervals(measured, resamples=resamples, seed=seed + draw)))
     values, lows, highs = np.stack(found, axis=1)
-    population = SIMULATED[protocol].population
-    truth = values.mean(0) if population is None else measure(protocol, generator, population).value()
+    largest = SIMULATED[protocol].largest
+    truth = values.mean(0) if not largest else measure(protocol, generator, min(population, largest)).value()
     for row, name in enumerate(rows):
         if name.group not in _members(rows):
             held = (lows[:, row] <= truth[row]) & (truth[row] <= highs[:, row])
@@ -86,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 shown = f"{100 * row.held / row.draws:5.1f} %  truth {row.truth:7.4f}  width {row.width:.4f}"
                 print(f"{protocol:10} {clusters:4} clusters  {name:24} {shown}", flush=True)
     if arguments.json:
-        write_json(arguments.json, {"coverage": [row._asdict() for row in rows]})
+        write_json({"coverage": [row._asdict() for row in rows]}, arguments.json)
     return 0
 
 

@@ -19,12 +19,12 @@ class Simulated(NamedTuple):
 
     Attributes:
         draw: generator, clusters -> key and logits.
-        population: clusters of a draw that is large enough to give the truth; None where the truth depends on how many
-            images there are, and is the mean over draws.
+        largest: clusters of the largest draw that takes seconds, which gives the truth; 0 where the truth depends on
+            how many images there are, and is the mean over draws.
     """
 
     draw: Callable[[np.random.Generator, int], tuple[pa.Table, Logits]]
-    population: int | None = 40_000
+    largest: int = 40_000
 
 
 def measure(protocol: str, generator: np.random.Generator, clusters: int) -> Measured:
@@ -113,8 +113,8 @@ SIMULATED = {
     "pairs": Simulated(_pairs),
     "groups": Simulated(_groups),
     "labels": Simulated(_labels),
-    "ratings": Simulated(_ratings, population=2_000),
-    "retrieval": Simulated(_retrieval, population=None),
+    "ratings": Simulated(_ratings, largest=2_000),
+    "retrieval": Simulated(_retrieval, largest=0),
     "classes": Simulated(_classes),
 }
 
