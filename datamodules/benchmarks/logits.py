@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from negatives.tables import InputError, quoted
 
-Ids = Sequence[str] | pa.Array | pa.ChunkedArray
+Ids: TypeAlias = "Sequence[str] | pa.Array | pa.ChunkedArray"
 
 
 class Logits:
