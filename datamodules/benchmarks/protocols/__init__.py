@@ -1,0 +1,1 @@
+"""Protocols: how logits and a key become metrics, one file each, one table of them."""
