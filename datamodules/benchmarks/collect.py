@@ -102,6 +102,10 @@ class Collected:
         """Adds a row of the key; a `group` that is not given is ""."""
         self._items.append(item)
 
+    def __len__(self) -> int:
+        """How many rows the key has so far."""
+        return len(self._items)
+
     def groups(self) -> list[str]:
         """The groups of the items so far, each once."""
         return list(dict.fromkeys(item.get("group", "") for item in self._items))
@@ -112,7 +116,7 @@ class Collected:
         """What was collected.
 
         Args:
-            aggregates: name -> groups; groups that are not there are left out, and so is an aggregate of none.
+            aggregates: name -> groups; where one of them has no item, the aggregate is not measured.
             notes: sentences that belong beside the benchmark's numbers.
 
         Raises:
@@ -121,10 +125,6 @@ class Collected:
         if not self._items:
             what = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
             raise InputError(f"{self.name}: the files hold no item to ask about{what and f' ({what})'}; check them.")
-        there = set(self.groups())
-        chosen = {
-            name: tuple(group for group in groups if group in there) for name, groups in (aggregates or {}).items()
-        }
         key = self._key()
         texts = [*self._texts.items(), *self._wordings]
         return Benchmark(
@@ -140,7 +140,7 @@ class Collected:
             key=key,
             root=self.root,
             pairs=asked_pairs(self.protocol, key),
-            aggregates={name: groups for name, groups in chosen.items() if groups},
+            aggregates={name: tuple(groups) for name, groups in (aggregates or {}).items()},
             left_out=dict(self.left_out),
             notes=tuple(notes),
         )

@@ -164,6 +164,11 @@ def list_of(data: Any) -> list[Any]:
     return data
 
 
+def placed(root: Path, *candidates: str) -> str:
+    """The first of several places inside `root` that holds a file; the first of all where none does."""
+    return next((name for name in candidates if (root / name).is_file()), candidates[0])
+
+
 def group_name(text: str) -> str:
     """A group's name as metrics may have it: without white space and slashes.
 
