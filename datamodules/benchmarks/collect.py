@@ -59,6 +59,7 @@ class Collected:
         self._texts: dict[str, str] = {}
         self._wordings: list[tuple[str, str]] = []
         self._items: list[dict[str, Any]] = []
+        self._relevant: set[tuple[str, str]] = set()
 
     def image(
         self, path: str, *, image_id: str | None = None, box: Sequence[int] | None = None, same: bool = False
@@ -101,6 +102,16 @@ class Collected:
     def add(self, **item: Any) -> None:
         """Adds a row of the key; a `group` that is not given is ""."""
         self._items.append(item)
+
+    def add_once(self, *, image_id: str, text_id: str) -> None:
+        """Adds a relevant pair of retrieval where it is not there yet."""
+        if (image_id, text_id) not in self._relevant:
+            self._relevant.add((image_id, text_id))
+            self.add(image_id=image_id, text_id=text_id)
+
+    def classes(self) -> list[str]:
+        """The texts that the items name, each once: the classes of the images."""
+        return list(dict.fromkeys(item["text_id"] for item in self._items))
 
     def __len__(self) -> int:
         """How many rows the key has so far."""

@@ -1,4 +1,4 @@
-"""Pictures that come inside Parquet files, as Hugging Face data sets have them, saved as the files that scorers read."""
+"""Pictures inside Parquet files, as Hugging Face data sets have them, saved as the files that scorers read."""
 
 from __future__ import annotations
 

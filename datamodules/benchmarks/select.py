@@ -15,7 +15,7 @@ WHOLE = ("retrieval", "classes")
 
 
 def asked_pairs(protocol: str, key: pa.Table) -> pa.Table | None:
-    """The pairs that a key needs, `image_id` and `text_id`, each once; None where that is every image with every text."""
+    """The pairs that a key needs, `image_id` and `text_id`, each once; None where every image meets every text."""
     if protocol in WHOLE:
         return None
     if protocol == "pairs":

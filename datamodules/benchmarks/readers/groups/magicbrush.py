@@ -1,8 +1,8 @@
 """MagicBrush (Zhang et al., NeurIPS 2023): edits of photos by instructions, as pairs of an image before and after.
 
-`edit_sessions.json`: `{"<id>": [{"input": "<id>-input.png", "output": "<id>-output1.png", "instruction": "..."}, ...]}`,
-images in `images/<id>/`, and one caption for each image in a file of captions. How the literature makes pairs of these
-is not published: an edit turn is an item here, two images with their captions.
+`edit_sessions.json`: `{"<id>": [{"input": "<id>-input.png", "output": "<id>-output1.png", ...}, ...]}`, images in
+`images/<id>/`, and one caption for each image in a file of captions. How the literature makes pairs of these is not
+published: an edit turn is an item here, two images with their captions.
 """
 
 from __future__ import annotations

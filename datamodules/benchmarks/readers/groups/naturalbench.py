@@ -2,7 +2,7 @@
 
 The Parquet files have `Index`, `Image_0`, `Image_1`, `Question_0`, `Question_1`, the four answers
 `Image_0_Question_0` ..., and `Question_Type` (yes_no or multiple_choice). The retrieval form has captions instead:
-`metadata.json`, a list of `{"index": 0, "image_0": "images/..", "image_1": "..", "caption_0": "..", "caption_1": ".."}`.
+`metadata.json`, a list of objects with `index`, `image_0`, `image_1`, `caption_0` and `caption_1`.
 """
 
 from __future__ import annotations

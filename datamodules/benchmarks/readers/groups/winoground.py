@@ -1,8 +1,8 @@
 """Winoground (Thrush et al., CVPR 2022): two images and two captions of the same words in another order.
 
-`examples.jsonl`: `{"id": 0, "image_0": "ex_0_img_0", "caption_0": "...", "collapsed_tag": "Object", "secondary_tag": "",
-"num_main_preds": 1, ...}`, images in `images/<name>.png`; t2v_metrics' copy has `metadata.csv` with paths of the images.
-Sub-tags are those of Diwan et al. (EMNLP 2022): `new_tag_assignments.json`, item id -> list.
+`examples.jsonl`: `{"id": 0, "image_0": "ex_0_img_0", "caption_0": "...", "collapsed_tag": "Object", "secondary_tag":
+"", "num_main_preds": 1, ...}`, images in `images/<name>.png`; t2v_metrics' copy has `metadata.csv` with the images'
+paths. Sub-tags are those of Diwan et al. (EMNLP 2022): `new_tag_assignments.json`, item id -> list.
 """
 
 from __future__ import annotations

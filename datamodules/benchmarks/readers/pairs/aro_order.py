@@ -19,8 +19,12 @@ from negatives.tables import StrPath, generator_for
 from negatives.wordnet import parts_of_speech
 
 MOST_WORDS = 30
-CLOSED = frozenset(
-    ["a", "an", "the", "this", "that", "these", "those", "his", "her", "its", "their", "my", "your", "our", "i", "you", "he", "she", "it", "we", "they", "him", "them", "me", "us", "who", "which", "what", "and", "or", "but", "nor", "so", "if", "as", "of", "to", "in", "on", "at", "by", "for", "from", "with", "into", "onto", "over", "under", "near", "behind", "above", "below", "between", "one", "two", "three", "four", "five", "six", "through", "during", "before", "after", "off", "out", "up", "down", "around", "across", "along", "inside", "outside", "beside", "against", "is", "are", "was", "were", "be", "been", "being", "am", "do", "does", "did", "has", "have", "had", "can", "could", "will", "would", "may", "might", "must", "shall", "should", "not", "no", "very", "there"]
+CLOSED = (
+    " a an the this that these those his her its their my your our i you he she it we they him them me us who which what "
+    "and or but nor so if as of to in on at by for from with into onto over under near behind above below between one "
+    "two three four five six through during before after off out up down around across along inside outside beside "
+    "against is are was were be been being am do does did has have had can could will would may might must shall should "
+    "not no very there "
 )
 """Words of closed classes, which WordNet knows as nouns too: an inch, the letter a, iodine."""
 
@@ -119,6 +123,6 @@ def _within(words: int, parts: Sequence[Sequence[int]], draw: np.random.Generato
 def _class_of(word: str) -> str:
     """a for an adjective, n for a noun, "" for any other word; what can be both, such as red, is an adjective."""
     bare = word.strip(",'?-")
-    known = "" if bare in CLOSED else parts_of_speech(bare)
+    known = "" if f" {bare} " in CLOSED else parts_of_speech(bare)
     # a verb's -ing and -ed are in WordNet as adjectives, too
     return "" if "v" in known and bare.endswith(("ing", "ed")) else next((kind for kind in "an" if kind in known), "")

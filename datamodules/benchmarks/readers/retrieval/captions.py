@@ -53,14 +53,12 @@ def read(
     """
     path = Path(annotations)
     found = Collected(name, "retrieval", path, image_root)
-    seen: set[tuple[str, str]] = set()
     captions = 0
     for image, image_id, caption in _lavis(path) if _is_list(path) else _table(path, splits):
-        key = found.image(image, image_id=coco_number(image) or image_id), found.text(caption)
         captions += 1
-        if key not in seen:
-            seen.add(key)
-            found.add(image_id=key[0], text_id=key[1])
+        found.add_once(
+            image_id=found.image(image, image_id=coco_number(image) or image_id), text_id=found.text(caption)
+        )
     benchmark = found.benchmark()
     equal = captions - len(benchmark.texts)
     note = [f"{equal} of {captions} captions equal another one, and count as one text"] if equal else []
