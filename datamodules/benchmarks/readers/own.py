@@ -12,11 +12,12 @@ meant. A column may hold lists, too.
 | pairs | `image`, `true`, `false`, [`group`, `item`] |
 | groups | `images`, `texts` (as many as images; text k is true of image k), [`group`, `item`] |
 | labels | `image`, `text`, `label` (1 or 0), [`group`, `item`] |
-| ratings | `image`, `text`, `rating` (several columns: several raters), [`prompt`: what is ranked among itself, `group`, `item`] |
+| ratings | `image`, `text`, `rating` (several columns: several raters), [`prompt`, `group`, `item`] |
 | retrieval | `image`, `text` (several columns: several captions) |
 | classes | `image`, `class`; `templates` beside `columns`: plain, cifar, imagenet or sentences with {c} |
 
-`item` is an id; a row's number where it is not given. `name` beside `columns` names the benchmark.
+`item` is an id; a row's number where it is not given. `prompt` says which items are ranked among themselves. `name`
+beside `columns` names the benchmark.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ def _settings(annotations: StrPath | Mapping[str, Any]) -> tuple[Mapping[str, An
     if isinstance(annotations, Mapping):
         return annotations, "the benchmark's mapping"
     try:
-        settings = OmegaConf.to_container(OmegaConf.load(annotations))
+        settings = OmegaConf.to_container(OmegaConf.load(Path(annotations)))
         if not isinstance(settings, dict):
             raise TypeError(f"got {quoted(settings)}")
     except (*DAMAGED, OmegaConfBaseException) as error:

@@ -20,11 +20,12 @@ from negatives.wordnet import parts_of_speech
 
 MOST_WORDS = 30
 CLOSED = (
-    " a an the this that these those his her its their my your our i you he she it we they him them me us who which what "
-    "and or but nor so if as of to in on at by for from with into onto over under near behind above below between one "
-    "two three four five six through during before after off out up down around across along inside outside beside "
-    "against is are was were be been being am do does did has have had can could will would may might must shall should "
-    "not no very there "
+    " "
+    "a an the this that these those his her its their my your our i you he she it we they him them me us who "
+    "which what and or but nor so if as of to in on at by for from with into onto over under near behind above "
+    "below between one two three four five six through during before after off out up down around across along "
+    "inside outside beside against is are was were be been being am do does did has have had can could will would "
+    "may might must shall should not no very there "
 )
 """Words of closed classes, which WordNet knows as nouns too: an inch, the letter a, iodine."""
 

@@ -1,4 +1,4 @@
-"""Flickr8k's ratings of captions (Hodosh et al., 2013): by three experts from 1 to 4, or by a crowd (CF) with yes or no.
+"""Flickr8k's ratings of captions (Hodosh et al., 2013): by three experts from 1 to 4, or by a crowd (CF).
 
 `ExpertAnnotations.txt` has tab-separated rows of an image, a caption's id (`<image>#<k>` in `Flickr8k.token.txt`) and
 three ratings; `CrowdFlowerAnnotations.txt` has the share of yes, and the two counts. CLIPScore's JSON holds the same:
@@ -99,7 +99,7 @@ def _read(path: Path, name: str, raters: int, image_root: StrPath | None, *, dro
 
 
 def _of_text(path: Path, raters: int) -> Iterator[Rated]:
-    captions = dict(_lines(path.parent / TOKENS, 2))
+    captions = {row[0]: row[1] for row in _lines(path.parent / TOKENS, 2)}
     own: dict[str, set[str]] = {}
     for caption_id, caption in captions.items():
         own.setdefault(caption_id.partition("#")[0], set()).add(_normal(caption))

@@ -1,8 +1,8 @@
 """TIFA160 (Hu et al., ICCV 2023): 160 prompts, an image of each by five models, rated by people from 1 to 5.
 
-`human_annotations_with_scores.json`: `{"<text_id>_<model>": {"text_id": "coco_1", "image_path": "..jpg", "text": "...",
-"human_scores": [5, 4]}}`. t2v_metrics takes the ratings from DSG's study instead: `dsg_tifa160_anns.csv`, a row for each
-answer, with the texts in `tifa160.json`. The rating is the mean over the raters.
+`human_annotations_with_scores.json`: `{"<text_id>_<model>": {"text_id": "coco_1", "image_path": "x.jpg", "text": "..",
+"human_scores": [5, 4]}}`. t2v_metrics takes the ratings from DSG's study instead: `dsg_tifa160_anns.csv`, a row for
+each answer, with the texts in `tifa160.json`. The rating is the mean over the raters.
 """
 
 from __future__ import annotations
