@@ -127,3 +127,9 @@ def test_a_folder_without_files_is_one_line_that_names_it(tmp_path: Path, name: 
 def test_an_option_that_a_reader_has_not_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"aro_coco_order must be read with its own options \(seed\), got 'sead'"):
         read_benchmark("aro_coco_order", annotations=tmp_path, texts_only=True, sead=1)
+
+
+def test_the_documentation_lists_every_benchmark_as_its_row_says() -> None:
+    page = (Path(__file__).parents[1] / "docs/evaluation.md").read_text(encoding="utf-8")
+    for name, row in BENCHMARKS.items():
+        assert f"| `{name}` | {row.protocol} | {row.on_disk} |" in page
