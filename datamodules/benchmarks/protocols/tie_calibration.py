@@ -14,7 +14,7 @@ from datamodules.benchmarks.protocols.agreement import Order, pairs, sums_before
 from datamodules.benchmarks.protocols.rows import Weighted
 
 Array = NDArray[np.float64]
-MOST_ROWS = 20_000  # the search looks at every pair: 200 million, in some seconds
+MOST_ROWS = 10_000  # the search looks at every pair: 50 million, in some seconds
 BINS = 1 << 16
 BLOCK = 256
 
@@ -53,9 +53,9 @@ def calibrated_epsilon(scores: Array, ratings: Array, most_rows: int = MOST_ROWS
         scores, ratings: (N,) each.
         most_rows: where more rows differ, every k-th of them in the order of the scores is searched.
     """
-    rows, counts = np.unique(np.stack([scores, ratings], axis=1), axis=0, return_counts=True)
+    rows, times = np.unique(np.stack([scores, ratings], axis=1), axis=0, return_counts=True)
     step = -(-len(rows) // most_rows)
-    rows, counts = rows[::step], counts[::step].astype(np.float64)
+    rows, counts = rows[::step], times[::step].astype(np.float64)
     if len(rows) < 2 or rows[0, 0] == rows[-1, 0]:
         return 0.0
     # how many right pairs a larger epsilon adds: the sum over all differences up to it
@@ -93,7 +93,7 @@ def _bins(differences: Array, width: float) -> NDArray[np.intp]:
 
 
 def _changes(rows: Array, counts: Array) -> Iterator[tuple[Array, Array]]:
-    """Differences of all pairs of scores above 0, and what a tie of the two changes: +1 if ratings tie, -1 if it was right.
+    """Differences above 0 of all pairs of scores, and what a tie changes: +1 if the ratings tie, -1 if it was right.
 
     Rows are in the order of their scores, so that a pair is right where its ratings rise, too.
     """
