@@ -100,7 +100,7 @@ def read_audited(config: AuditConfig) -> Tables:
         negatives = read_negatives(config.negatives, captions)
     else:
         given = {key: getattr(config, key) for key in benchmark.inputs}
-        pairs = as_pairs(read_benchmark(config.format, **given, texts_only=True))
+        pairs = as_pairs(read_benchmark(config.format, **given, texts_only=True), texts_only=True)
         # a benchmark has no paraphrases, and its images are not needed
         captions, negatives, left_out = pairs.captions, pairs.negatives, pairs.left_out
     harmonised = config.harmonise
