@@ -86,10 +86,15 @@ def test_the_order_of_the_key_changes_nothing() -> None:
     np.testing.assert_allclose(one, other, atol=1e-12)
 
 
-def test_a_row_that_nothing_defines_has_no_interval() -> None:
+def test_a_row_that_no_resample_defines_has_no_width() -> None:
     found = measured()
-    undefined = replace(found, statistic=lambda weights: np.full((len(weights), len(found.rows)), np.nan))
-    assert np.isnan(np.stack(intervals(undefined, **DRAWS))).all()
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        return np.where((weights == 1).all(1)[:, None], found.values(weights), np.nan)
+
+    value, low, high = intervals(replace(found, statistic=statistic), **DRAWS)
+    np.testing.assert_array_equal([low, high], [value, value])
+    assert not np.isnan(value).any()
 
 
 def test_a_scorer_is_tied_with_itself() -> None:

@@ -19,8 +19,8 @@ class Simulated(NamedTuple):
 
     Attributes:
         draw: generator, clusters -> key and logits.
-        largest: clusters of the largest draw that takes seconds, which gives the truth; 0 where the truth depends on
-            how many images there are, and is the mean over draws.
+        largest: clusters of the largest draw that takes a second; the truth is the mean over such draws. 0 where it
+            depends on how many images there are.
     """
 
     draw: Callable[[np.random.Generator, int], tuple[pa.Table, Logits]]
@@ -120,7 +120,7 @@ SIMULATED = {
     "pairs": Simulated(_pairs),
     "groups": Simulated(_groups),
     "labels": Simulated(_labels),
-    "ratings": Simulated(_ratings, largest=2_000),
+    "ratings": Simulated(_ratings, largest=500),
     "retrieval": Simulated(_retrieval, largest=0),
     "classes": Simulated(_classes),
 }
