@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from datamodules.benchmarks.pairs import Pairs
+from datamodules.benchmarks.pairs import Pairs, as_pairs
 from datamodules.benchmarks.read import read_benchmark
 from datamodules.sources.image_rows import ImageRows
 from negatives.tables.captions import InputError, pair_table, text_table
@@ -29,12 +29,27 @@ VALID = {
 }
 
 
+TOTAL = {
+    "existence": 534,
+    "plurals": 1000,
+    "counting-hard": 1000,
+    "counting-small-quant": 1000,
+    "counting-adversarial": 756,
+    "relations": 614,
+    "action-replacement": 779,
+    "actant-swap": 1042,
+    "coreference-standard": 916,
+    "coreference-hard": 141,
+    "foil-it": 1000,
+}
+
+
 def read_valse(folder: Path) -> Pairs:
-    return read_benchmark("valse", annotations=folder, texts_only=True)
+    return as_pairs(read_benchmark("valse", annotations=folder, texts_only=True))
 
 
 def read_sugarcrepe(folder: Path) -> Pairs:
-    return read_benchmark("sugarcrepe", annotations=folder, texts_only=True)
+    return as_pairs(read_benchmark("sugarcrepe", annotations=folder, texts_only=True))
 
 
 def item(caption: Any = "a cat", foil: Any = "a dog", votes: Any = 3, image: Any = "v7w_1.jpg") -> dict[str, Any]:
@@ -115,8 +130,8 @@ def test_a_folder_without_files_or_valid_items_is_told_so(tmp_path: Path) -> Non
         read_valse(write(tmp_path, existence={"a": item(votes=0)}))
 
 
-def test_items_whose_image_is_there_are_scored_each_on_its_own_file(tmp_path: Path) -> None:
-    """One COCO photo has two names in VALSE: where only one of the files is there, the other's items are left out."""
+def test_a_photo_under_two_names_is_one_image_and_either_file_will_do(tmp_path: Path) -> None:
+    """One COCO photo has two names in VALSE, those of two of its sources."""
     images = tmp_path / "images"
     images.mkdir()
     for name in ("COCO_val2014_000000000042.jpg", "v7w_1.jpg"):
@@ -127,26 +142,31 @@ def test_items_whose_image_is_there_are_scored_each_on_its_own_file(tmp_path: Pa
         relations={"a": item("on", "off", image="000000000042.jpg")},
         existence={"a": item(votes=0), "b": item()},
     )
-    pairs = read_benchmark("valse", annotations=tmp_path, image_root=images)
-    assert pairs.captions["caption_id"].to_pylist() == ["existence:b", "foil-it:a"]
-    assert pairs.left_out == 2, "one is not valid, one has no image"
-    Image.new("RGB", (8, 8)).save(images / "000000000042.jpg")
-    pairs = read_benchmark("valse", annotations=tmp_path, image_root=images)
-    rows = {row.captions[0]: row for row in ImageRows(pairs.captions, pairs.negatives, pairs.root)}
-    assert [(rows[name].image_id, rows[name].image.size) for name in ("a bus", "on")] == [
-        ("42", (4, 4)),
-        ("42", (8, 8)),
-    ]
+    pairs = as_pairs(read_benchmark("valse", annotations=tmp_path, image_root=images))
+    assert pairs.captions["caption_id"].to_pylist() == ["existence:b", "foil-it:a", "relations:a"]
+    assert pairs.left_out == 1, "it is not valid"
+    (images / "COCO_val2014_000000000042.jpg").rename(images / "000000000042.jpg")
+    pairs = as_pairs(read_benchmark("valse", annotations=tmp_path, image_root=images))
+    rows = {row.image_id: row.captions for row in ImageRows(pairs.captions, pairs.negatives, pairs.root)}
+    assert rows["42"] == ["a bus", "on", "a car", "off"]
+    (images / "000000000042.jpg").unlink()
+    benchmark = read_benchmark("valse", annotations=tmp_path, image_root=images)
+    assert benchmark.left_out == {"not valid": 1, "image missing": 2}
+    assert benchmark.key["item_id"].to_pylist() == ["existence:b"]
 
 
 def test_real_valse_has_as_many_valid_items_as_its_paper(shared: Path) -> None:
     folder = shared / "data" / "valse"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: put VALSE's official files into it")
-    pairs = read_valse(folder)
+    benchmark = read_benchmark("valse", annotations=folder, texts_only=True)
+    assert benchmark.notes == (), "the counts are the official ones"
+    pairs = as_pairs(benchmark)
     kinds = pairs.negatives["negative_type"].to_pylist()
     assert {kind: kinds.count(kind) for kind in set(kinds)} == VALID
-    assert pairs.left_out == 8782 - sum(VALID.values())
+    totals = {path.stem: len(json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("*.json")}
+    assert totals == TOTAL
+    assert benchmark.left_out == {"not valid": sum(TOTAL.values()) - sum(VALID.values())}
     assert len(text_table(pairs.captions, pairs.negatives)) == 2 * len(kinds)
     assert len(pair_table(pairs.captions, pairs.negatives)) == len(kinds)
 

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.benchmarks.pairs import Pairs
 from datamodules.image_text import ImageTextDataModule
 from experiments.__main__ import main
@@ -54,6 +53,12 @@ def data_module(tables: Path, **settings: Any) -> ImageTextDataModule:
     module = ImageTextDataModule(train / "captions.parquet", train / "negatives.parquet", **settings)
     module.setup()
     return module
+
+
+def read_pairs(captions: Path, negatives: Path) -> Pairs:
+    """The tables with all their columns, so that they can be written again."""
+    true = read_captions(captions)
+    return Pairs(true, read_negatives(negatives, true), captions.parent)
 
 
 def mixed_set(tables: Path) -> Pairs:

@@ -1,6 +1,8 @@
 from .benchmark import Benchmark as Benchmark
 from .logits import Logits as Logits
 from .pairs import Pairs as Pairs
+from .pairs import as_pairs as as_pairs
+from .pairs import select_captions as select_captions
 from .protocols.measured import ALL as ALL
 from .protocols.measured import MEAN as MEAN
 from .protocols.measured import Measured as Measured
@@ -8,7 +10,6 @@ from .protocols.measured import MetricName as MetricName
 from .protocols.table import PROTOCOLS as PROTOCOLS
 from .protocols.table import find_protocol as find_protocol
 from .read import read_benchmark as read_benchmark
-from .read import select_captions as select_captions
 from .statistics import alpha_debias as alpha_debias
 from .statistics import bootstrap_weights as bootstrap_weights
 from .statistics import holm as holm
@@ -17,3 +18,4 @@ from .statistics import paired as paired
 from .statistics import pooled as pooled
 from .statistics import tied as tied
 from .table import BENCHMARKS as BENCHMARKS
+from .table import find_benchmark as find_benchmark
