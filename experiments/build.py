@@ -29,9 +29,9 @@ Plan = TypeVar("Plan")
 
 def build_pairs(config: PairsConfig) -> Pairs:
     """The evaluation pairs that `config` names."""
-    from datamodules.benchmarks import read_benchmark
+    from datamodules.benchmarks import as_pairs, read_benchmark
 
-    return read_benchmark(
+    benchmark = read_benchmark(
         config.format,
         captions=config.captions,
         negatives=config.negatives,
@@ -39,6 +39,7 @@ def build_pairs(config: PairsConfig) -> Pairs:
         image_root=config.image_root,
         image_ids=config.image_ids,
     )
+    return as_pairs(benchmark)
 
 
 def writer_settings(config: GenerateConfig) -> dict[str, Any]:

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from datamodules.benchmarks.own_tables import read_pairs
-from datamodules.benchmarks.pairs import Pairs
+from datamodules.benchmarks.pairs import Pairs, as_pairs
 from datamodules.benchmarks.read import read_benchmark
 from datamodules.sources.image_rows import ImageRows
 from datamodules.sources.images import check_images
 from negatives.tables.captions import InputError, read_captions, text_table
-from tests.tiny import tiny_tables
+from tests.tiny import read_pairs, tiny_tables
 
 ITEMS = {
     "swap_obj": {
@@ -48,7 +47,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_sugarcrepe_items_become_captions_and_negatives(tmp_path: Path, photos: Path) -> None:
-    pairs = read_benchmark("sugarcrepe", annotations=write(tmp_path / "data"), image_root=photos)
+    pairs = as_pairs(read_benchmark("sugarcrepe", annotations=write(tmp_path / "data"), image_root=photos))
     captions = {row["caption_id"]: row for row in pairs.captions.to_pylist()}
     negatives = {row["caption_id"]: row for row in pairs.negatives.to_pylist()}
     assert captions.keys() == negatives.keys() == {"swap_obj:0", "swap_obj:4", "replace_att:12"}
@@ -61,7 +60,7 @@ def test_sugarcrepe_items_become_captions_and_negatives(tmp_path: Path, photos: 
 
 
 def test_items_of_one_photo_share_its_row(tmp_path: Path, photos: Path) -> None:
-    pairs = read_benchmark("sugarcrepe", annotations=write(tmp_path / "data"), image_root=photos)
+    pairs = as_pairs(read_benchmark("sugarcrepe", annotations=write(tmp_path / "data"), image_root=photos))
     rows = {row.image_id: row.captions for row in ImageRows(pairs.captions, pairs.negatives, pairs.root)}
     assert sorted(rows["7"]) == ["a black cat", "a cat on a mat", "a mat on a cat", "a white cat"]
     assert sorted(rows["70"]) == ["a box in a dog", "a dog in a box"]
@@ -70,7 +69,7 @@ def test_items_of_one_photo_share_its_row(tmp_path: Path, photos: Path) -> None:
 def test_items_whose_photo_is_absent_are_left_out_and_counted(tmp_path: Path, photos: Path) -> None:
     folder = write(tmp_path / "data")
     (photos / "000000000070.jpg").unlink()
-    pairs = read_benchmark("sugarcrepe", annotations=folder, image_root=photos)
+    pairs = as_pairs(read_benchmark("sugarcrepe", annotations=folder, image_root=photos))
     assert pairs.captions["image_id"].to_pylist() == ["7", "7"]
     assert pairs.left_out == 1
 
@@ -79,7 +78,7 @@ def test_image_ids_restrict_a_benchmark_to_images_of_another_table(tmp_path: Pat
     folder, table = write(tmp_path / "data"), tmp_path / "ids.jsonl"
     line = {"image_id": 70, "image": "x.jpg", "caption_id": "70_0", "caption": "a dog"}
     table.write_text(json.dumps(line) + "\n", encoding="utf-8")
-    pairs = read_benchmark("sugarcrepe", annotations=folder, image_root=photos, image_ids=table)
+    pairs = as_pairs(read_benchmark("sugarcrepe", annotations=folder, image_root=photos, image_ids=table))
     assert pairs.captions["caption_id"].to_pylist() == pairs.negatives["caption_id"].to_pylist() == ["swap_obj:4"]
     table.write_text(json.dumps({**line, "image_id": 8}) + "\n", encoding="utf-8")
     with pytest.raises(InputError, match="no pair is left to evaluate on; check `image_ids`"):
@@ -136,7 +135,8 @@ def test_own_tables_need_their_images(tmp_path: Path) -> None:
 
 def test_real_sugarcrepe_is_read_on_real_photos(shared: Path) -> None:
     photos = shared / "data" / "coco_val2017" / "images"
-    pairs: Pairs = read_benchmark("sugarcrepe", annotations=shared / "data" / "sugarcrepe" / "data", image_root=photos)
+    data = shared / "data" / "sugarcrepe" / "data"
+    pairs: Pairs = as_pairs(read_benchmark("sugarcrepe", annotations=data, image_root=photos))
     assert len(pairs.captions) == len(pairs.negatives) > 50
     assert set(pairs.negatives["negative_type"].to_pylist()) >= {"replace_obj", "swap_att", "add_obj"}
     assert len(text_table(pairs.captions, pairs.negatives)) == 2 * len(pairs.captions)

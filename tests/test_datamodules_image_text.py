@@ -21,14 +21,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules.batch import ImageTextRow, collate_rows
-from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
 from datamodules.loaders import ctrl_c_held_back
 from datamodules.mixing_settings import Curriculum, Mixing
 from negatives.filtering.harmonise import harmonise_table
 from negatives.tables.captions import InputError, pair_table, read_captions, read_negatives, text_table, write_table
 from negatives.tables.verdicts import VERDICT_SCHEMA
-from tests.tiny import photo, row, tiny_tables
+from tests.tiny import photo, read_pairs, row, tiny_tables
 
 NEIGHBOUR_COLUMNS = ("image_id", "neighbour_image_id")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from datamodules.benchmarks.pairs import Pairs
+from datamodules.benchmarks.pairs import Pairs, as_pairs
 from datamodules.benchmarks.read import read_benchmark
 from datamodules.sources.image_rows import ImageRows
 from negatives.tables.captions import InputError, pair_table, text_table
@@ -30,11 +30,11 @@ VALID = {
 
 
 def read_valse(folder: Path) -> Pairs:
-    return read_benchmark("valse", annotations=folder, texts_only=True)
+    return as_pairs(read_benchmark("valse", annotations=folder, texts_only=True))
 
 
 def read_sugarcrepe(folder: Path) -> Pairs:
-    return read_benchmark("sugarcrepe", annotations=folder, texts_only=True)
+    return as_pairs(read_benchmark("sugarcrepe", annotations=folder, texts_only=True))
 
 
 def item(caption: Any = "a cat", foil: Any = "a dog", votes: Any = 3, image: Any = "v7w_1.jpg") -> dict[str, Any]:
@@ -115,8 +115,8 @@ def test_a_folder_without_files_or_valid_items_is_told_so(tmp_path: Path) -> Non
         read_valse(write(tmp_path, existence={"a": item(votes=0)}))
 
 
-def test_items_whose_image_is_there_are_scored_each_on_its_own_file(tmp_path: Path) -> None:
-    """One COCO photo has two names in VALSE: where only one of the files is there, the other's items are left out."""
+def test_a_photo_under_two_names_is_one_image_and_either_file_will_do(tmp_path: Path) -> None:
+    """One COCO photo has two names in VALSE, those of two of its sources."""
     images = tmp_path / "images"
     images.mkdir()
     for name in ("COCO_val2014_000000000042.jpg", "v7w_1.jpg"):
@@ -127,16 +127,17 @@ def test_items_whose_image_is_there_are_scored_each_on_its_own_file(tmp_path: Pa
         relations={"a": item("on", "off", image="000000000042.jpg")},
         existence={"a": item(votes=0), "b": item()},
     )
-    pairs = read_benchmark("valse", annotations=tmp_path, image_root=images)
-    assert pairs.captions["caption_id"].to_pylist() == ["existence:b", "foil-it:a"]
-    assert pairs.left_out == 2, "one is not valid, one has no image"
-    Image.new("RGB", (8, 8)).save(images / "000000000042.jpg")
-    pairs = read_benchmark("valse", annotations=tmp_path, image_root=images)
-    rows = {row.captions[0]: row for row in ImageRows(pairs.captions, pairs.negatives, pairs.root)}
-    assert [(rows[name].image_id, rows[name].image.size) for name in ("a bus", "on")] == [
-        ("42", (4, 4)),
-        ("42", (8, 8)),
-    ]
+    pairs = as_pairs(read_benchmark("valse", annotations=tmp_path, image_root=images))
+    assert pairs.captions["caption_id"].to_pylist() == ["existence:b", "foil-it:a", "relations:a"]
+    assert pairs.left_out == 1, "it is not valid"
+    (images / "COCO_val2014_000000000042.jpg").rename(images / "000000000042.jpg")
+    pairs = as_pairs(read_benchmark("valse", annotations=tmp_path, image_root=images))
+    rows = {row.image_id: row.captions for row in ImageRows(pairs.captions, pairs.negatives, pairs.root)}
+    assert rows["42"] == ["a bus", "on", "a car", "off"]
+    (images / "000000000042.jpg").unlink()
+    benchmark = read_benchmark("valse", annotations=tmp_path, image_root=images)
+    assert benchmark.left_out == {"not valid": 1, "image missing": 2}
+    assert benchmark.key["item_id"].to_pylist() == ["existence:b"]
 
 
 def test_real_valse_has_as_many_valid_items_as_its_paper(shared: Path) -> None:

@@ -8,13 +8,13 @@ import re
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from PIL import Image
 
-from datamodules.benchmarks.pairs import Pairs
+from datamodules.benchmarks.benchmark import Benchmark
+from datamodules.benchmarks.collect import Collected
 from datamodules.benchmarks.read import read_benchmark
-from datamodules.benchmarks.table import BENCHMARKS, Benchmark, find_benchmark
+from datamodules.benchmarks.table import BENCHMARKS, Reader, find_benchmark
 from experiments.__main__ import main
 from experiments.config.data_schemas import PairsConfig
 from experiments.config.load import ConfigError, load_mapping
@@ -28,26 +28,26 @@ ITEMS = [
 TYPES = {"Zebra", "object", "both-of-them", "mean"}
 
 
-def read_drawings(*, annotations: Path, image_root: Path | None = None) -> Pairs:
+def read_drawings(*, annotations: Path, image_root: Path | None = None) -> Benchmark:
     """As Winoground: two images with a caption each, of which the other's is the negative."""
-    items = json.loads((Path(annotations) / "drawings.json").read_text(encoding="utf-8"))
-    captions, negatives = [], []
-    for item in items:
+    found = Collected("drawings", "pairs", annotations, image_root)
+    for item in json.loads((Path(annotations) / "drawings.json").read_text(encoding="utf-8")):
         for side in (0, 1):
             name = f"{item['id']}_{side}"
-            caption, negative = item["captions"][side], item["captions"][1 - side]
-            captions.append({"image_id": name, "image": item["images"][side], "caption_id": name, "caption": caption})
-            negatives.append(
-                {"caption_id": name, "negative_id": name, "caption": negative, "negative_type": item["type"]}
+            found.add(
+                item_id=name,
+                image_id=found.image(item["images"][side], image_id=name),
+                group=item["type"],
+                true=[found.text(item["captions"][side])],
+                false=[found.text(item["captions"][1 - side])],
             )
-    root = Path(annotations if image_root is None else image_root)
-    return Pairs(pa.Table.from_pylist(captions), pa.Table.from_pylist(negatives), root)
+    return found.benchmark()
 
 
 @pytest.fixture
 def drawings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the made-up benchmark, which is in the table."""
-    monkeypatch.setitem(BENCHMARKS, "drawings", Benchmark(f"{__name__}.read_drawings"))
+    monkeypatch.setitem(BENCHMARKS, "drawings", Reader(f"{__name__}.read_drawings"))
     folder = tmp_path / "drawings"
     folder.mkdir()
     (folder / "drawings.json").write_text(json.dumps(ITEMS), encoding="utf-8")
@@ -106,8 +106,8 @@ def test_a_new_benchmark_is_audited_without_images(drawings: Path, tmp_path: Pat
 def test_a_new_benchmark_in_two_files_is_audited_by_the_inputs_of_its_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = "datamodules.benchmarks.own_tables.read_pairs"
-    monkeypatch.setitem(BENCHMARKS, "two_files", Benchmark(reader, ("captions", "negatives")))
+    reader = "datamodules.benchmarks.readers.pairs.tables.read"
+    monkeypatch.setitem(BENCHMARKS, "two_files", Reader(reader, inputs=("captions", "negatives")))
     captions, negatives = tiny_tables(tmp_path / "scenes")
     words = ["format=two_files", f"captions={captions}", f"negatives={negatives}", f"output_dir={tmp_path / 'audit'}"]
     words += ["judge.folds=3", "judge.judges=[word]", "bootstrap=20", "logging.wandb=disabled"]
@@ -146,9 +146,8 @@ def test_what_a_benchmark_needs_is_asked_for_by_key(name: str, missing: list[str
         ({"type": "all"}, "got 'all'"),
         ({"type": "a/b"}, "got 'a/b'"),
         ({"type": "two words"}, "got 'two words'"),
-        ({"type": ""}, "got ''"),
         ({"type": None}, "got None"),
-        ({"id": 0}, "caption_id must be unique, '0_0' is there more often"),
+        ({"id": 0, "images": ITEMS[0]["images"]}, "item_id must be unique, '0_0' is there more often"),
         ({"images": ["../0.png", "x.png"]}, "must stay inside"),
     ],
     ids=str,

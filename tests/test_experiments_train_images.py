@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.benchmarks.pairs import Pairs
 from datamodules.image_text import ImageTextDataModule
 from experiments.__main__ import main
@@ -31,7 +30,7 @@ from experiments.runs.train_images import (
 )
 from negatives.tables.captions import InputError, read_captions, read_negatives, text_table, write_table
 from negatives.tables.verdicts import VERDICT_SCHEMA
-from tests.tiny import TINY_OVERRIDES, tiny_tables
+from tests.tiny import TINY_OVERRIDES, read_pairs, tiny_tables
 from tests.wandb_log import read_wandb
 
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
 from datamodules.mixing_settings import Mixing
 from datamodules.scenes.splits import write_scenes
@@ -23,7 +22,7 @@ from negatives.tables.captions import read_captions, read_negatives, text_table,
 from negatives.tables.verdicts import VERDICT_SCHEMA
 from tests.backbones import TRAININGS
 from tests.launch import run_on_two_ranks
-from tests.tiny import CAPTIONS, row
+from tests.tiny import CAPTIONS, read_pairs, row
 
 STEPS = 5
 

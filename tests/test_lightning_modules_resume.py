@@ -21,7 +21,6 @@ from PIL import Image
 from torch import nn
 
 from datamodules.batch import Collator, ImageTextBatch, collate_rows
-from datamodules.benchmarks.own_tables import read_pairs
 from datamodules.image_text import ImageTextDataModule
 from datamodules.mixing_settings import Mixing
 from lightning_modules.adapters import LoraSettings
@@ -29,7 +28,7 @@ from lightning_modules.base import AlignmentModule
 from lightning_modules.checkpoint import partial_path
 from lightning_modules.resume import LastCheckpoint, WholeFiles, check_resumable
 from negatives.tables.captions import InputError
-from tests.tiny import tiny_module, tiny_tables
+from tests.tiny import read_pairs, tiny_module, tiny_tables
 from tests.tiny_loss import in_table
 
 pytestmark = [

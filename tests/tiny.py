@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from datamodules.batch import ImageTextRow
+from datamodules.benchmarks.pairs import Pairs, as_pairs
+from datamodules.benchmarks.readers.pairs import tables
 from lightning_modules.backbones.settings import TinyShape
 from lightning_modules.backbones.table import backbone_class
 
@@ -71,3 +73,8 @@ TINY_OVERRIDES = [
     *("trainer.max_steps=1", "trainer.accelerator=cpu"),
 ]
 """Overrides that make any experiment small."""
+
+
+def read_pairs(captions: Path, negatives: Path) -> Pairs:
+    """A captions and a negatives table, images beside them, as an evaluation set."""
+    return as_pairs(tables.read(captions, negatives))

@@ -29,6 +29,7 @@ class Benchmark:
         pairs: columns `image_id` and `text_id`: what is asked, each pair once; None where every image meets every text.
         aggregates: name -> the groups whose unweighted mean it is, such as SugarCrepe's "replace".
         left_out: reason -> how many items of the official files are not asked about.
+        notes: sentences that belong beside its numbers, such as counts that are not the official ones.
     """
 
     name: str
@@ -40,3 +41,4 @@ class Benchmark:
     pairs: pa.Table | None
     aggregates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ class PairsConfig:
     """Positives and negatives to evaluate on: our tables, or a benchmark in its official files."""
 
     format: str = field(default="tables", metadata={"choices": BENCHMARKS})
-    """tables: `captions` and `negatives`. sugarcrepe, valse: the official files, a folder in `annotations`."""
+    """tables: `captions` and `negatives`. sugarcrepe, valse ...: the official files, a folder in `annotations`."""
     captions: str | None = field(default=None, metadata={"exists": "file"})
     """Captions table (Parquet or JSONL)."""
     negatives: str | None = field(default=None, metadata={"exists": "file"})
@@ -34,8 +34,11 @@ class PairsConfig:
     """Captions table whose images are the only ones used (how a benchmark is restricted to a fold)."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """Keys that the format needs and that are not given."""
-        for key in BENCHMARKS[self.format].needs(images=True):
+        """A benchmark of no pairs, and keys that the format needs and that are not given."""
+        benchmark = BENCHMARKS[self.format]
+        if benchmark.protocol not in ("pairs", "any"):
+            yield f"`{place}format` must be a benchmark of the protocol pairs, {self.format} is of {benchmark.protocol}"
+        for key in benchmark.needs(images=True):
             if getattr(self, key) is None:
                 yield f"`{place}{key}` must be given where `{place}format` is {self.format}"
 

@@ -22,7 +22,7 @@ class AuditFiles:
     """What `itm audit` reads, and where it writes."""
 
     format: str = field(default="tables", metadata={"choices": BENCHMARKS})
-    """tables: `captions` and `negatives`. sugarcrepe, valse: a benchmark's official files in `annotations`."""
+    """tables: `captions` and `negatives`. sugarcrepe, valse ...: a benchmark's official files in `annotations`."""
     captions: str | None = field(default=None, metadata={"exists": "file"})
     """Captions table: the positives (tables)."""
     negatives: str | None = field(default=None, metadata={"exists": "file"})
@@ -39,8 +39,11 @@ class AuditFiles:
     """Folder for `audit.json` and `index.html`."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """Keys that the format needs and that are not given."""
-        for key in BENCHMARKS[self.format].needs(images=False):
+        """A benchmark of no pairs, and keys that the format needs and that are not given."""
+        benchmark = BENCHMARKS[self.format]
+        if benchmark.protocol not in ("pairs", "any"):
+            yield f"`{place}format` must be a benchmark of the protocol pairs, {self.format} is of {benchmark.protocol}"
+        for key in benchmark.needs(images=False):
             if getattr(self, key) is None:
                 yield f"`{place}{key}` must be given where `{place}format` is {self.format}"
 

@@ -87,7 +87,7 @@ def read_audited(config: AuditConfig) -> Tables:
     Raises:
         InputError: unusable tables or annotations.
     """
-    from datamodules.benchmarks import BENCHMARKS, read_benchmark
+    from datamodules.benchmarks import BENCHMARKS, as_pairs, read_benchmark
 
     left_out = 0
     if not BENCHMARKS[config.format].published:
@@ -99,7 +99,7 @@ def read_audited(config: AuditConfig) -> Tables:
         negatives = read_negatives(config.negatives, captions)
     else:
         given = {key: getattr(config, key) for key in BENCHMARKS[config.format].inputs}
-        pairs = read_benchmark(config.format, **given, texts_only=True)
+        pairs = as_pairs(read_benchmark(config.format, **given, texts_only=True))
         # a benchmark has no paraphrases, and its images are not needed
         captions, negatives, left_out = pairs.captions, pairs.negatives, pairs.left_out
     harmonised = config.harmonise

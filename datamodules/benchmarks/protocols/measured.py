@@ -33,8 +33,8 @@ class Measured:
     Attributes:
         rows: their names, in the order of everything below.
         clusters: names of what is resampled: images, or what holds several (items, prompts).
-        item_counts, image_counts: items and distinct images of each row in each cluster, (clusters, rows); sparse, since
-            a benchmark may have thousands of groups.
+        item_counts, image_counts: items and distinct images of each row in each cluster, (clusters, rows); sparse,
+            since a benchmark may have thousands of groups.
         statistic: what `values` calls.
     """
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from datamodules.benchmarks import read_benchmark
+from datamodules.benchmarks import as_pairs, read_benchmark
 from experiments.bench.filters import read_text_pairs
 from negatives import NEGATIVE_TYPES
 from negatives.judging import TextPairs, build_text_pairs
@@ -38,7 +38,7 @@ def official(name: str, folder: str) -> Callable[[Path], list[Part]]:
     """A reader of a benchmark that `itm audit` reads too."""
 
     def read(data: Path) -> list[Part]:
-        pairs = read_benchmark(name, annotations=data / folder, texts_only=True)
+        pairs = as_pairs(read_benchmark(name, annotations=data / folder, texts_only=True))
         return [Part("", text_pairs_of(pairs.captions, pairs.negatives))]
 
     return read

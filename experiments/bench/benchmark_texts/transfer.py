@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from datamodules.benchmarks import read_benchmark
+from datamodules.benchmarks import as_pairs, read_benchmark
 from experiments.bench.benchmark_texts.read import PAIRS_FILE, text_pairs_of
 from experiments.bench.filters import read_text_pairs
 from negatives import NEGATIVE_TYPES, FilterPlan, JudgeSettings, family_of
@@ -76,7 +76,7 @@ def splits(data: Path) -> Iterator[Split]:
     path = str(data / PAIRS_FILE)
     fold_of = {str(record["coco_id"]): record["image_fold"] for _, record in read_jsonl(path)}
     folds = sorted(set(fold_of.values()))
-    pairs = read_benchmark("sugarcrepe", annotations=data / "sugarcrepe/data", texts_only=True)
+    pairs = as_pairs(read_benchmark("sugarcrepe", annotations=data / "sugarcrepe/data", texts_only=True))
     negatives = _where(pairs.negatives, "negative_type", set(TYPES))
     captions = _where(pairs.captions, "caption_id", set(negatives["caption_id"].to_pylist()))
     items = text_pairs_of(captions, harmonise_table(captions, negatives))

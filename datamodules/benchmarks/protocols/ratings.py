@@ -1,0 +1,133 @@
+"""Ratings: do logits agree with people? Flickr8k-Expert and -CF, TIFA160, GenAI-Bench."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from datamodules.benchmarks.logits import Logits
+from datamodules.benchmarks.protocols.agreement import METRICS, correlations
+from datamodules.benchmarks.protocols.measured import Measured
+from datamodules.benchmarks.protocols.rows import Groups, Rows, joined
+from datamodules.benchmarks.protocols.tie_calibration import calibrated_epsilon, pairwise_accuracy
+from negatives.tables import InputError, quoted
+
+Array = NDArray[np.float64]
+
+
+def measure(
+    key: pa.Table,
+    logits: Logits,
+    *,
+    calibrated: bool = False,
+    aggregates: Mapping[str, tuple[str, ...]] | None = None,
+) -> Measured:
+    """Metrics of logits against ratings.
+
+    `pearson`, `spearman`, `tau_b`, `tau_c` and `pairwise_accuracy` (with tie calibration: one epsilon, fitted on all
+    rows, for every group and resample) are over rows: several raters of an item are several rows, and a mean of them is
+    the reader's to take.
+
+    Where several items share a prompt, GenAI-Bench's ranking metrics (Li et al., 2024) are over prompts and the mean
+    ratings of items. `ranking_accuracy`: the item that people like best scores above the one that they like least, the
+    first item where they like several alike. `best_of_n`: rating of the item with the highest logit, the mean of equal
+    ones; `best_of_n_random` and `best_of_n_oracle`: of any item, and of the best.
+
+    Images are what is resampled, together with all that is ranked against them.
+
+    Args:
+        key: columns `item_id`, `image_id`, `text_id`, `group`, `rating` and `prompt_id`, optional `tags`.
+        logits: of all these pairs.
+        calibrated: no metric here depends on it.
+        aggregates: name -> groups whose unweighted mean is a row, too.
+
+    Raises:
+        InputError: a rating that is no number, ratings that are all equal, or a missing logit.
+    """
+    images = key["image_id"].combine_chunks()
+    found, ratings = logits.of(images, key["text_id"]), _ratings(key)
+    prompts = _Prompts(key, found, ratings)
+    rows = Rows(Groups.of_key(key, aggregates or {}), joined(prompts.shared, images, len(key)), images)
+    rows.weighted(METRICS, lambda items: correlations(found[items], ratings[items]))
+    epsilon = calibrated_epsilon(found, ratings)
+    rows.weighted(["pairwise_accuracy"], lambda items: pairwise_accuracy(found[items], ratings[items], epsilon))
+    if prompts.ranked.any():
+        for metric, values in prompts.metrics().items():
+            rows.share(metric, values, prompts.ranked)
+    return rows.measured()
+
+
+def _ratings(key: pa.Table) -> Array:
+    ratings = key["rating"].cast(pa.float64()).to_numpy()
+    if len(wrong := np.flatnonzero(~np.isfinite(ratings))):
+        item = quoted(key["item_id"][wrong[0]].as_py())
+        raise InputError(f"ratings: a rating must be a number, got {ratings[wrong[0]]} for {item}; leave the row out.")
+    if len(ratings) and ratings.min() == ratings.max():
+        raise InputError(f"ratings: all {len(ratings)} ratings are {ratings[0]:g}; nothing can agree with them.")
+    return ratings
+
+
+class _Prompts:
+    """Items that are ranked among themselves, at the first row of their prompt.
+
+    Attributes:
+        shared: rows of a prompt of several items have one number, all others their own, (rows,).
+        ranked: whether a row is the first of such a prompt, (rows,).
+    """
+
+    def __init__(self, key: pa.Table, logits: Array, ratings: Array):
+        _, first_rows, items = _distinct(key["item_id"])
+        self._logits = logits[first_rows]
+        self._ratings = np.bincount(items, ratings) / np.bincount(items)
+        _, prompt_rows, prompts = _distinct(key["prompt_id"])
+        self._prompts = prompts[first_rows]  # of items
+        several = np.bincount(self._prompts, minlength=len(prompt_rows)) > 1
+        self.shared = np.where(several[prompts], prompts, len(prompt_rows) + items)
+        self.shared = np.unique(self.shared, return_inverse=True)[1]
+        self.ranked = np.zeros(len(key), dtype=bool)
+        self.ranked[prompt_rows[several]] = True
+        self._rows = prompt_rows
+
+    def metrics(self) -> dict[str, Array]:
+        """Metric -> values at the rows that `ranked` marks."""
+        of_prompts = {
+            "ranking_accuracy": self._ranking_accuracy(),
+            "best_of_n": self._mean_at(self._logits == self._best(self._logits)),
+            "best_of_n_random": self._mean_at(np.ones(len(self._logits), dtype=bool)),
+            "best_of_n_oracle": self._mean_at(self._ratings == self._best(self._ratings)),
+        }
+        found = {}
+        for metric, values in of_prompts.items():
+            found[metric] = np.zeros(len(self.ranked))
+            found[metric][self._rows] = np.where(self.ranked[self._rows], values, 0)
+        return found
+
+    def _best(self, values: Array) -> Array:
+        """The highest value of each item's prompt."""
+        best = np.full(len(self._rows), -np.inf)
+        np.maximum.at(best, self._prompts, values)
+        return best[self._prompts]
+
+    def _mean_at(self, chosen: NDArray[np.bool_]) -> Array:
+        prompts = self._prompts[chosen]
+        sums = np.bincount(prompts, self._ratings[chosen], len(self._rows))
+        return sums / np.bincount(prompts, minlength=len(self._rows))
+
+    def _ranking_accuracy(self) -> Array:
+        liked = self._first_at(self._ratings == self._best(self._ratings))
+        disliked = self._first_at(self._ratings == -self._best(-self._ratings))
+        return (self._logits[liked] > self._logits[disliked]).astype(np.float64)
+
+    def _first_at(self, chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
+        items = np.flatnonzero(chosen)
+        return items[np.unique(self._prompts[items], return_index=True)[1]]
+
+
+def _distinct(ids: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.intp], NDArray[np.intp]]:
+    """Distinct ids in the order in which they come, the first row of each, and the place of each row's id among them."""
+    encoded = ids.combine_chunks().dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.intp)
+    return encoded.dictionary, np.unique(codes, return_index=True)[1], codes

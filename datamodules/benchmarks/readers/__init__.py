@@ -1,0 +1,1 @@
+"""Readers of benchmarks, one file each, in a folder for each protocol."""

@@ -1,0 +1,1 @@
+"""Readers of benchmarks of the protocol classes: images with the name of their class."""

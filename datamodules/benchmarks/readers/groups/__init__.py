@@ -1,0 +1,1 @@
+"""Readers of benchmarks of the protocol groups: K images with K texts."""

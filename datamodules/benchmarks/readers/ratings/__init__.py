@@ -1,0 +1,1 @@
+"""Readers of benchmarks of the protocol ratings: pairs that people rated."""
