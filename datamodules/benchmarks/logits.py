@@ -41,8 +41,8 @@ class Logits:
         """
         if not scores.num_rows:
             raise InputError(f"{source}: there is no row; a scores table has one for each image and text.")
-        images, image_codes = _coded(scores["image_id"])
-        texts, text_codes = _coded(scores["text_id"])
+        images, image_codes = coded(scores["image_id"])
+        texts, text_codes = coded(scores["text_id"])
         logits = scores["logit"].cast(pa.float64()).to_numpy()
         if len(wrong := np.flatnonzero(~np.isfinite(logits))):
             pair = _pair(scores["image_id"][wrong[0]].as_py(), scores["text_id"][wrong[0]].as_py())
@@ -70,8 +70,8 @@ class Logits:
             InputError: an image twice, another shape, or a logit that is no finite number.
         """
         matrix = np.asarray(logits)
-        images, image_codes = _coded(image_ids)
-        texts, text_codes = _coded(text_ids)
+        images, image_codes = coded(image_ids)
+        texts, text_codes = coded(text_ids)
         if len(images) < len(image_codes):
             raise InputError(f"{source}: an image must be there once, got {len(image_codes)} rows of {len(images)}.")
         if matrix.shape != (len(image_codes), len(text_codes)):
@@ -94,7 +94,7 @@ class Logits:
             InputError: a pair has no logit; it is named.
         """
         images, texts = _array(image_ids), _array(text_ids)
-        rows, columns = _places(images, self.image_ids), _places(texts, self.text_ids)
+        rows, columns = places_among(images, self.image_ids), places_among(texts, self.text_ids)
         if self._cells is None:
             missing = (rows < 0) | (columns < 0)
             found = self._logits[rows, columns]
@@ -116,7 +116,7 @@ class Logits:
             InputError: a pair has no logit; it is named.
         """
         images, texts = _array(image_ids), _array(text_ids)
-        rows, columns = _places(images, self.image_ids), _places(texts, self.text_ids)
+        rows, columns = places_among(images, self.image_ids), places_among(texts, self.text_ids)
         if self._cells is None and (rows >= 0).all() and (columns >= 0).all():
             return self._logits[np.ix_(rows, columns)].astype(np.float64)
         every_image = images.take(pa.array(np.repeat(np.arange(len(images)), len(texts))))
@@ -144,14 +144,14 @@ def _array(ids: Ids) -> pa.Array:
     return ids.cast(pa.string()) if isinstance(ids, pa.Array) else pa.array(ids, pa.string())
 
 
-def _coded(ids: Ids) -> tuple[pa.Array, NDArray[np.int64]]:
+def coded(ids: Ids) -> tuple[pa.Array, NDArray[np.int64]]:
     """Distinct ids in the order in which they come, and the place of each id among them."""
     encoded = _array(ids).dictionary_encode()
     return encoded.dictionary, encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _places(ids: pa.Array, among: pa.Array) -> NDArray[np.int64]:
-    """-1 where an id is not among them."""
+def places_among(ids: pa.Array, among: pa.Array) -> NDArray[np.int64]:
+    """The place of each id among distinct ones; -1 where it is none of them."""
     return pc.fill_null(pc.index_in(ids, value_set=among), -1).to_numpy(zero_copy_only=False).astype(np.int64)
 
 

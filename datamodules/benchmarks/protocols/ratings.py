@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from datamodules.benchmarks.logits import Logits
+from datamodules.benchmarks.logits import Logits, coded
 from datamodules.benchmarks.protocols.agreement import METRICS, correlations
 from datamodules.benchmarks.protocols.measured import Measured
 from datamodules.benchmarks.protocols.rows import Groups, Rows, joined
@@ -50,7 +50,8 @@ def measure(
     images = key["image_id"].combine_chunks()
     found, ratings = logits.of(images, key["text_id"]), _ratings(key)
     prompts = _Prompts(key, found, ratings)
-    rows = Rows(Groups.of_key(key, aggregates or {}), joined(prompts.shared, images, len(key)), images)
+    clusters = joined(prompts.shared, images, prompts.shared.max() + 1)[prompts.shared]
+    rows = Rows(Groups.of_key(key, aggregates or {}), clusters, images)
     rows.weighted(METRICS, lambda items: correlations(found[items], ratings[items]))
     epsilon = calibrated_epsilon(found, ratings)
     rows.weighted(["pairwise_accuracy"], lambda items: pairwise_accuracy(found[items], ratings[items], epsilon))
@@ -79,10 +80,11 @@ class _Prompts:
     """
 
     def __init__(self, key: pa.Table, logits: Array, ratings: Array):
-        _, first_rows, items = _distinct(key["item_id"])
+        items, prompts = coded(key["item_id"])[1], coded(key["prompt_id"])[1]
+        first_rows = np.unique(items, return_index=True)[1]
         self._logits = logits[first_rows]
         self._ratings = np.bincount(items, ratings) / np.bincount(items)
-        _, prompt_rows, prompts = _distinct(key["prompt_id"])
+        prompt_rows = np.unique(prompts, return_index=True)[1]
         self._prompts = prompts[first_rows]  # of items
         several = np.bincount(self._prompts, minlength=len(prompt_rows)) > 1
         self.shared = np.where(several[prompts], prompts, len(prompt_rows) + items)
@@ -124,10 +126,3 @@ class _Prompts:
     def _first_at(self, chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
         items = np.flatnonzero(chosen)
         return items[np.unique(self._prompts[items], return_index=True)[1]]
-
-
-def _distinct(ids: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.intp], NDArray[np.intp]]:
-    """Distinct ids in the order in which they come, the first row of each, and the place of each row's id among them."""
-    encoded = ids.combine_chunks().dictionary_encode()
-    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.intp)
-    return encoded.dictionary, np.unique(codes, return_index=True)[1], codes

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
+from datamodules.benchmarks.logits import coded
 from datamodules.benchmarks.protocols.measured import ALL, MEAN, Measured, MetricName
 from negatives.tables import InputError, quoted
 
@@ -83,7 +84,7 @@ class Rows:
         # sorted names: two scorers whose tables have another order are resampled alike
         self._clusters, self._cluster_of = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
         ids, self._image_owners = flat(images)
-        self._image_codes = _codes(ids)
+        self._image_codes = coded(ids)[1]
         self._names: list[MetricName] = []
         self._counted: list[NDArray[np.intp]] = []
         self._shares: list[tuple[int, NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]] = []
@@ -103,15 +104,25 @@ class Rows:
             self._shares.append((self._row(metric, group, counted), counted, above[counted], below[counted]))
         self._average(metric)
 
-    def weighted(self, metrics: Sequence[str], of: Callable[[NDArray[np.intp]], Weighted]) -> None:
-        """Metrics that are no mean, such as a correlation: `of(items)` gives all of them under weights of the items."""
-        rows: dict[str, list[int]] = {group: [] for group in self.groups.members}
+    def weighted(
+        self,
+        metrics: Sequence[str],
+        of: Callable[[NDArray[np.intp]], Weighted],
+        counted: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Metrics that are no mean, such as a correlation: `of(items)` gives all of them under weights of the items.
+
+        Only items that are `counted` come in, all where it is None.
+        """
+        members = {
+            group: items if counted is None else items[counted[items]] for group, items in self.groups.members.items()
+        }
+        rows: dict[str, list[int]] = {group: [] for group in members}
         for metric in metrics:
-            for group, items in self.groups.members.items():
+            for group, items in members.items():
                 rows[group].append(self._row(metric, group, items))
             self._average(metric)
-        for group, items in self.groups.members.items():
-            self._weighted.append((rows[group], items, of(items)))
+        self._weighted += [(rows[group], items, of(items)) for group, items in members.items()]
 
     def combined(self, metric: str, of: Sequence[str], how: Combination) -> None:
         """A metric made of others in the same group."""
@@ -213,12 +224,6 @@ def _members(names: pa.Array | pa.ChunkedArray, owners: NDArray[np.intp]) -> dic
     order = np.argsort(codes, kind="stable")
     parts = np.split(owners[order], np.cumsum(np.bincount(codes, minlength=len(found)))[:-1])
     return {str(name): np.unique(part) for name, part in zip(found, parts, strict=False)}
-
-
-def _codes(ids: pa.Array) -> NDArray[np.intp]:
-    indices = ids.dictionary_encode().indices
-    codes: NDArray[np.intp] = indices.to_numpy(zero_copy_only=False).astype(np.intp)
-    return codes
 
 
 def _sparse(

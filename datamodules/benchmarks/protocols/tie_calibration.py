@@ -93,7 +93,7 @@ def _bins(differences: Array, width: float) -> NDArray[np.intp]:
 
 
 def _changes(rows: Array, counts: Array) -> Iterator[tuple[Array, Array]]:
-    """Differences of all pairs of scores above 0, and what a tie of the two changes: +1 if ratings tie, -1 if it was right.
+    """Differences above 0 of all pairs of scores, and what a tie changes: +1 if the ratings tie, -1 if it was right.
 
     Rows are in the order of their scores, so that a pair is right where its ratings rise, too.
     """

@@ -1,0 +1,76 @@
+"""The table of protocols: a new one is its file here and its row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+
+from datamodules.benchmarks.logits import Logits
+from datamodules.benchmarks.protocols import classes, groups, labels, pairs, ratings, retrieval
+from datamodules.benchmarks.protocols.measured import Measured
+from negatives.tables import InputError, nearest_name
+
+
+class Measure(Protocol):
+    """Key and logits to metrics."""
+
+    def __call__(
+        self,
+        key: pa.Table,
+        logits: Logits,
+        *,
+        calibrated: bool = False,
+        aggregates: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> Measured:
+        """Metric rows; those that need a logit of 0 to mean one half are absent where it is not `calibrated`."""
+
+
+class ProtocolRow(NamedTuple):
+    """How answers become numbers.
+
+    Attributes:
+        measure: key and logits to metrics.
+        columns: what a key must have.
+        main: the metric that stands for all, in a leaderboard.
+        chance: key -> the main metric of random logits; None where it is no single number.
+    """
+
+    measure: Measure
+    columns: tuple[str, ...]
+    main: str
+    chance: Callable[[pa.Table], float | None] = lambda key: None
+
+
+PROTOCOLS = {
+    "pairs": ProtocolRow(
+        pairs.measure, ("item_id", "image_id", "group", "true", "false"), main="accuracy", chance=pairs.chance
+    ),
+    "groups": ProtocolRow(
+        groups.measure, ("item_id", "group", "image_ids", "text_ids"), main="group", chance=groups.chance
+    ),
+    "labels": ProtocolRow(
+        labels.measure, ("item_id", "image_id", "text_id", "group", "label"), main="roc_auc", chance=lambda key: 0.5
+    ),
+    "ratings": ProtocolRow(
+        ratings.measure,
+        ("item_id", "image_id", "text_id", "group", "rating", "prompt_id"),
+        main="tau_b",
+        chance=lambda key: 0.0,
+    ),
+    "retrieval": ProtocolRow(retrieval.measure, ("image_id", "text_id"), main="recall_mean"),
+    "classes": ProtocolRow(classes.measure, ("image_id", "text_id"), main="top1"),
+}
+
+
+def find_protocol(name: str) -> ProtocolRow:
+    """The row of a protocol.
+
+    Raises:
+        InputError: there is no such protocol; names the nearest one and lists all.
+    """
+    if name not in PROTOCOLS:
+        near = nearest_name(name, PROTOCOLS)
+        raise InputError(f"the protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}.{near}")
+    return PROTOCOLS[name]

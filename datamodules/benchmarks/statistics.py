@@ -1,0 +1,199 @@
+"""What decides between scorers: intervals, paired differences, Holm's correction, pooled seeds, blind scores taken off.
+
+Percentile intervals of the cluster bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13;
+clusters as in Cameron, Gelbach and Miller, 2008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from datamodules.benchmarks.logits import Logits
+from datamodules.benchmarks.protocols.measured import Measured, MetricName
+from negatives.tables import InputError, hash_of
+
+PERCENTILES = (2.5, 97.5)
+LEVEL = 0.05
+CELLS = 4_000_000  # of resamples x clusters held in memory at a time: 32 MB each
+ALPHAS = tuple(round(step / 20, 2) for step in range(31))
+"""Shares of the blind logit that are tried: 0, 0.05 ... 1.5."""
+Array = NDArray[np.float64]
+
+
+class Intervals(NamedTuple):
+    """Values and the ends of their 95 % intervals, (rows,) each."""
+
+    value: Array
+    low: Array
+    high: Array
+
+
+class Differences(NamedTuple):
+    """Metrics of a less those of b, 95 % intervals, and two-sided p-values of no difference, (rows,) each."""
+
+    value: Array
+    low: Array
+    high: Array
+    p: Array
+
+
+class Debiased(NamedTuple):
+    """What is left of a scorer without its blind score.
+
+    Attributes:
+        alpha: how much of the blind logit is taken off, chosen on other images than those of `before` and `after`.
+        before: metrics of the scorer as it is.
+        after: metrics of logit - alpha x blind logit, on the same images.
+    """
+
+    alpha: float
+    before: Measured
+    after: Measured
+
+
+def bootstrap_weights(clusters: int, resamples: int, seed: int) -> Iterator[Array]:
+    """How often each resample draws each cluster, (resamples, clusters) in parts of bounded size.
+
+    The draws are the same for the same seed and number of clusters, whatever is measured: two scorers on the same items
+    are resampled alike.
+    """
+    generator = np.random.default_rng(seed)
+    # the stream of draws is the same however it is cut, so results do not depend on memory
+    part = max(1, CELLS // clusters)
+    for start in range(0, resamples, part):
+        rows = min(part, resamples - start)
+        # every resample has a range of numbers of its own, so that one bincount counts them all
+        drawn = generator.integers(0, clusters, size=(rows, clusters)) + clusters * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * clusters).reshape(rows, clusters).astype(np.float64)
+
+
+def intervals(measured: Measured, *, resamples: int, seed: int) -> Intervals:
+    """The metrics with 95 % percentile intervals over resampled clusters.
+
+    A row that no resample defines has its own value for both ends.
+    """
+    value = measured.value()
+    drawn = _drawn(measured.values, len(measured.clusters), resamples, seed)
+    return Intervals(value, *_ends(value, drawn))
+
+
+def paired(a: Measured, b: Measured, *, resamples: int, seed: int) -> Differences:
+    """How much better a is than b on the same items; both are resampled alike.
+
+    p is twice the share of resamples on the other side of 0, (count + 1) / (resamples + 1), so that it is never 0: it
+    is at least 2 / (resamples + 1). For m comparisons under Holm's correction take at least 40 m resamples, or none of
+    them can be significant at 0.05.
+
+    Raises:
+        InputError: other metrics, or other images.
+    """
+    _check_same(a, b)
+    value = a.value() - b.value()
+    drawn = _drawn(lambda weights: a.values(weights) - b.values(weights), len(a.clusters), resamples, seed)
+    present = (~np.isnan(drawn)).sum(0)
+    # NaN is on neither side
+    side = np.minimum((drawn <= 0).sum(0), (drawn >= 0).sum(0))
+    p = np.where(present > 0, np.minimum(1.0, 2 * (side + 1) / (present + 1)), np.nan)
+    return Differences(value, *_ends(value, drawn), p)
+
+
+def holm(ps: ArrayLike) -> Array:
+    """p-values adjusted for all comparisons (Holm, 1979): a difference is significant where its own is at most 0.05.
+
+    NaN (nothing was compared) stays, and does not count among the comparisons.
+
+    >>> holm([0.01, 0.04, 0.03]).round(6).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    found = np.asarray(ps, dtype=np.float64)
+    if ((found < 0) | (found > 1)).any():
+        raise ValueError(f"p-values must be in [0, 1], got {found}")
+    order = np.argsort(found)[: int((~np.isnan(found)).sum())]
+    adjusted = found.copy()
+    steps = found[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted
+
+
+def tied(ps: ArrayLike) -> NDArray[np.bool_]:
+    """Which of several comparisons leave it open who is better: those that Holm's correction leaves above 0.05."""
+    return ~(holm(ps) <= LEVEL)
+
+
+def pooled(seeds: Sequence[Measured]) -> Measured:
+    """One method's mean over the runs that differ in their seed alone.
+
+    Raises:
+        InputError: no run, other metrics, or other images.
+    """
+    if not seeds:
+        raise InputError("seeds can be pooled where there is a run; got none.")
+    for other in seeds[1:]:
+        _check_same(seeds[0], other)
+    return replace(seeds[0], statistic=lambda weights: np.mean([seed.values(weights) for seed in seeds], axis=0))
+
+
+def alpha_debias(
+    measure: Callable[[Logits], Measured],
+    logits: Logits,
+    blind: Logits,
+    *,
+    main: MetricName,
+    alphas: Sequence[float] = ALPHAS,
+) -> Debiased:
+    """Metrics of logit - alpha x blind logit, with the alpha that is best on half of the clusters, on the other half.
+
+    After Lin et al., "Revisiting the Role of Language Priors in Vision-Language Models" (ICML 2024), where the blind
+    score is that of images of noise. A cluster's half depends on its name alone, so it is the same for all scorers.
+
+    Args:
+        measure: logits to metrics. A difference of logits is calibrated no more, so they must not depend on that.
+        logits, blind: of the same pairs.
+        main: row whose value chooses; the least alpha of the best ones.
+        alphas: what is tried.
+
+    Raises:
+        InputError: `main` is no row, one half has no cluster, or a pair has no blind logit.
+    """
+    plain = measure(logits)
+    if main not in plain.rows:
+        raise InputError(f"alpha is chosen by a metric of the benchmark, got {main.metric!r} of {main.group!r}.")
+    chosen_on = np.array([hash_of("alpha", name) % 2 == 0 for name in plain.clusters])
+    if chosen_on.all() or not chosen_on.any():
+        raise InputError(f"alpha needs images to be chosen on and others to report; {len(chosen_on)} are too few.")
+    row = plain.rows.index(main)
+    best, alpha, after = -np.inf, 0.0, plain
+    for candidate in sorted(alphas):
+        measured = measure(logits.debiased(blind, candidate))
+        value = measured.values(chosen_on[None])[0, row]
+        if value > best:
+            best, alpha, after = value, candidate, measured
+    return Debiased(alpha, plain.restricted(~chosen_on), after.restricted(~chosen_on))
+
+
+def _drawn(values: Callable[[Array], Array], clusters: int, resamples: int, seed: int) -> Array:
+    return np.concatenate([values(weights) for weights in bootstrap_weights(clusters, resamples, seed)])
+
+
+def _ends(value: Array, drawn: Array) -> tuple[Array, Array]:
+    low, high = value.copy(), value.copy()
+    there = ~np.isnan(drawn).all(0)
+    low[there], high[there] = np.nanpercentile(drawn[:, there], PERCENTILES, axis=0)
+    return low, high
+
+
+def _check_same(a: Measured, b: Measured) -> None:
+    if a.rows != b.rows:
+        other = next(iter(set(a.rows) ^ set(b.rows)), a.rows[0])
+        raise InputError(
+            f"scorers are compared on the same metrics; only one has {other.metric!r} of group {other.group!r}."
+        )
+    if a.clusters != b.clusters or not np.array_equal(a.counts, b.counts):
+        other_image = next(iter(set(a.clusters) ^ set(b.clusters)), None)
+        what = f"only one has {other_image!r}" if other_image else "the numbers of items differ"
+        raise InputError(f"scorers are compared on the same items; {what}; score the same benchmark with both.")
