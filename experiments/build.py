@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from experiments.config.data_schemas import DataConfig, PairsConfig
+from experiments.config.evaluation_schemas import SetConfig
 from experiments.config.generate_schemas import GenerateConfig
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import OptimConfig
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from datamodules import ImageTextDataModule
-    from datamodules.benchmarks import Pairs
+    from datamodules.benchmarks import Benchmark, Pairs
     from lightning_modules.backbones import Backbone
 
 Plan = TypeVar("Plan")
@@ -40,6 +41,21 @@ def build_pairs(config: PairsConfig) -> Pairs:
         image_ids=config.image_ids,
     )
     return as_pairs(benchmark)
+
+
+def build_benchmark(config: SetConfig) -> Benchmark:
+    """The benchmark that `config` names, as far as its images are there."""
+    from datamodules.benchmarks import read_benchmark
+
+    return read_benchmark(
+        config.format,
+        captions=config.captions,
+        negatives=config.negatives,
+        annotations=config.annotations,
+        image_root=config.image_root,
+        image_ids=config.image_ids,
+        **config.options,
+    )
 
 
 def writer_settings(config: GenerateConfig) -> dict[str, Any]:

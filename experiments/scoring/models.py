@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules import ImageTextRow
+from experiments.runs.progress import say
 from experiments.scoring.engine import EngineSettings, Values, Work, answer
 from experiments.scoring.plan import Plan, plan_pairs, plan_singles
 from experiments.scoring.ranks import World
@@ -117,6 +118,15 @@ class TextAnswers:
 def means(values: Values, groups: Places) -> NDArray[np.float64]:
     """The mean of the values of each group."""
     return np.bincount(groups, values) / np.bincount(groups)
+
+
+def say_cut(module: Backbone) -> None:
+    """Says how many captions have been cut since the module was made, where any were."""
+    if module.captions_cut:
+        say(
+            f"{module.captions_cut} captions had more tokens than the scorer reads and were cut, counted at each use "
+            "since this start (model.long_captions=error refuses them)."
+        )
 
 
 def answer_pairs(
