@@ -123,7 +123,7 @@ def _sort_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[str | None
         raise UsageError(f"itm {name} takes one run, got {', '.join(bare)}")
     if bare:
         # first, so that the same key given by name wins; in JSON, or YAML would read a folder 2024 as a number
-        value = bare[0] if verb.bare == "run" else bare
+        value = bare if verb.bare in ("runs", "scorers") else bare[0]
         overrides.insert(0, f"{verb.bare}={json.dumps(value, ensure_ascii=False)}")
     return (files[0] if files else None), overrides
 

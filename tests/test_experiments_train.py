@@ -71,14 +71,17 @@ def test_metrics_go_to_the_record_and_wandb_under_stage_set_name(trained: Path) 
 
 def test_evaluation_has_a_blind_control_and_an_interval_beside_every_number(trained: Path) -> None:
     rows = [line.split(",") for line in (trained / "evaluation/metrics.csv").read_text().splitlines()]
-    intervals = ["accuracy", "low", "high", "blind_accuracy", "blind_low", "blind_high"]
-    assert rows[0][:8] == ["set", "negative_type", *intervals]
-    assert {row[1] for row in rows[1:]} == {"replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "mean"}
-    assert all(float(row[3]) <= float(row[2]) <= float(row[4]) for row in rows[1:])
+    intervals = ["value", "low", "high", "blind_value", "blind_low", "blind_high"]
+    assert rows[0] == ["run", "set", "metric", "group", *intervals, "count", "images"]
+    types = {"replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "mean", ""}
+    assert {row[3] for row in rows[1:] if row[2] == "accuracy"} == types
+    for row in rows[1:]:
+        for place in (4, 7):
+            assert float(row[place + 1]) <= float(row[place]) <= float(row[place + 2])
     logged = read_wandb(trained / "evaluation")
     assert (logged.group, logged.job_type) == ("group", "evaluate")
     assert logged.values["evaluate/balanced/swap_att_accuracy"] == pytest.approx(
-        next(float(row[2]) for row in rows if row[1] == "swap_att")
+        next(float(row[4]) for row in rows if row[2:4] == ["accuracy", "swap_att"])
     )
     assert "evaluate/balanced/mean_blind_accuracy" in logged.values
 

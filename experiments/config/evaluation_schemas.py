@@ -114,7 +114,7 @@ class EvaluateConfig:
 
     def _take_run(self, word: str) -> None:
         """Makes a single run the key `run`: so it was configured before there were other scorers."""
-        from experiments.runs.folders import is_run, split_checkpoint
+        from experiments.config.run_folders import is_run, split_checkpoint
 
         folder, which = split_checkpoint(word)
         if is_run(Path(folder)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.build import load_run
+from experiments.config.run_folders import is_run, split_checkpoint
 from experiments.runs.devices import resolve_device
-from experiments.runs.fingerprint import file_hash, versions
-from experiments.runs.folders import is_run, split_checkpoint
+from experiments.runs.fingerprint import file_hash, fingerprint, versions
 from experiments.scoring.models import answer_apart, answer_pairs, say_cut
 from experiments.scoring.ranks import launched
 from experiments.scoring.scorer import Engine, Options
@@ -63,19 +64,22 @@ def run_scorer(
             parameter.data = parameter.data.to(getattr(torch, dtype))
     weights = describe_kept(folder, checkpoint)
     about = {"run": experiment.name, "checkpoint": weights}
-    return engine_of(module, run_label(experiment.name, weights), options, about)
+    scorer = engine_of(module, run_label(experiment.name, weights), options, about)
+    # the files too, as `itm score` names them: weights that are missing from a sample of them are among these
+    files = fingerprint(module, experiment.model, folder, checkpoint)
+    return replace(scorer, fingerprint={**scorer.fingerprint, **files})
 
 
 def engine_of(module: Backbone, name: str, options: Options, about: dict[str, Any]) -> Engine:
     """A module as a scorer of the engine, on this rank's device."""
     device = _device(options.accelerator)
-    fingerprint = module_fingerprint(module)
+    found = module_fingerprint(module)
     module.eval().to(device)
     answers = answer_apart if module.encodes_apart else answer_pairs
     return Engine(
         name,
         module.calibrated,
-        fingerprint,
+        found,
         partial(answers, module, device),
         partial(_scores, module, device),
         about=about,
@@ -94,7 +98,7 @@ def module_fingerprint(module: Backbone) -> dict[str, str]:
         processor = file_hash(sorted(path for path in Path(folder).rglob("*") if path.is_file()))
     weights = weights_fingerprint(module.network.named_parameters())
     settings = json.dumps({"backbone": module.backbone, **module.scorer_settings()}, sort_keys=True)
-    return {**versions(module), "scorer": settings, "weights": weights, "processor": processor}
+    return {**versions(module), "scorer": settings, "network": weights, "preprocessing": processor}
 
 
 def _scores(module: Backbone, device: torch.device, logits: NDArray[np.float64]) -> NDArray[np.float64]:

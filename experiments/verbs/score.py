@@ -60,7 +60,7 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
     folder = output.claim()
     write_json(dict(made_from), folder / SCORER_FILE)
     with world(config.devices, _rank, config) as first:
-        logits = _logits(config, scorer, made_from, asked, first)
+        logits = pair_logits(config, scorer, made_from, asked, first)
     assert logits is not None
     table = pa.table([*ids.columns, pa.array(logits), pa.array(scorer.to_scores(logits))], SCHEMA)
     # before the parts go: a kill between the two loses nothing
@@ -75,7 +75,7 @@ def _rank(config: ScoreConfig) -> None:
     assert place is not None
     asked, _ = read_asked(config)
     scorer, made_from = _scorer_of(config)
-    _logits(config, scorer, made_from, asked, place)
+    pair_logits(config, scorer, made_from, asked, place)
 
 
 def read_asked(config: ScoreConfig) -> tuple[Asked, pa.Table]:
@@ -123,7 +123,7 @@ def _scorer_of(config: ScoreConfig) -> tuple[Engine, Mapping[str, str]]:
     return replace(scorer, fingerprint=found), {**found, "captions": file_hash([Path(config.captions)])}
 
 
-def _logits(
+def pair_logits(
     config: ScoreConfig, scorer: Engine, made_from: Mapping[str, str], asked: Asked, place: World
 ) -> np.ndarray | None:
     """The logit of each pair; None in ranks but the first."""

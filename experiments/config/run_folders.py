@@ -19,7 +19,5 @@ def split_checkpoint(word: str) -> tuple[str, str | None]:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is one of `itm train`, finished or not, and no checkpoint in another format."""
-    if any((folder / name).is_file() for name in ("adapter_config.json", "config.json")):
-        return False
-    return any((folder / name).is_file() for name in ("config.yaml", "weights.safetensors"))
+    """Whether a folder can only be one of `itm train`, finished or not: it is no checkpoint in another format."""
+    return folder.is_dir() and not any((folder / name).is_file() for name in ("adapter_config.json", "config.json"))
