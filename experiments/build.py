@@ -137,7 +137,7 @@ def build_module(
     """
     from lightning_modules.backbones import Source, build_backbone
 
-    _quiet_transformers()
+    quiet_transformers()
     source = Source(captions, processor_folder, dtype or "float32")
     module = build_backbone(model, source, {**_optim_arguments(optim or OptimConfig()), "seed": seed})
     _print_notes(module)
@@ -149,7 +149,8 @@ def _print_notes(module: Backbone) -> None:
         say(note)
 
 
-def _quiet_transformers() -> None:
+def quiet_transformers() -> None:
+    """No messages of Transformers, and no bars where they would fill a log."""
     from transformers.utils import logging as transformers_logging
 
     if not is_terminal():  # a bar would fill a job's log with one line for each redraw
@@ -185,7 +186,7 @@ def load_run(folder: Path, *, score: str | None = None, checkpoint: str = LAST) 
             raise InputError(f"score must be left out: a {config.model.backbone} has one score only ({folder}).")
         # read again, since only the run says whether its backbone has a score to choose
         config = load_saved(ExperimentConfig, folder / "config.yaml", [f"model.score={score}"])
-    _quiet_transformers()
+    quiet_transformers()
     # in the precision of the training: another would give other scores
     dtype = weights_dtype(config.trainer.precision)
     optim = _optim_arguments(config.optim)

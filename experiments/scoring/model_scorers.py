@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.build import load_run
+from experiments.build import load_run, quiet_transformers
 from experiments.config.run_folders import is_run, split_checkpoint
 from experiments.runs.devices import resolve_device
 from experiments.runs.fingerprint import file_hash, fingerprint, versions
@@ -48,6 +48,7 @@ def open_model(word: str, options: Options) -> Engine:
 
     if options.score is not None:
         raise InputError(f"score must be left out: {word} is no run, and says by its scorer.json which score it has.")
+    quiet_transformers()
     loaded = load_scorer(name, device="cpu", dtype=_dtype(options), revision=which)
     module: Any = loaded.module
     return engine_of(module, folder.name if folder.is_dir() else word, options, {"checkpoint_name": name})

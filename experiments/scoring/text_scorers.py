@@ -37,7 +37,7 @@ def open_judge(word: str, options: Options) -> Engine:
     (judge,) = build_judges([kind], JudgeSettings(judges=[kind]))
     true = read_captions(captions)
     false = read_negatives(negatives, true)
-    texts = build_text_pairs(text_table(true, false), pair_table(false))
+    texts = build_text_pairs(text_table(true, false), pair_table(true, false))
     if len(np.unique(texts.labels)) < 2:
         raise InputError(f"{negatives}: a judge is fitted on captions and negatives, and there are none; give others.")
     digest = hashlib.sha256("\0".join([*texts.captions, *map(str, texts.labels)]).encode("utf-8", "surrogatepass"))

@@ -214,7 +214,8 @@ def write_evaluation(
         metrics += rows
         summary["sets"][name] = _set_summary(benchmark, rows, sets.overlaps.get(name))
         summary["sets"][name] |= {"calibrated": scorer.calibrated, "excluded_pairs": sets.excluded.get(name)}
-        summary["sets"][name]["computed"] = dict(scores[name].counts)
+        # of all sets together: they are scored at once
+        summary["computed"] = dict(scores[name].counts)
     write_text(csv_text(METRIC_COLUMNS, metrics), folder / "metrics.csv")
     _log(config, scorer.name, folder, metrics, summary["sets"])
     write_json(summary, folder / SUMMARY_FILE)
@@ -271,16 +272,17 @@ def _print(name: str, metrics: list[dict[str, Any]], sets: Mapping[str, Benchmar
 
     from datamodules.benchmarks import find_protocol
 
-    table = Table(title=f"{name}: metrics [95 % interval], and on noise images")
-    for heading in ("set", "metric", "group", "value", "blind", "items"):
-        table.add_column(heading, justify="right" if heading in ("value", "blind", "items") else "left")
-    for row in metrics:
-        # the main metric of all groups; of others the whole set
-        if row["group"] and row["metric"] != find_protocol(sets[row["set"]].protocol).main:
-            continue
-        cells = (_interval(row, ""), _interval(row, "blind_"), str(row["count"]))
-        table.add_row(row["set"], row["metric"], row["group"], *cells)
-    Console().print(table)
+    for key, benchmark in sets.items():
+        main = find_protocol(benchmark.protocol).main
+        table = Table(title=f"{name}, {key}: [95 % interval], and on noise images")
+        for heading in ("metric", "group", "value", "blind", "items"):
+            table.add_column(heading, justify="left" if heading in ("metric", "group") else "right")
+        for row in metrics:
+            # the main metric of all groups; others of the whole set
+            if row["set"] == key and (row["metric"] == main or not row["group"]):
+                cells = (_interval(row, ""), _interval(row, "blind_"), str(row["count"]))
+                table.add_row(row["metric"], row["group"], *cells)
+        Console().print(table)
 
 
 def _interval(row: Mapping[str, Any], prefix: str) -> str:
