@@ -123,16 +123,16 @@ def _collect(items: Items, store: Store, names: Sequence[str]) -> tuple[Values, 
 
 
 class _Batches:
-    """Batches by number, prepared where they are asked for: a map-style data set."""
+    """Batches by number, prepared where they are asked for: a map-style data set without what computes them."""
 
-    def __init__(self, work: Work, plan: Plan, rows: Sequence[range]):
-        self.work, self.plan, self.rows = work, plan, rows
+    def __init__(self, prepare: Callable[[Plan, range], Any], plan: Plan, rows: Sequence[range]):
+        self.prepare, self.plan, self.rows = prepare, plan, rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, number: int) -> Any:
-        return self.work.prepare(self.plan, self.rows[number])
+        return self.prepare(self.plan, self.rows[number])
 
 
 def _prepared(batches: _Batches, workers: int) -> Iterator[Any]:
@@ -155,7 +155,7 @@ def _prepared(batches: _Batches, workers: int) -> Iterator[Any]:
 def _compute(work: Work, plan: Plan, units: dict[int, str], store: Store, settings: EngineSettings) -> None:
     """Computes units, one after the other through one loader, and writes each when it is whole."""
     rows = [(unit, batch) for unit in units for batch in plan.batches(unit, settings.batch_size)]
-    batches = _Batches(work, plan, [batch for _, batch in rows])
+    batches = _Batches(work.prepare, plan, [batch for _, batch in rows])
     with counter(work.label, len(rows)) as advance:
         parts: list[Values] = []
         for place, batch in enumerate(_prepared(batches, settings.workers)):

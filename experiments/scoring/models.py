@@ -219,8 +219,7 @@ def _image_features(module: Backbone, device: torch.device, pixels: torch.Tensor
 
 
 def _tokens(requests: Requests, encoder: Any, plan: Plan, rows: range) -> dict[str, torch.Tensor]:
-    texts = requests.texts.take([int(plan.row(row)[0]) for row in rows]).to_pylist()
-    tokens: dict[str, torch.Tensor] = encoder.text_inputs([texts])
+    tokens: dict[str, torch.Tensor] = encoder.text_inputs([_texts(requests, plan, rows)])
     return tokens
 
 
@@ -244,19 +243,20 @@ def answer_texts(
     unit_rows = settings.unit_rows * settings.max_captions
     plan = partial(plan_singles, lengths=requests.text_lengths, unit_rows=unit_rows)
 
-    def texts_of(plan: Plan, rows: range) -> list[str]:
-        texts: list[str] = requests.texts.take([int(plan.row(row)[0]) for row in rows]).to_pylist()
-        return texts
-
     work = Work(
         Keyed("texts", requests.text_keys),
         plan,
-        texts_of,
+        partial(_texts, requests),
         lambda texts: _finite(read(texts), "A logit is"),
         "texts read",
     )
     found = answer([work], store, settings, world)
     return None if found is None else TextAnswers(found[0].values, {"texts": found[0].computed})
+
+
+def _texts(requests: Requests, plan: Plan, rows: range) -> list[str]:
+    texts: list[str] = requests.texts.take([int(plan.row(row)[0]) for row in rows]).to_pylist()
+    return texts
 
 
 def _finite(values: Values, what: str) -> Values:

@@ -102,6 +102,8 @@ def _rank(rank: int, size: int, work: Callable[..., Any], arguments: tuple[Any, 
 
     from experiments.exit_codes import exit_code
 
+    # as on a command line: a spawned process would spawn its loader's workers too, with all imports again
+    multiprocessing.set_start_method(None, force=True)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank))
 
     def call() -> int:
