@@ -20,8 +20,12 @@ from negatives.tables import InputError, hash_of
 PERCENTILES = (2.5, 97.5)
 LEVEL = 0.05
 CELLS = 4_000_000  # of resamples x clusters held in memory at a time: 32 MB each
-ALPHAS = tuple(round(step / 20, 2) for step in range(31))
-"""Shares of the blind logit that are tried: 0, 0.05 ... 1.5."""
+ALPHAS = tuple(round(step / 20, 2) for step in range(21))
+"""Shares of the blind logit that are tried, as in the paper: 0, 0.05 ... 1.
+
+A larger share would pay for the text again, turned round: a scorer that sees nothing would win where false texts are the
+likelier ones.
+"""
 Array = NDArray[np.float64]
 
 
@@ -182,8 +186,8 @@ def _drawn(values: Callable[[Array], Array], clusters: int, resamples: int, seed
 
 def _ends(value: Array, drawn: Array) -> tuple[Array, Array]:
     low, high = value.copy(), value.copy()
-    there = ~np.isnan(drawn).all(0)
-    low[there], high[there] = np.nanpercentile(drawn[:, there], PERCENTILES, axis=0)
+    for row in np.flatnonzero(~np.isnan(drawn).all(0)):
+        low[row], high[row] = np.nanpercentile(drawn[:, row], PERCENTILES)
     return low, high
 
 

@@ -14,7 +14,7 @@ from datamodules.benchmarks.protocols.agreement import Order, pairs, sums_before
 from datamodules.benchmarks.protocols.rows import Weighted
 
 Array = NDArray[np.float64]
-MOST_ROWS = 20_000  # the search looks at every pair: 200 million, in some seconds
+MOST_ROWS = 10_000  # the search looks at every pair: 50 million, in some seconds
 BINS = 1 << 16
 BLOCK = 256
 

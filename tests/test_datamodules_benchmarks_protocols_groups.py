@@ -1,0 +1,145 @@
+"""Laws of K images with K texts, and what the official scripts of NaturalBench and MMVP-VLM print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from datamodules.benchmarks import MEAN, MetricName
+from datamodules.benchmarks.protocols.groups import chance, measure
+from negatives.tables import InputError
+from tests.measured import group_key, group_logits, metric, metrics, vectors
+
+
+def test_naturalbench_is_its_official_script(shared: Path) -> None:
+    block = vectors(shared, "naturalbench_vqa")
+    answers = np.array(block["inputs"]["answers"], dtype=float).reshape(-1, 2, 2)  # items, questions, images
+    # 1 is yes, 0 is no, and -1, no answer, is a logit of 0
+    logits = np.select([answers == 1, answers == 0], [2.0, -3.0], 0.0).transpose(0, 2, 1)
+    key = group_key(len(logits))
+    found = metrics(measure(key, group_logits(key, logits), calibrated=True))
+    names = {"answer": "Acc", "question_answers": "Q_Acc", "image_answers": "I_Acc", "group_answers": "G_Acc"}
+    for name, official in names.items():
+        assert found[name] == pytest.approx(block["outputs"][official], abs=1e-9)
+
+
+def test_mmvp_is_its_official_script_where_ties_go_to_the_second_image(shared: Path) -> None:
+    block = vectors(shared, "mmvp_vlm")
+    logits = np.array(block["inputs"]["logits"]).transpose(0, 2, 1)  # it has texts first
+    categories = block["inputs"]["categories"]
+    key = group_key(len(logits), groups=np.repeat(categories, 15).tolist())
+    measured = measure(key, group_logits(key, logits), ties="official")
+    for category in categories:
+        expected = block["outputs"]["per_category"][category]
+        assert 100 * metric(measured, "image", category) == pytest.approx(expected, abs=1e-9)
+    assert 100 * metric(measured, "image", MEAN) == pytest.approx(block["outputs"]["average"], abs=1e-9)
+    strict = measure(key, group_logits(key, logits))
+    assert metric(measured, "image") - metric(strict, "image") == pytest.approx(1 / 135), "one tie passes"
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_every_metric_is_a_slow_loop(size: int) -> None:
+    logits = np.random.default_rng(size).integers(-3, 4, size=(60, size, size)).astype(float)
+    logits += np.eye(size) * 2
+    key = group_key(60, size)
+    found = metrics(measure(key, group_logits(key, logits), calibrated=True))
+    sums = dict.fromkeys(found, 0.0)
+    for item in logits:
+        others = [[j for j in range(size) if j != k] for k in range(size)]
+        texts = [all(item[k, k] > item[k, j] for j in others[k]) for k in range(size)]
+        images = [all(item[k, k] > item[j, k] for j in others[k]) for k in range(size)]
+        answers = [[item[i, t] > 0 if i == t else item[i, t] < 0 for t in range(size)] for i in range(size)]
+        values = {
+            "text": all(texts),
+            "image": all(images),
+            "group": all(texts + images),
+            "average": (all(texts) + all(images) + all(texts + images)) / 3,
+            "own_text": np.mean(texts),
+            "own_image": np.mean(images),
+            "answer": np.mean(answers),
+            "question_answers": np.mean([all(row[t] for row in answers) for t in range(size)]),
+            "image_answers": np.mean([all(row) for row in answers]),
+            "group_answers": np.all(answers),
+        }
+        sums = {name: total + float(values[name]) for name, total in sums.items()}
+    assert found == pytest.approx({name: total / 60 for name, total in sums.items()})
+
+
+def test_winoground_by_hand() -> None:
+    logits = [
+        [[1, 0], [0, 1]],  # all
+        [[2, 1], [0, 3]],  # all
+        [[1, 0], [3, 4]],  # texts win, but the first text likes the second image
+        [[1, 3], [0, 4]],  # images win, but the first image likes the second text
+        [[1, 1], [0, 2]],  # a tie of the first image
+    ]
+    key = group_key(5)
+    found = metrics(measure(key, group_logits(key, logits)))
+    assert {name: found[name] for name in ("text", "image", "group")} == {"text": 0.6, "image": 0.8, "group": 0.4}
+    assert (found["own_text"], found["own_image"]) == (0.8, 0.9)
+    assert not {"answer", "group_answers"} & found.keys()
+
+
+def test_the_average_of_vismin_is_the_mean_of_its_columns() -> None:
+    logits = np.random.default_rng(3).normal(size=(40, 2, 2)) + np.eye(2)
+    categories = ["object"] * 20 + ["attribute"] * 5 + ["relation"] * 8 + ["counting"] * 7
+    key = group_key(40, groups=categories)
+    measured = measure(key, group_logits(key, logits))
+    # the benchmark's table rounds each of its columns to two decimals of a percentage
+    columns = [
+        round(100 * metric(measured, name, category), 2)
+        for category in ("object", "attribute", "relation", "counting")
+        for name in ("text", "image", "group")
+    ]
+    assert round(100 * metric(measured, "average", MEAN), 2) == pytest.approx(np.mean(columns), abs=0.01)
+    assert metric(measured, "average", MEAN) != pytest.approx(metric(measured, "average"))
+
+
+def test_a_constant_scorer_gets_nothing() -> None:
+    key = group_key(4, 3)
+    for constant in (0.0, 1.0):
+        found = metrics(measure(key, group_logits(key, np.full((4, 3, 3), constant)), calibrated=True))
+        strict = {name: value for name, value in found.items() if name not in ("answer",)}
+        assert strict == dict.fromkeys(strict, 0.0)
+        assert found["answer"] == pytest.approx(constant / 3), "yes is right on the diagonal alone"
+
+
+def test_items_of_several_sizes_keep_their_order() -> None:
+    key = pa.concat_tables([group_key(1), group_key(2, 3), group_key(1).set_column(0, "item_id", [["last"]])])
+    key = key.set_column(2, "image_ids", [[["a0", "a1"], ["b0", "b1", "b2"], ["c0", "c1", "c2"], ["d0", "d1"]]])
+    key = key.set_column(3, "text_ids", [[["r0", "r1"], ["s0", "s1", "s2"], ["t0", "t1", "t2"], ["u0", "u1"]]])
+    logits = [np.eye(2), np.eye(3), -np.eye(3), np.eye(2)]
+    measured = measure(key, group_logits(key, logits))
+    assert metric(measured, "group") == 0.75
+    weights = np.eye(4)
+    assert measured.values(weights)[:, measured.rows.index(MetricName("group", ""))].tolist() == [1, 1, 0, 1]
+
+
+def test_items_that_share_an_image_are_resampled_together() -> None:
+    key = group_key(4)
+    images = [["a", "b"], ["c", "d"], ["b", "e"], ["f", "g"]]
+    measured = measure(key.set_column(2, "image_ids", [images]), _logits_of(key, images))
+    assert measured.clusters == ("a", "c", "f")
+    assert measured.images[0] == 7
+    assert measured.counts[0] == 4
+
+
+def _logits_of(key: pa.Table, images: list[list[str]]) -> object:
+    return group_logits(key.set_column(2, "image_ids", [images]), np.random.default_rng(0).normal(size=(4, 2, 2)))
+
+
+def test_chance_is_one_in_six_for_two_by_two() -> None:
+    assert chance(group_key(3)) == pytest.approx(1 / 6)
+    assert chance(group_key(3, 3)) is None
+
+
+@pytest.mark.parametrize(("images", "texts"), [(["a", "b"], ["x"]), (["a"], ["x"])])
+def test_other_shapes_are_named(images: list[str], texts: list[str]) -> None:
+    key = group_key(2)
+    whole = group_logits(key, np.zeros((2, 2, 2)))
+    key = key.set_column(2, "image_ids", [[images, images]]).set_column(3, "text_ids", [[texts, texts]])
+    with pytest.raises(InputError, match=f"'item0' has {len(images)} and {len(texts)}"):
+        measure(key, whole)
