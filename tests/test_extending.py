@@ -386,7 +386,7 @@ def test_a_benchmark_is_audited_and_can_be_evaluated(tmp_path: Path) -> None:
         *copy.commands,
         "from datamodules.benchmarks.read import read_benchmark\n"
         'pairs = read_benchmark("foils", annotations="foils", image_root="images")\n'
-        f"assert len(pairs.captions) == len(pairs.negatives) == {len(CAPTIONS)}",
+        f"assert len(pairs.key) == len(pairs.images) == {len(CAPTIONS)}",
     )
     audit = json.loads((copy.work / "runs/audit_foils/audit.json").read_text(encoding="utf-8"))
     assert {row["negative_type"] for row in audit["parts"][0]["estimates"]} == {"all", "last-word"}

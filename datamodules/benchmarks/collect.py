@@ -59,6 +59,7 @@ class Collected:
         self._texts: dict[str, str] = {}
         self._wordings: list[tuple[str, str]] = []
         self._items: list[dict[str, Any]] = []
+        self._relevant: set[tuple[str, str]] = set()
 
     def image(
         self, path: str, *, image_id: str | None = None, box: Sequence[int] | None = None, same: bool = False
@@ -102,6 +103,20 @@ class Collected:
         """Adds a row of the key; a `group` that is not given is ""."""
         self._items.append(item)
 
+    def add_once(self, *, image_id: str, text_id: str) -> None:
+        """Adds a relevant pair of retrieval where it is not there yet."""
+        if (image_id, text_id) not in self._relevant:
+            self._relevant.add((image_id, text_id))
+            self.add(image_id=image_id, text_id=text_id)
+
+    def classes(self) -> list[str]:
+        """The texts that the items name, each once: the classes of the images."""
+        return list(dict.fromkeys(item["text_id"] for item in self._items))
+
+    def __len__(self) -> int:
+        """How many rows the key has so far."""
+        return len(self._items)
+
     def groups(self) -> list[str]:
         """The groups of the items so far, each once."""
         return list(dict.fromkeys(item.get("group", "") for item in self._items))
@@ -112,7 +127,7 @@ class Collected:
         """What was collected.
 
         Args:
-            aggregates: name -> groups; groups that are not there are left out, and so is an aggregate of none.
+            aggregates: name -> groups; where one of them has no item, the aggregate is not measured.
             notes: sentences that belong beside the benchmark's numbers.
 
         Raises:
@@ -121,10 +136,6 @@ class Collected:
         if not self._items:
             what = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
             raise InputError(f"{self.name}: the files hold no item to ask about{what and f' ({what})'}; check them.")
-        there = set(self.groups())
-        chosen = {
-            name: tuple(group for group in groups if group in there) for name, groups in (aggregates or {}).items()
-        }
         key = self._key()
         texts = [*self._texts.items(), *self._wordings]
         return Benchmark(
@@ -140,7 +151,7 @@ class Collected:
             key=key,
             root=self.root,
             pairs=asked_pairs(self.protocol, key),
-            aggregates={name: groups for name, groups in chosen.items() if groups},
+            aggregates={name: tuple(groups) for name, groups in (aggregates or {}).items()},
             left_out=dict(self.left_out),
             notes=tuple(notes),
         )

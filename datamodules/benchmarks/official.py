@@ -89,23 +89,6 @@ def check_columns(columns: Iterable[str], there: Iterable[str]) -> None:
         raise TypeError(f"no column {missing[0]}, got {', '.join(map(str, there))}")
 
 
-def load_parquet(paths: Iterable[Path], columns: Iterable[str]) -> list[dict[str, Any]]:
-    """The named columns of Parquet files, shard after shard; pictures in other columns are not read into memory.
-
-    Raises:
-        InputError: a file that cannot be read, or lacks a column.
-    """
-    rows: list[dict[str, Any]] = []
-    for path in paths:
-        with reading(path, "benchmark's Parquet"):
-            import pyarrow.parquet as pq
-
-            with pq.ParquetFile(path) as file:
-                check_columns(columns, file.schema_arrow.names)
-                rows += file.read(columns=list(columns)).to_pylist()
-    return rows
-
-
 def text_in(item: Any, key: str | int, at: object) -> str:
     """The text under a key.
 
@@ -162,6 +145,11 @@ def list_of(data: Any) -> list[Any]:
     if not isinstance(data, list):
         raise TypeError(f"got {quoted(data)} for a list")
     return data
+
+
+def placed(root: Path, *candidates: str) -> str:
+    """The first of several places inside `root` that holds a file; the first of all where none does."""
+    return next((name for name in candidates if (root / name).is_file()), candidates[0])
 
 
 def group_name(text: str) -> str:

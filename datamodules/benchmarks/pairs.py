@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def select_captions(pairs: Pairs, wanted: pa.Array) -> Pairs:
     return replace(pairs, captions=captions, negatives=negatives.filter(own))
 
 
-def _table(names: tuple[str, ...], rows: list[tuple[str, ...]]) -> pa.Table:
+def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> pa.Table:
     return pa.table(
         dict(zip(names, (pa.array(column, pa.string()) for column in zip(*rows, strict=True)), strict=True))
     )

@@ -51,7 +51,7 @@ def read_benchmark(
         options: of the reader, by keyword.
 
     Returns:
-        The benchmark; `left_out` counts the items whose image is missing, and `notes` say where counts are not official.
+        The benchmark; `left_out` counts items whose image is missing, `notes` say where counts are not official.
 
     Raises:
         InputError: an unknown benchmark or option, a missing or malformed input, missing images, ids or groups that
@@ -143,9 +143,8 @@ def check_answers(benchmark: Benchmark, source: str) -> None:
     if benchmark.protocol == "ratings":
         ratings = benchmark.key["rating"].to_numpy()
         if not np.isfinite(ratings).all() or len(np.unique(ratings)) < 2:
-            raise InputError(
-                f"{source}: ratings must be finite numbers of at least two values, got {quoted(np.unique(ratings).tolist())}."
-            )
+            got = quoted(np.unique(ratings).tolist())
+            raise InputError(f"{source}: ratings must be finite numbers of at least two values, got {got}.")
     if benchmark.protocol == "classes" and len(pc.unique(benchmark.texts["text_id"])) < 2:
         raise InputError(
             f"{source}: there must be at least two classes, got one; an image has nothing to be told from."
@@ -205,7 +204,7 @@ def _has_other_names(benchmark: Benchmark) -> bool:
 
 
 def _crops_outside(benchmark: Benchmark) -> list[str]:
-    """Crops that show nothing of their image. One that reaches over the edge is shown, black outside, as Pillow does."""
+    """Crops that show nothing of their image. One that reaches over its edge is shown, black outside, as officially."""
     sizes: dict[str, tuple[int, int] | None] = {}
     outside = []
     for row in benchmark.images.to_pylist():

@@ -12,22 +12,27 @@ from datamodules.benchmarks.benchmark import Benchmark
 
 WHOLE = ("retrieval", "classes")
 """Protocols that ask every image with every text."""
+ASKED = {"pairs": ("image_id", "true", "false"), "groups": ("image_ids", "text_ids")}
+"""Protocol -> columns of its key that say what is asked; `image_id` and `text_id` for any other."""
 
 
 def asked_pairs(protocol: str, key: pa.Table) -> pa.Table | None:
-    """The pairs that a key needs, `image_id` and `text_id`, each once; None where that is every image with every text."""
+    """The pairs that a key needs, `image_id` and `text_id`, each once; None where every image meets every text."""
     if protocol in WHOLE:
         return None
+    # a dict is an ordered set
+    asked: dict[tuple[str, str], None]
+    columns = [key[name].to_pylist() for name in ASKED.get(protocol, ("image_id", "text_id"))]
     if protocol == "pairs":
-        texts = [true + false for true, false in zip(key["true"].to_pylist(), key["false"].to_pylist(), strict=True)]
-        asked = ((image, text) for image, own in zip(key["image_id"].to_pylist(), texts, strict=True) for text in own)
+        rows = zip(*columns, strict=True)
+        asked = {(image, text): None for image, true, false in rows for text in (*true, *false)}
     elif protocol == "groups":
-        items = zip(key["image_ids"].to_pylist(), key["text_ids"].to_pylist(), strict=True)
-        asked = ((image, text) for images, texts in items for image in images for text in texts)
+        rows = zip(*columns, strict=True)
+        asked = {(image, text): None for images, texts in rows for image in images for text in texts}
     else:
-        asked = zip(key["image_id"].to_pylist(), key["text_id"].to_pylist(), strict=True)
-    images, texts = zip(*dict.fromkeys(asked), strict=True) if len(key) else ((), ())
-    return pa.table({"image_id": pa.array(images, pa.string()), "text_id": pa.array(texts, pa.string())})
+        asked = dict.fromkeys(zip(*columns, strict=True))
+    image_ids, text_ids = ([pair[place] for pair in asked] for place in (0, 1))
+    return pa.table({"image_id": pa.array(image_ids, pa.string()), "text_id": pa.array(text_ids, pa.string())})
 
 
 def with_items(benchmark: Benchmark, wanted: pa.Array, reason: str = "") -> Benchmark:

@@ -1,7 +1,7 @@
 """Benchmarks: one row of `BENCHMARKS` for each, for evaluation, validation and audits.
 
-A new benchmark is its file in a folder of `readers`, with a function `read`, and its row here. A reader takes the inputs
-of its row and `image_root`, all by keyword, and returns a `Benchmark`; it reads texts only. What holds for every
+A new benchmark is its file in a folder of `readers`, with a function `read`, and its row here. A reader takes the
+inputs of its row and `image_root`, all by keyword, and returns a `Benchmark`; it reads texts only. What holds for every
 benchmark is done in `read`: which images are there, which of them are wanted, whether ids and groups are usable, and
 whether there are as many items as the official files have.
 """

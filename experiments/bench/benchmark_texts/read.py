@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -55,16 +53,17 @@ def read_written(data: Path) -> list[Part]:
 
 
 def read_cola(data: Path) -> list[Part]:
-    """Cola's multi-object items (Ray et al., NeurIPS 2023): a JSON list of [photo, its caption, photo, its caption].
+    """Cola's multi-object items (Ray et al., NeurIPS 2023): two photos with their captions.
 
     Each caption of an item is true of one photo and false of the other, so that no judge of texts can be anything but a
     coin. Items that share a photo are one group.
     """
-    path = data / "cola/COLA_multiobjects_matching_benchmark.json"
-    items = json.loads(path.read_text(encoding="utf-8"))
+    benchmark = read_benchmark("cola", annotations=data / "cola", texts_only=True)
+    text_of = dict(zip(benchmark.texts["text_id"].to_pylist(), benchmark.texts["text"].to_pylist(), strict=True))
     captions, negatives = [], []
-    group_of = connected([(first, second) for first, _, second, _ in items])
-    for number, (group, (_, first, _, second)) in enumerate(zip(group_of, items, strict=True)):
+    group_of = connected(benchmark.key["image_ids"].to_pylist())
+    for number, (group, text_ids) in enumerate(zip(group_of, benchmark.key["text_ids"].to_pylist(), strict=True)):
+        first, second = (text_of[text_id] for text_id in text_ids)
         for photo, (true, false) in enumerate(((first, second), (second, first))):
             name = f"{number}:{photo}"
             captions.append({"image_id": str(group), "caption_id": name, "caption": true})
@@ -76,18 +75,20 @@ def read_cola(data: Path) -> list[Part]:
 
 
 def read_seetrue(data: Path) -> list[Part]:
-    """SeeTRUE (Yarom et al., NeurIPS 2023): a CSV of image, text, label and dataset_source; a judge for each source.
+    """SeeTRUE (Yarom et al., NeurIPS 2023): texts of images with a label; a judge for each source.
 
     Most texts are prompts, true of some of their generated images and false of others. Each row is a text of its own,
     so that a prompt counts as often as it is asked about. A judge from other images would have seen the prompt itself.
     """
-    with (data / "seetrue/SeeTRUE.csv").open(encoding="utf-8", newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: (row["dataset_source"], row["text"], row["image"]))
+    benchmark = read_benchmark("seetrue", annotations=data / "seetrue", texts_only=True)
+    text_of = dict(zip(benchmark.texts["text_id"].to_pylist(), benchmark.texts["text"].to_pylist(), strict=True))
+    rows = [{**row, "text": text_of[row["text_id"]]} for row in benchmark.key.to_pylist()]
+    rows.sort(key=lambda row: (row["group"], row["text"], row["image_id"]))
     parts = []
-    for source in sorted({row["dataset_source"] for row in rows}):
-        own = [row for row in rows if row["dataset_source"] == source]
+    for source in sorted({row["group"] for row in rows}):
+        own = [row for row in rows if row["group"] == source]
         prompts, images = np.unique([row["text"] for row in own], return_inverse=True)
-        labels = np.array([int(row["label"]) for row in own])
+        labels = np.array([row["label"] for row in own])
         nothing = np.empty(0, dtype=np.int64)
         text_pairs = TextPairs(
             captions=[row["text"] for row in own],

@@ -1,0 +1,135 @@
+"""A benchmark from YAML, for each protocol, and what every reader's benchmark is checked for."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datamodules.benchmarks.pairs import as_pairs
+from datamodules.benchmarks.read import read_benchmark
+from datamodules.benchmarks.readers.own import COLUMNS
+from datamodules.benchmarks.table import BENCHMARKS
+from negatives.tables import InputError
+from tests.benchmark_files import items, photos, write_csv, write_json
+
+TABLE = ("file", "other", "a", "b", "kind", "n", "m")
+ROWS = [("1.jpg", "2.jpg", "a cat", "a dog", "noun kind", 1, 4), ("2.jpg", "1.jpg", "a bird", "a bus", "verb", 0, "")]
+SPECS: dict[str, dict[str, Any]] = {
+    "pairs": {"image": "file", "true": "a", "false": ["b", "kind"], "group": "kind"},
+    "groups": {"images": ["file", "other"], "texts": ["a", "b"]},
+    "labels": {"image": "file", "text": "a", "label": "n"},
+    "ratings": {"image": "file", "text": "a", "rating": ["n", "m"]},
+    "retrieval": {"image": "file", "text": ["a", "b"]},
+    "classes": {"image": "file", "class": "a"},
+}
+
+
+def own(folder: Path, protocol: str, **changes: Any) -> Any:
+    write_csv(folder / "table.csv", TABLE, *ROWS)
+    photos(folder, "1.jpg", "2.jpg")
+    spec = {"table": "table.csv", "protocol": protocol, "columns": SPECS.get(protocol, {}), **changes}
+    # YAML is a superset of JSON
+    return read_benchmark("own", annotations=write_json(folder / "spec.yaml", spec))
+
+
+def test_a_table_of_pairs_needs_no_code(tmp_path: Path) -> None:
+    benchmark = own(tmp_path, "pairs")
+    first, second = items(benchmark)
+    assert (first["true"], first["false"]) == (["a cat"], ["a dog", "noun kind"])
+    assert (first["group"], first["item_id"], second["item_id"]) == ("noun_kind", "1", "2")
+    assert benchmark.name == "table"
+    pairs = as_pairs(benchmark)
+    assert pairs.negatives["negative_id"].to_pylist() == ["1#0", "1#1", "2#0", "2#1"]
+    assert pairs.captions["caption_id"].to_pylist() == ["1", "2"]
+
+
+def test_a_table_of_any_protocol_needs_no_code(tmp_path: Path) -> None:
+    assert SPECS.keys() == COLUMNS.keys(), "the protocols that a YAML file can name"
+    (first, _) = items(own(tmp_path, "groups"))
+    assert (first["image_ids"], first["text_ids"]) == (["1", "2"], ["a cat", "a dog"])
+    assert [item["label"] for item in items(own(tmp_path, "labels"))] == [1, 0]
+    ratings = own(tmp_path, "ratings")
+    assert [(item["item_id"], item["rating"]) for item in items(ratings)] == [("1", 1), ("1", 4), ("2", 0)]
+    assert ratings.left_out == {"without a rating": 1}
+    assert len(own(tmp_path, "retrieval").key) == 4
+    classes = own(tmp_path, "classes", templates=["one {c}", "the {c}"])
+    assert classes.texts["text"].to_pylist() == ["one a cat", "the a cat", "one a bird", "the a bird"]
+    named = own(tmp_path, "ratings", columns={**SPECS["ratings"], "prompt": "kind", "item": "b"}, name="mine")
+    assert (items(named)[0]["prompt_id"], items(named)[0]["item_id"], named.name) == ("noun kind", "a dog", "mine")
+
+
+def test_a_mapping_and_lists_in_a_table_will_do(tmp_path: Path) -> None:
+    rows = '{"file": "1.jpg", "true": ["a", "b"], "false": ["c"]}\n'
+    (tmp_path / "table.jsonl").write_text(rows)
+    photos(tmp_path, "1.jpg")
+    columns = {"image": "file", "true": "true", "false": "false"}
+    spec = {"table": str(tmp_path / "table.jsonl"), "protocol": "pairs", "columns": columns}
+    assert items(read_benchmark("own", annotations=spec))[0]["true"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"colums": {}}, "keys must be table, protocol, columns, name, templates, got 'colums'.*Did you mean columns"),
+        ({"protocol": "pair"}, "`protocol` must be one of pairs, .*, got 'pair'.*Did you mean pairs"),
+        ({"columns": {"image": "file", "true": "a"}}, "`columns` of pairs must name false"),
+        ({"columns": {**SPECS["pairs"], "label": "n"}}, "must name image, true, false, group, item, got 'label'"),
+        ({"columns": {**SPECS["pairs"], "image": "flie"}}, "got 'flie'.*Did you mean file"),
+        ({"columns": None}, "`columns` must be given"),
+        ({"columns": {**SPECS["pairs"], "true": "m"}}, "row 2.* has '' for a text"),
+        ({"columns": {**SPECS["pairs"], "item": "missing"}}, "got 'missing'"),
+        ({"table": "none.csv"}, "none.csv"),
+        ({"protocol": "labels", "columns": {"image": "file", "text": "a", "label": "b"}}, "'a dog' for a label"),
+        ({"protocol": "groups", "columns": {"images": "file", "texts": "a"}}, "there must be two of each"),
+    ],
+    ids=str,
+)
+def test_a_wrong_description_is_one_line_that_says_what(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(InputError, match=fault) as error:
+        own(tmp_path, **{"protocol": "pairs", "columns": SPECS["pairs"], **changes})
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_image_of_ones_own_is_refused(tmp_path: Path) -> None:
+    own(tmp_path, "pairs")
+    (tmp_path / "1.jpg").unlink()
+    with pytest.raises(InputError, match="1 of 2 images do not exist"):
+        read_benchmark("own", annotations=tmp_path / "spec.yaml")
+
+
+def test_a_protocol_of_no_pairs_gives_no_pairs(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"table must have true and false texts .* its protocol is groups"):
+        as_pairs(own(tmp_path, "groups"))
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_row_has_a_reader_that_takes_its_inputs(name: str) -> None:
+    row = BENCHMARKS[name]
+    parameters = inspect.signature(row.load_reader()).parameters
+    assert parameters.keys() >= {*row.inputs, "image_root"}
+    assert row.on_disk
+    assert "\n" not in row.on_disk
+    assert row.protocol in {*COLUMNS, "any"}
+
+
+@pytest.mark.parametrize("name", [name for name, row in BENCHMARKS.items() if row.inputs == ("annotations",)])
+def test_a_folder_without_files_is_one_line_that_names_it(tmp_path: Path, name: str) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="empty") as error:
+        read_benchmark(name, annotations=empty, image_root=empty)
+    assert "\n" not in str(error.value)
+
+
+def test_an_option_that_a_reader_has_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"aro_coco_order must be read with its own options \(seed\), got 'sead'"):
+        read_benchmark("aro_coco_order", annotations=tmp_path, texts_only=True, sead=1)
+
+
+def test_the_documentation_lists_every_benchmark_as_its_row_says() -> None:
+    page = (Path(__file__).parents[1] / "docs/evaluation.md").read_text(encoding="utf-8")
+    for name, row in BENCHMARKS.items():
+        assert f"| `{name}` | {row.protocol} | {row.on_disk} |" in page
