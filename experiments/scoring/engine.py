@@ -46,6 +46,7 @@ class Work:
         prepare: rows of a plan -> a batch, in a loader's worker.
         compute: a batch -> (items of the rows,) or (items, D) values.
         label: of the progress bar.
+        rows_at_once: rows of a batch for each image of a batch: texts alone are as many as come with images.
     """
 
     items: Items
@@ -53,6 +54,7 @@ class Work:
     prepare: Callable[[Plan, range], Any]
     compute: Callable[[Any], Values]
     label: str
+    rows_at_once: int = 1
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ def _prepared(batches: _Batches, workers: int) -> Iterator[Any]:
 
 def _compute(work: Work, plan: Plan, units: dict[int, str], store: Store, settings: EngineSettings) -> None:
     """Computes units, one after the other through one loader, and writes each when it is whole."""
-    rows = [(unit, batch) for unit in units for batch in plan.batches(unit, settings.batch_size)]
+    at_once = settings.batch_size * work.rows_at_once
+    rows = [(unit, batch) for unit in units for batch in plan.batches(unit, at_once)]
     batches = _Batches(work.prepare, plan, [batch for _, batch in rows])
     with counter(work.label, len(rows)) as advance:
         parts: list[Values] = []

@@ -141,14 +141,15 @@ def answer_pairs(
     def plan(places: Places) -> Plan:
         return plan_pairs(cells, places, lengths, max_captions=settings.max_captions, unit_rows=settings.unit_rows)
 
-    prepare = partial(_rows, requests, cells, module.collator())
-    work = Work(items, plan, prepare, partial(_logits, module, device), "rows scored, in batches")
+    prepare = partial(pair_rows, requests, cells, module.collator())
+    work = Work(items, plan, prepare, partial(pair_logits, module, device), "rows scored, in batches")
     if (found := answer([work], store, settings, world)) is None:
         return None
     return PairAnswers(cells, width, found[0].values, {"pairs": found[0].computed})
 
 
-def _rows(requests: Requests, cells: Places, collate: Any, plan: Plan, rows: range) -> ImageTextBatch:
+def pair_rows(requests: Requests, cells: Places, collate: Any, plan: Plan, rows: range) -> ImageTextBatch:
+    """The batch of some rows of a plan of pairs."""
     made = []
     for row in rows:
         images, texts = np.divmod(cells[plan.row(row)], len(requests.texts))
@@ -162,7 +163,12 @@ def _rows(requests: Requests, cells: Places, collate: Any, plan: Plan, rows: ran
     return batch
 
 
-def _logits(module: Backbone, device: torch.device, batch: ImageTextBatch) -> Values:
+def pair_logits(module: Backbone, device: torch.device, batch: ImageTextBatch) -> Values:
+    """The logits [n] of all texts that exist, row by row.
+
+    Raises:
+        InputError: one is not finite.
+    """
     import torch
 
     module.count_cut(batch)
@@ -197,6 +203,7 @@ def answer_apart(
             partial(_tokens, requests, module.encoder),
             partial(_text_features, module, device),
             "texts encoded, in batches",
+            settings.max_captions,
         ),
     ]
     if (found := answer(works, store, settings, world)) is None:
