@@ -47,11 +47,14 @@ def test_wordings_of_a_text_are_averaged() -> None:
     assert logits.matrix(["a", "b"], ["cat", "dog"]).tolist() == [[1.5, 5.0], [5.0, 6.0]]
 
 
+@pytest.mark.parametrize("reordered", [True, False])
 @pytest.mark.parametrize("dense", [True, False])
-def test_debiased_logits_are_differences_pair_by_pair(dense: bool) -> None:
+def test_debiased_logits_are_differences_pair_by_pair(dense: bool, reordered: bool) -> None:
     matrix, blind = np.arange(6.0).reshape(2, 3), np.arange(6.0)[::-1].reshape(2, 3) ** 2
     names = ["a", "b"], ["x", "y", "z"]
     made = [Logits.from_matrix(*names, values) for values in (matrix, blind)]
+    if reordered:
+        made[1] = Logits.from_matrix(names[0][::-1], names[1][::-1], blind[::-1, ::-1])
     if not dense:
         rows, columns = np.indices(matrix.shape).reshape(2, -1)[:, ::-1]
         made[0] = Logits.from_table(

@@ -36,6 +36,9 @@ def test_mmvp_is_its_official_script_where_ties_go_to_the_second_image(shared: P
         expected = block["outputs"]["per_category"][category]
         assert 100 * metric(measured, "image", category) == pytest.approx(expected, abs=1e-9)
     assert 100 * metric(measured, "image", MEAN) == pytest.approx(block["outputs"]["average"], abs=1e-9)
+    # a tie of the first text is wrong, one of the second text is right
+    ties = [measure(key.slice(i, 1), group_logits(key, logits), ties="official") for i in range(2)]
+    assert [metric(tie, "image") for tie in ties] == [0, 1]
     strict = measure(key, group_logits(key, logits))
     assert metric(measured, "image") - metric(strict, "image") == pytest.approx(1 / 135), "one tie passes"
 

@@ -100,7 +100,7 @@ def test_classes_are_those_of_scikit_learn_and_a_sort(monkeypatch: pytest.Monkey
     monkeypatch.setattr(classes, "CELLS", 50)
     measured = classes.measure(key, logits)
     weights = np.random.default_rng(1).integers(0, 3, size=(2, 60)).astype(float)
-    weights[0] = 1
+    weights[0], weights[1, true == 2] = 1, 0  # a resample without one of the classes
     for row, found in zip(weights.astype(int), measured.values(weights), strict=True):
         used = np.repeat(np.arange(60), row)
         ranks = np.array(slow_ranks(matrix[used], [{int(c)} for c in true[used]]))

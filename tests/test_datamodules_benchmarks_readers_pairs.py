@@ -70,11 +70,20 @@ def test_aro_asks_about_crops_which_are_called_by_image_and_box(tmp_path: Path) 
     assert {item["group"] for item in items(benchmark)} == {"to_the_left_of"}
 
 
-@pytest.mark.parametrize("box", [(8, 0, 3, 3), (0, 6, 3, 3), (-4, 0, 4, 4), (1, 1, 0, 3), (1, 1, 3, -1)], ids=str)
+@pytest.mark.parametrize(
+    "box", [(8, 0, 3, 3), (0, 6, 3, 3), (-4, 0, 4, 4), (1, 1, 0, 3), (1, 3, 3, 0), (1, 3, 3, -1)], ids=str
+)
 def test_a_crop_outside_its_image_is_left_out_and_counted(tmp_path: Path, box: tuple[int, ...]) -> None:
     benchmark = relations(tmp_path, crop(), crop(1, box=box))
     assert benchmark.left_out == {"crop outside the image": 1}
     assert len(benchmark.key) == len(benchmark.images) == 1
+
+
+def test_crops_of_a_photo_stay_together_in_an_audit_and_are_no_whole_images(tmp_path: Path) -> None:
+    benchmark = relations(tmp_path, crop(), crop(1, box=(0, 0, 8, 6)))
+    assert as_pairs(benchmark, texts_only=True).captions["image_id"].to_pylist() == ["7", "7"]
+    with pytest.raises(InputError, match="aro_relation must have whole images"):
+        as_pairs(benchmark)
 
 
 @pytest.mark.parametrize("box", [(7, 5, 30, 30), (-3, -3, 4, 4)], ids=str)
@@ -233,3 +242,10 @@ def test_real_sugarcrepe_is_a_part_of_the_official_files_and_says_so(shared: Pat
     assert counts == {path.stem: len(json.loads(path.read_text())) for path in data.glob("*.json")}
     assert sum(counts.values()) == 4490
     assert "replace_obj 976 instead of 1,652" in benchmark.notes[0]
+
+
+@pytest.mark.parametrize("image", ["..", "../1.jpg", "a/../../1.jpg", "/etc/passwd"])
+def test_no_image_lies_outside_its_folder_wherever_it_stands(tmp_path: Path, image: str) -> None:
+    write_json(tmp_path / "swap_obj.json", {"0": crepe(), "1": crepe(filename="a/1.jpg"), "2": crepe(filename=image)})
+    with pytest.raises(InputError, match="must stay inside"):
+        read_benchmark("sugarcrepe", annotations=tmp_path, texts_only=True)

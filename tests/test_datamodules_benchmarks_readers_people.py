@@ -176,6 +176,15 @@ def test_ratings_that_cannot_be_used_are_refused(tmp_path: Path, rows: list[tupl
     assert "\n" not in str(error.value)
 
 
+def test_equal_captions_of_two_photos_are_two_items_in_json(tmp_path: Path) -> None:
+    judgements = [{"caption": "A dog", "rating": rating} for rating in (1, 2, 3, 4, 4, 4)]
+    image = {"image_path": "a.jpg", "ground_truth": ["A cat"], "human_judgement": judgements}
+    write_json(tmp_path / "flickr8k.json", {"a": image})
+    rows = items(read_benchmark("flickr8k_expert", annotations=tmp_path, texts_only=True))
+    assert [row["item_id"] for row in rows] == ["a:0.0"] * 3 + ["a:0.1"] * 3
+    assert [row["rating"] for row in rows] == [1, 2, 3, 4, 4, 4]
+
+
 def test_one_rater_of_a_caption_is_refused_in_json(tmp_path: Path) -> None:
     image = {"image_path": "a.jpg", "ground_truth": ["A cat"], "human_judgement": [{"caption": "A dog", "rating": 2}]}
     write_json(tmp_path / "flickr8k.json", {"a": image})

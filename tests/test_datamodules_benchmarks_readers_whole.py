@@ -87,6 +87,15 @@ def test_any_folder_of_classes_can_be_classified(tmp_path: Path) -> None:
     assert wordings(two)[:2] == [("dog", "a dog"), ("dog", "the dog")], "wordings of one text"
 
 
+def test_all_classes_are_asked_about_of_some_of_the_images(tmp_path: Path) -> None:
+    line = {"image_id": "dog/1", "image": "dog/1.jpg", "caption_id": "1", "caption": "a dog"}
+    (tmp_path / "ids.jsonl").write_text(json.dumps(line))
+    root = class_folders(tmp_path / "images")
+    benchmark = read_benchmark("class_folders", annotations=root, image_root=root, image_ids=tmp_path / "ids.jsonl")
+    assert benchmark.key.to_pylist() == [{"image_id": "dog/1", "text_id": "dog"}]
+    assert len(benchmark.texts) == 2
+
+
 def test_templates_are_the_published_ones_or_sentences_with_the_slot() -> None:
     assert (len(templates_of("imagenet")), len(templates_of("cifar"))) == (80, 18)
     assert len(set(templates_of("imagenet"))) == 80

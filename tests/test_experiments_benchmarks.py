@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,11 @@ from datamodules.benchmarks.read import read_benchmark
 from datamodules.benchmarks.table import BENCHMARKS, Reader, find_benchmark
 from experiments.__main__ import main
 from experiments.config.data_schemas import PairsConfig
-from experiments.config.load import ConfigError, load_mapping
+from experiments.config.filter_schemas import AuditConfig
+from experiments.config.load import ConfigError, load_config, load_mapping
+from experiments.verbs.audit import read_audited
 from negatives.tables.captions import InputError
+from tests.benchmark_files import write_csv, write_json
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 
 ITEMS = [
@@ -160,3 +164,25 @@ def test_items_that_would_be_scored_wrongly_are_refused(
     (drawings / "drawings.json").write_text(json.dumps(items), encoding="utf-8")
     with pytest.raises(InputError, match=re.escape(message)):
         read_benchmark("drawings", annotations=drawings, texts_only=True)
+
+
+def test_a_table_of_ones_own_is_audited_by_a_yaml_file(tmp_path: Path) -> None:
+    write_csv(
+        tmp_path / "foils.csv", ("file", "a", "b", "c"), *((f"{n}.jpg", f"a cat {n}", "a dog", "x") for n in (0, 1))
+    )
+    columns = {"image": "file", "true": "a", "false": ["b", "c"]}
+    spec = write_json(tmp_path / "foils.yaml", {"table": "foils.csv", "protocol": "pairs", "columns": columns})
+    words = ["format=own", f"annotations={spec}", f"output_dir={tmp_path}/audit"]
+    tables = read_audited(load_config(AuditConfig, None, words))
+    assert tables.captions["caption"].to_pylist() == ["a cat 0", "a cat 1"]
+    assert tables.negatives["negative_type"].to_pylist() == ["foils"] * 4, (
+        "the benchmark's name where there is no group"
+    )
+
+
+@pytest.mark.parametrize("schema", [PairsConfig, AuditConfig])
+def test_a_benchmark_of_no_pairs_is_refused_before_it_is_read(schema: type, tmp_path: Path) -> None:
+    keys = {"format": "cola", "annotations": str(tmp_path), "output_dir": "audit", "image_root": str(tmp_path)}
+    own = {key: value for key, value in keys.items() if key in {each.name for each in fields(schema)}}
+    with pytest.raises(ConfigError, match=r"must be a benchmark of the protocol pairs, cola is of groups"):
+        load_mapping(schema, own, "here")

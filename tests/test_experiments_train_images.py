@@ -30,7 +30,7 @@ from experiments.runs.train_images import (
 )
 from negatives.tables.captions import InputError, read_captions, read_negatives, text_table, write_table
 from negatives.tables.verdicts import VERDICT_SCHEMA
-from tests.tiny import TINY_OVERRIDES, read_pairs, tiny_tables
+from tests.tiny import TINY_OVERRIDES, tiny_tables
 from tests.wandb_log import read_wandb
 
 GENERATOR_COLUMNS = ("generator", "model", "prompt_version", "rejected")
@@ -55,6 +55,12 @@ def data_module(tables: Path, **settings: Any) -> ImageTextDataModule:
     module = ImageTextDataModule(train / "captions.parquet", train / "negatives.parquet", **settings)
     module.setup()
     return module
+
+
+def read_pairs(captions: Path, negatives: Path) -> Pairs:
+    """The tables with all their columns, so that they can be written again."""
+    true = read_captions(captions)
+    return Pairs(true, read_negatives(negatives, true), captions.parent)
 
 
 def mixed_set(tables: Path) -> Pairs:

@@ -10,8 +10,11 @@ from .protocols.measured import MetricName as MetricName
 from .protocols.table import PROTOCOLS as PROTOCOLS
 from .protocols.table import find_protocol as find_protocol
 from .read import read_benchmark as read_benchmark
+<<<<<<< HEAD
 from .select import of_images as of_images
 from .select import with_items as with_items
+=======
+>>>>>>> R
 from .statistics import alpha_debias as alpha_debias
 from .statistics import bootstrap_weights as bootstrap_weights
 from .statistics import holm as holm
@@ -20,3 +23,4 @@ from .statistics import paired as paired
 from .statistics import pooled as pooled
 from .statistics import tied as tied
 from .table import BENCHMARKS as BENCHMARKS
+from .table import find_benchmark as find_benchmark

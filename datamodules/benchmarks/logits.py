@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from negatives.tables import InputError, quoted
 
-Ids = Sequence[str] | pa.Array | pa.ChunkedArray
+Ids: TypeAlias = "Sequence[str] | pa.Array | pa.ChunkedArray"
 
 
 class Logits:
@@ -130,9 +130,10 @@ class Logits:
             InputError: a pair has no blind logit.
         """
         if self._cells is None:
-            return Logits(
-                self.image_ids, self.text_ids, None, self._logits - alpha * blind.matrix(self.image_ids, self.text_ids)
-            )
+            same = self.image_ids.equals(blind.image_ids) and self.text_ids.equals(blind.text_ids)
+            # no copy in double precision: COCO's would take 1 GB
+            other = blind._logits if same and blind._cells is None else blind.matrix(self.image_ids, self.text_ids)
+            return Logits(self.image_ids, self.text_ids, None, self._logits - alpha * other)
         rows, columns = np.divmod(self._cells, len(self.text_ids))
         pairs = self.image_ids.take(pa.array(rows)), self.text_ids.take(pa.array(columns))
         return Logits(self.image_ids, self.text_ids, self._cells, self._logits - alpha * blind.of(*pairs))

@@ -10,7 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from negatives.tables import DAMAGED, InputError, StrPath, quoted
+
+MOST_YAML = 8192
+"""Bytes of a YAML file that describes a benchmark."""
 
 
 def find_file(annotations: StrPath, benchmark: str, *names: str) -> Path:
@@ -58,6 +65,21 @@ def load_json(path: Path) -> Any:
 def load_json_lines(path: Path) -> list[Any]:
     """What the lines of a JSONL file hold; raises what reading raises."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+
+
+def load_yaml(path: Path) -> Any:
+    """What a YAML file holds; raises what reading raises.
+
+    Raises:
+        TypeError: it is no YAML, or longer than a description is.
+    """
+    # brackets within each other, tens of thousands deep, would end the process
+    if path.stat().st_size > MOST_YAML:
+        raise TypeError(f"it has more than {MOST_YAML:,} bytes")
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise TypeError(error) from None
 
 
 def load_csv(path: Path, columns: Iterable[str], delimiter: str = ",") -> list[dict[str, str]]:

@@ -31,21 +31,29 @@ class Pairs:
     left_out: int = 0
 
 
-def as_pairs(benchmark: Benchmark) -> Pairs:
+def as_pairs(benchmark: Benchmark, *, texts_only: bool = False) -> Pairs:
     """A benchmark of the protocol pairs, one caption an item; of several true texts the first one.
 
     Ids are those of the items; where one has several false texts, `<item_id>#<k>` are those of its negatives. Items
     that share a `caption_id`, as those of our own tables, share a caption. The negative type is the group, or the
     benchmark's name where there is no group.
 
+    Args:
+        benchmark: of the protocol pairs.
+        texts_only: no image will be shown. Crops are refused otherwise, since a caption belongs to a whole image here;
+            the crops of a photo have the photo's id, so that judges of texts hold them together.
+
     Raises:
-        InputError: another protocol, or crops: only whole images have captions.
+        InputError: another protocol, or crops.
     """
     if benchmark.protocol != "pairs":
         raise InputError(
             f"{benchmark.name} must have true and false texts of an image for this, its protocol is "
             f"{benchmark.protocol}; give a benchmark of the protocol pairs."
         )
+    is_cropped = "box" in benchmark.images.column_names
+    if is_cropped and not texts_only:
+        raise InputError(f"{benchmark.name} must have whole images for this, it asks about parts of images.")
     texts = dict(zip(benchmark.texts["text_id"].to_pylist(), benchmark.texts["text"].to_pylist(), strict=True))
     files = dict(zip(benchmark.images["image_id"].to_pylist(), benchmark.images["image"].to_pylist(), strict=True))
     captions: dict[str, tuple[str, str, str]] = {}
@@ -53,7 +61,8 @@ def as_pairs(benchmark: Benchmark) -> Pairs:
     for item in benchmark.key.to_pylist():
         item_id, image_id = item["item_id"], item["image_id"]
         caption_id = item.get("caption_id") or item_id
-        captions.setdefault(caption_id, (image_id, files[image_id], texts[item["true"][0]]))
+        photo = image_id.rpartition("@")[0] if is_cropped else image_id
+        captions.setdefault(caption_id, (photo or image_id, files[image_id], texts[item["true"][0]]))
         several = len(item["false"]) > 1
         for number, text_id in enumerate(item["false"]):
             negative_id = f"{item_id}#{number}" if several else item_id

@@ -83,7 +83,7 @@ def read_benchmark(
     if not benchmark.key.num_rows:
         raise InputError(f"{source}: no pair is left to evaluate on; check `image_ids` and the tables.")
     check_answers(benchmark, source)
-    if not texts_only:
+    if not row.published and not texts_only:
         check_images(benchmark.root, benchmark.images["image"].to_pylist())
     return benchmark
 
@@ -94,10 +94,7 @@ def check_benchmark(benchmark: Benchmark, source: str) -> None:
     Raises:
         InputError: an image outside the folder, an id that is not unique or not known, or a group that is no name.
     """
-    # before any image is looked for: annotations may be anyone's
-    names = benchmark.images.column("other_names").to_pylist() if _has_other_names(benchmark) else []
-    for image in dict.fromkeys([*benchmark.images["image"].to_pylist(), *(name for row in names for name in row)]):
-        image_path(benchmark.root, image)
+    _check_paths(benchmark)
     unique = [("image_id", benchmark.images["image_id"])]
     # several raters are several rows of one item
     if "item_id" in benchmark.key.column_names and benchmark.protocol != "ratings":
@@ -118,6 +115,20 @@ def check_benchmark(benchmark: Benchmark, source: str) -> None:
     for group in dict.fromkeys(groups_of(benchmark)):
         if group != "" and (not isinstance(group, str) or not is_type_name(group)):
             raise InputError(f"{source}: a group must be {TYPE_NAME_RULE}, got {quoted(group)}.")
+
+
+def _check_paths(benchmark: Benchmark) -> None:
+    """Before any image is looked for: annotations may be anyone's."""
+    paths = benchmark.images["image"].to_pylist()
+    if _has_other_names(benchmark):
+        paths += pc.list_flatten(benchmark.images["other_names"]).to_pylist()
+    folders: set[str] = set()
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        # a folder is resolved once, since that takes time; the link that a file may be is followed where it is loaded
+        if folder not in folders or name == "..":
+            image_path(benchmark.root, path)
+            folders.add(folder)
 
 
 def groups_of(benchmark: Benchmark) -> list[str]:
@@ -183,7 +194,7 @@ def with_images(benchmark: Benchmark, source: str) -> Benchmark:
     names = images["other_names"].to_pylist() if _has_other_names(benchmark) else [[]] * len(images)
     files, ids = [], []
     for image_id, first, others in zip(images["image_id"].to_pylist(), images["image"].to_pylist(), names, strict=True):
-        there = next((name for name in (first, *others) if image_path(benchmark.root, name).is_file()), None)
+        there = next((name for name in (first, *others) if (benchmark.root / name).is_file()), None)
         files.append(there or first)
         ids += [image_id] if there else []
     if not ids:

@@ -46,6 +46,8 @@ def with_items(benchmark: Benchmark, wanted: pa.Array, reason: str = "") -> Benc
         reason: under which the others are counted in `left_out`; not counted where "".
     """
     key = benchmark.key.filter(wanted)
+    if len(key) == len(benchmark.key):
+        return benchmark
     pairs = asked_pairs(benchmark.protocol, key)
     asked = key if pairs is None else pairs
     images = benchmark.images.filter(pc.is_in(benchmark.images["image_id"], value_set=pc.unique(asked["image_id"])))

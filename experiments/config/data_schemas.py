@@ -26,8 +26,8 @@ class PairsConfig:
     """Captions table (Parquet or JSONL)."""
     negatives: str | None = field(default=None, metadata={"exists": "file"})
     """Negatives table of these captions (Parquet or JSONL)."""
-    annotations: str | None = field(default=None, metadata={"exists": "folder"})
-    """Folder of the benchmark's official annotation files."""
+    annotations: str | None = field(default=None, metadata={"exists": "file or folder"})
+    """The benchmark's official annotations: a folder of files, or a file."""
     image_root: str | None = field(default=None, metadata={"exists": "folder"})
     """Folder that image paths start from; the table's own folder where not given."""
     image_ids: str | None = field(default=None, metadata={"exists": "file"})

@@ -29,8 +29,8 @@ class AuditFiles:
     """Negatives table of these captions (tables)."""
     paraphrases: str | None = field(default=None, metadata={"exists": "file"})
     """Hard positives: a captions table with `source_caption_id` (tables)."""
-    annotations: str | None = field(default=None, metadata={"exists": "folder"})
-    """Folder of the benchmark's official annotation files; no images are needed."""
+    annotations: str | None = field(default=None, metadata={"exists": "file or folder"})
+    """The benchmark's official annotations: a folder of files, or a file; no images are needed."""
     verdicts: str | None = field(default=None, metadata={"exists": "file"})
     """Verdicts of `itm filter`: audits what was kept beside everything."""
     harmonise: bool | None = None

@@ -300,7 +300,8 @@ class _Check:
         path = Path(value)
         if self.made_in is not None and path.absolute().is_relative_to(self.made_in.absolute()):
             return True
-        return not self.check_files or (path.is_file() if kind == "file" else path.is_dir())
+        is_there = {"file": path.is_file, "folder": path.is_dir, "file or folder": path.exists}[kind]
+        return not self.check_files or is_there()
 
     def _missing(self, place: Place) -> None:
         key, file = ".".join(place), self.layers.origin(place) or self.layers.last_file

@@ -89,8 +89,9 @@ def read_audited(config: AuditConfig) -> Tables:
     """
     from datamodules.benchmarks import BENCHMARKS, as_pairs, read_benchmark
 
-    left_out = 0
-    if not BENCHMARKS[config.format].published:
+    left_out, benchmark = 0, BENCHMARKS[config.format]
+    # our own tables, which may have paraphrases
+    if not benchmark.published and "captions" in benchmark.inputs:
         assert config.captions is not None
         assert config.negatives is not None
         captions = read_captions(config.captions)
@@ -98,8 +99,8 @@ def read_audited(config: AuditConfig) -> Tables:
             captions = with_paraphrases(captions, config.paraphrases)
         negatives = read_negatives(config.negatives, captions)
     else:
-        given = {key: getattr(config, key) for key in BENCHMARKS[config.format].inputs}
-        pairs = as_pairs(read_benchmark(config.format, **given, texts_only=True))
+        given = {key: getattr(config, key) for key in benchmark.inputs}
+        pairs = as_pairs(read_benchmark(config.format, **given, texts_only=True), texts_only=True)
         # a benchmark has no paraphrases, and its images are not needed
         captions, negatives, left_out = pairs.captions, pairs.negatives, pairs.left_out
     harmonised = config.harmonise

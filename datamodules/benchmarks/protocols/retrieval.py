@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from datamodules.benchmarks.logits import Logits, coded, places_among
 from datamodules.benchmarks.protocols.measured import Measured
 from datamodules.benchmarks.protocols.ranking import median
-from datamodules.benchmarks.protocols.rows import CELLS, Groups, Rows
+from datamodules.benchmarks.protocols.rows import CELLS, Groups, Rows, Weighted
 from negatives.tables import InputError
 
 RECALLS = (1, 5, 10)
@@ -56,14 +57,18 @@ def measure(
             recalls.append(f"{name}_r{k}")
             rows.share(recalls[-1], is_query & (ranks <= k), is_query)
         rows.share(f"{name}_mean_rank", ranks * is_query, is_query)
-        rows.weighted([f"{name}_median_rank"], lambda items, ranks=ranks: median(ranks[items]), is_query)
+        rows.weighted([f"{name}_median_rank"], partial(_median, ranks), is_query)
     rows.combined("recall_mean", recalls, lambda values: values.mean(1))
     return rows.measured()
 
 
+def _median(ranks: NDArray[np.float64], items: NDArray[np.intp]) -> Weighted:
+    return median(ranks[items])
+
+
 def _ranks(
     key: pa.Table, logits: Logits
-) -> tuple[NDArray[np.float64], NDArray[np.float64], pa.Array, NDArray[np.intp]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], pa.Array, NDArray[np.int64]]:
     """Best ranks of the images and texts that have something relevant, these images, and each text's first one."""
     images, image_codes = coded(key["image_id"])
     texts, text_codes = coded(key["text_id"])
@@ -72,8 +77,9 @@ def _ranks(
     np.maximum.at(best_of_image, image_codes, relevant)
     np.maximum.at(best_of_text, text_codes, relevant)
     # relevant ones do not stand in each other's way
-    image_ranks = 1.0 - np.bincount(image_codes, relevant >= best_of_image[image_codes])
-    text_ranks = 1.0 - np.bincount(text_codes, relevant >= best_of_text[text_codes])
+    image_ranks, text_ranks = np.ones(len(images)), np.ones(len(texts))
+    image_ranks -= np.bincount(image_codes, relevant >= best_of_image[image_codes])
+    text_ranks -= np.bincount(text_codes, relevant >= best_of_text[text_codes])
     # a block of images at a time: all of COCO's logits would take 1 GB, and sorting them a minute
     row_of_image = places_among(logits.image_ids, images)
     column_of_text = places_among(logits.text_ids, texts)

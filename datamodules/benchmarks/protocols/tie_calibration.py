@@ -53,9 +53,9 @@ def calibrated_epsilon(scores: Array, ratings: Array, most_rows: int = MOST_ROWS
         scores, ratings: (N,) each.
         most_rows: where more rows differ, every k-th of them in the order of the scores is searched.
     """
-    rows, counts = np.unique(np.stack([scores, ratings], axis=1), axis=0, return_counts=True)
+    rows, times = np.unique(np.stack([scores, ratings], axis=1), axis=0, return_counts=True)
     step = -(-len(rows) // most_rows)
-    rows, counts = rows[::step], counts[::step].astype(np.float64)
+    rows, counts = rows[::step], times[::step].astype(np.float64)
     if len(rows) < 2 or rows[0, 0] == rows[-1, 0]:
         return 0.0
     # how many right pairs a larger epsilon adds: the sum over all differences up to it

@@ -26,12 +26,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from datamodules.benchmarks.benchmark import Benchmark
 from datamodules.benchmarks.collect import Collected
-from datamodules.benchmarks.official import group_name, load_csv, number_in, reading, text_in
+from datamodules.benchmarks.official import group_name, load_csv, load_yaml, mapping_of, number_in, reading, text_in
 from datamodules.benchmarks.readers.classes.templates import templates_of, wordings_of
 from negatives.tables import DAMAGED, InputError, StrPath, load_table, nearest_name, quoted
 
@@ -194,10 +191,8 @@ def _settings(annotations: StrPath | Mapping[str, Any]) -> tuple[Mapping[str, An
     if isinstance(annotations, Mapping):
         return annotations, "the benchmark's mapping"
     try:
-        settings = OmegaConf.to_container(OmegaConf.load(Path(annotations)))
-        if not isinstance(settings, dict):
-            raise TypeError(f"got {quoted(settings)}")
-    except (*DAMAGED, OmegaConfBaseException) as error:
+        settings = mapping_of(load_yaml(Path(annotations)))
+    except DAMAGED as error:
         fault = quoted(" ".join(str(error).split()), 160)
         raise InputError(f"{annotations} must be YAML with {', '.join(KEYS[:3])} ({fault}); mend it.") from None
     return {str(key): value for key, value in settings.items()}, str(annotations)

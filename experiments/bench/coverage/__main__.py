@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datamodules.benchmarks import ALL, MetricName, intervals
+from datamodules.benchmarks import ALL, MEAN, intervals
 from experiments.bench.coverage.simulate import SIMULATED, measure
 from negatives.tables import write_json
 
 EXAMPLES = """\
-Benchmarks are drawn from a population in which images differ, and items of an image are alike. The truth is what a very
-large draw gives; for retrieval, where it depends on the number of images, the mean over all draws.
+Benchmarks are drawn from a population in which images differ, and items of an image are alike. The truth is what very
+large draws give; for retrieval, where it depends on the number of images, the mean over all draws.
 
 example:
   python -m experiments.bench.coverage --protocols pairs ratings --draws 1000
@@ -59,20 +59,20 @@ def coverage(
 ) -> Iterator[Coverage]:
     """The coverage of each metric over all items, and of the means over groups.
 
-    The truth is that of a draw of at most `population` clusters.
+    The truth is that of `population` clusters, in draws that are as large as time allows.
     """
     generator = np.random.default_rng([seed, clusters, list(SIMULATED).index(protocol)])
-    found, rows = [], ()
+    found = []
     for draw in range(draws):
         measured = measure(protocol, generator, clusters)
-        assert rows in ((), measured.rows)
-        rows = measured.rows
         found.append(np.stack(intervals(measured, resamples=resamples, seed=seed + draw)))
     values, lows, highs = np.stack(found, axis=1)
-    largest = SIMULATED[protocol].largest
-    truth = values.mean(0) if not largest else measure(protocol, generator, min(population, largest)).value()
-    for row, name in enumerate(rows):
-        if name.group not in _members(rows):
+    truth = values.mean(0)
+    if largest := SIMULATED[protocol].largest:
+        sizes = [min(population, largest)] * max(1, population // largest)
+        truth = np.mean([measure(protocol, generator, size).value() for size in sizes], axis=0)
+    for row, name in enumerate(measured.rows):
+        if name.group in (ALL, MEAN):  # each group has half of the items, and would say nothing new
             held = (lows[:, row] <= truth[row]) & (truth[row] <= highs[:, row])
             width = float((highs - lows)[:, row].mean())
             yield Coverage(protocol, clusters, *name, float(truth[row]), int(held.sum()), draws, width)
@@ -93,11 +93,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         write_json({"coverage": [row._asdict() for row in rows]}, arguments.json)
     return 0
-
-
-def _members(rows: Sequence[MetricName]) -> set[str]:
-    """The groups of the key: half of the items each, so that they would say nothing new."""
-    return {name.group for name in rows} - {ALL, "mean"}
 
 
 if __name__ == "__main__":

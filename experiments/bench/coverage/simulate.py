@@ -11,7 +11,7 @@ import pyarrow as pa
 from datamodules.benchmarks import PROTOCOLS, Logits, Measured
 
 GROUPS = np.array(["a", "b"])
-CLASSES = 10
+CLASSES = 8
 
 
 class Simulated(NamedTuple):
@@ -19,8 +19,8 @@ class Simulated(NamedTuple):
 
     Attributes:
         draw: generator, clusters -> key and logits.
-        largest: clusters of the largest draw that takes seconds, which gives the truth; 0 where the truth depends on
-            how many images there are, and is the mean over draws.
+        largest: clusters of the largest draw that takes a second; the truth is the mean over such draws. 0 where it
+            depends on how many images there are.
     """
 
     draw: Callable[[np.random.Generator, int], tuple[pa.Table, Logits]]
@@ -93,27 +93,34 @@ def _ratings(generator: np.random.Generator, clusters: int) -> tuple[pa.Table, L
 
 
 def _retrieval(generator: np.random.Generator, clusters: int) -> tuple[pa.Table, Logits]:
-    images = generator.normal(size=(clusters, 6))
+    """Features of length 1, two texts an image; some images are described better than others."""
+    images = _unit(generator.normal(size=(clusters, 16)))
     owners = np.repeat(np.arange(clusters), 2)
-    texts = images[owners] + generator.normal(size=(len(owners), 6))
+    noise = generator.uniform(1, 3, size=clusters)[owners, None]
+    texts = _unit(images[owners] + noise * _unit(generator.normal(size=(len(owners), 16))))
     names = _names("image", range(clusters)), _names("text", range(len(owners)))
     key = pa.table({"image_id": _names("image", owners), "text_id": names[1]})
     return key, Logits.from_matrix(*names, images @ texts.T)
 
 
 def _classes(generator: np.random.Generator, clusters: int) -> tuple[pa.Table, Logits]:
-    true = np.arange(clusters) % CLASSES  # as many images of each, as in CIFAR and ImageNet
-    logits = generator.normal(size=(clusters, CLASSES)) + np.linspace(0, 3, CLASSES)[true, None] * np.eye(CLASSES)[true]
+    """Classes of one size in the population, some of them harder."""
+    true = generator.integers(0, CLASSES, size=clusters)
+    logits = generator.normal(size=(clusters, CLASSES)) + np.linspace(0, 2, CLASSES)[true, None] * np.eye(CLASSES)[true]
     names = _names("image", range(clusters)), _names("class", range(CLASSES))
     key = pa.table({"image_id": names[0], "text_id": _names("class", true)})
     return key, Logits.from_matrix(*names, logits)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 SIMULATED = {
     "pairs": Simulated(_pairs),
     "groups": Simulated(_groups),
     "labels": Simulated(_labels),
-    "ratings": Simulated(_ratings, largest=2_000),
+    "ratings": Simulated(_ratings, largest=500),
     "retrieval": Simulated(_retrieval, largest=0),
     "classes": Simulated(_classes),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -121,6 +122,7 @@ def _within(words: int, parts: Sequence[Sequence[int]], draw: np.random.Generato
     return order
 
 
+@lru_cache(maxsize=1 << 16)
 def _class_of(word: str) -> str:
     """a for an adjective, n for a noun, "" for any other word; what can be both, such as red, is an adjective."""
     bare = word.strip(",'?-")

@@ -9,12 +9,9 @@ from __future__ import annotations
 import math
 from pathlib import Path, PurePosixPath
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from datamodules.benchmarks.benchmark import Benchmark
 from datamodules.benchmarks.collect import Collected
-from datamodules.benchmarks.official import list_of, load_json, mapping_of, reading, text_in
+from datamodules.benchmarks.official import list_of, load_json, load_yaml, mapping_of, reading, text_in
 from negatives.tables import InputError, StrPath
 
 
@@ -71,10 +68,7 @@ def _type_of(path: Path) -> str:
 
 def _read_source(found: Collected, root: Path, source: Path, group: str, most_items: int | None) -> None:
     with reading(source, "VL-CheckList"):
-        try:
-            settings = mapping_of(OmegaConf.to_container(OmegaConf.load(source)))
-        except OmegaConfBaseException as error:
-            raise TypeError(error) from None
+        settings = mapping_of(load_yaml(source))
         place, images = (text_in(settings, key, group) for key in ("ANNO_PATH", "IMG_ROOT"))
     path = root / place
     with reading(path, "VL-CheckList"):

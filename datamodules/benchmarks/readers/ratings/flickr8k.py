@@ -76,7 +76,7 @@ def read_cf(annotations: StrPath, *, image_root: StrPath | None = None) -> Bench
 def _read(path: Path, name: str, raters: int, image_root: StrPath | None, *, drop_own: bool) -> Benchmark:
     found = Collected(name, "ratings", path, image_root)
     with reading(path, name):
-        for row in _of_json(path) if path.suffix == ".json" else _of_text(path, raters):
+        for row in _of_json(path, raters) if path.suffix == ".json" else _of_text(path, raters):
             if len(row.ratings) != raters:
                 raise TypeError(f"{row.image} has {len(row.ratings)} ratings of one caption instead of {raters}")
             if any(map(math.isnan, row.ratings)):
@@ -125,15 +125,19 @@ def _lines(path: Path, fields: int) -> Iterator[tuple[str, ...]]:
         yield row
 
 
-def _of_json(path: Path) -> Iterator[Rated]:
+def _of_json(path: Path, raters: int) -> Iterator[Rated]:
     for key, image in mapping_of(load_json(path)).items():
         own = frozenset(_normal(text_in(image["ground_truth"], n, key)) for n in range(len(image["ground_truth"])))
         ratings: dict[str, list[float]] = {}
         for judgement in list_of(image["human_judgement"]):
             caption = _normal(text_in(judgement, "caption", key))
             ratings.setdefault(caption, []).append(number_in(judgement, "rating", key))
+        name = text_in(image, "image_path", key)
         for number, (caption, given) in enumerate(ratings.items()):
-            yield Rated(text_in(image, "image_path", key), str(number), caption, given, own)
+            # captions of several photos may be equal: each was rated by all raters
+            for start in range(0, len(given), raters):
+                caption_id = f"{number}.{start // raters}"
+                yield Rated(name, caption_id, caption, given[start : start + raters], own)
 
 
 def _normal(caption: str) -> str:
