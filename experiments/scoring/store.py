@@ -224,9 +224,11 @@ def _column(values: NDArray[np.floating]) -> pa.Array:
 
 def _values(column: pa.ChunkedArray) -> NDArray[np.floating]:
     array = column.combine_chunks()
-    if pa.types.is_fixed_size_list(array.type):
+    if pa.types.is_fixed_size_list(array.type) and pa.types.is_floating(array.type.value_type):
         flat: NDArray[np.floating] = array.flatten().to_numpy(zero_copy_only=False)
         return flat.reshape(len(array), array.type.list_size)
+    if not pa.types.is_floating(array.type):
+        raise ValueError(f"a value must be a number, got {array.type}")
     values: NDArray[np.floating] = array.to_numpy(zero_copy_only=False)
     return values
 
