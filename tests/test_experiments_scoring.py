@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,7 +158,8 @@ def test_what_another_set_has_asked_is_not_scored_again(module: Any, folder: Pat
 
 
 def test_a_photo_of_two_names_is_scored_once_and_its_noise_for_each(module: Any, folder: Path, tmp_path: Path) -> None:
-    requests = join([asked(folder), asked(folder, prefix="other-")])
+    shutil.copytree(folder, tmp_path / "copies")
+    requests = join([asked(folder), asked(tmp_path / "copies", prefix="other-")])
     found = run(module, requests, tmp_path)
     # noise is drawn by the id, as ever
     assert found.counts == {"pairs": 3 * len(PAIRS)}
