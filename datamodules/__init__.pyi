@@ -5,6 +5,8 @@ from .batch import ImageTextRow as ImageTextRow
 from .debias import LARGEST_BLIND_LOGIT as LARGEST_BLIND_LOGIT
 from .debias import Debias as Debias
 from .image_text import ImageTextDataModule as ImageTextDataModule
+from .loaders import LateLoader as LateLoader
+from .loaders import start_worker as start_worker
 from .mixing_settings import Mixing as Mixing
 from .pixels import IMAGE_READER as IMAGE_READER
 from .pixels import MAX_PIXELS as MAX_PIXELS

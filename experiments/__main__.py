@@ -52,6 +52,9 @@ def _run_words(name: str, verb: Verb, words: list[str]) -> int:
     if arguments.help:
         _show(_verb_page(verb, parser))
         return DONE
+    if verb.lists and arguments.list:
+        _show(verb.load_module().listing())
+        return DONE
     return _run(name, verb, arguments)
 
 
@@ -120,7 +123,8 @@ def _sort_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[str | None
         raise UsageError(f"itm {name} takes one run, got {', '.join(bare)}")
     if bare:
         # first, so that the same key given by name wins; in JSON, or YAML would read a folder 2024 as a number
-        overrides.insert(0, f"{verb.bare}={json.dumps(bare if verb.bare == 'runs' else bare[0], ensure_ascii=False)}")
+        value = bare if verb.bare in ("runs", "scorers") else bare[0]
+        overrides.insert(0, f"{verb.bare}={json.dumps(value, ensure_ascii=False)}")
     return (files[0] if files else None), overrides
 
 
@@ -132,8 +136,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     words = "[key=value ...]" if name == "demo" else "[CONFIG.yaml] [key=value ...]"
-    bare = {"run": "[RUN] ", "runs": "[RUN ...] "}.get(verb.bare or "", "")
-    flags = "[--dry-run] [--resume[=auto] | --overwrite]" + (" [--status]" if verb.is_sweep else "")
+    bare = {"run": "[RUN] ", "runs": "[RUN ...] ", "scorers": "[SCORER ...] "}.get(verb.bare or "", "")
+    flags = "[--dry-run] [--resume[=auto] | --overwrite]"
+    flags += (" [--status]" if verb.is_sweep else "") + (" [--list]" if verb.lists else "")
     usage = f"itm {name} {bare}{words} {flags}"
     description = f"{verb.summary[0].upper()}{verb.summary[1:]}."
     # help is an option like others, since its page ends with the keys, which argparse does not know;
@@ -157,6 +162,8 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
         help="go on where there is something to go on with, else start: one command for a job that is requeued",
     )
     folder.add_argument("--overwrite", action="store_true", help="replace an output folder that itm wrote")
+    if verb.lists:
+        parser.add_argument("--list", action="store_true", help="print what there is to choose from and stop")
     if verb.is_sweep:
         parser.add_argument("--status", action="store_true", help="say which runs are done and stop")
     return parser

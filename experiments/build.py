@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from experiments.config.data_schemas import DataConfig, PairsConfig
+from experiments.config.evaluation_schemas import SetConfig
 from experiments.config.generate_schemas import GenerateConfig
 from experiments.config.schemas import ExperimentConfig
 from experiments.config.trainer_schemas import OptimConfig
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from datamodules import ImageTextDataModule
-    from datamodules.benchmarks import Pairs
+    from datamodules.benchmarks import Benchmark, Pairs
     from lightning_modules.backbones import Backbone
 
 Plan = TypeVar("Plan")
@@ -40,6 +41,21 @@ def build_pairs(config: PairsConfig) -> Pairs:
         image_ids=config.image_ids,
     )
     return as_pairs(benchmark)
+
+
+def build_benchmark(config: SetConfig) -> Benchmark:
+    """The benchmark that `config` names, as far as its images are there."""
+    from datamodules.benchmarks import read_benchmark
+
+    return read_benchmark(
+        config.format,
+        captions=config.captions,
+        negatives=config.negatives,
+        annotations=config.annotations,
+        image_root=config.image_root,
+        image_ids=config.image_ids,
+        **config.options,
+    )
 
 
 def writer_settings(config: GenerateConfig) -> dict[str, Any]:
@@ -121,7 +137,7 @@ def build_module(
     """
     from lightning_modules.backbones import Source, build_backbone
 
-    _quiet_transformers()
+    quiet_transformers()
     source = Source(captions, processor_folder, dtype or "float32")
     module = build_backbone(model, source, {**_optim_arguments(optim or OptimConfig()), "seed": seed})
     _print_notes(module)
@@ -133,7 +149,8 @@ def _print_notes(module: Backbone) -> None:
         say(note)
 
 
-def _quiet_transformers() -> None:
+def quiet_transformers() -> None:
+    """No messages of Transformers, and no bars where they would fill a log."""
     from transformers.utils import logging as transformers_logging
 
     if not is_terminal():  # a bar would fill a job's log with one line for each redraw
@@ -169,7 +186,7 @@ def load_run(folder: Path, *, score: str | None = None, checkpoint: str = LAST) 
             raise InputError(f"score must be left out: a {config.model.backbone} has one score only ({folder}).")
         # read again, since only the run says whether its backbone has a score to choose
         config = load_saved(ExperimentConfig, folder / "config.yaml", [f"model.score={score}"])
-    _quiet_transformers()
+    quiet_transformers()
     # in the precision of the training: another would give other scores
     dtype = weights_dtype(config.trainer.precision)
     optim = _optim_arguments(config.optim)

@@ -31,6 +31,7 @@ class Verb(NamedTuple):
             it. None where such a run is of no use.
         is_sweep: Whether its configuration describes other verbs' tasks: then the module also has `load(path,
             overrides)`, which checks them all, and `status(config)`.
+        lists: Whether its module has `listing()`, what `--list` prints.
     """
 
     module: str
@@ -43,6 +44,7 @@ class Verb(NamedTuple):
     logs_to_sweep: bool = False
     miss_leaves: str | None = None
     is_sweep: bool = False
+    lists: bool = False
 
     def load_module(self) -> ModuleType:
         """The verb's module, imported now."""
@@ -91,9 +93,10 @@ TASKS = {
     "evaluate": Verb(
         "experiments.verbs.evaluate",
         "experiments.config.evaluation_schemas.EvaluateConfig",
-        "a trained run on benchmarks, always with its blind control",
+        "scorers on benchmarks, trained here or not, always with their blind control",
         "itm evaluate runs/experiment",
-        bare="run",
+        bare="scorers",
+        lists=True,
     ),
     "compare": Verb(
         "experiments.verbs.compare",

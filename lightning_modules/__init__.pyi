@@ -6,6 +6,7 @@ from .checkpoint import EDGE as EDGE
 from .checkpoint import frozen_fingerprint as frozen_fingerprint
 from .checkpoint import full_state_dict as full_state_dict
 from .checkpoint import partial_path as partial_path
+from .checkpoint import weights_fingerprint as weights_fingerprint
 from .checkpoint import write_weights as write_weights
 from .kept_weights import BEST as BEST
 from .kept_weights import LAST as LAST

@@ -96,6 +96,12 @@ class AlignmentModule(L.LightningModule):
         # a function and the encoder alone: a bound method would send the whole model to every worker
         return partial(collate_rows, encoder=self.encoder)
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether a match logit is a log-odds, so that it has a meaning of its own: 0 is one half."""
+        # a loss on pairs leaves open what it adds to all logits of an image
+        return self.objective.blind_unit != "pair"
+
     @abstractmethod
     def logits(self, batch: ImageTextBatch) -> torch.Tensor:
         """(B, C) float32 match logits, larger = better match; cells that do not exist hold arbitrary numbers."""

@@ -1,3 +1,4 @@
+from .causal_lm import CausalLm as CausalLm
 from .filtering.labelled import FilteredRows as FilteredRows
 from .filtering.labelled import filter_labelled_texts as filter_labelled_texts
 from .filtering.labelled import labelled_text_pairs as labelled_text_pairs

@@ -77,8 +77,9 @@ def test_a_new_benchmark_is_evaluated_and_compared_by_types_of_its_own(
     assert main(["train", "experiments/configs/llava_tiny_scenes.yaml", *TINY_OVERRIDES, *words]) == 0
     assert main(["evaluate", str(run), "logging.wandb=disabled"]) == 0
     metrics = rows_of(run / "evaluation/metrics.csv")
-    assert {(row["set"], row["negative_type"]) for row in metrics} == {("drawn", kind) for kind in TYPES}
-    assert {row["negative_type"]: int(row["pairs"]) for row in metrics}["object"] == 4
+    accuracies = [row for row in metrics if row["metric"] == "accuracy" and row["group"]]
+    assert {(row["set"], row["group"]) for row in accuracies} == {("drawn", kind) for kind in TYPES}
+    assert {row["group"]: int(row["count"]) for row in accuracies}["object"] == 4
 
     other = tmp_path / "tiny-seed=1"
     shutil.copytree(run, other)

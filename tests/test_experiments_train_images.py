@@ -33,6 +33,8 @@ from negatives.tables.verdicts import VERDICT_SCHEMA
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 from tests.wandb_log import read_wandb
 
+GENERATOR_COLUMNS = ("generator", "model", "prompt_version", "rejected")
+
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -200,8 +202,12 @@ def evaluate(tables: Path, trained: Path, tmp_path: Path) -> Any:
 
     def call(pairs: Pairs, *words: str) -> tuple[int, dict[str, Any], list[dict[str, str]]]:
         out = tmp_path / "evaluation"
-        for name in ("captions", "negatives"):
-            write_table(getattr(pairs, name), tmp_path / f"{name}.parquet")
+        write_table(pairs.captions, tmp_path / "captions.parquet")
+        made_by = {name: pa.array([""] * len(pairs.negatives)) for name in GENERATOR_COLUMNS}
+        negatives = pa.table(
+            {**dict(zip(pairs.negatives.column_names, pairs.negatives.columns, strict=True)), **made_by}
+        )
+        write_table(negatives, tmp_path / "negatives.parquet")
         given = [f"evaluation.sets.own.{name}={tmp_path / f'{name}.parquet'}" for name in ("captions", "negatives")]
         given += [f"evaluation.sets.own.image_root={pairs.root}", f"output_dir={out}", "evaluation.bootstrap=100"]
         code = main(["evaluate", str(trained), *given, "accelerator=cpu", *words])
@@ -224,10 +230,10 @@ def test_an_evaluation_on_training_images_says_so_everywhere(
         f"own: 2 of 4 images ({trained_pairs} of {len(pairs.negatives)} pairs) are training images of the run, such as "
         "'1', 'new'; exclude_training_images=true leaves them out"
     )
-    columns = {row["negative_type"]: int(row["training_pairs"]) for row in rows}
-    assert columns["mean"] == trained_pairs == sum(count for kind, count in columns.items() if kind != "mean")
-    assert list(rows[0])[-2:] == ["pairs", "training_pairs"], "the old columns stay where they were"
-    assert (summary["training_images"], summary["training_pairs"]) == (2, columns)
+    counts = summary["training_pairs"]
+    assert counts["mean"] == trained_pairs == sum(count for kind, count in counts.items() if kind != "mean")
+    assert counts.keys() == {row["group"] for row in rows if row["group"]}
+    assert summary["training_images"] == 2
     assert (summary["same_ids_other_content"], summary["excluded_pairs"]) == (1, 0)
     logged = read_wandb(tmp_path / "evaluation").values
     assert logged["evaluate/own/training_images"] == 2
@@ -246,7 +252,8 @@ def test_training_images_are_left_out_on_request(
         "balanced-1",
     }
     assert (summary["pairs"], summary["excluded_pairs"]) == (left, len(pairs.negatives) - left)
-    assert (summary["training_images"], {row["training_pairs"] for row in rows}) == (0, {"0"})
+    assert (summary["training_images"], {*summary["training_pairs"].values()}) == (0, {0})
+    assert {int(row["count"]) for row in rows if row["metric"] == "accuracy" and not row["group"]} == {left}
 
 
 def test_a_set_of_training_images_alone_is_not_evaluated_without_them(

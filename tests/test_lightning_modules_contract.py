@@ -14,11 +14,15 @@ from torch.nn import functional
 
 from datamodules.batch import ImageTextRow
 from datamodules.benchmarks.pairs import Pairs
+from datamodules.benchmarks.readers.pairs import tables
 from datamodules.image_text import ImageTextDataModule
-from datamodules.sources.image_rows import ImageRows
-from experiments.config.evaluation_schemas import EvaluationConfig
-from experiments.runs.scoring import score_rows
-from experiments.verbs.evaluate import score_pairs
+from experiments.config.schemas import ScoreConfig
+from experiments.scoring.engine import EngineSettings
+from experiments.scoring.model_scorers import engine_of
+from experiments.scoring.ranks import World
+from experiments.scoring.scorer import Options
+from experiments.scoring.set_files import pair_table
+from experiments.verbs.score import pair_logits, read_asked
 from lightning_modules import load_scorer
 from lightning_modules.base import AlignmentModule
 from lightning_modules.losses.binary import binary_loss
@@ -212,8 +216,8 @@ def logits_by_road(module: AlignmentModule, folder: Path, tmp_path: Path) -> dic
     """text_id -> logit, as training, validation, `itm evaluate` and `itm score` come to it."""
     captions = read_captions(folder / "captions.parquet")
     pairs = Pairs(captions, read_negatives(folder / "negatives.parquet", captions), folder)
-    tables = (folder / "captions.parquet", folder / "negatives.parquet")
-    data = ImageTextDataModule(*tables, batch_size=5, validation=pairs)
+    files = (folder / "captions.parquet", folder / "negatives.parquet")
+    data = ImageTextDataModule(*files, batch_size=5, validation=pairs)
     data.connect(module.collator())
     data.setup()
     roads = {}
@@ -224,12 +228,17 @@ def logits_by_road(module: AlignmentModule, folder: Path, tmp_path: Path) -> dic
             texts = [text_id for row in batch.text_ids for text_id in row]
             assert len(values) == len(texts), "one number for each picture and text"
             found.update(zip(texts, values, strict=True))
-    cpu = torch.device("cpu")
-    table = score_pairs(module, pairs, tmp_path / "set", {}, EvaluationConfig(batch_size=5), cpu, seed=0).to_pylist()
+    options = Options(tmp_path / "store", accelerator="cpu", engine=EngineSettings(batch_size=5))
+    benchmark = tables.read(*files)
+    scores = engine_of(module, "tiny", options, {}).scores_of({"set": benchmark}, options, World())
+    assert scores is not None
+    table = pair_table(benchmark, scores["set"]).to_pylist()
     roads["evaluate"] = {f"caption:{row['caption_id']}": row["positive_logit"] for row in table}
     roads["evaluate"] |= {f"negative:{row['negative_id']}": row["negative_logit"] for row in table}
-    scored = score_rows(module, ImageRows(captions, None, folder), batch_size=5, device=cpu, label="")
-    roads["score"] = {item.text_id: item.logit for item in scored}
+    config = ScoreConfig(captions=str(files[0]), output_dir=str(tmp_path / "scores"), batch_size=5)
+    asked, ids = read_asked(config)
+    logits = pair_logits(config, engine_of(module, "", options, {}), {}, asked, World())
+    roads["score"] = dict(zip(ids["text_id"].to_pylist(), logits, strict=True))
     return roads
 
 

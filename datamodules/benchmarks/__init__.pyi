@@ -10,6 +10,8 @@ from .protocols.measured import MetricName as MetricName
 from .protocols.table import PROTOCOLS as PROTOCOLS
 from .protocols.table import find_protocol as find_protocol
 from .read import read_benchmark as read_benchmark
+from .select import of_images as of_images
+from .select import with_items as with_items
 from .statistics import alpha_debias as alpha_debias
 from .statistics import bootstrap_weights as bootstrap_weights
 from .statistics import holm as holm

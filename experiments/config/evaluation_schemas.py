@@ -4,29 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
 from datamodules import MAX_PIXELS
+from datamodules.benchmarks import BENCHMARKS
 from experiments.config.data_schemas import PairsConfig
 from experiments.config.model_schemas import score_faults
 from experiments.config.names import name_faults
 from experiments.config.trainer_schemas import LoggingConfig
-from lightning_modules import LAST, checkpoint_faults
+from lightning_modules import LAST, checkpoint_faults, did_you_mean
 from negatives.judging import ACCELERATORS
 
-EVALUATION_FILES = ("config.yaml", "provenance.json", "metrics.csv", "summary.json", "wandb")
+STORE = "store"
+EVALUATION_FILES = ("config.yaml", "provenance.json", "metrics.csv", "summary.json", "wandb", STORE)
 """What stands in an evaluation's folder beside the folders of its sets."""
+PRECISIONS = ("32-true", "bf16-true", "16-true")
+
+
+@dataclass
+class SetConfig(PairsConfig):
+    """A benchmark of any protocol, in its official files, or tables of one's own."""
+
+    annotations: Any = None
+    """Folder or file of the benchmark's official annotations; see `itm evaluate --list`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What the benchmark's reader takes besides, such as the subset of a benchmark that has several."""
+
+    def faults(self, place: str) -> Iterator[str]:
+        """Keys that the format needs and that are not given."""
+        for key in BENCHMARKS[self.format].needs(images=True):
+            if getattr(self, key) is None:
+                yield f"`{place}{key}` must be given where `{place}format` is {self.format}"
 
 
 @dataclass
 class EvaluationConfig:
     """Benchmarks, each with its blind control."""
 
-    sets: dict[str, PairsConfig] = field(default_factory=dict)
-    """Name -> pairs to evaluate on."""
+    sets: dict[str, SetConfig] = field(default_factory=dict)
+    """Name -> what to evaluate on."""
     batch_size: int = field(default=64, metadata={"min": 1, "max": 1_000_000})
     """Images scored at a time."""
+    max_captions: int = field(default=16, metadata={"min": 1, "max": 1_000_000})
+    """Texts of an image that are computed together, which bounds memory."""
+    unit_size: int = field(default=256, metadata={"min": 1, "max": 100_000_000})
+    """Images, each with its texts, between two saved units; a resumed evaluation repeats at most one."""
+    workers: int = field(default=0, metadata={"min": 0, "max": 1024})
+    """Processes on each device that read images and encode them with their texts."""
     max_pixels: int = field(default=MAX_PIXELS, metadata={"min": 1})
     """Most pixels that an image may grow to, padded to a square or enlarged for a model; larger ones are refused."""
     bootstrap: int = field(default=1000, metadata={"min": 100, "max": 100_000})
@@ -39,12 +66,20 @@ class EvaluationConfig:
 
 @dataclass
 class EvaluateConfig:
-    """`itm evaluate`: a trained run on benchmarks, always with its blind control."""
+    """`itm evaluate`: scorers on benchmarks, always with their blind control."""
 
-    run: str = field(default=MISSING, metadata={"exists": "folder"})
-    """Folder of a finished `itm train`."""
-    output_dir: str = "${run}/evaluation"
-    """Folder for `metrics.csv` and the scores of each set."""
+    scorers: list[str] = field(default_factory=list)
+    """A run (RUN, RUN@best), an exported folder or adapters, a checkpoint's folder or name, a scores table, a judge
+    (judge:word:CAPTIONS:NEGATIVES) or a language model (lm:FOLDER). A single run is the key `run`."""
+    run: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder of a finished `itm train`, where one run is evaluated."""
+    output_dir: str | None = None
+    """Folder for `metrics.csv` and the scores of each set: `${run}/evaluation` where one run is evaluated. Several
+    scorers get a folder each in it."""
+    benchmarks: list[str] = field(default_factory=list)
+    """Benchmarks to evaluate on, each in the folder `benchmarks_root`/NAME; see `itm evaluate --list`."""
+    benchmarks_root: str | None = field(default=None, metadata={"exists": "folder"})
+    """Folder with a folder for each benchmark, called as it. Its images lie in `images` there, or beside the files."""
     score: str | None = None
     """Overrules `model.score` of a run whose backbone has several scores; give such an evaluation an `output_dir` of
     its own."""
@@ -55,23 +90,65 @@ class EvaluateConfig:
     """Sets; those of the run's own configuration where none is given."""
     exclude_training_images: bool = False
     """Leaves out the pairs of images that the run was trained on, which the run has to have recorded."""
+    store: str | None = None
+    """Folder in which scores stay, so that nothing is scored twice; `store` in `output_dir` where not given."""
+    precision: str | None = field(default=None, metadata={"choices": PRECISIONS})
+    """Type of a scorer's weights; that of its training, or of its `scorer.json`, where not given."""
     accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})
     """Hardware to score on."""
+    devices: int = field(default=1, metadata={"min": 1, "max": 1024})
+    """Processes on this machine that share the work, each on a device of its own; or start them by torchrun."""
     seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
     """Seeds noise images and bootstrap."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Where metrics go."""
 
     def __post_init__(self) -> None:
-        # `${run}` is resolved by now; where it is not, this is a default that has yet to be filled
-        if self.checkpoint != LAST and self.output_dir == f"{self.run}/evaluation":
-            self.output_dir += f"_{self.checkpoint}"
+        if self.run is None and len(self.scorers) == 1:
+            self._take_run(self.scorers[0])
+        if self.output_dir is None and self.run is not None:
+            which = "" if self.checkpoint == LAST else f"_{self.checkpoint}"
+            self.output_dir = f"{self.run}/evaluation{which}"
+        if self.store is None and self.output_dir is not None:
+            self.store = f"{self.output_dir}/{STORE}"
+
+    def _take_run(self, word: str) -> None:
+        """Makes a single run the key `run`: so it was configured before there were other scorers."""
+        from experiments.config.run_folders import is_run, split_checkpoint
+
+        folder, which = split_checkpoint(word)
+        if is_run(Path(folder)):
+            self.run, self.scorers = folder, []
+            self.checkpoint = which or self.checkpoint
 
     def faults(self, place: str) -> Iterator[str]:
-        """Weights that no run has, and a score that the run's backbone has not."""
+        """No scorer, or a run beside others; weights and a score that the run has not; benchmarks without a folder."""
+        if (self.run is None) == (not self.scorers):
+            yield f"`{place}scorers` or `{place}run` must be given, and not both: what is to be evaluated?"
         yield from checkpoint_faults(self.checkpoint, place)
-        if self.score is not None:
+        if self.run is None:
+            for key in ("score", "exclude_training_images"):
+                if getattr(self, key):
+                    yield f"`{place}{key}` needs `{place}run`: it is about one run"
+            if self.checkpoint != LAST:
+                yield f"`{place}checkpoint` needs `{place}run`; name other weights as RUN@{self.checkpoint}"
+            if self.output_dir is None:
+                yield f"`{place}output_dir` must be given where no single run is evaluated"
+            if not self.benchmarks and not self.evaluation.sets:
+                yield f"`{place}benchmarks` or `{place}evaluation.sets` must be given where no single run is evaluated"
+        elif self.score is not None:
             yield from score_faults(self.run, self.score, place)
+        yield from self._benchmark_faults(place)
+
+    def _benchmark_faults(self, place: str) -> Iterator[str]:
+        for name in self.benchmarks:
+            if name not in BENCHMARKS:
+                near = did_you_mean(name, BENCHMARKS)
+                yield f"`{place}benchmarks` must be among {', '.join(BENCHMARKS)}, got {name!r}{near}"
+        if self.benchmarks and self.benchmarks_root is None:
+            yield f"`{place}benchmarks_root` must be given where `{place}benchmarks` names some"
+        if twice := sorted({*self.benchmarks} & {*self.evaluation.sets}):
+            yield f"`{place}evaluation.sets` must have names of its own, {twice[0]} is among `{place}benchmarks` too"
 
 
 @dataclass

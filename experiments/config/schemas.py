@@ -123,6 +123,10 @@ class ScoreConfig:
     """Images scored at a time."""
     shard_size: int = field(default=1024, metadata={"min": 1, "max": 100_000_000})
     """Images between two saved parts; a resumed run repeats at most one part."""
+    workers: int = field(default=0, metadata={"min": 0, "max": 1024})
+    """Processes on each device that read images and encode them with their captions."""
+    devices: int = field(default=1, metadata={"min": 1, "max": 1024})
+    """Processes on this machine that share the work, each on a device of its own; or start them by torchrun."""
     max_pixels: int = field(default=MAX_PIXELS, metadata={"min": 1})
     """Most pixels that an image may grow to, padded to a square or enlarged for a model; larger ones are refused."""
     accelerator: str = field(default="auto", metadata={"choices": ACCELERATORS})

@@ -159,7 +159,7 @@ def find_evaluations(run: Path, own_score: str | None, step: int | None = None) 
         if _step_of(path.with_name(SUMMARY_FILE)) != step:
             continue
         try:
-            rows = [{**row, **{name: decimal(row[name]) for name in MEASURED}} for row in read_csv(path)]
+            rows = [{**row, **{name: decimal(row[name]) for name in MEASURED}} for row in _accuracies(read_csv(path))]
             fields = [(row["set"], row["negative_type"], row["pairs"]) for row in rows]
         except DAMAGED as error:
             raise InputError(f"{path} is no table of `itm evaluate` ({error!r}); evaluate again.") from None
@@ -167,6 +167,19 @@ def find_evaluations(run: Path, own_score: str | None, step: int | None = None) 
         if fields:
             score = _score_of(path.with_name(CONFIG_FILE)) if own_score else None
             yield Evaluation(path.parent.name, rows, score if score != own_score else None)
+
+
+def _accuracies(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Accuracy by negative type; rows of several metrics are brought into the columns of older versions."""
+    names = {"negative_type": "group", "accuracy": "value", "blind_accuracy": "blind_value", "pairs": "count"}
+    if not rows or "metric" not in rows[0]:
+        return rows
+    return [
+        {**row, **{name: row[now] for name, now in names.items()}}
+        for row in rows
+        # over all items alike there was no row
+        if row["metric"] == "accuracy" and row["group"]
+    ]
 
 
 def _step_of(summary: Path) -> int | None:

@@ -33,10 +33,7 @@ def fingerprint(module: Backbone, model: ModelSettings, run: Path | None, checkp
         run: folder of its training; None for a published checkpoint.
         checkpoint: which weights of the run.
     """
-    result = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
-    result["image_reader"] = str(IMAGE_READER)
-    # as loaded: that of a `scorer.json` and the precision of a training end in one of these
-    result["precision"] = str(next(module.network.parameters()).dtype)
+    result = versions(module)
     result["model"] = json.dumps(without_later_keys(dataclasses.asdict(model)), sort_keys=True)
     settings = module.scorer_settings()
     # what the checkpoint's files made of these; the former values left out, as older versions left them
@@ -48,6 +45,15 @@ def fingerprint(module: Backbone, model: ModelSettings, run: Path | None, checkp
     if run is not None:
         result["weights"] = file_hash([find_weights(run, checkpoint)])
         result["processor"] = file_hash(sorted((run / PROCESSOR_FOLDER).rglob("*.json")))
+    return result
+
+
+def versions(module: Backbone) -> dict[str, str]:
+    """What computes a module's scores: versions of libraries and of the image reader, and the type of its weights."""
+    result = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
+    result["image_reader"] = str(IMAGE_READER)
+    # as loaded: that of a `scorer.json` and the precision of a training end in one of these
+    result["precision"] = str(next(module.network.parameters()).dtype)
     return result
 
 

@@ -187,9 +187,13 @@ class OutputFolder:
                 in_use = path.name.startswith(self._kept) or (of is None and is_held(path.with_name(found["name"])))
                 if not in_use:
                     _remove(path)
-            # another verb's folder, as `evaluation/` in a run's, has a lock of its own
-            elif of is None and path.is_dir() and not path.is_symlink() and not (path / PROVENANCE_FILE).exists():
+            # another verb's folder, as `evaluation/` in a run's, has a lock of its own; what is kept may be in use
+            elif of is None and path.is_dir() and not path.is_symlink() and not self._is_kept(path):
                 self._remove_unfinished(path)
+
+    def _is_kept(self, path: Path) -> bool:
+        """Whether a folder in this one is not this verb's to clean up."""
+        return path.name.startswith(self._kept) or (path / PROVENANCE_FILE).exists()
 
     def _describe(self, folder: Path) -> None:
         content = {key: value for key, value in provenance().items() if key not in self._left_out}
@@ -231,8 +235,9 @@ class OutputFolder:
             path = Path(value)
             # any text may stand in a configuration: what is too long or has a null byte is no path and must not raise
             inside = len(value) < 4096 and "\0" not in value and path.resolve().is_relative_to(root)
+            kept = inside and str(path.resolve().relative_to(root)).startswith(self._kept)
             # a sweep names its own results in its configuration; so does every verb its output folder
-            if inside and self.verb != "sweep" and path.resolve() != root and path.exists():
+            if inside and not kept and self.verb != "sweep" and path.resolve() != root and path.exists():
                 raise InputError(f"--overwrite would delete {value}, which this run reads; give another output_dir.")
 
     def _check_none_works_inside(self) -> None:

@@ -1,262 +1,246 @@
-"""`itm evaluate`: a trained run on benchmarks, always with its blind control.
+"""`itm evaluate`: scorers on benchmarks, trained here or not, always with their blind control.
 
-Writes `summary.json`, `metrics.csv` and, for each set, `pairs.parquet` (one row for every positive and negative, with
-the logits on the image and on noise) and `scores.parquet`.
+Writes for each scorer `summary.json`, `metrics.csv` and a folder for each set, see `experiments.scoring.set_files`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from experiments.build import build_pairs, load_run
-from experiments.config.evaluation_schemas import EvaluateConfig, EvaluationConfig
+from experiments.build import build_benchmark, load_run
+from experiments.config.evaluation_schemas import STORE, EvaluateConfig, EvaluationConfig, SetConfig
 from experiments.report.csv_files import csv_text
-from experiments.report.intervals import Interval
 from experiments.report.read_runs import SUMMARY_FILE
 from experiments.runs.devices import resolve_device
-from experiments.runs.fingerprint import fingerprint
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from experiments.runs.tracking import wandb_logger
-from experiments.runs.train_images import (
-    TRAIN_IMAGES_FILE,
-    Overlap,
-    find_overlap,
-    ids_in_tables,
-    images_of_pairs,
-    read_train_images,
-)
-from lightning_modules import describe_kept, run_label
-from negatives.tables import InputError, quoted, write_json, write_table, write_text
+from experiments.scoring.ranks import World, launched, world
+from experiments.scoring.scorers import folder_names, open_scorer
+from negatives.tables import InputError, write_json, write_text
 
 if TYPE_CHECKING:
-    from datamodules.benchmarks import Pairs
+    from datamodules.benchmarks import Benchmark
+    from experiments.runs.train_images import Overlap
+    from experiments.scoring.scorer import Options, Scorer
+    from experiments.scoring.sets import SetScores
+
+MAY_DIFFER = {"evaluation.batch_size", "evaluation.workers", "evaluation.max_pixels", "devices", "store"}
+"""Keys that may change when an evaluation goes on: they move scores by rounding at most."""
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What is evaluated on.
+
+    Attributes:
+        asked: name -> benchmark.
+        overlaps: name -> what it has in common with a run's training images; empty where that is not known.
+        excluded: name -> how many items are left out for their training images.
+    """
+
+    asked: dict[str, Benchmark]
+    overlaps: dict[str, Overlap]
+    excluded: dict[str, int]
 
 
 def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Scores every set on its images and on noise, and writes accuracies with 95 % intervals over images.
+    """Scores every set on its images and on noise, and writes metrics with 95 % intervals over images.
 
     Raises:
-        InputError: the run is unfinished, has no sets, a set cannot be read, or nothing is left of it.
+        InputError: a scorer or a set cannot be read, there is no set, or nothing is left of one.
     """
-    output = OutputFolder(config, verb="evaluate", result=SUMMARY_FILE, resume=resume, overwrite=overwrite)
+    assert config.output_dir is not None
+    if (place := launched()) is not None and place.rank:
+        # the first rank writes the folder; a finished one has nothing to score
+        if not (resume and Path(config.output_dir, SUMMARY_FILE).is_file()):
+            _score_all(config, place)
+        return
+    # scores stay when an evaluation is made anew: they are those of a fingerprint
+    output = OutputFolder(
+        config,
+        verb="evaluate",
+        result=SUMMARY_FILE,
+        resume=resume,
+        overwrite=overwrite,
+        may_differ=MAY_DIFFER,
+        kept=(STORE,),
+    )
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
         return
-    from experiments.runs.scoring import say_cut
-
-    device = resolve_device(config.accelerator)
-    module, experiment = load_run(Path(config.run), score=config.score, checkpoint=config.checkpoint)
-    evaluation = replace(config.evaluation, sets=config.evaluation.sets or experiment.evaluation.sets)
-    if not evaluation.sets:
-        raise InputError(
-            f"{config.run}: no set to evaluate on; give `captions` and `negatives` of evaluation.sets.NAME, in the "
-            "run's or in this configuration."
-        )
-    # all are read before the first is scored: a wrong path in the last one is found now, not hours later
-    read = {name: build_pairs(pairs) for name, pairs in evaluation.sets.items()}
-    overlaps = find_overlaps(config, experiment.data.captions, read)
-    sets = without_training_images(read, overlaps) if config.exclude_training_images else read
-    folder = output.claim()
-    scorer = fingerprint(module, experiment.model, Path(config.run), config.checkpoint)
-    metrics: list[dict[str, Any]] = []
-    weights = describe_kept(Path(config.run), config.checkpoint)
-    summary: dict[str, Any] = {"run": experiment.name, "checkpoint": weights, "sets": {}, "scorer": scorer}
-    for name, pairs in sets.items():
-        table = score_pairs(module, pairs, folder / name, scorer, evaluation, device, config.seed)
-        overlap = overlaps.get(name)
-        rows = set_metrics(name, table, evaluation.bootstrap, config.seed, overlap.training_images if overlap else None)
-        metrics += rows
-        # printed, or accuracies of two machines with other images would be compared as one
-        if pairs.left_out:
-            say(f"{name}: {pairs.left_out} items of the benchmark are left out: not valid, or without their image")
-        summary["sets"][name] = _set_summary(pairs, table, rows, overlap)
-        summary["sets"][name]["excluded_pairs"] = len(read[name].negatives) - len(table)
-    write_text(csv_text(list(metrics[0]), metrics), folder / "metrics.csv")
-    name = run_label(experiment.name, weights)
-    _log(config, name, folder, metrics, summary["sets"])
-    # last: it says that the folder is finished
-    write_json(summary, folder / SUMMARY_FILE)
-    say_cut(module)
-    _print(name, metrics)
+    _score_all(config, None, output)
 
 
-def find_overlaps(config: EvaluateConfig, captions: str | list[str], sets: dict[str, Pairs]) -> dict[str, Overlap]:
-    """What each set has in common with the images that the run was trained on, printed too; empty where not known.
+def listing() -> str:
+    """The benchmarks: name, protocol, and what has to be on disk."""
+    from datamodules.benchmarks import BENCHMARKS
+
+    width = max(map(len, BENCHMARKS))
+    rows = [f"{name:{width}}  {row.protocol:9}  {row.on_disk}" for name, row in BENCHMARKS.items()]
+    return "\n".join([f"{'benchmark':{width}}  {'protocol':9}  what has to be there", *rows])
+
+
+def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder | None = None) -> None:
+    """All scorers on all sets; a rank that has no `output` computes its units and writes nothing else.
 
     Args:
         config: of the evaluation.
-        captions: the captions tables that the run names, which are asked where the run has no record of its images.
-        sets: name -> pairs.
+        place: of this rank; None in the first, which starts the others once the sets are read.
+        output: the folder, in the first rank.
+    """
+    resolve_device(config.accelerator)
+    options = _options(config)
+    loaded: dict[str, Scorer] = {}
+    captions: str | list[str] = []
+    if config.run is not None:
+        from experiments.scoring.model_scorers import run_scorer
+
+        module, experiment = load_run(Path(config.run), score=config.score, checkpoint=config.checkpoint)
+        loaded[config.run] = run_scorer(module, experiment, Path(config.run), config.checkpoint, options)
+        captions = experiment.data.captions
+        own = experiment.evaluation.sets
+    else:
+        own = {}
+    sets = _read_sets(config, set_configs(config, own), captions)
+    words = [config.run] if config.run is not None else config.scorers
+    names = folder_names(words)
+    if output is None:
+        assert place is not None
+        for word in words:
+            (loaded.get(word) or open_scorer(word, options)).scores_of(sets.asked, options, place)
+        return
+    folder = output.claim()
+    with world(config.devices, _rank, config) as first:
+        for word, name in zip(words, names, strict=True):
+            own_folder = folder if len(words) == 1 else folder / name
+            if len(words) > 1 and (own_folder / SUMMARY_FILE).is_file():
+                say(f"{own_folder} is finished.")
+                continue
+            scorer = loaded.get(word) or open_scorer(word, options)
+            scores = scorer.scores_of(sets.asked, options, first)
+            assert scores is not None
+            write_evaluation(config, own_folder, scorer, sets, scores)
+    if len(words) > 1:
+        write_json({"scorers": dict(zip(names, words, strict=True))}, folder / SUMMARY_FILE)
+
+
+def _rank(config: EvaluateConfig) -> None:
+    """What a process does that this one has started."""
+    _score_all(config, launched())
+
+
+def _options(config: EvaluateConfig) -> Options:
+    from experiments.scoring.engine import EngineSettings
+    from experiments.scoring.scorer import Options
+
+    evaluation = config.evaluation
+    assert config.store is not None
+    return Options(
+        Path(config.store),
+        accelerator=config.accelerator,
+        precision=config.precision,
+        score=config.score,
+        seed=config.seed,
+        max_pixels=evaluation.max_pixels,
+        engine=EngineSettings(evaluation.batch_size, evaluation.unit_size, evaluation.max_captions, evaluation.workers),
+    )
+
+
+def set_configs(config: EvaluateConfig, own: Mapping[str, SetConfig]) -> dict[str, SetConfig]:
+    """The sets that are asked for; those of the run where none is.
 
     Raises:
-        InputError: the record is damaged, or there is none and training images are to be excluded.
+        InputError: there is none.
     """
-    recorded = read_train_images(Path(config.run))
-    if recorded is None:
-        unknown = f"{config.run} has no {TRAIN_IMAGES_FILE}, which images it was trained on is not known"
-        if config.exclude_training_images:
-            raise InputError(f"{unknown}; leave exclude_training_images out, or train the run again.")
-        ids = ids_in_tables(captions)
-        for name, pairs in sets.items():
-            # a hint and no number: equal ids may name other images, and other ids the same
-            same = sorted(ids.intersection(images_of_pairs(pairs)))
-            hint = f"; its captions have {len(same)} of the set's image ids, such as {quoted(same[0])}" if same else ""
-            say(f"{name}: {unknown}{hint}")
-        return {}
-    overlaps = {name: find_overlap(recorded, pairs, name) for name, pairs in sets.items()}
-    remedy = "" if config.exclude_training_images else "; exclude_training_images=true leaves them out"
-    for name, overlap in overlaps.items():
-        if overlap.training_images:
-            say(f"{name}: {overlap}{remedy}")
-    return overlaps
-
-
-def without_training_images(sets: dict[str, Pairs], overlaps: dict[str, Overlap]) -> dict[str, Pairs]:
-    """The sets without the pairs of images that the run was trained on; says how many are left.
-
-    Raises:
-        InputError: none is left of a set.
-    """
-    from datamodules.benchmarks import select_captions
-
-    kept = {}
-    for name, pairs in sets.items():
-        known, before = overlaps[name].training_images, len(pairs.negatives)
-        kept[name] = select_captions(
-            pairs, pa.array([image not in known for image in pairs.captions["image_id"].to_pylist()])
+    sets = dict(config.evaluation.sets)
+    for name in config.benchmarks:
+        folder = Path(str(config.benchmarks_root)) / name
+        images = folder / "images"
+        sets[name] = SetConfig(name, annotations=str(folder), image_root=str(images if images.is_dir() else folder))
+    sets = sets or dict(own)
+    if not sets:
+        raise InputError(
+            f"{config.run}: no set to evaluate on; give `captions` and `negatives` of evaluation.sets.NAME, in the "
+            "run's or in this configuration, or `benchmarks`."
         )
-        if not (left := len(kept[name].negatives)):
-            raise InputError(
-                f"evaluation.sets.{name} must have images that the run was not trained on, all of its {before} pairs "
-                "are of training images; give another set, or leave exclude_training_images out."
-            )
-        say(f"{name}: {left} of {before} pairs are left without the training images")
-    return kept
+    return sets
 
 
-def score_pairs(
-    module: Any,
-    pairs: Any,
-    folder: Path,
-    scorer: dict[str, str],
-    evaluation: EvaluationConfig,
-    device: Any,
-    seed: int,
-) -> pa.Table:
-    """Scores one set on its images and on noise; writes and returns its pairs."""
-    from datamodules.sources import ImageRows
-    from experiments.runs.scoring import score_rows
+def _read_sets(config: EvaluateConfig, configs: Mapping[str, SetConfig], captions: str | list[str]) -> Sets:
+    """All sets, before the first is scored: a wrong path in the last one is found now, not hours later."""
+    from experiments.scoring.overlaps import find_overlaps, without_training_images
 
-    logits, scores = {}, {}
-    # The blind control: the same texts on noise of the image's size. What is above chance there, the text gives away.
-    for blind in (False, True):
-        rows = ImageRows(
-            pairs.captions,
-            pairs.negatives,
-            pairs.root,
-            blind_seed=seed if blind else None,
-            max_pixels=evaluation.max_pixels,
+    read = {name: build_benchmark(one) for name, one in configs.items()}
+    main = launched() is None or not launched().rank  # type: ignore[union-attr]
+    for name, benchmark in read.items() if main else ():
+        for note in benchmark.notes:
+            say(f"{name}: {note}")
+        # printed, or numbers of two machines with other images would be compared as one
+        if left_out := ", ".join(f"{count} {reason}" for reason, count in benchmark.left_out.items() if count):
+            say(f"{name}: items of the benchmark are left out: {left_out}")
+    # other ranks score, and say nothing
+    if config.run is None or not (main or config.exclude_training_images):
+        return Sets(read, {}, {})
+    overlaps = find_overlaps(Path(config.run), captions, read, excluded=config.exclude_training_images)
+    kept = without_training_images(read, overlaps) if config.exclude_training_images else read
+    return Sets(kept, overlaps, {name: len(read[name].key) - len(kept[name].key) for name in read})
+
+
+def write_evaluation(
+    config: EvaluateConfig, folder: Path, scorer: Scorer, sets: Sets, scores: Mapping[str, SetScores]
+) -> None:
+    """Writes the files of a scorer's sets, their metrics, and last the summary, which says that they are whole."""
+    from experiments.scoring.set_files import write_set
+    from experiments.scoring.set_metrics import METRIC_COLUMNS, metric_rows
+
+    evaluation: EvaluationConfig = config.evaluation
+    metrics: list[dict[str, Any]] = []
+    about = {"run": scorer.name, **scorer.about}
+    summary: dict[str, Any] = {**about, "sets": {}, "scorer": dict(scorer.fingerprint)}
+    for name, benchmark in sets.asked.items():
+        write_set(folder / name, benchmark, scores[name], scorer.fingerprint)
+        rows = metric_rows(
+            scorer.name,
+            name,
+            benchmark,
+            scores[name],
+            calibrated=scorer.calibrated,
+            resamples=evaluation.bootstrap,
+            seed=config.seed,
         )
-        label = f"{folder.name}{' blind' if blind else ''}"
-        scored = list(score_rows(module, rows, batch_size=evaluation.batch_size, device=device, label=label))
-        logits[blind] = {item.text_id: item.logit for item in scored}
-        if not blind:
-            scores = {item.text_id: item.score for item in scored}
-            # the scorer's fingerprint goes with its scores, for whoever finds the file elsewhere
-            scores_table = pa.Table.from_pylist([asdict(item) for item in scored])
-            write_table(scores_table.replace_schema_metadata(scorer), folder / "scores.parquet")
-    table = _pair_table(pairs, logits, scores)
-    write_table(table, folder / "pairs.parquet")
-    return table
+        metrics += rows
+        summary["sets"][name] = _set_summary(benchmark, rows, sets.overlaps.get(name))
+        summary["sets"][name] |= {"calibrated": scorer.calibrated, "excluded_pairs": sets.excluded.get(name)}
+        # of all sets together: they are scored at once
+        summary["computed"] = dict(scores[name].counts)
+    write_text(csv_text(METRIC_COLUMNS, metrics), folder / "metrics.csv")
+    _log(config, scorer.name, folder, metrics, summary["sets"])
+    write_json(summary, folder / SUMMARY_FILE)
+    _print(scorer.name, metrics, sets.asked)
+    if counts := ", ".join(f"{count} {what}" for what, count in summary["computed"].items()):
+        say(f"{scorer.name}: {counts} computed; what else was asked is from {config.store}")
 
 
-def _pair_table(pairs: Any, logits: dict[bool, dict[str, float]], scores: dict[str, float]) -> pa.Table:
-    captions = {row["caption_id"]: row for row in pairs.captions.to_pylist()}
-    rows = []
-    for negative in pairs.negatives.to_pylist():
-        positive = captions[negative["caption_id"]]
-        # as `ImageRows` names texts: ids of captions and negatives may be equal
-        true, false = f"caption:{positive['caption_id']}", f"negative:{negative['negative_id']}"
-        rows.append(
-            {
-                **{key: positive[key] for key in ("image_id", "image", "caption_id", "caption")},
-                "negative_id": negative["negative_id"],
-                "negative_type": negative["negative_type"],
-                "negative_caption": negative["caption"],
-                # decisions are taken on logits: scores near 0 or 1 round to ties
-                "positive_logit": logits[False][true],
-                "negative_logit": logits[False][false],
-                "positive_score": scores[true],
-                "negative_score": scores[false],
-                "blind_positive_logit": logits[True][true],
-                "blind_negative_logit": logits[True][false],
-            }
-        )
-    return pa.Table.from_pylist(rows)
+def _set_summary(benchmark: Benchmark, rows: list[dict[str, Any]], overlap: Overlap | None) -> dict[str, Any]:
+    """What `summary.json` says of a set; null where it is not known what the scorer was trained on."""
+    from experiments.scoring.overlaps import items_of, training_items
 
-
-def set_metrics(
-    name: str, table: pa.Table, resamples: int, seed: int, training_images: Collection[str] | None = None
-) -> list[dict[str, Any]]:
-    """Accuracy and blind accuracy of a set, per negative type and as their unweighted mean, with intervals.
-
-    Args:
-        name: of the set.
-        table: its pairs, as `score_pairs` returns them.
-        resamples, seed: of the bootstrap.
-        training_images: ids of the images that the run was trained on; None where that is not known.
-    """
-    from experiments.report.intervals import is_right, type_intervals
-
-    images, types = table["image_id"].to_pylist(), table["negative_type"].to_pylist()
-    seen = {
-        prefix: type_intervals(
-            is_right(table[f"{prefix}positive_logit"], table[f"{prefix}negative_logit"]),
-            images,
-            types,
-            resamples=resamples,
-            seed=seed,
-        )
-        for prefix in ("", "blind_")
-    }
-    # "mean" is over types, and has the pairs of all
-    pairs = Counter(types) + Counter(mean=len(types))
-    trained = [kind for image, kind in zip(images, types, strict=True) if image in (training_images or ())]
-    training_pairs = Counter(trained) + Counter(mean=len(trained))
-    return [
-        {
-            "set": name,
-            "negative_type": negative_type,
-            **_named(interval, "accuracy", ""),
-            **_named(seen["blind_"][negative_type], "blind_accuracy", "blind_"),
-            "pairs": pairs[negative_type],
-            "training_pairs": None if training_images is None else training_pairs[negative_type],
-        }
-        for negative_type, interval in seen[""].items()
-    ]
-
-
-def _named(interval: Interval, value: str, prefix: str) -> dict[str, float]:
-    return {value: interval.value, f"{prefix}low": interval.low, f"{prefix}high": interval.high}
-
-
-def _set_summary(pairs: Pairs, table: pa.Table, rows: list[dict[str, Any]], overlap: Overlap | None) -> dict[str, Any]:
-    """What `summary.json` says of a set; null where it is not known what the run was trained on."""
-    images = set(table["image_id"].to_pylist())
+    images = set(items_of(benchmark).negatives["caption_id"].to_pylist())
     return {
-        "image_root": str(pairs.root.resolve()),
-        "pairs": len(table),
+        "benchmark": benchmark.name,
+        "protocol": benchmark.protocol,
+        "aggregates": {name: list(groups) for name, groups in benchmark.aggregates.items()},
+        "image_root": str(benchmark.root.resolve()),
+        "pairs": len(benchmark.key),
         "images": len(images),
-        "left_out": pairs.left_out,
+        "left_out": dict(benchmark.left_out),
+        "notes": list(benchmark.notes),
         "training_images": None if overlap is None else len(overlap.training_images & images),
-        "training_pairs": None if overlap is None else {row["negative_type"]: row["training_pairs"] for row in rows},
+        "training_pairs": training_items(benchmark, overlap),
         "same_ids_other_content": None if overlap is None else overlap.same_ids,
     }
 
@@ -269,9 +253,12 @@ def _log(
         return
     logger.log_metrics(
         {
-            f"evaluate/{row['set']}/{row['negative_type']}_{key}": row[key]
+            f"evaluate/{row['set']}/{row['group']}{'_' if row['group'] else ''}{prefix}{row['metric']}": row[
+                f"{prefix}value"
+            ]
             for row in metrics
-            for key in ("accuracy", "blind_accuracy")
+            for prefix in ("", "blind_")
+            if row[f"{prefix}value"] is not None
         }
     )
     for key, entry in sets.items():
@@ -282,19 +269,25 @@ def _log(
     logger.experiment.finish()
 
 
-def _print(name: str, metrics: list[dict[str, Any]]) -> None:
+def _print(name: str, metrics: list[dict[str, Any]], sets: Mapping[str, Benchmark]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{name}: accuracy [95 % interval], and on noise images")
-    for heading in ("set", "negative type", "accuracy", "blind", "pairs"):
-        table.add_column(heading, justify="right" if heading in ("accuracy", "blind", "pairs") else "left")
-    for row in metrics:
-        table.add_row(
-            row["set"],
-            row["negative_type"],
-            f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
-            f"{row['blind_accuracy']:.3f} [{row['blind_low']:.3f}, {row['blind_high']:.3f}]",
-            str(row["pairs"]),
-        )
-    Console().print(table)
+    from datamodules.benchmarks import find_protocol
+
+    for key, benchmark in sets.items():
+        main = find_protocol(benchmark.protocol).main
+        table = Table(title=f"{name}, {key}: [95 % interval], and on noise images")
+        for heading in ("metric", "group", "value", "blind", "items"):
+            table.add_column(heading, justify="left" if heading in ("metric", "group") else "right")
+        for row in metrics:
+            # the main metric of all groups; others of the whole set
+            if row["set"] == key and (row["metric"] == main or not row["group"]):
+                cells = (_interval(row, ""), _interval(row, "blind_"), str(row["count"]))
+                table.add_row(row["metric"], row["group"], *cells)
+        Console().print(table)
+
+
+def _interval(row: Mapping[str, Any], prefix: str) -> str:
+    value, low, high = (row[f"{prefix}{name}"] for name in ("value", "low", "high"))
+    return "" if value is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -206,7 +206,7 @@ def prepare_folder(config: ExperimentConfig, output: OutputFolder, module: Backb
 
 def say_end(config: ExperimentConfig, module: Backbone) -> None:
     """Says where the weights are, which validation was best, and how many captions were cut."""
-    from experiments.runs.scoring import say_cut
+    from experiments.scoring.models import say_cut
     from lightning_modules import read_kept
 
     say_cut(module)

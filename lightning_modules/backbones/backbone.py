@@ -60,6 +60,7 @@ class Backbone(AlignmentModule):
             step of such a scale is smaller than its rounding, so `itm train` refuses bf16-true, and fsdp with
             bf16-mixed.
         encodes_images: whether `image_features` are there: images are read without captions.
+        encodes_apart: whether `encode_images` and `encode_texts` are there: match logits are products of features.
         notes: what people should know of how it was loaded, each one line.
         licences: start of a base's name on the hub -> its licence, by the hub's name and for people.
     """
@@ -69,6 +70,7 @@ class Backbone(AlignmentModule):
     offers: ClassVar[tuple[str, ...]] = ()
     learns_scale: ClassVar[bool] = False
     encodes_images: ClassVar[bool] = False
+    encodes_apart: ClassVar[bool] = False
     licences: ClassVar[Mapping[str, tuple[str, str]]] = {}
     notes: tuple[str, ...] = ()
     processor: Any
@@ -141,6 +143,17 @@ class Backbone(AlignmentModule):
 
     def image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """[n, D] features of length 1 of images without captions, where `encodes_images`."""
+        raise NotImplementedError(f"{self.backbone} reads an image together with its caption")
+
+    def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """[n, D] features of what `encoder.image_inputs` gives, where `encodes_apart`.
+
+        Their products with `encode_texts` are the match logits: a scale is among them.
+        """
+        raise NotImplementedError(f"{self.backbone} reads an image together with its caption")
+
+    def encode_texts(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """[n, D] features of what `encoder.text_inputs` gives, where `encodes_apart`."""
         raise NotImplementedError(f"{self.backbone} reads an image together with its caption")
 
 

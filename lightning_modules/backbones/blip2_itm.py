@@ -192,6 +192,11 @@ class Blip2ItmModule(Backbone):
         """Which score, and what every backbone has."""
         return {"score": self.score_name, **super().scorer_settings()}
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the score is the matching head's: a cosine of 0 is no even chance."""
+        return self.score_name == "itm" and super().calibrated
+
     def logits(self, batch: ImageTextBatch) -> torch.Tensor:
         """(B, C) float32: `itm_logits`, `itc_similarity` or `itm_itc`, as `score` says."""
         return {"itm": self.itm_logits, "itc": self.itc_similarity, "itm_itc": self.itm_itc}[self.score_name](batch)

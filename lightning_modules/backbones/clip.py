@@ -162,6 +162,9 @@ class ClipModule(Backbone):
     parts = PARTS
     learns_scale = True
     encodes_images = True
+    encodes_apart = True
+    # a cosine of 0 is no even chance
+    calibrated = False
     licences: ClassVar = {
         "openai/clip": ("mit", "MIT (that of OpenAI's repository; the weights' own page names none)"),
     }
@@ -280,7 +283,9 @@ class ClipModule(Backbone):
 
     def image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """[n, D] features of length 1 of images without captions, by a network that is not sharded."""
-        pixel_values = self.encoder.image_inputs(images).to(self.device)
+        return self._image_features(self.encoder.image_inputs(images).to(self.device))
+
+    def _image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         features = self.network.clip.get_image_features(pixel_values=pixel_values).pooler_output
         return F.normalize(at_least_float32(features), dim=-1)
 
@@ -288,7 +293,15 @@ class ClipModule(Backbone):
         """[n, D] features of length 1 of captions without images, by a network that is not sharded; counts cut ones."""
         inputs = self.encoder.text_inputs([captions])
         self.captions_cut += int(inputs["cut"].sum())
-        given = {name: inputs[name].to(self.device) for name in ("input_ids", "attention_mask")}
+        return self.encode_texts({name: inputs[name].to(self.device) for name in ("input_ids", "attention_mask")})
+
+    def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """[n, D] features times the scale, by a network that is not sharded."""
+        return self._scale() * self._image_features(pixel_values)
+
+    def encode_texts(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """[n, D] features of length 1, by a network that is not sharded."""
+        given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         return F.normalize(at_least_float32(self.network.clip.get_text_features(**given).pooler_output), dim=-1)
 
 

@@ -1,0 +1,1 @@
+"""The scoring engine: what benchmarks and tables ask, whatever scores it, each distinct pair once."""

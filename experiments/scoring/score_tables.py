@@ -1,0 +1,136 @@
+"""Scores that were made elsewhere, as a table: Parquet, CSV or JSONL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from datamodules.benchmarks import Benchmark, Logits
+from experiments.runs.fingerprint import file_hash
+from experiments.scoring.ranks import World
+from experiments.scoring.scorer import Options
+from experiments.scoring.sets import SetScores, of_matrix, of_pairs, text_ids
+from negatives.tables import DAMAGED, InputError, load_table, quoted, read_parquet
+
+IDS = ("image_id", "text_id", "text", "set")
+LOGITS = ("logit", "score")
+
+
+def open_table(word: str, options: Options) -> ScoresTable:
+    """A table with `image_id`, `text_id` or `text`, and `logit` or `score`.
+
+    It may have `blind_logit`, the logit without the image, and `set`, where it holds several sets.
+
+    Raises:
+        InputError: it cannot be read, or lacks a column.
+    """
+    path = Path(word)
+    table = _read(path)
+    if not {"text_id", "text"} & {*table.column_names}:
+        raise InputError(f"{path}: a scores table must have a column text_id or text, got {_listed(table)}; add it.")
+    for names in (("image_id",), LOGITS):
+        if not {*names} & {*table.column_names}:
+            raise InputError(f"{path}: a scores table must have a column {' or '.join(names)}, got {_listed(table)}.")
+    numbers = [name for name in ("logit", "score", "blind_logit") if name in table.column_names]
+    try:
+        table = pa.table(
+            {
+                **{name: table[name].cast(pa.string()) for name in IDS if name in table.column_names},
+                **{name: table[name].cast(pa.float64()) for name in numbers},
+            }
+        )
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: ids must be texts, and logits numbers ({quoted(error, 120)}).") from None
+    return ScoresTable(path.stem, path, table)
+
+
+@dataclass(frozen=True)
+class ScoresTable:
+    """Scores by image and text; nothing is computed.
+
+    Nobody says what a logit of 0 means in it, so metrics that have a threshold are left out.
+    """
+
+    name: str
+    path: Path
+    table: pa.Table
+    calibrated: bool = False
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """The table's content."""
+        return {"scores": file_hash([self.path])}
+
+    def scores_of(
+        self, benchmarks: Mapping[str, Benchmark], options: Options, world: World
+    ) -> Mapping[str, SetScores] | None:
+        """See `Scorer`."""
+        if world.rank:
+            return None
+        return {name: self._scores(name, benchmark) for name, benchmark in benchmarks.items()}
+
+    def _scores(self, name: str, benchmark: Benchmark) -> SetScores:
+        table = self.table
+        if "set" in table.column_names:
+            table = table.filter(pc.equal(table["set"], name))
+        table = _with_text_ids(table, benchmark)
+        # what is asked of others, or of nobody, is no fault
+        table = table.filter(pc.is_in(table["image_id"], value_set=benchmark.images["image_id"].combine_chunks()))
+        source = f"{self.path}, set {name}"
+        found = {
+            column: Logits.from_table(
+                table.select(["image_id", "text_id", column]).rename_columns(["image_id", "text_id", "logit"]), source
+            )
+            for column in ("logit", "score", "blind_logit")
+            if column in table.column_names
+        }
+        logits = found.get("logit", found.get("score"))
+        assert logits is not None
+        names, _ = text_ids(benchmark)
+        images = benchmark.images["image_id"]
+        try:
+            if benchmark.pairs is None:
+                blind = found["blind_logit"].matrix(images, names) if "blind_logit" in found else None
+                matrix = logits.matrix(images, names).astype(np.float32)
+                return of_matrix(benchmark, names, matrix, None if blind is None else blind.astype(np.float32))
+            asked = benchmark.pairs["image_id"], benchmark.pairs["text_id"]
+            dark = found["blind_logit"].of(*asked) if "blind_logit" in found else None
+            values = logits.of(*asked)
+            return of_pairs(benchmark, values, found["score"].of(*asked) if "score" in found else values, dark)
+        except InputError as error:
+            raise InputError(f"{source}: {error} Add them, or leave the set out.") from None
+
+
+def _with_text_ids(table: pa.Table, benchmark: Benchmark) -> pa.Table:
+    """The rows of the benchmark's texts; where there is no `text_id`, texts are found by their wording."""
+    if "text_id" not in table.column_names:
+        places = pc.index_in(table["text"], value_set=benchmark.texts["text"].combine_chunks())
+        table = table.append_column(
+            "text_id", benchmark.texts["text_id"].combine_chunks().take(places.combine_chunks())
+        )
+    return table.filter(pc.is_in(table["text_id"], value_set=pc.unique(benchmark.texts["text_id"])))
+
+
+def _read(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise InputError(f"there is no scores table {quoted(str(path), 200)}; give the path of one.")
+    try:
+        if path.suffix == ".csv":
+            # ids may look like numbers, and must not lose their zeros
+            ids = csv.ConvertOptions(column_types=dict.fromkeys(IDS, pa.string()))
+            return csv.read_csv(path, convert_options=ids)
+        return read_parquet(path) if path.suffix == ".parquet" else load_table(path, IDS)[0]
+    except (*DAMAGED, pa.ArrowException) as error:
+        raise InputError(f"{path} must be a scores table, and cannot be read as one ({quoted(error, 120)}).") from None
+
+
+def _listed(table: pa.Table) -> str:
+    return ", ".join(table.column_names)

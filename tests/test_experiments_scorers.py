@@ -1,0 +1,407 @@
+"""Scorers by name: what a word stands for, what a scores table must hold, and texts that are read without an image."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from datamodules.benchmarks import PROTOCOLS, Benchmark, Logits
+from datamodules.benchmarks.readers import own
+from datamodules.benchmarks.readers.pairs import tables
+from experiments.__main__ import main
+from experiments.config.evaluation_schemas import EvaluateConfig
+from experiments.scoring.ranks import World
+from experiments.scoring.scorer import Options
+from experiments.scoring.scorers import KINDS, folder_names, open_scorer
+from experiments.scoring.set_metrics import metric_rows
+from experiments.scoring.sets import SetScores, ask, asked_rows, set_scores
+from lightning_modules import load_scorer
+from negatives.causal_lm import CausalLm
+from negatives.tables import InputError, write_table
+from tests.backbones import BACKBONES, save_published
+from tests.launch import log_tail, start_ranks
+from tests.tiny import photo, tiny_tables
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    tiny_tables(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def benchmark(scenes: Path) -> Benchmark:
+    return tables.read(scenes / "balanced/captions.parquet", scenes / "balanced/negatives.parquet")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published") / "tiny-clip"
+    save_published(BACKBONES["clip"].build(), folder)
+    return folder
+
+
+def scores_of(word: str, benchmark: Benchmark, folder: Path) -> SetScores:
+    options = Options(folder / "store", accelerator="cpu")
+    found = open_scorer(word, options).scores_of({"set": benchmark}, options, World())
+    assert found is not None
+    return found["set"]
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        ("judge:word:c.parquet:n.parquet", "judge"),
+        ("lm:models/gpt2", "lm"),
+        ("elsewhere/scores.csv", "table"),
+        ("scores.parquet", "table"),
+        ("runs/first@best", "model"),
+        ("openai/clip-vit-base-patch32", "model"),
+    ],
+)
+def test_a_word_names_a_kind(word: str, kind: str) -> None:
+    assert next(name for name, row in KINDS.items() if row.is_one(word)) == kind
+
+
+def test_a_scorer_is_named_once() -> None:
+    with pytest.raises(InputError, match=r"a scorer is evaluated once, 'runs/a' is named more often"):
+        folder_names(["runs/a", "b", "runs/a"])
+
+
+def test_a_single_run_is_the_key_run_and_keeps_its_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    config = EvaluateConfig(scorers=[str(run)])
+    assert (config.run, config.scorers) == (str(run), [])
+    assert (config.output_dir, config.store) == (f"{run}/evaluation", f"{run}/evaluation/store")
+    best = EvaluateConfig(scorers=[f"{run}@best"])
+    assert (best.run, best.checkpoint, best.output_dir) == (str(run), "best", f"{run}/evaluation_best")
+    (run / "config.json").touch()
+    exported = EvaluateConfig(scorers=[str(run)])
+    assert (exported.run, exported.scorers) == (None, [str(run)]), "a checkpoint in Transformers' format is no run"
+
+
+def table_of(benchmark: Benchmark) -> pa.Table:
+    pairs = benchmark.pairs
+    assert pairs is not None
+    draw = np.random.default_rng(0)
+    return pairs.append_column("logit", pa.array(draw.normal(size=len(pairs))))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_a_scores_table_in_any_order_is_looked_up(suffix: str, benchmark: Benchmark, tmp_path: Path) -> None:
+    table, path = table_of(benchmark), tmp_path / f"scores{suffix}"
+    shuffled = table.take(np.random.default_rng(1).permutation(len(table)))
+    if suffix == ".csv":
+        from pyarrow import csv as arrow_csv
+
+        arrow_csv.write_csv(shuffled, path)
+    else:
+        write_table(shuffled, path)
+    found = scores_of(str(path), benchmark, tmp_path)
+    assert found.table is not None
+    assert found.table["logit"].to_pylist() == pytest.approx(table["logit"].to_pylist())
+    assert found.blind is None
+    rows = metric_rows("made elsewhere", "set", benchmark, found, calibrated=False, resamples=100, seed=0)
+    assert {row["blind_value"] for row in rows} == {None}
+    assert {row["metric"] for row in rows} == {"accuracy", "auroc"}, "nobody says what 0 means"
+
+
+def test_a_scores_table_may_name_texts_by_their_wording_and_sets(benchmark: Benchmark, tmp_path: Path) -> None:
+    table = table_of(benchmark)
+    wording = dict(zip(benchmark.texts["text_id"].to_pylist(), benchmark.texts["text"].to_pylist(), strict=True))
+    texts = [wording[text_id] for text_id in table["text_id"].to_pylist()]
+    named = pa.table(
+        {"image_id": table["image_id"], "text": texts, "score": table["logit"], "set": ["set"] * len(table)}
+    )
+    other = named.set_column(3, "set", pa.array(["other"] * len(named)))
+    other = other.set_column(2, "score", pa.array([0.0] * len(named)))
+    write_table(pa.concat_tables([other, named]), tmp_path / "scores.parquet")
+    found = scores_of(str(tmp_path / "scores.parquet"), benchmark, tmp_path)
+    assert found.table is not None
+    assert found.table["logit"].to_pylist() == table["logit"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda table: table.slice(1),
+            r"1 of \d+ pairs have no logit, the first is image .* Add them, or leave the set",
+        ),
+        (lambda table: pa.concat_tables([table, table.slice(0, 1)]), "a pair must be there once"),
+        (lambda table: table.set_column(2, "logit", pa.array([float("nan")] * len(table))), "must be a finite number"),
+        (lambda table: table.drop_columns(["logit"]), "must have a column logit or score, got image_id, text_id"),
+        (lambda table: table.drop_columns(["text_id"]), "must have a column text_id or text"),
+        (lambda table: table.drop_columns(["image_id"]), "must have a column image_id"),
+        (lambda table: table.set_column(2, "logit", pa.array(["much"] * len(table))), "logits numbers"),
+    ],
+)
+def test_a_scores_table_that_cannot_be_used_is_one_line(
+    change: Callable[[pa.Table], pa.Table], message: str, benchmark: Benchmark, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.parquet"
+    write_table(change(table_of(benchmark)), path)
+    with pytest.raises(InputError, match=message) as caught:
+        scores_of(str(path), benchmark, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "scores.parquet" in str(caught.value)
+
+
+def test_a_scores_table_that_is_none_is_one_line(benchmark: Benchmark, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no scores table '.*gone.csv'"):
+        scores_of(str(tmp_path / "gone.csv"), benchmark, tmp_path)
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="must be a scores table, and cannot be read"):
+        scores_of(str(tmp_path / "broken.parquet"), benchmark, tmp_path)
+
+
+def test_a_judge_is_its_own_blind_control_and_needs_no_image(scenes: Path, tmp_path: Path) -> None:
+    biased = [scenes / f"biased/{name}.parquet" for name in ("captions", "negatives")]
+    benchmark = replace(tables.read(*biased), root=tmp_path / "no such folder")
+    found = scores_of(f"judge:word:{biased[0]}:{biased[1]}", benchmark, tmp_path)
+    assert found.table is not None
+    assert found.table["blind_logit"].to_pylist() == found.table["logit"].to_pylist()
+    rows = metric_rows("judge", "set", benchmark, found, calibrated=True, resamples=100, seed=0)
+    whole = {row["metric"]: row for row in rows if not row["group"]}
+    # it has read these very texts, so that it knows them
+    assert whole["accuracy"]["value"] == whole["accuracy"]["blind_value"] > 0.9
+    assert whole["p_c"]["value"] > 0.9
+
+
+@pytest.mark.parametrize("word", ["judge:word", "judge:word:a:b:c"])
+def test_a_judge_without_its_tables_is_one_line(word: str, benchmark: Benchmark, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a judge must be given as judge:NAME:CAPTIONS:NEGATIVES"):
+        scores_of(word, benchmark, tmp_path)
+
+
+def test_a_language_model_scores_by_the_mean_over_tokens(
+    benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def token_log_probabilities(self: Any, texts: list[str], batch_size: int) -> list[np.ndarray]:
+        read.extend(texts)
+        return [-np.arange(1.0, len(text.split()) + 1) for text in texts]
+
+    monkeypatch.setattr(CausalLm, "__init__", lambda self, *args, **settings: None)
+    monkeypatch.setattr(CausalLm, "token_log_probabilities", token_log_probabilities)
+    found = scores_of(f"lm:{tmp_path}", benchmark, tmp_path)
+    wording = dict(zip(benchmark.texts["text_id"].to_pylist(), benchmark.texts["text"].to_pylist(), strict=True))
+    assert found.table is not None
+    words = [len(wording[text_id].split()) for text_id in found.table["text_id"].to_pylist()]
+    assert found.table["logit"].to_pylist() == [-(count + 1) / 2 for count in words]
+    assert sorted(read) == sorted({*wording.values()}), "each text once"
+    scores_of(f"lm:{tmp_path}", benchmark, tmp_path)
+    assert len(read) == len(wording), "kept"
+
+
+class Lengths:
+    """Answers that say which image and text they are of."""
+
+    counts: dict[str, int] = {}  # noqa: RUF012
+
+    def pairs(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        return images * 100.0 + texts
+
+    def matrix(self, images: np.ndarray, texts: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+def test_a_text_of_several_wordings_has_their_mean(tmp_path: Path) -> None:
+    texts = pa.table({"text_id": ["cat", "dog", "cat", "cat"], "text": ["a", "b", "c", "d"]})
+    pairs = pa.table({"image_id": ["2", "1", "2"], "text_id": ["dog", "cat", "cat"]})
+    images = pa.table({"image_id": ["1", "2"], "image": ["1.png", "2.png"]})
+    benchmark = Benchmark("own", "labels", images, texts, pairs, tmp_path, pairs)
+    asked = ask(benchmark)
+    assert asked.pairs is not None
+    assert asked.pairs.tolist() == [[1, 1], [0, 0], [0, 2], [0, 3], [1, 0], [1, 2], [1, 3]]
+    assert asked_rows(benchmark)[2].tolist() == [0, 1, 1, 1, 2, 2, 2]
+    places: Any = type("Places", (), {"images": np.arange(2), "blind": None, "texts": np.arange(4), "asked": None})
+    found = set_scores(benchmark, places, Lengths(), lambda logits: logits)
+    assert found.table is not None
+    assert found.table["logit"].to_pylist() == pytest.approx([101, 5 / 3, 100 + 5 / 3])
+
+
+def test_several_scorers_are_evaluated_side_by_side_and_gone_on_with(
+    scenes: Path, checkpoint: Path, benchmark: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_table(
+        table_of(benchmark).append_column("blind_logit", table_of(benchmark)["logit"]), tmp_path / "own.parquet"
+    )
+    judge = f"judge:word:{scenes}/biased/captions.parquet:{scenes}/biased/negatives.parquet"
+    words = ["evaluate", str(checkpoint), str(tmp_path / "own.parquet"), judge, f"output_dir={tmp_path / 'out'}"]
+    words += [f"evaluation.sets.balanced.{name}={scenes}/balanced/{name}.parquet" for name in ("captions", "negatives")]
+    words += ["evaluation.bootstrap=100", "accelerator=cpu", "logging.wandb=disabled"]
+    assert main(words) == 0
+    names = ["tiny-clip", "own", "judge-word"]
+    for name in names:
+        folder = tmp_path / "out" / name
+        with (folder / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len({row["run"] for row in rows}) == 1
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["sets"]["balanced"]["protocol"] == "pairs"
+        assert summary["sets"]["balanced"]["calibrated"] == (name == "judge-word")
+        stored = {path.name for path in (folder / "balanced").iterdir()}
+        assert {f"{one}.parquet" for one in ("key", "images", "texts", "scores", "pairs")} == stored
+    assert json.loads((tmp_path / "out/tiny-clip/summary.json").read_text())["computed"]["images"] > 0
+
+    # killed while the last one was written
+    for path in (tmp_path / "out/summary.json", tmp_path / "out/judge-word/summary.json"):
+        path.unlink()
+    before = (tmp_path / "out/tiny-clip/metrics.csv").stat().st_mtime_ns
+    assert main([*words, "--resume", "evaluation.batch_size=3"]) == 0
+    assert (tmp_path / "out/tiny-clip/metrics.csv").stat().st_mtime_ns == before
+    capsys.readouterr()
+    assert main([*words, "--resume", "evaluation.batch_size=3"]) == 0
+    assert "is finished; nothing to resume" in capsys.readouterr().out
+    # anew: what is scored stays
+    assert main([*words, "--overwrite"]) == 0
+    assert json.loads((tmp_path / "out/tiny-clip/summary.json").read_text())["computed"] == {"images": 0, "texts": 0}
+
+    folders = [str(tmp_path / "out" / name) for name in names]
+    assert main(["compare", *folders, f"output_dir={tmp_path / 'report'}", "logging.wandb=disabled"]) == 0
+    scores = pq.read_table(tmp_path / "out/tiny-clip/balanced/scores.parquet")
+    assert scores.column_names == ["image_id", "text_id", "logit", "score", "blind_logit"]
+    assert b"network" in scores.schema.metadata
+
+
+@pytest.mark.slow  # two processes, each with all imports
+def test_two_devices_find_what_one_finds(scenes: Path, checkpoint: Path, tmp_path: Path) -> None:
+    words = ["evaluate", str(checkpoint), "evaluation.unit_size=2", "evaluation.bootstrap=100", "accelerator=cpu"]
+    words += [f"evaluation.sets.balanced.{name}={scenes}/balanced/{name}.parquet" for name in ("captions", "negatives")]
+    words += ["logging.wandb=disabled"]
+    for devices in (1, 2):
+        assert main([*words, f"devices={devices}", f"output_dir={tmp_path / str(devices)}"]) == 0
+    one, two = (pq.read_table(tmp_path / name / "balanced/scores.parquet") for name in ("1", "2"))
+    assert one.equals(two)
+
+
+def test_the_benchmarks_are_listed_with_what_they_need(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--list"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in listed if line.startswith("sugarcrepe ")]
+    assert line.split()[1] == "pairs"
+    assert "COCO val2017" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a.csv", "b.csv", "benchmarks=[sugarcrepe]", "benchmarks_root=."], "`output_dir` must be given"),
+        (["a.csv", "output_dir=o"], "`benchmarks` or `evaluation.sets` must be given"),
+        (
+            ["a.csv", "output_dir=o", "benchmarks=[sugarcrep]", "benchmarks_root=."],
+            "Did you mean sugarcrepe?",
+        ),
+        (["a.csv", "output_dir=o", "benchmarks=[sugarcrepe]"], "`benchmarks_root` must be given"),
+        (["a.csv", "output_dir=o", "benchmarks=[valse]", "benchmarks_root=.", "score=itc"], "`score` needs `run`"),
+        (["a.csv", "run=.", "output_dir=o"], "`scorers` or `run` must be given, and not both"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
+
+
+COLUMNS: dict[str, dict[str, Any]] = {
+    "pairs": {"image": "a", "true": "one", "false": ["two", "three"], "group": "kind"},
+    "groups": {"images": ["a", "b"], "texts": ["one", "two"], "group": "kind"},
+    "labels": {"image": "a", "text": "one", "label": "label", "group": "kind"},
+    "ratings": {"image": "a", "text": "one", "rating": "rating", "group": "kind"},
+    "retrieval": {"image": "a", "text": ["one", "two"]},
+    "classes": {"image": "a", "class": "kind"},
+}
+
+
+@pytest.fixture(scope="module")
+def own_benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each protocol as `benchmarks_root` has them: a table, a YAML file, and images beside."""
+    folder = tmp_path_factory.mktemp("own")
+    names = ("a", "b", "one", "two", "three", "kind", "label", "rating")
+    for number in range(8):
+        photo(number).save(folder / f"{number}.png")
+    with (folder / "table.csv").open("w", newline="") as file:
+        write = csv.writer(file).writerow
+        write(names)
+        for number in range(8):
+            colours = [f"a {colour} thing of kind {number}" for colour in ("red", "blue", "green")]
+            images = f"{number}.png", f"{(number + 1) % 8}.png"
+            write([*images, *colours, "cat" if number % 2 else "dog", number % 2, number])
+    for protocol, columns in COLUMNS.items():
+        content = {"table": "table.csv", "protocol": protocol, "columns": columns}
+        if protocol == "classes":
+            content["templates"] = ["a photo of a {c}", "a drawing of a {c}"]
+        (folder / f"{protocol}.yaml").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("backbone", ["clip", "llava"])
+def test_every_protocol_is_evaluated_on_the_logits_of_single_pairs(
+    backbone: str, own_benchmarks: Path, tmp_path: Path
+) -> None:
+    module = BACKBONES[backbone].build()
+    save_published(module, tmp_path / "scorer")
+    words = ["evaluate", str(tmp_path / "scorer"), f"output_dir={tmp_path / 'out'}", "logging.wandb=disabled"]
+    words += ["evaluation.bootstrap=100", "accelerator=cpu", "evaluation.batch_size=3", "evaluation.unit_size=2"]
+    sets = [f"evaluation.sets.{protocol}" for protocol in COLUMNS]
+    words += [f"{one}.format=own" for one in sets]
+    words += [f"{one}.annotations={own_benchmarks / one.split('.')[-1]}.yaml" for one in sets]
+    assert main([*words, *(f"{one}.image_root={own_benchmarks}" for one in sets)]) == 0
+    with (tmp_path / "out/metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    scorer = load_scorer(tmp_path / "scorer", device="cpu")
+    for protocol, row in PROTOCOLS.items():
+        benchmark = own.read(own_benchmarks / f"{protocol}.yaml", image_root=own_benchmarks)
+        paths = [own_benchmarks / image for image in benchmark.images["image"].to_pylist()]
+        matrix: Any = scorer.logits(paths, benchmark.texts["text"].to_pylist(), matrix=True)
+        logits = Logits.from_matrix(benchmark.images["image_id"], benchmark.texts["text_id"], matrix.numpy())
+        expected = row.measure(benchmark.key, logits, calibrated=module.calibrated)
+        found = {(one["metric"], one["group"]): one["value"] for one in rows if one["set"] == protocol}
+        assert {*found} == {*expected.rows}
+        for name, value in zip(expected.rows, expected.value(), strict=True):
+            # an empty cell is a metric of nothing
+            assert float(found[name] or "nan") == pytest.approx(value, abs=1e-4, nan_ok=True), (protocol, name)
+        folder = tmp_path / "out" / protocol
+        if benchmark.pairs is None:
+            stored = np.load(folder / "matrix.npy")
+            blind = np.load(folder / "blind_matrix.npy")
+            distinct = list(dict.fromkeys(benchmark.texts["text_id"].to_pylist()))
+            np.testing.assert_allclose(stored, logits.matrix(benchmark.images["image_id"], distinct), atol=1e-5)
+            assert stored.shape == blind.shape
+            assert not (folder / "scores.parquet").exists()
+        else:
+            scores = pq.read_table(folder / "scores.parquet")
+            assert len(scores) == len(benchmark.pairs)
+            assert not (folder / "pairs.parquet").exists(), "two false texts are no pair"
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    if backbone == "clip":
+        assert summary["computed"]["images"] == 16, "all sets show the same photos, once seen and once as noise"
+
+
+@pytest.mark.slow  # two processes of a launcher
+def test_ranks_of_torchrun_find_what_one_process_finds(own_benchmarks: Path, checkpoint: Path, tmp_path: Path) -> None:
+    words = ["evaluate", str(checkpoint), "evaluation.unit_size=2", "evaluation.bootstrap=100", "accelerator=cpu"]
+    words += ["evaluation.sets.own.format=own", f"evaluation.sets.own.annotations={own_benchmarks}/pairs.yaml"]
+    words += [f"evaluation.sets.own.image_root={own_benchmarks}", "logging.wandb=disabled"]
+    assert main([*words, f"output_dir={tmp_path / 'one'}"]) == 0
+    ranks = start_ranks(tmp_path / "log", main, [*words, f"output_dir={tmp_path / 'two'}"])
+    ranks.join(120)
+    assert ranks.exitcode == 0, log_tail(tmp_path / "log")
+    one, two = (pq.read_table(tmp_path / name / "own/scores.parquet") for name in ("one", "two"))
+    assert one.equals(two)
