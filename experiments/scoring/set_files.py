@@ -13,12 +13,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from datamodules.benchmarks import Benchmark, as_pairs
+from experiments.report.comparison.reading.evaluated import (
+    BLIND_MATRIX_FILE,
+    IMAGES_FILE,
+    KEY_FILE,
+    MATRIX_FILE,
+    PAIRS_FILE,
+    SCORES_FILE,
+    TEXTS_FILE,
+)
 from experiments.scoring.sets import SetScores
 from negatives.tables import write_table
-
-SCORES_FILE, PAIRS_FILE, KEY_FILE = "scores.parquet", "pairs.parquet", "key.parquet"
-IMAGES_FILE, TEXTS_FILE = "images.parquet", "texts.parquet"
-MATRIX_FILE, BLIND_MATRIX_FILE = "matrix.npy", "blind_matrix.npy"
 
 
 def write_set(folder: Path, benchmark: Benchmark, scores: SetScores, fingerprint: Mapping[str, str]) -> None:
