@@ -146,7 +146,7 @@ def make_inputs(folder: Path, words: Sequence[str]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
         elif (
-            key in ("run", "annotations")
+            key in ("run", "annotations", "benchmarks_root")
             or key.endswith(("image_root", "nli.checkpoint", "lm.checkpoint", "encoder.checkpoint"))
             or "/" in word.partition("=")[0]
         ):

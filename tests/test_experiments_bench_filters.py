@@ -33,7 +33,7 @@ def pairs(tmp_path: Path) -> Path:
 
 
 def test_the_table_has_a_row_for_each_arm_and_learner(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arms = ["text", "top_fraction pair"]
+    arms = ["overlap text", "top_fraction pair"]
     words = [str(pairs), "--arms", *arms, "--seeds", "0", "--folds", "3", "--judges", "word"]
     out = pairs.with_name("filters.json")
     assert filters.main([*words, "--json", str(out)]) == 0
@@ -41,7 +41,7 @@ def test_the_table_has_a_row_for_each_arm_and_learner(pairs: Path, capsys: pytes
     assert "240 texts (120 positives), 120 pairs, 60 images" in printed
     cells = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
     assert [(row[0], row[3]) for row in cells[1:] if "---" not in row] == [
-        *(("text", "word, texts"), ("text", "bayes, texts")),
+        *(("overlap text", "word, texts"), ("overlap text", "bayes, texts")),
         *(("top_fraction pair", f"{judge}, {reads}") for judge in ("word", "bayes") for reads in ("pairs", "texts")),
     ]
     content = json.loads(out.read_text(encoding="utf-8"))["rows"]

@@ -150,7 +150,7 @@ def test_a_balanced_set_is_exit_code_zero_and_so_is_its_resumption(
 ) -> None:
     words, *_ = write(tmp_path, with_giveaway(300, 0.2, 0.6))
     tolerances = {"tolerance": 0.1, "type_tolerance": 0.15, "third_tolerance": 0.3}
-    words += ["unit=pair", *(f"certificate.{name}={value}" for name, value in tolerances.items())]
+    words += ["unit=pair", "rule=margins", *(f"certificate.{name}={value}" for name, value in tolerances.items())]
     assert run(tmp_path / "out", *words) == 0
     printed = capsys.readouterr().out
     assert "Balanced: what is kept teaches no blind learner." in printed

@@ -18,10 +18,14 @@ import pytest
 from experiments.__main__ import main
 from experiments.commands import VERBS
 from experiments.config.evaluation_schemas import EVALUATION_FILES
+from experiments.config.load import load_saved
+from experiments.config.schemas import ScoreConfig
 from experiments.config.sweep_schemas import SweepConfig
 from experiments.exit_codes import exit_code
 from experiments.runs.metric_record import MetricRecord, record_fault
 from experiments.runs.outputs import OutputFolder
+from experiments.scoring.requests import join
+from experiments.scoring.store import Keyed, Store
 from experiments.verbs import score, sweep
 from negatives.tables import InputError, damage, write_table
 from tests.test_negatives_locks import HOLD
@@ -401,7 +405,7 @@ def parts(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_parts_of_scores_that_are_damaged_are_scored_again(
     parts: Path, data: Path, made: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = sorted((parts / "parts").iterdir())
+    files = sorted((parts / "parts").glob("*/*/*.parquet"))
     bad = [files[0].read_bytes()[:-1], b"", pq.ParquetFile(files[2]).read()]
     files[0].write_bytes(bad[0])
     files[1].write_bytes(bad[1])
@@ -419,17 +423,23 @@ def test_parts_of_scores_that_are_damaged_are_scored_again(
 
 def test_no_damaged_part_is_ever_taken_for_its_scores(parts: Path) -> None:
     """Cut wherever, or with any one bit changed."""
-    file = min((parts / "parts").iterdir())
-    content = file.read_bytes()
-    table = pq.ParquetFile(file).read()
-    text_ids = table["text_id"].to_pylist()
-    assert score._read_part(file, text_ids) == table
-    assert score._read_part(file, text_ids[1:]) is None
+    config = load_saved(ScoreConfig, parts / "config.yaml")
+    requests = join([score.read_asked(config)[0]], blind=False)
+    items = Keyed("texts", requests.text_keys)
+    store = Store(parts / "parts", json.loads((parts / "scorer.json").read_text()))
+    name = min(store.files("texts"))
+    file = store.folder / "texts" / name
+    content, whole = file.read_bytes(), store.read(items, name)
+    assert whole is not None
+    assert not store.has(items, "another.parquet", whole[0])
     for place in range(0, len(content), 19):
         file.write_bytes(content[:place])
-        assert score._read_part(file, text_ids) is None
+        assert store.read(items, name) is None
         file.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
-        assert score._read_part(file, text_ids) in (None, table)
+        found = store.read(items, name)
+        assert found is None or (found[0].tolist(), found[1].tolist()) == (whole[0].tolist(), whole[1].tolist())
+    assert not store.has(items, name, whole[0][1:]), "of other items"
+    assert not file.exists()
 
 
 def test_parts_need_to_say_whose_they_are(parts: Path) -> None:

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules.benchmarks import Benchmark
+from datamodules.benchmarks import PROTOCOLS, Benchmark, Logits
+from datamodules.benchmarks.readers import own
 from datamodules.benchmarks.readers.pairs import tables
 from experiments.__main__ import main
 from experiments.config.evaluation_schemas import EvaluateConfig
@@ -23,10 +24,12 @@ from experiments.scoring.scorer import Options
 from experiments.scoring.scorers import KINDS, folder_names, open_scorer
 from experiments.scoring.set_metrics import metric_rows
 from experiments.scoring.sets import SetScores, ask, asked_rows, set_scores
+from lightning_modules import load_scorer
 from negatives.causal_lm import CausalLm
 from negatives.tables import InputError, write_table
 from tests.backbones import BACKBONES, save_published
-from tests.tiny import tiny_tables
+from tests.launch import log_tail, start_ranks
+from tests.tiny import photo, tiny_tables
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +121,12 @@ def test_a_scores_table_may_name_texts_by_their_wording_and_sets(benchmark: Benc
     table = table_of(benchmark)
     wording = dict(zip(benchmark.texts["text_id"].to_pylist(), benchmark.texts["text"].to_pylist(), strict=True))
     texts = [wording[text_id] for text_id in table["text_id"].to_pylist()]
-    own = pa.table({"image_id": table["image_id"], "text": texts, "score": table["logit"], "set": ["set"] * len(table)})
-    other = own.set_column(3, "set", pa.array(["other"] * len(own))).set_column(2, "score", pa.array([0.0] * len(own)))
-    write_table(pa.concat_tables([other, own]), tmp_path / "scores.parquet")
+    named = pa.table(
+        {"image_id": table["image_id"], "text": texts, "score": table["logit"], "set": ["set"] * len(table)}
+    )
+    other = named.set_column(3, "set", pa.array(["other"] * len(named)))
+    other = other.set_column(2, "score", pa.array([0.0] * len(named)))
+    write_table(pa.concat_tables([other, named]), tmp_path / "scores.parquet")
     found = scores_of(str(tmp_path / "scores.parquet"), benchmark, tmp_path)
     assert found.table is not None
     assert found.table["logit"].to_pylist() == table["logit"].to_pylist()
@@ -311,3 +317,91 @@ def test_what_cannot_be_evaluated_is_one_line(
     assert main(["evaluate", *words]) == 2
     assert message in capsys.readouterr().err
     assert [*tmp_path.iterdir()] == []
+
+
+COLUMNS: dict[str, dict[str, Any]] = {
+    "pairs": {"image": "a", "true": "one", "false": ["two", "three"], "group": "kind"},
+    "groups": {"images": ["a", "b"], "texts": ["one", "two"], "group": "kind"},
+    "labels": {"image": "a", "text": "one", "label": "label", "group": "kind"},
+    "ratings": {"image": "a", "text": "one", "rating": "rating", "group": "kind"},
+    "retrieval": {"image": "a", "text": ["one", "two"]},
+    "classes": {"image": "a", "class": "kind"},
+}
+
+
+@pytest.fixture(scope="module")
+def own_benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each protocol as `benchmarks_root` has them: a table, a YAML file, and images beside."""
+    folder = tmp_path_factory.mktemp("own")
+    names = ("a", "b", "one", "two", "three", "kind", "label", "rating")
+    for number in range(8):
+        photo(number).save(folder / f"{number}.png")
+    with (folder / "table.csv").open("w", newline="") as file:
+        write = csv.writer(file).writerow
+        write(names)
+        for number in range(8):
+            colours = [f"a {colour} thing of kind {number}" for colour in ("red", "blue", "green")]
+            images = f"{number}.png", f"{(number + 1) % 8}.png"
+            write([*images, *colours, "cat" if number % 2 else "dog", number % 2, number])
+    for protocol, columns in COLUMNS.items():
+        content = {"table": "table.csv", "protocol": protocol, "columns": columns}
+        if protocol == "classes":
+            content["templates"] = ["a photo of a {c}", "a drawing of a {c}"]
+        (folder / f"{protocol}.yaml").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("backbone", ["clip", "llava"])
+def test_every_protocol_is_evaluated_on_the_logits_of_single_pairs(
+    backbone: str, own_benchmarks: Path, tmp_path: Path
+) -> None:
+    module = BACKBONES[backbone].build()
+    save_published(module, tmp_path / "scorer")
+    words = ["evaluate", str(tmp_path / "scorer"), f"output_dir={tmp_path / 'out'}", "logging.wandb=disabled"]
+    words += ["evaluation.bootstrap=100", "accelerator=cpu", "evaluation.batch_size=3", "evaluation.unit_size=2"]
+    sets = [f"evaluation.sets.{protocol}" for protocol in COLUMNS]
+    words += [f"{one}.format=own" for one in sets]
+    words += [f"{one}.annotations={own_benchmarks / one.split('.')[-1]}.yaml" for one in sets]
+    assert main([*words, *(f"{one}.image_root={own_benchmarks}" for one in sets)]) == 0
+    with (tmp_path / "out/metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    scorer = load_scorer(tmp_path / "scorer", device="cpu")
+    for protocol, row in PROTOCOLS.items():
+        benchmark = own.read(own_benchmarks / f"{protocol}.yaml", image_root=own_benchmarks)
+        paths = [own_benchmarks / image for image in benchmark.images["image"].to_pylist()]
+        matrix: Any = scorer.logits(paths, benchmark.texts["text"].to_pylist(), matrix=True)
+        logits = Logits.from_matrix(benchmark.images["image_id"], benchmark.texts["text_id"], matrix.numpy())
+        expected = row.measure(benchmark.key, logits, calibrated=module.calibrated)
+        found = {(one["metric"], one["group"]): one["value"] for one in rows if one["set"] == protocol}
+        assert {*found} == {*expected.rows}
+        for name, value in zip(expected.rows, expected.value(), strict=True):
+            # an empty cell is a metric of nothing
+            assert float(found[name] or "nan") == pytest.approx(value, abs=1e-4, nan_ok=True), (protocol, name)
+        folder = tmp_path / "out" / protocol
+        if benchmark.pairs is None:
+            stored = np.load(folder / "matrix.npy")
+            blind = np.load(folder / "blind_matrix.npy")
+            distinct = list(dict.fromkeys(benchmark.texts["text_id"].to_pylist()))
+            np.testing.assert_allclose(stored, logits.matrix(benchmark.images["image_id"], distinct), atol=1e-5)
+            assert stored.shape == blind.shape
+            assert not (folder / "scores.parquet").exists()
+        else:
+            scores = pq.read_table(folder / "scores.parquet")
+            assert len(scores) == len(benchmark.pairs)
+            assert not (folder / "pairs.parquet").exists(), "two false texts are no pair"
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    if backbone == "clip":
+        assert summary["computed"]["images"] == 16, "all sets show the same photos, once seen and once as noise"
+
+
+@pytest.mark.slow  # two processes of a launcher
+def test_ranks_of_torchrun_find_what_one_process_finds(own_benchmarks: Path, checkpoint: Path, tmp_path: Path) -> None:
+    words = ["evaluate", str(checkpoint), "evaluation.unit_size=2", "evaluation.bootstrap=100", "accelerator=cpu"]
+    words += ["evaluation.sets.own.format=own", f"evaluation.sets.own.annotations={own_benchmarks}/pairs.yaml"]
+    words += [f"evaluation.sets.own.image_root={own_benchmarks}", "logging.wandb=disabled"]
+    assert main([*words, f"output_dir={tmp_path / 'one'}"]) == 0
+    ranks = start_ranks(tmp_path / "log", main, [*words, f"output_dir={tmp_path / 'two'}"])
+    ranks.join(120)
+    assert ranks.exitcode == 0, log_tail(tmp_path / "log")
+    one, two = (pq.read_table(tmp_path / name / "own/scores.parquet") for name in ("one", "two"))
+    assert one.equals(two)

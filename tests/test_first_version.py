@@ -115,7 +115,7 @@ def test_evaluated_runs_are_compared(former: Path) -> None:
     assert len(curves) > 4, "the learning curves are read from the CSV that it logged"
 
 
-@pytest.mark.parametrize("folder", ["run", "scores"])
+@pytest.mark.parametrize("folder", ["run", "scores", "run/evaluation"])
 def test_a_finished_folder_has_nothing_to_resume(folder: str, former: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command(folder), "--resume"]) == 0
     assert f"{folder} is finished" in capsys.readouterr().out

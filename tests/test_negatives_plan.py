@@ -76,21 +76,27 @@ def test_a_configuration_and_a_call_refuse_the_same_plans() -> None:
     ("values", "message"),
     [
         ({"rule": "aflite", "constant": 2.0}, "`constant` must be left out where `rule` is aflite, got 2: use overlap"),
-        ({"constant": 1.5}, "`constant` must be left out where `rule` is margins, got 1.5: use overlap"),
-        ({"sharpness": 2.0}, "`sharpness` must be left out where `rule` is margins, got 2: use overlap"),
+        (
+            {"rule": "margins", "constant": 1.5},
+            "`constant` must be left out where `rule` is margins, got 1.5: use overlap",
+        ),
+        (
+            {"rule": "margins", "sharpness": 2.0},
+            "`sharpness` must be left out where `rule` is margins, got 2: use overlap",
+        ),
         (
             {"rule": "overlap", "constant": 1.5, "strength": 0.2},
             "`strength` must be left out where `constant` is given, got 0.2",
         ),
         (
             {"rule": "top_fraction", "strength": 0.2},
-            "`strength` must be left out where `rule` is top_fraction, got 0.2: use margins",
+            "`strength` must be left out where `rule` is top_fraction, got 0.2: use overlap",
         ),
         (
-            {"rule": "overlap", "per_type": True},
-            "`per_type` must be left out where `rule` is overlap: use `by_type`",
+            {"rule": "margins", "per_type": True},
+            "`per_type` must be left out where `rule` is margins: use `by_type`",
         ),
-        ({"per_type": True}, "`per_type` must be left out where `rule` is margins: use `by_type`"),
+        ({"per_type": True}, "`per_type` must be left out where `rule` is overlap: use `by_type`"),
     ],
 )
 def test_a_setting_that_nothing_would_read_is_refused(values: dict[str, object], message: str) -> None:

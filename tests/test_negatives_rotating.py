@@ -172,7 +172,7 @@ def test_without_a_certificate_a_rule_that_searches_nothing_judges_once() -> Non
 def test_a_plan_that_contradicts_itself_is_refused_before_the_first_fit() -> None:
     calls: list[int] = []
     with pytest.raises(InputError, match="`constant` must be left out where `rule` is margins"):
-        filter_and_rotate(seated(advance=lambda: calls.append(1)), FilterPlan(constant=2.0))
+        filter_and_rotate(seated(advance=lambda: calls.append(1)), FilterPlan(rule="margins", constant=2.0))
     assert not calls
 
 

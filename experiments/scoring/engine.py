@@ -100,7 +100,7 @@ class _Task:
         _, there = _collect(items, store, earlier)
         plan = work.plan(np.flatnonzero(~there))
         names = [unit_name(key, unit, plan.items(unit)) for unit in range(plan.units)]
-        missing = [unit for unit, name in enumerate(names) if not store.has(items.kind, name)]
+        missing = [unit for unit, name in enumerate(names) if not store.has(items, name, plan.items(unit))]
         return cls(work, plan, earlier, names, missing)
 
     def collect(self, store: Store, world: World) -> Answers:

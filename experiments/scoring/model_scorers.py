@@ -50,8 +50,8 @@ def open_model(word: str, options: Options) -> Engine:
         raise InputError(f"score must be left out: {word} is no run, and says by its scorer.json which score it has.")
     quiet_transformers()
     loaded = load_scorer(name, device="cpu", dtype=_dtype(options), revision=which)
-    module: Any = loaded.module
-    return engine_of(module, folder.name if folder.is_dir() else word, options, {"checkpoint_name": name})
+    published: Any = loaded.module
+    return engine_of(published, folder.name if folder.is_dir() else word, options, {"checkpoint_name": name})
 
 
 def run_scorer(

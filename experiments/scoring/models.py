@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from lightning_modules.backbones import Backbone
 
 UNKNOWN = -1
-CELLS = 1 << 24
-"""Of a matrix that are computed at a time: 64 MiB."""
+CELLS = 1 << 22
+"""Of a matrix, or of features, that are computed at a time: 16 MiB."""
 
 
 class Answered(Protocol):

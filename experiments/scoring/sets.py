@@ -80,8 +80,8 @@ def set_scores(benchmark: Benchmark, asked: SetRequests, answered: Answered, sco
     if benchmark.pairs is None:
         matrix = answered.matrix(asked.images, asked.texts, wording_of)
         # where no image is read, none can be replaced
-        blind = matrix if asked.blind is None else answered.matrix(asked.blind, asked.texts, wording_of)
-        return of_matrix(benchmark, names, matrix, blind, answered.counts)
+        dark = matrix if asked.blind is None else answered.matrix(asked.blind, asked.texts, wording_of)
+        return of_matrix(benchmark, names, matrix, dark, answered.counts)
     images, texts, pair = asked_rows(benchmark)
     logits = means(answered.pairs(asked.images[images], asked.texts[texts]), pair)
     blind = logits if asked.blind is None else means(answered.pairs(asked.blind[images], asked.texts[texts]), pair)

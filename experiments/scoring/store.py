@@ -125,27 +125,38 @@ class Store:
         folder = self.folder / kind
         return {path.name for path in folder.glob("[!.]*.parquet")} if folder.is_dir() else set()
 
-    def has(self, kind: str, name: str) -> bool:
-        """Whether a unit is there, and whole; a damaged one is removed."""
-        if self.read(kind, name) is not None:
-            return True
-        (self.folder / kind / name).unlink(missing_ok=True)
-        return False
+    def read(self, items: Items, name: str) -> tuple[Places, NDArray[np.floating]] | None:
+        """The item that each row of a unit is about, -1 for none of these, and its value.
 
-    def read(self, kind: str, name: str) -> pa.Table | None:
-        """A unit; None where it is not there, or damaged: then it is made again."""
-        path = self.folder / kind / name
+        Returns:
+            None where the unit is not there, or damaged: then it is made again.
+        """
+        path = self.folder / items.kind / name
         if not path.is_file():
             return None
         try:
             table = read_parquet(path)
-            if "value" in table.column_names:
-                return table
-        except DAMAGED:
-            pass
+            return items.places(table), _values(table["value"])
+        except (*DAMAGED, pa.ArrowException):
+            self._say_damaged(path)
+            return None
+
+    def has(self, items: Items, name: str, places: Places) -> bool:
+        """Whether a unit is there, and has these items; a damaged one is removed."""
+        path = self.folder / items.kind / name
+        if not path.is_file():
+            return False
+        found = self.read(items, name)
+        if found is not None and np.array_equal(found[0], places):
+            return True
+        if found is not None:
+            self._say_damaged(path)
+        path.unlink(missing_ok=True)
+        return False
+
+    def _say_damaged(self, path: Path) -> None:
         # a kill leaves none: a unit is written whole or not at all
         say(f"{path} is damaged: it is scored again.")
-        return None
 
     def write(self, items: Items, name: str, places: Places, values: NDArray[np.floating]) -> None:
         """Writes a unit: the keys of its items, and their values, [n] or [n, D]."""
@@ -181,11 +192,10 @@ class Store:
     def found(self, items: Items, names: Sequence[str]) -> Iterator[tuple[Places, NDArray[np.floating]]]:
         """Of units, the items that are asked for, and their values."""
         for name in names:
-            if (table := self.read(items.kind, name)) is None:
-                continue
-            places = items.places(table)
-            wanted = np.flatnonzero(places >= 0)
-            yield places[wanted], _values(table["value"])[wanted]
+            if (unit := self.read(items, name)) is not None:
+                places, values = unit
+                wanted = np.flatnonzero(places >= 0)
+                yield places[wanted], values[wanted]
 
 
 def unit_name(key: str, unit: int, places: Places) -> str:
@@ -214,9 +224,11 @@ def _column(values: NDArray[np.floating]) -> pa.Array:
 
 def _values(column: pa.ChunkedArray) -> NDArray[np.floating]:
     array = column.combine_chunks()
-    if pa.types.is_fixed_size_list(array.type):
+    if pa.types.is_fixed_size_list(array.type) and pa.types.is_floating(array.type.value_type):
         flat: NDArray[np.floating] = array.flatten().to_numpy(zero_copy_only=False)
         return flat.reshape(len(array), array.type.list_size)
+    if not pa.types.is_floating(array.type):
+        raise ValueError(f"a value must be a number, got {array.type}")
     values: NDArray[np.floating] = array.to_numpy(zero_copy_only=False)
     return values
 

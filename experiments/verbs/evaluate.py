@@ -182,7 +182,8 @@ def _read_sets(config: EvaluateConfig, configs: Mapping[str, SetConfig], caption
         # printed, or numbers of two machines with other images would be compared as one
         if left_out := ", ".join(f"{count} {reason}" for reason, count in benchmark.left_out.items() if count):
             say(f"{name}: items of the benchmark are left out: {left_out}")
-    if config.run is None:
+    # other ranks score, and say nothing
+    if config.run is None or not (main or config.exclude_training_images):
         return Sets(read, {}, {})
     overlaps = find_overlaps(Path(config.run), captions, read, excluded=config.exclude_training_images)
     kept = without_training_images(read, overlaps) if config.exclude_training_images else read
@@ -221,6 +222,8 @@ def write_evaluation(
     _log(config, scorer.name, folder, metrics, summary["sets"])
     write_json(summary, folder / SUMMARY_FILE)
     _print(scorer.name, metrics, sets.asked)
+    if counts := ", ".join(f"{count} {what}" for what, count in summary["computed"].items()):
+        say(f"{scorer.name}: {counts} computed; what else was asked is from {config.store}")
 
 
 def _set_summary(benchmark: Benchmark, rows: list[dict[str, Any]], overlap: Overlap | None) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from negatives.judging.table import faults_of_names
 
 UNITS = {"text": ("auc",), "pair": ("paired_accuracy",), "both": ("auc", "paired_accuracy")}
 """Unit -> the bias metrics that probes inside what is kept look at."""
-RULES = ("margins", "overlap", "top_fraction", "aflite")
-SEARCHED = ("margins", "overlap")
+RULES = ("overlap", "margins", "top_fraction", "aflite")
+SEARCHED = ("overlap", "margins")
 """The rules that drop a share of each negative type, which can be searched."""
 
 
@@ -24,22 +24,22 @@ class FilterPlan:
     unit: str = field(default="text", metadata={"choices": tuple(UNITS)})
     """text: judges single texts, for losses that do (lm, binary, itm). pair: judges a positive beside its negative,
     for losses and benchmarks that compare. both: satisfies the two."""
-    # default margins: what the others keep still teaches most of the bias (docs/results.md)
-    rule: str = field(default="margins", metadata={"choices": RULES})
-    """margins: drops the most confidently judged of each negative type, as many as it takes until what is kept teaches
-    nothing about other photos. overlap: drops as many by chance, by the odds of the other class.
-    top_fraction: drops the most confidently judged (LLaVA-score). aflite: drops, again and again, what the first judge
-    predicts (AFLite)."""
+    # default overlap: it leaves no opposite biases that cancel in the mean; margins keeps more (docs/results.md)
+    rule: str = field(default="overlap", metadata={"choices": RULES})
+    """overlap: drops by chance, by the odds of the other class, as many of each negative type as it takes until what is
+    kept teaches nothing about other photos. margins: drops the most confidently judged of each type instead, and keeps
+    more. top_fraction: drops the most confidently judged (LLaVA-score). aflite: drops, again and again, what the first
+    judge predicts (AFLite)."""
     strength: float | None = field(default=None, metadata={"min": 0.0, "max": 0.99})
-    """margins, overlap: part of each class, or of the pairs, that is dropped; not given: searched, on photos set
+    """overlap, margins: part of each class, or of the pairs, that is dropped; not given: searched, on photos set
     aside."""
     by_type: bool = True
-    """margins, overlap: search a strength for each negative type, so that no two types have opposite biases that
+    """overlap, margins: search a strength for each negative type, so that no two types have opposite biases that
     cancel."""
     constant: float | None = field(default=None, metadata={"above": 0.0, "max": 1e6})
     """overlap: the factor of the odds, in place of strengths; 1 is the overlap of the two densities."""
     sharpness: float = field(default=1.0, metadata={"above": 0.0, "max": 20.0})
-    """overlap: power of the odds. Larger ones come nearer to margins."""
+    """overlap: power of the odds. Larger ones keep more, and come nearer to margins."""
     top_fraction: float = field(default=0.3, metadata={"min": 0.0, "max": 0.99})
     """top_fraction, aflite: part of each class (or of the pairs) that is dropped."""
     per_type: bool = False
@@ -76,7 +76,7 @@ class FilterPlan:
         if self.rule not in SEARCHED and self.strength is not None:
             yield (
                 f"`{place}strength` must be left out where `{place}rule` is {self.rule}, got {self.strength:g}: use "
-                "margins"
+                "overlap"
             )
         if self.rule in SEARCHED and self.per_type:
             yield f"`{place}per_type` must be left out where `{place}rule` is {self.rule}: use `{place}by_type`"

@@ -90,12 +90,12 @@ def search_strengths(
     learners, wins = apt_learners(searching, plan.unit, seen, asked)
     members = {name: (types == name) | (name == ALL) for name in names}
     # a balanced subset for a judge of accuracy a keeps at most 2 (1 - a) of the pairs: all of a type without a bias
-    strengths = {name: float(np.clip(2 * away, 0.0, MOST)) for name, away in _away(wins, members).items()}
+    strengths = {name: float(np.clip(2 * away, 0.0, MOST)) for name, away in away_from_coin(wins, members).items()}
     nearest, best = np.inf, strengths
     for number in range(STEPS):
         kept = kept_of_part(text_pairs, keep_by_strengths(judged, strengths, plan)[0], seen, plan.unit)
         wins = reached(searching, learners, kept, seen, asked)
-        away = _away(wins, members)
+        away = away_from_coin(wins, members)
         # the last ones need not be: where a few words give all away, what is learnt jumps at one strength
         if (distance := max(map(abs, away.values()))) < nearest:
             nearest, best = distance, strengths
@@ -130,7 +130,7 @@ def apt_learners(panel: Panel, unit: str, seen: np.ndarray, asked: np.ndarray) -
     return [learners[number] for number in apt], wins[apt]
 
 
-def _away(wins: np.ndarray, members: Mapping[str, np.ndarray]) -> dict[str, float]:
+def away_from_coin(wins: np.ndarray, members: Mapping[str, np.ndarray]) -> dict[str, float]:
     """How far the learners are from a coin on each group of pairs, drawn towards all pairs by what is noise.
 
     A type has some hundred pairs, and an accuracy on them a standard error of some hundredths. Strengths that followed
@@ -151,9 +151,8 @@ def _away(wins: np.ndarray, members: Mapping[str, np.ndarray]) -> dict[str, floa
 
 
 def _middle(wins: np.ndarray) -> float:
-    """Between the learners' smallest and largest accuracy: at 0.5, they lie on both sides of a coin, none too far."""
-    accuracy = wins.mean(axis=1)
-    return float(accuracy.max() + accuracy.min()) / 2
+    """The median learner's accuracy: one that is turned round, as few features soon are, holds no other back."""
+    return float(np.median(wins.mean(axis=1)))
 
 
 def reached(

@@ -31,7 +31,6 @@ from .randomness import generator_for as generator_for
 from .randomness import hash_of as hash_of
 from .sources import FORMATS as FORMATS
 from .sources import read_caption_source as read_caption_source
-from .sources import read_caption_source as read_caption_source
 from .verdicts import PAIR_VERDICT_SCHEMA as PAIR_VERDICT_SCHEMA
 from .verdicts import PAIR_VERDICTS_FILE as PAIR_VERDICTS_FILE
 from .verdicts import VERDICT_SCHEMA as VERDICT_SCHEMA

@@ -43,7 +43,7 @@ def pairs_of(images: int, texts: int, count: int) -> Places:
 
 def tiny_scorer(backbone: str) -> Any:
     """A tiny scorer of random weights, in eval mode."""
-    found = backbone_class(backbone)
+    found: Any = backbone_class(backbone)
     torch.manual_seed(0)
     model, processor = found.tiny(found.Settings(tiny=SHAPE), [WORDS], None)
     return found(model, processor, lr=0.0).eval()
