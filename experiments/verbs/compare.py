@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.config.evaluation_schemas import CompareConfig
 from experiments.report.audits import AUDIT_COLUMNS, read_audits
@@ -102,7 +103,7 @@ def _log(config: CompareConfig, comparison: Comparison, folder: Path) -> None:
     rows = _run_rows(comparison)
     data = [[row[column] for column in COMPARISON_COLUMNS] for row in rows]
     logger.experiment.log({"compare/comparison/table": wandb.Table(columns=list(COMPARISON_COLUMNS), data=data)})
-    values = {}
+    values: dict[str, Any] = {}
     for row in rows:
         place, name = f"compare/{row['set']}/{row['run']}", f"{row['group'] or 'all'}_"
         values |= {

@@ -16,6 +16,8 @@ from experiments.report.comparison.reading.runs import common_sets, set_names
 from experiments.runs.progress import track
 
 CURVE_COLUMNS = ("run", "step", "metric", "value")
+NAMED = 3
+"""Names in a sentence; of others their number."""
 FOR_A_TIE = 40
 """Resamples for each comparison under Holm's correction, so that its least p-value may reach 0.05."""
 
@@ -57,6 +59,14 @@ class Comparison:
     def short(self) -> Mapping[str, str]:
         """Entry -> its name without what all names share, in the order of the leaderboard."""
         return {place.run: place.short for place in self.board.places}
+
+    @property
+    def unknown(self) -> str:
+        """A sentence about the runs of which it is not known what they were trained on; "" where there is none."""
+        names = list(dict.fromkeys(name for panel in self.panels for name in panel.unknown))
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        shown = f"{', '.join(names[:NAMED])}{more}"
+        return f"It is not known whether {shown} saw images of these sets in training." if names else ""
 
     @property
     def curves(self) -> list[dict[str, Any]]:

@@ -36,8 +36,6 @@ DIFFERENCE_COLUMNS = (
     *("difference", "low", "high", "p", "p_holm", "tied"),
 )
 REFERENCE, BEST = "reference", "best"
-NAMED = 3
-"""Names in a sentence; of others their number."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +81,20 @@ class Panel:
 
     @property
     def overlaps(self) -> list[str]:
-        """A sentence for each run that was trained on images of the set, and one for all of which that is not known."""
-        whole = [row for row in self.runs if (row["metric"], row["group"]) == (self.main.metric, "")]
-        lines = [
+        """A sentence for each run that was trained on images of the set."""
+        return [
             f"{row['run']} was trained on the images of {_training_share(row)} of the items."
-            for row in whole
+            for row in self._whole()
             if row["training_pairs"]
         ]
-        if unknown := [row["run"] for row in whole if row["training_pairs"] is None]:
-            more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
-            names = ", ".join(unknown[:NAMED])
-            lines.append(f"It is not known whether {names}{more} saw images of this set in training.")
-        return lines
+
+    @property
+    def unknown(self) -> list[str]:
+        """The runs of which it is not known what they were trained on."""
+        return [row["run"] for row in self._whole() if row["training_pairs"] is None]
+
+    def _whole(self) -> list[Row]:
+        return [row for row in self.runs if (row["metric"], row["group"]) == (self.main.metric, "")]
 
 
 def panel_of(name: str, entries: Sequence[Entry], reference: str, draws: Draws) -> Panel:

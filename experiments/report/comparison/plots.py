@@ -26,7 +26,7 @@ POINTS = 400  # of a learning curve, at most
 def panel_plot(panel: Panel, names: Mapping[str, str], looks: Mapping[str, Look]) -> Markup:
     """The main metric of each entry, filled, beside its blind control, hollow, with 95 % intervals.
 
-    Up to six entries are shown in each group; of more, each has a row with the metric that stands for the set.
+    Up to six entries are shown in each of several groups; otherwise each has a row with the main metric.
 
     Args:
         panel: one set.
@@ -36,7 +36,7 @@ def panel_plot(panel: Panel, names: Mapping[str, str], looks: Mapping[str, Look]
     columns = [column for column in panel.columns if column.metric == panel.main.metric]
     there = [name for name in names if name in panel.entries]
     with matplotlib.rc_context(STYLE):
-        if len(there) > MOST_BESIDE or len(columns) > MOST_GROUPS:
+        if len(there) > MOST_BESIDE or not 1 < len(columns) <= MOST_GROUPS:
             return as_svg(_rows_figure(panel, {name: names[name] for name in there}, looks))
         return as_svg(_groups_figure(panel, columns, there, looks))
 

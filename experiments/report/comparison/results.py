@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,9 @@ def method_result(seeds: Sequence[EvaluatedSet], results: Sequence[Result], *, r
     most = None
     if len(counted) == len(trained):
         most = {group: max(counts.get(group, 0) for counts in counted) for counts in counted for group in counts}
+    # older versions do not say that logits are calibrated: then metrics are those that all seeds have
+    calibrated = all(one.calibrated for one in seeds)
+    seeds = [replace(one, calibrated=calibrated) if one.calibrated != calibrated else one for one in seeds]
     measured, blind = [one.measured for one in seeds], [one.blind_measured for one in seeds]
     return _result(measured, blind, halved, most, resamples, seed)
 

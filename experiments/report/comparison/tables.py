@@ -19,7 +19,7 @@ Cells = list[list[str]]
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """Markdown: the verdict, and a table whose best line is bold."""
+    """Markdown: the verdict, and a table in which the best of each column is bold."""
     head, rows = _cells(comparison, markdown_text, lambda text: f"**{text}**", "≈")
     lines = [head, [":---", *["---:"] * (len(head) - 1)], *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -48,16 +48,20 @@ def _cells(
     # of one set its mean is the set itself
     sets = board.sets if len(board.sets) > 1 else ()
     head = ["scorer", "mean" if sets else board.sets[0], "blind", "debiased", *sets]
+    known = {name: [place.values[name] for place in board.places] for name in sets}
+    best = {name: max((value for value in values if value is not None), default=None) for name, values in known.items()}
     rows = []
     for place in board.places:
         name = place.run + (f" ({place.seeds} seeds)" if place.seeds > 1 else "")
         mark = same if place.to_best is not None and place.tied_with else ""
         interval = f"{place.value:.3f}{mark} [{place.low:.3f}, {place.high:.3f}]"
         blind = "" if place.blind is None else f"{place.blind[0]:.3f}"
-        values = [place.values[name] for name in sets]
-        numbers = [interval, blind, halves(place), *("" if value is None else f"{value:.3f}" for value in values)]
-        own = [text(name), *numbers]
-        rows.append([bold(cell) if place.to_best is None and cell else cell for cell in own])
+        row = [text(name), bold(interval) if place.to_best is None else interval, blind, halves(place)]
+        for one in sets:
+            value = place.values[one]
+            cell = "" if value is None else f"{value:.3f}"
+            row.append(bold(cell) if value is not None and value == best[one] else cell)
+        rows.append(row)
     return [text(cell) for cell in head], rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,16 +27,19 @@ def print_comparison(comparison: Comparison) -> None:
     console = Console(width=min(Console().width, WIDTH))
     console.print(_board(comparison))
     for panel in comparison.panels:
-        console.print(_panel(comparison, panel))
+        chance = "" if panel.chance is None else f" (chance {panel.chance:.3g})"
+        console.print("", Text(f"{panel.name}: {panel.main.metric}{chance}", style="bold"), _panel(comparison, panel))
         for line in panel.overlaps:
             say(f"{panel.name}: {line}")
+    if comparison.unknown:
+        say(comparison.unknown)
 
 
 def _board(comparison: Comparison) -> Table:
     board = comparison.board
     value = f"mean of {len(board.sets)}" if len(board.sets) > 1 else "value"
     debiased = any(_halves(place) for place in board.places)
-    table = Table(box=SIMPLE, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table = Table(box=None, padding=(0, 0, 0, 2), pad_edge=False)
     for heading in ("#", "scorer", f"{value} [95 %]", "blind", *["debiased"] * debiased, "to best", ""):
         is_text = heading in ("scorer", "")
         # names are cut into lines where there is no room, numbers never
@@ -63,8 +65,7 @@ def _board(comparison: Comparison) -> Table:
 def _panel(comparison: Comparison, panel: Panel) -> Table:
     places = [(n, place) for n, place in enumerate(comparison.board.places, start=1) if place.run in panel.entries]
     columns = [column for column in panel.columns if column.metric == panel.main.metric]
-    title = f"{panel.name}: {panel.main.metric}" + (f" (chance {panel.chance:.3g})" if panel.chance is not None else "")
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE, padding=(0, 0, 0, 1), pad_edge=False)
+    table = Table(box=None, padding=(0, 0, 0, 1), pad_edge=False)
     table.add_column("", overflow="fold")
     for number, _ in places[:COLUMNS]:
         table.add_column(f"#{number}", justify="right", no_wrap=True)
@@ -74,7 +75,7 @@ def _panel(comparison: Comparison, panel: Panel) -> Table:
         table.add_row(*map(Text, [column.group or "all items", *values]))
         if column == panel.main:
             blind = [short(None if row is None else row["blind_value"]) for row in rows]
-            table.add_row(*map(Text, [f"{column.group or 'all items'}, blind", *blind]), end_section=True)
+            table.add_row(*map(Text, [f"{column.group or 'all items'}, blind", *blind]))
     left = [f"{len(columns) - ROWS} groups"] * (len(columns) > ROWS)
     left += [f"{len(places) - COLUMNS} scorers"] * (len(places) > COLUMNS)
     if left:

@@ -41,7 +41,7 @@ def read_set(folder: Path, entry: Mapping[str, Any]) -> EvaluatedSet:
         LookupError, TypeError, ValueError: the entry is not what `itm evaluate` writes.
     """
     trained = entry.get("training_pairs")
-    about = {
+    about: dict[str, Any] = {
         "image_root": Path(entry["image_root"]),
         # older versions say nothing of it
         "training_pairs": None if trained is None else {str(name): int(count) for name, count in trained.items()},
