@@ -13,7 +13,19 @@ from experiments.report.comparison.entries import Entry
 from experiments.report.comparison.panels import BEST, REFERENCE, Panel, Row, best_of, compared
 
 BOARD_COLUMNS = (
-    *("run", "seeds", "sets", "value", "low", "high", "blind_value", "blind_low", "blind_high"),
+    *(
+        "run",
+        "seeds",
+        "lowest_seed",
+        "highest_seed",
+        "sets",
+        "value",
+        "low",
+        "high",
+        "blind_value",
+        "blind_low",
+        "blind_high",
+    ),
     *("half_value", "debiased_value", "to_best", "to_best_low", "to_best_high", "p_holm", "tied_with"),
 )
 
@@ -26,6 +38,7 @@ class Place:
         run: name of the entry.
         short: its name without what all names share.
         seeds: how many runs it is the mean of.
+        lowest, highest: the mean over the sets of the worst and of the best of these.
         value, low, high: mean over the sets' main metrics, with its interval.
         blind: the same three on noise; None where they are not known for every set.
         half_value, debiased_value: the mean on halves of the images as it is, and without the blind score.
@@ -37,6 +50,8 @@ class Place:
     run: str
     short: str
     seeds: int
+    lowest: float
+    highest: float
     value: float
     low: float
     high: float
@@ -51,7 +66,17 @@ class Place:
         """In the columns of `BOARD_COLUMNS`."""
         difference = self.to_best or {}
         values = (
-            *(self.run, self.seeds, len(self.values), self.value, self.low, self.high, *(self.blind or (None,) * 3)),
+            *(
+                self.run,
+                self.seeds,
+                self.lowest,
+                self.highest,
+                len(self.values),
+                self.value,
+                self.low,
+                self.high,
+                *(self.blind or (None,) * 3),
+            ),
             *(self.half_value, self.debiased_value),
             *(difference.get(name) for name in ("difference", "low", "high", "p_holm")),
             "; ".join(self.tied_with),
@@ -77,7 +102,7 @@ class Board:
 def leaderboard(panels: Sequence[Panel], entries: Sequence[Entry], reference: str) -> Board:
     """The entries by their mean over the sets that all of them have."""
     shared = [panel for panel in panels if all(entry.name in panel.mains for entry in entries)]
-    seen = {entry.name: _mean([panel.mains[entry.name][0] for panel in shared]) for entry in entries}
+    seen = {entry.name: _mean([panel.mains[entry.name].seen for panel in shared]) for entry in entries}
     best = best_of(seen)
     to_best = {row["run"]: row for row in compared(seen, best, BEST)}
     tied = tuple(run for run, row in to_best.items() if row["tied"])
@@ -85,13 +110,14 @@ def leaderboard(panels: Sequence[Panel], entries: Sequence[Entry], reference: st
     rows = [{**row, **about} for row in [*compared(seen, reference, REFERENCE), *to_best.values()]]
     places = []
     for entry in entries:
-        blind = [panel.mains[entry.name][1] for panel in shared]
+        blind = [panel.mains[entry.name].blind for panel in shared]
         known = [one for one in blind if one is not None]
         mains = [panel.entries[entry.name][panel.main] for panel in shared]
+        seeds = np.mean([panel.mains[entry.name].seeds for panel in shared], axis=0)
         with_best = (best,) if entry.name in tied else ()
         places.append(
             Place(
-                *(entry.name, entry.short, len(entry.runs)),
+                *(entry.name, entry.short, len(entry.runs), float(seeds.min()), float(seeds.max())),
                 *_triple(seen[entry.name]),
                 blind=_triple(_mean(known)) if len(known) == len(blind) else None,
                 half_value=_mean_of([row["half_value"] for row in mains]),
@@ -122,7 +148,11 @@ def verdict(board: Board) -> str:
     interval = f"95 % interval {low:.3f} to {high:.3f}, p = {_float(second.to_best['p_holm']):.2g} after Holm"
     by = f"{lead:.3f} above {second.run} ({interval})"
     if not best.tied_with:
-        return f"{best.run} is best: {best.value:.3f} ({about}), {by}. This decides."
+        decides = f"{best.run} is best: {best.value:.3f} ({about}), {by}. This decides"
+        # intervals are over images: what training again would give is not in them
+        if max(best.seeds, second.seeds) > 1 and best.lowest <= second.highest:
+            return f"{decides} for the means, but seeds overlap: {best.lowest:.3f} to {second.highest:.3f}."
+        return f"{decides}."
     others = f"{len(best.tied_with)} others" if len(best.tied_with) > 1 else best.tied_with[0]
     return (
         f"{best.run} has the highest value, {best.value:.3f} ({about}), {by}. This does not decide: it is tied with "

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datamodules.benchmarks import (
     MEAN,
@@ -47,6 +48,14 @@ class Draws:
     debias: bool = True
 
 
+class Main(NamedTuple):
+    """The main metric of an entry: with its resamples, on noise (None where it is not known), and of each seed."""
+
+    seen: Resampled
+    blind: Resampled | None
+    seeds: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Panel:
     """All that is said of one set.
@@ -60,7 +69,7 @@ class Panel:
         runs: a row of `COMPARISON_COLUMNS` for each run and metric.
         entries: entry -> metric -> the same, with `seeds`, `lowest_seed` and `highest_seed`.
         differences: rows of `DIFFERENCE_COLUMNS`.
-        mains: entry -> the main metric with its resamples, and blind.
+        mains: entry -> the main metric.
     """
 
     name: str
@@ -71,7 +80,7 @@ class Panel:
     runs: Sequence[Row]
     entries: Mapping[str, Mapping[MetricName, Row]]
     differences: Sequence[Row]
-    mains: Mapping[str, tuple[Resampled, Resampled | None]] = field(repr=False)
+    mains: Mapping[str, Main] = field(repr=False)
 
     @property
     def seeds(self) -> list[Row]:
@@ -126,7 +135,7 @@ def panel_of(name: str, entries: Sequence[Entry], reference: str, draws: Draws) 
         runs=runs,
         entries={entry: _rows(entry, name, found) for entry, found in results.items()},
         differences=_differences(name, results, reference, main),
-        mains={entry: (found.row(main), _blind(found, main)) for entry, found in results.items()},
+        mains={entry: _main(found, main) for entry, found in results.items()},
     )
 
 
@@ -170,11 +179,11 @@ def _columns(main: MetricName, results: Any, first: EvaluatedSet) -> tuple[Metri
     return tuple(dict.fromkeys([*(row for row in ordered if row in every), *every]))
 
 
-def _blind(found: Result, main: MetricName) -> Resampled | None:
-    if found.blind is None:
-        return None
+def _main(found: Result, main: MetricName) -> Main:
     place = found.rows.index(main)
-    return Resampled(found.blind.value[[place]], found.blind.drawn[:, [place]])
+    blind = found.blind
+    dark = None if blind is None else Resampled(blind.value[[place]], blind.drawn[:, [place]])
+    return Main(found.row(main), dark, found.seeds[:, place])
 
 
 def _differences(name: str, results: Mapping[str, Result], reference: str, main: MetricName) -> list[Row]:

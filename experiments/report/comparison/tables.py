@@ -68,7 +68,7 @@ def _cells(
 def halves(place: Place) -> str:
     """The mean on the reported halves of the images, as it is and without the blind score.
 
-    >>> halves(Place("a", "a", 1, 0.7, 0.6, 0.8, None, None, None, None, (), {}))
+    >>> halves(Place("a", "a", 1, 0.7, 0.7, 0.7, 0.6, 0.8, None, None, None, None, (), {}))
     ''
     """
     if place.half_value is None or place.debiased_value is None:
