@@ -31,8 +31,8 @@ def write_set(folder: Path, benchmark: Benchmark, scores: SetScores, fingerprint
 
     Where every image meets every text, `matrix.npy` has the logits, float32: a row for each row of `images.parquet`, a
     column for each distinct `text_id` of `texts.parquet`, in order; `blind_matrix.npy` those on noise. Otherwise
-    `scores.parquet` has a row for each pair. A set of items with one true and one false text has `pairs.parquet` too,
-    which `itm compare` reads.
+    `scores.parquet` has a row for each pair. A set of items with one true and one false text has `pairs.parquet` too:
+    both side by side.
     """
     for table, name in ((benchmark.key, KEY_FILE), (benchmark.images, IMAGES_FILE), (benchmark.texts, TEXTS_FILE)):
         write_table(table, folder / name)
