@@ -222,6 +222,11 @@ def test_the_verdict_says_what_is_best_by_how_much_and_whether_that_decides() ->
     assert verdict(board(row, seeds=3)).endswith("for the means, but seeds overlap: 0.680 to 0.700.")
 
 
+def test_what_is_not_known_is_an_empty_cell() -> None:
+    row = replace(board({"difference": None}).places[1], value=float("nan")).row()
+    assert (row["value"], row["to_best"], row["blind_value"], row["low"]) == (None, None, None, 0.6)
+
+
 def test_equal_scorers_are_tied_and_the_first_stands_first(folder: Path, tmp_path: Path) -> None:
     runs = [evaluate(tmp_path / name, name, {"wino": benchmarks(folder)["wino"]}, skill=1.0, seed=4) for name in "ab"]
     found = compare(CompareConfig(runs=runs, output_dir="x", bootstrap=100, logging=QUIET))
@@ -394,7 +399,7 @@ def test_an_image_is_wrong_where_a_text_that_is_not_its_own_scores_as_high(name:
 def test_a_terminal_of_80_columns_holds_twelve_scorers(
     config: CompareConfig, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sets = {name: benchmarks(folder)[name] for name in ("crepe", "tifa")}
+    sets = {"crepe": benchmarks(folder)["crepe"]}
     names = [f"llava-7b-lora-of-all-layers_{i}-filtered" for i in range(12)]
     runs = [evaluate(tmp_path / name, name, sets, skill=i / 4, seed=i) for i, name in enumerate(names)]
     capsys.readouterr()

@@ -81,7 +81,9 @@ class Place:
             *(difference.get(name) for name in ("difference", "low", "high", "p_holm")),
             "; ".join(self.tied_with),
         )
-        return dict(zip(BOARD_COLUMNS, values, strict=True))
+        # an empty cell is what is not known, in all tables
+        known = (None if isinstance(value, float) and np.isnan(value) else value for value in values)
+        return dict(zip(BOARD_COLUMNS, known, strict=True))
 
 
 @dataclass(frozen=True)
