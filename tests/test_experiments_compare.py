@@ -21,9 +21,9 @@ from PIL import Image
 
 from experiments.config.evaluation_schemas import CompareConfig
 from experiments.config.trainer_schemas import LoggingConfig
+from experiments.report.comparison.examples.thumbnails import thumbnail
+from experiments.report.comparison.reading.curves import read_curves
 from experiments.report.csv_files import csv_text, read_csv
-from experiments.report.examples import thumbnail
-from experiments.report.read_runs import read_curves
 from experiments.verbs.compare import run as compare
 from negatives.tables.captions import InputError, write_json, write_table, write_text
 from tests.wandb_log import read_wandb
@@ -149,10 +149,11 @@ def test_tables_hold_accuracies_worked_by_hand_with_ties_wrong(tmp_path: Path, c
     compare(replace(config, runs=runs))
     found = rows_of(config, "comparison.csv")
     for kind in ("swap_att", "replace_att", "mean"):
-        row = only(found, run="a", set="s", negative_type=kind)
-        assert (float(row["accuracy"]), float(row["blind_accuracy"])) == (0.5, 0.0)
-        assert (row["pairs"], row["images"]) == (("4", "2") if kind == "mean" else ("2", "2"))
-        difference = only(rows_of(config, "differences.csv"), run="b", reference="a", negative_type=kind)
+        row = only(found, run="a", set="s", metric="accuracy", group=kind)
+        assert (float(row["value"]), float(row["blind_value"])) == (0.5, 0.0)
+        assert (row["count"], row["images"]) == (("4", "2") if kind == "mean" else ("2", "2"))
+        about = {"set": "s", "metric": "accuracy", "group": kind}
+        difference = only(rows_of(config, "differences.csv"), run="b", other="a", against="reference", **about)
         assert float(difference["difference"]) == 0.5
 
 
@@ -171,11 +172,13 @@ def test_seeds_of_a_method_are_averaged_pair_by_pair(tmp_path: Path, config: Com
         "replace_att": (0.5, 0.0, 1.0),
         "mean": (0.75, 0.5, 1.0),
     }.items():
-        row = only(found, set="s", negative_type=kind)
-        assert tuple(float(row[name]) for name in ("accuracy", "lowest_seed", "highest_seed")) == expected
-        assert (row["seeds"], float(row["low"]), float(row["blind_accuracy"])) == ("2", expected[0], 1.0)
-    assert "Over seeds" in page_of(config)
-    assert "0.500 - 1.000" in capsys.readouterr().out
+        row = only(found, set="s", metric="accuracy", group=kind)
+        assert tuple(float(row[name]) for name in ("value", "lowest_seed", "highest_seed")) == expected
+        assert (row["seeds"], float(row["low"]), float(row["blind_value"])) == ("2", expected[0], 1.0)
+    assert "2 seeds 0.500 – 1.000" in page_of(config)
+    assert "clip x2" in capsys.readouterr().out
+    board = {row["run"]: row["seeds"] for row in rows_of(config, "leaderboard.csv")}
+    assert board == {"clip": "2", "other-seed=0": "1", "seedless": "1"}
 
 
 def test_report_is_complete_and_ends_with_its_path(config: CompareConfig, capsys: pytest.CaptureFixture[str]):
@@ -183,10 +186,12 @@ def test_report_is_complete_and_ends_with_its_path(config: CompareConfig, capsys
     audits = {"before": audit_file(Path(config.output_dir).with_name("audit.json"))}
     compare(replace(config, audits=audits))
     written = {path.name for path in Path(config.output_dir).iterdir()}
-    tables = {"comparison.csv", "seeds.csv", "differences.csv", "learning_curves.csv", "audits.csv"}
+    tables = {"comparison.csv", "comparison.md", "comparison.tex", "leaderboard.csv"}
+    tables |= {"seeds.csv", "differences.csv", "learning_curves.csv", "audits.csv"}
     assert written == {"index.html", "config.yaml", "provenance.json", *tables}
     assert capsys.readouterr().out.splitlines()[-1] == f"Report: {config.output_dir}/index.html"
-    assert {row["run"] for row in rows_of(config, "differences.csv")} == {"unfiltered", "filtered"}
+    to_reference = [row for row in rows_of(config, "differences.csv") if row["against"] == "reference"]
+    assert {row["run"] for row in to_reference} == {"unfiltered", "filtered"}
     curve = [row for row in rows_of(config, "learning_curves.csv") if row["run"] == "filtered"]
     assert only(curve, metric="val/mean/accuracy") == {
         "run": "filtered", "step": "59", "metric": "val/mean/accuracy", "value": "0.8"
@@ -202,7 +207,7 @@ def test_report_is_complete_and_ends_with_its_path(config: CompareConfig, capsys
     for text in ("Three arms", "Plumbing only.", "Differences to random", "Favourite words", "elephant", "swap_att"):
         assert text in page
     assert page.count("<figure") == page.count("<svg") == 3
-    assert page.count("✓ right") + page.count("✗ wrong") == 8 * 2 * 3
+    assert page.count("✓ right") + page.count("✗ wrong") == 8 * 3
 
 
 def test_page_asks_nothing_of_the_network(config: CompareConfig):
@@ -244,10 +249,10 @@ def test_no_cell_of_a_table_is_a_formula_and_every_name_is_read_back(tmp_path: P
         # a number may begin with a minus
         assert not [cell for cell in cells if cell[:1] in tuple("=+-@\t\r") and not is_number(cell)]
         read = read_csv(Path(config.output_dir) / f"{name}.csv")
-        assert {row["negative_type"] for row in read} == {*names, "mean"}
-        assert {row["set"] for row in read} == {"=set"}
+        assert {row["group"] for row in read} == {*names, "mean", ""}
+        assert {row["set"] for row in read} - {""} == {"=set"}
     assert min(float(row["difference"]) for row in read) <= 0
-    assert {row["run"] for row in read} == {"-b"}
+    assert {row["run"] for row in read if row["against"] == "reference"} == {"-b"}
 
 
 def is_number(cell: str) -> bool:
@@ -281,15 +286,15 @@ def test_runs_evaluated_on_what_they_were_trained_on_are_named(
     ]
     config = replace(config, runs=runs, logging=LoggingConfig(wandb="offline"))
     compare(config)
-    rows = {(row["run"], row["negative_type"]): row["training_pairs"] for row in rows_of(config, "comparison.csv")}
+    rows = {(row["run"], row["group"]): row["training_pairs"] for row in rows_of(config, "comparison.csv")}
     assert [rows["seen", kind] for kind in ("mean", "swap_att", "replace_att")] == ["5", "5", "0"]
     assert (rows["unseen", "mean"], rows["older", "mean"]) == ("0", ""), "not known is not none"
     page, printed = page_of(config), capsys.readouterr().out
     assert "<script" not in page
     for text in (printed, html.unescape(page)):
-        assert "seen was trained on the images of 5 of 24 pairs." in text
-        assert f"{HOSTILE} was trained on the images of 24 of 24 pairs." in text
-        assert "not known whether older was trained on" in text
+        assert "seen was trained on the images of 20.8 % of the items." in text
+        assert f"{HOSTILE} was trained on the images of 100.0 % of the items." in text
+        assert "not known whether older saw images" in text
         assert "unseen was trained" not in text
     logged = read_wandb(Path(config.output_dir)).values
     assert logged["compare/balanced/seen.training_pairs"] == 5
@@ -362,7 +367,8 @@ def test_runs_may_have_sets_of_their_own_beside_a_common_one(tmp_path: Path, con
     both = {"own": pair_rows(images=3), "balanced": pair_rows()}
     compare(replace(config, runs=[*config.runs, write_run(tmp_path / "more", "more", both)]))
     assert {row["run"] for row in rows_of(config, "comparison.csv") if row["set"] == "own"} == {"more"}
-    assert {row["set"] for row in rows_of(config, "differences.csv")} == {"balanced"}
+    # the empty set is the mean of the leaderboard
+    assert {row["set"] for row in rows_of(config, "differences.csv")} == {"balanced", ""}
 
 
 def refusal(config: CompareConfig, **flags: bool) -> str:
@@ -388,7 +394,7 @@ def test_bad_input_is_named_with_its_remedy_and_leaves_nothing(tmp_path: Path, c
     assert "other: elsewhere" in refusal(replace(config, runs=[*config.runs, other]))
     assert "24 in" in (message := refusal(replace(config, runs=[config.runs[0], fewer])))
     assert "22 in" in message
-    assert "same pairs" in message
+    assert "2 of items and what is searched are in one only" in message
     assert "same tables" in refusal(replace(config, runs=[config.runs[0], changed]))
     assert "A pair can be there once" in refusal(replace(config, runs=[doubled]))
     assert "listed more often" in refusal(replace(config, runs=[config.runs[0]] * 2))
@@ -446,11 +452,12 @@ def test_comparison_reaches_wandb_offline(config: CompareConfig):
     (recorded,) = Path(config.output_dir).glob("wandb/offline-run-*")
     (table,) = (recorded / "files" / "media" / "table" / "compare" / "comparison").glob("table_*.table.json")
     content = json.loads(table.read_text())
-    assert content["columns"][:4] == ["run", "set", "negative_type", "accuracy"]
-    assert len(content["data"]) == 9
+    assert content["columns"][:5] == ["run", "set", "metric", "group", "value"]
+    assert len(content["data"]) == 3 * 2 * 4
     logged = read_wandb(Path(config.output_dir))
     assert (logged.group, logged.job_type) == ("arms", "compare")
-    accuracy = only(rows_of(config, "comparison.csv"), run="filtered", negative_type="swap_att")["accuracy"]
+    about = {"run": "filtered", "metric": "accuracy", "group": "swap_att"}
+    accuracy = only(rows_of(config, "comparison.csv"), **about)["value"]
     assert logged.values["compare/balanced/filtered.swap_att_accuracy"] == pytest.approx(float(accuracy))
     assert logged.values["compare/comparison/table/path"].endswith(table.name)
 
@@ -463,4 +470,4 @@ def test_an_evaluation_with_another_score_is_compared_beside_the_run(tmp_path: P
     compare(compared)
     rows = rows_of(compared, "comparison.csv")
     assert {row["run"] for row in rows} == {"unfiltered", "unfiltered (evaluation_itc)"}
-    assert len({row["accuracy"] for row in rows if row["negative_type"] == "mean"}) == 1
+    assert len({row["value"] for row in rows if (row["metric"], row["group"]) == ("accuracy", "mean")}) == 1

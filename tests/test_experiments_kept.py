@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from experiments.__main__ import main
-from experiments.report.read_runs import read_curves
+from experiments.report.comparison.reading.curves import read_curves
 from lightning_modules import load_scorer
 from lightning_modules.kept_weights import find_kept, read_kept
 from lightning_modules.scoring.runs import find_weights

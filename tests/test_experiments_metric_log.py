@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.report.read_runs import read_curves
+from experiments.report.comparison.reading.curves import read_curves
 from experiments.runs.metric_log import MetricLog
 from negatives.tables.captions import InputError
 

@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 
 from experiments.__main__ import main
 from experiments.config.schemas import ExperimentConfig, LoggingConfig
-from experiments.report.read_runs import read_curves
+from experiments.report.comparison.reading.curves import read_curves
 from experiments.runs.made_by import NOTE
 from experiments.runs.metric_log import MetricLog
 from experiments.verb_table import Verb

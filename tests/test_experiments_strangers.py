@@ -23,7 +23,8 @@ from experiments.config.schemas import ExperimentConfig
 from experiments.exit_codes import exit_code
 from experiments.report.audits import read_audits
 from experiments.report.card_sources import find_certificate, find_evaluations
-from experiments.report.read_runs import read_curves, read_run
+from experiments.report.comparison.reading.curves import read_curves
+from experiments.report.comparison.reading.runs import read_run
 from experiments.runs.made_by import former_made_by
 from experiments.runs.manifest import Manifest, Task
 from experiments.verbs import sweep

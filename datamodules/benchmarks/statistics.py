@@ -46,6 +46,16 @@ class Differences(NamedTuple):
     p: Array
 
 
+class Resampled(NamedTuple):
+    """Metrics of the items as they are, (rows,), and of each resample of the clusters, (resamples, rows).
+
+    Two scorers on the same items are resampled alike, so that their difference in a resample is that of the rows here.
+    """
+
+    value: Array
+    drawn: Array
+
+
 class Debiased(NamedTuple):
     """What is left of a scorer without its blind score.
 
@@ -76,34 +86,51 @@ def bootstrap_weights(clusters: int, resamples: int, seed: int) -> Iterator[Arra
         yield np.bincount(drawn.ravel(), minlength=rows * clusters).reshape(rows, clusters).astype(np.float64)
 
 
+def resampled(measured: Measured, *, resamples: int, seed: int) -> Resampled:
+    """What the metrics are, and what they would be with other images."""
+    weights = bootstrap_weights(len(measured.clusters), resamples, seed)
+    return Resampled(measured.value(), np.concatenate([measured.values(part) for part in weights]))
+
+
 def intervals(measured: Measured, *, resamples: int, seed: int) -> Intervals:
-    """The metrics with 95 % percentile intervals over resampled clusters.
+    """The metrics with 95 % percentile intervals over resampled clusters; see `ends`."""
+    return ends(resampled(measured, resamples=resamples, seed=seed))
+
+
+def ends(found: Resampled) -> Intervals:
+    """The values with 95 % percentile intervals.
 
     A row that no resample defines has its own value for both ends.
     """
-    value = measured.value()
-    drawn = _drawn(measured.values, len(measured.clusters), resamples, seed)
-    return Intervals(value, *_ends(value, drawn))
+    low, high = found.value.copy(), found.value.copy()
+    for row in np.flatnonzero(~np.isnan(found.drawn).all(0)):
+        low[row], high[row] = np.nanpercentile(found.drawn[:, row], PERCENTILES)
+    return Intervals(found.value, low, high)
 
 
 def paired(a: Measured, b: Measured, *, resamples: int, seed: int) -> Differences:
-    """How much better a is than b on the same items; both are resampled alike.
-
-    p is twice the share of resamples on the other side of 0, (count + 1) / (resamples + 1), so that it is never 0: it
-    is at least 2 / (resamples + 1). For m comparisons under Holm's correction take at least 40 m resamples, or none of
-    them can be significant at 0.05.
+    """How much better a is than b on the same items; both are resampled alike. See `difference`.
 
     Raises:
         InputError: other metrics, or other images.
     """
     _check_same(a, b)
-    value = a.value() - b.value()
-    drawn = _drawn(lambda weights: a.values(weights) - b.values(weights), len(a.clusters), resamples, seed)
+    return difference(*(resampled(one, resamples=resamples, seed=seed) for one in (a, b)))
+
+
+def difference(a: Resampled, b: Resampled) -> Differences:
+    """How much better a is than b, both with the same rows and resamples.
+
+    p is twice the share of resamples on the other side of 0, (count + 1) / (resamples + 1), so that it is never 0: it
+    is at least 2 / (resamples + 1). For m comparisons under Holm's correction take at least 40 m resamples, or none of
+    them can be significant at 0.05.
+    """
+    drawn = a.drawn - b.drawn
     present = (~np.isnan(drawn)).sum(0)
     # NaN is on neither side
     side = np.minimum((drawn <= 0).sum(0), (drawn >= 0).sum(0))
     p = np.where(present > 0, np.minimum(1.0, 2 * (side + 1) / (present + 1)), np.nan)
-    return Differences(value, *_ends(value, drawn), p)
+    return Differences(*ends(Resampled(a.value - b.value, drawn)), p)
 
 
 def holm(ps: ArrayLike) -> Array:
@@ -178,17 +205,6 @@ def alpha_debias(
         if value > best:
             best, alpha, after = value, candidate, measured
     return Debiased(alpha, plain.restricted(~chosen_on), after.restricted(~chosen_on))
-
-
-def _drawn(values: Callable[[Array], Array], clusters: int, resamples: int, seed: int) -> Array:
-    return np.concatenate([values(weights) for weights in bootstrap_weights(clusters, resamples, seed)])
-
-
-def _ends(value: Array, drawn: Array) -> tuple[Array, Array]:
-    low, high = value.copy(), value.copy()
-    for row in np.flatnonzero(~np.isnan(drawn).all(0)):
-        low[row], high[row] = np.nanpercentile(drawn[:, row], PERCENTILES)
-    return low, high
 
 
 def _check_same(a: Measured, b: Measured) -> None:

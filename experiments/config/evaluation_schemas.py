@@ -153,14 +153,14 @@ class EvaluateConfig:
 
 @dataclass
 class CompareConfig:
-    """`itm compare`: evaluated runs side by side."""
+    """`itm compare`: evaluated scorers side by side."""
 
     runs: list[str] = field(default_factory=list, metadata={"exists": "folder"})
-    """Folders of evaluated runs, in the order of the tables."""
+    """Folders of evaluated runs, of evaluations, or of evaluations of several scorers."""
     output_dir: str = MISSING
-    """Folder for `index.html` and the CSV files."""
+    """Folder for `index.html` and the tables."""
     reference: str | None = None
-    """Name of the run that the others are compared with; the first where not given."""
+    """Name of the run or method that the others are compared with; the first where not given."""
     title: str = "Comparison"
     """Heading of the page."""
     note: str = ""
@@ -168,10 +168,12 @@ class CompareConfig:
     audits: dict[str, str] = field(default_factory=dict, metadata={"exists": "file"})
     """Label -> `audit.json`, shown in this order."""
     examples: int = field(default=8, metadata={"min": 0, "max": 10_000})
-    """Images shown with their captions and scores."""
+    """Items shown with their images, texts and logits: what scorers disagree on, and what they fail on."""
     bootstrap: int = field(default=1000, metadata={"min": 100, "max": 100_000})
-    """Resamples of images behind each 95 % interval."""
+    """Resamples of images behind each 95 % interval and p-value; at least 40 for each other scorer are taken."""
+    debias: bool = True
+    """Metrics without alpha x the blind logit, too; alpha is chosen on the images of the other half."""
     seed: int = field(default=0, metadata={"min": 0, "max": 2**32 - 1})
-    """Seeds the bootstrap and the choice of examples."""
+    """Seeds the bootstrap, and the choice among examples that are as telling."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Where metrics go."""

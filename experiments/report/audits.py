@@ -6,9 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from experiments.report.intervals import Interval
 from negatives.tables import DAMAGED, InputError
 
 AUDIT_COLUMNS = (
@@ -19,6 +18,14 @@ ALL = "all"
 METRIC_NAMES = {"auc": "AUC of single texts", "paired_accuracy": "accuracy on pairs"}
 """Bias metric -> its name for people, the same on every page and card."""
 Measured = tuple[float | None, float | None, float | None]
+
+
+class Interval(NamedTuple):
+    """A measured value with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)

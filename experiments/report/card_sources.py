@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from experiments.config.data_schemas import DataConfig
 from experiments.report.audits import METRIC_NAMES
+from experiments.report.comparison.reading.evaluated import SUMMARY_FILE
 from experiments.report.csv_files import read_csv
-from experiments.report.read_runs import SUMMARY_FILE
 from experiments.runs.outputs import CONFIG_FILE, PROVENANCE_FILE
 from lightning_modules import read_plain_yaml
 from negatives.tables import DAMAGED, InputError

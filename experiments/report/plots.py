@@ -14,8 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.report.audits import METRIC_NAMES, LabelledAudit
-from experiments.report.metric_rows import Row, types_in_order
-from experiments.report.read_runs import EvaluatedRun
 from negatives.judging import Estimate
 
 INK = "#0a0b0c"  # becomes `currentColor`, so that it must not be a colour that anything else uses
@@ -31,7 +29,6 @@ STYLE: Any = {
     "text.parse_math": False,  # a $ in a name is a dollar
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
-POINTS = 400  # of a learning curve, at most
 ROW_WIDTH, PANEL_HEIGHT = 10.5, 2.6
 
 
@@ -48,59 +45,6 @@ def look(position: int) -> Look:
     turn = len(COLOURS)
     # each turn shifts the colours by one, so that a shape meets every colour before a look repeats
     return Look(COLOURS[(position + position // turn) % turn], *MARKERS[position % turn])
-
-
-def accuracy_plot(rows: Sequence[Row], looks: Mapping[str, Look]) -> Markup:
-    """Accuracy of each run by negative type, filled, beside its blind control, hollow, with 95 % intervals.
-
-    Args:
-        rows: Comparison rows of one set.
-        looks: Run -> look, for every run of the comparison.
-    """
-    types, names = types_in_order([row["negative_type"] for row in rows]), list(looks)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(ROW_WIDTH, 3.6), layout="constrained")
-        axes = figure.subplots()
-        # runs stand beside each other within a type, closer where there are many
-        step = min(0.13, 0.8 / len(names))
-        for row in rows:
-            position = names.index(row["run"])
-            x = types.index(row["negative_type"]) + (position - (len(names) - 1) / 2) * step
-            _point(axes, x - step * 0.14, row, "blind_", looks[row["run"]])
-            _point(axes, x + step * 0.14, row, "", looks[row["run"]])
-        axes.set_xticks(range(len(types)), labels=types)
-        axes.set_xlim(-0.5, len(types) - 0.5)
-        axes.set_ylabel("accuracy")
-        # chance, 0.5, stays in view even where all runs are good
-        lowest = min(min(row["low"], row["blind_low"]) for row in rows)
-        axes.set_ylim(max(-0.02, min(0.38, lowest - 0.04)), 1.03)
-        _chance(axes)
-        return as_svg(figure)
-
-
-def curves_plot(runs: Sequence[EvaluatedRun], looks: Mapping[str, Look]) -> Markup | None:
-    """Training loss and validation accuracies against the step, a panel for each; None where nothing was logged."""
-    logged = dict.fromkeys(metric for run in runs for metric in run.curves)
-    losses = [metric for metric in logged if metric == "train/loss/value"]
-    types = types_in_order([m.split("/")[1] for m in logged if re.fullmatch(r"val/[^/]+/accuracy", m)])
-    metrics = losses + [f"val/{name}/accuracy" for name in (*types[-1:], *types[:-1])]  # the mean before its parts
-    if not metrics:
-        return None
-    columns = min(3, len(metrics))
-    rows = -(-len(metrics) // columns)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(ROW_WIDTH, PANEL_HEIGHT * rows), layout="constrained")
-        panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-        for axes, metric in zip(panels, metrics, strict=False):
-            for run in runs:
-                _curve(axes, run.curves.get(metric, {}), looks[run.name])
-            axes.set_title(metric, fontsize=10.5)
-            axes.set_xlabel("step")
-            if metric.endswith("accuracy"):
-                _chance(axes)
-        for axes in panels[len(metrics) :]:
-            axes.set_axis_off()
-        return as_svg(figure)
 
 
 def audits_plot(audits: Sequence[LabelledAudit]) -> Markup:
@@ -171,35 +115,6 @@ def _estimate_point(axes: Axes, y: float, estimate: Estimate, style: Look, *, fi
         markersize=4.5,
         linewidth=1.4 if filled else 0.9,
     )
-
-
-def _point(axes: Axes, x: float, row: Row, prefix: str, style: Look) -> None:
-    value, low, high = row[f"{prefix}accuracy"], row[f"{prefix}low"], row[f"{prefix}high"]
-    axes.errorbar(
-        x,
-        value,
-        yerr=[[max(0.0, value - low)], [max(0.0, high - value)]],
-        fmt=style.marker,
-        color=style.colour,
-        markerfacecolor="none" if prefix else style.colour,
-        markersize=5.5,
-        linewidth=0.9 if prefix else 1.6,
-        alpha=0.85 if prefix else 1.0,
-    )
-
-
-def _curve(axes: Axes, points: Mapping[int, float], style: Look) -> None:
-    # a page holds many curves: 10,000 points of each would be megabytes
-    every = max(1, len(points) // POINTS)
-    steps, values = list(points)[::every], list(points.values())[::every]
-    marks = max(1, len(steps) // 8)
-    axes.plot(steps, values, style.marker, ls="-", color=style.colour, linewidth=1.4, markersize=3.5, markevery=marks)
-
-
-def _chance(axes: Axes) -> None:
-    axes.axhline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)), alpha=0.6)
-    axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
-    axes.set_axisbelow(True)
 
 
 def as_svg(figure: Figure) -> Markup:

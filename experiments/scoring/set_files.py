@@ -13,12 +13,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from datamodules.benchmarks import Benchmark, as_pairs
+from experiments.report.comparison.reading.evaluated import (
+    BLIND_MATRIX_FILE,
+    IMAGES_FILE,
+    KEY_FILE,
+    MATRIX_FILE,
+    PAIRS_FILE,
+    SCORES_FILE,
+    TEXTS_FILE,
+)
 from experiments.scoring.sets import SetScores
 from negatives.tables import write_table
-
-SCORES_FILE, PAIRS_FILE, KEY_FILE = "scores.parquet", "pairs.parquet", "key.parquet"
-IMAGES_FILE, TEXTS_FILE = "images.parquet", "texts.parquet"
-MATRIX_FILE, BLIND_MATRIX_FILE = "matrix.npy", "blind_matrix.npy"
 
 
 def write_set(folder: Path, benchmark: Benchmark, scores: SetScores, fingerprint: Mapping[str, str]) -> None:
@@ -26,8 +31,8 @@ def write_set(folder: Path, benchmark: Benchmark, scores: SetScores, fingerprint
 
     Where every image meets every text, `matrix.npy` has the logits, float32: a row for each row of `images.parquet`, a
     column for each distinct `text_id` of `texts.parquet`, in order; `blind_matrix.npy` those on noise. Otherwise
-    `scores.parquet` has a row for each pair. A set of items with one true and one false text has `pairs.parquet` too,
-    which `itm compare` reads.
+    `scores.parquet` has a row for each pair. A set of items with one true and one false text has `pairs.parquet` too:
+    both side by side.
     """
     for table, name in ((benchmark.key, KEY_FILE), (benchmark.images, IMAGES_FILE), (benchmark.texts, TEXTS_FILE)):
         write_table(table, folder / name)

@@ -8,12 +8,8 @@ from typing import Any
 import numpy as np
 
 from datamodules.benchmarks import Benchmark, Measured, find_protocol, intervals
+from experiments.report.comparison.reading.evaluated import METRIC_COLUMNS
 from experiments.scoring.sets import SetScores
-
-METRIC_COLUMNS = (
-    *("run", "set", "metric", "group", "value", "low", "high"),
-    *("blind_value", "blind_low", "blind_high", "count", "images"),
-)
 
 
 def measured(benchmark: Benchmark, scores: SetScores, *, calibrated: bool) -> tuple[Measured, Measured | None]:

@@ -1,7 +1,8 @@
-"""`itm compare`: evaluated runs side by side, in tables, plots and one self-contained page.
+"""`itm compare`: evaluated scorers side by side, in tables, plots and one self-contained page.
 
-Writes `index.html`, `comparison.csv`, `seeds.csv`, `differences.csv`, `learning_curves.csv` and `audits.csv`. They are
-built in a folder beside the output folder and moved when all are there.
+Writes `index.html`, `comparison.csv`, `comparison.md`, `comparison.tex`, `leaderboard.csv`, `differences.csv`,
+`seeds.csv`, `learning_curves.csv` and `audits.csv`. They are built in a folder beside the output folder and moved when
+all are there.
 """
 
 from __future__ import annotations
@@ -9,27 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.config.evaluation_schemas import CompareConfig
 from experiments.report.audits import AUDIT_COLUMNS, read_audits
+from experiments.report.comparison.content import CURVE_COLUMNS, Comparison, compared_runs
+from experiments.report.comparison.leaderboard import BOARD_COLUMNS
+from experiments.report.comparison.page import render_page
+from experiments.report.comparison.panels import COMPARISON_COLUMNS, DIFFERENCE_COLUMNS, SEED_COLUMNS, Draws, Row
+from experiments.report.comparison.reading.runs import read_runs
+from experiments.report.comparison.tables import comparison_latex, comparison_markdown
+from experiments.report.comparison.terminal import print_comparison
 from experiments.report.csv_files import csv_text
-from experiments.report.examples import choose_examples
-from experiments.report.intervals import MEAN
-from experiments.report.metric_rows import (
-    COMPARISON_COLUMNS,
-    CURVE_COLUMNS,
-    DIFFERENCE_COLUMNS,
-    Row,
-    comparison_rows,
-    curve_rows,
-    difference_rows,
-    find_reference,
-    overlap_lines,
-    types_in_order,
-)
-from experiments.report.page import Comparison, render_page
-from experiments.report.read_runs import common_sets, read_runs
-from experiments.report.seeds import SEED_COLUMNS, by_method, seed_rows
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from negatives.tables import write_text
@@ -38,10 +30,10 @@ PAGE = "index.html"
 
 
 def run(config: CompareConfig, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Compares the runs and writes the report; with `resume` an older report is replaced by a new one.
+    """Compares the scorers and writes the report; with `resume` an older report is replaced by a new one.
 
     Raises:
-        InputError: an existing folder, runs that are not evaluated or cannot be compared, an unknown reference, or a
+        InputError: an existing folder, scorers that are not evaluated or cannot be compared, an unknown reference, or a
             damaged audit.
     """
     output = OutputFolder(config, verb="compare", result=PAGE, resume=resume, overwrite=overwrite)
@@ -55,7 +47,7 @@ def run(config: CompareConfig, *, resume: bool = False, overwrite: bool = False)
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == PAGE):
             os.replace(path, folder / path.name)
     _log(config, comparison, folder)
-    _print(comparison)
+    print_comparison(comparison)
     say(f"Report: {folder / PAGE}")
 
 
@@ -63,38 +55,39 @@ def compare(config: CompareConfig) -> Comparison:
     """All that the report shows, measured.
 
     Raises:
-        InputError: runs that are not evaluated or cannot be compared, an unknown reference, or a damaged audit.
+        InputError: scorers that are not evaluated or cannot be compared, an unknown reference, or a damaged audit.
     """
-    runs = read_runs(config.runs)
-    reference, audits = find_reference(runs, config.reference), read_audits(config.audits)
-    # examples show every run's verdict, so all need the set
-    examples_set = common_sets(runs)[0]
-    return Comparison(
+    return compared_runs(
+        read_runs(config.runs),
         title=config.title,
         note=config.note,
-        runs=runs,
-        reference=reference.name,
-        rows=comparison_rows(runs, resamples=config.bootstrap, seed=config.seed),
-        seeds=seed_rows(runs, resamples=config.bootstrap, seed=config.seed),
-        differences=difference_rows(runs, reference, resamples=config.bootstrap, seed=config.seed),
-        audits=audits,
-        examples_set=examples_set,
-        examples=choose_examples(runs, examples_set, config.examples, config.seed),
+        reference=config.reference,
+        audits=read_audits(config.audits),
+        examples=config.examples,
+        draws=Draws(config.bootstrap, config.seed, config.debias),
     )
 
 
 def write_tables(comparison: Comparison, folder: Path) -> None:
-    """Writes the comparison's CSV files, each with its head even where it has no rows."""
-    audits = [row for audit in comparison.audits for row in audit.rows()]
+    """Writes the comparison's tables; CSV files each with their head even where there are no rows."""
+    board = comparison.board
+    differences = [*board.differences, *(row for panel in comparison.panels for row in panel.differences)]
     tables: dict[str, tuple[Sequence[str], Sequence[Row]]] = {
-        "comparison": (COMPARISON_COLUMNS, comparison.rows),
-        "seeds": (SEED_COLUMNS, comparison.seeds),
-        "differences": (DIFFERENCE_COLUMNS, comparison.differences),
-        "learning_curves": (CURVE_COLUMNS, curve_rows(comparison.runs)),
-        "audits": (AUDIT_COLUMNS, audits),
+        "comparison": (COMPARISON_COLUMNS, _run_rows(comparison)),
+        "leaderboard": (BOARD_COLUMNS, [place.row() for place in board.places]),
+        "seeds": (SEED_COLUMNS, [row for panel in comparison.panels for row in panel.seeds]),
+        "differences": (DIFFERENCE_COLUMNS, differences),
+        "learning_curves": (CURVE_COLUMNS, comparison.curves),
+        "audits": (AUDIT_COLUMNS, [row for audit in comparison.audits for row in audit.rows()]),
     }
     for name, (columns, rows) in tables.items():
         write_text(csv_text(columns, rows), folder / f"{name}.csv")
+    write_text(comparison_markdown(comparison), folder / "comparison.md")
+    write_text(comparison_latex(comparison), folder / "comparison.tex")
+
+
+def _run_rows(comparison: Comparison) -> list[Row]:
+    return [{name: row[name] for name in COMPARISON_COLUMNS} for panel in comparison.panels for row in panel.runs]
 
 
 def _log(config: CompareConfig, comparison: Comparison, folder: Path) -> None:
@@ -107,56 +100,18 @@ def _log(config: CompareConfig, comparison: Comparison, folder: Path) -> None:
 
     logger = wandb_logger(config.logging, folder=folder, name=config.title, job_type="compare", settings=config)
     assert logger is not None
-    rows = [[row[column] for column in COMPARISON_COLUMNS] for row in comparison.rows]
-    logger.experiment.log({"compare/comparison/table": wandb.Table(columns=list(COMPARISON_COLUMNS), data=rows)})
-    logger.experiment.summary.update(
-        {
-            f"compare/{row['set']}/{row['run']}.{row['negative_type']}_{key}": row[key]
-            for row in comparison.rows
-            for key in ("accuracy", "blind_accuracy")
+    rows = _run_rows(comparison)
+    data = [[row[column] for column in COMPARISON_COLUMNS] for row in rows]
+    logger.experiment.log({"compare/comparison/table": wandb.Table(columns=list(COMPARISON_COLUMNS), data=data)})
+    values: dict[str, Any] = {}
+    for row in rows:
+        place, name = f"compare/{row['set']}/{row['run']}", f"{row['group'] or 'all'}_"
+        values |= {
+            f"{place}.{name}{row['metric']}": row["value"],
+            f"{place}.{name}blind_{row['metric']}": row["blind_value"],
         }
-    )
-    logger.experiment.summary.update(
-        {
-            f"compare/{row['set']}/{row['run']}.training_pairs": (
-                "not known" if row["training_pairs"] is None else row["training_pairs"]
-            )
-            for row in comparison.rows
-            if row["negative_type"] == MEAN
-        }
-    )
+        if row["group"] == "":
+            known = row["training_pairs"] is not None
+            values[f"{place}.training_pairs"] = row["training_pairs"] if known else "not known"
+    logger.experiment.summary.update({name: value for name, value in values.items() if value is not None})
     logger.experiment.finish()
-
-
-def _print(comparison: Comparison) -> None:
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    types = types_in_order([row["negative_type"] for row in comparison.rows])
-    # what many seeds have in common says more than each of them; the page has them all
-    methods = by_method(comparison.runs)
-    # runs that are no seed of a method stand for themselves
-    alone = {run.name for run in comparison.runs} - {run.name for runs in methods.values() for run in runs}
-    rows = [row for row in comparison.rows if row["run"] in alone] + [*comparison.seeds]
-    for name in dict.fromkeys(row["set"] for row in rows):
-        table = Table(title=Text(f"{name}: accuracy [95 % interval], and blind, on noise images"), box=SIMPLE)
-        for heading in ("negative type", "run", "accuracy", *["seeds"] * bool(methods), "blind"):
-            table.add_column(heading, justify="left" if heading in ("negative type", "run") else "right")
-        # "mean" is last in order, and first to read
-        for negative_type in (*types[-1:], *types[:-1]):
-            own = [row for row in rows if (row["set"], row["negative_type"]) == (name, negative_type)]
-            for position, row in enumerate(own):
-                # a single run has no spread over seeds
-                seeds = [f"{row['lowest_seed']:.3f} - {row['highest_seed']:.3f}" if "method" in row else ""]
-                shown = (_shown(row, ""), *seeds[: bool(methods)], _shown(row, "blind_"))
-                cells = ("" if position else negative_type, row["method"] if "method" in row else row["run"], *shown)
-                table.add_row(*map(Text, cells))
-        Console().print(table)
-        for line in overlap_lines(comparison.rows, name):
-            say(f"{name}: {line}")
-
-
-def _shown(row: Row, prefix: str) -> str:
-    return f"{row[f'{prefix}accuracy']:.3f} [{row[f'{prefix}low']:.3f}, {row[f'{prefix}high']:.3f}]"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.build import build_benchmark, load_run
 from experiments.config.evaluation_schemas import STORE, EvaluateConfig, EvaluationConfig, SetConfig
+from experiments.report.comparison.reading.evaluated import SUMMARY_FILE
 from experiments.report.csv_files import csv_text
-from experiments.report.read_runs import SUMMARY_FILE
 from experiments.runs.devices import resolve_device
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
@@ -194,8 +194,9 @@ def write_evaluation(
     config: EvaluateConfig, folder: Path, scorer: Scorer, sets: Sets, scores: Mapping[str, SetScores]
 ) -> None:
     """Writes the files of a scorer's sets, their metrics, and last the summary, which says that they are whole."""
+    from experiments.report.comparison.reading.evaluated import METRIC_COLUMNS
     from experiments.scoring.set_files import write_set
-    from experiments.scoring.set_metrics import METRIC_COLUMNS, metric_rows
+    from experiments.scoring.set_metrics import metric_rows
 
     evaluation: EvaluationConfig = config.evaluation
     metrics: list[dict[str, Any]] = []

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from datamodules.benchmarks.logits import Logits
 from datamodules.benchmarks.protocols.measured import Measured
-from datamodules.benchmarks.protocols.ranking import auc_and_precision
+from datamodules.benchmarks.protocols.ranking import auc
 from datamodules.benchmarks.protocols.rows import Groups, Rows, Weighted, flat
 from negatives.tables import InputError, quoted
 
@@ -111,5 +111,5 @@ def _pooled_auc(true: _Texts, false: _Texts, items: NDArray[np.intp]) -> Weighte
     owners = np.concatenate([place[true.owners], place[false.owners]])
     labels = np.repeat([True, False], [len(true.logits), len(false.logits)])
     scores, used = np.concatenate([true.logits, false.logits]), owners >= 0
-    auc = auc_and_precision(scores[used], labels[used])
-    return lambda weights: auc(weights[owners[used]])[:, :1]
+    area = auc(scores[used], labels[used])
+    return lambda weights: area(weights[owners[used]])

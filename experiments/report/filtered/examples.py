@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.report.generated.marks import Piece, marked
-from experiments.report.metric_rows import types_in_order
+from experiments.report.negative_types import types_in_order
 from negatives.filtering import Filtered
 from negatives.judging import TextPairs
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from experiments.report.audits import ALL
 from experiments.report.filtered.examples import PAIRS_SHOWN, TYPES_SHOWN, examples_of
 from experiments.report.filtered.plots import frontier_plot, lessons_plot, name_of, rule_looks
-from experiments.report.metric_rows import types_in_order
+from experiments.report.negative_types import types_in_order
 from experiments.report.page import number, template_environment
 from experiments.report.plots import look
 from negatives.filtering import (

@@ -19,7 +19,7 @@ from experiments.report.audit_page import interval, measured
 from experiments.report.generated.draw import NEGATIVES, PARAPHRASES, UNWRITTEN, Draw, DrawnRow, valid_negatives
 from experiments.report.generated.marks import Piece, marked, shortened
 from experiments.report.generated.text_bias import MOST_NEGATIVES, TextBias, measure
-from experiments.report.metric_rows import types_in_order
+from experiments.report.negative_types import types_in_order
 from experiments.report.page import template_environment
 from negatives import MEANINGS
 from negatives.truth_judges import judge_meanings

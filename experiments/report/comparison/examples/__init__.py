@@ -1,0 +1,1 @@
+"""Items that a page shows: what scorers disagree on, and what they fail on."""

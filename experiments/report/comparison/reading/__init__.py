@@ -1,0 +1,1 @@
+"""Reading evaluations: of any protocol, of this version and of older ones."""

@@ -1,0 +1,87 @@
+"""What a scorer said of a benchmark, whatever its protocol, and what that is worth in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+
+from datamodules.benchmarks import Logits, Measured, MetricName, find_protocol
+
+SUMMARY_FILE = "summary.json"
+"""In the folder of an evaluation: which run and weights it is of, and its sets."""
+SCORES_FILE, PAIRS_FILE, KEY_FILE = "scores.parquet", "pairs.parquet", "key.parquet"
+IMAGES_FILE, TEXTS_FILE = "images.parquet", "texts.parquet"
+MATRIX_FILE, BLIND_MATRIX_FILE = "matrix.npy", "blind_matrix.npy"
+METRIC_COLUMNS = (
+    *("run", "set", "metric", "group", "value", "low", "high"),
+    *("blind_value", "blind_low", "blind_high", "count", "images"),
+)
+"""Of `metrics.csv`, and of a comparison, which has more."""
+
+
+@dataclass(frozen=True)
+class EvaluatedSet:
+    """One set as one scorer answered it.
+
+    Attributes:
+        protocol: a name of `PROTOCOLS`.
+        image_root: where its images lie.
+        key, images, texts: of the benchmark, see `Benchmark`.
+        logits: of the scorer.
+        blind: on noise images; None where that is not known.
+        calibrated: whether a logit of 0 means one half.
+        aggregates: name -> groups whose unweighted mean it is.
+        training_pairs: group -> how many items are of images that the scorer was trained on, of all for "mean"; None
+            where that is not known.
+    """
+
+    protocol: str
+    image_root: Path
+    key: pa.Table
+    images: pa.Table
+    texts: pa.Table
+    logits: Logits
+    blind: Logits | None = None
+    calibrated: bool = False
+    aggregates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    training_pairs: dict[str, int] | None = None
+
+    def measure(self, logits: Logits, *, calibrated: bool = False) -> Measured:
+        """What the protocol finds in any logits of this set.
+
+        Raises:
+            InputError: nothing can be measured, or a logit is missing.
+        """
+        measure = find_protocol(self.protocol).measure
+        return measure(self.key, logits, calibrated=calibrated, aggregates=self.aggregates)
+
+    @cached_property
+    def measured(self) -> Measured:
+        """What the protocol finds."""
+        return self.measure(self.logits, calibrated=self.calibrated)
+
+    @cached_property
+    def blind_measured(self) -> Measured | None:
+        """What the protocol finds on noise."""
+        return None if self.blind is None else self.measure(self.blind, calibrated=self.calibrated)
+
+    @property
+    def main(self) -> MetricName:
+        """The row that stands for the set: its main metric, the mean over groups where there are several."""
+        metric = find_protocol(self.protocol).main
+        mean = MetricName(metric, "mean")
+        return mean if mean in self.measured.rows else MetricName(metric, "")
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """A scorer: its sets, and the log of its training as metric -> step -> value."""
+
+    name: str
+    folder: Path
+    sets: dict[str, EvaluatedSet]
+    curves: dict[str, dict[int, float]]

@@ -1,0 +1,134 @@
+"""What a scorer reaches on one set: metrics with their resamples, on noise, and without the blind score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.benchmarks import Measured, MetricName, Resampled, alpha_debias, pooled, resampled
+from experiments.report.comparison.reading.evaluated import EvaluatedSet
+from negatives.tables import InputError
+
+
+@dataclass(frozen=True)
+class Halved:
+    """Alpha debiasing: the metrics of one half of the images, as they are and without alpha x the blind logit.
+
+    Attributes:
+        alpha: chosen on the other half; the mean over seeds.
+        values: row -> value as it is, and debiased.
+    """
+
+    alpha: float
+    values: Mapping[MetricName, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One set's metrics of a run, or of a method over its seeds.
+
+    Attributes:
+        rows: names of the metrics, in the order of all arrays.
+        seen, blind: on the images and on noise; `blind` is None where it is not known.
+        counts, images: items and distinct images of each row.
+        seeds: values of each seed, (seeds, rows).
+        halved: without the blind score; None where that is not known or the set is too small for two halves.
+        training_pairs: group -> items of images that were trained on (the most of any seed), of all for "mean"; None
+            where it is not known.
+    """
+
+    rows: tuple[MetricName, ...]
+    seen: Resampled
+    blind: Resampled | None
+    counts: NDArray[np.int64]
+    images: NDArray[np.int64]
+    seeds: NDArray[np.float64]
+    halved: Halved | None = None
+    training_pairs: Mapping[str, int] | None = field(default=None)
+
+    def row(self, name: MetricName) -> Resampled:
+        """One metric, (1,) and (resamples, 1)."""
+        place = self.rows.index(name)
+        return Resampled(self.seen.value[[place]], self.seen.drawn[:, [place]])
+
+
+def run_result(found: EvaluatedSet, *, resamples: int, seed: int, debias: bool) -> Result:
+    """The metrics of one scorer.
+
+    Raises:
+        InputError: nothing can be measured.
+    """
+    halved = _halved(found) if debias else None
+    return _result([found.measured], [found.blind_measured], halved, found.training_pairs, resamples, seed)
+
+
+def method_result(seeds: Sequence[EvaluatedSet], results: Sequence[Result], *, resamples: int, seed: int) -> Result:
+    """The mean over the seeds of a method.
+
+    Args:
+        seeds: the set as each seed answered it.
+        results: of each seed.
+        resamples, seed: of the bootstrap.
+    """
+    halves = [one.halved for one in results]
+    known = [half for half in halves if half is not None]
+    halved = None
+    if len(known) == len(halves):
+        means = {
+            row: (float(values[0]), float(values[1]))
+            for row in known[0].values
+            for values in [np.mean([half.values[row] for half in known], axis=0)]
+        }
+        halved = Halved(float(np.mean([half.alpha for half in known])), means)
+    trained = [one.training_pairs for one in results]
+    counted = [counts for counts in trained if counts is not None]
+    most = None
+    if len(counted) == len(trained):
+        most = {group: max(counts.get(group, 0) for counts in counted) for counts in counted for group in counts}
+    # older versions do not say that logits are calibrated: then metrics are those that all seeds have
+    calibrated = all(one.calibrated for one in seeds)
+    seeds = [replace(one, calibrated=calibrated) if one.calibrated != calibrated else one for one in seeds]
+    measured, blind = [one.measured for one in seeds], [one.blind_measured for one in seeds]
+    return _result(measured, blind, halved, most, resamples, seed)
+
+
+def _result(
+    measured: Sequence[Measured],
+    blind: Sequence[Measured | None],
+    halved: Halved | None,
+    training_pairs: Mapping[str, int] | None,
+    resamples: int,
+    seed: int,
+) -> Result:
+    whole = pooled(measured)
+    known = [one for one in blind if one is not None]
+    return Result(
+        rows=whole.rows,
+        seen=resampled(whole, resamples=resamples, seed=seed),
+        # the same images are drawn for both
+        blind=resampled(pooled(known), resamples=resamples, seed=seed) if len(known) == len(blind) else None,
+        counts=whole.counts,
+        images=whole.images,
+        seeds=np.stack([one.value() for one in measured]),
+        halved=halved,
+        training_pairs=training_pairs,
+    )
+
+
+def _halved(found: EvaluatedSet) -> Halved | None:
+    if found.blind is None:
+        return None
+    try:
+        debiased = alpha_debias(found.measure, found.logits, found.blind, main=found.main)
+    except InputError:
+        return None  # too few images for two halves; all else was measured before
+    before, after = debiased.before.value(), debiased.after.value()
+    values = {
+        row: (float(before[place]), float(after[place]))
+        for place, row in enumerate(debiased.before.rows)
+        if not np.isnan([before[place], after[place]]).any()
+    }
+    return Halved(debiased.alpha, values)
