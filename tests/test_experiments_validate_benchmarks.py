@@ -1,0 +1,141 @@
+"""Benchmarks during training: the numbers of an evaluation, in the validations that are due, and nothing else moves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.__main__ import main
+from experiments.report.read_runs import read_curves
+from lightning_modules.kept_weights import read_kept
+from tests.benchmark_files import photos
+from tests.test_experiments_resume import DROPOUT, KilledError, assert_same_run, kill_at_batch
+from tests.test_experiments_train import train_words
+from tests.tiny import tiny_tables
+
+ITEMS = 7
+BEST = "val/hard/average"
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes, and a Winoground whose photos and captions are of a training's vocabulary."""
+    folder = tmp_path_factory.mktemp("scenes")
+    tiny_tables(folder)
+    sides = [f"ex_{number}_img_{side}" for number in range(ITEMS) for side in (0, 1)]
+    photos(folder / "winoground", *(f"images/{name}.png" for name in sides))
+    captions = ("a red circle left of a blue square", "a blue square left of a red circle")
+    lines = [
+        {
+            **{"id": number, "tag": "", "num_main_preds": 1, "collapsed_tag": ["Object", "Both"][number % 2]},
+            **{"image_0": f"ex_{number}_img_0", "image_1": f"ex_{number}_img_1", "secondary_tag": ""},
+            **{f"caption_{side}": f"{caption} {'a ' * number}" for side, caption in enumerate(captions)},
+        }
+        for number in range(ITEMS)
+    ]
+    (folder / "winoground/examples.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return folder
+
+
+def plain_words(tables: Path, run: Path, *words: str) -> list[str]:
+    """A training of six steps with dropout, validated after each."""
+    held_out = {name: tables / "balanced" / f"{name}.parquet" for name in ("captions", "negatives")}
+    pairs = [f"data.validation.{name}={path}" for name, path in held_out.items()]
+    length = ["trainer.max_steps=6", "trainer.validate_every=1", "trainer.log_every=1", "optim.lr=0.05"]
+    return train_words(tables, run, *DROPOUT, *pairs, *length, "trainer.checkpoint_every=1", *words)
+
+
+def words_for(tables: Path, run: Path, *words: str) -> list[str]:
+    """The same with two benchmarks in every second validation, one of which decides which weights are the best."""
+    sets = {"format": "winoground", "annotations": tables / "winoground", "image_root": tables / "winoground/images"}
+    benchmarks = [f"evaluation.sets.hard.{key}={value}" for key, value in sets.items()]
+    benchmarks += [
+        f"evaluation.sets.own.{name}={tables / f'balanced/{name}.parquet'}" for name in ("captions", "negatives")
+    ]
+    benchmarks += ["trainer.validate_benchmarks=[hard,own]", "trainer.validate_benchmarks_every=2"]
+    return plain_words(tables, run, *benchmarks, "trainer.keep_best=1", f"trainer.best_metric={BEST}", *words)
+
+
+@pytest.fixture(scope="module")
+def trained(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "run"
+    assert main(words_for(tables, run)) == 0
+    return run
+
+
+def test_the_last_validation_has_the_metrics_of_an_evaluation(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "evaluation"
+    assert main(["evaluate", str(trained), f"output_dir={folder}", "logging.wandb=disabled"]) == 0
+    rows = [row for row in csv.DictReader((folder / "metrics.csv").open()) if row["group"] in ("", "mean")]
+    evaluated = {
+        f"val/{row['set']}/{row['group']}{'_' if row['group'] else ''}{row['metric']}": float(row["value"])
+        for row in rows
+    }
+    curves = {name: points for name, points in read_curves(trained / "logs").items() if name in evaluated}
+    assert curves.keys() == evaluated.keys() >= {BEST, "val/hard/mean_group", "val/own/mean_accuracy"}
+    # a validation is logged with the number of the step before
+    assert {name: points[5] for name, points in curves.items()} == pytest.approx(evaluated)
+    assert len({*evaluated.values()}) > 3, "or they would show nothing"
+
+
+def test_benchmarks_are_scored_in_validations_that_are_due_and_one_of_these_is_the_best(trained: Path) -> None:
+    curves = read_curves(trained / "logs")
+    assert [*curves[BEST]] == [*curves["val/own/accuracy"]] == [1, 3, 5]
+    assert [*curves["val/mean/accuracy"]] == [0, 1, 2, 3, 4, 5]
+    (kept,) = read_kept(trained / "checkpoints").kept
+    assert kept.step - 1 == max(curves[BEST], key=lambda step: (curves[BEST][step], -step))
+    assert kept.value == pytest.approx(curves[BEST][kept.step - 1])
+
+
+def test_a_training_has_the_weights_that_it_has_without_benchmarks_and_leaves_no_scores(
+    trained: Path, tables: Path, tmp_path: Path
+) -> None:
+    assert main(plain_words(tables, tmp_path / "plain")) == 0
+    plain, files = tmp_path / "plain", {"best.json", *(path.name for path in trained.rglob("step-*"))}
+    assert (trained / "weights.safetensors").read_bytes() == (plain / "weights.safetensors").read_bytes()
+    one, two = read_curves(trained / "logs"), read_curves(plain / "logs")
+    assert {name: one[name] for name in two} == two
+    # of an evaluation of the same run, which another test may have made, nothing
+    names = [{path.name for path in run.rglob("*") if "evaluation" not in path.parts} for run in (trained, plain)]
+    assert names[0] - names[1] == files
+
+
+def test_an_interrupted_training_goes_on_with_the_same_benchmarks(
+    trained: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = words_for(tables, tmp_path / "parts")
+    with monkeypatch.context() as patch:
+        kill_at_batch(3, patch)
+        with pytest.raises(KilledError):
+            main(command)
+    assert main([*command, "--resume"]) == 0
+    assert_same_run(trained, tmp_path / "parts")
+    kept = [(run / "checkpoints/best.json").read_text() for run in (trained, tmp_path / "parts")]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (
+            ["trainer.validate_benchmarks=[hart]"],
+            "must name `evaluation.sets` (hard, own), got 'hart'. Did you mean hard?",
+        ),
+        (["data.validation=null", "trainer.keep_best=0"], "`data.validation` must be given where `trainer.validate_"),
+        (["trainer.max_steps=-1", "trainer.validate_every=null"], "must be at most `trainer.max_epochs`, got 2 and 1"),
+        (["trainer.best_metric=val/hard/grup"], "Did you mean val/hard/group?"),
+        (["trainer.best_metric=val/hard/mean_accuracy"], "data.validation and trainer.validate_benchmarks give ("),
+        (["evaluation.sets.hard.image_root=tests"], "none of its images lies in tests; set image_root"),
+        (["evaluation.sets.hard.annotations=tests"], "tests holds no Winoground file"),
+    ],
+)
+def test_what_cannot_be_validated_is_one_line_before_the_first_step(
+    words: list[str], why: str, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words_for(tables, tmp_path / "run", *words)) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert why in line
+    assert not (tmp_path / "run").exists()
