@@ -5,19 +5,34 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
+from datamodules.benchmarks import read_benchmark
 from experiments.__main__ import main
+from experiments.config.load import load_config
+from experiments.config.schemas import ExperimentConfig
 from experiments.report.read_runs import read_curves
+from experiments.scoring.engine import EngineSettings
+from experiments.scoring.models import answer_pairs
+from experiments.scoring.ranks import World
+from experiments.scoring.requests import join
+from experiments.scoring.sets import ask
+from experiments.scoring.store import Memory
+from experiments.validate_benchmarks import ValidateBenchmarks, ValidationBenchmarks, read_validation_benchmarks
 from lightning_modules.kept_weights import read_kept
 from tests.benchmark_files import photos
+from tests.launch import log_tail, start_ranks
 from tests.test_experiments_resume import DROPOUT, KilledError, assert_same_run, kill_at_batch
 from tests.test_experiments_train import train_words
-from tests.tiny import tiny_tables
+from tests.tiny import tiny_backbone, tiny_tables
 
 ITEMS = 7
-BEST = "val/hard/average"
+BEST = "val/own/auroc"
+CLIP = [f"model.{word}" for word in ("backbone=clip", "loss=null", "system=null", "question=null", "train_vision=null")]
 
 
 @pytest.fixture(scope="module")
@@ -66,25 +81,55 @@ def trained(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_the_last_validation_has_the_metrics_of_an_evaluation(trained: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "evaluation"
-    assert main(["evaluate", str(trained), f"output_dir={folder}", "logging.wandb=disabled"]) == 0
+def evaluated(run: Path, folder: Path) -> dict[str, float]:
+    """What `itm evaluate` finds, by the names of a training's log."""
+    assert main(["evaluate", str(run), f"output_dir={folder}", "logging.wandb=disabled", "accelerator=cpu"]) == 0
     rows = [row for row in csv.DictReader((folder / "metrics.csv").open()) if row["group"] in ("", "mean")]
-    evaluated = {
+    return {
         f"val/{row['set']}/{row['group']}{'_' if row['group'] else ''}{row['metric']}": float(row["value"])
         for row in rows
     }
-    curves = {name: points for name, points in read_curves(trained / "logs").items() if name in evaluated}
-    assert curves.keys() == evaluated.keys() >= {BEST, "val/hard/mean_group", "val/own/mean_accuracy"}
+
+
+def last_of(run: Path) -> dict[str, float]:
+    """What the last validation found of the benchmarks."""
+    curves = read_curves(run / "logs")
     # a validation is logged with the number of the step before
-    assert {name: points[5] for name, points in curves.items()} == pytest.approx(evaluated)
-    assert len({*evaluated.values()}) > 3, "or they would show nothing"
+    return {name: points[5] for name, points in curves.items() if name.startswith(("val/hard/", "val/own/"))}
+
+
+def test_the_last_validation_has_the_metrics_of_an_evaluation(trained: Path, tmp_path: Path) -> None:
+    found = evaluated(trained, tmp_path / "evaluation")
+    assert found.keys() >= {"val/hard/average", "val/hard/mean_group", "val/own/mean_accuracy"}
+    assert last_of(trained) == pytest.approx(found)
+    assert len({*found.values()}) > 3, "or they would show nothing"
+
+
+@pytest.mark.slow  # two ranks are two processes
+@pytest.mark.parametrize(
+    ("strategy", "own", "tolerance"),
+    # half precision moves neighbouring logits past each other
+    [("ddp", [], 1e-6), ("fsdp", ["trainer.precision=bf16-mixed"], 0.1), ("fsdp", CLIP, 1e-6)],
+    ids=["ddp", "fsdp_mixed", "fsdp_clip"],
+)
+def test_two_ranks_share_a_validation_and_find_what_one_process_finds(
+    strategy: str, own: list[str], tolerance: float, tables: Path, tmp_path: Path
+) -> None:
+    """Sixteen images in batches of six: three units, so that one rank has a batch more than the other."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    words = ["data.batch_size=6", "trainer.devices=2", f"trainer.strategy={strategy}", *own]
+    ranks = start_ranks(log, main, words_for(tables, run, *words))
+    ranks.join(120)
+    assert ranks.exitcode == 0, log_tail(log)
+    assert last_of(run) == pytest.approx(evaluated(run, tmp_path / "evaluation"), abs=tolerance)
+    assert read_kept(run / "checkpoints").metric == BEST
 
 
 def test_benchmarks_are_scored_in_validations_that_are_due_and_one_of_these_is_the_best(trained: Path) -> None:
     curves = read_curves(trained / "logs")
-    assert [*curves[BEST]] == [*curves["val/own/accuracy"]] == [1, 3, 5]
+    assert [*curves[BEST]] == [*curves["val/hard/group"]] == [1, 3, 5]
     assert [*curves["val/mean/accuracy"]] == [0, 1, 2, 3, 4, 5]
+    assert len({*curves[BEST].values()}) > 1, "or the order would show nothing"
     (kept,) = read_kept(trained / "checkpoints").kept
     assert kept.step - 1 == max(curves[BEST], key=lambda step: (curves[BEST][step], -step))
     assert kept.value == pytest.approx(curves[BEST][kept.step - 1])
@@ -127,7 +172,9 @@ def test_an_interrupted_training_goes_on_with_the_same_benchmarks(
         (["data.validation=null", "trainer.keep_best=0"], "`data.validation` must be given where `trainer.validate_"),
         (["trainer.max_steps=-1", "trainer.validate_every=null"], "must be at most `trainer.max_epochs`, got 2 and 1"),
         (["trainer.best_metric=val/hard/grup"], "Did you mean val/hard/group?"),
-        (["trainer.best_metric=val/hard/mean_accuracy"], "data.validation and trainer.validate_benchmarks give ("),
+        (["trainer.best_metric=val/own/wrong_word"], "data.validation and trainer.validate_benchmarks give ("),
+        (["evaluation.sets.mean=${evaluation.sets.own}", "trainer.validate_benchmarks=[mean]"], "rename the set in"),
+        ([*CLIP, "trainer.best_metric=val/hard/answer"], "must be one that needs no threshold, got val/hard/answer"),
         (["evaluation.sets.hard.image_root=tests"], "none of its images lies in tests; set image_root"),
         (["evaluation.sets.hard.annotations=tests"], "tests holds no Winoground file"),
     ],
@@ -139,3 +186,44 @@ def test_what_cannot_be_validated_is_one_line_before_the_first_step(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert why in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def benchmarks(tables: Path) -> ValidationBenchmarks:
+    _, recipe, *words = words_for(tables, tables / "run")
+    found = read_validation_benchmarks(load_config(ExperimentConfig, Path(recipe), words))
+    assert found is not None
+    return found
+
+
+def test_a_validation_with_workers_leaves_the_random_state_of_the_training_alone(
+    benchmarks: ValidationBenchmarks,
+) -> None:
+    trainer: Any = SimpleNamespace(global_rank=0, world_size=1, precision="32-true", global_step=0)
+    module, before = tiny_backbone("clip"), torch.get_rng_state()
+    callback = ValidateBenchmarks(benchmarks, EngineSettings(workers=1), every=1)
+    found = callback._score(trainer, module)
+    assert found.keys() >= {"val/hard/group", "val/own/mean_accuracy"}
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("in_step", "batches"), [(False, 1), (True, 2)])
+def test_ranks_with_sharded_weights_compute_equally_many_batches(
+    in_step: bool, batches: int, benchmarks: ValidationBenchmarks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, store, sizes = tiny_backbone("clip"), Memory(), []
+    logits = module.logits
+    monkeypatch.setattr(module, "logits", lambda batch: sizes.append(len(batch.image_ids)) or logits(batch))
+    # sixteen images are four units: the first of three ranks has two
+    settings = EngineSettings(batch_size=4, unit_rows=4, in_step=in_step)
+    assert answer_pairs(module, torch.device("cpu"), benchmarks.requests, store, settings, World(1, 3)) is None
+    assert sizes == [4, 1][:batches], "what is computed for nobody is small"
+    assert len(store.files("pairs")) == 1
+
+
+def test_metrics_that_are_better_when_lower_choose_no_weights(tables: Path) -> None:
+    captions = tables / "balanced/captions.parquet"
+    retrieval = read_benchmark("captions_retrieval", annotations=captions, image_root=captions.parent)
+    names = ValidationBenchmarks({"all": retrieval}, join([ask(retrieval)])).metrics()
+    assert "val/all/recall_mean" in names
+    assert not [name for name in names if name.endswith("_rank")]
