@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 
 from datamodules.benchmarks import read_benchmark
 from experiments.__main__ import main
@@ -205,6 +206,28 @@ def test_a_validation_with_workers_leaves_the_random_state_of_the_training_alone
     found = callback._score(trainer, module)
     assert found.keys() >= {"val/hard/group", "val/own/mean_accuracy"}
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_validation_computes_in_the_precision_of_the_training_and_a_sharded_network_by_its_forward(
+    sharded: bool, benchmarks: ValidationBenchmarks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, modes = tiny_backbone("clip"), {}
+    module._device_mesh = "a mesh" if sharded else None
+    for name in ("logits", "encode_images"):
+        compute = getattr(module, name)
+
+        def watched(inputs: Any, name: str = name, compute: Any = compute) -> torch.Tensor:
+            modes[name] = (torch.is_autocast_enabled("cpu"), torch.is_inference_mode_enabled())
+            return compute(inputs)
+
+        monkeypatch.setattr(module, name, watched)
+    plugin = MixedPrecision("bf16-mixed", "cpu")
+    trainer: Any = SimpleNamespace(
+        global_rank=0, world_size=1, precision="bf16-mixed", precision_plugin=plugin, global_step=0
+    )
+    assert ValidateBenchmarks(benchmarks, EngineSettings(), every=1)._score(trainer, module)
+    assert modes == {"logits" if sharded else "encode_images": (True, False)}
 
 
 @pytest.mark.parametrize(("in_step", "batches"), [(False, 1), (True, 2)])

@@ -172,7 +172,7 @@ def pair_logits(module: Backbone, device: torch.device, batch: ImageTextBatch) -
     import torch
 
     module.count_cut(batch)
-    # not in inference mode: in a training, sharded weights that were gathered there could not be trained afterwards
+    # not in inference mode: what is gathered or kept in a training's validation is trained on afterwards
     with torch.no_grad():
         logits = module.logits(batch.to(device)).cpu()
     # padded cells may hold anything, so they are left out
