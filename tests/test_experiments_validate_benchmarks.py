@@ -208,6 +208,12 @@ def test_a_validation_with_workers_leaves_the_random_state_of_the_training_alone
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_where_there_is_one_validation_in_an_epoch_every_second_epoch_is_due(benchmarks: ValidationBenchmarks) -> None:
+    callback = ValidateBenchmarks(benchmarks, EngineSettings(), every=2)
+    epochs: list[Any] = [SimpleNamespace(check_val_every_n_epoch=1, current_epoch=epoch) for epoch in range(4)]
+    assert [callback.due(trainer) for trainer in epochs] == [False, True, False, True]
+
+
 @pytest.mark.parametrize("sharded", [False, True])
 def test_a_validation_computes_in_the_precision_of_the_training_and_a_sharded_network_by_its_forward(
     sharded: bool, benchmarks: ValidationBenchmarks, monkeypatch: pytest.MonkeyPatch
