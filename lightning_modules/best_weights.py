@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,17 +29,19 @@ class BestWeights(L.Callback):
         folder: of the checkpoints.
         metric: that decides, higher = better.
         keep: how many, 1 or more.
+        due: whether the validation that has just ended gives the metric; all do where None.
 
     Raises:
         ValueError: in a hook, where no such metric is logged, or its record is damaged.
     """
 
-    def __init__(self, folder: Path, metric: str, keep: int):
-        self.folder, self.metric, self.keep = folder, metric, keep
+    def __init__(self, folder: Path, metric: str, keep: int, due: Callable[[L.Trainer], bool] | None = None):
+        self.folder, self.metric, self.keep, self.due = folder, metric, keep, due
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: AlignmentModule) -> None:  # type: ignore[override]
         """Decides on rank 0, which alone has the metric, and saves on all, which may have to gather the weights."""
-        if trainer.state.fn != "fit":
+        # where it is not due Lightning still has the metric, of an earlier validation
+        if trainer.state.fn != "fit" or (self.due is not None and not self.due(trainer)):
             return
         record = self._with_this(trainer) if trainer.is_global_zero else None
         if not trainer.strategy.broadcast(record is not None, src=0):

@@ -21,7 +21,7 @@ from experiments.config.data_schemas import DataConfig
 from experiments.config.evaluation_schemas import EvaluationConfig
 from experiments.config.model_schemas import score_faults
 from experiments.config.trainer_schemas import LoggingConfig, OptimConfig, TrainerConfig
-from lightning_modules import LAST, checkpoint_faults
+from lightning_modules import LAST, checkpoint_faults, did_you_mean
 from lightning_modules.backbones import BACKBONES, ModelSettings, backbone_class
 from lightning_modules.losses import LOSSES, loss_class
 from negatives.judging import ACCELERATORS
@@ -69,6 +69,7 @@ class ExperimentConfig:
         if loss.anchors_only and self.data.mixing.positives > 1:
             yield (f"`{place}data.mixing.positives` must be 1 {chosen}: its contrast asks for a row's first text alone")
         yield from self._debias_faults(place)
+        yield from self._benchmark_faults(place)
         if loss.contrasts_rows and self.data.mixing.image_dropout > 0:
             yield f"`{place}data.mixing.image_dropout` must be 0 {chosen}: it would match noise with its caption"
         if loss.contrasts_rows or backbone_class(self.model.backbone).learns_scale:
@@ -84,6 +85,16 @@ class ExperimentConfig:
                     f"`{place}trainer.precision` must not be bf16-true {scaled}: the scale of similarities would round "
                     "every step away; use bf16-mixed"
                 )
+
+    def _benchmark_faults(self, place: str) -> Iterator[str]:
+        """Benchmarks of the validation that are no sets, or that no validation would score."""
+        names, sets = self.trainer.validate_benchmarks, self.evaluation.sets
+        for name in [name for name in names if name not in sets]:
+            near, known = did_you_mean(name, sets), ", ".join(sets) or "none"
+            key = f"{place}trainer.validate_benchmarks"
+            yield f"`{key}` must name `{place}evaluation.sets` ({known}), got {name!r}{near}"
+        if names and self.data.validation is None:
+            yield f"`{place}data.validation` must be given where `{place}trainer.validate_benchmarks` names some"
 
     def _debias_faults(self, place: str) -> Iterator[str]:
         """An offset for a loss that takes none, and strengths that several positives would have to share."""

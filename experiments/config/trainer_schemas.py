@@ -60,6 +60,10 @@ class TrainerConfig:
     """Batches whose gradients make one optimiser step."""
     validate_every: int | None = field(default=None, metadata={"min": 1})
     """Optimiser steps, of `accumulate` batches each, between validations; once per epoch where not given."""
+    validate_benchmarks: list[str] = field(default_factory=list)
+    """Names of `evaluation.sets` that are scored in validations too; their metrics are logged as val/SET/METRIC."""
+    validate_benchmarks_every: int = field(default=1, metadata={"min": 1})
+    """Every how many validations they are scored."""
     checkpoint_every: int | None = field(default=None, metadata={"min": 1})
     """Optimiser steps between resumable checkpoints; once per epoch where not given."""
     checkpoint_minutes: float | None = field(default=None, metadata={"above": 0.0})
@@ -69,12 +73,18 @@ class TrainerConfig:
     them."""
     best_metric: str = "val/mean/accuracy"
     """Validation metric that decides which are best, higher = better: val/TYPE/accuracy of a negative type, or of the
-    mean over types."""
+    mean over types; or one of `validate_benchmarks`, such as val/SET/group."""
     log_every: int = field(default=10, metadata={"min": 1})
     """Optimiser steps between logged losses."""
 
     def faults(self, place: str) -> Iterator[str]:
-        """A precision that sharding does not know."""
+        """A precision that sharding does not know, and benchmarks whose validation never comes."""
+        by_epoch = self.validate_every is None and self.max_steps < 0
+        if self.validate_benchmarks and by_epoch and self.validate_benchmarks_every > self.max_epochs:
+            yield (
+                f"`{place}validate_benchmarks_every` must be at most `{place}max_epochs`, got "
+                f"{self.validate_benchmarks_every} and {self.max_epochs}: there is one validation in an epoch"
+            )
         if self.strategy == "fsdp" and self.precision == "16-mixed":
             yield f"`{place}precision` must not be 16-mixed where `{place}strategy` is fsdp; use bf16-mixed"
 

@@ -21,12 +21,18 @@ from negatives.tables import InputError
 if TYPE_CHECKING:
     import lightning as L
 
+    from experiments.validate_benchmarks import ValidateBenchmarks
     from lightning_modules import Preemption
 
 LAST_FILE = "last.ckpt"
 
 
-def make_trainer(config: ExperimentConfig, wandb_run: str | None, preemption: Preemption) -> L.Trainer:
+def make_trainer(
+    config: ExperimentConfig,
+    wandb_run: str | None,
+    preemption: Preemption,
+    benchmarks: ValidateBenchmarks | None = None,
+) -> L.Trainer:
     """Lightning's Trainer, as `build_trainer` builds it.
 
     Raises:
@@ -35,27 +41,28 @@ def make_trainer(config: ExperimentConfig, wandb_run: str | None, preemption: Pr
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     try:
-        return build_trainer(config, Path(config.output_dir), wandb_run, preemption)
+        return build_trainer(config, Path(config.output_dir), wandb_run, preemption, benchmarks)
     except MisconfigurationException as error:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-def check_best_metric(settings: TrainerConfig, types: Collection[str]) -> None:
+def check_best_metric(settings: TrainerConfig, types: Collection[str], benchmarks: Collection[str] = ()) -> None:
     """That `trainer.best_metric` is one that validation will log, before an epoch is spent.
 
     Args:
         settings: of the trainer.
         types: negative types of the validation pairs.
+        benchmarks: metrics of `trainer.validate_benchmarks`.
 
     Raises:
         InputError: names those that it will log.
     """
-    names = [f"val/{name}/accuracy" for name in (*sorted(types), "mean")]
+    names = [*(f"val/{name}/accuracy" for name in (*sorted(types), "mean")), *benchmarks]
     if settings.keep_best and settings.best_metric not in names:
         near = did_you_mean(settings.best_metric, names)
+        who = "data.validation gives" if not benchmarks else "data.validation and trainer.validate_benchmarks give"
         raise InputError(
-            f"`trainer.best_metric` must be one that data.validation gives ({', '.join(names)}), got "
-            f"{settings.best_metric!r}{near}"
+            f"`trainer.best_metric` must be one that {who} ({', '.join(names)}), got {settings.best_metric!r}{near}"
         )
 
 
@@ -85,7 +92,11 @@ def last_wandb_run(folder: Path) -> str | None:
 
 
 def build_trainer(
-    config: ExperimentConfig, folder: Path, wandb_run: str | None = None, preemption: Preemption | None = None
+    config: ExperimentConfig,
+    folder: Path,
+    wandb_run: str | None = None,
+    preemption: Preemption | None = None,
+    benchmarks: ValidateBenchmarks | None = None,
 ) -> L.Trainer:
     """Lightning's Trainer, with JSONL and W&B logs, resumable checkpoints and progress.
 
@@ -94,6 +105,7 @@ def build_trainer(
         folder: of the run.
         wandb_run: id of the W&B run to go on in; a new one where None.
         preemption: asks for a checkpoint and an end.
+        benchmarks: scores `trainer.validate_benchmarks`.
     """
     import lightning as L
 
@@ -124,7 +136,7 @@ def build_trainer(
         limit_val_batches=1.0 if config.data.validation else 0,
         log_every_n_steps=settings.log_every,
         logger=[MetricLog(folder / "logs" / METRICS_FILE), *([wandb] if wandb else [])],
-        callbacks=build_callbacks(config, folder, preemption),
+        callbacks=build_callbacks(config, folder, preemption, benchmarks),
         plugins=[WholeFiles(), *half, *_slurm_without_requeue()],
         # the data module shares out its batches itself; a sampler would share them out once more
         use_distributed_sampler=False,
@@ -136,8 +148,13 @@ def build_trainer(
     )
 
 
-def build_callbacks(config: ExperimentConfig, folder: Path, preemption: Preemption | None = None) -> list[L.Callback]:
-    """What saves checkpoints and the best weights, and where there is no terminal also what prints progress."""
+def build_callbacks(
+    config: ExperimentConfig,
+    folder: Path,
+    preemption: Preemption | None = None,
+    benchmarks: ValidateBenchmarks | None = None,
+) -> list[L.Callback]:
+    """What scores benchmarks, saves checkpoints and the best weights, and without a terminal also prints progress."""
     from experiments.runs.plain_progress import PlainProgress
     from lightning_modules import BestWeights, LastCheckpoint
 
@@ -151,8 +168,12 @@ def build_callbacks(config: ExperimentConfig, folder: Path, preemption: Preempti
             preemption=preemption,
         )
     ]
+    if benchmarks is not None:
+        callbacks.append(benchmarks)
     if settings.keep_best:
-        callbacks.append(BestWeights(checkpoints, settings.best_metric, settings.keep_best))
+        gives = benchmarks is not None and benchmarks.benchmarks.gives(settings.best_metric)
+        due = benchmarks.due if benchmarks is not None and gives else None
+        callbacks.append(BestWeights(checkpoints, settings.best_metric, settings.keep_best, due))
     # a bar would fill a job's log with one line for each redraw
     if not is_terminal():
         callbacks.append(PlainProgress())

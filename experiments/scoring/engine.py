@@ -13,10 +13,11 @@ from experiments.runs.progress import counter
 from experiments.scoring.plan import Plan
 from experiments.scoring.ranks import World
 from experiments.scoring.requests import Places
-from experiments.scoring.store import Items, Store, plan_key, unit_name
+from experiments.scoring.store import Items, Units, plan_key, unit_name
 from negatives.tables import InputError
 
 Values = NDArray[np.floating]
+NO_UNIT = -1
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class EngineSettings:
         unit_rows: rows in a unit; a killed process loses at most one unit.
         max_captions: texts of an image that are computed together.
         workers: loader processes that decode and encode; 0 does so in this process.
+        in_step: all ranks compute equally many batches: sharded weights are gathered from all of them for each.
     """
 
     batch_size: int = 64
     unit_rows: int = 256
     max_captions: int = 16
     workers: int = 0
+    in_step: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Answers:
     computed: int
 
 
-def answer(works: Sequence[Work], store: Store, settings: EngineSettings, world: World) -> list[Answers] | None:
+def answer(works: Sequence[Work], store: Units, settings: EngineSettings, world: World) -> list[Answers] | None:
     """Computes this rank's units of what the store lacks; in the first rank waits for all, and returns the values.
 
     Returns:
@@ -77,8 +80,11 @@ def answer(works: Sequence[Work], store: Store, settings: EngineSettings, world:
     # all that is this rank's before it waits for the others
     tasks = [_Task.of(work, store, settings) for work in works]
     for task in tasks:
-        if mine := {unit: task.names[unit] for unit in task.missing if world.owns(unit)}:
-            _compute(task.work, task.plan, mine, store, settings)
+        mine = {unit: task.names[unit] for unit in task.missing if world.owns(unit)}
+        again = task.batches_behind(world, settings.batch_size) if settings.in_step else 0
+        if mine or again:
+            _compute(task.work, task.plan, mine, store, settings, again)
+    store.meet()
     return None if world.rank else [task.collect(store, world) for task in tasks]
 
 
@@ -93,7 +99,7 @@ class _Task:
     missing: list[int]
 
     @classmethod
-    def of(cls, work: Work, store: Store, settings: EngineSettings) -> _Task:
+    def of(cls, work: Work, store: Units, settings: EngineSettings) -> _Task:
         items = work.items
         key = plan_key(items, (settings.unit_rows, settings.max_captions))
         earlier = store.begin(items, key)
@@ -103,16 +109,25 @@ class _Task:
         missing = [unit for unit, name in enumerate(names) if not store.has(items, name, plan.items(unit))]
         return cls(work, plan, earlier, names, missing)
 
-    def collect(self, store: Store, world: World) -> Answers:
+    def batches_behind(self, world: World, batch_size: int) -> int:
+        """How many batches less than the rank that has most this one has."""
+        at_once = batch_size * self.work.rows_at_once
+        ranks = [world._replace(rank=rank) for rank in range(world.size)]
+        counts = [
+            sum(len([*self.plan.batches(unit, at_once)]) for unit in self.missing if rank.owns(unit)) for rank in ranks
+        ]
+        return max(counts) - counts[world.rank]
+
+    def collect(self, store: Units, world: World) -> Answers:
         items = self.work.items
         world.wait(lambda: store.files(items.kind) >= {*self.names})
         values, there = _collect(items, store, [*self.earlier, *self.names])
         if not there.all():
-            raise InputError(f"{store.folder}: a unit was damaged or removed; the same command with --resume goes on.")
+            raise InputError(f"{store}: a unit was damaged or removed; the same command with --resume goes on.")
         return Answers(values, sum(len(self.plan.items(unit)) for unit in self.missing))
 
 
-def _collect(items: Items, store: Store, names: Sequence[str]) -> tuple[Values, NDArray[np.bool_]]:
+def _collect(items: Items, store: Units, names: Sequence[str]) -> tuple[Values, NDArray[np.bool_]]:
     """The values of all items as far as these units have them, and which are there."""
     there = np.zeros(len(items), bool)
     values: Values = np.empty(0)
@@ -154,10 +169,18 @@ def _prepared(batches: _Batches, workers: int) -> Iterator[Any]:
     yield from loader
 
 
-def _compute(work: Work, plan: Plan, units: dict[int, str], store: Store, settings: EngineSettings) -> None:
-    """Computes units, one after the other through one loader, and writes each when it is whole."""
+def _compute(
+    work: Work, plan: Plan, units: dict[int, str], store: Units, settings: EngineSettings, again: int = 0
+) -> None:
+    """Computes units, one after the other through one loader, and writes each when it is whole.
+
+    Args:
+        again: batches that are computed once more at the end, for nobody: other ranks compute so many more.
+    """
     at_once = settings.batch_size * work.rows_at_once
     rows = [(unit, batch) for unit in units for batch in plan.batches(unit, at_once)]
+    # one row will do, of whichever unit
+    rows += [(NO_UNIT, range(1))] * again
     batches = _Batches(work.prepare, plan, [batch for _, batch in rows])
     with counter(work.label, len(rows)) as advance:
         parts: list[Values] = []
@@ -166,5 +189,6 @@ def _compute(work: Work, plan: Plan, units: dict[int, str], store: Store, settin
             advance()
             unit = rows[place][0]
             if place + 1 == len(rows) or rows[place + 1][0] != unit:
-                store.write(work.items, units[unit], plan.items(unit), np.concatenate(parts))
+                if unit != NO_UNIT:
+                    store.write(work.items, units[unit], plan.items(unit), np.concatenate(parts))
                 parts = []

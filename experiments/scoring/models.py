@@ -15,7 +15,7 @@ from experiments.scoring.engine import EngineSettings, Values, Work, answer
 from experiments.scoring.plan import Plan, plan_pairs, plan_singles
 from experiments.scoring.ranks import World
 from experiments.scoring.requests import Places, Requests
-from experiments.scoring.store import Keyed, Paired, Store
+from experiments.scoring.store import Keyed, Paired, Units
 from negatives.tables import InputError, quoted
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def say_cut(module: Backbone) -> None:
 
 
 def answer_pairs(
-    module: Backbone, device: torch.device, requests: Requests, store: Store, settings: EngineSettings, world: World
+    module: Backbone, device: torch.device, requests: Requests, store: Units, settings: EngineSettings, world: World
 ) -> PairAnswers | None:
     """The logits of a scorer that reads image and text together; None in ranks but the first."""
     cells = requests.pairs()
@@ -172,7 +172,8 @@ def pair_logits(module: Backbone, device: torch.device, batch: ImageTextBatch) -
     import torch
 
     module.count_cut(batch)
-    with torch.inference_mode():
+    # not in inference mode: what is gathered or kept in a training's validation is trained on afterwards
+    with torch.no_grad():
         logits = module.logits(batch.to(device)).cpu()
     # padded cells may hold anything, so they are left out
     found = logits[batch.caption_mask.cpu()].numpy()
@@ -182,7 +183,7 @@ def pair_logits(module: Backbone, device: torch.device, batch: ImageTextBatch) -
 
 
 def answer_apart(
-    module: Backbone, device: torch.device, requests: Requests, store: Store, settings: EngineSettings, world: World
+    module: Backbone, device: torch.device, requests: Requests, store: Units, settings: EngineSettings, world: World
 ) -> FeatureAnswers | None:
     """The features of a scorer that encodes images and texts apart, each once; None in ranks but the first."""
     # an item of its own is a row: as many items in a unit as rows of captions have
@@ -221,7 +222,7 @@ def _pixels(requests: Requests, encoder: Any, plan: Plan, rows: range) -> torch.
 def _image_features(module: Backbone, device: torch.device, pixels: torch.Tensor) -> Values:
     import torch
 
-    with torch.inference_mode():
+    with torch.no_grad():
         return _finite(module.encode_images(pixels.to(device)).float().cpu().numpy(), "An image's features are")
 
 
@@ -234,13 +235,13 @@ def _text_features(module: Backbone, device: torch.device, tokens: dict[str, tor
     import torch
 
     module.captions_cut += int(tokens["cut"].sum())
-    with torch.inference_mode():
+    with torch.no_grad():
         moved = {name: value.to(device) for name, value in tokens.items()}
         return _finite(module.encode_texts(moved).float().cpu().numpy(), "A text's features are")
 
 
 def answer_texts(
-    read: Any, requests: Requests, store: Store, settings: EngineSettings, world: World
+    read: Any, requests: Requests, store: Units, settings: EngineSettings, world: World
 ) -> TextAnswers | None:
     """The logits of a scorer that reads texts alone; None in ranks but the first.
 

@@ -12,7 +12,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +46,28 @@ class Items(Protocol):
         Raises:
             KeyError, pa.ArrowException: the table is no unit of this kind.
         """
+
+
+class Units(Protocol):
+    """Where the engine looks for units, and leaves those that it computes: a `Store`, or a process's `Memory`."""
+
+    def begin(self, items: Items, key: str) -> list[str]:
+        """The units that were there when these items were first asked for."""
+
+    def has(self, items: Items, name: str, places: Places) -> bool:
+        """Whether a unit is there, and has these items."""
+
+    def write(self, items: Items, name: str, places: Places, values: NDArray[np.floating]) -> None:
+        """Takes a unit."""
+
+    def meet(self) -> None:
+        """Called by each rank when its own units are there; where ranks share no disk, the first one gets all."""
+
+    def files(self, kind: str) -> set[str]:
+        """The names of the units of a kind."""
+
+    def found(self, items: Items, names: Sequence[str]) -> Iterator[tuple[Places, NDArray[np.floating]]]:
+        """Of units, the items that are asked for, and their values."""
 
 
 class Keyed:
@@ -119,6 +141,12 @@ class Store:
         for path, content in ((root / PROVENANCE_FILE, {"verb": "store"}), (self.folder / SCORER_FILE, fingerprint)):
             if not path.is_file():
                 write_json(dict(content), path)
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def meet(self) -> None:
+        """Nothing: the folder is the ranks' meeting place, and none waits."""
 
     def files(self, kind: str) -> set[str]:
         """The names of the units of a kind."""
@@ -196,6 +224,45 @@ class Store:
                 places, values = unit
                 wanted = np.flatnonzero(places >= 0)
                 yield places[wanted], values[wanted]
+
+
+class Memory:
+    """Units that are gone with their values, such as those of one validation; ranks meet by `torch.distributed`."""
+
+    def __init__(self) -> None:
+        self._units: dict[tuple[str, str], tuple[Places, NDArray[np.floating]]] = {}
+
+    def begin(self, items: Items, key: str) -> list[str]:
+        """None: nothing was there before."""
+        return []
+
+    def has(self, items: Items, name: str, places: Places) -> bool:
+        """See `Units`."""
+        return (items.kind, name) in self._units
+
+    def write(self, items: Items, name: str, places: Places, values: NDArray[np.floating]) -> None:
+        """See `Units`."""
+        self._units[items.kind, name] = places, values
+
+    def meet(self) -> None:
+        """Hands the units of all ranks to the first; to be called by all of them."""
+        from torch import distributed
+
+        if not distributed.is_initialized():
+            return
+        first = distributed.get_rank() == 0
+        gathered: list[Any] | None = [None] * distributed.get_world_size() if first else None
+        distributed.gather_object(self._units, gathered)
+        for units in gathered or ():
+            self._units |= units
+
+    def files(self, kind: str) -> set[str]:
+        """See `Units`."""
+        return {name for own, name in self._units if own == kind}
+
+    def found(self, items: Items, names: Sequence[str]) -> Iterator[tuple[Places, NDArray[np.floating]]]:
+        """See `Units`."""
+        yield from (self._units[items.kind, name] for name in names)
 
 
 def unit_name(key: str, unit: int, places: Places) -> str:

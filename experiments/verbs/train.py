@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import lightning as L
 
     from datamodules import ImageTextDataModule
+    from experiments.validate_benchmarks import ValidationBenchmarks
     from lightning_modules import Preemption
     from lightning_modules.backbones import Backbone
 
@@ -76,12 +77,16 @@ def run(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
 
 def train(config: ExperimentConfig, output: OutputFolder | None, preemption: Preemption, *, resume: bool) -> None:
     """The training itself, in a folder that was checked; see `run`."""
+    from experiments.validate_benchmarks import build_validation, read_validation_benchmarks
     from lightning_modules import StoppedError
 
     folder = Path(config.output_dir)
-    module, datamodule = build_parts(config, recorded=resume)
+    benchmarks = read_validation_benchmarks(config)
+    module, datamodule = build_parts(config, recorded=resume, benchmarks=benchmarks)
+    validation = build_validation(config, module, benchmarks)
     start = find_start(config, module, resume=resume, main=output is not None)
-    trainer = make_trainer(config, last_wandb_run(folder) if start.last is not None else None, preemption)
+    wandb_run = last_wandb_run(folder) if start.last is not None else None
+    trainer = make_trainer(config, wandb_run, preemption, validation)
     # loading a large model may take longer than the notice that a scheduler gives
     if preemption.asked and starts_ranks(config.trainer):
         raise PreemptedError(f"{preemption.asked.name} came before the first step; nothing was written.")
@@ -124,7 +129,9 @@ def check_folder(config: ExperimentConfig, *, resume: bool, overwrite: bool) -> 
     return output
 
 
-def build_parts(config: ExperimentConfig, *, recorded: bool = False) -> tuple[Backbone, ImageTextDataModule]:
+def build_parts(
+    config: ExperimentConfig, *, recorded: bool = False, benchmarks: ValidationBenchmarks | None = None
+) -> tuple[Backbone, ImageTextDataModule]:
     """The scorer and its data, connected.
 
     The seed is set before anything draws, and the tables are read before the scorer is built: a tiny model makes its
@@ -133,9 +140,10 @@ def build_parts(config: ExperimentConfig, *, recorded: bool = False) -> tuple[Ba
     Args:
         config: of the run.
         recorded: go on with what the run's `base.json`, if it has one, says of its checkpoint.
+        benchmarks: of the validation, whose metrics `trainer.best_metric` may be.
 
     Raises:
-        InputError: unusable tables, or a model that cannot be loaded.
+        InputError: unusable tables, a metric that nothing gives, or a model that cannot be loaded.
     """
     import lightning as L
 
@@ -147,7 +155,10 @@ def build_parts(config: ExperimentConfig, *, recorded: bool = False) -> tuple[Ba
     datamodule = build_datamodule(config.data, config.seed, blind_unit=unit)
     datamodule.setup()
     pairs = datamodule.validation
-    check_best_metric(config.trainer, set(pairs.negatives["negative_type"].to_pylist()) if pairs else ())
+    types = set(pairs.negatives["negative_type"].to_pylist()) if pairs else set()
+    if benchmarks is not None:
+        benchmarks.check_names(types)
+    check_best_metric(config.trainer, types, benchmarks.metrics() if benchmarks is not None else ())
     words = datamodule.captions_to_train_on()
     dtype = weights_dtype(config.trainer.precision)
     folder, model = Path(config.output_dir), config.model
