@@ -16,7 +16,7 @@ from datamodules.benchmarks import read_benchmark
 from experiments.__main__ import main
 from experiments.config.load import load_config
 from experiments.config.schemas import ExperimentConfig
-from experiments.report.read_runs import read_curves
+from experiments.report.comparison.reading.curves import read_curves
 from experiments.scoring.engine import EngineSettings
 from experiments.scoring.models import answer_pairs
 from experiments.scoring.ranks import World

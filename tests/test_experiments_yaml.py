@@ -176,7 +176,7 @@ def test_the_sweeps_resolve_without_faults() -> None:
     assert len(sweep.plan(sweep.load("experiments/sweeps/demo.yaml", []))) == 4 + 2 * 5 + 1
     assert len(sweep.plan(sweep.load("experiments/sweeps/ce_clip_terms.yaml", []))) == 2 + 2 * 5 * 3 + 1
     assert len(sweep.plan(sweep.load("experiments/sweeps/methods.yaml", []))) == 4 + 2 * 7 * 3 + 1
-    assert len(sweep.plan(sweep.load("experiments/sweeps/debias.yaml", []))) == 2 + 2 * 4 * 5 + 1
+    assert len(sweep.plan(sweep.load("experiments/sweeps/debias.yaml", []))) == 4 + 2 * 6 * 5 + 1
 
 
 def test_the_demo_trains_every_backbone_on_what_the_filter_keeps() -> None:
