@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     add("--texts", nargs="+", type=int, default=[25_000, 250_000], help="how many (default: 25000 250000)")
     add("--judges", nargs="+", default=["word", "char", "surface"], help="judges of both (default: word char surface)")
     add("--unit", choices=("text", "pair", "both"), default="text", help="of the filter (default: text)")
-    add("--constant", type=float, help="of rule overlap; where not given, rule margins is searched")
+    add("--constant", type=float, help="of rule overlap; where not given, its strengths are searched")
     add("--audit", action="store_true", help="also time an audit")
     add("--certificate", action="store_true", help="also time the certificate, with its default learners")
     add("--workers", type=int, default=2, help="threads")
@@ -109,8 +109,7 @@ def _measure(sender: Any, arguments: argparse.Namespace, texts: int) -> None:
     lap("texts")
     panel = seat(build_judges(arguments.judges, JudgeSettings()), text_pairs, workers=arguments.workers)
     lap("n-grams")
-    rule = "margins" if arguments.constant is None else "overlap"
-    plan = FilterPlan(unit=arguments.unit, rule=rule, constant=arguments.constant)
+    plan = FilterPlan(unit=arguments.unit, constant=arguments.constant)
     filtered, rotated = filter_and_rotate(panel, plan, certified=False)
     lap("filter")
     if arguments.certificate:
