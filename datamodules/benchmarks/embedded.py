@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from datamodules.benchmarks.official import check_columns, reading
-from negatives.tables import InputError, StrPath, quoted
+from negatives.tables import InputError, StrPath, quoted, replaced
 
 
 def parquet_files(annotations: StrPath, benchmark: str, start: str) -> list[Path]:
@@ -78,13 +76,8 @@ def save_pictures(files: Iterable[Path], names: Mapping[str, Sequence[str]], fol
 
 def save_bytes(content: bytes, path: Path) -> None:
     """Writes a file that others see whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with replaced(path) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[list[dict[str, Any]]]:

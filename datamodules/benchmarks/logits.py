@@ -29,12 +29,13 @@ class Logits:
         self._cells, self._logits = cells, logits
 
     @classmethod
-    def from_table(cls, scores: pa.Table, source: str = "the scores") -> Logits:
+    def from_table(cls, scores: pa.Table, source: str = "the scores", *, column: str = "logit") -> Logits:
         """Logits of single pairs.
 
         Args:
-            scores: columns `image_id`, `text_id` and `logit`, one row for each pair.
+            scores: columns `image_id`, `text_id` and `column`, one row for each pair.
             source: what an error calls the table.
+            column: with the numbers; those of blind logits, or of scores, are read alike.
 
         Raises:
             InputError: a pair twice, a logit that is null or no finite number, or no row.
@@ -43,7 +44,7 @@ class Logits:
             raise InputError(f"{source}: there is no row; a scores table has one for each image and text.")
         images, image_codes = coded(scores["image_id"])
         texts, text_codes = coded(scores["text_id"])
-        logits = scores["logit"].cast(pa.float64()).to_numpy()
+        logits = scores[column].cast(pa.float64()).to_numpy()
         if len(wrong := np.flatnonzero(~np.isfinite(logits))):
             pair = _pair(scores["image_id"][wrong[0]].as_py(), scores["text_id"][wrong[0]].as_py())
             raise InputError(f"{source}: a logit must be a finite number, got {logits[wrong[0]]} for {pair}.")

@@ -29,10 +29,19 @@ def find_file(annotations: StrPath, benchmark: str, *names: str) -> Path:
     path = Path(annotations)
     if path.is_file():
         return path
-    for name in names:
-        if (path / name).is_file():
-            return path / name
-    raise InputError(f"{annotations} holds no {benchmark} file such as {names[0]}; give its data folder.")
+    return find_files(annotations, benchmark, *names)[0]
+
+
+def find_files(annotations: StrPath, benchmark: str, *names: str) -> list[Path]:
+    """Those of `names` that a folder holds, in this order.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [path for name in names if (path := Path(annotations) / name).is_file()]
+    if not found:
+        raise InputError(f"{annotations} holds no {benchmark} file such as {names[0]}; give its data folder.")
+    return found
 
 
 @contextmanager

@@ -86,9 +86,7 @@ class ScoresTable:
         table = table.filter(pc.is_in(table["image_id"], value_set=benchmark.images["image_id"].combine_chunks()))
         source = f"{self.path}, set {name}"
         found = {
-            column: Logits.from_table(
-                table.select(["image_id", "text_id", column]).rename_columns(["image_id", "text_id", "logit"]), source
-            )
+            column: Logits.from_table(table, source, column=column)
             for column in ("logit", "score", "blind_logit")
             if column in table.column_names
         }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from datamodules.benchmarks import Benchmark, as_pairs
+from datamodules.benchmarks import Benchmark, Logits, as_pairs
 from experiments.report.comparison.reading.evaluated import (
     BLIND_MATRIX_FILE,
     IMAGES_FILE,
@@ -23,7 +21,7 @@ from experiments.report.comparison.reading.evaluated import (
     TEXTS_FILE,
 )
 from experiments.scoring.sets import SetScores
-from negatives.tables import write_table
+from negatives.tables import replaced, write_table
 
 
 def write_set(folder: Path, benchmark: Benchmark, scores: SetScores, fingerprint: Mapping[str, str]) -> None:
@@ -63,7 +61,7 @@ def pair_table(benchmark: Benchmark, scores: SetScores) -> pa.Table:
     captions, negatives = pairs.captions.take(row_of), pairs.negatives
     images = benchmark.key["image_id"]
     true, false = (pc.list_flatten(benchmark.key[name]) for name in ("true", "false"))
-    by_score = _by_pair(scores.table, "score")
+    by_score = Logits.from_table(scores.table, column="score")
     return pa.table(
         {
             **{name: captions[name] for name in ("image_id", "image", "caption_id", "caption")},
@@ -81,20 +79,7 @@ def pair_table(benchmark: Benchmark, scores: SetScores) -> pa.Table:
     )
 
 
-def _by_pair(table: pa.Table, column: str):  # type: ignore[no-untyped-def]
-    from datamodules.benchmarks import Logits
-
-    return Logits.from_table(
-        table.select(["image_id", "text_id", column]).rename_columns(["image_id", "text_id", "logit"])
-    )
-
-
 def _write_array(array: NDArray[np.float32], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with beside.open("wb") as file:
-            np.save(file, array)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    # a file and no name: NumPy would add an ending of its own
+    with replaced(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)

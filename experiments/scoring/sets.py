@@ -106,11 +106,7 @@ def of_pairs(
     columns.append(pa.nulls(len(pairs), pa.float64()) if blind is None else pa.array(blind))
     table = pa.table([column.cast(kind.type) for column, kind in zip(columns, SCORES, strict=True)], SCORES)
     seen = Logits.from_table(table)
-    dark = (
-        None
-        if blind is None
-        else Logits.from_table(table.drop_columns(["logit"]).rename_columns({"blind_logit": "logit"}))
-    )
+    dark = None if blind is None else Logits.from_table(table, column="blind_logit")
     return SetScores(seen, dark, table=table, counts=counts or {})
 
 

@@ -18,6 +18,7 @@ from .files import nearest_name as nearest_name
 from .files import quoted as quoted
 from .files import read_jsonl as read_jsonl
 from .files import read_parquet as read_parquet
+from .files import replaced as replaced
 from .files import table_writer as table_writer
 from .files import write_json as write_json
 from .files import write_table as write_table

@@ -76,7 +76,7 @@ def write_table(table: pa.Table, path: StrPath) -> None:
         InputError: if the suffix is neither `.parquet` nor `.jsonl`.
     """
     suffix = _suffix(path)
-    with _beside(path) as temporary:
+    with replaced(path) as temporary:
         if suffix == ".parquet":
             # without checksums a number that was changed would be read as it is
             pq.write_table(table, temporary, write_page_checksum=True)
@@ -90,7 +90,7 @@ def write_table(table: pa.Table, path: StrPath) -> None:
 @contextmanager
 def table_writer(path: StrPath, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
     """Writes a Parquet file batch by batch; a reader sees the old file or, once all are written, the whole new one."""
-    with _beside(path) as temporary, pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer:
+    with replaced(path) as temporary, pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer:
         yield writer.write_batch
 
 
@@ -135,7 +135,7 @@ def damage(path: Path) -> str:
 
 def write_text(text: str, path: StrPath) -> None:
     """Writes a UTF-8 text file; a reader sees the old file or the whole new one."""
-    with _beside(path) as temporary:
+    with replaced(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -274,7 +274,7 @@ def _suffix(path: StrPath) -> str:
 
 
 @contextmanager
-def _beside(path: StrPath) -> Iterator[Path]:
+def replaced(path: StrPath) -> Iterator[Path]:
     """A temporary path next to `path`, moved onto it on success and removed on any failure."""
     target = Path(path)
     # in the same folder, since a move is atomic within one file system only; a name of its own for each process

@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from datamodules.benchmarks.benchmark import Benchmark
 from datamodules.benchmarks.collect import Collected
-from datamodules.benchmarks.official import load_csv, reading, text_in
-from negatives.tables import InputError, StrPath
+from datamodules.benchmarks.official import find_files, load_csv, reading, text_in
+from negatives.tables import StrPath
 
 FILES = ("object", "attribute", "relation", "counting")
 SIDES = {"original_images": ("image_path", "caption"), "edited_images": ("edited_image_path", "edited_caption")}
@@ -29,9 +27,7 @@ def read(annotations: StrPath, *, image_root: StrPath | None = None) -> Benchmar
     Raises:
         InputError: no annotation file, a malformed one, or no item.
     """
-    files = [path for name in FILES if (path := Path(annotations) / f"{name}.csv").is_file()]
-    if not files:
-        raise InputError(f"{annotations} holds no VisMin file such as object.csv; give its data folder.")
+    files = find_files(annotations, "VisMin", *(f"{name}.csv" for name in FILES))
     found = Collected("vismin", "groups", annotations, image_root)
     for path in files:
         with reading(path, "VisMin"):

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from datamodules.benchmarks.benchmark import Benchmark
 from datamodules.benchmarks.collect import Collected
-from datamodules.benchmarks.official import load_json, mapping_of, reading, text_in
-from negatives.tables import InputError, StrPath
+from datamodules.benchmarks.official import find_files, load_json, mapping_of, reading, text_in
+from negatives.tables import StrPath
 
 FILES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj", "add_att")
 """The benchmark's own types, a JSON file each: what it consists of does not change with the types that we write."""
@@ -27,9 +25,7 @@ def read(annotations: StrPath, *, image_root: StrPath | None = None) -> Benchmar
     Raises:
         InputError: no annotation file, a malformed one, a blank text, or no item.
     """
-    files = [path for name in FILES if (path := Path(annotations) / f"{name}.json").is_file()]
-    if not files:
-        raise InputError(f"{annotations} holds no SugarCrepe file such as replace_obj.json; give its data folder.")
+    files = find_files(annotations, "SugarCrepe", *(f"{name}.json" for name in FILES))
     found = Collected("sugarcrepe", "pairs", annotations, image_root)
     for path in files:
         with reading(path, "SugarCrepe"):

@@ -81,11 +81,7 @@ def _read_logits(folder: Path, images: pa.Table, texts: pa.Table) -> tuple[Logit
     seen = Logits.from_table(scores, str(path))
     if "blind_logit" not in scores.column_names or scores["blind_logit"].null_count == len(scores):
         return seen, None
-    return seen, Logits.from_table(_renamed(scores, "blind_logit"), str(path))
-
-
-def _renamed(scores: pa.Table, column: str) -> pa.Table:
-    return pa.table({"image_id": scores["image_id"], "text_id": scores["text_id"], "logit": scores[column]})
+    return seen, Logits.from_table(scores, str(path), column="blind_logit")
 
 
 def _array(path: Path) -> np.ndarray:
