@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,13 +79,16 @@ def answer(works: Sequence[Work], store: Units, settings: EngineSettings, world:
     """
     # all that is this rank's before it waits for the others
     tasks = [_Task.of(work, store, settings) for work in works]
-    for task in tasks:
-        mine = {unit: task.names[unit] for unit in task.missing if world.owns(unit)}
-        again = task.batches_behind(world, settings.batch_size) if settings.in_step else 0
-        if mine or again:
-            _compute(task.work, task.plan, mine, store, settings, again)
+    _compute([task.jobs(world, settings) for task in tasks], tasks, store, settings.workers)
     store.meet()
     return None if world.rank else [task.collect(store, world) for task in tasks]
+
+
+class _Job(NamedTuple):
+    """A batch: rows of a unit of a task's plan."""
+
+    unit: int
+    rows: range
 
 
 @dataclass(frozen=True)
@@ -109,14 +112,20 @@ class _Task:
         missing = [unit for unit, name in enumerate(names) if not store.has(items, name, plan.items(unit))]
         return cls(work, plan, earlier, names, missing)
 
-    def batches_behind(self, world: World, batch_size: int) -> int:
-        """How many batches less than the rank that has most this one has."""
-        at_once = batch_size * self.work.rows_at_once
-        ranks = [world._replace(rank=rank) for rank in range(world.size)]
-        counts = [
-            sum(len([*self.plan.batches(unit, at_once)]) for unit in self.missing if rank.owns(unit)) for rank in ranks
-        ]
-        return max(counts) - counts[world.rank]
+    def jobs(self, world: World, settings: EngineSettings) -> list[_Job]:
+        """The batches of this rank, unit by unit; with `in_step`, as many as the rank has that has most."""
+        at_once = settings.batch_size * self.work.rows_at_once
+
+        def of(rank: World) -> list[_Job]:
+            units = [unit for unit in self.missing if rank.owns(unit)]
+            return [_Job(unit, rows) for unit in units for rows in self.plan.batches(unit, at_once)]
+
+        mine = of(world)
+        if settings.in_step:
+            most = max(len(of(world._replace(rank=rank))) for rank in range(world.size))
+            # computed for nobody, and one row will do
+            mine += [_Job(NO_UNIT, range(1))] * (most - len(mine))
+        return mine
 
     def collect(self, store: Units, world: World) -> Answers:
         items = self.work.items
@@ -142,14 +151,16 @@ def _collect(items: Items, store: Units, names: Sequence[str]) -> tuple[Values, 
 class _Batches:
     """Batches by number, prepared where they are asked for: a map-style data set without what computes them."""
 
-    def __init__(self, prepare: Callable[[Plan, range], Any], plan: Plan, rows: Sequence[range]):
-        self.prepare, self.plan, self.rows = prepare, plan, rows
+    def __init__(self, prepare: Sequence[tuple[Callable[[Plan, range], Any], Plan]], jobs: Sequence[tuple[int, _Job]]):
+        self.prepare, self.jobs = prepare, jobs
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.jobs)
 
     def __getitem__(self, number: int) -> Any:
-        return self.prepare(self.plan, self.rows[number])
+        task, job = self.jobs[number]
+        prepare, plan = self.prepare[task]
+        return prepare(plan, job.rows)
 
 
 def _prepared(batches: _Batches, workers: int) -> Iterator[Any]:
@@ -169,26 +180,32 @@ def _prepared(batches: _Batches, workers: int) -> Iterator[Any]:
     yield from loader
 
 
-def _compute(
-    work: Work, plan: Plan, units: dict[int, str], store: Units, settings: EngineSettings, again: int = 0
-) -> None:
-    """Computes units, one after the other through one loader, and writes each when it is whole.
-
-    Args:
-        again: batches that are computed once more at the end, for nobody: other ranks compute so many more.
-    """
-    at_once = settings.batch_size * work.rows_at_once
-    rows = [(unit, batch) for unit in units for batch in plan.batches(unit, at_once)]
-    # one row will do, of whichever unit
-    rows += [(NO_UNIT, range(1))] * again
-    batches = _Batches(work.prepare, plan, [batch for _, batch in rows])
-    with counter(work.label, len(rows)) as advance:
-        parts: list[Values] = []
-        for place, batch in enumerate(_prepared(batches, settings.workers)):
-            parts.append(work.compute(batch))
+def _compute(jobs: Sequence[Sequence[_Job]], tasks: Sequence[_Task], store: Units, workers: int) -> None:
+    """Computes the batches of all tasks through one loader, and writes each unit when it is whole."""
+    order = alternated([len(of_task) for of_task in jobs])
+    todo = [(task, jobs[task][place]) for task, place in order]
+    batches = _Batches([(task.work.prepare, task.plan) for task in tasks], todo)
+    label = " and ".join(task.work.label for task, of_task in zip(tasks, jobs, strict=True) if of_task)
+    parts: list[list[Values]] = [[] for _ in tasks]
+    with counter(f"{label}, in batches", len(todo)) as advance:
+        for (number, place), batch in zip(order, _prepared(batches, workers), strict=True):
+            task, of_task, unit = tasks[number], jobs[number], jobs[number][place].unit
+            parts[number].append(task.work.compute(batch))
             advance()
-            unit = rows[place][0]
-            if place + 1 == len(rows) or rows[place + 1][0] != unit:
+            if place + 1 == len(of_task) or of_task[place + 1].unit != unit:
                 if unit != NO_UNIT:
-                    store.write(work.items, units[unit], plan.items(unit), np.concatenate(parts))
-                parts = []
+                    found = np.concatenate(parts[number])
+                    store.write(task.work.items, task.names[unit], task.plan.items(unit), found)
+                parts[number] = []
+
+
+def alternated(counts: Sequence[int]) -> list[tuple[int, int]]:
+    """Places (task, batch) so that all tasks go on evenly, each in its own order.
+
+    Images cost the workers their time, and texts the main process: one after the other, each would wait for the other.
+
+    >>> alternated([2, 4])
+    [(1, 0), (0, 0), (1, 1), (1, 2), (0, 1), (1, 3)]
+    """
+    every = [((place + 0.5) / count, task, place) for task, count in enumerate(counts) for place in range(count)]
+    return [(task, place) for _, task, place in sorted(every)]

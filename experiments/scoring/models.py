@@ -142,7 +142,7 @@ def answer_pairs(
         return plan_pairs(cells, places, lengths, max_captions=settings.max_captions, unit_rows=settings.unit_rows)
 
     prepare = partial(pair_rows, requests, cells, module.collator())
-    work = Work(items, plan, prepare, partial(pair_logits, module, device), "rows scored, in batches")
+    work = Work(items, plan, prepare, partial(pair_logits, module, device), "rows scored")
     if (found := answer([work], store, settings, world)) is None:
         return None
     return PairAnswers(cells, width, found[0].values, {"pairs": found[0].computed})
@@ -196,14 +196,14 @@ def answer_apart(
             partial(plan_singles, lengths=None, unit_rows=settings.unit_rows),
             partial(_pixels, requests, module.encoder),
             partial(_image_features, module, device),
-            "images encoded, in batches",
+            "images encoded",
         ),
         Work(
             texts,
             partial(plan_singles, lengths=lengths, unit_rows=unit_rows),
             partial(_tokens, requests, module.encoder),
             partial(_text_features, module, device),
-            "texts encoded, in batches",
+            "texts encoded",
             settings.max_captions,
         ),
     ]

@@ -14,7 +14,7 @@ from negatives.tables import write_json
 
 EXAMPLES = """\
 speed      rows per second with loader workers, beside 2 cores over the CPU seconds of decoding, encoding and the
-           forward of a row, measured in one process by a plain loop over the same rows
+           forward of a row, measured in one process by a plain loop over the same rows; medians
 memory     peak memory of all requests in a process of its own; 100 images, as many captions as needed
 retrieval  every image with every caption: how many things are encoded
 
@@ -36,9 +36,12 @@ def parser() -> argparse.ArgumentParser:
     add("what", nargs="+", choices=("speed", "memory", "retrieval"), help="what to measure")
     add("--backbones", nargs="+", default=["clip", "llava"], help="whose speed")
     add("--rows", type=int, default=3000, help="images in a measurement of speed, each with 4 captions")
+    add("--times", type=int, default=5, help="how often speed is measured; the medians are shown")
     add("--workers", type=int, default=2, help="loader processes")
     add("--batch-size", type=int, default=16, help="images at a time")
     add("--requests", nargs="+", type=int, default=[10_000, 1_000_000], help="of memory")
+    add("--images", type=int, default=1000, help="of retrieval")
+    add("--texts", type=int, default=5000, help="of retrieval")
     add("--json", help="file for all numbers")
     return made
 

@@ -1,0 +1,51 @@
+"""The benches of the engine and of the intervals: each says what it measures, in numbers that can be worked by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.bench.coverage.__main__ import coverage
+from experiments.bench.engine import __main__ as engine
+
+
+def measured(out: Path, *words: str) -> list[dict[str, Any]]:
+    """The rows of one call."""
+    assert engine.main([*words, "--json", str(out)]) == 0
+    rows: list[dict[str, Any]] = json.loads(out.read_text())
+    return rows
+
+
+@pytest.mark.parametrize("backbone", ["clip", "llava"])
+def test_a_rate_stands_beside_what_two_cores_could_do(backbone: str, tmp_path: Path) -> None:
+    words = ["--backbones", backbone, "--rows", "12", "--batch-size", "2", "--workers", "0", "--times", "3"]
+    (row,) = measured(tmp_path / "out.json", "speed", *words)
+    assert row["backbone"] == backbone
+    # one process without workers has one core at most, and the bound is of two
+    assert 0 < row["of the bound"] < 0.75
+    assert row["rows per second"] > 0
+
+
+def test_images_and_texts_are_encoded_once_and_not_again(tmp_path: Path) -> None:
+    first, second = measured(tmp_path / "out.json", "retrieval", "--images", "3", "--texts", "5")
+    assert (first["encoded"], second["encoded"]) == (8, 0)
+    assert first["logits"] == second["logits"] == 15
+
+
+def test_memory_is_of_all_requests_in_a_process_of_its_own(tmp_path: Path) -> None:
+    pairs, clip = measured(tmp_path / "out.json", "memory", "--requests", "400")
+    # half of them on noise: 100 images with 2 texts
+    assert (pairs["computed"], clip["computed"]) == ({"pairs": 400}, {"images": 200, "texts": 2})
+    assert pairs["MiB"] >= pairs["MiB before"] > 0
+
+
+def test_intervals_are_held_against_a_truth_of_a_large_draw() -> None:
+    found = {row.metric: row for row in coverage("pairs", 60, draws=60, resamples=200, seed=0, population=4000)}
+    row = found["accuracy"]
+    assert 0.5 < row.truth < 1
+    assert 0 < row.width < 0.5
+    # 60 draws of .95 hold the truth 50 to 60 times, but for one seed in ten thousand
+    assert 50 <= row.held <= row.draws == 60
