@@ -289,7 +289,7 @@ def test_runs_evaluated_on_what_they_were_trained_on_are_named(
     rows = {(row["run"], row["group"]): row["training_pairs"] for row in rows_of(config, "comparison.csv")}
     assert [rows["seen", kind] for kind in ("mean", "swap_att", "replace_att")] == ["5", "5", "0"]
     assert (rows["unseen", "mean"], rows["older", "mean"]) == ("0", ""), "not known is not none"
-    page, printed = page_of(config), capsys.readouterr().out
+    page, printed = page_of(config), " ".join(capsys.readouterr().out.split())
     assert "<script" not in page
     for text in (printed, html.unescape(page)):
         assert "seen was trained on the images of 20.8 % of the items." in text

@@ -73,9 +73,12 @@ def test_a_word_names_a_kind(word: str, kind: str) -> None:
     assert next(name for name, row in KINDS.items() if row.is_one(word)) == kind
 
 
-def test_a_scorer_is_named_once() -> None:
-    with pytest.raises(InputError, match=r"a scorer is evaluated once, 'runs/a' is named more often"):
-        folder_names(["runs/a", "b", "runs/a"])
+@pytest.mark.parametrize(
+    "words", [["runs/a", "b", "runs/a"], ["runs/a", "b", "runs/a/"], ["runs/a", "b", "x/a", "runs-a"], ["a", "A"]]
+)
+def test_no_two_scorers_share_a_folder(words: list[str]) -> None:
+    with pytest.raises(InputError, match=f"'{words[0]}' and '{words[-1]}' would share a folder"):
+        folder_names(words)
 
 
 def test_a_single_run_is_the_key_run_and_keeps_its_folder(tmp_path: Path) -> None:
@@ -307,6 +310,11 @@ def test_the_benchmarks_are_listed_with_what_they_need(capsys: pytest.CaptureFix
         ),
         (["a.csv", "output_dir=o", "benchmarks=[sugarcrepe]"], "`benchmarks_root` must be given"),
         (["a.csv", "output_dir=o", "benchmarks=[valse]", "benchmarks_root=.", "score=itc"], "`score` needs `run`"),
+        (["a.csv", "output_dir=o", "benchmarks=[mine.yaml]"], "`benchmarks` must be files that exist, got 'mine.yaml'"),
+        (["a.csv", "output_dir=o", "benchmarks=[own]", "benchmarks_root=."], "or YAML files of your own, got 'own'"),
+        (["a.csv", "output_dir=o", "benchmarks=[a.yaml,b/a.yaml]"], "must have different names, got 'a' twice"),
+        (["a.csv", "output_dir=o", "benchmarks=[a.yaml]", "evaluation.sets.a.format=own"], "got 'a' twice"),
+        (["a.csv", "output_dir=o", "benchmarks=[b/store.yaml]"], "must not be those of other files there"),
         (["a.csv", "run=.", "output_dir=o"], "`scorers` or `run` must be given, and not both"),
     ],
 )

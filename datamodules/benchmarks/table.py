@@ -34,6 +34,7 @@ class Reader(NamedTuple):
         inputs: What the reader reads, among `captions`, `negatives` (files) and `annotations` (a folder or a file).
         published: Whether it comes in official files, whose images lie elsewhere and may be there in part. Tables of
             one's own have to be whole, and their images lie beside them where no `image_root` is given.
+        images: Folder below the benchmark's own in which its images are looked for, if it is there.
     """
 
     place: str
@@ -42,6 +43,7 @@ class Reader(NamedTuple):
     counts: Mapping[str, int] = NONE
     inputs: tuple[str, ...] = ("annotations",)
     published: bool = True
+    images: str = "images"
 
     def needs(self, *, images: bool) -> tuple[str, ...]:
         """The keys that have to be given, to read texts alone or to score `images` too."""
@@ -229,7 +231,8 @@ BENCHMARKS = {
     "captions_retrieval": Reader(
         f"{READERS}.retrieval.captions.read",
         protocol="retrieval",
-        on_disk="any captions table (Parquet, JSONL, CSV), or COCO or Karpathy JSON, and its images",
+        on_disk="captions.parquet, .jsonl, .csv, .tsv or .json (COCO, Karpathy, LAVIS), and its images",
+        images="",  # a table's paths start from the table's folder
     ),
     "cifar10": Reader(
         f"{READERS}.classes.cifar.read_cifar10",

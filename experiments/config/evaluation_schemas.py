@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,16 @@ STORE = "store"
 EVALUATION_FILES = ("config.yaml", "provenance.json", "metrics.csv", "summary.json", "wandb", STORE)
 """What stands in an evaluation's folder beside the folders of its sets."""
 PRECISIONS = ("32-true", "bf16-true", "16-true")
+
+
+def is_own_benchmark(word: str) -> bool:
+    """Whether a word of `benchmarks` is a YAML file, and no name of the table."""
+    return word.endswith((".yaml", ".yml"))
+
+
+def set_name(word: str) -> str:
+    """What the set of a word of `benchmarks` is called."""
+    return Path(word).stem if is_own_benchmark(word) else word
 
 
 @dataclass
@@ -77,7 +88,8 @@ class EvaluateConfig:
     """Folder for `metrics.csv` and the scores of each set: `${run}/evaluation` where one run is evaluated. Several
     scorers get a folder each in it."""
     benchmarks: list[str] = field(default_factory=list)
-    """Benchmarks to evaluate on, each in the folder `benchmarks_root`/NAME; see `itm evaluate --list`."""
+    """Benchmarks to evaluate on, each in the folder `benchmarks_root`/NAME, see `itm evaluate --list`; or YAML files of
+    your own, such as mine.yaml, each a set called as its file."""
     benchmarks_root: str | None = field(default=None, metadata={"exists": "folder"})
     """Folder with a folder for each benchmark, called as it. Its images lie in `images` there, or beside the files."""
     score: str | None = None
@@ -141,14 +153,22 @@ class EvaluateConfig:
         yield from self._benchmark_faults(place)
 
     def _benchmark_faults(self, place: str) -> Iterator[str]:
-        for name in self.benchmarks:
-            if name not in BENCHMARKS:
-                near = did_you_mean(name, BENCHMARKS)
-                yield f"`{place}benchmarks` must be among {', '.join(BENCHMARKS)}, got {name!r}{near}"
-        if self.benchmarks and self.benchmarks_root is None:
-            yield f"`{place}benchmarks_root` must be given where `{place}benchmarks` names some"
-        if twice := sorted({*self.benchmarks} & {*self.evaluation.sets}):
-            yield f"`{place}evaluation.sets` must have names of its own, {twice[0]} is among `{place}benchmarks` too"
+        for word in dict.fromkeys(self.benchmarks):
+            if is_own_benchmark(word):
+                if not Path(word).is_file():
+                    yield f"`{place}benchmarks` must be files that exist, got {word!r}"
+            elif word not in BENCHMARKS or not BENCHMARKS[word].published:
+                near = did_you_mean(word, BENCHMARKS)
+                yield (
+                    f"`{place}benchmarks` must be names of `itm evaluate --list` or YAML files of your own, "
+                    f"got {word!r}{near}"
+                )
+            elif self.benchmarks_root is None:
+                yield f"`{place}benchmarks_root` must be given where `{place}benchmarks` names {word}"
+        names = [set_name(word) for word in dict.fromkeys(self.benchmarks)]
+        yield from name_faults(names, f"{place}benchmarks", EVALUATION_FILES)
+        if twice := [name for name, count in Counter([*names, *self.evaluation.sets]).items() if count > 1]:
+            yield f"`{place}benchmarks` and `{place}evaluation.sets` must have different names, got {twice[0]!r} twice"
 
 
 @dataclass

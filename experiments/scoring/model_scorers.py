@@ -17,7 +17,7 @@ from experiments.runs.devices import resolve_device
 from experiments.runs.fingerprint import file_hash, fingerprint, versions
 from experiments.scoring.models import answer_apart, answer_pairs, say_cut
 from experiments.scoring.ranks import launched
-from experiments.scoring.scorer import Engine, Options
+from experiments.scoring.scorer import Engine, Options, Trained
 from lightning_modules import LAST, checkpoint_faults, describe_kept, run_label
 from negatives.tables import InputError
 
@@ -68,7 +68,8 @@ def run_scorer(
     scorer = engine_of(module, run_label(experiment.name, weights), options, about)
     # the files too, as `itm score` names them: weights that are missing from a sample of them are among these
     files = fingerprint(module, experiment.model, folder, checkpoint)
-    return replace(scorer, fingerprint={**scorer.fingerprint, **files})
+    trained = Trained(folder, experiment.data.captions)
+    return replace(scorer, fingerprint={**scorer.fingerprint, **files}, trained=trained)
 
 
 def engine_of(module: Backbone, name: str, options: Options, about: dict[str, Any]) -> Engine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,29 +18,27 @@ from experiments.runs.train_images import (
     images_of_pairs,
     read_train_images,
 )
+from experiments.scoring.scorer import Trained
 from negatives.tables import InputError, quoted
 
 
-def find_overlaps(
-    run: Path, captions: str | list[str], sets: dict[str, Benchmark], *, excluded: bool
-) -> dict[str, Overlap]:
+def find_overlaps(trained: Trained, sets: Mapping[str, Benchmark], *, excluded: bool) -> dict[str, Overlap]:
     """What each set has in common with the images that a run was trained on, printed too; empty where not known.
 
     Args:
-        run: the folder.
-        captions: the captions tables that the run names, which are asked where the run has no record of its images.
+        trained: the run; its captions tables are asked where it has no record of its images.
         sets: name -> benchmark.
         excluded: whether training images are to be left out.
 
     Raises:
         InputError: the record is damaged, or there is none and training images are to be excluded.
     """
-    recorded = read_train_images(run)
+    recorded = read_train_images(trained.run)
     if recorded is None:
-        unknown = f"{run} has no {TRAIN_IMAGES_FILE}, which images it was trained on is not known"
+        unknown = f"{trained.run} has no {TRAIN_IMAGES_FILE}, which images it was trained on is not known"
         if excluded:
             raise InputError(f"{unknown}; leave exclude_training_images out, or train the run again.")
-        ids = ids_in_tables(captions)
+        ids = ids_in_tables(trained.captions)
         for name, benchmark in sets.items():
             # a hint and no number: equal ids may name other images, and other ids the same
             same = sorted(ids.intersection(images_of_pairs(items_of(benchmark))))
@@ -48,7 +46,7 @@ def find_overlaps(
             say(f"{name}: {unknown}{hint}")
         return {}
     overlaps = {name: find_overlap(recorded, items_of(benchmark), name) for name, benchmark in sets.items()}
-    remedy = "" if excluded else "; exclude_training_images=true leaves them out"
+    remedy = "" if excluded else "; exclude_training_images=true leaves them out, where it is evaluated alone"
     for name, overlap in overlaps.items():
         if overlap.training_images:
             say(f"{name}: {overlap}{remedy}")

@@ -63,6 +63,7 @@ class ScoresTable:
     table: pa.Table
     calibrated: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
+    trained: None = None
 
     @property
     def fingerprint(self) -> Mapping[str, str]:

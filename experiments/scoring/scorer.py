@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from datamodules import MAX_PIXELS
 from datamodules.benchmarks import Benchmark
@@ -40,6 +40,13 @@ class Options:
     engine: EngineSettings = field(default_factory=EngineSettings)
 
 
+class Trained(NamedTuple):
+    """Where it is written what a run was trained on: its folder, and the captions tables that it names."""
+
+    run: Path
+    captions: str | list[str]
+
+
 class Scorer(Protocol):
     """What is evaluated."""
 
@@ -58,6 +65,10 @@ class Scorer(Protocol):
     @property
     def about(self) -> Mapping[str, Any]:
         """What `summary.json` says of it beside."""
+
+    @property
+    def trained(self) -> Trained | None:
+        """What it was trained on; None where nobody has written it down."""
 
     def scores_of(
         self, benchmarks: Mapping[str, Benchmark], options: Options, world: World
@@ -87,6 +98,7 @@ class Engine:
     to_scores: Score
     reads_images: bool = True
     about: Mapping[str, Any] = field(default_factory=dict)
+    trained: Trained | None = None
     after: Callable[[], None] = lambda: None
 
     def scores_of(

@@ -64,15 +64,20 @@ def folder_names(words: Sequence[str]) -> list[str]:
     ['runs-a@best', 'other-a@best']
 
     Raises:
-        InputError: a scorer is named twice.
+        InputError: a scorer is named twice, or two words make one name.
     """
-    if twice := [word for word, count in Counter(words).items() if count > 1]:
-        raise InputError(
-            f"a scorer is evaluated once, {quoted(twice[0])} is named more often; take it out of `scorers`."
-        )
     short = [_short(word) for word in words]
-    alike = Counter(short)
-    return [_slug(word) if alike[name] > 1 else name for word, name in zip(words, short, strict=True)]
+    counts = Counter(short)
+    names = [_slug(word) if counts[name] > 1 else name for word, name in zip(words, short, strict=True)]
+    of_folder: dict[str, list[str]] = {}
+    for word, name in zip(words, names, strict=True):
+        # some file systems do not tell cases apart
+        of_folder.setdefault(name.casefold(), []).append(word)
+    for alike in of_folder.values():
+        if len(alike) > 1:
+            first, second = map(quoted, alike[:2])
+            raise InputError(f"{first} and {second} would share a folder; take one out of `scorers`, or rename it.")
+    return names
 
 
 def _short(word: str) -> str:

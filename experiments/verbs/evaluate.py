@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.build import build_benchmark, load_run
-from experiments.config.evaluation_schemas import STORE, EvaluateConfig, EvaluationConfig, SetConfig
+from experiments.config.evaluation_schemas import (
+    STORE,
+    EvaluateConfig,
+    EvaluationConfig,
+    SetConfig,
+    is_own_benchmark,
+    set_name,
+)
 from experiments.report.comparison.reading.evaluated import SUMMARY_FILE
 from experiments.report.csv_files import csv_text
 from experiments.runs.devices import resolve_device
@@ -95,23 +102,21 @@ def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder
     resolve_device(config.accelerator)
     options = _options(config)
     loaded: dict[str, Scorer] = {}
-    captions: str | list[str] = []
+    own: Mapping[str, SetConfig] = {}
     if config.run is not None:
         from experiments.scoring.model_scorers import run_scorer
 
         module, experiment = load_run(Path(config.run), score=config.score, checkpoint=config.checkpoint)
         loaded[config.run] = run_scorer(module, experiment, Path(config.run), config.checkpoint, options)
-        captions = experiment.data.captions
         own = experiment.evaluation.sets
-    else:
-        own = {}
-    sets = _read_sets(config, set_configs(config, own), captions)
+    read = _read_sets(set_configs(config, own))
     words = [config.run] if config.run is not None else config.scorers
     names = folder_names(words)
     if output is None:
         assert place is not None
         for word in words:
-            (loaded.get(word) or open_scorer(word, options)).scores_of(sets.asked, options, place)
+            scorer = loaded.get(word) or open_scorer(word, options)
+            scorer.scores_of(_sets_of(config, scorer, read, quiet=True).asked, options, place)
         return
     folder = output.claim()
     with world(config.devices, _rank, config) as first:
@@ -121,6 +126,7 @@ def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder
                 say(f"{own_folder} is finished.")
                 continue
             scorer = loaded.get(word) or open_scorer(word, options)
+            sets = _sets_of(config, scorer, read)
             scores = scorer.scores_of(sets.asked, options, first)
             assert scores is not None
             write_evaluation(config, own_folder, scorer, sets, scores)
@@ -156,11 +162,16 @@ def set_configs(config: EvaluateConfig, own: Mapping[str, SetConfig]) -> dict[st
     Raises:
         InputError: there is none.
     """
+    from datamodules.benchmarks import BENCHMARKS
+
     sets = dict(config.evaluation.sets)
-    for name in config.benchmarks:
-        folder = Path(str(config.benchmarks_root)) / name
-        images = folder / "images"
-        sets[name] = SetConfig(name, annotations=str(folder), image_root=str(images if images.is_dir() else folder))
+    for word in config.benchmarks:
+        if is_own_benchmark(word):
+            sets[set_name(word)] = SetConfig("own", annotations=word)
+            continue
+        folder = Path(str(config.benchmarks_root)) / word
+        images = folder / BENCHMARKS[word].images
+        sets[word] = SetConfig(word, annotations=str(folder), image_root=str(images if images.is_dir() else folder))
     sets = sets or dict(own)
     if not sets:
         raise InputError(
@@ -170,23 +181,28 @@ def set_configs(config: EvaluateConfig, own: Mapping[str, SetConfig]) -> dict[st
     return sets
 
 
-def _read_sets(config: EvaluateConfig, configs: Mapping[str, SetConfig], captions: str | list[str]) -> Sets:
+def _read_sets(configs: Mapping[str, SetConfig]) -> dict[str, Benchmark]:
     """All sets, before the first is scored: a wrong path in the last one is found now, not hours later."""
-    from experiments.scoring.overlaps import find_overlaps, without_training_images
-
     read = {name: build_benchmark(one) for name, one in configs.items()}
-    main = launched() is None or not launched().rank  # type: ignore[union-attr]
+    main = (place := launched()) is None or not place.rank
     for name, benchmark in read.items() if main else ():
         for note in benchmark.notes:
             say(f"{name}: {note}")
         # printed, or numbers of two machines with other images would be compared as one
         if left_out := ", ".join(f"{count} {reason}" for reason, count in benchmark.left_out.items() if count):
             say(f"{name}: items of the benchmark are left out: {left_out}")
-    # other ranks score, and say nothing
-    if config.run is None or not (main or config.exclude_training_images):
+    return read
+
+
+def _sets_of(config: EvaluateConfig, scorer: Scorer, read: dict[str, Benchmark], *, quiet: bool = False) -> Sets:
+    """What a scorer is asked, and what of it it was trained on, which is said; `quiet` in a rank that only scores."""
+    from experiments.scoring.overlaps import find_overlaps, without_training_images
+
+    excluded = config.exclude_training_images
+    if scorer.trained is None or (quiet and not excluded):
         return Sets(read, {}, {})
-    overlaps = find_overlaps(Path(config.run), captions, read, excluded=config.exclude_training_images)
-    kept = without_training_images(read, overlaps) if config.exclude_training_images else read
+    overlaps = find_overlaps(scorer.trained, read, excluded=excluded)
+    kept = without_training_images(read, overlaps) if excluded else read
     return Sets(kept, overlaps, {name: len(read[name].key) - len(kept[name].key) for name in read})
 
 

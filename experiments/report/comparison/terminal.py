@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,21 +20,25 @@ COLUMNS, ROWS = 12, 16
 
 def print_comparison(comparison: Comparison) -> None:
     """The verdict, the leaderboard, and every set by group."""
-    say(comparison.verdict)
+    # a pipe has no width of its own, and a wide terminal needs no wider table
+    console = Console(width=min(Console().width, WIDTH))
+
+    def tell(sentence: str) -> None:
+        say(textwrap.fill(sentence, console.width, break_long_words=False, break_on_hyphens=False))
+
+    tell(comparison.verdict)
     first, last = comparison.shared
     if first or last:
         ways = [f"begin with {first!r}"] * bool(first) + [f"end with {last!r}"] * bool(last)
-        say(f"All names {' and '.join(ways)}, which is left out.")
-    # a pipe has no width of its own, and a wide terminal needs no wider table
-    console = Console(width=min(Console().width, WIDTH))
+        tell(f"All names {' and '.join(ways)}, which is left out.")
     console.print(_board(comparison))
     for panel in comparison.panels:
         chance = "" if panel.chance is None else f" (chance {panel.chance:.3g})"
         console.print("", Text(f"{panel.name}: {panel.main.metric}{chance}", style="bold"), _panel(comparison, panel))
         for line in panel.overlaps:
-            say(f"{panel.name}: {line}")
+            tell(f"{panel.name}: {line}")
     if comparison.unknown:
-        say(comparison.unknown)
+        tell(comparison.unknown)
 
 
 def _board(comparison: Comparison) -> Table:

@@ -17,6 +17,7 @@ from datamodules.benchmarks.official import coco_number, find_file, list_of, loa
 from negatives.tables import StrPath, read_caption_source, strings
 
 TEST = ("test",)
+FILES = tuple(f"captions{suffix}" for suffix in (".parquet", ".jsonl", ".csv", ".tsv", ".json"))
 
 
 def read_coco(annotations: StrPath, *, image_root: StrPath | None = None, splits: Collection[str] = TEST) -> Benchmark:
@@ -43,7 +44,7 @@ def read(
     """Every image with every caption; equal captions of several images are one text that all of them match.
 
     Args:
-        annotations: a captions table, a CSV, or JSON of COCO, Karpathy or LAVIS.
+        annotations: a captions table, a CSV, or JSON of COCO, Karpathy or LAVIS; or the folder of one of `FILES`.
         image_root: folder that the paths of the images start from; the file's folder where None.
         splits: values of the column `split` that are read; all where empty. LAVIS has a file for each split.
         name: of the benchmark.
@@ -51,7 +52,7 @@ def read(
     Raises:
         InputError: a malformed file, or no caption.
     """
-    path = Path(annotations)
+    path = find_file(annotations, "captions", *FILES)
     found = Collected(name, "retrieval", path, image_root)
     captions = 0
     for image, image_id, caption in _lavis(path) if _is_list(path) else _table(path, splits):

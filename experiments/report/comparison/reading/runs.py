@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from negatives.tables import DAMAGED, InputError
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[EvaluatedRun]:
-    """The scorers in the order given; those of one name are called by their folders instead.
+    """The scorers in the order given; those of one name are called by their folders instead, as short as these allow.
 
     A folder may be a run, an evaluation, or an evaluation of several scorers.
 
@@ -36,11 +36,17 @@ def read_runs(folders: Sequence[str | Path]) -> list[EvaluatedRun]:
     if twice:
         raise InputError(f"A run can be compared once, {twice[0]} is listed more often. Take it out of `runs`.")
     runs = [read_run(folder) for folder in every]
-    names = Counter(run.name for run in runs)
+    # of an evaluation of several scorers: there each has a name of its own
+    within = {*every} - {Path(folder) for folder in folders}
     # two runs of one name would share a row of every table
-    runs = [replace(run, name=str(run.folder)) if names[run.name] > 1 else run for run in runs]
+    runs = _told_apart(_told_apart(runs, lambda folder: folder.name if folder in within else str(folder)), str)
     common_sets(runs)
     return _with_the_same_items(runs)
+
+
+def _told_apart(runs: Sequence[EvaluatedRun], name_of: Callable[[Path], str]) -> list[EvaluatedRun]:
+    names = Counter(run.name for run in runs)
+    return [replace(run, name=name_of(run.folder)) if names[run.name] > 1 else run for run in runs]
 
 
 def _scorers(folder: Path) -> Iterator[Path]:
