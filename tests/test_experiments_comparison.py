@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from datamodules.benchmarks import Benchmark, MetricName, Resampled, holm, intervals, paired
+from datamodules.benchmarks import Benchmark, MetricName, Resampled, holm, intervals, measure_benchmark, paired
 from experiments.config.evaluation_schemas import CompareConfig, EvaluateConfig, EvaluationConfig
 from experiments.config.trainer_schemas import LoggingConfig
 from experiments.report.comparison.entries import entries_of, shortened
@@ -159,6 +159,20 @@ def test_scorers_are_compared_on_benchmarks_of_every_protocol(config: CompareCon
     assert page.count("<article>") == 12
     assert "<b>" not in page
     assert page.index("good is best") < page.index("Leaderboard") < page.index("Benchmarks") < page.index("Examples")
+
+
+def test_a_benchmark_and_what_is_kept_of_it_beside_its_scores_are_measured_alike(folder: Path) -> None:
+    kept = read_run(folder / "s0").sets
+    for name, one in benchmarks(folder).items():
+        one = replace(one, aggregates={"both": ("swap_att", "=replace")} if name == "crepe" else {})
+        found = replace(kept[name], aggregates=one.aggregates, calibrated=True)
+        own = measure_benchmark(one, found.logits, calibrated=True)
+        assert own.rows == found.measured.rows
+        assert own.value().tolist() == found.measured.value().tolist()
+        needs_threshold = len(own.rows) > len(measure_benchmark(one, found.logits).rows)
+        assert needs_threshold == (name in ("crepe", "wino", "true"))
+        assert (MetricName("accuracy", "both") in own.rows) == (name == "crepe")
+        assert found.main in own.rows
 
 
 def test_differences_are_paired_and_corrected_over_the_scorers_of_a_column(config: CompareConfig) -> None:

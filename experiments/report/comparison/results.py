@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.benchmarks import Measured, MetricName, Resampled, alpha_debias, pooled, resampled
+from datamodules.benchmarks import (
+    Measured,
+    MetricName,
+    Resampled,
+    alpha_debias,
+    measure_benchmark,
+    pooled,
+    resampled,
+)
 from experiments.report.comparison.reading.evaluated import EvaluatedSet
 from negatives.tables import InputError
 
@@ -122,7 +131,7 @@ def _halved(found: EvaluatedSet) -> Halved | None:
     if found.blind is None:
         return None
     try:
-        debiased = alpha_debias(found.measure, found.logits, found.blind, main=found.main)
+        debiased = alpha_debias(partial(measure_benchmark, found), found.logits, found.blind, main=found.main)
     except InputError:
         return None  # too few images for two halves; all else was measured before
     before, after = debiased.before.value(), debiased.after.value()
