@@ -31,9 +31,14 @@ from experiments.report.comparison.examples.choose import DISAGREE, FAIL, RIGHT,
 from experiments.report.comparison.examples.outcomes import outcomes
 from experiments.report.comparison.leaderboard import Board, Place, verdict
 from experiments.report.comparison.panels import DEBIASED, Draws, compared, panel_of
+from experiments.report.comparison.plots import curves_plot
+from experiments.report.comparison.reading.evaluated import EvaluatedRun
 from experiments.report.comparison.reading.runs import read_run, read_runs
 from experiments.report.csv_files import read_csv
-from experiments.scoring.sets import of_matrix, of_pairs, text_ids
+from experiments.report.plots import look
+from experiments.scoring.requests import join
+from experiments.scoring.sets import ask, of_matrix, of_pairs, text_ids
+from experiments.validate_benchmarks import ValidationBenchmarks
 from experiments.verbs.compare import compare
 from experiments.verbs.compare import run as compare_verb
 from experiments.verbs.evaluate import Sets, write_evaluation
@@ -509,6 +514,22 @@ def test_what_all_names_share_is_left_out_and_told(names: list[str], expected: l
     (first, last), short = shortened(names)
     assert short == expected
     assert [f"{first}{name}{last}" for name in short] == names
+
+
+def test_learning_curves_show_the_main_metric_of_every_benchmark_of_a_validation(folder: Path) -> None:
+    """Each protocol's metrics by the names that a training logs, where labels have an accuracy of logits above 0."""
+    sets = benchmarks(folder)
+    requests = join([ask(one) for one in sets.values()], blind=False)
+    logged = ValidationBenchmarks(sets, requests).metrics(calibrated=True)
+    logged += ["train/loss/value", "train/loss/itc", "val/mean/accuracy", "val/swap_att/accuracy"]
+    assert "val/true/accuracy" in logged
+    run = EvaluatedRun("a", folder, {}, {metric: {0: 0.2, 9: 0.4} for metric in logged})
+    plot = curves_plot([run], {"a": look(0)})
+    assert plot is not None
+    titles = re.findall(r"(?:val|train)/[^<\s]+", plot)
+    assert titles[:3] == ["train/loss/value", "val/mean/accuracy", "val/swap_att/accuracy"]
+    mains = ["crepe/mean_accuracy", "kinds/top1", "search/recall_mean", "tifa/tau_b", "true/roc_auc", "wino/group"]
+    assert titles[3:] == [f"val/{name}" for name in mains]
 
 
 def test_every_table_has_its_head(config: CompareConfig) -> None:
