@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from experiments.scoring.scorer import Options, Scorer
     from experiments.scoring.sets import SetScores
 
-WIDTH = 80  # of what `--list` prints
 MAY_DIFFER = {"evaluation.batch_size", "evaluation.workers", "evaluation.max_pixels", "devices", "store"}
 """Keys that may change when an evaluation goes on: they move scores by rounding at most."""
 
@@ -87,6 +86,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
 def listing() -> str:
     """The benchmarks, in 80 columns: name, protocol, and what has to be on disk."""
     from datamodules.benchmarks import BENCHMARKS
+    from experiments.config.help import WIDTH
 
     rows = [("benchmark", "protocol", "what has to be there")]
     rows += [(name, row.protocol, row.on_disk) for name, row in BENCHMARKS.items()]
