@@ -36,6 +36,8 @@ from experiments.report.comparison.reading.evaluated import EvaluatedRun
 from experiments.report.comparison.reading.runs import read_run, read_runs
 from experiments.report.csv_files import read_csv
 from experiments.report.plots import look
+from experiments.runs.train_images import Overlap, TrainImages, content_hash, find_overlap
+from experiments.scoring.overlaps import set_images
 from experiments.scoring.requests import join
 from experiments.scoring.sets import ask, of_matrix, of_pairs, text_ids
 from experiments.validate_benchmarks import ValidationBenchmarks
@@ -100,7 +102,14 @@ def benchmarks(root: Path) -> dict[str, Benchmark]:
 
 
 def evaluate(
-    folder: Path, name: str, sets: dict[str, Benchmark], *, skill: float, seed: int, blind: bool = True
+    folder: Path,
+    name: str,
+    sets: dict[str, Benchmark],
+    *,
+    skill: float,
+    seed: int,
+    blind: bool = True,
+    overlaps: dict[str, Overlap] | None = None,
 ) -> str:
     """An evaluation as `itm evaluate` writes it, by made-up logits: `skill` more for what is true."""
     generator, scores = np.random.default_rng(seed), {}
@@ -132,7 +141,7 @@ def evaluate(
         scorers=[name], output_dir=str(folder), evaluation=EvaluationConfig(bootstrap=100), logging=QUIET
     )
     scorer: Any = SimpleNamespace(name=name, about={}, fingerprint={"weights": name}, calibrated=False)
-    write_evaluation(config, folder, scorer, Sets(sets, {}, {}), scores)
+    write_evaluation(config, folder, scorer, Sets(sets, overlaps or {}, {}), scores)
     return str(folder)
 
 
@@ -539,3 +548,23 @@ def test_every_table_has_its_head(config: CompareConfig) -> None:
     for path in Path(config.output_dir).glob("*.csv"):
         with path.open(encoding="utf-8", newline="") as file:
             assert len(next(csv.reader(file))) > 3
+
+
+def test_a_share_of_training_images_is_of_items_and_never_above_all(folder: Path, tmp_path: Path) -> None:
+    every = benchmarks(folder)
+    crepe = replace(every["crepe"], aggregates={"both": ("swap_att", "=replace")})
+    sets = {"wino": every["wino"], "search": every["search"], "crepe": crepe}
+    # of wino's items the first has both images, the second one
+    recorded = TrainImages(frozenset(), frozenset(content_hash(folder / f"{n}.png")[1] for n in range(3)))
+    overlaps = {name: find_overlap(recorded, set_images(name, one)) for name, one in sets.items()}
+    evaluate(tmp_path / "a", "a", sets, skill=1.0, seed=0, overlaps=overlaps)
+    evaluation = read_run(tmp_path / "a")
+    panels = {name: panel_of(name, entries_of([evaluation]), "a", Draws(20, 0, False)) for name in sets}
+    said = {name: panel.overlaps for name, panel in panels.items()}
+    assert said == {
+        "wino": ["a was trained on the images of 16.7 % of the items."],
+        "search": ["a was trained on the images of 12.5 % of the items."],
+        "crepe": ["a was trained on the images of 12.5 % of the items."],
+    }
+    (both,) = [row for row in panels["crepe"].runs if (row["metric"], row["group"]) == ("accuracy", "both")]
+    assert both["training_pairs"] == 3

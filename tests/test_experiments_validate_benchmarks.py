@@ -175,9 +175,8 @@ def test_a_benchmark_of_training_images_is_told_before_the_first_step(
     with pytest.raises(pytest.fail.Exception, match="a step"):
         main(words_for(tables, tmp_path / "run", f"evaluation.sets.hard.image_root={images}"))
     lines = [line for line in capsys.readouterr().out.splitlines() if "training images" in line]
-    # an item of two images counts once for each
     assert lines == [
-        f"hard: 2 of {2 * ITEMS} images (2 of {2 * ITEMS} pairs) are training images of the run, such as 'ex_0_img_0', "
+        f"hard: 2 of {2 * ITEMS} images (2 of {ITEMS} items) are training images of the run, such as 'ex_0_img_0', "
         "'ex_1_img_0'; its curve is no measure of other images."
     ]
 

@@ -32,7 +32,7 @@ from negatives.tables import InputError, write_json, write_text
 
 if TYPE_CHECKING:
     from datamodules.benchmarks import Benchmark
-    from experiments.runs.train_images import Overlap
+    from experiments.runs.train_images import Overlap, SetImages
     from experiments.scoring.scorer import Options, Scorer
     from experiments.scoring.sets import SetScores
 
@@ -107,6 +107,8 @@ def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder
         place: of this rank; None in the first, which starts the others once the sets are read.
         output: the folder, in the first rank.
     """
+    from experiments.scoring.overlaps import set_images
+
     resolve_device(config.accelerator)
     options = _options(config)
     loaded: dict[str, Scorer] = {}
@@ -118,10 +120,12 @@ def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder
         loaded[config.run] = run_scorer(module, experiment, Path(config.run), config.checkpoint, options)
         own = experiment.evaluation.sets
     read = _read_sets(set_configs(config, own))
+    # once for all scorers: what is asked of several is hashed for the first
+    images = {name: set_images(name, benchmark) for name, benchmark in read.items()}
     words = [config.run] if config.run is not None else config.scorers
     names = folder_names(words)
     # before there is a folder: without training images nothing may be left
-    sets_of = {word: _sets_of(config, scorer, read, quiet=output is None) for word, scorer in loaded.items()}
+    sets_of = {word: _sets_of(config, scorer, read, images, quiet=output is None) for word, scorer in loaded.items()}
     if output is None:
         assert place is not None
         for word in words:
@@ -136,7 +140,7 @@ def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder
                 say(f"{own_folder} is finished.")
                 continue
             scorer = loaded.get(word) or open_scorer(word, options)
-            sets = sets_of.get(word) or _sets_of(config, scorer, read)
+            sets = sets_of.get(word) or _sets_of(config, scorer, read, images)
             scores = scorer.scores_of(sets.asked, options, first)
             assert scores is not None
             write_evaluation(config, own_folder, scorer, sets, scores)
@@ -204,14 +208,21 @@ def _read_sets(configs: Mapping[str, SetConfig]) -> dict[str, Benchmark]:
     return read
 
 
-def _sets_of(config: EvaluateConfig, scorer: Scorer, read: dict[str, Benchmark], *, quiet: bool = False) -> Sets:
+def _sets_of(
+    config: EvaluateConfig,
+    scorer: Scorer,
+    read: dict[str, Benchmark],
+    images: Mapping[str, SetImages],
+    *,
+    quiet: bool = False,
+) -> Sets:
     """What a scorer is asked, and what of it it was trained on, which is said; `quiet` in a rank that only scores."""
     from experiments.scoring.overlaps import find_overlaps, without_training_images
 
     excluded = config.exclude_training_images
     if scorer.trained is None or (quiet and not excluded):
         return Sets(read, {}, {})
-    overlaps = find_overlaps(scorer.trained, read, excluded=excluded)
+    overlaps = find_overlaps(scorer.trained, images, excluded=excluded)
     kept = without_training_images(read, overlaps) if excluded else read
     return Sets(kept, overlaps, {name: len(read[name].key) - len(kept[name].key) for name in read})
 
@@ -254,9 +265,9 @@ def write_evaluation(
 
 def _set_summary(benchmark: Benchmark, rows: list[dict[str, Any]], overlap: Overlap | None) -> dict[str, Any]:
     """What `summary.json` says of a set; null where it is not known what the scorer was trained on."""
-    from experiments.scoring.overlaps import items_of, training_items
+    from experiments.scoring.overlaps import set_images, training_items
 
-    images = set(items_of(benchmark).negatives["caption_id"].to_pylist())
+    images = set_images(benchmark.name, benchmark).used
     return {
         "benchmark": benchmark.name,
         "protocol": benchmark.protocol,
@@ -290,7 +301,7 @@ def _log(
     )
     for key, entry in sets.items():
         known = entry["training_pairs"] is not None
-        found = (entry["training_images"], entry["training_pairs"]["mean"]) if known else ("not known",) * 2
+        found = (entry["training_images"], entry["training_pairs"][""]) if known else ("not known",) * 2
         names = (f"evaluate/{key}/training_images", f"evaluate/{key}/training_pairs")
         logger.experiment.summary.update(dict(zip(names, found, strict=True)))
     logger.experiment.finish()

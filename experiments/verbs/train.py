@@ -29,7 +29,7 @@ from experiments.runs.trainer import (
     mark_preempted,
     quiet_lightning,
 )
-from experiments.scoring.overlaps import items_of
+from experiments.scoring.overlaps import set_images
 from lightning_modules.losses import loss_class
 from lightning_modules.scoring import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
 from negatives.tables import InputError, write_json
@@ -95,7 +95,7 @@ def train(config: ExperimentConfig, output: OutputFolder | None, preemption: Pre
     if output is not None:
         prepare_folder(config, output, module, start)
         sets = benchmarks.sets if benchmarks is not None else {}
-        record_train_images(datamodule, folder, {name: items_of(one) for name, one in sets.items()})
+        record_train_images(datamodule, folder, [set_images(name, one) for name, one in sets.items()])
     try:
         fit(trainer, module, datamodule, start.last)
     except StoppedError as stopped:

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.benchmarks import (
+    ALL,
     MEAN,
     Differences,
     MetricName,
     Resampled,
+    counted_rows,
     difference,
     ends,
     find_protocol,
@@ -67,6 +69,7 @@ class Panel:
         protocol: of its benchmark.
         main: the metric that stands for it.
         chance: value of `main` by chance; None where it is no single number.
+        items: how many there are, as `training_pairs` counts them: images in retrieval.
         columns: all metrics: the main one by group first.
         runs: a row of `COMPARISON_COLUMNS` for each run and metric.
         entries: entry -> metric -> the same, with `seeds`, `lowest_seed` and `highest_seed`.
@@ -78,6 +81,7 @@ class Panel:
     protocol: str
     main: MetricName
     chance: float | None
+    items: int
     columns: tuple[MetricName, ...]
     runs: Sequence[Row]
     entries: Mapping[str, Mapping[MetricName, Row]]
@@ -94,7 +98,7 @@ class Panel:
     def overlaps(self) -> list[str]:
         """A sentence for each run that was trained on images of the set."""
         return [
-            f"{row['run']} was trained on the images of {_training_share(row)} of the items."
+            f"{row['run']} was trained on the images of {share(row['training_pairs'], self.items)} of the items."
             for row in self._whole()
             if row["training_pairs"]
         ]
@@ -133,6 +137,7 @@ def panel_of(name: str, entries: Sequence[Entry], reference: str, draws: Draws) 
         protocol=first.protocol,
         main=main,
         chance=find_protocol(first.protocol).chance(first.key),
+        items=len(counted_rows(first.key)),
         columns=_columns(main, results.values(), first),
         runs=runs,
         entries={entry: _rows(entry, name, found) for entry, found in results.items()},
@@ -171,16 +176,12 @@ def _halves(halved: Halved | None) -> dict[MetricName, tuple[float, ...]]:
     }
 
 
-def _training_share(row: Row) -> str:
-    # an item of several images is counted once for each that was trained on
-    return share(min(row["training_pairs"], row["count"]), row["count"])
-
-
 def _trained(found: Result, column: MetricName) -> int | None:
     if found.training_pairs is None:
         return None
-    # of all items, whatever mean is taken over them; a group that the count does not name has none
-    return found.training_pairs.get(column.group or MEAN, 0)
+    counts = found.training_pairs
+    # older versions say "mean" for all items, and count no aggregates
+    return counts.get(column.group, counts.get(MEAN) if column.group == ALL else None)
 
 
 def _columns(main: MetricName, results: Any, first: EvaluatedSet) -> tuple[MetricName, ...]:
