@@ -292,6 +292,24 @@ def test_an_evaluation_on_training_images_says_so_everywhere(
     assert logged["evaluate/own/training_pairs"] == trained_pairs
 
 
+def test_images_of_a_set_are_hashed_once_for_several_scorers(
+    evaluate: Any, trained: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "same").symlink_to(trained)
+    hashed: list[Path] = []
+
+    def counting(path: Path) -> tuple[int, str]:
+        hashed.append(path)
+        return content_hash(path)
+
+    monkeypatch.setattr(train_images, "content_hash", counting)
+    pairs = mixed_set(tables)
+    evaluate(pairs, str(tmp_path / "same"), "logging.wandb=disabled")
+    assert len(hashed) == len(set(pairs.captions["image"].to_pylist()))
+    summaries = [json.loads((tmp_path / "evaluation" / name / "summary.json").read_text()) for name in ("run", "same")]
+    assert [summary["sets"]["own"]["training_images"] for summary in summaries] == [2, 2]
+
+
 def test_training_images_are_left_out_on_request(
     evaluate: Any, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

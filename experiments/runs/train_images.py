@@ -70,9 +70,9 @@ class SetImages:
         """The images of the items: an image without a negative is in none."""
         return frozenset(image for images in self.items for image in images)
 
-    @property
+    @cached_property
     def hashes(self) -> Mapping[str, frozenset[str]]:
-        """Image id -> `content_hash` of its files.
+        """Image id -> `content_hash` of its files; read once, however many runs are asked about.
 
         Raises:
             InputError: an image cannot be read.
