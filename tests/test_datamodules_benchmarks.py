@@ -74,12 +74,24 @@ def test_items_whose_photo_is_absent_are_left_out_and_counted(tmp_path: Path, ph
     assert pairs.left_out == 1
 
 
+def test_groups_of_which_nothing_is_left_are_named(tmp_path: Path, photos: Path) -> None:
+    folder = write(tmp_path / "data")
+    (photos / "000000000007.jpg").unlink()
+    benchmark = read_benchmark("sugarcrepe", annotations=folder, image_root=photos)
+    assert benchmark.notes[-1] == (
+        "no item is left of add_att, add_obj, replace_att and 3 more; mean is over 1 of 7 groups"
+    )
+    everything = read_benchmark("sugarcrepe", annotations=folder, texts_only=True)
+    assert "replace_att, " not in everything.notes[-1]
+
+
 def test_image_ids_restrict_a_benchmark_to_images_of_another_table(tmp_path: Path, photos: Path) -> None:
     folder, table = write(tmp_path / "data"), tmp_path / "ids.jsonl"
     line = {"image_id": 70, "image": "x.jpg", "caption_id": "70_0", "caption": "a dog"}
     table.write_text(json.dumps(line) + "\n", encoding="utf-8")
     pairs = as_pairs(read_benchmark("sugarcrepe", annotations=folder, image_root=photos, image_ids=table))
     assert pairs.captions["caption_id"].to_pylist() == pairs.negatives["caption_id"].to_pylist() == ["swap_obj:4"]
+    assert pairs.left_out == 2
     table.write_text(json.dumps({**line, "image_id": 8}) + "\n", encoding="utf-8")
     with pytest.raises(InputError, match="no pair is left to evaluate on; check `image_ids`"):
         read_benchmark("sugarcrepe", annotations=folder, image_root=photos, image_ids=table)

@@ -35,7 +35,8 @@ def test_sugarcrepe_has_its_published_means_and_keys_with_gaps(tmp_path: Path) -
     assert benchmark.aggregates["replace"] == ("replace_obj", "replace_att", "replace_rel")
     assert set(benchmark.aggregates) == {"replace", "swap", "add"}
     assert len(benchmark.pairs) == 4, "texts that several types share are asked once"
-    (note,) = benchmark.notes
+    note, of_groups = benchmark.notes
+    assert of_groups.endswith("mean is over 3 of 7 groups")
     assert "replace_obj 2 instead of 1,652" in note
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 
 from datamodules.benchmarks import (
     Benchmark,
+    Logits,
     MetricName,
     Resampled,
     bootstrap_weights,
@@ -32,7 +34,7 @@ from experiments.report.comparison.examples.outcomes import outcomes
 from experiments.report.comparison.leaderboard import Board, Place, verdict
 from experiments.report.comparison.panels import DEBIASED, Draws, compared, panel_of
 from experiments.report.comparison.plots import curves_plot
-from experiments.report.comparison.reading.evaluated import EvaluatedRun
+from experiments.report.comparison.reading.evaluated import EvaluatedRun, EvaluatedSet
 from experiments.report.comparison.reading.runs import read_run, read_runs
 from experiments.report.csv_files import read_csv
 from experiments.report.plots import look
@@ -568,3 +570,35 @@ def test_a_share_of_training_images_is_of_items_and_never_above_all(folder: Path
     }
     (both,) = [row for row in panels["crepe"].runs if (row["metric"], row["group"]) == ("accuracy", "both")]
     assert both["training_pairs"] == 3
+
+
+def test_what_is_left_out_of_a_set_stands_beside_its_numbers(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = benchmarks(folder)
+    notes = ("no item is left of add_obj; mean is over 2 of 3 groups",)
+    part = replace(every["crepe"], left_out={"image missing": 7487, "crop outside": 0}, notes=notes)
+    sets = {"crepe": part, "tifa": every["tifa"]}
+    for place, name in enumerate(("a", "b")):
+        evaluate(tmp_path / name, name, sets, skill=1.0, seed=place)
+    # an older version said nothing of it
+    summary = json.loads((tmp_path / "b/summary.json").read_text())
+    del summary["sets"]["crepe"]["left_out"], summary["sets"]["crepe"]["notes"]
+    write_json(summary, tmp_path / "b/summary.json")
+    runs = [str(tmp_path / name) for name in ("a", "b")]
+    compare_verb(CompareConfig(runs=runs, output_dir=str(tmp_path / "report"), bootstrap=100, logging=QUIET))
+    texts = [" ".join(capsys.readouterr().out.split())]
+    texts += [(tmp_path / "report" / name).read_text() for name in ("index.html", "comparison.md", "comparison.tex")]
+    for text, sign in zip(texts, ("", "", "\\", ""), strict=True):
+        text = text.replace(sign, "") if sign else text
+        assert text.count("24 of 7,511 items: 7,487 image missing") == 1
+        assert text.count("no item is left of add_obj; mean is over 2 of 3 groups") == 1
+    assert "24 of 24" not in texts[0]
+
+
+def test_ratings_that_are_missing_are_no_items(folder: Path) -> None:
+    key = rating_key([1.0, 2.0, 3.0, 4.0])
+    twice = key.set_column(key.column_names.index("item_id"), "item_id", pa.array(["i", "i", "j", "j"]))
+    one = EvaluatedSet("ratings", folder, twice, key, key, Logits.from_table(key.append_column("logit", key["rating"])))
+    assert replace(one, left_out={"without a rating": 3}).told == ["2 items, without: 3 without a rating"]
+    assert replace(one, key=key, left_out={"image missing": 3}).told == ["4 of 7 items: 3 image missing"]

@@ -322,6 +322,7 @@ def test_training_images_are_left_out_on_request(
         "balanced-1",
     }
     assert (summary["pairs"], summary["excluded_pairs"]) == (left, len(pairs.negatives) - left)
+    assert summary["left_out"] == {"trained on": len(pairs.negatives) - left}
     assert (summary["training_images"], {*summary["training_pairs"].values()}) == (0, {0})
     assert {int(row["count"]) for row in rows if row["metric"] == "accuracy" and not row["group"]} == {left}
 

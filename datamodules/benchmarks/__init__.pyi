@@ -13,7 +13,9 @@ from .protocols.table import find_protocol as find_protocol
 from .protocols.table import main_metric as main_metric
 from .protocols.table import measure_benchmark as measure_benchmark
 from .read import read_benchmark as read_benchmark
+from .read import with_groups_noted as with_groups_noted
 from .select import counted_rows as counted_rows
+from .select import items_of as items_of
 from .select import of_images as of_images
 from .select import with_items as with_items
 from .statistics import LEVEL as LEVEL

@@ -22,7 +22,7 @@ class Pairs:
         negatives: columns `caption_id`, `negative_id`, `caption` and `negative_type`: any name that the benchmark has.
         root: folder of the images.
         left_out: how many items of the benchmark are not among the pairs: those that do not count as valid, and, where
-            images are scored, those whose image is not there.
+            images are scored, those whose image is not there or not wanted.
     """
 
     captions: pa.Table

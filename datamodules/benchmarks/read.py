@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,7 @@ from datamodules.benchmarks.table import find_benchmark
 from datamodules.sources.images import check_images, image_path
 from negatives.tables import TYPE_NAME_RULE, InputError, StrPath, is_type_name, quoted, read_captions
 
-IMAGE_MISSING, CROP_OUTSIDE = "image missing", "crop outside the image"
+IMAGE_MISSING, CROP_OUTSIDE, NOT_ASKED = "image missing", "crop outside the image", "not among image_ids"
 """Reasons in `left_out`."""
 REFERENCES = {
     "pairs": {"image_id": "images", "true": "texts", "false": "texts"},
@@ -51,7 +51,8 @@ def read_benchmark(
         options: of the reader, by keyword.
 
     Returns:
-        The benchmark; `left_out` counts items whose image is missing, `notes` say where counts are not official.
+        The benchmark; `left_out` counts items whose image is missing, `notes` say where counts are not official and of
+        which groups nothing is left.
 
     Raises:
         InputError: an unknown benchmark or option, a missing or malformed input, missing images, ids or groups that
@@ -70,6 +71,7 @@ def read_benchmark(
     source = name if isinstance(place, Mapping) else f"{name} ({place})"
     benchmark = reader(**{key: inputs[key] for key in (*row.inputs, "image_root")}, **options)
     check_benchmark(benchmark, source)
+    official = [*row.counts, *(benchmark.key["group"].to_pylist() if "group" in benchmark.key.column_names else ())]
     if note := count_note(benchmark, row.counts):
         benchmark = replace(benchmark, notes=(*benchmark.notes, note))
     # People keep a part of COCO; of tables that someone made, a missing image is a wrong image_root, refused below.
@@ -79,10 +81,11 @@ def read_benchmark(
         allowed = set(read_captions(image_ids)["image_id"].to_pylist())
         # a crop is of the photo before the @
         own = [image for image in benchmark.images["image_id"].to_pylist() if image.partition("@")[0] in allowed]
-        benchmark = with_items(benchmark, of_images(benchmark, own))
+        benchmark = with_items(benchmark, of_images(benchmark, own), NOT_ASKED)
     if not benchmark.key.num_rows:
         raise InputError(f"{source}: no pair is left to evaluate on; check `image_ids` and the tables.")
     check_answers(benchmark, source)
+    benchmark = with_groups_noted(benchmark, official)
     if not row.published and not texts_only:
         check_images(benchmark.root, benchmark.images["image"].to_pylist())
     return benchmark
@@ -182,6 +185,24 @@ def count_note(benchmark: Benchmark, official: Mapping[str, int]) -> str:
     ]
     more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     return f"counts are not the official ones: {', '.join(wrong[:3])}{more}" if wrong else ""
+
+
+def with_groups_noted(benchmark: Benchmark, groups: Iterable[str]) -> Benchmark:
+    """The benchmark with a note that names the groups that it has no item of: "mean" is taken over the others.
+
+    Args:
+        benchmark: to note it in; nothing is to be noted where it has all of them, or no group at all.
+        groups: that it should have; "" is none.
+    """
+    if "group" not in benchmark.key.column_names:
+        return benchmark
+    left = {*benchmark.key["group"].to_pylist()} - {""}
+    lost = sorted({*groups} - {"", *left})
+    if not lost or not left:
+        return benchmark
+    listed = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+    note = f"no item is left of {listed}; mean is over {len(left)} of {len(left) + len(lost)} groups"
+    return replace(benchmark, notes=(*benchmark.notes, note))
 
 
 def with_images(benchmark: Benchmark, source: str) -> Benchmark:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from datamodules.benchmarks import Benchmark, Groups, counted_rows, of_images, with_items
+from datamodules.benchmarks import Benchmark, Groups, counted_rows, of_images, with_groups_noted, with_items
 from experiments.runs.progress import say
 from experiments.runs.train_images import (
     TRAIN_IMAGES_FILE,
@@ -63,7 +63,7 @@ def without_training_images(sets: dict[str, Benchmark], overlaps: dict[str, Over
     for name, benchmark in sets.items():
         known = overlaps[name].training_images
         others = [image for image in benchmark.images["image_id"].to_pylist() if image not in known]
-        kept[name] = with_items(benchmark, of_images(benchmark, others))
+        kept[name] = with_items(benchmark, of_images(benchmark, others), "trained on")
         before = len(benchmark.key)
         if not (left := len(kept[name].key)):
             raise InputError(
@@ -71,6 +71,8 @@ def without_training_images(sets: dict[str, Benchmark], overlaps: dict[str, Over
                 "are of training images; give another set, or leave exclude_training_images out."
             )
         say(f"{name}: {left} of {before} pairs are left without the training images")
+        if "group" in benchmark.key.column_names:
+            kept[name] = with_groups_noted(kept[name], benchmark.key["group"].to_pylist())
     return kept
 
 

@@ -71,6 +71,7 @@ class Panel:
         chance: value of `main` by chance; None where it is no single number.
         items: how many there are, as `training_pairs` counts them: images in retrieval.
         columns: all metrics: the main one by group first.
+        notes: what belongs beside the numbers, such as items that were left out.
         runs: a row of `COMPARISON_COLUMNS` for each run and metric.
         entries: entry -> metric -> the same, with `seeds`, `lowest_seed` and `highest_seed`.
         differences: rows of `DIFFERENCE_COLUMNS`.
@@ -83,6 +84,7 @@ class Panel:
     chance: float | None
     items: int
     columns: tuple[MetricName, ...]
+    notes: tuple[str, ...]
     runs: Sequence[Row]
     entries: Mapping[str, Mapping[MetricName, Row]]
     differences: Sequence[Row]
@@ -130,8 +132,8 @@ def panel_of(name: str, entries: Sequence[Entry], reference: str, draws: Draws) 
             results[entry.name] = (
                 own[0] if len(own) == 1 else method_result(sets, own, resamples=draws.resamples, seed=draws.seed)
             )
-    first = next(run.sets[name] for entry in entries for run in entry.runs if name in run.sets)
-    main = first.main
+    found = [run.sets[name] for entry in entries for run in entry.runs if name in run.sets]
+    first, main = found[0], found[0].main
     return Panel(
         name=name,
         protocol=first.protocol,
@@ -139,6 +141,8 @@ def panel_of(name: str, entries: Sequence[Entry], reference: str, draws: Draws) 
         chance=find_protocol(first.protocol).chance(first.key),
         items=len(counted_rows(first.key)),
         columns=_columns(main, results.values(), first),
+        # the items are the same for all; what the files lacked is told by each, and by no older version
+        notes=tuple(dict.fromkeys(line for one in found for line in one.told)),
         runs=runs,
         entries={entry: _rows(entry, name, found) for entry, found in results.items()},
         differences=_differences(name, results, reference, main),

@@ -77,12 +77,13 @@ def halves(place: Place) -> str:
 
 
 def _caption(comparison: Comparison) -> str:
-    metrics = ", ".join(
-        f"{panel.name}: {label(panel.main)}" for panel in comparison.panels if panel.name in comparison.board.sets
-    )
+    panels = [panel for panel in comparison.panels if panel.name in comparison.board.sets]
+    metrics = ", ".join(f"{panel.name}: {label(panel.main)}" for panel in panels)
+    notes = "".join(f" {panel.name}: {note}." for panel in panels for note in panel.notes)
     return (
         f"{metrics}. Brackets: 95 % intervals over images. blind: on noise images. debiased: on half of the images, as "
         "it is / without alpha x the blind logit. ≈: tied with the best (Holm)."
+        f"{notes}"
     )
 
 

@@ -35,7 +35,7 @@ def print_comparison(comparison: Comparison) -> None:
     for panel in comparison.panels:
         chance = "" if panel.chance is None else f" (chance {panel.chance:.3g})"
         console.print("", Text(f"{panel.name}: {panel.main.metric}{chance}", style="bold"), _panel(comparison, panel))
-        for line in panel.overlaps:
+        for line in (*panel.notes, *panel.overlaps):
             tell(f"{panel.name}: {line}")
     if comparison.unknown:
         tell(comparison.unknown)

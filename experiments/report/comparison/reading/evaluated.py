@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from datamodules.benchmarks import Logits, Measured, MetricName, main_metric, measure_benchmark
+from datamodules.benchmarks import Logits, Measured, MetricName, items_of, main_metric, measure_benchmark
 
 SUMMARY_FILE = "summary.json"
 """In the folder of an evaluation: which run and weights it is of, and its sets."""
@@ -35,8 +35,9 @@ class EvaluatedSet:
         blind: on noise images; None where that is not known.
         calibrated: whether a logit of 0 means one half.
         aggregates: name -> groups whose unweighted mean it is.
-        training_pairs: group -> how many items are of images that the scorer was trained on, of all for "mean"; None
-            where that is not known.
+        training_pairs: group -> how many items have an image that the scorer was trained on, "" for all; None where
+            that is not known. Older versions have "mean" for all.
+        left_out, notes: of the benchmark; empty in older versions.
     """
 
     protocol: str
@@ -49,6 +50,8 @@ class EvaluatedSet:
     calibrated: bool = False
     aggregates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     training_pairs: dict[str, int] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def measured(self) -> Measured:
@@ -59,6 +62,17 @@ class EvaluatedSet:
     def blind_measured(self) -> Measured | None:
         """What the protocol finds on noise."""
         return None if self.blind is None else measure_benchmark(self, self.blind, calibrated=self.calibrated)
+
+    @property
+    def told(self) -> list[str]:
+        """What belongs beside the numbers: how many items were left out and why, and the benchmark's notes."""
+        reasons = [f"{count:,} {reason}" for reason, count in self.left_out.items() if count]
+        asked = len(items_of(self.key))
+        whole = f"{asked:,} of {asked + sum(self.left_out.values()):,} items"
+        if self.protocol == "ratings" and asked < len(self.key):
+            # of several ratings of an item, those that are missing are counted one by one
+            whole = f"{asked:,} items, without"
+        return [f"{whole}: {', '.join(reasons)}"] * bool(reasons) + [*self.notes]
 
     @property
     def main(self) -> MetricName:

@@ -44,7 +44,9 @@ def read_set(folder: Path, entry: Mapping[str, Any]) -> EvaluatedSet:
     about: dict[str, Any] = {
         "image_root": Path(entry["image_root"]),
         # older versions say nothing of it
-        "training_pairs": None if trained is None else {str(name): int(count) for name, count in trained.items()},
+        "training_pairs": None if trained is None else _counts(trained),
+        "left_out": _counts(entry.get("left_out") or {}),
+        "notes": tuple(map(str, entry.get("notes") or ())),
     }
     if "protocol" not in entry:
         return _read_pairs(folder / PAIRS_FILE, about)
@@ -65,6 +67,10 @@ def read_set(folder: Path, entry: Mapping[str, Any]) -> EvaluatedSet:
         aggregates={str(name): tuple(map(str, of)) for name, of in dict(entry.get("aggregates") or {}).items()},
         **about,
     )
+
+
+def _counts(counts: Mapping[str, Any]) -> dict[str, int]:
+    return {str(name): int(count) for name, count in counts.items()}
 
 
 def _read_logits(folder: Path, images: pa.Table, texts: pa.Table) -> tuple[Logits, Logits | None]:
