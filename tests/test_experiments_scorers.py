@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules.benchmarks import PROTOCOLS, Benchmark, Logits
+from datamodules.benchmarks import PROTOCOLS, Benchmark, Logits, read_benchmark
 from datamodules.benchmarks.readers import own
 from datamodules.benchmarks.readers.pairs import tables
 from experiments.__main__ import main
@@ -28,6 +28,7 @@ from lightning_modules import load_scorer
 from negatives.causal_lm import CausalLm
 from negatives.tables import InputError, write_table
 from tests.backbones import BACKBONES, save_published
+from tests.benchmark_files import write_json
 from tests.launch import log_tail, start_ranks
 from tests.tiny import photo, tiny_tables
 
@@ -278,6 +279,38 @@ def test_several_scorers_are_evaluated_side_by_side_and_gone_on_with(
     scores = pq.read_table(tmp_path / "out/tiny-clip/balanced/scores.parquet")
     assert scores.column_names == ["image_id", "text_id", "logit", "score", "blind_logit"]
     assert b"network" in scores.schema.metadata
+
+
+def test_parts_of_images_are_evaluated_and_compared(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = [(0, 0, 20, 20), (8, 8, 20, 20), (0, 0, 20, 20)]
+    rows = [
+        {**dict(zip(("bbox_x", "bbox_y", "bbox_w", "bbox_h"), box, strict=True)), "image_path": "7.png"}
+        | {"relation_name": "on", "true_caption": f"a cat on mat {row}", "false_caption": f"a mat on cat {row}"}
+        for row, box in enumerate(boxes)
+    ]
+    write_json(tmp_path / "aro_relation/visual_genome_relation.json", rows)
+    photo(7).save(tmp_path / "aro_relation/7.png")
+    benchmark = read_benchmark(
+        "aro_relation", annotations=tmp_path / "aro_relation", image_root=tmp_path / "aro_relation"
+    )
+    table = table_of(benchmark)
+    write_table(table.append_column("blind_logit", table["logit"]), tmp_path / "own.parquet")
+    words = ["evaluate", str(checkpoint), str(tmp_path / "own.parquet"), f"output_dir={tmp_path / 'out'}"]
+    words += ["benchmarks=[aro_relation]", f"benchmarks_root={tmp_path}", "evaluation.bootstrap=100"]
+    assert main([*words, "accelerator=cpu", "logging.wandb=disabled"]) == 0
+    for name in ("tiny-clip", "own"):
+        pairs = pq.read_table(tmp_path / "out" / name / "aro_relation/pairs.parquet")
+        assert pairs["image_id"].to_pylist() == ["7@0,0,20,20", "7@8,8,20,20", "7@0,0,20,20"]
+        assert pairs["image"].to_pylist() == ["7.png"] * 3
+    # the last scorer's, whose logits are those of its table
+    logits = table["logit"].to_pylist()
+    assert pairs["positive_logit"].to_pylist() == logits[::2]
+    assert pairs["negative_logit"].to_pylist() == logits[1::2]
+    folders = [str(tmp_path / "out" / name) for name in ("tiny-clip", "own")]
+    assert main(["compare", *folders, f"output_dir={tmp_path / 'report'}", "logging.wandb=disabled"]) == 0
+    assert "aro_relation" in capsys.readouterr().out
 
 
 @pytest.mark.slow  # two processes, each with all imports
