@@ -143,7 +143,9 @@ def test_naturalbenchs_questions_stand_on_the_image_on_which_they_are_right(tmp_
     assert [item["group"] for item in items(benchmark)] == ["yes_no", "yes_no", "multiple_choice"]
     assert benchmark.left_out == {"answers do not tell its images apart": 1}
     assert Image.open(benchmark.root / files_of(benchmark)["2_Image_1"]).getpixel((0, 0)) == (0, 2, 0)
-    assert "asked as they are" in benchmark.notes[0]
+    assert benchmark.key["yes_no"].to_pylist() == [True, True, False]
+    assert "ask as they are" in benchmark.notes[0]
+    assert "over the yes/no questions alone" in benchmark.notes[1]
 
 
 def test_naturalbenchs_retrieval_form_has_captions(tmp_path: Path) -> None:
