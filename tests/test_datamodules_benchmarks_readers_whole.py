@@ -169,9 +169,13 @@ def test_cifars_batch_is_saved_as_images_once(tmp_path: Path, kind: str) -> None
     assert Image.open(root / "dog_s_02.png").getpixel((3, 4)) == (0, 0, 200)
     assert len(benchmark.texts) == 2 * 18
     assert ("great_cat", "a photo of a great_cat.") in wordings(benchmark), "underscores stay"
-    (root / "dog_s_02.png").write_bytes(b"mine")
+    saved = (root / "dog_s_02.png").stat().st_mtime_ns
     read_benchmark(kind, annotations=folder, image_root=root)
-    assert (root / "dog_s_02.png").read_bytes() == b"mine"
+    assert (root / "dog_s_02.png").stat().st_mtime_ns == saved
+    # as the other CIFAR's, whose files are called alike
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(root / "dog_s_02.png")
+    with pytest.raises(InputError, match=r"dog_s_02\.png must be the benchmark's own picture, and is another one"):
+        read_benchmark(kind, annotations=folder, image_root=root)
 
 
 def test_cifar_in_folders_of_classes_is_read_too(tmp_path: Path) -> None:
