@@ -23,6 +23,7 @@ from experiments.config.evaluation_schemas import EvaluateConfig
 from experiments.scoring.ranks import World
 from experiments.scoring.scorer import Options
 from experiments.scoring.scorers import KINDS, folder_names, open_scorer
+from experiments.scoring.set_files import write_set
 from experiments.scoring.set_metrics import metric_rows
 from experiments.scoring.sets import SetScores, ask, asked_rows, set_scores
 from lightning_modules import load_scorer
@@ -120,6 +121,35 @@ def test_a_scores_table_in_any_order_is_looked_up(suffix: str, benchmark: Benchm
     rows = metric_rows("made elsewhere", "set", benchmark, found, calibrated=False, resamples=100, seed=0)
     assert {row["blind_value"] for row in rows} == {None}
     assert {row["metric"] for row in rows} == {"accuracy", "auroc"}, "nobody says what 0 means"
+
+
+@pytest.mark.parametrize("empty", [None, float("nan")])
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv"])
+def test_what_was_written_without_a_blind_logit_is_read_again(
+    suffix: str, empty: float | None, benchmark: Benchmark, tmp_path: Path
+) -> None:
+    table = table_of(benchmark)
+    for name in ("score", "blind_logit"):
+        table = table.append_column(name, pa.array([empty] * len(table), pa.float64()))
+    if suffix == "csv":
+        from pyarrow import csv as arrow_csv
+
+        arrow_csv.write_csv(table, tmp_path / "scores.csv")
+    else:
+        write_table(table, tmp_path / f"scores.{suffix}")
+    found = scores_of(str(tmp_path / f"scores.{suffix}"), benchmark, tmp_path)
+    assert found.table is not None
+    assert found.blind is None
+    assert found.table["score"].to_pylist() == pytest.approx(table["logit"].to_pylist())
+    # what is written again is the same
+    write_set(tmp_path / "set", benchmark, found, {})
+    again = scores_of(str(tmp_path / "set/scores.parquet"), benchmark, tmp_path)
+    assert again.table is not None
+    assert again.table.equals(found.table)
+    part = table.set_column(4, "blind_logit", pa.array([1.0] + [empty] * (len(table) - 1), pa.float64()))
+    write_table(part, tmp_path / "part.parquet")
+    with pytest.raises(InputError, match="must be a finite number"):
+        scores_of(str(tmp_path / "part.parquet"), benchmark, tmp_path)
 
 
 def test_a_scores_table_may_name_texts_by_their_wording_and_sets(benchmark: Benchmark, tmp_path: Path) -> None:

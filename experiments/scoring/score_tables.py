@@ -21,6 +21,7 @@ from negatives.tables import DAMAGED, InputError, load_table, quoted, read_parqu
 
 IDS = ("image_id", "text_id", "text", "set")
 LOGITS = ("logit", "score")
+NUMBERS = (*LOGITS, "blind_logit")
 
 
 def open_table(word: str, options: Options) -> ScoresTable:
@@ -38,7 +39,7 @@ def open_table(word: str, options: Options) -> ScoresTable:
     for names in (("image_id",), LOGITS):
         if not {*names} & {*table.column_names}:
             raise InputError(f"{path}: a scores table must have a column {' or '.join(names)}, got {_listed(table)}.")
-    numbers = [name for name in ("logit", "score", "blind_logit") if name in table.column_names]
+    numbers = [name for name in NUMBERS if name in table.column_names]
     try:
         table = pa.table(
             {
@@ -86,11 +87,7 @@ class ScoresTable:
         # what is asked of others, or of nobody, is no fault
         table = table.filter(pc.is_in(table["image_id"], value_set=benchmark.images["image_id"].combine_chunks()))
         source = f"{self.path}, set {name}"
-        found = {
-            column: Logits.from_table(table, source, column=column)
-            for column in ("logit", "score", "blind_logit")
-            if column in table.column_names
-        }
+        found = {column: Logits.from_table(table, source, column=column) for column in _filled(table)}
         logits = found.get("logit", found.get("score"))
         assert logits is not None
         names, _ = text_ids(benchmark)
@@ -106,6 +103,14 @@ class ScoresTable:
             return of_pairs(benchmark, values, found["score"].of(*asked) if "score" in found else values, dark)
         except InputError as error:
             raise InputError(f"{source}: {error} Add them, or leave the set out.") from None
+
+
+def _filled(table: pa.Table) -> list[str]:
+    """The columns of numbers; one that is empty in all rows is absent, as blind logits are that nobody knows."""
+    there = [name for name in NUMBERS if name in table.column_names]
+    filled = [name for name in there if not pc.all(pc.is_null(table[name], nan_is_null=True)).as_py()]
+    # without any logit the first column is read, which says what is wrong with it
+    return filled if {*LOGITS} & {*filled} else [there[0], *filled]
 
 
 def _with_text_ids(table: pa.Table, benchmark: Benchmark) -> pa.Table:
