@@ -167,6 +167,45 @@ def test_a_scores_table_may_name_texts_by_their_wording_and_sets(benchmark: Benc
     assert found.table["logit"].to_pylist() == table["logit"].to_pylist()
 
 
+@pytest.fixture
+def classified(tmp_path: Path) -> tuple[Benchmark, pa.Table]:
+    """Two images of two classes in two templates, one wording theirs in common; scores by wording."""
+    texts = pa.table(
+        {"text_id": ["bird", "bird", "machine", "machine"], "text": ["a crane", "big", "a crane", "steel"]}
+    )
+    images = pa.table({"image_id": ["1", "2"], "image": ["1.png", "2.png"]})
+    key = pa.table({"image_id": ["1", "2"], "text_id": ["bird", "machine"]})
+    rows = [("1", "a crane", 1.0), ("1", "big", 4.0), ("1", "steel", 3.0)]
+    rows += [("2", "steel", 7.0), ("2", "big", -2.0), ("2", "a crane", 0.0)]
+    rows += [("2", "asked by nobody", 9.0), ("2", "asked by nobody", 8.0), ("3", "big", 5.0), ("3", "big", 6.0)]
+    table = pa.table(dict(zip(("image_id", "text", "logit"), zip(*rows, strict=True), strict=True)))
+    return Benchmark("own", "classes", images, texts, key, tmp_path, None), table
+
+
+def test_a_scores_table_by_wording_gives_a_class_the_mean_over_its_templates(
+    classified: tuple[Benchmark, pa.Table], tmp_path: Path
+) -> None:
+    benchmark, table = classified
+    write_table(table.append_column("blind_logit", pa.array([1.0] * len(table))), tmp_path / "scores.parquet")
+    found = scores_of(str(tmp_path / "scores.parquet"), benchmark, tmp_path)
+    assert found.matrix is not None
+    assert found.matrix.tolist() == [[2.5, 2.0], [-1.0, 3.5]]
+    assert found.blind_matrix is not None
+    assert found.blind_matrix.tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_a_class_needs_all_its_wordings_once(classified: tuple[Benchmark, pa.Table], tmp_path: Path) -> None:
+    benchmark, table = classified
+    write_table(table.slice(1), tmp_path / "scores.parquet")
+    with pytest.raises(InputError, match=r"2 of 4 pairs have no logit, the first is image '1'"):
+        scores_of(str(tmp_path / "scores.parquet"), benchmark, tmp_path)
+    # one wording twice in the place of the other is not the mean of both
+    twice = table.set_column(1, "text", pa.array(["big", *table["text"].to_pylist()[1:]]))
+    write_table(twice, tmp_path / "scores.parquet")
+    with pytest.raises(InputError, match="a pair must be there once, got image '1' with 'big' more often"):
+        scores_of(str(tmp_path / "scores.parquet"), benchmark, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
