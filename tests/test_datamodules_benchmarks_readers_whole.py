@@ -124,6 +124,22 @@ def test_imagenet_asks_about_all_classes_whatever_images_are_there(tmp_path: Pat
     assert benchmark.notes == ("counts are not the official ones: items 1 instead of 50,000",)
 
 
+def test_names_of_keras_have_spaces_and_equal_ones_are_noted(tmp_path: Path) -> None:
+    rows = {"0": ["n01", "great_white_shark"], "1": ["n02", "crane"], "2": ["n03", "crane"]}
+    path = write_json(tmp_path / "imagenet_class_index.json", rows)
+    root = photos(tmp_path / "val", "n02/1.JPEG")
+    benchmark = read_benchmark("imagenet", annotations=tmp_path, image_root=root, templates="plain")
+    assert wordings(benchmark)[0] == ("n01", "a photo of a great white shark.")
+    assert benchmark.notes[0] == (
+        "classes of one name always tie, so that their images count as wrong: 'crane' (n02, n03)"
+    )
+    # the name of a folder of one's own is given as it is meant
+    write_json(path, {"n01": "snake_case", "n02": "a", "n03": "b"})
+    other = read_benchmark("imagenet", annotations=tmp_path, image_root=root, templates="plain")
+    assert wordings(other)[0] == ("n01", "a photo of a snake_case.")
+    assert len(other.notes) == 1, "the official count alone"
+
+
 def test_a_list_of_names_goes_by_the_sorted_folders_which_have_to_be_whole(tmp_path: Path) -> None:
     root = photos(tmp_path / "val", "n02/1.JPEG", "n01/1.JPEG")
     path = write_json(tmp_path / "imagenet_classnames.json", ["tench", "goldfish"])
