@@ -93,6 +93,20 @@ def test_a_wrong_description_is_one_line_that_says_what(tmp_path: Path, changes:
     assert "\n" not in str(error.value)
 
 
+def test_an_epsilon_that_is_searched_on_a_part_is_noted(tmp_path: Path) -> None:
+    def rated(rows: int) -> tuple[str, ...]:
+        # the last row says what the one before says, and is searched with it
+        lines = [(f"{row % 4}.jpg", f"text {min(row, rows - 2)}", min(row, rows - 2) % 5) for row in range(rows)]
+        lines[-1] = lines[-2]
+        table = write_csv(tmp_path / "table.csv", ("file", "a", "n"), *lines)
+        spec = {"table": str(table), "protocol": "ratings", "columns": {"image": "file", "text": "a", "rating": "n"}}
+        return read_benchmark("own", annotations=spec, texts_only=True).notes
+
+    assert rated(10_001) == ()
+    (note,) = rated(10_002)
+    assert note.startswith("pairwise_accuracy is not the official number: of 10,001 rows")
+
+
 def test_a_missing_image_of_ones_own_is_refused(tmp_path: Path) -> None:
     own(tmp_path, "pairs")
     (tmp_path / "1.jpg").unlink()

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from datamodules.benchmarks.benchmark import Benchmark
+from datamodules.benchmarks.protocols.tie_calibration import MOST_ROWS
 from datamodules.benchmarks.select import WHOLE, of_images, with_items
 from datamodules.benchmarks.table import find_benchmark
 from datamodules.sources.images import check_images, image_path
@@ -83,6 +84,8 @@ def read_benchmark(
     if not benchmark.key.num_rows:
         raise InputError(f"{source}: no pair is left to evaluate on; check `image_ids` and the tables.")
     check_answers(benchmark, source)
+    if note := search_note(benchmark):
+        benchmark = replace(benchmark, notes=(*benchmark.notes, note))
     if not row.published and not texts_only:
         check_images(benchmark.root, benchmark.images["image"].to_pylist())
     return benchmark
@@ -182,6 +185,20 @@ def count_note(benchmark: Benchmark, official: Mapping[str, int]) -> str:
     ]
     more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     return f"counts are not the official ones: {', '.join(wrong[:3])}{more}" if wrong else ""
+
+
+def search_note(benchmark: Benchmark) -> str:
+    """A sentence that says where pairwise accuracy is not the official one; "" where it is, or there is none."""
+    if benchmark.protocol != "ratings":
+        return ""
+    # rows that agree in all of these have one score and one rating, and are searched as one
+    rows = len(benchmark.key.group_by(["image_id", "text_id", "rating"]).aggregate([]))
+    if rows <= MOST_ROWS:
+        return ""
+    return (
+        f"pairwise_accuracy is not the official number: of {rows:,} rows its epsilon is searched on at most "
+        f"{MOST_ROWS:,}, not on all"
+    )
 
 
 def with_images(benchmark: Benchmark, source: str) -> Benchmark:
