@@ -83,6 +83,10 @@ def test_a_mapping_and_lists_in_a_table_will_do(tmp_path: Path) -> None:
         ({"columns": {**SPECS["pairs"], "item": "missing"}}, "got 'missing'"),
         ({"table": "none.csv"}, "none.csv"),
         ({"protocol": "labels", "columns": {"image": "file", "text": "a", "label": "b"}}, "'a dog' for a label"),
+        (
+            {"protocol": "labels", "columns": {"image": "file", "text": "a", "label": ["n", "m"]}},
+            "row 1 has 2 values for label instead of one; mend the table or the columns",
+        ),
         ({"protocol": "groups", "columns": {"images": "file", "texts": "a"}}, "there must be two of each"),
     ],
     ids=str,
