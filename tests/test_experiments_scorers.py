@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
 
 from datamodules.benchmarks import PROTOCOLS, Benchmark, Logits, read_benchmark
 from datamodules.benchmarks.readers import own
@@ -278,6 +279,29 @@ def test_a_language_model_scores_by_the_mean_over_tokens(
     assert sorted(read) == sorted({*wording.values()}), "each text once"
     scores_of(f"lm:{tmp_path}", benchmark, tmp_path)
     assert len(read) == len(wording), "kept"
+
+
+def test_each_rank_has_a_language_model_on_a_device_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[str] = []
+    monkeypatch.setattr(CausalLm, "__init__", lambda self, folder, *, section, device: devices.append(device))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for rank in range(3):
+        for name, value in (("RANK", rank), ("WORLD_SIZE", 3), ("LOCAL_RANK", rank)):
+            monkeypatch.setenv(name, str(value))
+        open_scorer(f"lm:{tmp_path}", Options(tmp_path / "store"))
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("SLURM_PROCID", raising=False)
+    open_scorer(f"lm:{tmp_path}", Options(tmp_path / "store"))
+    open_scorer(f"lm:{tmp_path}", Options(tmp_path / "store", accelerator="cpu"))
+    assert devices == ["cuda:0", "cuda:1", "cuda:0", "cuda", "cpu"]
+
+
+def test_scores_of_a_language_model_name_what_computed_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CausalLm, "__init__", lambda self, *args, **settings: None)
+    found = open_scorer(f"lm:{tmp_path}", Options(tmp_path / "store", accelerator="cpu")).fingerprint
+    assert torch.__version__.startswith(found["torch"])
+    assert found["transformers"] == transformers.__version__
 
 
 class Lengths:
