@@ -279,7 +279,12 @@ def test_a_summary_that_no_page_can_hold_is_one_line(content: str, tmp_path: Pat
 def test_runs_evaluated_on_what_they_were_trained_on_are_named(
     tmp_path: Path, config: CompareConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    counts = {"seen": {"mean": 5, "swap_att": 5}, "unseen": {"mean": 0}, HOSTILE: {"mean": 24}, "older": None}
+    counts = {
+        "seen": {"mean": 5, "swap_att": 5, "replace_att": 0},
+        "unseen": {"mean": 0},
+        HOSTILE: {"mean": 24},
+        "older": None,
+    }
     runs = [
         write_run(tmp_path / str(place), name, {"balanced": pair_rows()}, training_pairs=trained)
         for place, (name, trained) in enumerate(counts.items())

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from datamodules.benchmarks import Benchmark
 from datamodules.benchmarks.pairs import Pairs
 from datamodules.image_text import ImageTextDataModule
 from experiments.__main__ import main
@@ -21,6 +22,8 @@ from experiments.runs import train_images
 from experiments.runs.train_images import (
     EDGE,
     TRAIN_IMAGES_FILE,
+    SetImages,
+    TrainImages,
     content_hash,
     find_overlap,
     hash_images,
@@ -28,8 +31,10 @@ from experiments.runs.train_images import (
     read_train_images,
     record_train_images,
 )
+from experiments.scoring.overlaps import set_images, training_items
 from negatives.tables.captions import InputError, read_captions, read_negatives, text_table, write_table
 from negatives.tables.verdicts import VERDICT_SCHEMA
+from tests.measured import group_key, pair_key
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 from tests.wandb_log import read_wandb
 
@@ -166,10 +171,10 @@ def test_images_are_found_by_content_and_not_by_id(tables: Path, tmp_path: Path)
     record_train_images(data_module(tables), tmp_path)
     recorded, pairs = read_train_images(tmp_path), mixed_set(tables)
     assert recorded is not None
-    found = find_overlap(recorded, pairs, "set")
+    found = find_overlap(recorded, SetImages.of_pairs("set", pairs))
     assert found.training_images == {"new", "1"}
-    assert (found.images, found.pairs) == (4, len(pairs.negatives))
-    assert found.training_pairs == pairs_of(pairs, "new", "1") > 0
+    assert (found.images, found.items) == (4, len(pairs.negatives))
+    assert found.training_items == pairs_of(pairs, "new", "1") > 0
     assert found.same_ids == 1, "train-2 names another image in the set"
 
 
@@ -182,8 +187,54 @@ def test_a_validation_set_of_training_images_is_told_when_the_training_starts(
     pairs = mixed_set(tables)
     record_train_images(data_module(tables, validation=pairs), tmp_path)
     (line,) = capsys.readouterr().out.splitlines()
-    count = f"2 of 4 images ({pairs_of(pairs, 'new', '1')} of {len(pairs.negatives)} pairs)"
-    assert line.startswith(f"data.validation: {count} are training images of the run, such as '1', 'new'")
+    count = f"2 of 4 images ({pairs_of(pairs, 'new', '1')} of {len(pairs.negatives)} items)"
+    said = f"{count} are training images of the run, such as '1', 'new'; its curve is no measure of other images."
+    assert line == f"data.validation: {said}"
+    benchmarks = [SetImages.of_pairs("hard", pairs), SetImages.of_pairs("own", held_out)]
+    record_train_images(data_module(tables, validation=held_out), tmp_path, benchmarks)
+    assert capsys.readouterr().out.splitlines() == [f"hard: {said}"]
+
+
+def counted(tmp_path: Path, protocol: str, key: pa.Table, trained: set[str], **more: Any) -> tuple[str, dict[str, int]]:
+    """What is said of a benchmark of a run that was trained on some of its images, and group -> items of these."""
+    column = key["image_ids" if "image_ids" in key.column_names else "image_id"].to_pylist()
+    images = list(dict.fromkeys(one for row in column for one in ([row] if isinstance(row, str) else row)))
+    for image in images:
+        (tmp_path / f"{image}.png").write_text(image)
+    table = pa.table({"image_id": images, "image": [f"{image}.png" for image in images]})
+    benchmark = Benchmark(
+        "b", protocol, table, pa.table({"text_id": ["t"], "text": ["t"]}), key, tmp_path, None, **more
+    )
+    hashes = frozenset(content_hash(tmp_path / f"{image}.png")[1] for image in trained)
+    overlap = find_overlap(TrainImages(frozenset(), hashes), set_images("b", benchmark))
+    counts = training_items(benchmark, overlap)
+    assert counts is not None
+    return str(overlap), counts
+
+
+def test_an_item_of_several_images_is_counted_once(tmp_path: Path) -> None:
+    # both images of the first item, one of the second, and none of the others
+    said, counts = counted(tmp_path, "groups", group_key(4), {"image0_0", "image0_1", "image1_1"})
+    assert counts == {"": 2}
+    assert said.startswith("3 of 8 images (2 of 4 items) are")
+
+
+def test_training_items_are_counted_in_every_group_that_a_metric_has(tmp_path: Path) -> None:
+    groups, tags = ["replace_obj", "replace_att", "swap_obj", "swap_obj"], [["small"], [], ["small", "rare"], []]
+    aggregates = {"replace": ("replace_obj", "replace_att"), "swap": ("swap_obj", "swap_att")}
+    key = pair_key([1] * 4, groups=groups, tags=pa.array(tags))
+    _, counts = counted(tmp_path, "pairs", key, {"image0", "image2", "image3"}, aggregates=aggregates)
+    # "swap" lacks a group, so it is no metric
+    of_groups = {"replace_obj": 1, "replace_att": 0, "swap_obj": 2, "small": 2, "rare": 1}
+    assert counts == {"": 3, "mean": 3, "replace": 1, **of_groups}
+
+
+def test_images_are_counted_where_texts_are_searched(tmp_path: Path) -> None:
+    images = [f"image{number // 5}" for number in range(20)]
+    key = pa.table({"image_id": images, "text_id": [str(number) for number in range(20)]})
+    said, counts = counted(tmp_path, "retrieval", key, {"image2"})
+    assert counts == {"": 1}
+    assert said.startswith("1 of 4 images (1 of 4 items) are")
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +262,7 @@ def evaluate(tables: Path, trained: Path, tmp_path: Path) -> Any:
         given = [f"evaluation.sets.own.{name}={tmp_path / f'{name}.parquet'}" for name in ("captions", "negatives")]
         given += [f"evaluation.sets.own.image_root={pairs.root}", f"output_dir={out}", "evaluation.bootstrap=100"]
         code = main(["evaluate", str(trained), *given, "accelerator=cpu", *words])
-        if code:
+        if code or not (out / "metrics.csv").is_file():  # of several scorers, each has a folder
             return code, {}, []
         with (out / "metrics.csv").open(encoding="utf-8", newline="") as file:
             return code, json.loads((out / "summary.json").read_text())["sets"]["own"], list(csv.DictReader(file))
@@ -227,17 +278,36 @@ def test_an_evaluation_on_training_images_says_so_everywhere(
     _, summary, rows = evaluate(pairs, "logging.wandb=offline")
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("own: ")]
     assert line == (
-        f"own: 2 of 4 images ({trained_pairs} of {len(pairs.negatives)} pairs) are training images of the run, such as "
+        f"own: 2 of 4 images ({trained_pairs} of {len(pairs.negatives)} items) are training images of the run, such as "
         "'1', 'new'; exclude_training_images=true leaves them out"
     )
     counts = summary["training_pairs"]
-    assert counts["mean"] == trained_pairs == sum(count for kind, count in counts.items() if kind != "mean")
-    assert counts.keys() == {row["group"] for row in rows if row["group"]}
+    kinds = counts.keys() - {"", "mean"}
+    assert counts[""] == counts["mean"] == trained_pairs == sum(counts[kind] for kind in kinds)
+    assert counts.keys() == {row["group"] for row in rows}
     assert summary["training_images"] == 2
     assert (summary["same_ids_other_content"], summary["excluded_pairs"]) == (1, 0)
     logged = read_wandb(tmp_path / "evaluation").values
     assert logged["evaluate/own/training_images"] == 2
     assert logged["evaluate/own/training_pairs"] == trained_pairs
+
+
+def test_images_of_a_set_are_hashed_once_for_several_scorers(
+    evaluate: Any, trained: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "same").symlink_to(trained)
+    hashed: list[Path] = []
+
+    def counting(path: Path) -> tuple[int, str]:
+        hashed.append(path)
+        return content_hash(path)
+
+    monkeypatch.setattr(train_images, "content_hash", counting)
+    pairs = mixed_set(tables)
+    evaluate(pairs, str(tmp_path / "same"), "logging.wandb=disabled")
+    assert len(hashed) == len(set(pairs.captions["image"].to_pylist()))
+    summaries = [json.loads((tmp_path / "evaluation" / name / "summary.json").read_text()) for name in ("run", "same")]
+    assert [summary["sets"]["own"]["training_images"] for summary in summaries] == [2, 2]
 
 
 def test_training_images_are_left_out_on_request(

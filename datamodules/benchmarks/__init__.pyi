@@ -7,9 +7,13 @@ from .protocols.measured import ALL as ALL
 from .protocols.measured import MEAN as MEAN
 from .protocols.measured import Measured as Measured
 from .protocols.measured import MetricName as MetricName
+from .protocols.rows import Groups as Groups
 from .protocols.table import PROTOCOLS as PROTOCOLS
 from .protocols.table import find_protocol as find_protocol
+from .protocols.table import main_metric as main_metric
+from .protocols.table import measure_benchmark as measure_benchmark
 from .read import read_benchmark as read_benchmark
+from .select import counted_rows as counted_rows
 from .select import of_images as of_images
 from .select import with_items as with_items
 from .statistics import LEVEL as LEVEL

@@ -65,6 +65,11 @@ def items_of(key: pa.Table) -> pa.Array:
     return pc.unique(key["item_id" if "item_id" in key.column_names else "image_id"])
 
 
+def counted_rows(key: pa.Table) -> pa.Table:
+    """What is counted where training images are: the rows of the key; in retrieval and classes each image once."""
+    return key if "item_id" in key.column_names else pa.table({"image_id": pc.unique(key["image_id"])})
+
+
 def of_images(benchmark: Benchmark, image_ids: Collection[str]) -> pa.Array:
     """For each row of the key, whether all its images are among `image_ids`."""
     if benchmark.protocol != "groups":

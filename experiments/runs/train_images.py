@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,27 +42,76 @@ class TrainImages:
 
 
 @dataclass(frozen=True)
+class SetImages:
+    """The images of a set, and which of them its items are of.
+
+    Attributes:
+        name: of the set.
+        root: folder of the images.
+        files: image id -> its paths inside `root`; one photo may have two names, as in VALSE.
+        items: ids of the images of each item.
+    """
+
+    name: str
+    root: Path
+    files: Mapping[str, Sequence[str]]
+    items: Sequence[Sequence[str]]
+
+    @classmethod
+    def of_pairs(cls, name: str, pairs: Pairs) -> SetImages:
+        """Of tables: an item is a negative."""
+        captions, images, paths = (pairs.captions[key].to_pylist() for key in ("caption_id", "image_id", "image"))
+        image_of = dict(zip(captions, images, strict=True))
+        items = [(image_of[caption],) for caption in pairs.negatives["caption_id"].to_pylist()]
+        return cls(name, pairs.root, files_by_image(zip(images, paths, strict=True)), items)
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """The images of the items: an image without a negative is in none."""
+        return frozenset(image for images in self.items for image in images)
+
+    @cached_property
+    def hashes(self) -> Mapping[str, frozenset[str]]:
+        """Image id -> `content_hash` of its files; read once, however many runs are asked about.
+
+        Raises:
+            InputError: an image cannot be read.
+        """
+        paths = list(dict.fromkeys(path for files in self.files.values() for path in files))
+        found = hash_images(self.root, paths, f"{self.name}: images compared with the training's")
+        return {image: frozenset(found[path][1] for path in files) for image, files in self.files.items()}
+
+
+def files_by_image(rows: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Rows of image id and path as image id -> its paths."""
+    files: dict[str, list[str]] = {}
+    for image, path in rows:
+        files.setdefault(image, []).append(path)
+    return files
+
+
+@dataclass(frozen=True)
 class Overlap:
     """What a set has in common with the images of a training.
 
     Attributes:
         training_images: ids of the set's images whose content was trained on.
         images: how many images the set has.
-        training_pairs: how many of its negatives are of images that were trained on.
-        pairs: how many negatives it has.
+        training_items: how many of its items have an image that was trained on.
+        items: how many items it has.
         same_ids: how many images have the id of a training image, but another content.
     """
 
     training_images: frozenset[str]
     images: int
-    training_pairs: int
-    pairs: int
+    training_items: int
+    items: int
     same_ids: int
 
     def __str__(self) -> str:
         shown = ", ".join(quoted(name) for name in sorted(self.training_images)[:EXAMPLES])
         return (
-            f"{len(self.training_images)} of {self.images} images ({self.training_pairs} of {self.pairs} pairs) are "
+            f"{len(self.training_images)} of {self.images} images ({self.training_items} of {self.items} items) are "
             f"training images of the run, such as {shown}"
         )
 
@@ -104,12 +154,13 @@ def hash_images(root: Path, images: Collection[str], label: str) -> dict[str, tu
         return dict(zip(images, track(pool.map(content_hash, paths), label, len(images)), strict=True))
 
 
-def record_train_images(data: ImageTextDataModule, folder: Path) -> None:
-    """Writes the record of a training's images, and says which of its validation set are among them.
+def record_train_images(data: ImageTextDataModule, folder: Path, benchmarks: Iterable[SetImages] = ()) -> None:
+    """Writes the record of a training's images, and says which of those that it is validated on are among them.
 
     Args:
         data: set up.
         folder: of the run.
+        benchmarks: the images of each benchmark that is scored in validations.
 
     Raises:
         InputError: an image cannot be read, or an earlier record in the folder is damaged.
@@ -122,10 +173,12 @@ def record_train_images(data: ImageTextDataModule, folder: Path) -> None:
     columns = zip(*sorted(rows), strict=True)
     write_table(pa.table([pa.array(column) for column in columns], SCHEMA), path)
     recorded = read_train_images(folder)
-    if data.validation is not None and recorded is not None:
-        found = find_overlap(recorded, data.validation, "data.validation")
+    assert recorded is not None
+    validated = [SetImages.of_pairs("data.validation", data.validation)] if data.validation is not None else []
+    for images_of_set in (*validated, *benchmarks):
+        found = find_overlap(recorded, images_of_set)
         if found.training_images:
-            say(f"data.validation: {found}; its curve is no measure of other images.")
+            say(f"{images_of_set.name}: {found}; its curve is no measure of other images.")
 
 
 def read_train_images(folder: Path) -> TrainImages | None:
@@ -151,37 +204,26 @@ def ids_in_tables(tables: str | list[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def find_overlap(recorded: TrainImages, pairs: Pairs, label: str) -> Overlap:
+def find_overlap(recorded: TrainImages, images: SetImages) -> Overlap:
     """What a set has in common with a training, by content.
 
     Args:
         recorded: the images of the training.
-        pairs: the set.
-        label: names the set where hashing its images takes long.
+        images: of the set.
 
     Raises:
         InputError: an image of the set cannot be read.
     """
-    names, paths = (pairs.captions[name].to_pylist() for name in ("image_id", "image"))
-    hashes = hash_images(pairs.root, list(dict.fromkeys(paths)), f"{label}: images compared with the training's")
-    known = {name for name, path in zip(names, paths, strict=True) if hashes[path][1] in recorded.hashes}
-    # an image without negatives is in no pair; one with two file names, as in VALSE, is known by either
-    images = images_of_pairs(pairs)
-    training_images = frozenset(known.intersection(images))
+    # an image with two files, as in VALSE, is known by either
+    known = {image for image, hashes in images.hashes.items() if not hashes.isdisjoint(recorded.hashes)}
+    training_images = images.used & known
     return Overlap(
         training_images,
-        images=len(set(images)),
-        training_pairs=sum(image in training_images for image in images),
-        pairs=len(images),
-        same_ids=len(recorded.ids.intersection(images) - training_images),
+        images=len(images.used),
+        training_items=sum(not training_images.isdisjoint(item) for item in images.items),
+        items=len(images.items),
+        same_ids=len(recorded.ids.intersection(images.used) - training_images),
     )
-
-
-def images_of_pairs(pairs: Pairs) -> list[str]:
-    """The image id of each negative."""
-    columns = (pairs.captions[name].to_pylist() for name in ("caption_id", "image_id"))
-    image_of = dict(zip(*columns, strict=True))
-    return [image_of[name] for name in pairs.negatives["caption_id"].to_pylist()]
 
 
 def _read(path: Path) -> pa.Table:

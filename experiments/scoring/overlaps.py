@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from datamodules.benchmarks import Benchmark, Pairs, of_images, with_items
+from datamodules.benchmarks import Benchmark, Groups, counted_rows, of_images, with_items
 from experiments.runs.progress import say
 from experiments.runs.train_images import (
     TRAIN_IMAGES_FILE,
     Overlap,
+    SetImages,
+    files_by_image,
     find_overlap,
     ids_in_tables,
-    images_of_pairs,
     read_train_images,
 )
 from experiments.scoring.scorer import Trained
 from negatives.tables import InputError, quoted
 
 
-def find_overlaps(trained: Trained, sets: Mapping[str, Benchmark], *, excluded: bool) -> dict[str, Overlap]:
+def find_overlaps(trained: Trained, sets: Mapping[str, SetImages], *, excluded: bool) -> dict[str, Overlap]:
     """What each set has in common with the images that a run was trained on, printed too; empty where not known.
 
     Args:
         trained: the run; its captions tables are asked where it has no record of its images.
-        sets: name -> benchmark.
+        sets: name -> the images of a benchmark.
         excluded: whether training images are to be left out.
 
     Raises:
@@ -39,14 +39,14 @@ def find_overlaps(trained: Trained, sets: Mapping[str, Benchmark], *, excluded: 
         if excluded:
             raise InputError(f"{unknown}; leave exclude_training_images out, or train the run again.")
         ids = ids_in_tables(trained.captions)
-        for name, benchmark in sets.items():
+        for name, images in sets.items():
             # a hint and no number: equal ids may name other images, and other ids the same
-            same = sorted(ids.intersection(images_of_pairs(items_of(benchmark))))
+            same = sorted(ids & images.used)
             hint = f"; its captions have {len(same)} of the set's image ids, such as {quoted(same[0])}" if same else ""
             say(f"{name}: {unknown}{hint}")
         return {}
-    overlaps = {name: find_overlap(recorded, items_of(benchmark), name) for name, benchmark in sets.items()}
-    remedy = "" if excluded else "; exclude_training_images=true leaves them out, where it is evaluated alone"
+    overlaps = {name: find_overlap(recorded, images) for name, images in sets.items()}
+    remedy = "" if excluded else "; exclude_training_images=true leaves them out"
     for name, overlap in overlaps.items():
         if overlap.training_images:
             say(f"{name}: {overlap}{remedy}")
@@ -74,23 +74,28 @@ def without_training_images(sets: dict[str, Benchmark], overlaps: dict[str, Over
     return kept
 
 
-def items_of(benchmark: Benchmark) -> Pairs:
-    """A row of `negatives` for every item and each of its images, with the item's group as type."""
-    key, names = benchmark.key, benchmark.images["image_id"]
-    groups = key["group"] if "group" in key.column_names else pa.array([""] * len(key))
-    images = key["image_id"] if "image_id" in key.column_names else pc.list_flatten(key["image_ids"])
-    if "image_id" not in key.column_names:
-        groups = groups.take(pc.list_parent_indices(key["image_ids"].combine_chunks()))
-    captions = pa.table({"image_id": names, "image": benchmark.images["image"], "caption_id": names, "caption": names})
-    negatives = pa.table({"caption_id": images, "negative_id": images, "caption": images, "negative_type": groups})
-    return Pairs(captions, negatives, benchmark.root)
+def set_images(name: str, benchmark: Benchmark) -> SetImages:
+    """The images of a benchmark, and which of them its items are of."""
+    rows = zip(*(benchmark.images[column].to_pylist() for column in ("image_id", "image")), strict=True)
+    return SetImages(name, benchmark.root, files_by_image(rows), _images_of_items(counted_rows(benchmark.key)))
 
 
 def training_items(benchmark: Benchmark, overlap: Overlap | None) -> dict[str, int] | None:
-    """How many items of each group are of images that were trained on, of all for "mean"; None where not known."""
+    """Group -> how many of its items have an image that was trained on, "" for all; None where that is not known.
+
+    The groups are those that metrics are taken over: tags, aggregates and "mean" are among them. In retrieval images
+    are counted.
+    """
     if overlap is None:
         return None
-    items = items_of(benchmark).negatives
-    images, groups = items["caption_id"].to_pylist(), items["negative_type"].to_pylist()
-    trained = [group for image, group in zip(images, groups, strict=True) if image in overlap.training_images]
-    return {group: Counter(trained)[group] for group in dict.fromkeys(groups)} | {"mean": len(trained)}
+    rows = counted_rows(benchmark.key)
+    groups = Groups.of_key(rows, benchmark.aggregates) if "group" in rows.column_names else Groups.one(len(rows))
+    trained = np.array([not overlap.training_images.isdisjoint(images) for images in _images_of_items(rows)])
+    return {group: int(trained[places].sum()) for group, places in groups.places.items()}
+
+
+def _images_of_items(rows: pa.Table) -> list[list[str]]:
+    if "image_ids" in rows.column_names:
+        lists: list[list[str]] = rows["image_ids"].to_pylist()
+        return lists
+    return [[image] for image in rows["image_id"].to_pylist()]

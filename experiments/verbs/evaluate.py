@@ -5,6 +5,7 @@ Writes for each scorer `summary.json`, `metrics.csv` and a folder for each set, 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from negatives.tables import InputError, write_json, write_text
 
 if TYPE_CHECKING:
     from datamodules.benchmarks import Benchmark
-    from experiments.runs.train_images import Overlap
+    from experiments.runs.train_images import Overlap, SetImages
     from experiments.scoring.scorer import Options, Scorer
     from experiments.scoring.sets import SetScores
 
@@ -83,12 +84,19 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
 
 
 def listing() -> str:
-    """The benchmarks: name, protocol, and what has to be on disk."""
+    """The benchmarks, in 80 columns: name, protocol, and what has to be on disk."""
     from datamodules.benchmarks import BENCHMARKS
+    from experiments.config.help import WIDTH
 
+    rows = [("benchmark", "protocol", "what has to be there")]
+    rows += [(name, row.protocol, row.on_disk) for name, row in BENCHMARKS.items()]
     width = max(map(len, BENCHMARKS))
-    rows = [f"{name:{width}}  {row.protocol:9}  {row.on_disk}" for name, row in BENCHMARKS.items()]
-    return "\n".join([f"{'benchmark':{width}}  {'protocol':9}  what has to be there", *rows])
+    margin, lines = " " * (width + 2 + 9 + 2), []
+    for name, protocol, on_disk in rows:
+        # a file's name that is cut at its hyphen is none any more
+        first, *others = textwrap.wrap(on_disk, WIDTH - len(margin), break_long_words=False, break_on_hyphens=False)
+        lines += [f"{name:{width}}  {protocol:9}  {first}", *(f"{margin}{other}" for other in others)]
+    return "\n".join(lines)
 
 
 def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder | None = None) -> None:
@@ -99,6 +107,8 @@ def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder
         place: of this rank; None in the first, which starts the others once the sets are read.
         output: the folder, in the first rank.
     """
+    from experiments.scoring.overlaps import set_images
+
     resolve_device(config.accelerator)
     options = _options(config)
     loaded: dict[str, Scorer] = {}
@@ -110,13 +120,17 @@ def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder
         loaded[config.run] = run_scorer(module, experiment, Path(config.run), config.checkpoint, options)
         own = experiment.evaluation.sets
     read = _read_sets(set_configs(config, own))
+    # once for all scorers: what is asked of several is hashed for the first
+    images = {name: set_images(name, benchmark) for name, benchmark in read.items()}
     words = [config.run] if config.run is not None else config.scorers
     names = folder_names(words)
+    # before there is a folder: without training images nothing may be left
+    sets_of = {word: _sets_of(config, scorer, read, images, quiet=output is None) for word, scorer in loaded.items()}
     if output is None:
         assert place is not None
         for word in words:
             scorer = loaded.get(word) or open_scorer(word, options)
-            scorer.scores_of(_sets_of(config, scorer, read, quiet=True).asked, options, place)
+            scorer.scores_of(sets_of[word].asked if word in sets_of else read, options, place)
         return
     folder = output.claim()
     with world(config.devices, _rank, config) as first:
@@ -126,7 +140,7 @@ def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder
                 say(f"{own_folder} is finished.")
                 continue
             scorer = loaded.get(word) or open_scorer(word, options)
-            sets = _sets_of(config, scorer, read)
+            sets = sets_of.get(word) or _sets_of(config, scorer, read, images)
             scores = scorer.scores_of(sets.asked, options, first)
             assert scores is not None
             write_evaluation(config, own_folder, scorer, sets, scores)
@@ -194,14 +208,21 @@ def _read_sets(configs: Mapping[str, SetConfig]) -> dict[str, Benchmark]:
     return read
 
 
-def _sets_of(config: EvaluateConfig, scorer: Scorer, read: dict[str, Benchmark], *, quiet: bool = False) -> Sets:
+def _sets_of(
+    config: EvaluateConfig,
+    scorer: Scorer,
+    read: dict[str, Benchmark],
+    images: Mapping[str, SetImages],
+    *,
+    quiet: bool = False,
+) -> Sets:
     """What a scorer is asked, and what of it it was trained on, which is said; `quiet` in a rank that only scores."""
     from experiments.scoring.overlaps import find_overlaps, without_training_images
 
     excluded = config.exclude_training_images
     if scorer.trained is None or (quiet and not excluded):
         return Sets(read, {}, {})
-    overlaps = find_overlaps(scorer.trained, read, excluded=excluded)
+    overlaps = find_overlaps(scorer.trained, images, excluded=excluded)
     kept = without_training_images(read, overlaps) if excluded else read
     return Sets(kept, overlaps, {name: len(read[name].key) - len(kept[name].key) for name in read})
 
@@ -244,9 +265,9 @@ def write_evaluation(
 
 def _set_summary(benchmark: Benchmark, rows: list[dict[str, Any]], overlap: Overlap | None) -> dict[str, Any]:
     """What `summary.json` says of a set; null where it is not known what the scorer was trained on."""
-    from experiments.scoring.overlaps import items_of, training_items
+    from experiments.scoring.overlaps import set_images, training_items
 
-    images = set(items_of(benchmark).negatives["caption_id"].to_pylist())
+    images = set_images(benchmark.name, benchmark).used
     return {
         "benchmark": benchmark.name,
         "protocol": benchmark.protocol,
@@ -280,7 +301,7 @@ def _log(
     )
     for key, entry in sets.items():
         known = entry["training_pairs"] is not None
-        found = (entry["training_images"], entry["training_pairs"]["mean"]) if known else ("not known",) * 2
+        found = (entry["training_images"], entry["training_pairs"][""]) if known else ("not known",) * 2
         names = (f"evaluate/{key}/training_images", f"evaluate/{key}/training_pairs")
         logger.experiment.summary.update(dict(zip(names, found, strict=True)))
     logger.experiment.finish()

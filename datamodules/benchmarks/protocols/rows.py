@@ -65,6 +65,15 @@ class Groups:
         """All items, and no other group."""
         return cls({ALL: np.arange(items)}, {})
 
+    @property
+    def places(self) -> dict[str, NDArray[np.intp]]:
+        """Every group and every mean -> places of the items that it is taken over, in ascending order."""
+        means = {
+            name: np.unique(np.concatenate([self.members[group] for group in groups]))
+            for name, groups in self.averages.items()
+        }
+        return {**self.members, **means}
+
 
 class Rows:
     """Metric rows, added one metric after another; `measured` gives the result.

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.benchmarks import (
+    ALL,
     MEAN,
     Differences,
     MetricName,
     Resampled,
+    counted_rows,
     difference,
     ends,
     find_protocol,
@@ -22,15 +24,16 @@ from datamodules.benchmarks import (
 )
 from experiments.report.comparison.entries import Entry
 from experiments.report.comparison.reading.evaluated import METRIC_COLUMNS, EvaluatedSet
-from experiments.report.comparison.results import Result, method_result, run_result
+from experiments.report.comparison.results import Halved, Result, method_result, run_result
 from experiments.report.negative_types import types_in_order
 from experiments.report.page import share
 
 Row = dict[str, Any]
-COMPARISON_COLUMNS = (*METRIC_COLUMNS, "training_pairs", "alpha", "half_value", "debiased_value")
+DEBIASED = ("alpha", "half_value", "debiased_value", "debiased_low", "debiased_high")
+COMPARISON_COLUMNS = (*METRIC_COLUMNS, "training_pairs", *DEBIASED)
 SEED_COLUMNS = (
     *("method", "set", "metric", "group", "seeds", "value", "low", "high", "lowest_seed", "highest_seed"),
-    *("blind_value", "blind_low", "blind_high", "alpha", "half_value", "debiased_value"),
+    *("blind_value", "blind_low", "blind_high", *DEBIASED),
 )
 DIFFERENCE_COLUMNS = (
     *("run", "against", "other", "set", "metric", "group"),
@@ -49,10 +52,11 @@ class Draws:
 
 
 class Main(NamedTuple):
-    """The main metric of an entry: with its resamples, on noise (None where it is not known), and of each seed."""
+    """The main metric of an entry: with its resamples, on noise and debiased (None where not known), of each seed."""
 
     seen: Resampled
     blind: Resampled | None
+    debiased: Resampled | None
     seeds: NDArray[np.float64]
 
 
@@ -65,6 +69,7 @@ class Panel:
         protocol: of its benchmark.
         main: the metric that stands for it.
         chance: value of `main` by chance; None where it is no single number.
+        items: how many there are, as `training_pairs` counts them: images in retrieval.
         columns: all metrics: the main one by group first.
         runs: a row of `COMPARISON_COLUMNS` for each run and metric.
         entries: entry -> metric -> the same, with `seeds`, `lowest_seed` and `highest_seed`.
@@ -76,6 +81,7 @@ class Panel:
     protocol: str
     main: MetricName
     chance: float | None
+    items: int
     columns: tuple[MetricName, ...]
     runs: Sequence[Row]
     entries: Mapping[str, Mapping[MetricName, Row]]
@@ -92,7 +98,7 @@ class Panel:
     def overlaps(self) -> list[str]:
         """A sentence for each run that was trained on images of the set."""
         return [
-            f"{row['run']} was trained on the images of {_training_share(row)} of the items."
+            f"{row['run']} was trained on the images of {share(row['training_pairs'], self.items)} of the items."
             for row in self._whole()
             if row["training_pairs"]
         ]
@@ -131,6 +137,7 @@ def panel_of(name: str, entries: Sequence[Entry], reference: str, draws: Draws) 
         protocol=first.protocol,
         main=main,
         chance=find_protocol(first.protocol).chance(first.key),
+        items=len(counted_rows(first.key)),
         columns=_columns(main, results.values(), first),
         runs=runs,
         entries={entry: _rows(entry, name, found) for entry, found in results.items()},
@@ -142,14 +149,13 @@ def panel_of(name: str, entries: Sequence[Entry], reference: str, draws: Draws) 
 def _rows(run: str, name: str, found: Result) -> dict[MetricName, Row]:
     seen = ends(found.seen)
     blind = None if found.blind is None else ends(found.blind)
+    halves = _halves(found.halved)
     rows = {}
     for place, column in enumerate(found.rows):
         numbers = [_number(part[place]) for part in seen]
         numbers += [None] * 3 if blind is None else [_number(part[place]) for part in blind]
         counts = int(found.counts[place]), int(found.images[place])
-        half = None if found.halved is None else found.halved.values.get(column)
-        alpha = None if half is None or found.halved is None else found.halved.alpha
-        values = (run, name, *column, *numbers, *counts, _trained(found, column), alpha, *(half or (None, None)))
+        values = (run, name, *column, *numbers, *counts, _trained(found, column), *halves.get(column, (None,) * 5))
         rows[column] = dict(zip(COMPARISON_COLUMNS, values, strict=True)) | {
             "seeds": len(found.seeds),
             "lowest_seed": _number(found.seeds[:, place].min()),
@@ -158,16 +164,24 @@ def _rows(run: str, name: str, found: Result) -> dict[MetricName, Row]:
     return rows
 
 
-def _training_share(row: Row) -> str:
-    # an item of several images is counted once for each that was trained on
-    return share(min(row["training_pairs"], row["count"]), row["count"])
+def _halves(halved: Halved | None) -> dict[MetricName, tuple[float, ...]]:
+    """Metric -> the columns of `DEBIASED`, of the metrics that the half defines."""
+    if halved is None:
+        return {}
+    numbers = np.stack([halved.before, *ends(halved.after)], axis=1)
+    return {
+        row: (halved.alpha, *map(float, own))
+        for row, own in zip(halved.rows, numbers, strict=True)
+        if not np.isnan(own).any()
+    }
 
 
 def _trained(found: Result, column: MetricName) -> int | None:
     if found.training_pairs is None:
         return None
-    # of all items, whatever mean is taken over them; a group that the count does not name has none
-    return found.training_pairs.get(column.group or MEAN, 0)
+    counts = found.training_pairs
+    # older versions say "mean" for all items, and count no aggregates
+    return counts.get(column.group, counts.get(MEAN) if column.group == ALL else None)
 
 
 def _columns(main: MetricName, results: Any, first: EvaluatedSet) -> tuple[MetricName, ...]:
@@ -183,7 +197,8 @@ def _main(found: Result, main: MetricName) -> Main:
     place = found.rows.index(main)
     blind = found.blind
     dark = None if blind is None else Resampled(blind.value[[place]], blind.drawn[:, [place]])
-    return Main(found.row(main), dark, found.seeds[:, place])
+    debiased = None if found.halved is None else found.halved.row(main)
+    return Main(found.row(main), dark, debiased, found.seeds[:, place])
 
 
 def _differences(name: str, results: Mapping[str, Result], reference: str, main: MetricName) -> list[Row]:
