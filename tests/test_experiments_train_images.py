@@ -178,6 +178,18 @@ def test_images_are_found_by_content_and_not_by_id(tables: Path, tmp_path: Path)
     assert found.same_ids == 1, "train-2 names another image in the set"
 
 
+def test_a_crop_has_the_id_of_its_photo(tables: Path) -> None:
+    photo = next(iter(tables.rglob("*.png")))
+    crops = {name: [photo.name] for name in ("7@0,0,4,4", "7@-1,2,4,4", "8@0,0,4,4", "me@home", "7")}
+    images = SetImages("aro", photo.parent, crops, [[name] for name in crops])
+    ids = frozenset({"7", "me"})
+    other = find_overlap(TrainImages(ids, frozenset()), images)
+    assert (other.same_ids, other.images) == (3, 5), "both crops of 7, and 7"
+    same = find_overlap(TrainImages(ids, frozenset({content_hash(photo)[1]})), images)
+    assert (same.same_ids, len(same.training_images)) == (0, 5)
+    assert images.called({"me@home", "8"}) == {"me@home", "8@0,0,4,4"}
+
+
 def test_a_validation_set_of_training_images_is_told_when_the_training_starts(
     tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,7 +41,7 @@ def find_overlaps(trained: Trained, sets: Mapping[str, SetImages], *, excluded: 
         ids = ids_in_tables(trained.captions)
         for name, images in sets.items():
             # a hint and no number: equal ids may name other images, and other ids the same
-            same = sorted(ids & images.used)
+            same = sorted(images.called(ids))
             hint = f"; its captions have {len(same)} of the set's image ids, such as {quoted(same[0])}" if same else ""
             say(f"{name}: {unknown}{hint}")
         return {}
