@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from datamodules.benchmarks import Benchmark, Groups, counted_rows, of_images, with_items
+from datamodules.benchmarks import Benchmark, Groups, check_answers, counted_rows, of_images, with_items
 from experiments.runs.progress import say
 from experiments.runs.train_images import (
     TRAIN_IMAGES_FILE,
@@ -57,7 +57,7 @@ def without_training_images(sets: dict[str, Benchmark], overlaps: dict[str, Over
     """The sets without the items of images that the run was trained on; says how many are left.
 
     Raises:
-        InputError: none is left of a set.
+        InputError: none is left of a set, or nothing that a score can agree with.
     """
     kept = {}
     for name, benchmark in sets.items():
@@ -70,6 +70,10 @@ def without_training_images(sets: dict[str, Benchmark], overlaps: dict[str, Over
                 f"evaluation.sets.{name} must have images that the run was not trained on, all of its {before} pairs "
                 "are of training images; give another set, or leave exclude_training_images out."
             )
+        try:
+            check_answers(kept[name], f"evaluation.sets.{name} without the training images")
+        except InputError as error:
+            raise InputError(f"{error} Give another set, or leave exclude_training_images out.") from None
         say(f"{name}: {left} of {before} pairs are left without the training images")
     return kept
 
