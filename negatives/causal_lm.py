@@ -75,7 +75,7 @@ class CausalLm:
         with torch.inference_mode():
             logits = self._model(input_ids=ids, attention_mask=exists.long()).logits[:, :-1]
             own = logits.gather(2, ids[:, 1:, None])[:, :, 0] - logits.logsumexp(dim=2)
-            values: np.ndarray = own[exists[:, 1:]].double().cpu().numpy()
+            values: np.ndarray = own[exists[:, 1:]].cpu().double().numpy()
         return values
 
 

@@ -19,7 +19,7 @@ def test_naturalbench_is_its_official_script(shared: Path) -> None:
     answers = np.array(block["inputs"]["answers"], dtype=float).reshape(-1, 2, 2)  # items, questions, images
     # 1 is yes, 0 is no, and -1, no answer, is a logit of 0
     logits = np.select([answers == 1, answers == 0], [2.0, -3.0], 0.0).transpose(0, 2, 1)
-    key = group_key(len(logits))
+    key = group_key(len(logits), yes_no=[True] * len(logits))
     found = metrics(measure(key, group_logits(key, logits), calibrated=True))
     names = {"answer": "Acc", "question_answers": "Q_Acc", "image_answers": "I_Acc", "group_answers": "G_Acc"}
     for name, official in names.items():
@@ -47,7 +47,7 @@ def test_mmvp_is_its_official_script_where_ties_go_to_the_second_image(shared: P
 def test_every_metric_is_a_slow_loop(size: int) -> None:
     logits = np.random.default_rng(size).integers(-3, 4, size=(60, size, size)).astype(float)
     logits += np.eye(size) * 2
-    key = group_key(60, size)
+    key = group_key(60, size, yes_no=[True] * 60)
     found = metrics(measure(key, group_logits(key, logits), calibrated=True))
     sums = dict.fromkeys(found, 0.0)
     for item in logits:
@@ -80,10 +80,23 @@ def test_winoground_by_hand() -> None:
         [[1, 1], [0, 2]],  # a tie of the first image
     ]
     key = group_key(5)
-    found = metrics(measure(key, group_logits(key, logits)))
+    found = metrics(measure(key, group_logits(key, logits), calibrated=True))
     assert {name: found[name] for name in ("text", "image", "group")} == {"text": 0.6, "image": 0.8, "group": 0.4}
     assert (found["own_text"], found["own_image"]) == (0.8, 0.9)
-    assert not {"answer", "group_answers"} & found.keys()
+    assert not {"answer", "group_answers"} & found.keys(), "Winoground's texts are no questions"
+
+
+def test_answers_are_judged_where_yes_or_no_is_asked_for() -> None:
+    logits = [[[1, -1], [-1, 1]], [[1, -1], [1, 1]], [[-5, -9], [-9, -5]]]
+    kinds = ["yes_no", "yes_no", "multiple_choice"]
+    key = group_key(3, groups=kinds, yes_no=[True, True, False])
+    measured = measure(key, group_logits(key, logits), calibrated=True)
+    assert metric(measured, "answer") == metric(measured, "answer", MEAN) == 7 / 8
+    assert metric(measured, "group_answers", "yes_no") == 0.5
+    assert np.isnan(metric(measured, "answer", "multiple_choice"))
+    assert metric(measured, "group", "multiple_choice") == 1
+    assert measured.counts[measured.rows.index(MetricName("answer", ""))] == 2
+    assert not any(name.metric == "answer" for name in measure(key, group_logits(key, logits)).rows)
 
 
 def test_the_average_of_vismin_is_the_mean_of_its_columns() -> None:
@@ -102,7 +115,7 @@ def test_the_average_of_vismin_is_the_mean_of_its_columns() -> None:
 
 
 def test_a_constant_scorer_gets_nothing() -> None:
-    key = group_key(4, 3)
+    key = group_key(4, 3, yes_no=[True] * 4)
     for constant in (0.0, 1.0):
         found = metrics(measure(key, group_logits(key, np.full((4, 3, 3), constant)), calibrated=True))
         strict = {name: value for name, value in found.items() if name not in ("answer",)}

@@ -96,15 +96,34 @@ def test_bivlc_saves_its_pictures_once_and_reads_texts_without_them(tmp_path: Pa
     assert (first["group"], first["tags"], second["tags"]) == ("replace", ["replace_obj"], ["swap_att"])
     assert first["text_ids"] == ["a cat 10", "a dog 10"]
     assert Image.open(root / "1_negative_image").getpixel((0, 0)) == (0, 20, 0), "rows count on over the files"
-    (root / "1_negative_image").write_bytes(b"mine")
+    saved = {path: path.stat().st_mtime_ns for path in root.iterdir()}
     read_benchmark("bivlc", annotations=tmp_path, image_root=root)
-    assert (root / "1_negative_image").read_bytes() == b"mine"
+    assert {path: path.stat().st_mtime_ns for path in root.iterdir()} == saved
     assert sorted(path.name for path in root.iterdir()) == [
         "0_image",
         "0_negative_image",
         "1_image",
         "1_negative_image",
     ]
+
+
+@pytest.mark.parametrize("name", ["bivlc", "naturalbench"])
+def test_two_shards_do_not_share_pictures_of_one_name(tmp_path: Path, name: str) -> None:
+    shards = [tmp_path / f"test-0000{number}-of-00002.parquet" for number in (0, 1)]
+    for number, shard in enumerate(shards):
+        write_parquet(shard, [bivlc(10 + number) if name == "bivlc" else natural(10 + number, "ynny")])
+    root = tmp_path / "images"
+    read_benchmark(name, annotations=shards[0], image_root=root)
+    saved = {path: path.read_bytes() for path in root.iterdir()}
+    with pytest.raises(
+        InputError, match=r"0_(i|I)mage\w* must be the benchmark's own picture.* `image_root` of its own"
+    ):
+        read_benchmark(name, annotations=shards[1], image_root=root)
+    assert {path: path.read_bytes() for path in root.iterdir()} == saved
+    assert len(read_benchmark(name, annotations=shards[1], image_root=tmp_path / "others").key) == 1
+    # a later version of Pillow may have written the same pixels in other bytes
+    Image.open(next(iter(saved))).save(next(iter(saved)), format="PNG", compress_level=0)
+    assert len(read_benchmark(name, annotations=shards[0], image_root=root).key) == 1
 
 
 def test_a_parquet_file_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -143,7 +162,9 @@ def test_naturalbenchs_questions_stand_on_the_image_on_which_they_are_right(tmp_
     assert [item["group"] for item in items(benchmark)] == ["yes_no", "yes_no", "multiple_choice"]
     assert benchmark.left_out == {"answers do not tell its images apart": 1}
     assert Image.open(benchmark.root / files_of(benchmark)["2_Image_1"]).getpixel((0, 0)) == (0, 2, 0)
-    assert "asked as they are" in benchmark.notes[0]
+    assert benchmark.key["yes_no"].to_pylist() == [True, True, False]
+    assert "ask as they are" in benchmark.notes[0]
+    assert "over the yes/no questions alone" in benchmark.notes[1]
 
 
 def test_naturalbenchs_retrieval_form_has_captions(tmp_path: Path) -> None:

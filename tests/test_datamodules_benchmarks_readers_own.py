@@ -83,6 +83,10 @@ def test_a_mapping_and_lists_in_a_table_will_do(tmp_path: Path) -> None:
         ({"columns": {**SPECS["pairs"], "item": "missing"}}, "got 'missing'"),
         ({"table": "none.csv"}, "none.csv"),
         ({"protocol": "labels", "columns": {"image": "file", "text": "a", "label": "b"}}, "'a dog' for a label"),
+        (
+            {"protocol": "labels", "columns": {"image": "file", "text": "a", "label": ["n", "m"]}},
+            "row 1 has 2 values for label instead of one; mend the table or the columns",
+        ),
         ({"protocol": "groups", "columns": {"images": "file", "texts": "a"}}, "there must be two of each"),
     ],
     ids=str,
@@ -91,6 +95,20 @@ def test_a_wrong_description_is_one_line_that_says_what(tmp_path: Path, changes:
     with pytest.raises(InputError, match=fault) as error:
         own(tmp_path, **{"protocol": "pairs", "columns": SPECS["pairs"], **changes})
     assert "\n" not in str(error.value)
+
+
+def test_an_epsilon_that_is_searched_on_a_part_is_noted(tmp_path: Path) -> None:
+    def rated(rows: int) -> tuple[str, ...]:
+        # the last row says what the one before says, and is searched with it
+        lines = [(f"{row % 4}.jpg", f"text {min(row, rows - 2)}", min(row, rows - 2) % 5) for row in range(rows)]
+        lines[-1] = lines[-2]
+        table = write_csv(tmp_path / "table.csv", ("file", "a", "n"), *lines)
+        spec = {"table": str(table), "protocol": "ratings", "columns": {"image": "file", "text": "a", "rating": "n"}}
+        return read_benchmark("own", annotations=spec, texts_only=True).notes
+
+    assert rated(10_001) == ()
+    (note,) = rated(10_002)
+    assert note.startswith("pairwise_accuracy is not the official number: of 10,001 rows")
 
 
 def test_a_missing_image_of_ones_own_is_refused(tmp_path: Path) -> None:

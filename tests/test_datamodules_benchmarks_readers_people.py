@@ -10,7 +10,7 @@ import pytest
 
 from datamodules.benchmarks.read import read_benchmark
 from negatives.tables import InputError
-from tests.benchmark_files import files_of, items, photos, write_csv, write_json
+from tests.benchmark_files import files_of, items, photos, texts_of, write_csv, write_json
 
 SEETRUE = ("image", "text", "label", "original_dataset_id", "dataset_source")
 
@@ -146,16 +146,19 @@ def test_flickr8ks_crowd_gives_one_share_of_yes_and_keeps_own_captions(tmp_path:
     assert benchmark.left_out == {}
 
 
-def test_flickr8ks_ratings_come_as_json_too_and_nan_is_counted(tmp_path: Path) -> None:
+def test_flickr8ks_ratings_come_as_json_too_and_a_rating_that_is_nan_goes_alone(tmp_path: Path) -> None:
     other = [{"caption": "A  dog", "rating": rating} for rating in (1, 2, 3)]
     own = [{"caption": "A cat", "rating": 4.0}] * 3
     missing = [{"caption": "A bird", "rating": rating} for rating in (1, float("nan"), 2)]
+    missing += [{"caption": "A bus", "rating": float("nan")}] * 3
     image = {"image_path": "flickr8k/a.jpg", "ground_truth": ["A  cat"], "human_judgement": other + own + missing}
     write_json(tmp_path / "flickr8k.json", {"a": image})
     root = photos(tmp_path, "a.jpg")
     benchmark = read_benchmark("flickr8k_expert", annotations=tmp_path, image_root=root)
-    assert [row["rating"] for row in items(benchmark)] == [1, 2, 3]
-    assert benchmark.left_out == {"caption is the image's own": 1, "without a rating": 1}
+    rated = [(row["text_id"], row["rating"]) for row in items(benchmark)]
+    assert rated == [("A dog", 1), ("A dog", 2), ("A dog", 3), ("A bird", 1), ("A bird", 2)]
+    assert benchmark.left_out == {"caption is the image's own": 1, "without a rating": 4}
+    assert "A bus" not in texts_of(benchmark).values()
     assert files_of(benchmark) == {"a": "a.jpg"}
 
 

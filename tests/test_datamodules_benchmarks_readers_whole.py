@@ -124,6 +124,22 @@ def test_imagenet_asks_about_all_classes_whatever_images_are_there(tmp_path: Pat
     assert benchmark.notes == ("counts are not the official ones: items 1 instead of 50,000",)
 
 
+def test_names_of_keras_have_spaces_and_equal_ones_are_noted(tmp_path: Path) -> None:
+    rows = {"0": ["n01", "great_white_shark"], "1": ["n02", "crane"], "2": ["n03", "crane"]}
+    path = write_json(tmp_path / "imagenet_class_index.json", rows)
+    root = photos(tmp_path / "val", "n02/1.JPEG")
+    benchmark = read_benchmark("imagenet", annotations=tmp_path, image_root=root, templates="plain")
+    assert wordings(benchmark)[0] == ("n01", "a photo of a great white shark.")
+    assert benchmark.notes[0] == (
+        "classes of one name always tie, so that their images count as wrong: 'crane' (n02, n03)"
+    )
+    # the name of a folder of one's own is given as it is meant
+    write_json(path, {"n01": "snake_case", "n02": "a", "n03": "b"})
+    other = read_benchmark("imagenet", annotations=tmp_path, image_root=root, templates="plain")
+    assert wordings(other)[0] == ("n01", "a photo of a snake_case.")
+    assert len(other.notes) == 1, "the official count alone"
+
+
 def test_a_list_of_names_goes_by_the_sorted_folders_which_have_to_be_whole(tmp_path: Path) -> None:
     root = photos(tmp_path / "val", "n02/1.JPEG", "n01/1.JPEG")
     path = write_json(tmp_path / "imagenet_classnames.json", ["tench", "goldfish"])
@@ -169,9 +185,13 @@ def test_cifars_batch_is_saved_as_images_once(tmp_path: Path, kind: str) -> None
     assert Image.open(root / "dog_s_02.png").getpixel((3, 4)) == (0, 0, 200)
     assert len(benchmark.texts) == 2 * 18
     assert ("great_cat", "a photo of a great_cat.") in wordings(benchmark), "underscores stay"
-    (root / "dog_s_02.png").write_bytes(b"mine")
+    saved = (root / "dog_s_02.png").stat().st_mtime_ns
     read_benchmark(kind, annotations=folder, image_root=root)
-    assert (root / "dog_s_02.png").read_bytes() == b"mine"
+    assert (root / "dog_s_02.png").stat().st_mtime_ns == saved
+    # as the other CIFAR's, whose files are called alike
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(root / "dog_s_02.png")
+    with pytest.raises(InputError, match=r"dog_s_02\.png must be the benchmark's own picture, and is another one"):
+        read_benchmark(kind, annotations=folder, image_root=root)
 
 
 def test_cifar_in_folders_of_classes_is_read_too(tmp_path: Path) -> None:

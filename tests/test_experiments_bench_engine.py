@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 
 from experiments.bench.coverage.__main__ import coverage
 from experiments.bench.engine import __main__ as engine
+from experiments.bench.engine.asked import captions, pairs_of, tiny_scorer, write_photos
+from experiments.bench.engine.measure import plain_cost
+from experiments.scoring.requests import Asked, join
 
 
 def measured(out: Path, *words: str) -> list[dict[str, Any]]:
@@ -27,6 +31,16 @@ def test_a_rate_stands_beside_what_two_cores_could_do(backbone: str, tmp_path: P
     # one process without workers has one core at most, and the bound is of two
     assert 0 < row["of the bound"] < 0.75
     assert row["rows per second"] > 0
+
+
+@pytest.mark.parametrize("rows", [2, 6])
+def test_a_plain_loop_costs_no_more_than_the_process_has_spent_in_it(rows: int, tmp_path: Path) -> None:
+    module, pairs = tiny_scorer("clip"), pairs_of(rows, rows, rows)
+    requests = join([Asked(write_photos(tmp_path, rows, (64, 64)), captions(rows), pairs, tmp_path)], blind=False)
+    before = time.process_time()
+    cost = plain_cost(module, requests, batch_size=2)
+    # of three batches the last one alone is counted
+    assert 0 < cost * 2 <= time.process_time() - before
 
 
 def test_images_and_texts_are_encoded_once_and_not_again(tmp_path: Path) -> None:

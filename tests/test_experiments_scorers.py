@@ -13,8 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+import transformers
 
-from datamodules.benchmarks import PROTOCOLS, Benchmark, Logits
+from datamodules.benchmarks import PROTOCOLS, Benchmark, Logits, read_benchmark
 from datamodules.benchmarks.readers import own
 from datamodules.benchmarks.readers.pairs import tables
 from experiments.__main__ import main
@@ -22,12 +24,14 @@ from experiments.config.evaluation_schemas import EvaluateConfig
 from experiments.scoring.ranks import World
 from experiments.scoring.scorer import Options
 from experiments.scoring.scorers import KINDS, folder_names, open_scorer
+from experiments.scoring.set_files import write_set
 from experiments.scoring.set_metrics import metric_rows
 from experiments.scoring.sets import SetScores, ask, asked_rows, set_scores
 from lightning_modules import load_scorer
 from negatives.causal_lm import CausalLm
 from negatives.tables import InputError, write_table
 from tests.backbones import BACKBONES, save_published
+from tests.benchmark_files import write_json
 from tests.launch import log_tail, start_ranks
 from tests.tiny import photo, tiny_tables
 
@@ -120,6 +124,35 @@ def test_a_scores_table_in_any_order_is_looked_up(suffix: str, benchmark: Benchm
     assert {row["metric"] for row in rows} == {"accuracy", "auroc"}, "nobody says what 0 means"
 
 
+@pytest.mark.parametrize("empty", [None, float("nan")])
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv"])
+def test_what_was_written_without_a_blind_logit_is_read_again(
+    suffix: str, empty: float | None, benchmark: Benchmark, tmp_path: Path
+) -> None:
+    table = table_of(benchmark)
+    for name in ("score", "blind_logit"):
+        table = table.append_column(name, pa.array([empty] * len(table), pa.float64()))
+    if suffix == "csv":
+        from pyarrow import csv as arrow_csv
+
+        arrow_csv.write_csv(table, tmp_path / "scores.csv")
+    else:
+        write_table(table, tmp_path / f"scores.{suffix}")
+    found = scores_of(str(tmp_path / f"scores.{suffix}"), benchmark, tmp_path)
+    assert found.table is not None
+    assert found.blind is None
+    assert found.table["score"].to_pylist() == pytest.approx(table["logit"].to_pylist())
+    # what is written again is the same
+    write_set(tmp_path / "set", benchmark, found, {})
+    again = scores_of(str(tmp_path / "set/scores.parquet"), benchmark, tmp_path)
+    assert again.table is not None
+    assert again.table.equals(found.table)
+    part = table.set_column(4, "blind_logit", pa.array([1.0] + [empty] * (len(table) - 1), pa.float64()))
+    write_table(part, tmp_path / "part.parquet")
+    with pytest.raises(InputError, match="must be a finite number"):
+        scores_of(str(tmp_path / "part.parquet"), benchmark, tmp_path)
+
+
 def test_a_scores_table_may_name_texts_by_their_wording_and_sets(benchmark: Benchmark, tmp_path: Path) -> None:
     table = table_of(benchmark)
     wording = dict(zip(benchmark.texts["text_id"].to_pylist(), benchmark.texts["text"].to_pylist(), strict=True))
@@ -133,6 +166,45 @@ def test_a_scores_table_may_name_texts_by_their_wording_and_sets(benchmark: Benc
     found = scores_of(str(tmp_path / "scores.parquet"), benchmark, tmp_path)
     assert found.table is not None
     assert found.table["logit"].to_pylist() == table["logit"].to_pylist()
+
+
+@pytest.fixture
+def classified(tmp_path: Path) -> tuple[Benchmark, pa.Table]:
+    """Two images of two classes in two templates, one wording theirs in common; scores by wording."""
+    texts = pa.table(
+        {"text_id": ["bird", "bird", "machine", "machine"], "text": ["a crane", "big", "a crane", "steel"]}
+    )
+    images = pa.table({"image_id": ["1", "2"], "image": ["1.png", "2.png"]})
+    key = pa.table({"image_id": ["1", "2"], "text_id": ["bird", "machine"]})
+    rows = [("1", "a crane", 1.0), ("1", "big", 4.0), ("1", "steel", 3.0)]
+    rows += [("2", "steel", 7.0), ("2", "big", -2.0), ("2", "a crane", 0.0)]
+    rows += [("2", "asked by nobody", 9.0), ("2", "asked by nobody", 8.0), ("3", "big", 5.0), ("3", "big", 6.0)]
+    table = pa.table(dict(zip(("image_id", "text", "logit"), zip(*rows, strict=True), strict=True)))
+    return Benchmark("own", "classes", images, texts, key, tmp_path, None), table
+
+
+def test_a_scores_table_by_wording_gives_a_class_the_mean_over_its_templates(
+    classified: tuple[Benchmark, pa.Table], tmp_path: Path
+) -> None:
+    benchmark, table = classified
+    write_table(table.append_column("blind_logit", pa.array([1.0] * len(table))), tmp_path / "scores.parquet")
+    found = scores_of(str(tmp_path / "scores.parquet"), benchmark, tmp_path)
+    assert found.matrix is not None
+    assert found.matrix.tolist() == [[2.5, 2.0], [-1.0, 3.5]]
+    assert found.blind_matrix is not None
+    assert found.blind_matrix.tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_a_class_needs_all_its_wordings_once(classified: tuple[Benchmark, pa.Table], tmp_path: Path) -> None:
+    benchmark, table = classified
+    write_table(table.slice(1), tmp_path / "scores.parquet")
+    with pytest.raises(InputError, match=r"2 of 4 pairs have no logit, the first is image '1'"):
+        scores_of(str(tmp_path / "scores.parquet"), benchmark, tmp_path)
+    # one wording twice in the place of the other is not the mean of both
+    twice = table.set_column(1, "text", pa.array(["big", *table["text"].to_pylist()[1:]]))
+    write_table(twice, tmp_path / "scores.parquet")
+    with pytest.raises(InputError, match="a pair must be there once, got image '1' with 'big' more often"):
+        scores_of(str(tmp_path / "scores.parquet"), benchmark, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +281,29 @@ def test_a_language_model_scores_by_the_mean_over_tokens(
     assert len(read) == len(wording), "kept"
 
 
+def test_each_rank_has_a_language_model_on_a_device_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[str] = []
+    monkeypatch.setattr(CausalLm, "__init__", lambda self, folder, *, section, device: devices.append(device))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for rank in range(3):
+        for name, value in (("RANK", rank), ("WORLD_SIZE", 3), ("LOCAL_RANK", rank)):
+            monkeypatch.setenv(name, str(value))
+        open_scorer(f"lm:{tmp_path}", Options(tmp_path / "store"))
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("SLURM_PROCID", raising=False)
+    open_scorer(f"lm:{tmp_path}", Options(tmp_path / "store"))
+    open_scorer(f"lm:{tmp_path}", Options(tmp_path / "store", accelerator="cpu"))
+    assert devices == ["cuda:0", "cuda:1", "cuda:0", "cuda", "cpu"]
+
+
+def test_scores_of_a_language_model_name_what_computed_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CausalLm, "__init__", lambda self, *args, **settings: None)
+    found = open_scorer(f"lm:{tmp_path}", Options(tmp_path / "store", accelerator="cpu")).fingerprint
+    assert torch.__version__.startswith(found["torch"])
+    assert found["transformers"] == transformers.__version__
+
+
 class Lengths:
     """Answers that say which image and text they are of."""
 
@@ -278,6 +373,38 @@ def test_several_scorers_are_evaluated_side_by_side_and_gone_on_with(
     scores = pq.read_table(tmp_path / "out/tiny-clip/balanced/scores.parquet")
     assert scores.column_names == ["image_id", "text_id", "logit", "score", "blind_logit"]
     assert b"network" in scores.schema.metadata
+
+
+def test_parts_of_images_are_evaluated_and_compared(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = [(0, 0, 20, 20), (8, 8, 20, 20), (0, 0, 20, 20)]
+    rows = [
+        {**dict(zip(("bbox_x", "bbox_y", "bbox_w", "bbox_h"), box, strict=True)), "image_path": "7.png"}
+        | {"relation_name": "on", "true_caption": f"a cat on mat {row}", "false_caption": f"a mat on cat {row}"}
+        for row, box in enumerate(boxes)
+    ]
+    write_json(tmp_path / "aro_relation/visual_genome_relation.json", rows)
+    photo(7).save(tmp_path / "aro_relation/7.png")
+    benchmark = read_benchmark(
+        "aro_relation", annotations=tmp_path / "aro_relation", image_root=tmp_path / "aro_relation"
+    )
+    table = table_of(benchmark)
+    write_table(table.append_column("blind_logit", table["logit"]), tmp_path / "own.parquet")
+    words = ["evaluate", str(checkpoint), str(tmp_path / "own.parquet"), f"output_dir={tmp_path / 'out'}"]
+    words += ["benchmarks=[aro_relation]", f"benchmarks_root={tmp_path}", "evaluation.bootstrap=100"]
+    assert main([*words, "accelerator=cpu", "logging.wandb=disabled"]) == 0
+    for name in ("tiny-clip", "own"):
+        pairs = pq.read_table(tmp_path / "out" / name / "aro_relation/pairs.parquet")
+        assert pairs["image_id"].to_pylist() == ["7@0,0,20,20", "7@8,8,20,20", "7@0,0,20,20"]
+        assert pairs["image"].to_pylist() == ["7.png"] * 3
+    # the last scorer's, whose logits are those of its table
+    logits = table["logit"].to_pylist()
+    assert pairs["positive_logit"].to_pylist() == logits[::2]
+    assert pairs["negative_logit"].to_pylist() == logits[1::2]
+    folders = [str(tmp_path / "out" / name) for name in ("tiny-clip", "own")]
+    assert main(["compare", *folders, f"output_dir={tmp_path / 'report'}", "logging.wandb=disabled"]) == 0
+    assert "aro_relation" in capsys.readouterr().out
 
 
 @pytest.mark.slow  # two processes, each with all imports
@@ -359,6 +486,18 @@ def own_benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def mean_lengths(module: Any, benchmark: Benchmark) -> list[float]:
+    """For each wording, how long the mean of the normalised features of all wordings of its text is."""
+    features = []
+    for text in benchmark.texts["text"].to_pylist():
+        with torch.no_grad():
+            found = module.network.clip.get_text_features(**module.processor(text=[text], return_tensors="pt"))
+        features.append(found.pooler_output[0].numpy() / np.linalg.norm(found.pooler_output[0].numpy()))
+    names = benchmark.texts["text_id"].to_pylist()
+    own = {name: [one for one, of in zip(features, names, strict=True) if of == name] for name in names}
+    return [float(np.linalg.norm(sum(own[name]) / len(own[name]))) for name in names]
+
+
 @pytest.mark.parametrize("backbone", ["clip", "llava"])
 def test_every_protocol_is_evaluated_on_the_logits_of_single_pairs(
     backbone: str, own_benchmarks: Path, tmp_path: Path
@@ -378,7 +517,11 @@ def test_every_protocol_is_evaluated_on_the_logits_of_single_pairs(
         benchmark = own.read(own_benchmarks / f"{protocol}.yaml", image_root=own_benchmarks)
         paths = [own_benchmarks / image for image in benchmark.images["image"].to_pylist()]
         matrix: Any = scorer.logits(paths, benchmark.texts["text"].to_pylist(), matrix=True)
-        logits = Logits.from_matrix(benchmark.images["image_id"], benchmark.texts["text_id"], matrix.numpy())
+        matrix = matrix.numpy()
+        if backbone == "clip" and protocol == "classes":
+            # of features, the mean over templates has length 1 again; the mean logit is of the mean before that
+            matrix = matrix / mean_lengths(module, benchmark)
+        logits = Logits.from_matrix(benchmark.images["image_id"], benchmark.texts["text_id"], matrix)
         expected = row.measure(benchmark.key, logits, calibrated=module.calibrated)
         found = {(one["metric"], one["group"]): one["value"] for one in rows if one["set"] == protocol}
         assert {*found} == {*expected.rows}

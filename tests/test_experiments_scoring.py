@@ -16,7 +16,7 @@ import torch
 
 from datamodules.sources.images import load_image, noise_image
 from experiments.scoring.engine import EngineSettings
-from experiments.scoring.models import Answered, answer_apart, answer_pairs
+from experiments.scoring.models import Answered, answer_apart, answer_pairs, directions
 from experiments.scoring.plan import plan_pairs, plan_singles
 from experiments.scoring.ranks import World, launched, world
 from experiments.scoring.requests import Asked, Requests, join
@@ -187,10 +187,37 @@ def test_a_matrix_of_a_clip_encodes_each_image_and_each_text_once(clip: Any, fol
     paths = [folder / f"{number}.png" for number in range(IMAGES)]
     expected: Any = Scorer(clip, device="cpu").logits(paths, CAPTIONS, matrix=True)
     np.testing.assert_allclose(matrix, expected.numpy(), atol=1e-5)
-    # classes in several wordings: the mean logit
+
+
+def test_a_class_in_templates_has_the_direction_of_their_mean(clip: Any, folder: Path, tmp_path: Path) -> None:
+    requests = join([asked(folder, None)], blind=False)
+    found, one = run(clip, requests, tmp_path), requests.sets[0]
     groups = np.arange(len(CAPTIONS)) % 4
-    means = np.stack([expected.numpy()[:, groups == group].mean(1) for group in range(4)], axis=1)
-    np.testing.assert_allclose(found.matrix(one.images, one.texts, groups), means, atol=1e-5)
+    matrix = found.matrix(one.images, one.texts, groups)
+    # Radford et al.'s loop, by Transformers alone: normalise, average, normalise, times the scale
+    photos = [load_image(folder, f"{number}.png") for number in range(IMAGES)]
+    network, processor = clip.network.clip, clip.processor
+    with torch.no_grad():
+        pixels = processor(images=photos, return_tensors="pt")["pixel_values"]
+        images = network.get_image_features(pixel_values=pixels).pooler_output.numpy()
+        for group in range(4):
+            weight = np.zeros(images.shape[1])
+            for place in np.flatnonzero(groups == group):
+                tokens = processor(text=[CAPTIONS[place]], return_tensors="pt")
+                text = network.get_text_features(**tokens).pooler_output[0].numpy()
+                weight += text / np.linalg.norm(text)
+            weight /= np.linalg.norm(weight)
+            for row, image in enumerate(images):
+                logit = network.logit_scale.exp().item() * image @ weight / np.linalg.norm(image)
+                assert matrix[row, group] == pytest.approx(logit, abs=1e-4)
+
+
+def test_wordings_keep_their_length_and_a_single_one_its_bits() -> None:
+    features = np.array([[3, 0], [0.1, 0.7], [0, 6], [1, 0], [-1, 0]], np.float32)
+    found = directions(features, np.array([0, 1, 0, 2, 2]))
+    np.testing.assert_allclose(found[0], np.array([1, 1]) / np.sqrt(2) * 4.5, rtol=1e-6)
+    assert found[1].tolist() == features[1].tolist()
+    assert found[2].tolist() == [0, 0], "wordings that say the opposite have no direction"
 
 
 def test_a_matrix_of_a_joint_scorer_is_every_pair(module: Any, folder: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from experiments.runs import train_images
 from experiments.runs.train_images import (
     EDGE,
     TRAIN_IMAGES_FILE,
+    Overlap,
     SetImages,
     TrainImages,
     content_hash,
@@ -31,7 +32,7 @@ from experiments.runs.train_images import (
     read_train_images,
     record_train_images,
 )
-from experiments.scoring.overlaps import set_images, training_items
+from experiments.scoring.overlaps import set_images, training_items, without_training_images
 from negatives.tables.captions import InputError, read_captions, read_negatives, text_table, write_table
 from negatives.tables.verdicts import VERDICT_SCHEMA
 from tests.measured import group_key, pair_key
@@ -176,6 +177,18 @@ def test_images_are_found_by_content_and_not_by_id(tables: Path, tmp_path: Path)
     assert (found.images, found.items) == (4, len(pairs.negatives))
     assert found.training_items == pairs_of(pairs, "new", "1") > 0
     assert found.same_ids == 1, "train-2 names another image in the set"
+
+
+def test_a_crop_has_the_id_of_its_photo(tables: Path) -> None:
+    photo = next(iter(tables.rglob("*.png")))
+    crops = {name: [photo.name] for name in ("7@0,0,4,4", "7@-1,2,4,4", "8@0,0,4,4", "me@home", "7")}
+    images = SetImages("aro", photo.parent, crops, [[name] for name in crops])
+    ids = frozenset({"7", "me"})
+    other = find_overlap(TrainImages(ids, frozenset()), images)
+    assert (other.same_ids, other.images) == (3, 5), "both crops of 7, and 7"
+    same = find_overlap(TrainImages(ids, frozenset({content_hash(photo)[1]})), images)
+    assert (same.same_ids, len(same.training_images)) == (0, 5)
+    assert images.called({"me@home", "8"}) == {"me@home", "8@0,0,4,4"}
 
 
 def test_a_validation_set_of_training_images_is_told_when_the_training_starts(
@@ -325,6 +338,18 @@ def test_training_images_are_left_out_on_request(
     assert summary["left_out"] == {"trained on": len(pairs.negatives) - left}
     assert (summary["training_images"], {*summary["training_pairs"].values()}) == (0, {0})
     assert {int(row["count"]) for row in rows if row["metric"] == "accuracy" and not row["group"]} == {left}
+
+
+@pytest.mark.parametrize(("column", "values"), [("label", [1, 1, 0]), ("rating", [2.0, 2.0, 5.0])])
+def test_what_is_left_without_training_images_is_checked_before_it_is_scored(column: str, values: list[Any]) -> None:
+    names = [f"i{row}" for row in range(3)]
+    key = pa.table({"item_id": names, "image_id": names, "text_id": ["t"] * 3, "group": [""] * 3, column: values})
+    images, texts = pa.table({"image_id": names, "image": names}), pa.table({"text_id": ["t"], "text": ["a"]})
+    one = Benchmark("own", f"{column}s", images, texts, key, Path(), key.select(["image_id", "text_id"]))
+    kept = without_training_images({"own": one}, {"own": Overlap(frozenset({"i0"}), 3, 1, 3, 0)})
+    assert kept["own"].key[column].to_pylist() == values[1:]
+    with pytest.raises(InputError, match=f"own without the training images: {column}s .* leave exclude_training_im"):
+        without_training_images({"own": one}, {"own": Overlap(frozenset({"i2"}), 3, 1, 3, 0)})
 
 
 def test_a_set_of_training_images_alone_is_not_evaluated_without_them(

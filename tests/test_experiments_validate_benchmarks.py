@@ -193,7 +193,7 @@ def test_a_benchmark_of_training_images_is_told_before_the_first_step(
         (["trainer.best_metric=val/hard/grup"], "Did you mean val/hard/group?"),
         (["trainer.best_metric=val/own/wrong_word"], "data.validation and trainer.validate_benchmarks give ("),
         (["evaluation.sets.mean=${evaluation.sets.own}", "trainer.validate_benchmarks=[mean]"], "rename the set in"),
-        ([*CLIP, "trainer.best_metric=val/hard/answer"], "must be one that needs no threshold, got val/hard/answer"),
+        ([*CLIP, "trainer.best_metric=val/own/p_c"], "must be one that needs no threshold, got val/own/p_c"),
         (["evaluation.sets.hard.image_root=tests"], "none of its images lies in tests; set image_root"),
         (["evaluation.sets.hard.annotations=tests"], "tests holds no Winoground file"),
     ],

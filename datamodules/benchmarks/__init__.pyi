@@ -12,8 +12,9 @@ from .protocols.table import PROTOCOLS as PROTOCOLS
 from .protocols.table import find_protocol as find_protocol
 from .protocols.table import main_metric as main_metric
 from .protocols.table import measure_benchmark as measure_benchmark
+from .read import check_answers as check_answers
+from .read import group_note as group_note
 from .read import read_benchmark as read_benchmark
-from .read import with_groups_noted as with_groups_noted
 from .select import counted_rows as counted_rows
 from .select import items_of as items_of
 from .select import of_images as of_images

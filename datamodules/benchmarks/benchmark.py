@@ -22,7 +22,7 @@ class Benchmark:
         images: columns `image_id` (unique) and `image` (a path inside `root`); where parts of images are shown, `box`,
             a list of 4 whole numbers x, y, width, height in pixels, null for a whole image.
         texts: columns `text_id` and `text`. Rows that share a `text_id` are wordings of one text (the templates of a
-            class): its logit is the mean over them.
+            class): its logit is the mean over them, or of their mean features where a scorer has such.
         key: what the logits are compared with; `group` is a subset, a type or "", and `tags`, where it is there, a list
             of further groups that an item counts in.
         root: folder of the images.

@@ -37,7 +37,12 @@ COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
     "classes": {"image_id": pa.string(), "text_id": pa.string()},
 }
 """Protocol -> the columns of its key."""
-OPTIONAL: Mapping[str, pa.DataType] = {"tags": STRINGS, "kinds": STRINGS, "caption_id": pa.string()}
+OPTIONAL: Mapping[str, pa.DataType] = {
+    "tags": STRINGS,
+    "kinds": STRINGS,
+    "caption_id": pa.string(),
+    "yes_no": pa.bool_(),
+}
 """Columns that a key may have besides, such as tags: further groups that an item is in."""
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from PIL import Image
 
 from datamodules.benchmarks.official import check_columns, reading
 from negatives.tables import InputError, StrPath, quoted, replaced
@@ -49,7 +51,7 @@ def load_rows(
 
 
 def save_pictures(files: Iterable[Path], names: Mapping[str, Sequence[str]], folder: Path, benchmark: str) -> None:
-    """Saves the pictures of Parquet files that are not in the folder yet, each whole.
+    """Saves the pictures of Parquet files that are not in the folder yet, see `save_once`.
 
     Args:
         files: Parquet files with columns of {bytes, path}.
@@ -58,7 +60,7 @@ def save_pictures(files: Iterable[Path], names: Mapping[str, Sequence[str]], fol
         benchmark: what an error calls the files.
 
     Raises:
-        InputError: a file that cannot be read, or a row without a picture.
+        InputError: a file that cannot be read, a row without a picture, or another picture of its name in the folder.
     """
     row = 0
     for path in files:
@@ -66,18 +68,36 @@ def save_pictures(files: Iterable[Path], names: Mapping[str, Sequence[str]], fol
             for batch in _batches(path, list(names)):
                 for pictures in batch:
                     for column, picture in pictures.items():
-                        target = folder / names[column][row]
-                        if not target.is_file():
-                            if not picture or not picture.get("bytes"):
-                                raise TypeError(f"row {row} has {quoted(picture)} for a picture")
-                            save_bytes(picture["bytes"], target)
+                        if not picture or not picture.get("bytes"):
+                            raise TypeError(f"row {row} has {quoted(picture)} for a picture")
+                        save_once(picture["bytes"], folder / names[column][row])
                     row += 1
 
 
-def save_bytes(content: bytes, path: Path) -> None:
-    """Writes a file that others see whole or not at all."""
+def save_once(content: bytes, path: Path) -> None:
+    """Writes a picture that others see whole or not at all; one that is there already stays.
+
+    Raises:
+        InputError: what is there is another picture. Names are numbers of rows, and two shards have the same ones.
+    """
+    if path.is_file():
+        if path.read_bytes() != content and not _same_pixels(content, path):
+            raise InputError(
+                f"{path} must be the benchmark's own picture, and is another one: files of a data set, or parts of it, "
+                "have pictures of one name; give each an `image_root` of its own."
+            )
+        return
     with replaced(path) as temporary:
         temporary.write_bytes(content)
+
+
+def _same_pixels(content: bytes, path: Path) -> bool:
+    # another version of Pillow may have packed the same pixels otherwise
+    try:
+        with Image.open(io.BytesIO(content)) as one, Image.open(path) as other:
+            return one.size == other.size and one.convert("RGBA").tobytes() == other.convert("RGBA").tobytes()
+    except (OSError, ValueError):
+        return False
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[list[dict[str, Any]]]:

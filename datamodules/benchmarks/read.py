@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from datamodules.benchmarks.benchmark import Benchmark
+from datamodules.benchmarks.protocols.tie_calibration import MOST_ROWS
 from datamodules.benchmarks.select import WHOLE, of_images, with_items
 from datamodules.benchmarks.table import find_benchmark
 from datamodules.sources.images import check_images, image_path
@@ -85,7 +86,8 @@ def read_benchmark(
     if not benchmark.key.num_rows:
         raise InputError(f"{source}: no pair is left to evaluate on; check `image_ids` and the tables.")
     check_answers(benchmark, source)
-    benchmark = with_groups_noted(benchmark, official)
+    notes = [note for note in (group_note(benchmark, official), search_note(benchmark)) if note]
+    benchmark = replace(benchmark, notes=(*benchmark.notes, *notes))
     if not row.published and not texts_only:
         check_images(benchmark.root, benchmark.images["image"].to_pylist())
     return benchmark
@@ -187,22 +189,35 @@ def count_note(benchmark: Benchmark, official: Mapping[str, int]) -> str:
     return f"counts are not the official ones: {', '.join(wrong[:3])}{more}" if wrong else ""
 
 
-def with_groups_noted(benchmark: Benchmark, groups: Iterable[str]) -> Benchmark:
-    """The benchmark with a note that names the groups that it has no item of: "mean" is taken over the others.
+def group_note(benchmark: Benchmark, groups: Iterable[str]) -> str:
+    """A sentence that names the groups of which no item is left: "mean" is over the others; "" where it is over all.
 
     Args:
-        benchmark: to note it in; nothing is to be noted where it has all of them, or no group at all.
+        benchmark: as it is asked.
         groups: that it should have; "" is none.
     """
     if "group" not in benchmark.key.column_names:
-        return benchmark
+        return ""
     left = {*benchmark.key["group"].to_pylist()} - {""}
     lost = sorted({*groups} - {"", *left})
     if not lost or not left:
-        return benchmark
+        return ""
     listed = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
-    note = f"no item is left of {listed}; mean is over {len(left)} of {len(left) + len(lost)} groups"
-    return replace(benchmark, notes=(*benchmark.notes, note))
+    return f"no item is left of {listed}; mean is over {len(left)} of {len(left) + len(lost)} groups"
+
+
+def search_note(benchmark: Benchmark) -> str:
+    """A sentence that says where pairwise accuracy is not the official one; "" where it is, or there is none."""
+    if benchmark.protocol != "ratings":
+        return ""
+    # rows that agree in all of these have one score and one rating, and are searched as one
+    rows = len(benchmark.key.group_by(["image_id", "text_id", "rating"]).aggregate([]))
+    if rows <= MOST_ROWS:
+        return ""
+    return (
+        f"pairwise_accuracy is not the official number: of {rows:,} rows its epsilon is searched on at most "
+        f"{MOST_ROWS:,}, not on all"
+    )
 
 
 def with_images(benchmark: Benchmark, source: str) -> Benchmark:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 TRAIN_IMAGES_FILE = "train_images.parquet"
 SCHEMA = pa.schema([("image_id", pa.string()), ("size", pa.int64()), ("content_hash", pa.string())])
+CROP = re.compile(r"@-?\d+,-?\d+,\d+,\d+$")
 EDGE = 32 * 1024
 """Bytes that are hashed at each end of a file."""
 THREADS = 16
@@ -80,6 +82,10 @@ class SetImages:
         paths = list(dict.fromkeys(path for files in self.files.values() for path in files))
         found = hash_images(self.root, paths, f"{self.name}: images compared with the training's")
         return {image: frozenset(found[path][1] for path in files) for image, files in self.files.items()}
+
+    def called(self, ids: Collection[str]) -> frozenset[str]:
+        """The images that have one of these ids; a crop, `<image_id>@x,y,w,h`, has its photo's."""
+        return frozenset(image for image in self.used if CROP.sub("", image) in ids)
 
 
 def files_by_image(rows: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -222,7 +228,7 @@ def find_overlap(recorded: TrainImages, images: SetImages) -> Overlap:
         images=len(images.used),
         training_items=sum(not training_images.isdisjoint(item) for item in images.items),
         items=len(images.items),
-        same_ids=len(recorded.ids.intersection(images.used) - training_images),
+        same_ids=len(images.called(recorded.ids) - training_images),
     )
 
 

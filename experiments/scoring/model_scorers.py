@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from experiments.build import load_run, quiet_transformers
 from experiments.config.run_folders import is_run, split_checkpoint
-from experiments.runs.devices import resolve_device
 from experiments.runs.fingerprint import file_hash, fingerprint, versions
 from experiments.scoring.models import answer_apart, answer_pairs, say_cut
-from experiments.scoring.ranks import launched
+from experiments.scoring.ranks import rank_device
 from experiments.scoring.scorer import Engine, Options, Trained
 from lightning_modules import LAST, checkpoint_faults, describe_kept, run_label
 from negatives.tables import InputError
@@ -74,7 +73,7 @@ def run_scorer(
 
 def engine_of(module: Backbone, name: str, options: Options, about: dict[str, Any]) -> Engine:
     """A module as a scorer of the engine, on this rank's device."""
-    device = _device(options.accelerator)
+    device = rank_device(options.accelerator)
     found = module_fingerprint(module)
     module.eval().to(device)
     answers = answer_apart if module.encodes_apart else answer_pairs
@@ -115,12 +114,3 @@ def _scores(module: Backbone, device: torch.device, logits: NDArray[np.float64])
 
 def _dtype(options: Options) -> str | None:
     return None if options.precision is None else DTYPES[options.precision]
-
-
-def _device(accelerator: str) -> torch.device:
-    import torch
-
-    device, world = resolve_device(accelerator), launched()
-    if device.type != "cuda" or world is None:
-        return device
-    return torch.device("cuda", world.local_rank % torch.cuda.device_count())

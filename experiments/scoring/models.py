@@ -40,7 +40,7 @@ class Answered(Protocol):
         """The logits [P] of pairs."""
 
     def matrix(self, images: Places, texts: Places, groups: Places) -> NDArray[np.float32]:
-        """The logits (M, G) of images with groups of texts, the mean over each group.
+        """The logits (M, G) of images with groups of texts: wordings of one text, such as a class in all templates.
 
         Args:
             images: [M].
@@ -63,7 +63,7 @@ class PairAnswers:
         return self.logits[np.searchsorted(self.cells, images * self.width + texts)].astype(np.float64)
 
     def matrix(self, images: Places, texts: Places, groups: Places) -> NDArray[np.float32]:
-        """See `Answered`."""
+        """See `Answered`: the mean logit over each group, as there are no features to average."""
         rows = [means(self.pairs(np.full(len(texts), image), texts), groups) for image in images]
         return np.array(rows, np.float32).reshape(len(images), -1)
 
@@ -86,11 +86,8 @@ class FeatureAnswers:
         return found
 
     def matrix(self, images: Places, texts: Places, groups: Places) -> NDArray[np.float32]:
-        """See `Answered`."""
-        # the mean of products is the product with the mean
-        order = np.argsort(groups, kind="stable")
-        starts = np.searchsorted(groups[order], np.arange(groups.max() + 1))
-        own = np.add.reduceat(self.texts[texts[order]], starts) / np.bincount(groups)[:, None].astype(np.float32)
+        """See `Answered`; of a group, the logits are products with `directions`."""
+        own = directions(self.texts[texts], groups)
         result = np.empty((len(images), len(own)), np.float32)
         step = max(1, CELLS // len(own))
         for start in range(0, len(images), step):
@@ -113,6 +110,40 @@ class TextAnswers:
     def matrix(self, images: Places, texts: Places, groups: Places) -> NDArray[np.float32]:
         """See `Answered`."""
         return np.tile(means(self.logits[texts], groups).astype(np.float32), (len(images), 1))
+
+
+def directions(features: Values, groups: Places) -> NDArray[np.float32]:
+    """Features of texts in several wordings, as zero-shot classifiers are made (Radford et al., ICML 2021).
+
+    Those of each wording are scaled to length 1, averaged, and scaled to length 1 again; then to the mean length that
+    the wordings had, which is 1 for a CLIP. A text in one wording keeps its features to the bit.
+
+    Args:
+        features: [N, D].
+        groups: [N] the group, 0..G-1, of each row; no group is empty.
+
+    Returns:
+        [G, D].
+    """
+    order = np.argsort(groups, kind="stable")
+    counts = np.bincount(groups)
+    starts = np.cumsum(counts) - counts
+    features = features[order].astype(np.float32)
+    own, several = features[starts], np.repeat(counts > 1, counts)
+    if several.any():
+        rows, sizes = features[several], counts[counts > 1]
+        first = np.cumsum(sizes) - sizes
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        sums = np.add.reduceat(_scaled(rows, lengths), first)
+        length = np.add.reduceat(lengths, first) / sizes[:, None].astype(np.float32)
+        own[counts > 1] = length * _scaled(sums, np.linalg.norm(sums, axis=1, keepdims=True))
+    return own
+
+
+def _scaled(rows: Values, lengths: Values) -> NDArray[np.float32]:
+    # what has no direction stays zero
+    scaled: NDArray[np.float32] = rows / np.where(lengths > 0, lengths, 1)
+    return scaled
 
 
 def means(values: Values, groups: Places) -> NDArray[np.float64]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
-from datamodules.benchmarks import Benchmark, Groups, counted_rows, of_images, with_groups_noted, with_items
+from datamodules.benchmarks import Benchmark, Groups, check_answers, counted_rows, group_note, of_images, with_items
 from experiments.runs.progress import say
 from experiments.runs.train_images import (
     TRAIN_IMAGES_FILE,
@@ -41,7 +42,7 @@ def find_overlaps(trained: Trained, sets: Mapping[str, SetImages], *, excluded: 
         ids = ids_in_tables(trained.captions)
         for name, images in sets.items():
             # a hint and no number: equal ids may name other images, and other ids the same
-            same = sorted(ids & images.used)
+            same = sorted(images.called(ids))
             hint = f"; its captions have {len(same)} of the set's image ids, such as {quoted(same[0])}" if same else ""
             say(f"{name}: {unknown}{hint}")
         return {}
@@ -57,7 +58,7 @@ def without_training_images(sets: dict[str, Benchmark], overlaps: dict[str, Over
     """The sets without the items of images that the run was trained on; says how many are left.
 
     Raises:
-        InputError: none is left of a set.
+        InputError: none is left of a set, or nothing that a score can agree with.
     """
     kept = {}
     for name, benchmark in sets.items():
@@ -70,9 +71,14 @@ def without_training_images(sets: dict[str, Benchmark], overlaps: dict[str, Over
                 f"evaluation.sets.{name} must have images that the run was not trained on, all of its {before} pairs "
                 "are of training images; give another set, or leave exclude_training_images out."
             )
+        try:
+            check_answers(kept[name], f"evaluation.sets.{name} without the training images")
+        except InputError as error:
+            raise InputError(f"{error} Give another set, or leave exclude_training_images out.") from None
         say(f"{name}: {left} of {before} pairs are left without the training images")
-        if "group" in benchmark.key.column_names:
-            kept[name] = with_groups_noted(kept[name], benchmark.key["group"].to_pylist())
+        groups = benchmark.key["group"].to_pylist() if "group" in benchmark.key.column_names else []
+        if note := group_note(kept[name], groups):
+            kept[name] = replace(kept[name], notes=(*kept[name].notes, note))
     return kept
 
 

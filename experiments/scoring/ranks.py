@@ -8,9 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from experiments.runs.devices import resolve_device
 from negatives.tables import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 SECONDS_BETWEEN_LOOKS = 0.2
 """Of the first rank, at the units that others still write."""
@@ -58,6 +62,20 @@ def launched() -> World | None:
         ):
             return World(int(os.environ[rank]), int(os.environ[size]), int(os.environ.get(local, 0)))
     return None
+
+
+def rank_device(accelerator: str) -> torch.device:
+    """The device of this process: of several GPUs the one of its rank.
+
+    Raises:
+        InputError: the machine has no such accelerator.
+    """
+    import torch
+
+    device, place = resolve_device(accelerator), launched()
+    if device.type != "cuda" or place is None:
+        return device
+    return torch.device("cuda", place.local_rank % torch.cuda.device_count())
 
 
 @contextmanager

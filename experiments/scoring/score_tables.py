@@ -21,6 +21,7 @@ from negatives.tables import DAMAGED, InputError, load_table, quoted, read_parqu
 
 IDS = ("image_id", "text_id", "text", "set")
 LOGITS = ("logit", "score")
+NUMBERS = (*LOGITS, "blind_logit")
 
 
 def open_table(word: str, options: Options) -> ScoresTable:
@@ -38,7 +39,7 @@ def open_table(word: str, options: Options) -> ScoresTable:
     for names in (("image_id",), LOGITS):
         if not {*names} & {*table.column_names}:
             raise InputError(f"{path}: a scores table must have a column {' or '.join(names)}, got {_listed(table)}.")
-    numbers = [name for name in ("logit", "score", "blind_logit") if name in table.column_names]
+    numbers = [name for name in NUMBERS if name in table.column_names]
     try:
         table = pa.table(
             {
@@ -82,15 +83,11 @@ class ScoresTable:
         table = self.table
         if "set" in table.column_names:
             table = table.filter(pc.equal(table["set"], name))
-        table = _with_text_ids(table, benchmark)
+        source = f"{self.path}, set {name}"
         # what is asked of others, or of nobody, is no fault
         table = table.filter(pc.is_in(table["image_id"], value_set=benchmark.images["image_id"].combine_chunks()))
-        source = f"{self.path}, set {name}"
-        found = {
-            column: Logits.from_table(table, source, column=column)
-            for column in ("logit", "score", "blind_logit")
-            if column in table.column_names
-        }
+        table = _with_text_ids(table, benchmark, source)
+        found = {column: Logits.from_table(table, source, column=column) for column in _filled(table)}
         logits = found.get("logit", found.get("score"))
         assert logits is not None
         names, _ = text_ids(benchmark)
@@ -108,14 +105,44 @@ class ScoresTable:
             raise InputError(f"{source}: {error} Add them, or leave the set out.") from None
 
 
-def _with_text_ids(table: pa.Table, benchmark: Benchmark) -> pa.Table:
-    """The rows of the benchmark's texts; where there is no `text_id`, texts are found by their wording."""
-    if "text_id" not in table.column_names:
-        places = pc.index_in(table["text"], value_set=benchmark.texts["text"].combine_chunks())
-        table = table.append_column(
-            "text_id", benchmark.texts["text_id"].combine_chunks().take(places.combine_chunks())
-        )
-    return table.filter(pc.is_in(table["text_id"], value_set=pc.unique(benchmark.texts["text_id"])))
+def _filled(table: pa.Table) -> list[str]:
+    """The columns of numbers; one that is empty in all rows is absent, as blind logits are that nobody knows."""
+    there = [name for name in NUMBERS if name in table.column_names]
+    filled = [name for name in there if not pc.all(pc.is_null(table[name], nan_is_null=True)).as_py()]
+    # without any logit the first column is read, which says what is wrong with it
+    return filled if {*LOGITS} & {*filled} else [there[0], *filled]
+
+
+def _with_text_ids(table: pa.Table, benchmark: Benchmark, source: str) -> pa.Table:
+    """The rows of the benchmark's texts; where there is no `text_id`, texts are found by their wording.
+
+    A text in several wordings has the mean over them; it has no row where one of them has none.
+
+    Raises:
+        InputError: an image with a wording twice, where there are several.
+    """
+    texts = benchmark.texts
+    if "text_id" in table.column_names:
+        return table.filter(pc.is_in(table["text_id"], value_set=pc.unique(texts["text_id"])))
+    # a wording may be that of several texts, such as two classes that are called alike
+    named = table.join(texts.select(["text_id", "text"]), "text", join_type="inner")
+    wordings = texts.group_by("text_id").aggregate([("text", "count")])
+    if wordings.num_rows == texts.num_rows:
+        return named
+    asked = table.filter(pc.is_in(table["text"], value_set=pc.unique(texts["text"])))
+    pairs = asked.group_by(["image_id", "text"]).aggregate([([], "count_all")])
+    if len(twice := pairs.filter(pc.greater(pairs["count_all"], 1))):
+        image, text = (quoted(twice[column][0].as_py()) for column in ("image_id", "text"))
+        raise InputError(f"{source}: a pair must be there once, got image {image} with {text} more often.")
+    whole = pc.ScalarAggregateOptions(skip_nulls=False)
+    numbers = [name for name in NUMBERS if name in named.column_names]
+    found = named.group_by(["image_id", "text_id"]).aggregate(
+        [([], "count_all"), *((name, "mean", whole) for name in numbers)]
+    )
+    found = found.join(wordings, "text_id").filter(pc.field("count_all") == pc.field("text_count"))
+    return found.select(["image_id", "text_id", *(f"{name}_mean" for name in numbers)]).rename_columns(
+        ["image_id", "text_id", *numbers]
+    )
 
 
 def _read(path: Path) -> pa.Table:

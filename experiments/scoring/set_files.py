@@ -53,10 +53,14 @@ def is_paired(benchmark: Benchmark) -> bool:
 
 
 def pair_table(benchmark: Benchmark, scores: SetScores) -> pa.Table:
-    """A row for every item: its positive beside its negative, with logits on the image and on noise."""
+    """A row for every item: its positive beside its negative, with logits on the image and on noise.
+
+    A crop's `image_id` has the box, `image` is the whole file.
+    """
     assert scores.table is not None
     assert scores.blind is not None
-    pairs = as_pairs(benchmark)
+    # the images are taken from the key: a crop is no whole image
+    pairs = as_pairs(benchmark, texts_only=True)
     row_of = pc.index_in(pairs.negatives["caption_id"], value_set=pairs.captions["caption_id"].combine_chunks())
     captions, negatives = pairs.captions.take(row_of), pairs.negatives
     images = benchmark.key["image_id"]
@@ -64,7 +68,8 @@ def pair_table(benchmark: Benchmark, scores: SetScores) -> pa.Table:
     by_score = Logits.from_table(scores.table, column="score")
     return pa.table(
         {
-            **{name: captions[name] for name in ("image_id", "image", "caption_id", "caption")},
+            "image_id": images,
+            **{name: captions[name] for name in ("image", "caption_id", "caption")},
             "negative_id": negatives["negative_id"],
             "negative_type": negatives["negative_type"],
             "negative_caption": negatives["caption"],

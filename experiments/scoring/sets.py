@@ -75,7 +75,7 @@ def asked_rows(benchmark: Benchmark) -> tuple[Places, Places, Places]:
 
 
 def set_scores(benchmark: Benchmark, asked: SetRequests, answered: Answered, score: Score) -> SetScores:
-    """The answers about one benchmark, each text's the mean over its wordings."""
+    """The answers about one benchmark; of a text in several wordings as `Answered.matrix` says, of pairs the mean."""
     names, wording_of = text_ids(benchmark)
     if benchmark.pairs is None:
         matrix = answered.matrix(asked.images, asked.texts, wording_of)

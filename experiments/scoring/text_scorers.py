@@ -1,12 +1,14 @@
 """Scorers that read texts alone: what a benchmark gives away to whoever never looks at an image.
 
-They are the prior that SugarCrepe's authors report: a model of plausibility and grammar (Hsieh et al., NeurIPS 2023).
+SugarCrepe's authors report two such priors, Vera (plausibility) and a grammar model (Hsieh et al., NeurIPS 2023).
+Neither is here: `lm:` is a mean log-likelihood, which is another number.
 """
 
 from __future__ import annotations
 
 import hashlib
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from experiments.scoring.engine import EngineSettings, Values
 from experiments.scoring.models import TextAnswers, answer_texts
-from experiments.scoring.ranks import World
+from experiments.scoring.ranks import World, rank_device
 from experiments.scoring.requests import Requests
 from experiments.scoring.scorer import Engine, Options
 from experiments.scoring.store import Store
@@ -71,14 +73,13 @@ def _judged(
 
 
 def open_lm(word: str, options: Options) -> Engine:
-    """A causal language model: the mean log-probability of a text's tokens, in nats.
+    """A causal language model: the mean log-probability of a text's tokens, in nats, on the device of this rank.
 
     Raises:
         InputError: the folder holds no causal language model.
     """
     folder = Path(word.removeprefix("lm:"))
-    device = "auto" if options.accelerator == "auto" else {"gpu": "cuda"}.get(options.accelerator, options.accelerator)
-    model = CausalLm(str(folder), section="lm", device=device)
+    model = CausalLm(str(folder), section="lm", device=str(rank_device(options.accelerator)))
     batch_size = options.engine.batch_size
 
     def read(texts: list[str]) -> Values:
@@ -89,7 +90,7 @@ def open_lm(word: str, options: Options) -> Engine:
     return Engine(
         folder.name,
         False,
-        {"lm": folder_state(folder)},
+        {"lm": folder_state(folder), **{name: version(name) for name in ("torch", "transformers")}},
         partial(answer_texts, read),
         np.exp,
         reads_images=False,

@@ -30,12 +30,14 @@ def measure(
     whose own text wins, and `own_image`: share of texts whose own image wins (NaturalBench's questions without a
     threshold). A tie is wrong.
 
-    Of calibrated logits, NaturalBench's accuracies (Li et al., 2024): text k is a question whose answer is yes on image
-    k and no on the others. `answer`: right answers; `question_answers` and `image_answers`: questions, or images, whose
-    answers are all right; `group_answers`: items whose answers are all right. A logit of 0 is no answer.
+    Of calibrated logits, NaturalBench's accuracies (Li et al., 2024), over the items that the key marks by `yes_no`:
+    text k is a question whose answer is yes on image k and no on the others. `answer`: right answers;
+    `question_answers` and `image_answers`: questions, or images, whose answers are all right; `group_answers`: items
+    whose answers are all right. A logit of 0 is no answer.
 
     Args:
-        key: columns `item_id`, `group`, `image_ids` and `text_ids` (lists of one length), optional `tags`.
+        key: columns `item_id`, `group`, `image_ids` and `text_ids` (lists of one length), optional `tags` and `yes_no`
+            (bools).
         logits: of each image of an item with each of its texts.
         calibrated: whether a logit of 0 means one half.
         aggregates: name -> groups whose unweighted mean is a row, too.
@@ -54,10 +56,11 @@ def measure(
     rows.mean("average", (text * 1.0 + image + (text & image)) / 3)
     rows.mean("own_text", found["own_text"])
     rows.mean("own_image", found["own_image"])
-    if calibrated:
+    asked = key["yes_no"].to_numpy() if "yes_no" in key.column_names else np.zeros(len(key), dtype=bool)
+    if calibrated and asked.any():
         for metric in ("answer", "question_answers", "image_answers"):
-            rows.mean(metric, found[metric])
-        rows.mean("group_answers", found["answer"] == 1)
+            rows.share(metric, found[metric] * asked, asked)
+        rows.share("group_answers", (found["answer"] == 1) & asked, asked)
     return rows.measured()
 
 

@@ -28,8 +28,8 @@ def measure(
     """Metrics of logits against ratings.
 
     `pearson`, `spearman`, `tau_b`, `tau_c` and `pairwise_accuracy` (with tie calibration: one epsilon, fitted on all
-    rows, for every group and resample) are over rows: several raters of an item are several rows, and a mean of them is
-    the reader's to take.
+    rows, or on 10,000 of them where there are more, for every group and resample) are over rows: several raters of an
+    item are several rows, and a mean of them is the reader's to take.
 
     Where several items share a prompt, GenAI-Bench's ranking metrics (Li et al., 2024) are over prompts and the mean
     ratings of items. `ranking_accuracy`: the item that people like best scores above the one that they like least, the

@@ -49,6 +49,9 @@ def pairwise_accuracy(scores: Array, ratings: Array, epsilon: float) -> Weighted
 def calibrated_epsilon(scores: Array, ratings: Array, most_rows: int = MOST_ROWS) -> float:
     """The epsilon of the best pairwise accuracy, among 0 and all differences of two scores; the least of equal ones.
 
+    Officially all rows are searched. Where only some are, the accuracy is not the official number, but at most that:
+    `read_benchmark` notes it.
+
     Args:
         scores, ratings: (N,) each.
         most_rows: where more rows differ, every k-th of them in the order of the scores is searched.

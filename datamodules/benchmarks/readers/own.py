@@ -139,7 +139,10 @@ def _add_groups(found: Collected, row: Row, number: str) -> None:
 
 
 def _add_labels(found: Collected, row: Row, number: str) -> None:
-    label = row.values("label")[0]
+    labels = row.values("label")
+    if len(labels) != 1:
+        raise TypeError(f"{row.at} has {len(labels)} values for label instead of one")
+    label = labels[0]
     if str(label) not in ("0", "1", "True", "False", "true", "false"):
         raise TypeError(f"{row.at} has {quoted(label)} for a label, not 0 or 1")
     found.add(

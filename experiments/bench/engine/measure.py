@@ -65,12 +65,15 @@ def speed(module: Any, requests: Requests, store: Path, arguments: argparse.Name
 
 
 def plain_cost(module: Any, requests: Requests, batch_size: int, most: int = 600) -> float:
-    """CPU seconds of one row in a plain loop: decoding, encoding, forward; of a scorer apart each thing once."""
+    """CPU seconds of one row in a plain loop: decoding, encoding, forward; of a scorer apart each thing once.
+
+    Batches that warm up are not counted, unless there are no others.
+    """
     import torch
 
     cells, device = requests.pairs(), torch.device("cpu")
     plan = plan_pairs(cells, np.arange(len(cells)), requests.text_lengths, max_captions=16, unit_rows=most)
-    collate, start, rows = module.collator(), 0.0, 0
+    collate, start, rows = module.collator(), time.process_time(), 0
     for place, batch in enumerate(plan.batches(0, batch_size)):
         if place == WARM_UP:
             start, rows = time.process_time(), 0

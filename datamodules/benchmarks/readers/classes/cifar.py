@@ -17,7 +17,7 @@ from PIL import Image
 
 from datamodules.benchmarks.benchmark import Benchmark
 from datamodules.benchmarks.collect import Collected
-from datamodules.benchmarks.embedded import save_bytes
+from datamodules.benchmarks.embedded import save_once
 from datamodules.benchmarks.official import reading
 from datamodules.benchmarks.readers.classes.folders import class_folders, classified
 from datamodules.benchmarks.readers.classes.templates import templates_of, wordings_of
@@ -66,7 +66,8 @@ def _read(
         templates: see `templates_of`.
 
     Raises:
-        InputError: no batch, one that is damaged or holds anything but arrays and plain values, or a bad template.
+        InputError: no batch, one that is damaged or holds anything but arrays and plain values, a bad template, or
+            another picture of a name that is saved.
     """
     batch = folder / layout.batch
     if not batch.is_file():
@@ -88,8 +89,8 @@ def _read(
             raise TypeError("two images have one file name")
         for file, label, image in zip(files, content[layout.labels], pixels, strict=True):
             found.add(image_id=found.image(file, image_id=Path(file).stem), text_id=classes[label])
-            if image_root is not None and not (found.root / file).is_file():
-                save_bytes(_png(image), found.root / file)
+            if image_root is not None:
+                save_once(_png(image), found.root / file)
     return found.benchmark()
 
 

@@ -9,7 +9,7 @@ from datamodules.benchmarks.benchmark import Benchmark
 from datamodules.benchmarks.collect import Collected
 from datamodules.benchmarks.official import find_file, load_json, mapping_of, reading, text_in
 from datamodules.benchmarks.readers.classes.templates import templates_of, wordings_of
-from negatives.tables import InputError, StrPath
+from negatives.tables import InputError, StrPath, quoted
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 IMAGENET_FILES = ("imagenet_classnames.json", "imagenet_class_index.json", "classnames.json")
@@ -64,8 +64,8 @@ def names_of(path: Path, folders: Sequence[str]) -> dict[str, str]:
     """Folder -> class name.
 
     Args:
-        path: JSON of folder -> name, of number -> [folder, name] (Keras), or a list of names in the order of the sorted
-            folders, all of which have to be there then.
+        path: JSON of folder -> name, of number -> [folder, name] (Keras, whose names have underscores for spaces), or
+            a list of names in the order of the sorted folders, all of which have to be there then.
         folders: the sorted folders.
 
     Raises:
@@ -80,6 +80,8 @@ def names_of(path: Path, folders: Sequence[str]) -> dict[str, str]:
         else:
             rows = {key: (key, name) if isinstance(name, str) else name for key, name in mapping_of(data).items()}
             names = {text_in(row, 0, key): text_in(row, 1, key) for key, row in rows.items()}
+            keras = {row[0] for row in rows.values() if isinstance(row, list)}
+            names = {key: name.replace("_", " ") if key in keras else name for key, name in names.items()}
     if unnamed := [folder for folder in folders if folder not in names]:
         raise InputError(f"every class folder must have a name in {path}, {unnamed[0]} has none; add it.")
     return names
@@ -102,6 +104,8 @@ def class_folders(root: Path) -> list[str]:
 def classified(name: str, root: Path, names: Mapping[str, str], templates: str | Sequence[str]) -> Benchmark:
     """Every image in the folders of classes, with all classes in all templates; a text's id is its folder.
 
+    Classes of one name are in the notes.
+
     Raises:
         InputError: no image, or a bad template.
     """
@@ -112,4 +116,16 @@ def classified(name: str, root: Path, names: Mapping[str, str], templates: str |
         for image in sorted((root / folder).rglob("*")) if (root / folder).is_dir() else ():
             if image.suffix.lower() in IMAGES:
                 found.add(image_id=found.image(image.relative_to(root).as_posix()), text_id=folder)
-    return found.benchmark()
+    return found.benchmark(notes=_alike(names))
+
+
+def _alike(names: Mapping[str, str]) -> list[str]:
+    """A note on classes of one name, such as ImageNet's two cranes in Keras' list."""
+    folders: dict[str, list[str]] = {}
+    for folder, name in names.items():
+        folders.setdefault(name, []).append(folder)
+    alike = [f"{quoted(name)} ({', '.join(own)})" for name, own in folders.items() if len(own) > 1]
+    if not alike:
+        return []
+    more = f", and {len(alike) - 3} more" if len(alike) > 3 else ""
+    return [f"classes of one name always tie, so that their images count as wrong: {', '.join(alike[:3])}{more}"]

@@ -25,12 +25,19 @@ SUFFIXES = {
     "multiple_choice": "Please output the letter corresponding to the correct option.",
 }
 """What is asked for behind a question, officially without a space between."""
+NOTES = (
+    "its texts are questions, which its authors ask as they are; a scorer that puts a caption into a question of its "
+    "own asks another one",
+    "answer, question_answers, image_answers and group_answers are over the yes/no questions alone: multiple choice, "
+    "which the official numbers include, is asked for A or B",
+)
 
 
 def read_questions(annotations: StrPath, *, image_root: StrPath | None = None) -> Benchmark:
     """The questions: text k is right (Yes, or A) on image k and wrong (No, or B) on the other one.
 
-    The group is the type of the questions. The texts are to be asked as they are: a log-odds above 0 says Yes or A.
+    The group is the type of the questions. Those of yes and no are marked by `yes_no`: a logit above 0 says Yes of
+    them. Of multiple choice it does not say A, so that no metric with a threshold is of it.
 
     Args:
         annotations: folder of the Parquet files, or one of them.
@@ -56,6 +63,7 @@ def read_questions(annotations: StrPath, *, image_root: StrPath | None = None) -
             found.add(
                 item_id=str(row["Index"]),
                 group=kind,
+                yes_no=kind == "yes_no",
                 image_ids=images,
                 # in the order of the images that they are right on
                 text_ids=[
@@ -65,7 +73,7 @@ def read_questions(annotations: StrPath, *, image_root: StrPath | None = None) -
             )
     if image_root is not None:
         save_pictures(files, names, found.root, "NaturalBench")
-    return found.benchmark(notes=["its texts are questions, to be asked as they are"])
+    return found.benchmark(notes=NOTES)
 
 
 def read_retrieval(annotations: StrPath, *, image_root: StrPath | None = None) -> Benchmark:

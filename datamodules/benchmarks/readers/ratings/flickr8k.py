@@ -79,15 +79,18 @@ def _read(path: Path, name: str, raters: int, image_root: StrPath | None, *, dro
         for row in _of_json(path, raters) if path.suffix == ".json" else _of_text(path, raters):
             if len(row.ratings) != raters:
                 raise TypeError(f"{row.image} has {len(row.ratings)} ratings of one caption instead of {raters}")
-            if any(map(math.isnan, row.ratings)):
-                found.left_out["without a rating"] += 1
-                continue
             if drop_own and row.caption in row.own:
                 found.left_out["caption is the image's own"] += 1
                 continue
+            # of three ratings officially one may be missing: it goes, and the others stay
+            given = [rating for rating in row.ratings if not math.isnan(rating)]
+            if missing := len(row.ratings) - len(given):
+                found.left_out["without a rating"] += missing
+            if not given:
+                continue
             image_id = found.image(placed(found.root, row.image, Path(row.image).name), image_id=Path(row.image).stem)
             item_id = f"{image_id}:{row.caption_id}"
-            for rating in row.ratings:
+            for rating in given:
                 found.add(
                     item_id=item_id,
                     image_id=image_id,
