@@ -132,13 +132,13 @@ def evaluate(
         logits = np.array([worth.get(pair, float(pair in own)) for pair in pairs]) * skill + generator.normal(
             size=len(pairs)
         )
-        dark = generator.normal(size=len(pairs))
+        blind_logits = generator.normal(size=len(pairs))
         if one.pairs is None:
             shape = (len(one.images), len(names))
-            noise = dark.reshape(shape).astype(np.float32) if blind else None
+            noise = blind_logits.reshape(shape).astype(np.float32) if blind else None
             scores[key] = of_matrix(one, names, logits.reshape(shape).astype(np.float32), noise)
         else:
-            scores[key] = of_pairs(one, logits, logits, dark if blind else None)
+            scores[key] = of_pairs(one, logits, logits, blind_logits if blind else None)
     config = EvaluateConfig(
         scorers=[name], output_dir=str(folder), evaluation=EvaluationConfig(bootstrap=100), logging=QUIET
     )
@@ -301,11 +301,15 @@ def test_what_the_blind_score_gave_is_taken_off_and_seen_as_a_column(folder: Pat
     assert one.pairs is not None
     generator = np.random.default_rng(0)
     seen = np.array([2.0 * text.startswith("true") for text in one.pairs["text_id"].to_pylist()])
-    dark = 6 * generator.normal(size=len(seen))
+    blind_logits = 6 * generator.normal(size=len(seen))
     scorer: Any = SimpleNamespace(name="a", about={}, fingerprint={}, calibrated=False)
     config = EvaluateConfig(scorers=["a"], output_dir="x", evaluation=EvaluationConfig(bootstrap=100), logging=QUIET)
     write_evaluation(
-        config, tmp_path / "a", scorer, Sets({"crepe": one}, {}, {}), {"crepe": of_pairs(one, seen + dark, seen, dark)}
+        config,
+        tmp_path / "a",
+        scorer,
+        Sets({"crepe": one}, {}, {}),
+        {"crepe": of_pairs(one, seen + blind_logits, seen, blind_logits)},
     )
     compared_ = CompareConfig(runs=[str(tmp_path / "a")], output_dir="x", bootstrap=100, logging=QUIET)
     (place,) = compare(compared_).board.places
@@ -596,6 +600,13 @@ def test_what_is_left_out_of_a_set_stands_beside_its_numbers(
         assert text.count("24 of 7,511 items: 7,487 image missing") == 1
         assert text.count("no item is left of add_obj; mean is over 2 of 3 groups") == 1
     assert "24 of 24" not in texts[0]
+
+
+def test_a_summary_counts_what_the_page_of_files_says(folder: Path) -> None:
+    summary = json.loads((folder / "s0/summary.json").read_text())["sets"]
+    for name, one in benchmarks(folder).items():
+        key = read_parquet(folder / "s0" / name / "key.parquet")
+        assert (summary[name]["pairs"], summary[name]["images"]) == (len(key), len(one.images))
 
 
 def test_ratings_that_are_missing_are_no_items(folder: Path) -> None:

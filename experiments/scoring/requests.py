@@ -177,10 +177,10 @@ def join(
     for asked in sets:
         count, own = len(asked.images), text_codes[text_start : text_start + len(asked.texts)]
         seen, start = codes[start : start + count], start + count
-        dark = None
+        blind_places = None
         if blind and with_images:
-            dark, start = codes[start : start + count], start + count
-        places.append(SetRequests(seen, dark, own, asked.pairs))
+            blind_places, start = codes[start : start + count], start + count
+        places.append(SetRequests(seen, blind_places, own, asked.pairs))
         text_start += len(asked.texts)
     return Requests(every.take(pa.array(firsts)).combine_chunks(), texts, tuple(places), seed, max_pixels)
 

@@ -98,9 +98,10 @@ class ScoresTable:
                 matrix = logits.matrix(images, names).astype(np.float32)
                 return of_matrix(benchmark, names, matrix, None if blind is None else blind.astype(np.float32))
             asked = benchmark.pairs["image_id"], benchmark.pairs["text_id"]
-            dark = found["blind_logit"].of(*asked) if "blind_logit" in found else None
+            blind_values = found["blind_logit"].of(*asked) if "blind_logit" in found else None
             values = logits.of(*asked)
-            return of_pairs(benchmark, values, found["score"].of(*asked) if "score" in found else values, dark)
+            scores = found["score"].of(*asked) if "score" in found else values
+            return of_pairs(benchmark, values, scores, blind_values)
         except InputError as error:
             raise InputError(f"{source}: {error} Add them, or leave the set out.") from None
 

@@ -28,14 +28,14 @@ def metric_rows(
         InputError: nothing can be measured.
     """
     seen = measure_benchmark(benchmark, scores.logits, calibrated=calibrated)
-    found, dark = intervals(seen, resamples=resamples, seed=seed), None
+    found, blind = intervals(seen, resamples=resamples, seed=seed), None
     if scores.blind is not None:
-        blind = measure_benchmark(benchmark, scores.blind, calibrated=calibrated)
         # the same images are drawn for both
-        dark = intervals(blind, resamples=resamples, seed=seed)
+        on_noise = measure_benchmark(benchmark, scores.blind, calibrated=calibrated)
+        blind = intervals(on_noise, resamples=resamples, seed=seed)
     rows = []
     for place, (metric, group) in enumerate(seen.rows):
-        numbers = [column[place] for column in (*found, *(dark or (np.full(len(seen.rows), np.nan),) * 3))]
+        numbers = [column[place] for column in (*found, *(blind or (np.full(len(seen.rows), np.nan),) * 3))]
         counts = int(seen.counts[place]), int(seen.images[place])
         values = (run, name, metric, group, *map(_number, numbers), *counts)
         rows.append(dict(zip(METRIC_COLUMNS, values, strict=True)))

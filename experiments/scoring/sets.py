@@ -80,8 +80,8 @@ def set_scores(benchmark: Benchmark, asked: SetRequests, answered: Answered, sco
     if benchmark.pairs is None:
         matrix = answered.matrix(asked.images, asked.texts, wording_of)
         # where no image is read, none can be replaced
-        dark = matrix if asked.blind is None else answered.matrix(asked.blind, asked.texts, wording_of)
-        return of_matrix(benchmark, names, matrix, dark, answered.counts)
+        blind_matrix = matrix if asked.blind is None else answered.matrix(asked.blind, asked.texts, wording_of)
+        return of_matrix(benchmark, names, matrix, blind_matrix, answered.counts)
     images, texts, pair = asked_rows(benchmark)
     logits = means(answered.pairs(asked.images[images], asked.texts[texts]), pair)
     blind = logits if asked.blind is None else means(answered.pairs(asked.blind[images], asked.texts[texts]), pair)
@@ -106,8 +106,8 @@ def of_pairs(
     columns.append(pa.nulls(len(pairs), pa.float64()) if blind is None else pa.array(blind))
     table = pa.table([column.cast(kind.type) for column, kind in zip(columns, SCORES, strict=True)], SCORES)
     seen = Logits.from_table(table)
-    dark = None if blind is None else Logits.from_table(table, column="blind_logit")
-    return SetScores(seen, dark, table=table, counts=counts or {})
+    blind_logits = None if blind is None else Logits.from_table(table, column="blind_logit")
+    return SetScores(seen, blind_logits, table=table, counts=counts or {})
 
 
 def of_matrix(

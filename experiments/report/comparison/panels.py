@@ -199,10 +199,11 @@ def _columns(main: MetricName, results: Any, first: EvaluatedSet) -> tuple[Metri
 
 def _main(found: Result, main: MetricName) -> Main:
     place = found.rows.index(main)
-    blind = found.blind
-    dark = None if blind is None else Resampled(blind.value[[place]], blind.drawn[:, [place]])
+    blind = None
+    if found.blind is not None:
+        blind = Resampled(found.blind.value[[place]], found.blind.drawn[:, [place]])
     debiased = None if found.halved is None else found.halved.row(main)
-    return Main(found.row(main), dark, debiased, found.seeds[:, place])
+    return Main(found.row(main), blind, debiased, found.seeds[:, place])
 
 
 def _differences(name: str, results: Mapping[str, Result], reference: str, main: MetricName) -> list[Row]:
