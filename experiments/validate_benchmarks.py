@@ -42,7 +42,7 @@ class ValidationBenchmarks:
     requests: Requests
 
     def metrics(self, *, calibrated: bool = True) -> list[str]:
-        """The names of metrics that will be logged, those that are better when lower left out.
+        """The names of the metrics that will be logged, without ranks and shares of errors: of these, lower is better.
 
         Args:
             calibrated: whether a logit of 0 means one half.

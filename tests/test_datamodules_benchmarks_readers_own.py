@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from datamodules.benchmarks.pairs import as_pairs
 from datamodules.benchmarks.read import read_benchmark
-from datamodules.benchmarks.readers.own import COLUMNS
+from datamodules.benchmarks.readers.own import COLUMNS, OPTIONAL
 from datamodules.benchmarks.table import BENCHMARKS
 from negatives.tables import InputError
 from tests.benchmark_files import items, photos, write_csv, write_json
@@ -151,3 +152,14 @@ def test_the_documentation_lists_every_benchmark_as_its_row_says() -> None:
     page = (Path(__file__).parents[1] / "docs/evaluation.md").read_text(encoding="utf-8")
     for name, row in BENCHMARKS.items():
         assert f"| `{name}` | {row.protocol} | {row.on_disk} |" in page
+
+
+@pytest.mark.parametrize("protocol", COLUMNS)
+def test_the_documentation_lists_the_columns_of_ones_own_tables(protocol: str) -> None:
+    page = (Path(__file__).parents[1] / "docs/evaluation.md").read_text(encoding="utf-8")
+    heading = "| protocol | needed | optional |"
+    assert page.count(heading) == 1
+    (line,) = re.findall(rf"^\| `{protocol}` \|(.*)$", page.partition(heading)[2].partition("\n\n")[0], re.MULTILINE)
+    needed, optional = (tuple(re.findall(r"`(\w+)`", cell)) for cell in line.strip("|").split("|"))
+    assert needed + optional == COLUMNS[protocol]
+    assert set(optional) <= set(OPTIONAL)

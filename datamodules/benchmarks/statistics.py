@@ -23,7 +23,7 @@ CELLS = 4_000_000  # of resamples x clusters held in memory at a time: 32 MB eac
 ALPHAS = tuple(round(step / 20, 2) for step in range(21))
 """Shares of the blind logit that are tried, as in the paper: 0, 0.05 ... 1.
 
-A larger share would pay for the text again, turned round: a scorer that sees nothing would win where false texts are
+Above 1 the blind score would count with the opposite sign: a scorer that sees nothing would win where false texts are
 the likelier ones.
 """
 Array = NDArray[np.float64]

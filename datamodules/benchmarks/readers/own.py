@@ -4,20 +4,8 @@
     protocol: pairs
     columns: {image: file, true: caption, false: [foil_1, foil_2], group: kind}
 
-Columns of each protocol, those in brackets optional; a value is a column's name, or a list of names where several are
-meant. A column may hold lists, too.
-
-| protocol | columns |
-|---|---|
-| pairs | `image`, `true`, `false`, [`group`, `item`] |
-| groups | `images`, `texts` (as many as images; text k is true of image k), [`group`, `item`] |
-| labels | `image`, `text`, `label` (1 or 0), [`group`, `item`] |
-| ratings | `image`, `text`, `rating` (several columns: several raters), [`prompt`, `group`, `item`] |
-| retrieval | `image`, `text` (several columns: several captions) |
-| classes | `image`, `class`; `templates` beside `columns`: plain, cifar, imagenet or sentences with {c} |
-
-`item` is an id; a row's number where it is not given. `prompt` says which items are ranked among themselves. `name`
-beside `columns` names the benchmark.
+What can stand in `columns` for each protocol, and what it means, is in docs/evaluation.md, Benchmarks. A value is a column's
+name, or a list of names where several are meant. A column may hold lists, too.
 """
 
 from __future__ import annotations
