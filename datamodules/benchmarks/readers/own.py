@@ -4,7 +4,7 @@
     protocol: pairs
     columns: {image: file, true: caption, false: [foil_1, foil_2], group: kind}
 
-What can stand in `columns` for each protocol, and what it means, is in docs/evaluation.md, Benchmarks. A value is a column's
+What can stand in `columns` for each protocol is in docs/evaluation.md, Benchmarks. A value is a column's
 name, or a list of names where several are meant. A column may hold lists, too.
 """
 
