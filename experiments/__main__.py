@@ -139,7 +139,7 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     bare = {"run": "[RUN] ", "runs": "[RUN ...] ", "scorers": "[SCORER ...] "}.get(verb.bare or "", "")
     flags = "[--dry-run] [--resume[=auto] | --overwrite]"
     flags += (" [--status]" if verb.is_sweep else "") + (" [--list]" if verb.lists else "")
-    usage = f"itm {name} {bare}{words} {flags}"
+    usage = f"itm {name} {bare}{words}\n           {flags}"
     description = f"{verb.summary[0].upper()}{verb.summary[1:]}."
     # help is an option like others, since its page ends with the keys, which argparse does not know;
     # an abbreviated flag could become --overwrite by a slip

@@ -12,7 +12,7 @@ import numpy as np
 from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 
-from datamodules.benchmarks import ALL, MEAN, Benchmark, Logits, Measured, find_protocol
+from datamodules.benchmarks import ALL, MEAN, Benchmark, Logits, Measured, main_metric, measure_benchmark
 from experiments.build import build_benchmark
 from experiments.config.schemas import ExperimentConfig
 from experiments.runs.progress import is_terminal, say
@@ -53,7 +53,7 @@ class ValidationBenchmarks:
         return [
             name
             for key, one in self.sets.items()
-            for name in _named(key, one, _measure(one, _zeros(one), calibrated=calibrated))
+            for name in _named(key, one, measure_benchmark(one, _zeros(one), calibrated=calibrated))
             if not name.endswith("_rank") and "wrong_" not in name.rpartition("/")[2]
         ]
 
@@ -141,11 +141,11 @@ class ValidateBenchmarks(L.Callback):
         found: dict[str, float] = {}
         for (key, one), asked in zip(self.benchmarks.sets.items(), requests.sets, strict=True):
             logits = set_scores(one, asked, answered, _unchanged).logits
-            measured = _measure(one, logits, calibrated=module.calibrated)
+            measured = measure_benchmark(one, logits, calibrated=module.calibrated)
             named = _named(key, one, measured)
             found |= named
             if not is_terminal():
-                main = _main(key, one, named)
+                main = _name(key, *main_metric(one.protocol, measured.rows))
                 say(f"step {trainer.global_step}, {main.removeprefix('val/')} {named[main]:.3f}")
         return found
 
@@ -171,11 +171,6 @@ def build_validation(
     return ValidateBenchmarks(benchmarks, settings, every=config.trainer.validate_benchmarks_every)
 
 
-def _measure(benchmark: Benchmark, logits: Logits, *, calibrated: bool) -> Measured:
-    protocol = find_protocol(benchmark.protocol)
-    return protocol.measure(benchmark.key, logits, calibrated=calibrated, aggregates=benchmark.aggregates)
-
-
 def _named(key: str, benchmark: Benchmark, measured: Measured) -> dict[str, float]:
     """Metrics of all items, and of the means over groups; a benchmark may have hundreds of groups."""
     means = (MEAN, *benchmark.aggregates)
@@ -189,13 +184,6 @@ def _named(key: str, benchmark: Benchmark, measured: Measured) -> dict[str, floa
 def _name(key: str, metric: str, group: str) -> str:
     # as W&B has them of an evaluation
     return f"val/{key}/{group}{'_' if group else ''}{metric}"
-
-
-def _main(key: str, benchmark: Benchmark, named: Mapping[str, float]) -> str:
-    """The name of the metric that stands for a set: the mean over groups where there are several."""
-    main = find_protocol(benchmark.protocol).main
-    mean = _name(key, main, MEAN)
-    return mean if mean in named else _name(key, main, ALL)
 
 
 def _zeros(benchmark: Benchmark) -> Logits:

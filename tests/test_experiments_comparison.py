@@ -14,21 +14,35 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from datamodules.benchmarks import Benchmark, MetricName, Resampled, holm, intervals, paired
+from datamodules.benchmarks import (
+    Benchmark,
+    MetricName,
+    Resampled,
+    bootstrap_weights,
+    holm,
+    intervals,
+    measure_benchmark,
+    paired,
+)
 from experiments.config.evaluation_schemas import CompareConfig, EvaluateConfig, EvaluationConfig
 from experiments.config.trainer_schemas import LoggingConfig
 from experiments.report.comparison.entries import entries_of, shortened
 from experiments.report.comparison.examples.choose import DISAGREE, FAIL, RIGHT, _chosen, choose_examples
 from experiments.report.comparison.examples.outcomes import outcomes
 from experiments.report.comparison.leaderboard import Board, Place, verdict
-from experiments.report.comparison.panels import Draws, compared, panel_of
+from experiments.report.comparison.panels import DEBIASED, Draws, compared, panel_of
+from experiments.report.comparison.plots import curves_plot
+from experiments.report.comparison.reading.evaluated import EvaluatedRun
 from experiments.report.comparison.reading.runs import read_run, read_runs
 from experiments.report.csv_files import read_csv
-from experiments.scoring.sets import of_matrix, of_pairs, text_ids
+from experiments.report.plots import look
+from experiments.scoring.requests import join
+from experiments.scoring.sets import ask, of_matrix, of_pairs, text_ids
+from experiments.validate_benchmarks import ValidationBenchmarks
 from experiments.verbs.compare import compare
 from experiments.verbs.compare import run as compare_verb
 from experiments.verbs.evaluate import Sets, write_evaluation
-from negatives.tables import InputError, read_parquet, write_json, write_table
+from negatives.tables import InputError, hash_of, read_parquet, write_json, write_table
 from tests.measured import group_key, pair_key, rating_key
 
 IMAGES = 24
@@ -151,14 +165,34 @@ def test_scorers_are_compared_on_benchmarks_of_every_protocol(config: CompareCon
         for row, written in zip(own, read_csv(folder / f"s{place}" / "metrics.csv"), strict=True):
             assert {key: row[key] for key in written} == written
     unknown = [row for row in rows if row["run"] == HOSTILE]
-    assert {row[key] for row in unknown for key in ("blind_value", "alpha", "half_value", "debiased_value")} == {""}
+    assert {row[key] for row in unknown for key in ("blind_value", *DEBIASED)} == {""}
     board = read_csv(report / "leaderboard.csv")
     assert [row["run"] for row in board] == ["good", "fair", HOSTILE]
     assert board[0]["sets"] == "6"
+    assert float(board[0]["debiased_low"]) < float(board[0]["debiased_value"]) < float(board[0]["debiased_high"])
+    assert (board[2]["debiased_value"], board[2]["debiased_low"], board[2]["debiased_high"]) == ("", "", "")
     page = (report / "index.html").read_text(encoding="utf-8")
     assert page.count("<article>") == 12
     assert "<b>" not in page
+    crepe = next(row for row in rows if (row["run"], row["metric"], row["group"]) == ("good", "accuracy", "mean"))
+    for one in (board[0], crepe):
+        value, low, high, half = (float(one[key]) for key in ("debiased_value", *DEBIASED[3:], "half_value"))
+        assert f"{value:.3f}<small>{low:.3f} – {high:.3f}</small><small>from {half:.3f}" in page
     assert page.index("good is best") < page.index("Leaderboard") < page.index("Benchmarks") < page.index("Examples")
+
+
+def test_a_benchmark_and_what_is_kept_of_it_beside_its_scores_are_measured_alike(folder: Path) -> None:
+    kept = read_run(folder / "s0").sets
+    for name, one in benchmarks(folder).items():
+        one = replace(one, aggregates={"both": ("swap_att", "=replace")} if name == "crepe" else {})
+        found = replace(kept[name], aggregates=one.aggregates, calibrated=True)
+        own = measure_benchmark(one, found.logits, calibrated=True)
+        assert own.rows == found.measured.rows
+        assert own.value().tolist() == found.measured.value().tolist()
+        needs_threshold = len(own.rows) > len(measure_benchmark(one, found.logits).rows)
+        assert needs_threshold == (name in ("crepe", "wino", "true"))
+        assert (MetricName("accuracy", "both") in own.rows) == (name == "crepe")
+        assert found.main in own.rows
 
 
 def test_differences_are_paired_and_corrected_over_the_scorers_of_a_column(config: CompareConfig) -> None:
@@ -201,7 +235,14 @@ def test_a_leaderboard_is_the_mean_over_sets_and_their_resamples(config: Compare
             for one, (m, main) in zip(whole, mains, strict=True)
         ]
         assert place.high - place.low < np.mean(widths), "sets that move apart have a steadier mean"
+        if place.debiased is not None:
+            value, low, high = place.debiased
+            rows = [panel.entries[place.run][panel.main] for panel in found.panels]
+            assert value == pytest.approx(np.mean([row["debiased_value"] for row in rows]))
+            assert 0 < high - low < np.mean([row["debiased_high"] - row["debiased_low"] for row in rows])
+            assert low < value < high
     assert found.board.places[-1].blind is None
+    assert [place.debiased is None for place in found.board.places] == [False, False, True]
 
 
 def board(second: dict[str, Any], *, tied: bool = False, seeds: int = 1) -> Board:
@@ -257,11 +298,42 @@ def test_what_the_blind_score_gave_is_taken_off_and_seen_as_a_column(folder: Pat
     )
     compared_ = CompareConfig(runs=[str(tmp_path / "a")], output_dir="x", bootstrap=100, logging=QUIET)
     (place,) = compare(compared_).board.places
-    assert place.debiased_value == 1.0
+    assert place.debiased == (1.0, 1.0, 1.0)
     assert place.half_value is not None
     assert place.half_value < 0.9
     (without,) = compare(replace(compared_, debias=False)).board.places
-    assert without.debiased_value is None
+    assert without.debiased is None
+
+
+def test_an_interval_of_a_debiased_value_is_over_the_reported_half_and_takes_alpha_as_chosen(
+    folder: Path, tmp_path: Path
+) -> None:
+    crepe = {"crepe": benchmarks(folder)["crepe"]}
+    runs = [evaluate(tmp_path / f"{i}", f"clip-seed={i}", crepe, skill=1.5, seed=i) for i in range(2)]
+    found = compare(CompareConfig(runs=runs, output_dir="x", bootstrap=200, seed=3, examples=0, logging=QUIET))
+    (panel,) = found.panels
+    column, drawn = MetricName("accuracy", ""), []
+    half = [name for name in sorted(f"image{i}" for i in range(IMAGES)) if hash_of("alpha", name) % 2]
+    draws = np.concatenate([*bootstrap_weights(len(half), 200, 3)])
+    for run in read_runs(runs):
+        (row,) = [row for row in panel.runs if (row["run"], row["metric"], row["group"]) == (run.name, *column)]
+        one = run.sets["crepe"]
+        assert one.blind is not None
+        logits, right = one.logits.debiased(one.blind, row["alpha"]), {}
+        for item in one.key.to_pylist():
+            true, false = (logits.matrix([item["image_id"]], item[side])[0] for side in ("true", "false"))
+            right[item["image_id"]] = float(true.min() > false.max())
+        values = np.array([right[name] for name in half])
+        drawn.append([np.average(values, weights=weights) for weights in draws])
+        expected = (values.mean(), *np.percentile(drawn[-1], (2.5, 97.5)))
+        assert [row[name] for name in DEBIASED[2:]] == pytest.approx(expected)
+        assert expected[1] < expected[0] < expected[2]
+    (pooled,) = [row for row in panel.seeds if (row["metric"], row["group"]) == column]
+    expected_ends = np.percentile(np.mean(drawn, axis=0), (2.5, 97.5))
+    assert [pooled["debiased_low"], pooled["debiased_high"]] == pytest.approx(expected_ends)
+    (place,) = found.board.places
+    main = panel.entries["clip"][panel.main]
+    assert place.debiased == pytest.approx([main[name] for name in DEBIASED[2:]])
 
 
 def test_an_evaluation_of_an_older_version_is_compared_with_one_of_this(folder: Path, tmp_path: Path) -> None:
@@ -444,6 +516,22 @@ def test_what_all_names_share_is_left_out_and_told(names: list[str], expected: l
     (first, last), short = shortened(names)
     assert short == expected
     assert [f"{first}{name}{last}" for name in short] == names
+
+
+def test_learning_curves_show_the_main_metric_of_every_benchmark_of_a_validation(folder: Path) -> None:
+    """Each protocol's metrics by the names that a training logs, where labels have an accuracy of logits above 0."""
+    sets = benchmarks(folder)
+    requests = join([ask(one) for one in sets.values()], blind=False)
+    logged = ValidationBenchmarks(sets, requests).metrics(calibrated=True)
+    logged += ["train/loss/value", "train/loss/itc", "val/mean/accuracy", "val/swap_att/accuracy"]
+    assert "val/true/accuracy" in logged
+    run = EvaluatedRun("a", folder, {}, {metric: {0: 0.2, 9: 0.4} for metric in logged})
+    plot = curves_plot([run], {"a": look(0)})
+    assert plot is not None
+    titles = re.findall(r"(?:val|train)/[^<\s]+", plot)
+    assert titles[:3] == ["train/loss/value", "val/mean/accuracy", "val/swap_att/accuracy"]
+    mains = ["crepe/mean_accuracy", "kinds/top1", "search/recall_mean", "tifa/tau_b", "true/roc_auc", "wino/group"]
+    assert titles[3:] == [f"val/{name}" for name in mains]
 
 
 def test_every_table_has_its_head(config: CompareConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -660,15 +661,41 @@ def test_a_configuration_of_an_older_run_reads_as_todays(tmp_path: Path) -> None
         load_config(schemas.ExperimentConfig, path, check_files=False)
 
 
+@dataclass
+class WideConfig:
+    """Keys that have no room in a line."""
+
+    names: list[str] = field(default_factory=lambda: ["a-name-of-some-length"] * 5)
+    """What it is."""
+    count: int = field(default=1, metadata={"min": 0})
+    """How many."""
+    kind: str = field(default="kind-0", metadata={"choices": [f"kind-{number}" for number in range(20)]})
+
+
+def test_what_has_no_room_beside_a_key_is_told_under_it() -> None:
+    kinds = ", ".join(f"kind-{number}" for number in range(20))
+    wrapped = textwrap.wrap(f"Must be one of {kinds}.", 74, break_on_hyphens=False)
+    assert key_table(WideConfig).splitlines() == [
+        "  names  list[str]",
+        "      What it is. Default: [a-name-of-some-length, a-name-of-some-length,",
+        "      a-name-of-some-length, a-name-of-some-length, a-name-of-some-length].",
+        "  count  int        1  >= 0",
+        "      How many.",
+        "  kind   str        kind-0",
+        *(f"      {line}" for line in wrapped),
+    ]
+
+
 def test_the_help_says_whose_a_key_is() -> None:
     table = key_table(schemas.ExperimentConfig)
     lines = dict(re.findall(r"^  (model\.\S+) .*\n      (.*)$", table, re.MULTILINE))
     assert lines["model.activation"].startswith("(backbone clip) Overrules")
     assert lines["model.score"].startswith("(backbone blip2) The match logit")
     assert lines["model.ce_clip.imc_weight"].startswith("(loss ce_clip) Weight of IMC")
-    assert re.search(r"^  model\.backbone +str +llava  one of llava, blip2, clip$", table, re.MULTILINE)
+    assert re.search(r"^  model\.backbone +str +llava$", table, re.MULTILINE)
     assert lines["model.tune"].startswith("full: all weights")
     words = " ".join(table.split())
+    assert "table of backbones. Must be one of llava, blip2, clip. model." in words
     for backbone, default in {"llava": "lm", "blip2": "itm", "clip": "itc"}.items():
         assert f" {backbone}: {default}, " in words, "the default first"
     assert table.count("  model.score ") == 1, "a key that both losses have is listed once"

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from datamodules.benchmarks import BENCHMARKS
 from experiments.__main__ import main
 from experiments.commands import VERBS
 from experiments.config import load as config
@@ -72,12 +73,25 @@ def test_help_names_every_verb(arguments: list[str], capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_help_of_a_verb_teaches_it_and_lists_its_keys(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_a_verb_teaches_it_and_lists_its_keys(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert VERBS[name].example in text
     keys = config.describe(VERBS[name].load_schema())
     assert all(f"  {key.name} " in text for key in keys)
+    # a command is copied as a whole
+    assert max(len(line) for line in text.splitlines() if VERBS[name].example not in line) <= 80
+
+
+def test_the_list_of_benchmarks_is_80_columns_with_no_word_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = " ".join(" ".join(lines).split())
+    assert all(f" {name} {row.protocol} {row.on_disk}" in rows for name, row in BENCHMARKS.items())
 
 
 @pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)

@@ -183,7 +183,11 @@ def test_a_validation_set_of_training_images_is_told_when_the_training_starts(
     record_train_images(data_module(tables, validation=pairs), tmp_path)
     (line,) = capsys.readouterr().out.splitlines()
     count = f"2 of 4 images ({pairs_of(pairs, 'new', '1')} of {len(pairs.negatives)} pairs)"
-    assert line.startswith(f"data.validation: {count} are training images of the run, such as '1', 'new'")
+    said = f"{count} are training images of the run, such as '1', 'new'; its curve is no measure of other images."
+    assert line == f"data.validation: {said}"
+    benchmarks = {"hard": pairs, "own": held_out}
+    record_train_images(data_module(tables, validation=held_out), tmp_path, benchmarks)
+    assert capsys.readouterr().out.splitlines() == [f"hard: {said}"]
 
 
 @pytest.fixture(scope="module")

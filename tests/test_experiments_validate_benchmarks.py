@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -161,6 +162,24 @@ def test_an_interrupted_training_goes_on_with_the_same_benchmarks(
     assert_same_run(trained, tmp_path / "parts")
     kept = [(run / "checkpoints/best.json").read_text() for run in (trained, tmp_path / "parts")]
     assert kept[0] == kept[1]
+
+
+def test_a_benchmark_of_training_images_is_told_before_the_first_step(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(tables / "winoground/images", images)
+    for number in range(2):
+        shutil.copy(tables / f"train/images/train-{number}.png", images / f"ex_{number}_img_0.png")
+    monkeypatch.setattr("experiments.verbs.train.fit", lambda *_: pytest.fail("a step"))
+    with pytest.raises(pytest.fail.Exception, match="a step"):
+        main(words_for(tables, tmp_path / "run", f"evaluation.sets.hard.image_root={images}"))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "training images" in line]
+    # an item of two images counts once for each
+    assert lines == [
+        f"hard: 2 of {2 * ITEMS} images (2 of {2 * ITEMS} pairs) are training images of the run, such as 'ex_0_img_0', "
+        "'ex_1_img_0'; its curve is no measure of other images."
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from .protocols.measured import Measured as Measured
 from .protocols.measured import MetricName as MetricName
 from .protocols.table import PROTOCOLS as PROTOCOLS
 from .protocols.table import find_protocol as find_protocol
+from .protocols.table import main_metric as main_metric
+from .protocols.table import measure_benchmark as measure_benchmark
 from .read import read_benchmark as read_benchmark
 from .select import of_images as of_images
 from .select import with_items as with_items

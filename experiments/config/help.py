@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 from lightning_modules import field_types, rule_text, strip_optional, type_name
 
+WIDTH = 80
 MISSING = "???"  # OmegaConf's, written out so that a help page needs no OmegaConf of its own
 
 
@@ -35,7 +36,7 @@ def describe(schema: Any) -> list[Key]:
 
 
 def key_table(schema: type) -> str:
-    """The keys of a configuration as aligned text, each with its docstring below it."""
+    """The keys of a configuration as text of 80 columns, each with its docstring below it."""
     from experiments.config.model_schemas import SECTION, has_model
     from lightning_modules.backbones import BACKBONES
 
@@ -51,8 +52,17 @@ def key_table(schema: type) -> str:
     name_width, type_width = max(len(key.name) for key in keys), max(len(key.type) for key in keys)
     lines = []
     for key in keys:
-        lines.append(f"  {key.name:{name_width}}  {key.type:{type_width}}  {key.default}  {key.rule}".rstrip())
-        lines.extend(textwrap.wrap(key.doc, 110, initial_indent="      ", subsequent_indent="      "))
+        line, text = f"  {key.name:{name_width}}  {key.type:{type_width}}", key.doc
+        # what has no room beside the name becomes a sentence of the text, and so does what follows it
+        for word, sentence in ((key.default, f"Default: {key.default}."), (key.rule, f"Must be {key.rule}.")):
+            if text == key.doc and len(line) + 2 + len(word) <= WIDTH:
+                line = f"{line}  {word}"
+            elif word:
+                text = f"{text} {sentence}".strip()
+        lines.append(line.rstrip())
+        # a name that is cut at its hyphen is none any more
+        wrapped = textwrap.wrap(text, WIDTH - 6, break_long_words=False, break_on_hyphens=False)
+        lines.extend(f"      {part}" for part in wrapped)
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -104,12 +104,13 @@ def hash_images(root: Path, images: Collection[str], label: str) -> dict[str, tu
         return dict(zip(images, track(pool.map(content_hash, paths), label, len(images)), strict=True))
 
 
-def record_train_images(data: ImageTextDataModule, folder: Path) -> None:
-    """Writes the record of a training's images, and says which of its validation set are among them.
+def record_train_images(data: ImageTextDataModule, folder: Path, benchmarks: Mapping[str, Pairs] | None = None) -> None:
+    """Writes the record of a training's images, and says which of those that it is validated on are among them.
 
     Args:
         data: set up.
         folder: of the run.
+        benchmarks: name -> the images of a benchmark that is scored in validations, a negative for each of its items.
 
     Raises:
         InputError: an image cannot be read, or an earlier record in the folder is damaged.
@@ -122,10 +123,12 @@ def record_train_images(data: ImageTextDataModule, folder: Path) -> None:
     columns = zip(*sorted(rows), strict=True)
     write_table(pa.table([pa.array(column) for column in columns], SCHEMA), path)
     recorded = read_train_images(folder)
-    if data.validation is not None and recorded is not None:
-        found = find_overlap(recorded, data.validation, "data.validation")
+    assert recorded is not None
+    validated = {"data.validation": data.validation} if data.validation is not None else {}
+    for name, pairs in {**validated, **(benchmarks or {})}.items():
+        found = find_overlap(recorded, pairs, name)
         if found.training_images:
-            say(f"data.validation: {found}; its curve is no measure of other images.")
+            say(f"{name}: {found}; its curve is no measure of other images.")
 
 
 def read_train_images(folder: Path) -> TrainImages | None:

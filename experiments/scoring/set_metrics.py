@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from datamodules.benchmarks import Benchmark, Measured, find_protocol, intervals
+from datamodules.benchmarks import Benchmark, intervals, measure_benchmark
 from experiments.report.comparison.reading.evaluated import METRIC_COLUMNS
 from experiments.scoring.sets import SetScores
-
-
-def measured(benchmark: Benchmark, scores: SetScores, *, calibrated: bool) -> tuple[Measured, Measured | None]:
-    """What a benchmark's protocol finds, and finds of the blind logits, where they are known.
-
-    Raises:
-        InputError: nothing can be measured.
-    """
-    measure = partial(
-        find_protocol(benchmark.protocol).measure, benchmark.key, calibrated=calibrated, aggregates=benchmark.aggregates
-    )
-    return measure(scores.logits), None if scores.blind is None else measure(scores.blind)
 
 
 def metric_rows(
@@ -40,10 +27,12 @@ def metric_rows(
     Raises:
         InputError: nothing can be measured.
     """
-    seen, blind = measured(benchmark, scores, calibrated=calibrated)
-    found = intervals(seen, resamples=resamples, seed=seed)
-    # the same images are drawn for both
-    dark = None if blind is None else intervals(blind, resamples=resamples, seed=seed)
+    seen = measure_benchmark(benchmark, scores.logits, calibrated=calibrated)
+    found, dark = intervals(seen, resamples=resamples, seed=seed), None
+    if scores.blind is not None:
+        blind = measure_benchmark(benchmark, scores.blind, calibrated=calibrated)
+        # the same images are drawn for both
+        dark = intervals(blind, resamples=resamples, seed=seed)
     rows = []
     for place, (metric, group) in enumerate(seen.rows):
         numbers = [column[place] for column in (*found, *(dark or (np.full(len(seen.rows), np.nan),) * 3))]
@@ -51,12 +40,6 @@ def metric_rows(
         values = (run, name, metric, group, *map(_number, numbers), *counts)
         rows.append(dict(zip(METRIC_COLUMNS, values, strict=True)))
     return rows
-
-
-def main_row(rows: list[dict[str, Any]], benchmark: Benchmark) -> dict[str, Any]:
-    """The row that stands for a set: its main metric, the mean over groups where there are several."""
-    main = [row for row in rows if row["metric"] == find_protocol(benchmark.protocol).main]
-    return next((row for row in main if row["group"] == "mean"), main[0])
 
 
 def _number(value: float) -> float | None:

@@ -5,6 +5,7 @@ Writes for each scorer `summary.json`, `metrics.csv` and a folder for each set, 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from experiments.scoring.scorer import Options, Scorer
     from experiments.scoring.sets import SetScores
 
+WIDTH = 80  # of what `--list` prints
 MAY_DIFFER = {"evaluation.batch_size", "evaluation.workers", "evaluation.max_pixels", "devices", "store"}
 """Keys that may change when an evaluation goes on: they move scores by rounding at most."""
 
@@ -83,12 +85,18 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
 
 
 def listing() -> str:
-    """The benchmarks: name, protocol, and what has to be on disk."""
+    """The benchmarks, in 80 columns: name, protocol, and what has to be on disk."""
     from datamodules.benchmarks import BENCHMARKS
 
+    rows = [("benchmark", "protocol", "what has to be there")]
+    rows += [(name, row.protocol, row.on_disk) for name, row in BENCHMARKS.items()]
     width = max(map(len, BENCHMARKS))
-    rows = [f"{name:{width}}  {row.protocol:9}  {row.on_disk}" for name, row in BENCHMARKS.items()]
-    return "\n".join([f"{'benchmark':{width}}  {'protocol':9}  what has to be there", *rows])
+    margin, lines = " " * (width + 2 + 9 + 2), []
+    for name, protocol, on_disk in rows:
+        # a file's name that is cut at its hyphen is none any more
+        first, *others = textwrap.wrap(on_disk, WIDTH - len(margin), break_long_words=False, break_on_hyphens=False)
+        lines += [f"{name:{width}}  {protocol:9}  {first}", *(f"{margin}{other}" for other in others)]
+    return "\n".join(lines)
 
 
 def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder | None = None) -> None:

@@ -29,6 +29,7 @@ from experiments.runs.trainer import (
     mark_preempted,
     quiet_lightning,
 )
+from experiments.scoring.overlaps import items_of
 from lightning_modules.losses import loss_class
 from lightning_modules.scoring import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
 from negatives.tables import InputError, write_json
@@ -93,7 +94,8 @@ def train(config: ExperimentConfig, output: OutputFolder | None, preemption: Pre
     # An existing run is untouched up to here, whatever is refused above.
     if output is not None:
         prepare_folder(config, output, module, start)
-        record_train_images(datamodule, folder)
+        sets = benchmarks.sets if benchmarks is not None else {}
+        record_train_images(datamodule, folder, {name: items_of(one) for name, one in sets.items()})
     try:
         fit(trainer, module, datamodule, start.last)
     except StoppedError as stopped:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
 from datamodules.benchmarks.logits import Logits
 from datamodules.benchmarks.protocols import classes, groups, labels, pairs, ratings, retrieval
-from datamodules.benchmarks.protocols.measured import Measured
+from datamodules.benchmarks.protocols.measured import ALL, MEAN, Measured, MetricName
 from negatives.tables import InputError, nearest_name
 
 
@@ -25,6 +25,22 @@ class Measure(Protocol):
         aggregates: Mapping[str, tuple[str, ...]] | None = None,
     ) -> Measured:
         """Metric rows; those that need a logit of 0 to mean one half are absent where it is not `calibrated`."""
+
+
+class Keyed(Protocol):
+    """What logits are measured by: a benchmark, or what was kept of one beside its scores."""
+
+    @property
+    def protocol(self) -> str:
+        """A name of `PROTOCOLS`."""
+
+    @property
+    def key(self) -> pa.Table:
+        """What logits are compared with; see `Benchmark`."""
+
+    @property
+    def aggregates(self) -> Mapping[str, tuple[str, ...]]:
+        """Name -> the groups whose unweighted mean it is."""
 
 
 class ProtocolRow(NamedTuple):
@@ -74,3 +90,25 @@ def find_protocol(name: str) -> ProtocolRow:
         near = nearest_name(name, PROTOCOLS)
         raise InputError(f"the protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}.{near}")
     return PROTOCOLS[name]
+
+
+def measure_benchmark(benchmark: Keyed, logits: Logits, *, calibrated: bool = False) -> Measured:
+    """What a benchmark's protocol finds in any logits of its pairs.
+
+    Args:
+        benchmark: read, or evaluated.
+        logits: of all pairs that its key compares.
+        calibrated: whether a logit of 0 means one half.
+
+    Raises:
+        InputError: nothing can be measured, or a logit is missing.
+    """
+    measure = find_protocol(benchmark.protocol).measure
+    return measure(benchmark.key, logits, calibrated=calibrated, aggregates=benchmark.aggregates)
+
+
+def main_metric(protocol: str, rows: Collection[MetricName]) -> MetricName:
+    """The row that stands for a benchmark: its protocol's main metric, the mean over groups where there are several."""
+    main = find_protocol(protocol).main
+    mean = MetricName(main, MEAN)
+    return mean if mean in rows else MetricName(main, ALL)

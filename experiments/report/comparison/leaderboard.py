@@ -26,7 +26,8 @@ BOARD_COLUMNS = (
         "blind_low",
         "blind_high",
     ),
-    *("half_value", "debiased_value", "to_best", "to_best_low", "to_best_high", "p_holm", "tied_with"),
+    *("half_value", "debiased_value", "debiased_low", "debiased_high"),
+    *("to_best", "to_best_low", "to_best_high", "p_holm", "tied_with"),
 )
 
 
@@ -41,7 +42,8 @@ class Place:
         lowest, highest: the mean over the sets of the worst and of the best of these.
         value, low, high: mean over the sets' main metrics, with its interval.
         blind: the same three on noise; None where they are not known for every set.
-        half_value, debiased_value: the mean on halves of the images as it is, and without the blind score.
+        half_value: the mean on halves of the images; None where not every set has these.
+        debiased: there without the blind score, with its interval; None as well.
         to_best: its row of `DIFFERENCE_COLUMNS` against the best; None for the best itself.
         tied_with: the entries that it is tied with: the best, or for the best all that Holm's correction leaves open.
         values: set -> value of the set's main metric.
@@ -57,7 +59,7 @@ class Place:
     high: float
     blind: tuple[float, float, float] | None
     half_value: float | None
-    debiased_value: float | None
+    debiased: tuple[float, float, float] | None
     to_best: Row | None
     tied_with: tuple[str, ...]
     values: Mapping[str, float | None]
@@ -77,7 +79,7 @@ class Place:
                 self.high,
                 *(self.blind or (None,) * 3),
             ),
-            *(self.half_value, self.debiased_value),
+            *(self.half_value, *(self.debiased or (None,) * 3)),
             *(difference.get(name) for name in ("difference", "low", "high", "p_holm")),
             "; ".join(self.tied_with),
         )
@@ -112,18 +114,17 @@ def leaderboard(panels: Sequence[Panel], entries: Sequence[Entry], reference: st
     rows = [{**row, **about} for row in [*compared(seen, reference, REFERENCE), *to_best.values()]]
     places = []
     for entry in entries:
-        blind = [panel.mains[entry.name].blind for panel in shared]
-        known = [one for one in blind if one is not None]
+        own = [panel.mains[entry.name] for panel in shared]
         mains = [panel.entries[entry.name][panel.main] for panel in shared]
-        seeds = np.mean([panel.mains[entry.name].seeds for panel in shared], axis=0)
+        seeds = np.mean([one.seeds for one in own], axis=0)
         with_best = (best,) if entry.name in tied else ()
         places.append(
             Place(
                 *(entry.name, entry.short, len(entry.runs), float(seeds.min()), float(seeds.max())),
                 *_triple(seen[entry.name]),
-                blind=_triple(_mean(known)) if len(known) == len(blind) else None,
+                blind=_whole_mean([one.blind for one in own]),
                 half_value=_mean_of([row["half_value"] for row in mains]),
-                debiased_value=_mean_of([row["debiased_value"] for row in mains]),
+                debiased=_whole_mean([one.debiased for one in own]),
                 to_best=to_best.get(entry.name),
                 tied_with=tied if entry.name == best else with_best,
                 values={panel.name: row["value"] for panel, row in zip(shared, mains, strict=True)},
@@ -170,6 +171,12 @@ def _about(board: Board) -> str:
 
 def _mean(values: Sequence[Resampled]) -> Resampled:
     return Resampled(*(np.mean([one[part] for one in values], axis=0) for part in (0, 1)))
+
+
+def _whole_mean(values: Sequence[Resampled | None]) -> tuple[float, float, float] | None:
+    """The mean with its interval; None where it is not known for every set."""
+    known = [one for one in values if one is not None]
+    return _triple(_mean(known)) if len(known) == len(values) else None
 
 
 def _triple(found: Resampled) -> tuple[float, float, float]:

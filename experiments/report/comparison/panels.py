@@ -22,15 +22,16 @@ from datamodules.benchmarks import (
 )
 from experiments.report.comparison.entries import Entry
 from experiments.report.comparison.reading.evaluated import METRIC_COLUMNS, EvaluatedSet
-from experiments.report.comparison.results import Result, method_result, run_result
+from experiments.report.comparison.results import Halved, Result, method_result, run_result
 from experiments.report.negative_types import types_in_order
 from experiments.report.page import share
 
 Row = dict[str, Any]
-COMPARISON_COLUMNS = (*METRIC_COLUMNS, "training_pairs", "alpha", "half_value", "debiased_value")
+DEBIASED = ("alpha", "half_value", "debiased_value", "debiased_low", "debiased_high")
+COMPARISON_COLUMNS = (*METRIC_COLUMNS, "training_pairs", *DEBIASED)
 SEED_COLUMNS = (
     *("method", "set", "metric", "group", "seeds", "value", "low", "high", "lowest_seed", "highest_seed"),
-    *("blind_value", "blind_low", "blind_high", "alpha", "half_value", "debiased_value"),
+    *("blind_value", "blind_low", "blind_high", *DEBIASED),
 )
 DIFFERENCE_COLUMNS = (
     *("run", "against", "other", "set", "metric", "group"),
@@ -49,10 +50,11 @@ class Draws:
 
 
 class Main(NamedTuple):
-    """The main metric of an entry: with its resamples, on noise (None where it is not known), and of each seed."""
+    """The main metric of an entry: with its resamples, on noise and debiased (None where not known), of each seed."""
 
     seen: Resampled
     blind: Resampled | None
+    debiased: Resampled | None
     seeds: NDArray[np.float64]
 
 
@@ -142,20 +144,31 @@ def panel_of(name: str, entries: Sequence[Entry], reference: str, draws: Draws) 
 def _rows(run: str, name: str, found: Result) -> dict[MetricName, Row]:
     seen = ends(found.seen)
     blind = None if found.blind is None else ends(found.blind)
+    halves = _halves(found.halved)
     rows = {}
     for place, column in enumerate(found.rows):
         numbers = [_number(part[place]) for part in seen]
         numbers += [None] * 3 if blind is None else [_number(part[place]) for part in blind]
         counts = int(found.counts[place]), int(found.images[place])
-        half = None if found.halved is None else found.halved.values.get(column)
-        alpha = None if half is None or found.halved is None else found.halved.alpha
-        values = (run, name, *column, *numbers, *counts, _trained(found, column), alpha, *(half or (None, None)))
+        values = (run, name, *column, *numbers, *counts, _trained(found, column), *halves.get(column, (None,) * 5))
         rows[column] = dict(zip(COMPARISON_COLUMNS, values, strict=True)) | {
             "seeds": len(found.seeds),
             "lowest_seed": _number(found.seeds[:, place].min()),
             "highest_seed": _number(found.seeds[:, place].max()),
         }
     return rows
+
+
+def _halves(halved: Halved | None) -> dict[MetricName, tuple[float, ...]]:
+    """Metric -> the columns of `DEBIASED`, of the metrics that the half defines."""
+    if halved is None:
+        return {}
+    numbers = np.stack([halved.before, *ends(halved.after)], axis=1)
+    return {
+        row: (halved.alpha, *map(float, own))
+        for row, own in zip(halved.rows, numbers, strict=True)
+        if not np.isnan(own).any()
+    }
 
 
 def _training_share(row: Row) -> str:
@@ -183,7 +196,8 @@ def _main(found: Result, main: MetricName) -> Main:
     place = found.rows.index(main)
     blind = found.blind
     dark = None if blind is None else Resampled(blind.value[[place]], blind.drawn[:, [place]])
-    return Main(found.row(main), dark, found.seeds[:, place])
+    debiased = None if found.halved is None else found.halved.row(main)
+    return Main(found.row(main), dark, debiased, found.seeds[:, place])
 
 
 def _differences(name: str, results: Mapping[str, Result], reference: str, main: MetricName) -> list[Row]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -11,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from datamodules.benchmarks import MetricName
+from datamodules.benchmarks import MEAN, PROTOCOLS, MetricName
 from experiments.report.comparison.panels import Panel, Row
 from experiments.report.comparison.reading.evaluated import EvaluatedRun
 from experiments.report.negative_types import types_in_order
@@ -87,11 +86,10 @@ def _rows_figure(panel: Panel, names: Mapping[str, str], looks: Mapping[str, Loo
 
 
 def curves_plot(runs: Sequence[EvaluatedRun], looks: Mapping[str, Look]) -> Markup | None:
-    """Training loss and validation accuracies against the step, a panel for each; None where nothing was logged."""
-    logged = dict.fromkeys(metric for run in runs for metric in run.curves)
-    losses = [metric for metric in logged if metric == "train/loss/value"]
-    types = types_in_order([m.split("/")[1] for m in logged if re.fullmatch(r"val/[^/]+/accuracy", m)])
-    metrics = losses + [f"val/{name}/accuracy" for name in (*types[-1:], *types[:-1])]  # the mean before its parts
+    """Training loss and what was validated against the step, a panel for each; None where nothing was logged."""
+    logged = {metric for run in runs for metric in run.curves}
+    losses: dict[str, float | None] = {metric: None for metric in logged if metric == "train/loss/value"}
+    metrics = losses | validation_metrics(logged)
     if not metrics:
         return None
     columns = min(3, len(metrics))
@@ -104,11 +102,34 @@ def curves_plot(runs: Sequence[EvaluatedRun], looks: Mapping[str, Look]) -> Mark
                 _curve(axes, run.curves.get(metric, {}), looks[run.name])
             axes.set_title(metric, fontsize=10.5)
             axes.set_xlabel("step")
-            if metric.endswith("accuracy"):
-                _chance(axes, 0.5, vertical=True)
+            _chance(axes, metrics[metric], vertical=True)
         for axes in panels[len(metrics) :]:
             axes.set_axis_off()
         return as_svg(figure)
+
+
+def validation_metrics(logged: Iterable[str]) -> dict[str, float | None]:
+    """What stands for each negative type and each benchmark that was validated -> its value by chance, where known.
+
+    >>> validation_metrics(["val/mean/accuracy", "val/swap_obj/accuracy", "val/own/mean_group", "val/own/group"])
+    {'val/mean/accuracy': 0.5, 'val/swap_obj/accuracy': 0.5, 'val/own/mean_group': None}
+    """
+    of_set: dict[str, set[str]] = {}
+    for metric in logged:
+        stage, *parts = metric.split("/", 2)
+        if stage == "val" and len(parts) == 2:
+            of_set.setdefault(parts[0], set()).add(parts[1])
+    mains = [row.main for row in PROTOCOLS.values()]
+    # `labels` has an accuracy beside its main metric, so that of pairs comes last
+    mains.sort(key=lambda main: main == PROTOCOLS["pairs"].main)
+    names = [name for main in mains for name in (f"{MEAN}_{main}", main)]
+    found = {key: next((name for name in names if name in own), None) for key, own in of_set.items()}
+    # a benchmark always has more than an accuracy
+    types = types_in_order([key for key, own in of_set.items() if own == {"accuracy"}])
+    # the mean before its parts; a positive against one negative is right by chance in one half
+    chances = {f"val/{key}/accuracy": 0.5 for key in (*types[-1:], *types[:-1])}
+    others = [f"val/{key}/{name}" for key, name in sorted(found.items()) if name is not None and key not in types]
+    return {**chances, **dict.fromkeys(others)}
 
 
 def _curve(axes: Axes, points: Mapping[int, float], style: Look) -> None:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.benchmarks import Measured, MetricName, Resampled, alpha_debias, pooled, resampled
+from datamodules.benchmarks import (
+    Measured,
+    MetricName,
+    Resampled,
+    alpha_debias,
+    measure_benchmark,
+    pooled,
+    resampled,
+)
 from experiments.report.comparison.reading.evaluated import EvaluatedSet
 from negatives.tables import InputError
 
@@ -19,11 +28,23 @@ class Halved:
 
     Attributes:
         alpha: chosen on the other half; the mean over seeds.
-        values: row -> value as it is, and debiased.
+        rows: names of the metrics, in the order of both arrays.
+        before: as they are, (rows,).
+        after: without the blind logit, with resamples of the images of this half. These know nothing of how alpha was
+            chosen: it stays as it is.
     """
 
     alpha: float
-    values: Mapping[MetricName, tuple[float, float]]
+    rows: tuple[MetricName, ...]
+    before: NDArray[np.float64]
+    after: Resampled
+
+    def row(self, name: MetricName) -> Resampled | None:
+        """One metric without the blind logit, (1,) and (resamples, 1); None where this half does not define it."""
+        place = self.rows.index(name) if name in self.rows else None
+        if place is None or np.isnan([self.before[place], self.after.value[place]]).any():
+            return None
+        return Resampled(self.after.value[[place]], self.after.drawn[:, [place]])
 
 
 @dataclass(frozen=True)
@@ -61,8 +82,8 @@ def run_result(found: EvaluatedSet, *, resamples: int, seed: int, debias: bool) 
     Raises:
         InputError: nothing can be measured.
     """
-    halved = _halved(found) if debias else None
-    return _result([found.measured], [found.blind_measured], halved, found.training_pairs, resamples, seed)
+    halved = _halved(found, resamples, seed) if debias else None
+    return _result([found.measured], [found.blind_measured], [halved], found.training_pairs, resamples, seed)
 
 
 def method_result(seeds: Sequence[EvaluatedSet], results: Sequence[Result], *, resamples: int, seed: int) -> Result:
@@ -73,16 +94,6 @@ def method_result(seeds: Sequence[EvaluatedSet], results: Sequence[Result], *, r
         results: of each seed.
         resamples, seed: of the bootstrap.
     """
-    halves = [one.halved for one in results]
-    known = [half for half in halves if half is not None]
-    halved = None
-    if len(known) == len(halves):
-        means = {
-            row: (float(values[0]), float(values[1]))
-            for row in known[0].values
-            for values in [np.mean([half.values[row] for half in known], axis=0)]
-        }
-        halved = Halved(float(np.mean([half.alpha for half in known])), means)
     trained = [one.training_pairs for one in results]
     counted = [counts for counts in trained if counts is not None]
     most = None
@@ -92,13 +103,13 @@ def method_result(seeds: Sequence[EvaluatedSet], results: Sequence[Result], *, r
     calibrated = all(one.calibrated for one in seeds)
     seeds = [replace(one, calibrated=calibrated) if one.calibrated != calibrated else one for one in seeds]
     measured, blind = [one.measured for one in seeds], [one.blind_measured for one in seeds]
-    return _result(measured, blind, halved, most, resamples, seed)
+    return _result(measured, blind, [one.halved for one in results], most, resamples, seed)
 
 
 def _result(
     measured: Sequence[Measured],
     blind: Sequence[Measured | None],
-    halved: Halved | None,
+    halves: Sequence[Halved | None],
     training_pairs: Mapping[str, int] | None,
     resamples: int,
     seed: int,
@@ -113,22 +124,29 @@ def _result(
         counts=whole.counts,
         images=whole.images,
         seeds=np.stack([one.value() for one in measured]),
-        halved=halved,
+        # only now is it known that seeds have the same rows and images
+        halved=_mean_half(halves),
         training_pairs=training_pairs,
     )
 
 
-def _halved(found: EvaluatedSet) -> Halved | None:
+def _mean_half(halves: Sequence[Halved | None]) -> Halved | None:
+    """The mean over seeds, whose halves are the same images, and are resampled alike."""
+    known = [half for half in halves if half is not None]
+    if len(known) < len(halves):
+        return None
+    alpha, before = (np.mean([getattr(half, name) for half in known], axis=0) for name in ("alpha", "before"))
+    after = Resampled(*(np.mean([half.after[part] for half in known], axis=0) for part in (0, 1)))
+    return Halved(float(alpha), known[0].rows, before, after)
+
+
+def _halved(found: EvaluatedSet, resamples: int, seed: int) -> Halved | None:
     if found.blind is None:
         return None
     try:
-        debiased = alpha_debias(found.measure, found.logits, found.blind, main=found.main)
+        debiased = alpha_debias(partial(measure_benchmark, found), found.logits, found.blind, main=found.main)
     except InputError:
         return None  # too few images for two halves; all else was measured before
-    before, after = debiased.before.value(), debiased.after.value()
-    values = {
-        row: (float(before[place]), float(after[place]))
-        for place, row in enumerate(debiased.before.rows)
-        if not np.isnan([before[place], after[place]]).any()
-    }
-    return Halved(debiased.alpha, values)
+    # one pass over the resamples, of the alpha that was chosen: the other 20 have a value alone
+    after = resampled(debiased.after, resamples=resamples, seed=seed)
+    return Halved(debiased.alpha, debiased.after.rows, debiased.before.value(), after)

@@ -71,9 +71,9 @@ def halves(place: Place) -> str:
     >>> halves(Place("a", "a", 1, 0.7, 0.7, 0.7, 0.6, 0.8, None, None, None, None, (), {}))
     ''
     """
-    if place.half_value is None or place.debiased_value is None:
+    if place.half_value is None or place.debiased is None:
         return ""
-    return f"{place.half_value:.3f} / {place.debiased_value:.3f}"
+    return f"{place.half_value:.3f} / {place.debiased[0]:.3f}"
 
 
 def _caption(comparison: Comparison) -> str:

@@ -90,9 +90,9 @@ def _panel(comparison: Comparison, panel: Panel) -> Table:
 
 
 def _halves(place: Place) -> str:
-    if place.half_value is None or place.debiased_value is None:
+    if place.half_value is None or place.debiased is None:
         return ""
-    return f"{short(place.half_value)} / {short(place.debiased_value)}"
+    return f"{short(place.half_value)} / {short(place.debiased[0])}"
 
 
 def short(value: float | None) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from datamodules.benchmarks import Logits, Measured, MetricName, find_protocol
+from datamodules.benchmarks import Logits, Measured, MetricName, main_metric, measure_benchmark
 
 SUMMARY_FILE = "summary.json"
 """In the folder of an evaluation: which run and weights it is of, and its sets."""
@@ -50,31 +50,20 @@ class EvaluatedSet:
     aggregates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     training_pairs: dict[str, int] | None = None
 
-    def measure(self, logits: Logits, *, calibrated: bool = False) -> Measured:
-        """What the protocol finds in any logits of this set.
-
-        Raises:
-            InputError: nothing can be measured, or a logit is missing.
-        """
-        measure = find_protocol(self.protocol).measure
-        return measure(self.key, logits, calibrated=calibrated, aggregates=self.aggregates)
-
     @cached_property
     def measured(self) -> Measured:
         """What the protocol finds."""
-        return self.measure(self.logits, calibrated=self.calibrated)
+        return measure_benchmark(self, self.logits, calibrated=self.calibrated)
 
     @cached_property
     def blind_measured(self) -> Measured | None:
         """What the protocol finds on noise."""
-        return None if self.blind is None else self.measure(self.blind, calibrated=self.calibrated)
+        return None if self.blind is None else measure_benchmark(self, self.blind, calibrated=self.calibrated)
 
     @property
     def main(self) -> MetricName:
-        """The row that stands for the set: its main metric, the mean over groups where there are several."""
-        metric = find_protocol(self.protocol).main
-        mean = MetricName(metric, "mean")
-        return mean if mean in self.measured.rows else MetricName(metric, "")
+        """The row that stands for the set."""
+        return main_metric(self.protocol, self.measured.rows)
 
 
 @dataclass(frozen=True)
