@@ -70,6 +70,7 @@ def read_benchmark(
     source = name if isinstance(place, Mapping) else f"{name} ({place})"
     benchmark = reader(**{key: inputs[key] for key in (*row.inputs, "image_root")}, **options)
     check_benchmark(benchmark, source)
+    benchmark = replace(benchmark, main=row.main)
     if note := count_note(benchmark, row.counts):
         benchmark = replace(benchmark, notes=(*benchmark.notes, note))
     # People keep a part of COCO; of tables that someone made, a missing image is a wrong image_root, refused below.

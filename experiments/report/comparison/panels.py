@@ -21,7 +21,7 @@ from datamodules.benchmarks import (
     tied,
 )
 from experiments.report.comparison.entries import Entry
-from experiments.report.comparison.reading.evaluated import METRIC_COLUMNS, EvaluatedSet
+from experiments.report.comparison.reading.evaluated import METRIC_COLUMNS, EvaluatedSet, shared_main
 from experiments.report.comparison.results import Halved, Result, method_result, run_result
 from experiments.report.negative_types import types_in_order
 from experiments.report.page import share
@@ -116,9 +116,13 @@ def panel_of(name: str, entries: Sequence[Entry], reference: str, draws: Draws) 
     """
     results: dict[str, Result] = {}
     runs: list[Row] = []
+    every = [run.sets[name] for entry in entries for run in entry.runs if name in run.sets]
+    first, main = every[0], shared_main(every)
     for entry in entries:
         sets = [run.sets[name] for run in entry.runs if name in run.sets]
-        own = [run_result(found, resamples=draws.resamples, seed=draws.seed, debias=draws.debias) for found in sets]
+        own = [
+            run_result(found, main, resamples=draws.resamples, seed=draws.seed, debias=draws.debias) for found in sets
+        ]
         names = [run.name for run in entry.runs if name in run.sets]
         runs += [row for run, found in zip(names, own, strict=True) for row in _rows(run, name, found).values()]
         # a method is the mean over all its seeds, or it is not there
@@ -126,13 +130,11 @@ def panel_of(name: str, entries: Sequence[Entry], reference: str, draws: Draws) 
             results[entry.name] = (
                 own[0] if len(own) == 1 else method_result(sets, own, resamples=draws.resamples, seed=draws.seed)
             )
-    first = next(run.sets[name] for entry in entries for run in entry.runs if name in run.sets)
-    main = first.main
     return Panel(
         name=name,
         protocol=first.protocol,
         main=main,
-        chance=find_protocol(first.protocol).chance(first.key),
+        chance=find_protocol(first.protocol).chance(first.key, main.metric),
         columns=_columns(main, results.values(), first),
         runs=runs,
         entries={entry: _rows(entry, name, found) for entry, found in results.items()},
