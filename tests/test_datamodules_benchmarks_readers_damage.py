@@ -67,8 +67,9 @@ CONTENTS = (
 )
 
 
-def test_every_benchmark_of_files_is_among_them() -> None:
-    assert FILES.keys() == BENCHMARKS.keys() - {"tables", "class_folders"}
+def test_official_benchmarks_are_among_them() -> None:
+    assert FILES.keys() <= BENCHMARKS.keys()
+    assert len(FILES) >= 32, "all but tables and folders of classes; who adds a benchmark need not know of this list"
 
 
 @pytest.mark.parametrize("name", FILES)

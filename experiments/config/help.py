@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 from lightning_modules import field_types, rule_text, strip_optional, type_name
 
-WIDTH = 80
+WIDTH = 80  # of what is printed to be read
 MISSING = "???"  # OmegaConf's, written out so that a help page needs no OmegaConf of its own
 
 

@@ -46,7 +46,7 @@ def find_overlaps(trained: Trained, sets: Mapping[str, Benchmark], *, excluded: 
             say(f"{name}: {unknown}{hint}")
         return {}
     overlaps = {name: find_overlap(recorded, items_of(benchmark), name) for name, benchmark in sets.items()}
-    remedy = "" if excluded else "; exclude_training_images=true leaves them out, where it is evaluated alone"
+    remedy = "" if excluded else "; exclude_training_images=true leaves them out"
     for name, overlap in overlaps.items():
         if overlap.training_images:
             say(f"{name}: {overlap}{remedy}")

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from experiments.scoring.scorer import Options, Scorer
     from experiments.scoring.sets import SetScores
 
-WIDTH = 80  # of what `--list` prints
 MAY_DIFFER = {"evaluation.batch_size", "evaluation.workers", "evaluation.max_pixels", "devices", "store"}
 """Keys that may change when an evaluation goes on: they move scores by rounding at most."""
 
@@ -87,6 +86,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
 def listing() -> str:
     """The benchmarks, in 80 columns: name, protocol, and what has to be on disk."""
     from datamodules.benchmarks import BENCHMARKS
+    from experiments.config.help import WIDTH
 
     rows = [("benchmark", "protocol", "what has to be there")]
     rows += [(name, row.protocol, row.on_disk) for name, row in BENCHMARKS.items()]
@@ -120,11 +120,13 @@ def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder
     read = _read_sets(set_configs(config, own))
     words = [config.run] if config.run is not None else config.scorers
     names = folder_names(words)
+    # before there is a folder: without training images nothing may be left
+    sets_of = {word: _sets_of(config, scorer, read, quiet=output is None) for word, scorer in loaded.items()}
     if output is None:
         assert place is not None
         for word in words:
             scorer = loaded.get(word) or open_scorer(word, options)
-            scorer.scores_of(_sets_of(config, scorer, read, quiet=True).asked, options, place)
+            scorer.scores_of(sets_of[word].asked if word in sets_of else read, options, place)
         return
     folder = output.claim()
     with world(config.devices, _rank, config) as first:
@@ -134,7 +136,7 @@ def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder
                 say(f"{own_folder} is finished.")
                 continue
             scorer = loaded.get(word) or open_scorer(word, options)
-            sets = _sets_of(config, scorer, read)
+            sets = sets_of.get(word) or _sets_of(config, scorer, read)
             scores = scorer.scores_of(sets.asked, options, first)
             assert scores is not None
             write_evaluation(config, own_folder, scorer, sets, scores)
