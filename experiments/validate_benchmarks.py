@@ -12,7 +12,7 @@ import numpy as np
 from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 
-from datamodules.benchmarks import ALL, MEAN, Benchmark, Logits, Measured, main_metric, measure_benchmark
+from datamodules.benchmarks import ALL, MEAN, Benchmark, Logits, Measured, MetricName, main_metric, measure_benchmark
 from experiments.build import build_benchmark
 from experiments.config.schemas import ExperimentConfig
 from experiments.runs.progress import is_terminal, say
@@ -145,7 +145,7 @@ class ValidateBenchmarks(L.Callback):
             named = _named(key, one, measured)
             found |= named
             if not is_terminal():
-                main = _name(key, *main_metric(one.protocol, measured.rows))
+                main = _name(key, main_metric(one, measured.rows))
                 say(f"step {trainer.global_step}, {main.removeprefix('val/')} {named[main]:.3f}")
         return found
 
@@ -175,15 +175,15 @@ def _named(key: str, benchmark: Benchmark, measured: Measured) -> dict[str, floa
     """Metrics of all items, and of the means over groups; a benchmark may have hundreds of groups."""
     means = (MEAN, *benchmark.aggregates)
     return {
-        _name(key, metric, group): float(value)
-        for (metric, group), value in zip(measured.rows, measured.value(), strict=True)
-        if group == ALL or group in means
+        _name(key, row): float(value)
+        for row, value in zip(measured.rows, measured.value(), strict=True)
+        if row.group == ALL or row.group in means
     }
 
 
-def _name(key: str, metric: str, group: str) -> str:
+def _name(key: str, row: MetricName) -> str:
     # as W&B has them of an evaluation
-    return f"val/{key}/{group}{'_' if group else ''}{metric}"
+    return f"val/{key}/{row.logged}"
 
 
 def _zeros(benchmark: Benchmark) -> Logits:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from datamodules.benchmarks import MEAN, MetricName
-from datamodules.benchmarks.protocols.groups import chance, measure
+from datamodules.benchmarks.protocols.groups import measure
 from negatives.tables import InputError
 from tests.measured import group_key, group_logits, metric, metrics, vectors
 
@@ -145,11 +145,6 @@ def test_items_that_share_an_image_are_resampled_together() -> None:
 
 def _logits_of(key: pa.Table, images: list[list[str]]) -> object:
     return group_logits(key.set_column(2, "image_ids", [images]), np.random.default_rng(0).normal(size=(4, 2, 2)))
-
-
-def test_chance_is_one_in_six_for_two_by_two() -> None:
-    assert chance(group_key(3)) == pytest.approx(1 / 6)
-    assert chance(group_key(3, 3)) is None
 
 
 @pytest.mark.parametrize(("images", "texts"), [(["a", "b"], ["x"]), (["a"], ["x"])])

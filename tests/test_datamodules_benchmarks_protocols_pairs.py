@@ -121,10 +121,10 @@ def test_images_and_not_items_are_counted_and_resampled() -> None:
 
 
 def test_chance_is_that_of_random_order() -> None:
-    assert PROTOCOLS["pairs"].chance(pair_key([1, 1])) == 0.5
-    assert chance(pair_key([1, 1], true=2)) == pytest.approx(1 / 3)
-    assert chance(pair_key([3, 3])) == 0.25
-    assert chance(pair_key([3, 1])) is None
+    assert PROTOCOLS["pairs"].chance(pair_key([1, 1]), "accuracy") == 0.5
+    assert chance(pair_key([1, 1], true=2), "accuracy") == pytest.approx(1 / 3)
+    assert chance(pair_key([3, 3]), "accuracy") == 0.25
+    assert chance(pair_key([3, 1]), "accuracy") is None
 
 
 def test_what_cannot_be_measured_is_named() -> None:

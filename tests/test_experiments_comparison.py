@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +22,7 @@ from datamodules.benchmarks import (
     Logits,
     MetricName,
     Resampled,
+    alpha_debias,
     bootstrap_weights,
     holm,
     intervals,
@@ -34,8 +37,9 @@ from experiments.report.comparison.examples.outcomes import outcomes
 from experiments.report.comparison.leaderboard import Board, Place, verdict
 from experiments.report.comparison.panels import DEBIASED, Draws, compared, panel_of
 from experiments.report.comparison.plots import curves_plot
-from experiments.report.comparison.reading.evaluated import EvaluatedRun, EvaluatedSet
+from experiments.report.comparison.reading.evaluated import EvaluatedRun, EvaluatedSet, shared_main
 from experiments.report.comparison.reading.runs import read_run, read_runs
+from experiments.report.comparison.tables import comparison_markdown, markdown_text
 from experiments.report.csv_files import read_csv
 from experiments.report.plots import look
 from experiments.runs.train_images import Overlap, TrainImages, content_hash, find_overlap
@@ -203,7 +207,7 @@ def test_a_benchmark_and_what_is_kept_of_it_beside_its_scores_are_measured_alike
         needs_threshold = len(own.rows) > len(measure_benchmark(one, found.logits).rows)
         assert needs_threshold == (name in ("crepe", "true"))
         assert (MetricName("accuracy", "both") in own.rows) == (name == "crepe")
-        assert found.main in own.rows
+        assert shared_main([found]) in own.rows
 
 
 def test_differences_are_paired_and_corrected_over_the_scorers_of_a_column(config: CompareConfig) -> None:
@@ -236,7 +240,8 @@ def test_a_leaderboard_is_the_mean_over_sets_and_their_resamples(config: Compare
     runs = {run.name: run for run in read_runs(config.runs)}
     names = ("crepe", "wino", "tifa", "true", "search", "kinds")
     for place in found.board.places:
-        mains = [(runs[place.run].sets[name].measured, runs[place.run].sets[name].main) for name in names]
+        sets = [runs[place.run].sets[name] for name in names]
+        mains = [(one.measured, shared_main([one])) for one in sets]
         values = [measured.value()[measured.rows.index(main)] for measured, main in mains]
         assert place.value == pytest.approx(np.mean(values))
         assert place.low < place.value < place.high
@@ -475,7 +480,7 @@ def test_examples_say_what_each_scorer_made_of_them(config: CompareConfig) -> No
 @pytest.mark.parametrize("name", ["search", "kinds"])
 def test_an_image_is_wrong_where_a_text_that_is_not_its_own_scores_as_high(name: str, config: CompareConfig) -> None:
     found = read_run(Path(config.runs[1])).sets[name]
-    said, texts = outcomes(found), found.logits.text_ids.to_pylist()
+    said, texts = outcomes(found, "recall_mean"), found.logits.text_ids.to_pylist()
     assert said.rivals is not None
     for place, row in enumerate(found.key.to_pylist()):
         logits = dict(zip(texts, found.logits.matrix([row["image_id"]], texts)[0], strict=True))
@@ -615,3 +620,70 @@ def test_ratings_that_are_missing_are_no_items(folder: Path) -> None:
     one = EvaluatedSet("ratings", folder, twice, key, key, Logits.from_table(key.append_column("logit", key["rating"])))
     assert replace(one, left_out={"without a rating": 3}).told == ["2 items, without: 3 without a rating"]
     assert replace(one, key=key, left_out={"image missing": 3}).told == ["4 of 7 items: 3 image missing"]
+
+
+def _said(run: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes what an evaluation's summary says of each of its sets."""
+    path = Path(run) / "summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    for entry in summary["sets"].values():
+        change(entry)
+    write_json(summary, path)
+
+
+def test_the_published_number_of_a_benchmark_stands_for_it_wherever_one_is_shown(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mains = {"crepe": ("auroc", "mean"), "wino": ("image", ""), "tifa": ("tau_c", "")}
+    sets = {
+        name: replace(one, main=MetricName(*mains[name])) for name, one in benchmarks(folder).items() if name in mains
+    }
+    runs = [evaluate(tmp_path / name, name, sets, skill=skill, seed=3) for name, skill in (("a", 1.5), ("b", 0.2))]
+    assert re.search(r"auroc\W+swap_att", capsys.readouterr().out), "the groups of the published metric are printed"
+    found = compare(CompareConfig(runs=runs, output_dir=str(tmp_path / "report"), bootstrap=100, examples=12))
+    assert {panel.name: panel.main for panel in found.panels} == mains
+    assert {panel.name: panel.chance for panel in found.panels} == {"crepe": 0.5, "wino": 0.25, "tifa": 0.0}
+    first = read_run(Path(runs[0])).sets
+    values = {name: one.measured.value()[one.measured.rows.index(mains[name])] for name, one in first.items()}
+    assert found.board.places[0].values == pytest.approx(values)
+    assert found.board.places[0].value == pytest.approx(np.mean(list(values.values())))
+    assert markdown_text("crepe: auroc, mean, wino: image, tifa: tau_c.") in comparison_markdown(found)
+    by_image = [
+        (np.argmax(verdict.logits, axis=1) == [0, 1]).all() == (verdict.wrong == 0)
+        for example in found.examples
+        if example.set == "wino"
+        for verdict in example.verdicts
+    ]
+    assert by_image, "an example is right where its image score is"
+    assert all(by_image)
+    for name, one in first.items():
+        assert one.blind is not None
+        debiased = alpha_debias(partial(measure_benchmark, one), one.logits, one.blind, main=MetricName(*mains[name]))
+        (panel,) = [panel for panel in found.panels if panel.name == name]
+        assert panel.entries["a"][panel.main]["alpha"] == debiased.alpha
+    logged = ["val/wino/group", "val/wino/image", "val/crepe/mean_accuracy", "val/crepe/mean_auroc"]
+    run = EvaluatedRun("a", folder, first, {metric: {0: 0.2, 9: 0.4} for metric in logged})
+    assert re.findall(r"val/[^<\s]+", str(curves_plot([run], {"a": look(0)}))) == [
+        "val/crepe/mean_auroc",
+        "val/wino/image",
+    ]
+
+
+def test_older_evaluations_go_by_the_protocols_number_unless_another_names_the_published_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    one = replace(benchmarks(folder)["true"], main=MetricName("accuracy", ""))
+    runs = [evaluate(tmp_path / name, name, {"true": one}, skill=1.0, seed=3) for name in ("old", "new", "other")]
+    _said(runs[0], lambda entry: entry.pop("main"))
+    read = [read_run(Path(run)).sets["true"] for run in runs]
+    assert shared_main(read[:1]) == ("roc_auc", "")
+    with_threshold = [replace(found, calibrated=True) for found in read]
+    assert shared_main(with_threshold) == ("accuracy", ""), "the older one is measured by it, too"
+    assert shared_main(with_threshold[:1]) == ("roc_auc", "")
+    assert shared_main([*with_threshold[1:], read[2]]) == ("roc_auc", ""), "a scorer without a threshold has none"
+    _said(runs[1], lambda entry: entry.update(calibrated=True))
+    found = compare(CompareConfig(runs=runs[1:], output_dir=str(tmp_path / "report"), bootstrap=40, examples=0))
+    assert found.panels[0].main == ("roc_auc", "")
+    _said(runs[1], lambda entry: entry.update(main=["roc_auc"]))
+    with pytest.raises(InputError, match=r"summary\.json must be what `itm evaluate` writes"):
+        read_run(Path(runs[1]))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from datamodules.benchmarks.protocols.measured import MetricName
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -30,6 +32,7 @@ class Benchmark:
         aggregates: name -> the groups whose unweighted mean it is, such as SugarCrepe's "replace".
         left_out: reason -> how many items of the official files are not asked about.
         notes: sentences that belong beside its numbers, such as counts that are not the official ones.
+        main: the number that is published of it, see `main_metric`; None where nobody publishes one.
     """
 
     name: str
@@ -42,3 +45,4 @@ class Benchmark:
     aggregates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    main: MetricName | None = None

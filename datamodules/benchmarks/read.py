@@ -73,6 +73,7 @@ def read_benchmark(
     benchmark = reader(**{key: inputs[key] for key in (*row.inputs, "image_root")}, **options)
     check_benchmark(benchmark, source)
     official = [*row.counts, *(benchmark.key["group"].to_pylist() if "group" in benchmark.key.column_names else ())]
+    benchmark = replace(benchmark, main=row.main)
     if note := count_note(benchmark, row.counts):
         benchmark = replace(benchmark, notes=(*benchmark.notes, note))
     # People keep a part of COCO; of tables that someone made, a missing image is a wrong image_root, refused below.

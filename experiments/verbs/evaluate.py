@@ -271,6 +271,7 @@ def _set_summary(benchmark: Benchmark, rows: list[dict[str, Any]], overlap: Over
     return {
         "benchmark": benchmark.name,
         "protocol": benchmark.protocol,
+        "main": None if benchmark.main is None else list(benchmark.main),
         "aggregates": {name: list(groups) for name, groups in benchmark.aggregates.items()},
         "image_root": str(benchmark.root.resolve()),
         "pairs": len(benchmark.key),
@@ -311,16 +312,17 @@ def _print(name: str, metrics: list[dict[str, Any]], sets: Mapping[str, Benchmar
     from rich.console import Console
     from rich.table import Table
 
-    from datamodules.benchmarks import find_protocol
+    from datamodules.benchmarks import MetricName, main_metric
 
     for key, benchmark in sets.items():
-        main = find_protocol(benchmark.protocol).main
+        own = [row for row in metrics if row["set"] == key]
+        main = main_metric(benchmark, [MetricName(row["metric"], row["group"]) for row in own])
         table = Table(title=f"{name}, {key}: [95 % interval], and on noise images")
         for heading in ("metric", "group", "value", "blind", "items"):
             table.add_column(heading, justify="left" if heading in ("metric", "group") else "right")
-        for row in metrics:
+        for row in own:
             # the main metric of all groups; others of the whole set
-            if row["set"] == key and (row["metric"] == main or not row["group"]):
+            if row["metric"] == main.metric or not row["group"]:
                 cells = (_interval(row, ""), _interval(row, "blind_"), str(row["count"]))
                 table.add_row(row["metric"], row["group"], *cells)
         Console().print(table)

@@ -64,9 +64,29 @@ def measure(
     return rows.measured()
 
 
-def chance(key: pa.Table) -> float | None:
-    """The group score of random logits, 1/6 for two images and two texts; None for other sizes."""
-    return 1 / 6 if pc.unique(pc.list_value_length(key["image_ids"])).to_pylist() == [2] else None
+def chance(key: pa.Table, metric: str) -> float | None:
+    """What random logits reach; None where items differ in size, and of `group` and `average` for more than two images.
+
+    Winoground's are 1/4, 1/4 and 1/6 (Thrush et al., 2022), VisMin's average is 2/9 (Awal et al., 2024), NaturalBench's
+    answers are 1/2, 1/4, 1/4 and 1/16 (Li et al., 2024).
+    """
+    sizes = pc.unique(pc.list_value_length(key["image_ids"])).to_pylist()
+    if len(sizes) != 1:
+        return None
+    (size,) = sizes
+    of_all = size**-size  # K rows, or columns, whose own logit is the highest of K
+    known = {
+        "text": of_all,
+        "image": of_all,
+        "own_text": 1 / size,
+        "own_image": 1 / size,
+        "answer": 1 / 2,
+        "question_answers": 2**-size,
+        "image_answers": 2**-size,
+        "group_answers": 2 ** -(size * size),
+    }
+    # text and image score hang together; for two of each there are 4 of 24 orders in which both are right
+    return {**known, "group": 1 / 6, "average": 2 / 9}.get(metric) if size == 2 else known.get(metric)
 
 
 def _per_item(key: pa.Table, logits: Logits, ties: str) -> dict[str, NDArray[np.float64]]:

@@ -46,6 +46,11 @@ def measure(
     return rows.measured()
 
 
+def chance(key: pa.Table, metric: str) -> float | None:
+    """What random logits reach: half of the area; None of the others, which depend on how many labels are 1."""
+    return 0.5 if metric == "roc_auc" else None
+
+
 def _labels(key: pa.Table) -> NDArray[np.bool_]:
     labels = np.asarray(key["label"].to_pylist(), dtype=object)
     for item, label in zip(key["item_id"].to_pylist(), labels, strict=True):

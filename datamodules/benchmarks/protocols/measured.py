@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    # the table of benchmarks names metrics, and every verb reads that table
+    from scipy.sparse import csr_array
 
 ALL = ""
 """The group of all items, each with the same weight (micro average)."""
@@ -24,6 +27,15 @@ class MetricName(NamedTuple):
 
     metric: str
     group: str
+
+    @property
+    def logged(self) -> str:
+        """As a training logs it.
+
+        >>> MetricName("accuracy", "mean").logged, MetricName("image", "").logged
+        ('mean_accuracy', 'image')
+        """
+        return f"{self.group}{'_' if self.group else ''}{self.metric}"
 
 
 @dataclass(frozen=True)

@@ -68,14 +68,21 @@ def measure(
     return rows.measured()
 
 
-def chance(key: pa.Table) -> float | None:
-    """The accuracy of random scores: the true texts come first in any order of all; None where items differ in size."""
+def chance(key: pa.Table, metric: str) -> float | None:
+    """What random scores reach; None where items differ in size, and of metrics with a threshold.
+
+    Of `accuracy`: the true texts come first in any order of all. Of `accuracy_1` and the like: one does.
+    """
+    if metric == "auroc":
+        return 0.5
     true, false = (pc.list_value_length(key[name]).to_pylist() for name in ("true", "false"))
     sizes = set(zip(true, false, strict=True))
     if len(sizes) != 1:
         return None
     ((trues, falses),) = sizes
-    return 1 / comb(trues + falses, trues)
+    if metric == "accuracy":
+        return 1 / comb(trues + falses, trues)
+    return 1 / (1 + falses) if metric.startswith("accuracy_") else None
 
 
 class _Texts:

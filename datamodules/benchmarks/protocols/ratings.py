@@ -61,6 +61,11 @@ def measure(
     return rows.measured()
 
 
+def chance(key: pa.Table, metric: str) -> float | None:
+    """What random logits reach: no correlation, and half of the rankings; None of the others."""
+    return {**dict.fromkeys(METRICS, 0.0), "ranking_accuracy": 0.5}.get(metric)
+
+
 def _ratings(key: pa.Table) -> Array:
     ratings = key["rating"].cast(pa.float64()).to_numpy()
     if len(wrong := np.flatnonzero(~np.isfinite(ratings))):

@@ -42,6 +42,10 @@ class Keyed(Protocol):
     def aggregates(self) -> Mapping[str, tuple[str, ...]]:
         """Name -> the groups whose unweighted mean it is."""
 
+    @property
+    def main(self) -> MetricName | None:
+        """The number that is published; None where there is none."""
+
 
 class ProtocolRow(NamedTuple):
     """How answers become numbers.
@@ -49,14 +53,14 @@ class ProtocolRow(NamedTuple):
     Attributes:
         measure: key and logits to metrics.
         columns: what a key must have.
-        main: the metric that stands for all, in a leaderboard.
-        chance: key -> the main metric of random logits; None where it is no single number.
+        main: the metric that stands for all where a benchmark publishes no other.
+        chance: key and metric -> the metric of random logits; None where it is no single number.
     """
 
     measure: Measure
     columns: tuple[str, ...]
     main: str
-    chance: Callable[[pa.Table], float | None] = lambda key: None
+    chance: Callable[[pa.Table, str], float | None] = lambda key, metric: None
 
 
 PROTOCOLS = {
@@ -67,13 +71,13 @@ PROTOCOLS = {
         groups.measure, ("item_id", "group", "image_ids", "text_ids"), main="group", chance=groups.chance
     ),
     "labels": ProtocolRow(
-        labels.measure, ("item_id", "image_id", "text_id", "group", "label"), main="roc_auc", chance=lambda key: 0.5
+        labels.measure, ("item_id", "image_id", "text_id", "group", "label"), main="roc_auc", chance=labels.chance
     ),
     "ratings": ProtocolRow(
         ratings.measure,
         ("item_id", "image_id", "text_id", "group", "rating", "prompt_id"),
         main="tau_b",
-        chance=lambda key: 0.0,
+        chance=ratings.chance,
     ),
     "retrieval": ProtocolRow(retrieval.measure, ("image_id", "text_id"), main="recall_mean"),
     "classes": ProtocolRow(classes.measure, ("image_id", "text_id"), main="top1"),
@@ -107,8 +111,18 @@ def measure_benchmark(benchmark: Keyed, logits: Logits, *, calibrated: bool = Fa
     return measure(benchmark.key, logits, calibrated=calibrated, aggregates=benchmark.aggregates)
 
 
-def main_metric(protocol: str, rows: Collection[MetricName]) -> MetricName:
-    """The row that stands for a benchmark: its protocol's main metric, the mean over groups where there are several."""
-    main = find_protocol(protocol).main
-    mean = MetricName(main, MEAN)
-    return mean if mean in rows else MetricName(main, ALL)
+def main_metric(benchmark: Keyed, rows: Collection[MetricName]) -> MetricName:
+    """The row that stands for a benchmark wherever one number is shown.
+
+    It is the published one. Where that is not among the rows, such as what needs a calibrated logit, or where none is
+    published, it is the protocol's main metric: in the published group, else the mean over groups, else of all items.
+
+    Args:
+        benchmark: read, or evaluated.
+        rows: what was measured.
+    """
+    if benchmark.main is not None and benchmark.main in rows:
+        return benchmark.main
+    main = find_protocol(benchmark.protocol).main
+    groups = (MEAN, ALL) if benchmark.main is None else (benchmark.main.group, MEAN, ALL)
+    return next((row for group in groups if (row := MetricName(main, group)) in rows), MetricName(main, ALL))

@@ -23,7 +23,7 @@ from datamodules.benchmarks import (
     tied,
 )
 from experiments.report.comparison.entries import Entry
-from experiments.report.comparison.reading.evaluated import METRIC_COLUMNS, EvaluatedSet
+from experiments.report.comparison.reading.evaluated import METRIC_COLUMNS, EvaluatedSet, shared_main
 from experiments.report.comparison.results import Halved, Result, method_result, run_result
 from experiments.report.negative_types import types_in_order
 from experiments.report.page import share
@@ -122,9 +122,13 @@ def panel_of(name: str, entries: Sequence[Entry], reference: str, draws: Draws) 
     """
     results: dict[str, Result] = {}
     runs: list[Row] = []
+    every = [run.sets[name] for entry in entries for run in entry.runs if name in run.sets]
+    first, main = every[0], shared_main(every)
     for entry in entries:
         sets = [run.sets[name] for run in entry.runs if name in run.sets]
-        own = [run_result(found, resamples=draws.resamples, seed=draws.seed, debias=draws.debias) for found in sets]
+        own = [
+            run_result(found, main, resamples=draws.resamples, seed=draws.seed, debias=draws.debias) for found in sets
+        ]
         names = [run.name for run in entry.runs if name in run.sets]
         runs += [row for run, found in zip(names, own, strict=True) for row in _rows(run, name, found).values()]
         # a method is the mean over all its seeds, or it is not there
@@ -132,17 +136,15 @@ def panel_of(name: str, entries: Sequence[Entry], reference: str, draws: Draws) 
             results[entry.name] = (
                 own[0] if len(own) == 1 else method_result(sets, own, resamples=draws.resamples, seed=draws.seed)
             )
-    found = [run.sets[name] for entry in entries for run in entry.runs if name in run.sets]
-    first, main = found[0], found[0].main
     return Panel(
         name=name,
         protocol=first.protocol,
         main=main,
-        chance=find_protocol(first.protocol).chance(first.key),
+        chance=find_protocol(first.protocol).chance(first.key, main.metric),
         items=len(counted_rows(first.key)),
         columns=_columns(main, results.values(), first),
         # the items are the same for all; what the files lacked is told by each, and by no older version
-        notes=tuple(dict.fromkeys(line for one in found for line in one.told)),
+        notes=tuple(dict.fromkeys(line for one in every for line in one.told)),
         runs=runs,
         entries={entry: _rows(entry, name, found) for entry, found in results.items()},
         differences=_differences(name, results, reference, main),

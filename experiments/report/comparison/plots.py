@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from datamodules.benchmarks import MEAN, PROTOCOLS, MetricName
+from datamodules.benchmarks import MEAN, PROTOCOLS, MetricName, main_metric
 from experiments.report.comparison.panels import Panel, Row
 from experiments.report.comparison.reading.evaluated import EvaluatedRun
 from experiments.report.negative_types import types_in_order
@@ -89,7 +89,8 @@ def curves_plot(runs: Sequence[EvaluatedRun], looks: Mapping[str, Look]) -> Mark
     """Training loss and what was validated against the step, a panel for each; None where nothing was logged."""
     logged = {metric for run in runs for metric in run.curves}
     losses: dict[str, float | None] = {metric: None for metric in logged if metric == "train/loss/value"}
-    metrics = losses | validation_metrics(logged)
+    mains = {name: main_metric(found, found.measured.rows).logged for run in runs for name, found in run.sets.items()}
+    metrics = losses | validation_metrics(logged, mains)
     if not metrics:
         return None
     columns = min(3, len(metrics))
@@ -108,11 +109,17 @@ def curves_plot(runs: Sequence[EvaluatedRun], looks: Mapping[str, Look]) -> Mark
         return as_svg(figure)
 
 
-def validation_metrics(logged: Iterable[str]) -> dict[str, float | None]:
+def validation_metrics(logged: Iterable[str], evaluated: Mapping[str, str]) -> dict[str, float | None]:
     """What stands for each negative type and each benchmark that was validated -> its value by chance, where known.
 
-    >>> validation_metrics(["val/mean/accuracy", "val/swap_obj/accuracy", "val/own/mean_group", "val/own/group"])
-    {'val/mean/accuracy': 0.5, 'val/swap_obj/accuracy': 0.5, 'val/own/mean_group': None}
+    Args:
+        logged: names of metrics.
+        evaluated: set -> its main metric, as a training logs it, of the sets that were evaluated too. Of others nobody
+            says which benchmark they are: there it is the main metric of a protocol.
+
+    >>> logged = ["val/mean/accuracy", "val/swap_obj/accuracy", "val/own/mean_group", "val/own/group", "val/own/image"]
+    >>> list(validation_metrics(logged, {})), list(validation_metrics(logged, {"own": "image"}))[2:]
+    (['val/mean/accuracy', 'val/swap_obj/accuracy', 'val/own/mean_group'], ['val/own/image'])
     """
     of_set: dict[str, set[str]] = {}
     for metric in logged:
@@ -123,7 +130,9 @@ def validation_metrics(logged: Iterable[str]) -> dict[str, float | None]:
     # `labels` has an accuracy beside its main metric, so that of pairs comes last
     mains.sort(key=lambda main: main == PROTOCOLS["pairs"].main)
     names = [name for main in mains for name in (f"{MEAN}_{main}", main)]
-    found = {key: next((name for name in names if name in own), None) for key, own in of_set.items()}
+    found = {
+        key: next((name for name in (evaluated.get(key), *names) if name in own), None) for key, own in of_set.items()
+    }
     # a benchmark always has more than an accuracy
     types = types_in_order([key for key, own in of_set.items() if own == {"accuracy"}])
     # the mean before its parts; a positive against one negative is right by chance in one half

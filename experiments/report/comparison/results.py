@@ -76,13 +76,19 @@ class Result:
         return Resampled(self.seen.value[[place]], self.seen.drawn[:, [place]])
 
 
-def run_result(found: EvaluatedSet, *, resamples: int, seed: int, debias: bool) -> Result:
+def run_result(found: EvaluatedSet, main: MetricName, *, resamples: int, seed: int, debias: bool) -> Result:
     """The metrics of one scorer.
+
+    Args:
+        found: the set as it answered it.
+        main: the metric that alpha is chosen by.
+        resamples, seed: of the bootstrap.
+        debias: whether metrics without the blind score are computed.
 
     Raises:
         InputError: nothing can be measured.
     """
-    halved = _halved(found, resamples, seed) if debias else None
+    halved = _halved(found, main, resamples, seed) if debias else None
     return _result([found.measured], [found.blind_measured], [halved], found.training_pairs, resamples, seed)
 
 
@@ -140,11 +146,11 @@ def _mean_half(halves: Sequence[Halved | None]) -> Halved | None:
     return Halved(float(alpha), known[0].rows, before, after)
 
 
-def _halved(found: EvaluatedSet, resamples: int, seed: int) -> Halved | None:
+def _halved(found: EvaluatedSet, main: MetricName, resamples: int, seed: int) -> Halved | None:
     if found.blind is None:
         return None
     try:
-        debiased = alpha_debias(partial(measure_benchmark, found), found.logits, found.blind, main=found.main)
+        debiased = alpha_debias(partial(measure_benchmark, found), found.logits, found.blind, main=main)
     except InputError:
         return None  # too few images for two halves; all else was measured before
     # one pass over the resamples, of the alpha that was chosen: the other 20 have a value alone

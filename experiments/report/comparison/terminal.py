@@ -11,6 +11,7 @@ from rich.text import Text
 from experiments.report.comparison.content import Comparison
 from experiments.report.comparison.leaderboard import Place
 from experiments.report.comparison.panels import Panel
+from experiments.report.comparison.tables import label
 from experiments.runs.progress import say
 
 WIDTH = 80
@@ -34,7 +35,7 @@ def print_comparison(comparison: Comparison) -> None:
     console.print(_board(comparison))
     for panel in comparison.panels:
         chance = "" if panel.chance is None else f" (chance {panel.chance:.3g})"
-        console.print("", Text(f"{panel.name}: {panel.main.metric}{chance}", style="bold"), _panel(comparison, panel))
+        console.print("", Text(f"{panel.name}: {label(panel.main)}{chance}", style="bold"), _panel(comparison, panel))
         for line in (*panel.notes, *panel.overlaps):
             tell(f"{panel.name}: {line}")
     if comparison.unknown:

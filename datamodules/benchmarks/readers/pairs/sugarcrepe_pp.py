@@ -1,7 +1,9 @@
 """SugarCrepe++ (Dumpala et al., NeurIPS 2024) in its official files: one JSON list per negative type.
 
 `[{"id": 0, "filename": "000000000001.jpg", "caption": "...", "caption2": "...", "negative_caption": "..."}, ...]`: two
-captions that say the same in other words, and one that says something else. An item is right where both captions win.
+captions that say the same in other words, and one that says something else. An item is right where both captions win
+(ITT). TOT, the text-only score, compares the three texts with each other by a text encoder. It is not measured: what is
+asked of a scorer is images with texts, and a cross-encoder cannot compare two texts.
 """
 
 from __future__ import annotations
@@ -12,10 +14,7 @@ from datamodules.benchmarks.official import find_files, list_of, load_json, read
 from negatives.tables import StrPath
 
 FILES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
-AGGREGATES = {
-    **{family: tuple(name for name in FILES if name.startswith(family)) for family in ("replace", "swap")},
-    "macro": FILES,
-}
+AGGREGATES = {family: tuple(name for name in FILES if name.startswith(family)) for family in ("replace", "swap")}
 
 
 def read(annotations: StrPath, *, image_root: StrPath | None = None) -> Benchmark:

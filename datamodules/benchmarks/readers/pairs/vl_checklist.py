@@ -14,12 +14,14 @@ from datamodules.benchmarks.collect import Collected
 from datamodules.benchmarks.official import list_of, load_json, load_yaml, mapping_of, reading, text_in
 from negatives.tables import InputError, StrPath
 
+FAMILIES = ("Object", "Attribute", "Relation")
+
 
 def read(annotations: StrPath, *, image_root: StrPath | None = None, most_items: int | None = None) -> Benchmark:
     """All items; the group is the type with its source, such as `Attribute_color_vaw`.
 
     Aggregates are the published ones: a type (`Attribute_color`) is the mean over its sources, and Object, Attribute
-    and Relation are means over their types.
+    and Relation are means over their types. `families` is the mean of these three, where all are there.
 
     Args:
         annotations: the repository's root, which holds `corpus` and `data`.
@@ -46,19 +48,24 @@ def read(annotations: StrPath, *, image_root: StrPath | None = None, most_items:
 
 
 def families_of(groups: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Object, Attribute and Relation: the mean over types of the means over their sources.
+    """Object, Attribute and Relation: the mean over types of the means over their sources; `families`, of all three.
 
-    A group is repeated, so that the types count alike however many sources they have.
+    A group is repeated, so that the types count alike however many sources they have, and the families too.
 
     >>> families_of({"Relation_action": ["vg", "hake"], "Relation_spatial": ["vg2"]})
     {'Relation': ['vg', 'hake', 'vg2', 'vg2']}
     """
     families: dict[str, list[str]] = {}
     for family in dict.fromkeys(kind.split("_")[0] for kind in groups):
-        own = [sources for kind, sources in groups.items() if kind.split("_")[0] == family]
-        size = math.lcm(*map(len, own))
-        families[family] = [group for sources in own for group in sources for _ in range(size // len(sources))]
-    return families
+        families[family] = _evened([sources for kind, sources in groups.items() if kind.split("_")[0] == family])
+    # of two of them the mean would look like that of all
+    return {**families, "families": _evened([*families.values()])} if families.keys() == {*FAMILIES} else families
+
+
+def _evened(parts: list[list[str]]) -> list[str]:
+    """All groups, repeated so that each part has as many."""
+    size = math.lcm(*map(len, parts))
+    return [group for part in parts for group in part for _ in range(size // len(part))]
 
 
 def _type_of(path: Path) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from experiments.report.comparison.entries import Entry
 from experiments.report.comparison.examples.outcomes import Outcomes, by_rank, item_logits, outcomes
 from experiments.report.comparison.examples.thumbnails import thumbnail
-from experiments.report.comparison.reading.evaluated import EvaluatedSet
+from experiments.report.comparison.reading.evaluated import EvaluatedSet, shared_main
 from negatives.tables import hash_of
 
 TEXTS_SHOWN = 6
@@ -84,7 +84,8 @@ def choose_examples(entries: Sequence[Entry], sets: Sequence[str], count: int, s
 
 def _of_set(entries: Sequence[Entry], name: str, count: int, seed: int) -> list[Example]:
     asked = entries[0].runs[0].sets[name]
-    found = [[outcomes(run.sets[name]) for run in entry.runs] for entry in entries]
+    metric = shared_main([run.sets[name] for entry in entries for run in entry.runs]).metric
+    found = [[outcomes(run.sets[name], metric) for run in entry.runs] for entry in entries]
     wrong = np.stack([np.mean([one.wrong for one in seeds], axis=0) for seeds in found])
     items = found[0][0].items
     every = _image_lists(asked)

@@ -34,9 +34,14 @@ class Outcomes(NamedTuple):
     margins: Array | None = None
 
 
-def outcomes(found: EvaluatedSet) -> Outcomes:
-    """How wrong the scorer is on each item; of retrieval and classes, on each image."""
-    return OUTCOMES[found.protocol](found)
+def outcomes(found: EvaluatedSet, metric: str) -> Outcomes:
+    """How wrong the scorer is on each item; of retrieval and classes, on each image.
+
+    Args:
+        found: a set as the scorer answered it.
+        metric: the one that stands for the set: of a group it says what is right.
+    """
+    return _groups(found, metric) if found.protocol == "groups" else OUTCOMES[found.protocol](found)
 
 
 def _pairs(found: EvaluatedSet) -> Outcomes:
@@ -51,14 +56,17 @@ def _pairs(found: EvaluatedSet) -> Outcomes:
     return Outcomes(np.arange(len(found.key)), (sides[0] <= sides[1]).astype(np.float64))
 
 
-def _groups(found: EvaluatedSet) -> Outcomes:
+def _groups(found: EvaluatedSet, metric: str) -> Outcomes:
     wrong = np.empty(len(found.key))
     for row, (images, texts) in enumerate(
         zip(*(found.key[n].to_pylist() for n in ("image_ids", "text_ids")), strict=True)
     ):
         logits = item_logits(found.logits, images, texts)
-        own, others = np.diagonal(logits), np.where(np.eye(len(logits), dtype=bool), -np.inf, logits)
-        wrong[row] = not ((own > others.max(0)).all() and (own > others.max(1)).all())
+        is_own = np.eye(len(logits), dtype=bool)
+        own, others = np.diagonal(logits), np.where(is_own, -np.inf, logits)
+        image, text = (own > others.max(0)).all(), (own > others.max(1)).all()
+        answers = np.where(is_own, logits > 0, logits < 0).all()
+        wrong[row] = not {"image": image, "text": text, "group_answers": answers}.get(metric, image and text)
     return Outcomes(np.arange(len(found.key)), wrong)
 
 
@@ -105,7 +113,6 @@ def item_logits(logits: Logits, images: list[str], texts: list[str]) -> Array:
 
 OUTCOMES: dict[str, Callable[[EvaluatedSet], Outcomes]] = {
     "pairs": _pairs,
-    "groups": _groups,
     "labels": _ranked,
     "ratings": _ranked,
     "retrieval": _searched,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ class EvaluatedSet:
         blind: on noise images; None where that is not known.
         calibrated: whether a logit of 0 means one half.
         aggregates: name -> groups whose unweighted mean it is.
+        main: the number that is published of the benchmark; None where there is none, and in older versions.
         training_pairs: group -> how many items have an image that the scorer was trained on, "" for all; None where
             that is not known. Older versions have "mean" for all.
         left_out, notes: of the benchmark; empty in older versions.
@@ -49,6 +50,7 @@ class EvaluatedSet:
     blind: Logits | None = None
     calibrated: bool = False
     aggregates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    main: MetricName | None = None
     training_pairs: dict[str, int] | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -74,11 +76,6 @@ class EvaluatedSet:
             whole = f"{asked:,} items, without"
         return [f"{whole}: {', '.join(reasons)}"] * bool(reasons) + [*self.notes]
 
-    @property
-    def main(self) -> MetricName:
-        """The row that stands for the set."""
-        return main_metric(self.protocol, self.measured.rows)
-
 
 @dataclass(frozen=True)
 class EvaluatedRun:
@@ -88,3 +85,13 @@ class EvaluatedRun:
     folder: Path
     sets: dict[str, EvaluatedSet]
     curves: dict[str, dict[int, float]]
+
+
+def shared_main(sets: Sequence[EvaluatedSet]) -> MetricName:
+    """The row that stands for one set of several scorers: all of them have it.
+
+    Args:
+        sets: the set as each scorer answered it; an older version that names no published number goes by another.
+    """
+    rows = set(sets[0].measured.rows).intersection(*(one.measured.rows for one in sets[1:]))
+    return main_metric(next((one for one in sets if one.main is not None), sets[0]), rows)

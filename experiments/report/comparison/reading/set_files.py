@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.benchmarks import MEAN, Logits, find_protocol
+from datamodules.benchmarks import MEAN, Logits, MetricName, find_protocol
 from experiments.report.comparison.reading.evaluated import (
     BLIND_MATRIX_FILE,
     IMAGES_FILE,
@@ -56,6 +56,7 @@ def read_set(folder: Path, entry: Mapping[str, Any]) -> EvaluatedSet:
     images = _table(folder / IMAGES_FILE, ("image_id", "image"))
     texts = _table(folder / TEXTS_FILE, ("text_id", "text"))
     logits, blind = _read_logits(folder, images, texts)
+    main = entry.get("main")
     return EvaluatedSet(
         protocol=protocol,
         key=key,
@@ -65,6 +66,7 @@ def read_set(folder: Path, entry: Mapping[str, Any]) -> EvaluatedSet:
         blind=blind,
         calibrated=bool(entry.get("calibrated")),
         aggregates={str(name): tuple(map(str, of)) for name, of in dict(entry.get("aggregates") or {}).items()},
+        main=None if main is None else MetricName(*map(str, main)),
         **about,
     )
 
