@@ -15,6 +15,7 @@ from .protocols.table import measure_benchmark as measure_benchmark
 from .read import check_answers as check_answers
 from .read import group_note as group_note
 from .read import read_benchmark as read_benchmark
+from .select import WHOLE as WHOLE
 from .select import counted_rows as counted_rows
 from .select import items_of as items_of
 from .select import of_images as of_images

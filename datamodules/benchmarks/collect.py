@@ -11,32 +11,11 @@ import pyarrow as pa
 
 from datamodules.benchmarks.benchmark import Benchmark
 from datamodules.benchmarks.official import image_id_of
+from datamodules.benchmarks.protocols.table import find_protocol
 from datamodules.benchmarks.select import asked_pairs
 from negatives.tables import InputError, StrPath, hash_of, quoted
 
 STRINGS = pa.list_(pa.string())
-COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
-    "pairs": {"item_id": pa.string(), "image_id": pa.string(), "group": pa.string(), "true": STRINGS, "false": STRINGS},
-    "groups": {"item_id": pa.string(), "group": pa.string(), "image_ids": STRINGS, "text_ids": STRINGS},
-    "labels": {
-        "item_id": pa.string(),
-        "image_id": pa.string(),
-        "text_id": pa.string(),
-        "group": pa.string(),
-        "label": pa.int64(),
-    },
-    "ratings": {
-        "item_id": pa.string(),
-        "image_id": pa.string(),
-        "text_id": pa.string(),
-        "group": pa.string(),
-        "rating": pa.float64(),
-        "prompt_id": pa.string(),
-    },
-    "retrieval": {"image_id": pa.string(), "text_id": pa.string()},
-    "classes": {"image_id": pa.string(), "text_id": pa.string()},
-}
-"""Protocol -> the columns of its key."""
 OPTIONAL: Mapping[str, pa.DataType] = {
     "tags": STRINGS,
     "kinds": STRINGS,
@@ -162,7 +141,7 @@ class Collected:
         )
 
     def _key(self) -> pa.Table:
-        columns = dict(COLUMNS[self.protocol])
+        columns = dict(find_protocol(self.protocol).columns)
         columns |= {name: kind for name, kind in OPTIONAL.items() if any(name in item for item in self._items)}
         empty: dict[str, Any] = {"group": "", "tags": [], "kinds": []}
         return pa.table(

@@ -1,4 +1,8 @@
-"""The table of protocols: a new one is its file here and its row."""
+"""The table of protocols: how answers become numbers, and what a key has.
+
+A new protocol is more than its file here and its row: `select` says what it asks, `read` which columns hold ids, `own` how
+a table of one's own gives its items, and the comparison's `outcomes` and `choose` what an example of it is.
+"""
 
 from __future__ import annotations
 
@@ -52,35 +56,38 @@ class ProtocolRow(NamedTuple):
 
     Attributes:
         measure: key and logits to metrics.
-        columns: what a key must have.
+        columns: what a key must have, and of which type.
         main: the metric that stands for all where a benchmark publishes no other.
         chance: key and metric -> the metric of random logits; None where it is no single number.
     """
 
     measure: Measure
-    columns: tuple[str, ...]
+    columns: Mapping[str, pa.DataType]
     main: str
     chance: Callable[[pa.Table, str], float | None] = lambda key, metric: None
 
 
+TEXT, TEXTS = pa.string(), pa.list_(pa.string())
+OF_ITEM = {"item_id": TEXT, "image_id": TEXT, "text_id": TEXT, "group": TEXT}
 PROTOCOLS = {
     "pairs": ProtocolRow(
-        pairs.measure, ("item_id", "image_id", "group", "true", "false"), main="accuracy", chance=pairs.chance
+        pairs.measure,
+        {"item_id": TEXT, "image_id": TEXT, "group": TEXT, "true": TEXTS, "false": TEXTS},
+        main="accuracy",
+        chance=pairs.chance,
     ),
     "groups": ProtocolRow(
-        groups.measure, ("item_id", "group", "image_ids", "text_ids"), main="group", chance=groups.chance
+        groups.measure,
+        {"item_id": TEXT, "group": TEXT, "image_ids": TEXTS, "text_ids": TEXTS},
+        main="group",
+        chance=groups.chance,
     ),
-    "labels": ProtocolRow(
-        labels.measure, ("item_id", "image_id", "text_id", "group", "label"), main="roc_auc", chance=labels.chance
-    ),
+    "labels": ProtocolRow(labels.measure, {**OF_ITEM, "label": pa.int64()}, main="roc_auc", chance=labels.chance),
     "ratings": ProtocolRow(
-        ratings.measure,
-        ("item_id", "image_id", "text_id", "group", "rating", "prompt_id"),
-        main="tau_b",
-        chance=ratings.chance,
+        ratings.measure, {**OF_ITEM, "rating": pa.float64(), "prompt_id": TEXT}, main="tau_b", chance=ratings.chance
     ),
-    "retrieval": ProtocolRow(retrieval.measure, ("image_id", "text_id"), main="recall_mean"),
-    "classes": ProtocolRow(classes.measure, ("image_id", "text_id"), main="top1"),
+    "retrieval": ProtocolRow(retrieval.measure, {"image_id": TEXT, "text_id": TEXT}, main="recall_mean"),
+    "classes": ProtocolRow(classes.measure, {"image_id": TEXT, "text_id": TEXT}, main="top1"),
 }
 
 

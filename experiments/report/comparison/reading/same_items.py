@@ -10,15 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from datamodules.benchmarks import find_protocol
+from datamodules.benchmarks import WHOLE, find_protocol
 from experiments.report.comparison.reading.evaluated import EvaluatedSet
 from negatives.tables import InputError
 
 TEXT_COLUMNS = ("text_id", "text_ids", "true", "false")
 NAMES_ALONE = ("item_id",)
 """What older versions made of other ids; images and wordings say what an item is."""
-
-SEARCHED = ("retrieval", "classes")
 
 
 def aligned(one: EvaluatedSet, other: EvaluatedSet, name: str, folder: Path, other_folder: Path) -> EvaluatedSet:
@@ -63,7 +61,7 @@ def _items(found: EvaluatedSet) -> list[Hashable]:
 
 def _searched(found: EvaluatedSet) -> list[Hashable]:
     """What else the answers depend on: all images and texts that are searched, where these are more than the items'."""
-    if found.protocol not in SEARCHED:
+    if found.protocol not in WHOLE:
         return []
     return [*found.images["image_id"].to_pylist(), *((text,) for text in found.texts["text"].to_pylist())]
 

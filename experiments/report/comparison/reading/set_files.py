@@ -52,7 +52,7 @@ def read_set(folder: Path, entry: Mapping[str, Any]) -> EvaluatedSet:
         return _read_pairs(folder / PAIRS_FILE, about)
     protocol = str(entry["protocol"])
     # not in a comprehension over files: each table has columns of its own
-    key = _table(folder / KEY_FILE, find_protocol(protocol).columns)
+    key = _table(folder / KEY_FILE, tuple(find_protocol(protocol).columns))
     images = _table(folder / IMAGES_FILE, ("image_id", "image"))
     texts = _table(folder / TEXTS_FILE, ("text_id", "text"))
     logits, blind = _read_logits(folder, images, texts)
