@@ -1,4 +1,5 @@
 from .benchmark import Benchmark as Benchmark
+from .logits import CELLS as CELLS
 from .logits import Logits as Logits
 from .pairs import Pairs as Pairs
 from .pairs import as_pairs as as_pairs

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from negatives.tables import InputError, quoted
 
+CELLS = 4_000_000
+"""Numbers that are worked on at a time, such as items x resamples or images x texts: 32 MB."""
 Ids: TypeAlias = "Sequence[str] | pa.Array | pa.ChunkedArray"
 
 

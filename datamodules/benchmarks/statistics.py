@@ -13,13 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datamodules.benchmarks.logits import Logits
+from datamodules.benchmarks.logits import CELLS, Logits
 from datamodules.benchmarks.protocols.measured import Measured, MetricName
 from negatives.tables import InputError, hash_of
 
 PERCENTILES = (2.5, 97.5)
 LEVEL = 0.05
-CELLS = 4_000_000  # of resamples x clusters held in memory at a time: 32 MB each
 ALPHAS = tuple(round(step / 20, 2) for step in range(21))
 """Shares of the blind logit that are tried, as in the paper: 0, 0.05 ... 1.
 

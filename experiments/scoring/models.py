@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules import ImageTextRow
+from datamodules.benchmarks import CELLS
 from experiments.runs.progress import say
 from experiments.scoring.engine import EngineSettings, Values, Work, answer
 from experiments.scoring.plan import Plan, plan_pairs, plan_singles
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from lightning_modules.backbones import Backbone
 
 UNKNOWN = -1
-CELLS = 1 << 22
-"""Of a matrix, or of features, that are computed at a time: 16 MiB."""
 
 
 class Answered(Protocol):

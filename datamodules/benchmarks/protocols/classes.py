@@ -9,9 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
-from datamodules.benchmarks.logits import Logits, coded
+from datamodules.benchmarks.logits import CELLS, Logits, coded
 from datamodules.benchmarks.protocols.measured import Measured
-from datamodules.benchmarks.protocols.rows import CELLS, Groups, Rows, Weighted
+from datamodules.benchmarks.protocols.rows import Groups, Rows, Weighted
 from negatives.tables import InputError, quoted
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from datamodules.benchmarks.logits import Logits, coded, places_among
+from datamodules.benchmarks.logits import CELLS, Logits, coded, places_among
 from datamodules.benchmarks.protocols.measured import Measured
 from datamodules.benchmarks.protocols.ranking import median
-from datamodules.benchmarks.protocols.rows import CELLS, Groups, Rows, Weighted
+from datamodules.benchmarks.protocols.rows import Groups, Rows, Weighted
 from negatives.tables import InputError
 
 RECALLS = (1, 5, 10)

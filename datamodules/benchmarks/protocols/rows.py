@@ -12,11 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from datamodules.benchmarks.logits import coded
+from datamodules.benchmarks.logits import CELLS, coded
 from datamodules.benchmarks.protocols.measured import ALL, MEAN, Measured, MetricName
 from negatives.tables import InputError, quoted
 
-CELLS = 4_000_000  # of items x resamples held in memory at a time: 32 MB each
 Weighted = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Multiplicities of items (items, R) -> values (R, metrics)."""
 Combination = Callable[[NDArray[np.float64]], NDArray[np.float64]]

@@ -11,11 +11,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from datamodules.benchmarks import Logits
+from datamodules.benchmarks import CELLS, Logits
 from experiments.report.comparison.reading.evaluated import EvaluatedSet
 
 Array = NDArray[np.float64]
-CELLS = 4_000_000  # logits held in memory at a time: 32 MB
 
 
 class Outcomes(NamedTuple):
