@@ -71,6 +71,12 @@ class Answers:
 def answer(works: Sequence[Work], store: Units, settings: EngineSettings, world: World) -> list[Answers] | None:
     """Computes this rank's units of what the store lacks; in the first rank waits for all, and returns the values.
 
+    Args:
+        works: kinds of items, whose batches take turns.
+        store: what was computed before, and where units are written.
+        settings: how the work is cut.
+        world: this rank among all.
+
     Returns:
         For each work; None in the other ranks.
 

@@ -162,7 +162,11 @@ def say_cut(module: Backbone) -> None:
 def answer_pairs(
     module: Backbone, device: torch.device, requests: Requests, store: Units, settings: EngineSettings, world: World
 ) -> PairAnswers | None:
-    """The logits of a scorer that reads image and text together; None in ranks but the first."""
+    """The logits of a scorer that reads image and text together; None in ranks but the first.
+
+    Raises:
+        InputError: an image cannot be read, a logit is not finite, or another rank has ended before its time.
+    """
     cells = requests.pairs()
     width = len(requests.texts)
     items = Paired(requests.image_keys, requests.text_keys, cells)
@@ -215,7 +219,11 @@ def pair_logits(module: Backbone, device: torch.device, batch: ImageTextBatch) -
 def answer_apart(
     module: Backbone, device: torch.device, requests: Requests, store: Units, settings: EngineSettings, world: World
 ) -> FeatureAnswers | None:
-    """The features of a scorer that encodes images and texts apart, each once; None in ranks but the first."""
+    """The features of a scorer that encodes images and texts apart, each once; None in ranks but the first.
+
+    Raises:
+        InputError: an image cannot be read, a feature is not finite, or another rank has ended before its time.
+    """
     # an item of its own is a row: as many items in a unit as rows of captions have
     unit_rows = settings.unit_rows * settings.max_captions
     images, texts = Keyed("images", requests.image_keys), Keyed("texts", requests.text_keys)
@@ -277,6 +285,11 @@ def answer_texts(
 
     Args:
         read: texts -> their logits.
+        requests: what is asked; its images are not read.
+        store, settings, world: see `answer`.
+
+    Raises:
+        InputError: a logit is not finite, or another rank has ended before its time.
     """
     unit_rows = settings.unit_rows * settings.max_captions
     plan = partial(plan_singles, lengths=requests.text_lengths, unit_rows=unit_rows)

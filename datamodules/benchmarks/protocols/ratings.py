@@ -113,21 +113,24 @@ class _Prompts:
         return found
 
     def _best(self, values: Array) -> Array:
-        """The highest value of each item's prompt."""
+        """Of values (items,): the highest one of each item's prompt, (items,)."""
         best = np.full(len(self._rows), -np.inf)
         np.maximum.at(best, self._prompts, values)
         return best[self._prompts]
 
     def _mean_at(self, chosen: NDArray[np.bool_]) -> Array:
+        """The mean rating of the chosen items, (items,), of each prompt, (prompts,); one at least is chosen of each."""
         prompts = self._prompts[chosen]
         sums = np.bincount(prompts, self._ratings[chosen], len(self._rows))
         return sums / np.bincount(prompts, minlength=len(self._rows))
 
     def _ranking_accuracy(self) -> Array:
+        """1 where the item that people like best scores above the one that they like least, else 0; (prompts,)."""
         liked = self._first_at(self._ratings == self._best(self._ratings))
         disliked = self._first_at(self._ratings == -self._best(-self._ratings))
         return (self._logits[liked] > self._logits[disliked]).astype(np.float64)
 
     def _first_at(self, chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """The first chosen item, of (items,), of each prompt, (prompts,)."""
         items = np.flatnonzero(chosen)
         return items[np.unique(self._prompts[items], return_index=True)[1]]

@@ -1,7 +1,7 @@
 """The table of protocols: how answers become numbers, and what a key has.
 
-A new protocol is more than its file here and its row: `select` says what it asks, `read` which columns hold ids, `own` how
-a table of one's own gives its items, and the comparison's `outcomes` and `choose` what an example of it is.
+A new protocol is more than its file here and its row: `select` says what it asks, `read` which columns hold ids, `own`
+how a table of one's own gives its items, and the comparison's `outcomes` and `choose` what an example of it is.
 """
 
 from __future__ import annotations

@@ -59,7 +59,13 @@ def coverage(
 ) -> Iterator[Coverage]:
     """The coverage of each metric over all items, and of the means over groups.
 
-    The truth is that of `population` clusters, in draws that are as large as time allows.
+    Args:
+        protocol: a name of `SIMULATED`.
+        clusters: images, or prompts, of a draw.
+        draws: how many intervals of each metric; at least 1.
+        resamples: of each interval.
+        seed: of all draws.
+        population: clusters that the truth is taken over, in draws that are as large as time allows.
     """
     generator = np.random.default_rng([seed, clusters, list(SIMULATED).index(protocol)])
     found = []

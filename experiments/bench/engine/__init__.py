@@ -1,0 +1,1 @@
+"""What the scoring engine costs beside the model: its rate, its memory, and what it encodes."""

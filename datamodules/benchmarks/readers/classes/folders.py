@@ -26,7 +26,7 @@ def read(
 
     Args:
         annotations: folder of the class folders.
-        image_root: the same; `annotations` where None.
+        image_root: the same folder; may be left out where texts alone are read.
         class_names: JSON that gives names to the folders, see `names_of`.
         templates: see `templates_of`.
 

@@ -71,7 +71,13 @@ class Example:
 def choose_examples(entries: Sequence[Entry], sets: Sequence[str], count: int, seed: int) -> list[Example]:
     """`count` items, as many of each of these sets as can be: half for disagreement, half for failure.
 
-    What is equal in that is chosen by `seed`; each image is there once. All entries must have the sets.
+    Each image is there once.
+
+    Args:
+        entries: methods and lone runs; all have the sets.
+        sets: names.
+        count: 0 for none.
+        seed: chooses among what is equal.
     """
     shares = [count // len(sets) + (place < count % len(sets)) for place in range(len(sets))]
     return [
