@@ -40,6 +40,7 @@ from experiments.report.comparison.plots import curves_plot
 from experiments.report.comparison.reading.evaluated import EvaluatedRun, EvaluatedSet, shared_main
 from experiments.report.comparison.reading.runs import read_run, read_runs
 from experiments.report.comparison.tables import comparison_markdown, markdown_text
+from experiments.report.comparison.terminal import print_comparison
 from experiments.report.csv_files import read_csv
 from experiments.report.plots import look
 from experiments.runs.train_images import Overlap, TrainImages, content_hash, find_overlap
@@ -647,6 +648,10 @@ def test_the_published_number_of_a_benchmark_stands_for_it_wherever_one_is_shown
     values = {name: one.measured.value()[one.measured.rows.index(mains[name])] for name, one in first.items()}
     assert found.board.places[0].values == pytest.approx(values)
     assert found.board.places[0].value == pytest.approx(np.mean(list(values.values())))
+    print_comparison(found)
+    printed = capsys.readouterr().out
+    for heading in ("crepe: auroc, mean (chance 0.5)", "wino: image (chance 0.25)", "tifa: tau_c (chance 0)"):
+        assert heading in printed
     assert markdown_text("crepe: auroc, mean, wino: image, tifa: tau_c.") in comparison_markdown(found)
     by_image = [
         (np.argmax(verdict.logits, axis=1) == [0, 1]).all() == (verdict.wrong == 0)

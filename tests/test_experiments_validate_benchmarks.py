@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,7 +80,8 @@ def words_for(tables: Path, run: Path, *words: str) -> list[str]:
 @pytest.fixture(scope="module")
 def trained(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
-    assert main(words_for(tables, run)) == 0
+    with (run.parent / "said.txt").open("w", encoding="utf-8") as said, redirect_stdout(said):
+        assert main(words_for(tables, run)) == 0
     return run
 
 
@@ -105,6 +107,10 @@ def test_the_last_validation_has_the_metrics_of_an_evaluation(trained: Path, tmp
     assert found.keys() >= {"val/hard/average", "val/hard/mean_group", "val/own/mean_accuracy"}
     assert last_of(trained) == pytest.approx(found)
     assert len({*found.values()}) > 3, "or they would show nothing"
+    said = (trained.parent / "said.txt").read_text(encoding="utf-8")
+    # Winoground's is over its items, the tables' is the mean over their types
+    for main_metric in ("hard/group", "own/mean_accuracy"):
+        assert f"step 6, {main_metric} {found[f'val/{main_metric}']:.3f}\n" in said
 
 
 @pytest.mark.slow  # two ranks are two processes
