@@ -13,24 +13,30 @@ import pytest
 from datamodules.benchmarks.benchmark import Benchmark
 from datamodules.benchmarks.collect import COLUMNS
 from datamodules.benchmarks.logits import Logits
+from datamodules.benchmarks.protocols.measured import Measured
 from datamodules.benchmarks.protocols.table import PROTOCOLS
 from datamodules.benchmarks.read import read_benchmark
 from datamodules.benchmarks.readers.own import COLUMNS as OWN_COLUMNS
 from tests.benchmark_files import items, texts_of, write_json
-from tests.measured import vectors
+from tests.measured import metric, vectors
 
 
 def measured(benchmark: Benchmark, logits: Any) -> dict[tuple[str, str], float]:
     """(metric, group) -> value; `logits` maps image and text to a number."""
+    found = measure(benchmark, logits)
+    return dict(zip(found.rows, found.value(), strict=True))
+
+
+def measure(benchmark: Benchmark, logits: Any) -> Measured:
+    """What the protocol finds of a number for each image and text."""
     assert benchmark.pairs is not None
     texts = texts_of(benchmark)
     asked = benchmark.pairs.to_pylist()
     numbers = [logits(pair["image_id"], texts[pair["text_id"]]) for pair in asked]
     scores = benchmark.pairs.append_column("logit", pa.array(numbers, pa.float64()))
-    found = PROTOCOLS[benchmark.protocol].measure(
+    return PROTOCOLS[benchmark.protocol].measure(
         benchmark.key, Logits.from_table(scores), aggregates=benchmark.aggregates
     )
-    return dict(zip(found.rows, found.value(), strict=True))
 
 
 def test_keys_have_the_columns_that_the_protocols_take() -> None:
@@ -69,10 +75,10 @@ def test_tifas_published_agreement_follows_from_its_file(
 ) -> None:
     folder = shared / "data/tifa160"
     official = json.loads((folder / "human_annotations_with_scores.json").read_text(encoding="utf-8"))
-    found = measured(
-        read_benchmark("tifa160", annotations=folder, texts_only=True), lambda image, _: official[image][column]
-    )
-    assert [100 * found[metric, ""] for metric in ("spearman", "tau_b")] == pytest.approx([spearman, kendall], abs=0.06)
+    benchmark = read_benchmark("tifa160", annotations=folder, texts_only=True)
+    found = measure(benchmark, lambda image, _: official[image][column])
+    assert [round(100 * metric(found, name), 1) for name in ("spearman", "tau_b")] == [spearman, kendall]
+    assert (len(found.clusters), found.images[0]) == (160, 800), "images of a prompt are resampled together"
 
 
 def test_vl_checklists_families_are_means_of_types_whatever_their_sources(tmp_path: Path) -> None:
