@@ -81,6 +81,36 @@ def test_tifas_published_agreement_follows_from_its_file(
     assert (len(found.clusters), found.images[0]) == (160, 800), "images of a prompt are resampled together"
 
 
+def test_genais_best_of_three_is_a_slow_loop_over_threes_of_nine_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    prompts: dict[str, Any] = {}
+    for prompt in ("00001", "00002", "00003"):
+        # not in the order of their numbers; the last prompt lacks an image, so that it has no three threes
+        numbers = [3, 9, 1, 8, 2, 7, 4, 5, 6][: 8 if prompt == "00003" else 9]
+        models = {model: {str(n): rng.integers(1, 6, 3).tolist() for n in numbers} for model in ("A", "B")}
+        prompts[prompt] = {"prompt": f"a cup {prompt}", "models": models}
+    write_json(tmp_path / "human_rating.json", prompts)
+    write_json(tmp_path / "genai_skills.json", {"counting": [2, 3]})
+    logits = {f"{m}/{p}_{n:02}": rng.normal() for p in prompts for m in ("A", "B") for n in range(1, 10)}
+    found = measured(
+        read_benchmark("genai_ranking", annotations=tmp_path, texts_only=True), lambda image, _: logits[image]
+    )
+    best: dict[str, list[float]] = {"": [], "counting": []}
+    oracle: dict[str, list[float]] = {"": [], "counting": []}
+    for prompt in ("00001", "00002"):
+        for model, images in prompts[prompt]["models"].items():
+            for start in (1, 4, 7):
+                three = range(start, start + 3)
+                first = max(three, key=lambda n: logits[f"{model}/{prompt}_{n:02}"])
+                for skill in ("", "counting") if prompt == "00002" else ("",):
+                    best[skill].append(np.mean(images[str(first)]))
+                    oracle[skill].append(max(np.mean(images[str(n)]) for n in three))
+    for skill in best:
+        assert found["best_of_3", skill] == pytest.approx(np.mean(best[skill]))
+        assert found["best_of_3_oracle", skill] == pytest.approx(np.mean(oracle[skill]))
+    assert found["best_of_n", ""] != pytest.approx(found["best_of_3", ""])
+
+
 def test_vl_checklists_families_are_means_of_types_whatever_their_sources(tmp_path: Path) -> None:
     right = {"Relation/action/hake": 1, "Relation/action/swig": 0, "Relation/action/vg": 0, "Relation/spatial/vg": 1}
     for source, wins in right.items():
