@@ -69,7 +69,7 @@ CONTENTS = (
 
 def test_official_benchmarks_are_among_them() -> None:
     assert FILES.keys() <= BENCHMARKS.keys()
-    assert len(FILES) >= 32, "all but tables and folders of classes; whoever adds a benchmark need not know of this list"
+    assert len(FILES) >= 32, "all but tables and folders of classes; who adds a benchmark need not know of this list"
 
 
 @pytest.mark.parametrize("name", FILES)
