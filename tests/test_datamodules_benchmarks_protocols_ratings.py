@@ -1,9 +1,8 @@
-"""Laws of agreement with people: scipy's numbers, the official ones of Flickr8k, TIFA160 and tie calibration."""
+"""Laws of agreement with people: scipy's numbers, and the official ones of tie calibration."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +15,7 @@ from datamodules.benchmarks.protocols.agreement import correlations
 from datamodules.benchmarks.protocols.ratings import measure
 from datamodules.benchmarks.protocols.tie_calibration import calibrated_epsilon, pairwise_accuracy
 from negatives.tables import InputError
-from tests.measured import metric, metrics, rating_key, row_logits, scores, vectors
-
-
-def test_flickr8k_expert_and_cf_are_the_official_numbers(shared: Path) -> None:
-    block = vectors(shared, "flickr8k_expert_and_cf")
-    tokens, inputs = block["inputs"]["tokens"], block["inputs"]
-    logits = scores([tuple(row) for row in inputs["scores"]])
-    expert, crowd = [], []
-    for image, caption_id, *ratings in inputs["expert_lines"]:
-        if tokens[caption_id] not in [tokens[f"{image}#{i}"] for i in range(5)]:
-            expert += [(image, tokens[caption_id], rating) for rating in ratings]
-    for image, caption_id, share, *_ in inputs["crowdflower_lines"]:
-        crowd.append((image, tokens[caption_id], share))
-    assert len(expert) == block["outputs"]["expert_rows"]
-    for rows, tau, expected in ((expert, "tau_c", "expert_tau_c"), (crowd, "tau_b", "cf_tau_b")):
-        images, texts, ratings = map(list, zip(*rows, strict=True))
-        key = rating_key(ratings, image_id=images, text_id=texts)
-        found = metric(measure(key, logits), tau)
-        assert 100 * found == pytest.approx(block["outputs"]["exact"][expected], abs=1e-9)
+from tests.measured import metrics, rating_key, row_logits, vectors
 
 
 def test_tie_calibration_is_the_official_one(shared: Path) -> None:
@@ -45,22 +26,6 @@ def test_tie_calibration_is_the_official_one(shared: Path) -> None:
     assert calibrated_epsilon(scored, human) == pytest.approx(block["outputs"]["epsilon"], abs=1e-15)
     for name, official in {"pairwise_accuracy": "pairwise_acc", "tau_b": "tau_b", "tau_c": "tau_c"}.items():
         assert found[name] == pytest.approx(block["outputs"][official], abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("column", "spearman", "tau_b"), [("tifa_mplug-large", 59.2, 47.2), ("clipscore_vitb32", 32.0, 23.1)]
-)
-def test_tifa160_gives_the_published_agreement(shared: Path, column: str, spearman: float, tau_b: float) -> None:
-    file = shared / "data/tifa160/human_annotations_with_scores.json"
-    rows = list(json.loads(file.read_text(encoding="utf-8")).values())
-    texts = [row["text_id"] for row in rows]
-    key = rating_key(
-        [row["human_avg"] for row in rows], image_id=[row["image_path"] for row in rows], text_id=texts, prompt_id=texts
-    )
-    measured = measure(key, row_logits(key, [row[column] for row in rows]))
-    assert round(100 * metric(measured, "spearman"), 1) == spearman
-    assert round(100 * metric(measured, "tau_b"), 1) == tau_b
-    assert (len(measured.clusters), measured.images[0]) == (160, 800), "images of a prompt are resampled together"
 
 
 def drawn(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

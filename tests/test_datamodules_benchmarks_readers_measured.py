@@ -12,24 +12,30 @@ import pytest
 
 from datamodules.benchmarks.benchmark import Benchmark
 from datamodules.benchmarks.logits import Logits
+from datamodules.benchmarks.protocols.measured import Measured
 from datamodules.benchmarks.protocols.table import PROTOCOLS
 from datamodules.benchmarks.read import read_benchmark
 from datamodules.benchmarks.readers.own import COLUMNS as OWN_COLUMNS
 from tests.benchmark_files import items, texts_of, write_json
-from tests.measured import vectors
+from tests.measured import metric, vectors
 
 
 def measured(benchmark: Benchmark, logits: Any) -> dict[tuple[str, str], float]:
     """(metric, group) -> value; `logits` maps image and text to a number."""
+    found = measure(benchmark, logits)
+    return dict(zip(found.rows, found.value(), strict=True))
+
+
+def measure(benchmark: Benchmark, logits: Any) -> Measured:
+    """What the protocol finds of a number for each image and text."""
     assert benchmark.pairs is not None
     texts = texts_of(benchmark)
     asked = benchmark.pairs.to_pylist()
     numbers = [logits(pair["image_id"], texts[pair["text_id"]]) for pair in asked]
     scores = benchmark.pairs.append_column("logit", pa.array(numbers, pa.float64()))
-    found = PROTOCOLS[benchmark.protocol].measure(
+    return PROTOCOLS[benchmark.protocol].measure(
         benchmark.key, Logits.from_table(scores), aggregates=benchmark.aggregates
     )
-    return dict(zip(found.rows, found.value(), strict=True))
 
 
 def test_a_table_of_ones_own_may_be_of_any_protocol() -> None:
@@ -65,10 +71,40 @@ def test_tifas_published_agreement_follows_from_its_file(
 ) -> None:
     folder = shared / "data/tifa160"
     official = json.loads((folder / "human_annotations_with_scores.json").read_text(encoding="utf-8"))
+    benchmark = read_benchmark("tifa160", annotations=folder, texts_only=True)
+    found = measure(benchmark, lambda image, _: official[image][column])
+    assert [round(100 * metric(found, name), 1) for name in ("spearman", "tau_b")] == [spearman, kendall]
+    assert (len(found.clusters), found.images[0]) == (160, 800), "images of a prompt are resampled together"
+
+
+def test_genais_best_of_three_is_a_slow_loop_over_threes_of_nine_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    prompts: dict[str, Any] = {}
+    for prompt in ("00001", "00002", "00003"):
+        # not in the order of their numbers; the last prompt lacks an image, so that it has no three threes
+        numbers = [3, 9, 1, 8, 2, 7, 4, 5, 6][: 8 if prompt == "00003" else 9]
+        models = {model: {str(n): rng.integers(1, 6, 3).tolist() for n in numbers} for model in ("A", "B")}
+        prompts[prompt] = {"prompt": f"a cup {prompt}", "models": models}
+    write_json(tmp_path / "human_rating.json", prompts)
+    write_json(tmp_path / "genai_skills.json", {"counting": [2, 3]})
+    logits = {f"{m}/{p}_{n:02}": rng.normal() for p in prompts for m in ("A", "B") for n in range(1, 10)}
     found = measured(
-        read_benchmark("tifa160", annotations=folder, texts_only=True), lambda image, _: official[image][column]
+        read_benchmark("genai_ranking", annotations=tmp_path, texts_only=True), lambda image, _: logits[image]
     )
-    assert [100 * found[metric, ""] for metric in ("spearman", "tau_b")] == pytest.approx([spearman, kendall], abs=0.06)
+    best: dict[str, list[float]] = {"": [], "counting": []}
+    oracle: dict[str, list[float]] = {"": [], "counting": []}
+    for prompt in ("00001", "00002"):
+        for model, images in prompts[prompt]["models"].items():
+            for start in (1, 4, 7):
+                three = range(start, start + 3)
+                first = max(three, key=lambda n: logits[f"{model}/{prompt}_{n:02}"])
+                for skill in ("", "counting") if prompt == "00002" else ("",):
+                    best[skill].append(np.mean(images[str(first)]))
+                    oracle[skill].append(max(np.mean(images[str(n)]) for n in three))
+    for skill in best:
+        assert found["best_of_3", skill] == pytest.approx(np.mean(best[skill]))
+        assert found["best_of_3_oracle", skill] == pytest.approx(np.mean(oracle[skill]))
+    assert found["best_of_n", ""] != pytest.approx(found["best_of_3", ""])
 
 
 def test_vl_checklists_families_are_means_of_types_whatever_their_sources(tmp_path: Path) -> None:

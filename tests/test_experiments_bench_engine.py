@@ -7,12 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.bench.coverage.__main__ import coverage
 from experiments.bench.engine import __main__ as engine
 from experiments.bench.engine.asked import captions, pairs_of, tiny_scorer, write_photos
-from experiments.bench.engine.measure import plain_cost
+from experiments.bench.engine.measure import peak, plain_cost
 from experiments.scoring.requests import Asked, join
 
 
@@ -25,12 +26,11 @@ def measured(out: Path, *words: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("backbone", ["clip", "llava"])
 def test_a_rate_stands_beside_what_two_cores_could_do(backbone: str, tmp_path: Path) -> None:
-    words = ["--backbones", backbone, "--rows", "12", "--batch-size", "2", "--workers", "0", "--times", "3"]
+    words = ["--backbones", backbone, "--rows", "12", "--batch-size", "2", "--workers", "0", "--times", "1"]
     (row,) = measured(tmp_path / "out.json", "speed", *words)
     assert row["backbone"] == backbone
-    # one process without workers has one core at most, and the bound is of two
-    assert 0 < row["of the bound"] < 0.75
-    assert row["rows per second"] > 0
+    assert row["of the bound"] == row["rows per second"] / row["bound"]
+    assert min(row[name] for name in ("rows per second", "bound", "CPU of the plain loop / CPU of the engine")) > 0
 
 
 @pytest.mark.parametrize("rows", [2, 6])
@@ -49,17 +49,23 @@ def test_images_and_texts_are_encoded_once_and_not_again(tmp_path: Path) -> None
     assert first["logits"] == second["logits"] == 15
 
 
+@pytest.mark.slow  # two processes, each with all imports
 def test_memory_is_of_all_requests_in_a_process_of_its_own(tmp_path: Path) -> None:
+    held = np.ones(2**25)  # 256 MiB beside the same imports
     pairs, clip = measured(tmp_path / "out.json", "memory", "--requests", "400")
     # half of them on noise: 100 images with 2 texts
     assert (pairs["computed"], clip["computed"]) == ({"pairs": 400}, {"images": 200, "texts": 2})
-    assert pairs["MiB"] >= pairs["MiB before"] > 0
+    for row in (pairs, clip):
+        # scoring adds to a program with PyTorch; what this process holds is not in it
+        assert 50 < row["MiB before"] < row["MiB"]
+        assert row["MiB before"] < peak() - held.nbytes / 2**20 / 2
 
 
 def test_intervals_are_held_against_a_truth_of_a_large_draw() -> None:
     found = {row.metric: row for row in coverage("pairs", 60, draws=60, resamples=200, seed=0, population=4000)}
     row = found["accuracy"]
     assert 0.5 < row.truth < 1
-    assert 0 < row.width < 0.5
+    # too wide an interval holds every truth: of 60 draws the spread is known to 10 %
+    assert 0.7 < row.width / (3.92 * row.spread) < 1.4
     # 60 draws of .95 hold the truth 50 to 60 times, but for one seed in ten thousand
     assert 50 <= row.held <= row.draws == 60

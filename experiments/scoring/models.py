@@ -139,9 +139,10 @@ def directions(features: Values, groups: Places) -> NDArray[np.float32]:
     return own
 
 
-def _scaled(rows: Values, lengths: Values) -> NDArray[np.float32]:
+def _scaled(rows: NDArray[np.float32], lengths: NDArray[np.float32]) -> NDArray[np.float32]:
+    scaled: NDArray[np.float32] = np.zeros_like(rows)
     # what has no direction stays zero
-    scaled: NDArray[np.float32] = rows / np.where(lengths > 0, lengths, 1)
+    np.divide(rows, lengths, out=scaled, where=lengths > 0)
     return scaled
 
 

@@ -23,7 +23,10 @@ example:
 
 
 class Coverage(NamedTuple):
-    """Of one metric: how many intervals of how many draws hold the truth, and how wide they are on average."""
+    """Of one metric: how many intervals of how many draws hold the truth, and how wide they are on average.
+
+    `spread` is the standard deviation of the metric over the draws: an interval should be 3.92 times as wide.
+    """
 
     protocol: str
     clusters: int
@@ -33,6 +36,7 @@ class Coverage(NamedTuple):
     held: int
     draws: int
     width: float
+    spread: float
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,7 +85,8 @@ def coverage(
         if name.group in (ALL, MEAN):  # each group has half of the items, and would say nothing new
             held = (lows[:, row] <= truth[row]) & (truth[row] <= highs[:, row])
             width = float((highs - lows)[:, row].mean())
-            yield Coverage(protocol, clusters, *name, float(truth[row]), int(held.sum()), draws, width)
+            spread = float(values[:, row].std())
+            yield Coverage(protocol, clusters, *name, float(truth[row]), int(held.sum()), draws, width, spread)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -73,7 +73,8 @@ def read_ranking(annotations: StrPath, *, image_root: StrPath | None = None) -> 
 
 def _images(item: Mapping[str, Any]) -> Iterator[tuple[str, int, Any]]:
     for model, images in mapping_of(item["models"]).items():
-        for number, ratings in mapping_of(images).items():
+        # by number: three that follow each other are ranked among themselves, too
+        for number, ratings in sorted(mapping_of(images).items(), key=lambda image: int(image[0])):
             yield model, int(number), ratings
 
 
