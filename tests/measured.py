@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import scipy.stats
 
 from datamodules.benchmarks import ALL, Logits, Measured, MetricName
 
@@ -17,6 +18,13 @@ def vectors(shared: Path, block: str) -> dict[str, Any]:
     """A block of what official scripts gave on synthetic scores."""
     found: dict[str, Any] = json.loads((shared / "vectors/benchmark_vectors.json").read_text(encoding="utf-8"))[block]
     return found
+
+
+def slow_ends(drawn: Sequence[float] | np.ndarray[Any, Any], clusters: int) -> tuple[float, float]:
+    """The ends of an expanded percentile interval: what Student's t is to the normal, with the variance over n - 1."""
+    out = np.sqrt(clusters / (clusters - 1)) * scipy.stats.t(clusters - 1).isf(0.025)
+    low, high = np.percentile(drawn, [100 * scipy.stats.norm.cdf(-out), 100 * scipy.stats.norm.cdf(out)])
+    return float(low), float(high)
 
 
 def metric(measured: Measured, name: str, group: str = ALL) -> float:

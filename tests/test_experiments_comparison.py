@@ -52,7 +52,7 @@ from experiments.verbs.compare import compare
 from experiments.verbs.compare import run as compare_verb
 from experiments.verbs.evaluate import Sets, write_evaluation
 from negatives.tables import InputError, hash_of, read_parquet, write_json, write_table
-from tests.measured import group_key, pair_key, rating_key
+from tests.measured import group_key, pair_key, rating_key, slow_ends
 
 IMAGES = 24
 QUIET = LoggingConfig(wandb="disabled")
@@ -298,7 +298,9 @@ def test_more_scorers_take_the_resamples_that_their_correction_needs(folder: Pat
     best = evaluate(tmp_path / "best", "best", wino, skill=9.0, seed=9)
     found = compare(CompareConfig(runs=[*runs, best], output_dir="x", bootstrap=100, examples=0, logging=QUIET))
     assert not found.board.places[0].tied_with
-    values = {str(i): Resampled(np.array([float(i == 0)]), np.full((100, 1), float(i == 0))) for i in range(5)}
+    values = {
+        str(i): Resampled(np.array([float(i == 0)]), np.full((100, 1), float(i == 0)), np.array([24])) for i in range(5)
+    }
     assert all(row["tied"] for row in compared(values, "0", "best")), "with 100 resamples none of 4 could be decided"
 
 
@@ -346,11 +348,11 @@ def test_an_interval_of_a_debiased_value_is_over_the_reported_half_and_takes_alp
             right[item["image_id"]] = float(true.min() > false.max())
         values = np.array([right[name] for name in half])
         drawn.append([np.average(values, weights=weights) for weights in draws])
-        expected = (values.mean(), *np.percentile(drawn[-1], (2.5, 97.5)))
+        expected = (values.mean(), *slow_ends(drawn[-1], len(half)))
         assert [row[name] for name in DEBIASED[2:]] == pytest.approx(expected)
         assert expected[1] < expected[0] < expected[2]
     (pooled,) = [row for row in panel.seeds if (row["metric"], row["group"]) == column]
-    expected_ends = np.percentile(np.mean(drawn, axis=0), (2.5, 97.5))
+    expected_ends = slow_ends(np.mean(drawn, axis=0), len(half))
     assert [pooled["debiased_low"], pooled["debiased_high"]] == pytest.approx(expected_ends)
     (place,) = found.board.places
     main = panel.entries["clip"][panel.main]
@@ -692,3 +694,24 @@ def test_older_evaluations_go_by_the_protocols_number_unless_another_names_the_p
     _said(runs[1], lambda entry: entry.update(main=["roc_auc"]))
     with pytest.raises(InputError, match=r"summary\.json must be what `itm evaluate` writes"):
         read_run(Path(runs[1]))
+
+
+def test_of_a_single_image_nothing_is_decided(
+    config: CompareConfig, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = pair_key([1] * 3)
+    key = key.set_column(1, "image_id", pa.array(["image0"] * 3))
+    pairs = [("image0", f"{kind}{number}_0") for number in range(3) for kind in ("true", "false")]
+    one = {"one": benchmark("one", "pairs", key, folder, pairs)}
+    runs = [evaluate(tmp_path / name, name, one, skill=skill, seed=0) for name, skill in (("good", 9.0), ("bad", -9.0))]
+    assert "[" not in (tmp_path / "good/metrics.csv").read_text()
+    capsys.readouterr()
+    compare_verb(replace(config, runs=runs, examples=0))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "by one image or prompt alone, so that there is no interval" in told
+    assert "This does not decide" in told
+    assert "nan" not in told
+    page = (Path(config.output_dir) / "index.html").read_text(encoding="utf-8")
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+    (best,) = [row for row in read_csv(Path(config.output_dir) / "leaderboard.csv") if row["run"] == "good"]
+    assert (best["value"], best["low"], best["tied_with"]) == ("1.0", "", "bad")

@@ -25,6 +25,7 @@ from .statistics import LEVEL as LEVEL
 from .statistics import Differences as Differences
 from .statistics import Resampled as Resampled
 from .statistics import alpha_debias as alpha_debias
+from .statistics import averaged as averaged
 from .statistics import bootstrap_weights as bootstrap_weights
 from .statistics import difference as difference
 from .statistics import ends as ends

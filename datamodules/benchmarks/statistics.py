@@ -1,23 +1,25 @@
 """What decides between scorers: intervals, paired differences, Holm's correction, pooled seeds, blind scores taken off.
 
-Percentile intervals of the cluster bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13;
-clusters as in Cameron, Gelbach and Miller, 2008).
+Expanded percentile intervals (Hesterberg, What Teachers Should Know About the Bootstrap, 2015) of the cluster bootstrap
+(Cameron, Gelbach and Miller, 2008). A plain percentile interval of few images is too narrow, as a normal one with the
+variance over n would be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, stdtrit
 
 from datamodules.benchmarks.logits import CELLS, Logits
 from datamodules.benchmarks.protocols.measured import Measured, MetricName
 from negatives.tables import InputError, hash_of
 
-PERCENTILES = (2.5, 97.5)
 LEVEL = 0.05
 ALPHAS = tuple(round(step / 20, 2) for step in range(21))
 """Shares of the blind logit that are tried, as in the paper: 0, 0.05 ... 1.
@@ -49,10 +51,19 @@ class Resampled(NamedTuple):
     """Metrics of the items as they are, (rows,), and of each resample of the clusters, (resamples, rows).
 
     Two scorers on the same items are resampled alike, so that their difference in a resample is that of the rows here.
+
+    Attributes:
+        value, drawn: the metrics.
+        clusters: how many clusters have items of each row, (rows,).
     """
 
     value: Array
     drawn: Array
+    clusters: NDArray[np.int64]
+
+    def row(self, place: int) -> Resampled:
+        """One metric, (1,) and (resamples, 1)."""
+        return Resampled(self.value[[place]], self.drawn[:, [place]], self.clusters[[place]])
 
 
 class Debiased(NamedTuple):
@@ -88,23 +99,48 @@ def bootstrap_weights(clusters: int, resamples: int, seed: int) -> Iterator[Arra
 def resampled(measured: Measured, *, resamples: int, seed: int) -> Resampled:
     """What the metrics are, and what they would be with other images."""
     weights = bootstrap_weights(len(measured.clusters), resamples, seed)
-    return Resampled(measured.value(), np.concatenate([measured.values(part) for part in weights]))
+    drawn = np.concatenate([measured.values(part) for part in weights])
+    return Resampled(measured.value(), drawn, measured.spread)
+
+
+def averaged(values: Sequence[Resampled]) -> Resampled:
+    """The mean of metrics with the same resamples; it has as many clusters as the one that has fewest."""
+    value, drawn = (np.mean([one[part] for one in values], axis=0) for part in (0, 1))
+    return Resampled(value, drawn, np.min([one.clusters for one in values], axis=0))
 
 
 def intervals(measured: Measured, *, resamples: int, seed: int) -> Intervals:
-    """The metrics with 95 % percentile intervals over resampled clusters; see `ends`."""
+    """The metrics with 95 % intervals over resampled clusters; see `ends`."""
     return ends(resampled(measured, resamples=resamples, seed=seed))
 
 
 def ends(found: Resampled) -> Intervals:
-    """The values with 95 % percentile intervals.
+    """The values with 95 % intervals.
 
-    A row that no resample defines has its own value for both ends.
+    A row that no resample defines has its own value for both ends; a row of a single cluster has none (NaN): what other
+    images would give is not known from one.
     """
     low, high = found.value.copy(), found.value.copy()
     for row in np.flatnonzero(~np.isnan(found.drawn).all(0)):
-        low[row], high[row] = np.nanpercentile(found.drawn[:, row], PERCENTILES)
+        low[row], high[row] = np.nanpercentile(found.drawn[:, row], percentiles(int(found.clusters[row])))
+    alone = found.clusters < 2
+    low[alone] = high[alone] = np.nan
     return Intervals(found.value, low, high)
+
+
+@cache
+def percentiles(clusters: int) -> tuple[float, float]:
+    """Between which percentiles of the resamples a 95 % interval lies.
+
+    Further out than 2.5 and 97.5 by as much as Student's t interval with the variance over n - 1 is wider than a normal
+    one with that over n.
+
+    >>> [tuple(round(end, 2) for end in percentiles(n)) for n in (5, 60, 1_000_000)]
+    [(0.1, 99.9), (2.18, 97.82), (2.5, 97.5)]
+    """
+    n = max(2, clusters)
+    low = 100 * float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, LEVEL / 2)))
+    return low, 100 - low
 
 
 def paired(a: Measured, b: Measured, *, resamples: int, seed: int) -> Differences:
@@ -121,15 +157,16 @@ def difference(a: Resampled, b: Resampled) -> Differences:
     """How much better a is than b, both with the same rows and resamples.
 
     p is twice the share of resamples on the other side of 0, (count + 1) / (resamples + 1), so that it is never 0: it
-    is at least 2 / (resamples + 1). For m comparisons under Holm's correction take at least 40 m resamples, or none of
-    them can be significant at 0.05.
+    is at least 2 / (resamples + 1). Of a single cluster there is none (NaN). For m comparisons under Holm's correction
+    take at least 40 m resamples, or none of them can be significant at 0.05.
     """
     drawn = a.drawn - b.drawn
     present = (~np.isnan(drawn)).sum(0)
     # NaN is on neither side
     side = np.minimum((drawn <= 0).sum(0), (drawn >= 0).sum(0))
-    p = np.where(present > 0, np.minimum(1.0, 2 * (side + 1) / (present + 1)), np.nan)
-    return Differences(*ends(Resampled(a.value - b.value, drawn)), p)
+    known = (present > 0) & (a.clusters > 1)
+    p = np.where(known, np.minimum(1.0, 2 * (side + 1) / (present + 1)), np.nan)
+    return Differences(*ends(Resampled(a.value - b.value, drawn, a.clusters)), p)
 
 
 def holm(ps: ArrayLike) -> Array:

@@ -330,4 +330,7 @@ def _print(name: str, metrics: list[dict[str, Any]], sets: Mapping[str, Benchmar
 
 def _interval(row: Mapping[str, Any], prefix: str) -> str:
     value, low, high = (row[f"{prefix}{name}"] for name in ("value", "low", "high"))
-    return "" if value is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    if value is None:
+        return ""
+    # a single image has no interval
+    return f"{value:.3f}" if low is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -66,6 +66,11 @@ class Measured:
         """Distinct images of each row, (rows,)."""
         return np.asarray(self.image_counts.sum(0), dtype=np.int64)
 
+    @property
+    def spread(self) -> NDArray[np.int64]:
+        """Clusters that have items of each row, (rows,)."""
+        return np.asarray((self.item_counts > 0).sum(0), dtype=np.int64)
+
     def values(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """The metrics where cluster c counts `weights[r, c]` times.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.benchmarks import Resampled, ends
+from datamodules.benchmarks import Resampled, averaged, ends
 from experiments.report.comparison.entries import Entry
 from experiments.report.comparison.panels import BEST, REFERENCE, Panel, Row, best_of, compared
 
@@ -106,7 +106,7 @@ class Board:
 def leaderboard(panels: Sequence[Panel], entries: Sequence[Entry], reference: str) -> Board:
     """The entries by their mean over the sets that all of them have."""
     shared = [panel for panel in panels if all(entry.name in panel.mains for entry in entries)]
-    seen = {entry.name: _mean([panel.mains[entry.name].seen for panel in shared]) for entry in entries}
+    seen = {entry.name: averaged([panel.mains[entry.name].seen for panel in shared]) for entry in entries}
     best = best_of(seen)
     to_best = {row["run"]: row for row in compared(seen, best, BEST)}
     tied = tuple(run for run, row in to_best.items() if row["tied"])
@@ -148,7 +148,10 @@ def verdict(board: Board) -> str:
     assert second.to_best is not None
     # turned round: how far the best is above the second; 0.0 - 0.0 has no sign
     lead, low, high = (0.0 - _float(second.to_best[name]) for name in ("difference", "high", "low"))
-    interval = f"95 % interval {low:.3f} to {high:.3f}, p = {_float(second.to_best['p_holm']):.2g} after Holm"
+    if np.isnan(low):
+        interval = "by one image or prompt alone, so that there is no interval"
+    else:
+        interval = f"95 % interval {low:.3f} to {high:.3f}, p = {_float(second.to_best['p_holm']):.2g} after Holm"
     by = f"{lead:.3f} above {second.run} ({interval})"
     if not best.tied_with:
         decides = f"{best.run} is best: {best.value:.3f} ({about}), {by}. This decides"
@@ -169,14 +172,10 @@ def _about(board: Board) -> str:
     return f"mean over {len(board.sets)} sets"
 
 
-def _mean(values: Sequence[Resampled]) -> Resampled:
-    return Resampled(*(np.mean([one[part] for one in values], axis=0) for part in (0, 1)))
-
-
 def _whole_mean(values: Sequence[Resampled | None]) -> tuple[float, float, float] | None:
     """The mean with its interval; None where it is not known for every set."""
     known = [one for one in values if one is not None]
-    return _triple(_mean(known)) if len(known) == len(values) else None
+    return _triple(averaged(known)) if len(known) == len(values) else None
 
 
 def _triple(found: Resampled) -> tuple[float, float, float]:

@@ -203,7 +203,7 @@ def _main(found: Result, main: MetricName) -> Main:
     place = found.rows.index(main)
     blind = None
     if found.blind is not None:
-        blind = Resampled(found.blind.value[[place]], found.blind.drawn[:, [place]])
+        blind = found.blind.row(place)
     debiased = None if found.halved is None else found.halved.row(main)
     return Main(found.row(main), blind, debiased, found.seeds[:, place])
 

@@ -153,7 +153,7 @@ def _point(axes: Axes, place: float, row: Row | None, prefix: str, style: Look, 
     if row is None or row[f"{prefix}value"] is None:
         return
     value, low, high = row[f"{prefix}value"], row[f"{prefix}low"], row[f"{prefix}high"]
-    error = [[max(0.0, value - low)], [max(0.0, high - value)]]
+    error = None if low is None else [[max(0.0, value - low)], [max(0.0, high - value)]]
     look: dict[str, Any] = {
         **{"fmt": style.marker, "color": style.colour, "markersize": 5.5, "alpha": 0.85 if prefix else 1.0},
         **{"markerfacecolor": "none" if prefix else style.colour, "linewidth": 0.9 if prefix else 1.6},
@@ -166,7 +166,8 @@ def _point(axes: Axes, place: float, row: Row | None, prefix: str, style: Look, 
 
 def _limits(rows: Sequence[Row], chance: float | None) -> tuple[float, float]:
     """What is shown of the axis: all intervals, and chance even where all entries are good."""
-    ends = [row[name] for row in rows for name in ("low", "high", "blind_low", "blind_high") if row[name] is not None]
+    names = ("value", "low", "high", "blind_value", "blind_low", "blind_high")
+    ends = [row[name] for row in rows for name in names if row[name] is not None]
     ends += [] if chance is None else [chance]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     margin = max(0.03, 0.06 * (high - low))

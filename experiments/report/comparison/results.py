@@ -14,6 +14,7 @@ from datamodules.benchmarks import (
     MetricName,
     Resampled,
     alpha_debias,
+    averaged,
     measure_benchmark,
     pooled,
     resampled,
@@ -44,7 +45,7 @@ class Halved:
         place = self.rows.index(name) if name in self.rows else None
         if place is None or np.isnan([self.before[place], self.after.value[place]]).any():
             return None
-        return Resampled(self.after.value[[place]], self.after.drawn[:, [place]])
+        return self.after.row(place)
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,7 @@ class Result:
 
     def row(self, name: MetricName) -> Resampled:
         """One metric, (1,) and (resamples, 1)."""
-        place = self.rows.index(name)
-        return Resampled(self.seen.value[[place]], self.seen.drawn[:, [place]])
+        return self.seen.row(self.rows.index(name))
 
 
 def run_result(found: EvaluatedSet, main: MetricName, *, resamples: int, seed: int, debias: bool) -> Result:
@@ -142,8 +142,7 @@ def _mean_half(halves: Sequence[Halved | None]) -> Halved | None:
     if len(known) < len(halves):
         return None
     alpha, before = (np.mean([getattr(half, name) for half in known], axis=0) for name in ("alpha", "before"))
-    after = Resampled(*(np.mean([half.after[part] for half in known], axis=0) for part in (0, 1)))
-    return Halved(float(alpha), known[0].rows, before, after)
+    return Halved(float(alpha), known[0].rows, before, averaged([half.after for half in known]))
 
 
 def _halved(found: EvaluatedSet, main: MetricName, resamples: int, seed: int) -> Halved | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -54,7 +55,9 @@ def _cells(
     for place in board.places:
         name = place.run + (f" ({place.seeds} seeds)" if place.seeds > 1 else "")
         mark = same if place.to_best is not None and place.tied_with else ""
-        interval = f"{place.value:.3f}{mark} [{place.low:.3f}, {place.high:.3f}]"
+        interval = f"{place.value:.3f}{mark}"
+        # a single image has none
+        interval += "" if math.isnan(place.low) else f" [{place.low:.3f}, {place.high:.3f}]"
         blind = "" if place.blind is None else f"{place.blind[0]:.3f}"
         row = [text(name), bold(interval) if place.to_best is None else interval, blind, halves(place)]
         for one in sets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 
 from rich.console import Console
@@ -57,7 +58,7 @@ def _board(comparison: Comparison) -> Table:
         cells = [
             str(number),
             name,
-            f"{short(place.value)} [{short(place.low)}, {short(place.high)}]",
+            short(place.value) + ("" if math.isnan(place.low) else f" [{short(place.low)}, {short(place.high)}]"),
             "" if place.blind is None else short(place.blind[0]),
             *[_halves(place)] * debiased,
             "" if difference is None else f"{difference:+.3f}",
