@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +84,50 @@ def test_a_word_names_a_kind(word: str, kind: str) -> None:
 def test_no_two_scorers_share_a_folder(words: list[str]) -> None:
     with pytest.raises(InputError, match=f"'{words[0]}' and '{words[-1]}' would share a folder"):
         folder_names(words)
+
+
+@pytest.mark.parametrize("word", ["models/store", "Summary.json", "wandb.csv"])
+def test_a_scorer_does_not_take_the_place_of_another_file(word: str) -> None:
+    with pytest.raises(InputError, match=r"would have the folder .*, which is another's; rename it"):
+        folder_names([word, "b"])
+
+
+@pytest.mark.parametrize("word", ["none.csv", "./none", "judge:word:none.parquet:none.jsonl", "/none@best"])
+def test_a_scorer_that_is_not_there_is_told_before_another_one_is_scored(
+    word: str, scenes: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(checkpoint), word, f"output_dir={tmp_path / 'out'}", "logging.wandb=disabled"]
+    words += [f"evaluation.sets.balanced.{name}={scenes}/balanced/{name}.parquet" for name in ("captions", "negatives")]
+    assert main(words) == 2
+    assert "must be there, and is not" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_scorer_that_was_replaced_is_evaluated_anew(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = {name: scenes / f"balanced/{name}.parquet" for name in ("captions", "negatives")}
+    asked = tables.read(**sets)
+    pairs = asked.pairs.to_pylist()
+    for number, name in enumerate(("a", "b")):
+        rows = [{**pair, "logit": float(place * (1 - number))} for place, pair in enumerate(pairs)]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
+    words = ["evaluate", *(str(tmp_path / f"{name}.parquet") for name in "ab"), f"output_dir={tmp_path / 'out'}"]
+    words += [f"evaluation.sets.balanced.{name}={path}" for name, path in sets.items()]
+    words += ["logging.wandb=disabled", "evaluation.bootstrap=100"]
+    assert main(words) == 0
+    before = (tmp_path / "out/a/metrics.csv").read_text(), (tmp_path / "out/b/metrics.csv").read_text()
+    (tmp_path / "out/summary.json").unlink()
+    (tmp_path / "b.parquet").replace(tmp_path / "a.parquet")
+    shutil.copy(tmp_path / "a.parquet", tmp_path / "b.parquet")
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 0
+    out = capsys.readouterr().out
+    assert "a.parquet is another one than when" in out
+    assert f"{tmp_path / 'out/b'} is finished." in out
+    after = (tmp_path / "out/a/metrics.csv").read_text()
+    assert after != before[0]
+    assert after.replace("a,balanced", "b,balanced") == before[1]
 
 
 def test_a_single_run_is_the_key_run_and_keeps_its_folder(tmp_path: Path) -> None:

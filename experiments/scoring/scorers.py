@@ -8,8 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.config.evaluation_schemas import EVALUATION_FILES
+from experiments.config.run_folders import split_checkpoint
 from experiments.scoring.scorer import Options, Scorer
 from negatives.tables import InputError, quoted
+
+TAKEN = frozenset(EVALUATION_FILES)
+"""What stands in an evaluation's folder beside those of several scorers."""
 
 
 class Kind(NamedTuple):
@@ -19,11 +24,13 @@ class Kind(NamedTuple):
         example: how one is named.
         opens: dotted place of a function that takes the word and `Options` and returns a `Scorer`, imported on use.
         is_one: whether a word names one; asked in the order of the table.
+        files: what has to be on disk for it.
     """
 
     example: str
     opens: str
     is_one: Callable[[str], bool]
+    files: Callable[[str], Sequence[str]] = lambda word: ()
 
 
 KINDS = {
@@ -31,15 +38,23 @@ KINDS = {
         "judge:word:captions.parquet:negatives.parquet",
         "experiments.scoring.text_scorers.open_judge",
         lambda word: word.startswith("judge:"),
+        lambda word: word.split(":")[2:],
     ),
     "lm": Kind("lm:FOLDER", "experiments.scoring.text_scorers.open_lm", lambda word: word.startswith("lm:")),
     "table": Kind(
         "scores.parquet",
         "experiments.scoring.score_tables.open_table",
         lambda word: word.endswith((".parquet", ".csv", ".jsonl")),
+        lambda word: (word,),
     ),
     # the last: what is nothing else is a folder, or a name on the hub
-    "model": Kind("RUN, RUN@best, FOLDER or NAME", "experiments.scoring.model_scorers.open_model", lambda word: True),
+    "model": Kind(
+        "RUN, RUN@best, FOLDER or NAME",
+        "experiments.scoring.model_scorers.open_model",
+        lambda word: True,
+        # a name on the hub begins with a letter
+        lambda word: (split_checkpoint(word)[0],) if word.startswith((".", "/", "~")) else (),
+    ),
 }
 
 
@@ -49,10 +64,25 @@ def open_scorer(word: str, options: Options) -> Scorer:
     Raises:
         InputError: there is no such scorer, or it cannot be loaded.
     """
-    kind = next(kind for kind in KINDS.values() if kind.is_one(word))
-    module, _, function = kind.opens.rpartition(".")
+    module, _, function = _kind(word).opens.rpartition(".")
     scorer: Scorer = getattr(importlib.import_module(module), function)(word, options)
     return scorer
+
+
+def check_scorer(word: str) -> None:
+    """Looks for what a word names, as far as that is known without loading it: hours of scoring may come before it.
+
+    Raises:
+        InputError: a file or folder is not there.
+    """
+    for file in _kind(word).files(word):
+        if not Path(file).exists():
+            of = f" of {quoted(word)}" if file != word else ""
+            raise InputError(f"{quoted(file)}{of} must be there, and is not; `scorers` takes names and paths. Mend it.")
+
+
+def _kind(word: str) -> Kind:
+    return next(kind for kind in KINDS.values() if kind.is_one(word))
 
 
 def folder_names(words: Sequence[str]) -> list[str]:
@@ -64,7 +94,7 @@ def folder_names(words: Sequence[str]) -> list[str]:
     ['runs-a@best', 'other-a@best']
 
     Raises:
-        InputError: a scorer is named twice, or two words make one name.
+        InputError: a scorer is named twice, two words make one name, or one is that of another file there.
     """
     short = [_short(word) for word in words]
     counts = Counter(short)
@@ -73,6 +103,9 @@ def folder_names(words: Sequence[str]) -> list[str]:
     for word, name in zip(words, names, strict=True):
         # some file systems do not tell cases apart
         of_folder.setdefault(name.casefold(), []).append(word)
+    for name, (word, *_) in of_folder.items():
+        if name in TAKEN and len(words) > 1:
+            raise InputError(f"{quoted(word)} would have the folder {quoted(name)}, which is another's; rename it.")
     for alike in of_folder.values():
         if len(alike) > 1:
             first, second = map(quoted, alike[:2])

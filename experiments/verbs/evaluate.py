@@ -5,6 +5,7 @@ Writes for each scorer `summary.json`, `metrics.csv` and a folder for each set, 
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
 from experiments.runs.tracking import wandb_logger
 from experiments.scoring.ranks import World, launched, world
-from experiments.scoring.scorers import folder_names, open_scorer
-from negatives.tables import InputError, write_json, write_text
+from experiments.scoring.scorers import check_scorer, folder_names, open_scorer
+from negatives.tables import DAMAGED, InputError, write_json, write_text
 
 if TYPE_CHECKING:
     from datamodules.benchmarks import Benchmark
@@ -124,6 +125,8 @@ def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder
     images = {name: set_images(name, benchmark) for name, benchmark in read.items()}
     words = [config.run] if config.run is not None else config.scorers
     names = folder_names(words)
+    for word in words:
+        check_scorer(word)
     # before there is a folder: without training images nothing may be left
     sets_of = {word: _sets_of(config, scorer, read, images, quiet=output is None) for word, scorer in loaded.items()}
     if output is None:
@@ -136,16 +139,27 @@ def _score_all(config: EvaluateConfig, place: World | None, output: OutputFolder
     with world(config.devices, _rank, config) as first:
         for word, name in zip(words, names, strict=True):
             own_folder = folder if len(words) == 1 else folder / name
-            if len(words) > 1 and (own_folder / SUMMARY_FILE).is_file():
-                say(f"{own_folder} is finished.")
-                continue
             scorer = loaded.get(word) or open_scorer(word, options)
+            if len(words) > 1 and (own_folder / SUMMARY_FILE).is_file():
+                if _is_of(own_folder, scorer):
+                    say(f"{own_folder} is finished.")
+                    continue
+                say(f"{word} is another one than when {own_folder} was made: it is evaluated anew.")
             sets = sets_of.get(word) or _sets_of(config, scorer, read, images)
             scores = scorer.scores_of(sets.asked, options, first)
             assert scores is not None
             write_evaluation(config, own_folder, scorer, sets, scores)
     if len(words) > 1:
         write_json({"scorers": dict(zip(names, words, strict=True))}, folder / SUMMARY_FILE)
+
+
+def _is_of(folder: Path, scorer: Scorer) -> bool:
+    """Whether an evaluation is of this scorer, and not of other weights or scores that were in its place."""
+    try:
+        summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+        return bool(summary["scorer"] == json.loads(json.dumps(dict(scorer.fingerprint))))
+    except (*DAMAGED, KeyError):
+        return False
 
 
 def _rank(config: EvaluateConfig) -> None:
