@@ -509,6 +509,11 @@ COLUMNS: dict[str, dict[str, Any]] = {
 }
 
 
+def values_of(metrics: Path) -> dict[tuple[str, str], float]:
+    with metrics.open(newline="") as file:
+        return {(row["metric"], row["group"]): float(row["value"]) for row in csv.DictReader(file) if row["value"]}
+
+
 @pytest.fixture(scope="module")
 def own_benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for each protocol as `benchmarks_root` has them: a table, a YAML file, and images beside."""
@@ -588,6 +593,21 @@ def test_every_protocol_is_evaluated_on_the_logits_of_single_pairs(
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     if backbone == "clip":
         assert summary["computed"]["images"] == 16, "all sets show the same photos, once seen and once as noise"
+
+
+def test_scores_of_a_table_stay_apart_where_float32_ties_them(own_benchmarks: Path, tmp_path: Path) -> None:
+    benchmark = own.read(own_benchmarks / "retrieval.yaml")
+    relevant = {(row["image_id"], row["text_id"]) for row in benchmark.key.to_pylist()}
+    rows = [
+        {"image_id": image, "text_id": text, "score": 1 - 1e-9 * ((image, text) not in relevant)}
+        for image in benchmark.images["image_id"].to_pylist()
+        for text in benchmark.texts["text_id"].to_pylist()
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "table.parquet")
+    words = ["evaluate", str(tmp_path / "table.parquet"), f"benchmarks=[{own_benchmarks}/retrieval.yaml]"]
+    assert main([*words, f"output_dir={tmp_path / 'out'}", "evaluation.bootstrap=100", "logging.wandb=disabled"]) == 0
+    metrics = values_of(tmp_path / "out/metrics.csv")
+    assert metrics["i2t_r1", ""] == metrics["t2i_r1", ""] == 1
 
 
 @pytest.mark.slow  # two processes of a launcher

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
@@ -95,8 +94,8 @@ class ScoresTable:
         try:
             if benchmark.pairs is None:
                 blind = found["blind_logit"].matrix(images, names) if "blind_logit" in found else None
-                matrix = logits.matrix(images, names).astype(np.float32)
-                return of_matrix(benchmark, names, matrix, None if blind is None else blind.astype(np.float32))
+                # as exact as they were given: in float32 two saturated probabilities would be tied
+                return of_matrix(benchmark, names, logits.matrix(images, names), blind)
             asked = benchmark.pairs["image_id"], benchmark.pairs["text_id"]
             blind_values = found["blind_logit"].of(*asked) if "blind_logit" in found else None
             values = logits.of(*asked)

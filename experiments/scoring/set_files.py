@@ -27,10 +27,10 @@ from negatives.tables import replaced, write_table
 def write_set(folder: Path, benchmark: Benchmark, scores: SetScores, fingerprint: Mapping[str, str]) -> None:
     """Writes a set's key, images, texts and scores.
 
-    Where every image meets every text, `matrix.npy` has the logits, float32: a row for each row of `images.parquet`, a
-    column for each distinct `text_id` of `texts.parquet`, in order; `blind_matrix.npy` those on noise. Otherwise
-    `scores.parquet` has a row for each pair. A set of items with one true and one false text has `pairs.parquet` too:
-    both side by side.
+    Where every image meets every text, `matrix.npy` has the logits (float32, or float64 from a scores table): a row for
+    each row of `images.parquet`, a column for each distinct `text_id` of `texts.parquet`, in order; `blind_matrix.npy`
+    those on noise. Otherwise `scores.parquet` has a row for each pair. A set of items with one true and one false text
+    has `pairs.parquet` too: both side by side.
     """
     for table, name in ((benchmark.key, KEY_FILE), (benchmark.images, IMAGES_FILE), (benchmark.texts, TEXTS_FILE)):
         write_table(table, folder / name)
@@ -84,7 +84,7 @@ def pair_table(benchmark: Benchmark, scores: SetScores) -> pa.Table:
     )
 
 
-def _write_array(array: NDArray[np.float32], path: Path) -> None:
+def _write_array(array: NDArray[np.floating], path: Path) -> None:
     # a file and no name: NumPy would add an ending of its own
     with replaced(path) as temporary, temporary.open("wb") as file:
         np.save(file, array)

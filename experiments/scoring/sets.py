@@ -39,8 +39,8 @@ class SetScores:
     logits: Logits
     blind: Logits | None
     table: pa.Table | None = None
-    matrix: NDArray[np.float32] | None = None
-    blind_matrix: NDArray[np.float32] | None = None
+    matrix: NDArray[np.floating] | None = None
+    blind_matrix: NDArray[np.floating] | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -113,8 +113,8 @@ def of_pairs(
 def of_matrix(
     benchmark: Benchmark,
     names: pa.Array,
-    matrix: NDArray[np.float32],
-    blind: NDArray[np.float32] | None,
+    matrix: NDArray[np.floating],
+    blind: NDArray[np.floating] | None,
     counts: Mapping[str, int] | None = None,
 ) -> SetScores:
     """The scores of all images of a benchmark with its distinct texts, `names`.
