@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from datamodules.benchmarks.pairs import as_pairs
 from datamodules.benchmarks.read import read_benchmark
 from datamodules.benchmarks.readers.own import COLUMNS, OPTIONAL
 from datamodules.benchmarks.table import BENCHMARKS
+from experiments.config.evaluation_schemas import EvaluateConfig
+from experiments.config.load import load_config
 from negatives.tables import InputError
 from tests.benchmark_files import items, photos, write_csv, write_json
 
@@ -60,6 +63,30 @@ def test_a_table_of_any_protocol_needs_no_code(tmp_path: Path) -> None:
     assert classes.texts["text"].to_pylist() == ["one a cat", "the a cat", "one a bird", "the a bird"]
     named = own(tmp_path, "ratings", columns={**SPECS["ratings"], "prompt": "kind", "item": "b"}, name="mine")
     assert (items(named)[0]["prompt_id"], items(named)[0]["item_id"], named.name) == ("noun kind", "a dog", "mine")
+
+
+EXAMPLE = re.compile(r"^ *table: foils\.csv.*\n *protocol: pairs\n *columns: .*\n", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["docs/evaluation.md", "datamodules/benchmarks/readers/own.py"])
+def test_the_example_of_the_page_is_read_as_it_stands(page: str, tmp_path: Path) -> None:
+    (example,) = EXAMPLE.findall((Path(__file__).parents[1] / page).read_text(encoding="utf-8"))
+    example = textwrap.dedent(example)
+    (tmp_path / "mine.yaml").write_text(example)
+    table = write_csv(
+        photos(tmp_path, "1.jpg") / "foils.csv",
+        ("file", "caption", "foil_1", "foil_2", "kind"),
+        ("1.jpg", "a cat", "a dog", "a bus", "noun"),
+    )
+    benchmark = read_benchmark("own", annotations=tmp_path / "mine.yaml")
+    (item,) = items(benchmark)
+    assert (item["true"], item["false"], item["group"]) == (["a cat"], ["a dog", "a bus"], "noun")
+    # the same inside a configuration
+    annotations = textwrap.indent(example.replace("foils.csv", str(table)), " " * 8)
+    config = f"run: .\nevaluation:\n  sets:\n    mine:\n      format: own\n      annotations:\n{annotations}"
+    (tmp_path / "config.yaml").write_text(config)
+    inline = load_config(EvaluateConfig, tmp_path / "config.yaml", check_files=False).evaluation.sets["mine"]
+    assert items(read_benchmark("own", annotations=inline.annotations)) == [item]
 
 
 def test_a_mapping_and_lists_in_a_table_will_do(tmp_path: Path) -> None:

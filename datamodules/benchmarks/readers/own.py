@@ -203,7 +203,11 @@ def _checked(settings: Mapping[str, Any], place: str) -> tuple[str, dict[str, li
         near = nearest_name(protocol, COLUMNS)
         raise InputError(f"`protocol` must be one of {', '.join(COLUMNS)}, got {quoted(protocol)} ({place}).{near}")
     known = COLUMNS[protocol]
-    wrong = [key for key in columns if key not in known] if isinstance(columns, Mapping) else [columns]
+    wrong = [columns]
+    if isinstance(columns, Mapping):
+        # YAML has no other way to say true than the boolean
+        columns = {str(key).lower() if isinstance(key, bool) else key: names for key, names in columns.items()}
+        wrong = [key for key in columns if key not in known]
     if wrong:
         raise InputError(f"`columns` of {protocol} must name {', '.join(known)}, got {quoted(wrong[0])} ({place}).")
     if missing := [key for key in known if key not in columns and key not in OPTIONAL]:
