@@ -84,7 +84,7 @@ def read_validation_benchmarks(config: ExperimentConfig) -> ValidationBenchmarks
         return None
     sets = {name: build_benchmark(config.evaluation.sets[name]) for name in names}
     for name, one in sets.items() if is_main_process() else ():
-        left_out = [f"{count} items are left out: {reason}" for reason, count in one.left_out.items() if count]
+        left_out = [f"left out: {count} {reason}" for reason, count in one.left_out.items() if count]
         for note in (*one.notes, *left_out):
             say(f"{name}: {note}")
     asked = [ask(one) for one in sets.values()]

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
+from datamodules.benchmarks.benchmark import Benchmark
+from datamodules.benchmarks.notes import count_note
 from datamodules.benchmarks.pairs import Pairs, as_pairs
 from datamodules.benchmarks.read import read_benchmark
 from datamodules.sources.image_rows import ImageRows
@@ -83,6 +86,18 @@ def test_groups_of_which_nothing_is_left_are_named(tmp_path: Path, photos: Path)
     )
     everything = read_benchmark("sugarcrepe", annotations=folder, texts_only=True)
     assert "replace_att, " not in everything.notes[-1]
+
+
+def test_files_that_are_not_there_are_named_before_those_that_are_short(tmp_path: Path) -> None:
+    everything = {"replace_obj": 2, "replace_att": 1, "replace_rel": 1, "swap_obj": 0, "": 4}
+    official = {"replace_obj": 3, "replace_att": 3, "replace_rel": 3, "swap_obj": 245, "": 254}
+    groups = [group for group, count in everything.items() if group for _ in range(count)]
+    key = pa.table({"item_id": [str(number) for number in range(len(groups))], "group": groups})
+    benchmark = Benchmark("sugarcrepe", "pairs", key, key, key, tmp_path, None)
+    assert count_note(benchmark, official) == (
+        "counts are not the official ones: swap_obj 0 instead of 245, replace_obj 2 instead of 3, "
+        "replace_att 1 instead of 3, and 2 more"
+    )
 
 
 def test_image_ids_restrict_a_benchmark_to_images_of_another_table(tmp_path: Path, photos: Path) -> None:

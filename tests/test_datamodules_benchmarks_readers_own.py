@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from datamodules.benchmarks.pairs import as_pairs
 from datamodules.benchmarks.read import read_benchmark
 from datamodules.benchmarks.readers.own import COLUMNS, OPTIONAL
 from datamodules.benchmarks.table import BENCHMARKS
+from experiments.config.evaluation_schemas import EvaluateConfig
+from experiments.config.load import load_config
 from negatives.tables import InputError
 from tests.benchmark_files import items, photos, write_csv, write_json
 
@@ -28,10 +32,10 @@ SPECS: dict[str, dict[str, Any]] = {
 }
 
 
-def own(folder: Path, protocol: str, **changes: Any) -> Any:
-    write_csv(folder / "table.csv", TABLE, *ROWS)
+def own(folder: Path, protocol: str, *, rows: Sequence[Sequence[Any]] = ROWS, **changes: Any) -> Any:
+    write_csv(folder / "table.csv", TABLE, *rows)
     photos(folder, "1.jpg", "2.jpg")
-    spec = {"table": "table.csv", "protocol": protocol, "columns": SPECS.get(protocol, {}), **changes}
+    spec = {"table": "table.csv", "protocol": protocol, "columns": SPECS.get(str(protocol), {}), **changes}
     # YAML is a superset of JSON
     return read_benchmark("own", annotations=write_json(folder / "spec.yaml", spec))
 
@@ -54,12 +58,36 @@ def test_a_table_of_any_protocol_needs_no_code(tmp_path: Path) -> None:
     assert [item["label"] for item in items(own(tmp_path, "labels"))] == [1, 0]
     ratings = own(tmp_path, "ratings")
     assert [(item["item_id"], item["rating"]) for item in items(ratings)] == [("1", 1), ("1", 4), ("2", 0)]
-    assert ratings.left_out == {"without a rating": 1}
+    assert ratings.left_out == {"missing ratings": 1}
     assert len(own(tmp_path, "retrieval").key) == 4
     classes = own(tmp_path, "classes", templates=["one {c}", "the {c}"])
     assert classes.texts["text"].to_pylist() == ["one a cat", "the a cat", "one a bird", "the a bird"]
     named = own(tmp_path, "ratings", columns={**SPECS["ratings"], "prompt": "kind", "item": "b"}, name="mine")
     assert (items(named)[0]["prompt_id"], items(named)[0]["item_id"], named.name) == ("noun kind", "a dog", "mine")
+
+
+EXAMPLE = re.compile(r"^ *table: foils\.csv.*\n *protocol: pairs\n *columns: .*\n", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["docs/evaluation.md", "datamodules/benchmarks/readers/own.py"])
+def test_the_example_of_the_page_is_read_as_it_stands(page: str, tmp_path: Path) -> None:
+    (example,) = EXAMPLE.findall((Path(__file__).parents[1] / page).read_text(encoding="utf-8"))
+    example = textwrap.dedent(example)
+    (tmp_path / "mine.yaml").write_text(example)
+    table = write_csv(
+        photos(tmp_path, "1.jpg") / "foils.csv",
+        ("file", "caption", "foil_1", "foil_2", "kind"),
+        ("1.jpg", "a cat", "a dog", "a bus", "noun"),
+    )
+    benchmark = read_benchmark("own", annotations=tmp_path / "mine.yaml")
+    (item,) = items(benchmark)
+    assert (item["true"], item["false"], item["group"]) == (["a cat"], ["a dog", "a bus"], "noun")
+    # the same inside a configuration
+    annotations = textwrap.indent(example.replace("foils.csv", str(table)), " " * 8)
+    config = f"run: .\nevaluation:\n  sets:\n    mine:\n      format: own\n      annotations:\n{annotations}"
+    (tmp_path / "config.yaml").write_text(config)
+    inline = load_config(EvaluateConfig, tmp_path / "config.yaml", check_files=False).evaluation.sets["mine"]
+    assert items(read_benchmark("own", annotations=inline.annotations)) == [item]
 
 
 def test_a_mapping_and_lists_in_a_table_will_do(tmp_path: Path) -> None:
@@ -89,12 +117,75 @@ def test_a_mapping_and_lists_in_a_table_will_do(tmp_path: Path) -> None:
             "row 1 has 2 values for label instead of one; mend the table or the columns",
         ),
         ({"protocol": "groups", "columns": {"images": "file", "texts": "a"}}, "there must be two of each"),
+        ({"protocol": ["pairs"]}, r"`protocol` must be one of pairs, .*, got \['pairs'\]"),
+        ({"columns": {**SPECS["pairs"], "image": {"a": "b"}}}, "must hold names of columns, .* got {'a': 'b'}"),
+        ({"columns": {**SPECS["pairs"], "image": [["file"]]}}, r"must hold names of columns, .* got \['file'\]"),
+        ({"templates": "plain"}, "`templates` must be those of classes, the protocol is pairs .*take them out"),
+        (
+            {"table": "table.xlsx"},
+            r"`table` must be a file that ends in .parquet, .jsonl, .csv, .tsv, got .*table.xlsx",
+        ),
+        ({"table": "."}, r"`table` must be a file that ends in .parquet"),
+        (
+            {"rows": [("1.jpg", "2.jpg")]},
+            r"table\.csv is no readable file \(row 1 has not the header's 7 .*; mend it\.$",
+        ),
     ],
     ids=str,
 )
 def test_a_wrong_description_is_one_line_that_says_what(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(InputError, match=fault) as error:
         own(tmp_path, **{"protocol": "pairs", "columns": SPECS["pairs"], **changes})
+    assert "\n" not in str(error.value)
+
+
+def test_raters_of_an_item_share_its_image_and_text(tmp_path: Path) -> None:
+    columns = {**SPECS["ratings"], "item": "b"}
+    rows = [(*row[:3], "same", *row[4:]) for row in ROWS]
+    with pytest.raises(InputError, match="item_id must be unique, 'same' is there more often; the raters of an item"):
+        own(tmp_path, "ratings", columns=columns, rows=rows)
+    rows = [(*rows[0][:5], 1, 2), (*rows[0][:5], 3, "")]
+    key = own(tmp_path, "ratings", columns=columns, rows=rows).key
+    assert key["item_id"].to_pylist() == ["same"] * 3, "two rows of raters, of one image and text"
+
+
+def test_labels_may_be_written_as_pandas_writes_them(tmp_path: Path) -> None:
+    rows = [
+        (*row[:5], label, "") for row, label in zip(ROWS * 3, ("1.0", "0.0", "1", "0", "true", "False"), strict=True)
+    ]
+    labels = own(tmp_path, "labels", rows=rows).key["label"].to_pylist()
+    assert labels == [1, 0, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "rows", "note"),
+    [
+        (
+            "pairs",
+            [("1.jpg", "", "a", "a", "b", "", ""), ("1.jpg", "", "a", "c", "a", "", ""), *ROWS],
+            "2 (a text is both",
+        ),
+        ("groups", [("1.jpg", "1.jpg", "a", "b", "", "", ""), *ROWS], "1 (an image or a text is there twice)"),
+        ("groups", [("1.jpg", "2.jpg", "a", "a", "", "", ""), *ROWS], "1 (an image or a text is there twice)"),
+        ("labels", [("1.jpg", "", "a", "", "", label, "") for label in (1, 0, 1)], "3 (a text is labelled both"),
+    ],
+)
+def test_items_that_no_scorer_can_answer_are_counted(
+    protocol: str, rows: list[tuple[Any, ...]], note: str, tmp_path: Path
+) -> None:
+    assert own(tmp_path, protocol).notes == ()
+    (found,) = own(tmp_path, protocol, rows=rows).notes
+    assert found.startswith(f"items that no scorer can answer: {note}")
+
+
+def test_an_image_that_is_a_link_to_itself_is_one_line(tmp_path: Path) -> None:
+    own(tmp_path, "pairs")
+    (tmp_path / "1.jpg").unlink()
+    (tmp_path / "1.jpg").symlink_to("1.jpg")
+    with pytest.raises(
+        InputError, match=r"1\.jpg' (cannot be found|does not exist)|1 of 2 images do not exist"
+    ) as error:
+        read_benchmark("own", annotations=tmp_path / "spec.yaml")
     assert "\n" not in str(error.value)
 
 

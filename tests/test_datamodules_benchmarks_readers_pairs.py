@@ -37,7 +37,7 @@ def test_sugarcrepe_has_its_published_means_and_keys_with_gaps(tmp_path: Path) -
     assert len(benchmark.pairs) == 4, "texts that several types share are asked once"
     note, of_groups = benchmark.notes
     assert of_groups.endswith("mean is over 3 of 7 groups")
-    assert "replace_obj 2 instead of 1,652" in note
+    assert "replace_rel 0 instead of 1,406" in note
 
 
 def test_sugarcrepe_pp_has_two_true_texts_in_a_list_of_items(tmp_path: Path) -> None:

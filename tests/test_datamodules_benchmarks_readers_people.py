@@ -157,7 +157,7 @@ def test_flickr8ks_ratings_come_as_json_too_and_a_rating_that_is_nan_goes_alone(
     benchmark = read_benchmark("flickr8k_expert", annotations=tmp_path, image_root=root)
     rated = [(row["text_id"], row["rating"]) for row in items(benchmark)]
     assert rated == [("A dog", 1), ("A dog", 2), ("A dog", 3), ("A bird", 1), ("A bird", 2)]
-    assert benchmark.left_out == {"caption is the image's own": 1, "without a rating": 4}
+    assert benchmark.left_out == {"caption is the image's own": 1, "missing ratings": 4}
     assert "A bus" not in texts_of(benchmark).values()
     assert files_of(benchmark) == {"a": "a.jpg"}
 

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -236,6 +237,22 @@ def test_markup_in_names_captions_and_ngrams_is_shown_not_run(tmp_path: Path, co
     assert "<script" not in page
     assert "&lt;script&gt;alert(&#39;$x$&#39;)&lt;/script&gt;" in page
     assert "_$broken {{ 7 * 7 }} [red]" in page
+
+
+def test_control_characters_of_files_reach_neither_terminal_nor_page(
+    tmp_path: Path, config: CompareConfig, capsys: pytest.CaptureFixture[str]
+):
+    orders = "\x1b[31m\x9b2J\u202egnp\x07"
+    rows = [{**row, "caption": f"caption {orders}<b>", "negative_type": f"kind{orders}"} for row in pair_rows()]
+    runs = [write_run(tmp_path / name, f"{name}{orders}", {"balanced": rows}) for name in ("one", "two")]
+    compare(replace(config, runs=runs, audits={}, examples=12))
+    texts = {"page": page_of(config), "terminal": capsys.readouterr().out}
+    for place, text in texts.items():
+        signs = {sign for sign in text if unicodedata.category(sign) in ("Cc", "Cf")}
+        # a caption's marks of direction end with it
+        assert signs <= {"\n", "\t", *["\u202e"] * (place == "page")}, place
+        assert "\ufffd[31m\ufffd2J\ufffdgnp\ufffd" in text, place
+    assert "caption \ufffd[31m\ufffd2J\u202egnp\ufffd&lt;b&gt;" in texts["page"]
 
 
 def test_no_cell_of_a_table_is_a_formula_and_every_name_is_read_back(tmp_path: Path, config: CompareConfig):

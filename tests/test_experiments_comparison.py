@@ -621,7 +621,7 @@ def test_ratings_that_are_missing_are_no_items(folder: Path) -> None:
     key = rating_key([1.0, 2.0, 3.0, 4.0])
     twice = key.set_column(key.column_names.index("item_id"), "item_id", pa.array(["i", "i", "j", "j"]))
     one = EvaluatedSet("ratings", folder, twice, key, key, Logits.from_table(key.append_column("logit", key["rating"])))
-    assert replace(one, left_out={"without a rating": 3}).told == ["2 items, without: 3 without a rating"]
+    assert replace(one, left_out={"missing ratings": 3}).told == ["2 items, without: 3 missing ratings"]
     assert replace(one, key=key, left_out={"image missing": 3}).told == ["4 of 7 items: 3 image missing"]
 
 

@@ -278,6 +278,54 @@ def test_a_scores_table_that_cannot_be_used_is_one_line(
     assert "scores.parquet" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("column", "other", "message"),
+    [
+        (
+            "image_id",
+            "images/1.png",
+            r"no image_id .* asked for is 'balanced-.*', for one, and the table has 'images/1",
+        ),
+        (
+            "text_id",
+            "caption:1",
+            r"asked for is '\w{16}', for one, and the table has 'caption:1'.* by a column text, or",
+        ),
+        ("text", "nothing", r"no text of the table is asked for; asked for is 'a .*, and the table has 'nothing'"),
+        ("set", "other", r"no set of the table is asked for; asked for is 'set', for one, and the table has 'other'"),
+    ],
+)
+def test_ids_that_never_meet_are_shown_from_both_sides(
+    column: str, other: str, message: str, benchmark: Benchmark, tmp_path: Path
+) -> None:
+    table = table_of(benchmark)
+    columns = {**{name: table[name] for name in table.column_names}, column: pa.array([other] * len(table))}
+    if column == "text":
+        del columns["text_id"]
+    write_table(pa.table(columns), tmp_path / "scores.parquet")
+    with pytest.raises(InputError, match=message) as caught:
+        scores_of(str(tmp_path / "scores.parquet"), benchmark, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_texts_are_found_by_wording_where_their_ids_are_of_elsewhere(benchmark: Benchmark, tmp_path: Path) -> None:
+    table = table_of(benchmark)
+    wording = dict(zip(benchmark.texts["text_id"].to_pylist(), benchmark.texts["text"].to_pylist(), strict=True))
+    texts = pa.array([wording[text_id] for text_id in table["text_id"].to_pylist()])
+    foreign = table.append_column("text", texts).set_column(1, "text_id", pa.array(map(str, range(len(table)))))
+    # an image that has a caption twice
+    twice = foreign.slice(0, 1).set_column(1, "text_id", pa.array(["twice"]))
+    write_table(pa.concat_tables([foreign, twice]), tmp_path / "scores.parquet")
+    found = scores_of(str(tmp_path / "scores.parquet"), benchmark, tmp_path)
+    assert found.table is not None
+    assert found.table["logit"].to_pylist() == table["logit"].to_pylist()
+    # ids of the benchmark are followed, whatever the wording beside them
+    write_table(table.append_column("text", pa.array([*texts.to_pylist()[::-1]])), tmp_path / "scores.parquet")
+    found = scores_of(str(tmp_path / "scores.parquet"), benchmark, tmp_path)
+    assert found.table is not None
+    assert found.table["logit"].to_pylist() == table["logit"].to_pylist()
+
+
 def test_a_scores_table_that_is_none_is_one_line(benchmark: Benchmark, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no scores table '.*gone.csv'"):
         scores_of(str(tmp_path / "gone.csv"), benchmark, tmp_path)
@@ -485,6 +533,7 @@ def test_the_benchmarks_are_listed_with_what_they_need(capsys: pytest.CaptureFix
         (["a.csv", "output_dir=o", "benchmarks=[mine.yaml]"], "`benchmarks` must be files that exist, got 'mine.yaml'"),
         (["a.csv", "output_dir=o", "benchmarks=[own]", "benchmarks_root=."], "or YAML files of your own, got 'own'"),
         (["a.csv", "output_dir=o", "benchmarks=[a.yaml,b/a.yaml]"], "must have different names, got 'a' twice"),
+        (["a.csv", "output_dir=o", "benchmarks=[valse,valse]", "benchmarks_root=."], "got 'valse' twice"),
         (["a.csv", "output_dir=o", "benchmarks=[a.yaml]", "evaluation.sets.a.format=own"], "got 'a' twice"),
         (["a.csv", "output_dir=o", "benchmarks=[b/store.yaml]"], "must not be those of other files there"),
         (["a.csv", "run=.", "output_dir=o"], "`scorers` or `run` must be given, and not both"),

@@ -122,6 +122,30 @@ def test_a_loaded_run_scores_as_the_trained_one(trained: Path, tables: Path, tmp
         assert logits[f"caption:{pair['caption_id']}"] == pytest.approx(pair["positive_logit"], abs=1e-5)
 
 
+def test_scores_of_the_verb_are_evaluated_as_its_run(trained: Path, tables: Path, tmp_path: Path) -> None:
+    files = [tables / f"balanced/{name}.parquet" for name in ("captions", "negatives")]
+    captions, negatives = (pq.read_table(path).to_pylist() for path in files)
+    of = {row["caption_id"]: row for row in captions}
+    foils = [
+        {**of[row["caption_id"]], "caption_id": f"foil-{n}", "caption": row["caption"]}
+        for n, row in enumerate(negatives)
+    ]
+    write_table(pa.Table.from_pylist([*captions, *foils]), tmp_path / "all.parquet")
+    words = [
+        f"captions={tmp_path / 'all.parquet'}",
+        f"image_root={files[0].parent}",
+        f"output_dir={tmp_path / 'scores'}",
+    ]
+    assert main(["score", f"run={trained}", *words]) == 0
+    sets = [f"evaluation.sets.balanced.{path.stem}={path}" for path in files]
+    assert main(["evaluate", str(tmp_path / "scores/scores.parquet"), *sets, f"output_dir={tmp_path / 'out'}"]) == 0
+    found, expected = (
+        pq.read_table(folder / "balanced/scores.parquet") for folder in (tmp_path / "out", trained / "evaluation")
+    )
+    assert found["text_id"].to_pylist() == expected["text_id"].to_pylist()
+    assert found["logit"].to_pylist() == pytest.approx(expected["logit"].to_pylist(), abs=1e-5)
+
+
 def test_a_finished_run_is_not_trained_again(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (trained / "weights.safetensors").stat().st_mtime_ns
     again = ["train", str(trained / "config.yaml")]

@@ -1,6 +1,7 @@
 from .benchmark import Benchmark as Benchmark
 from .logits import CELLS as CELLS
 from .logits import Logits as Logits
+from .notes import group_note as group_note
 from .pairs import Pairs as Pairs
 from .pairs import as_pairs as as_pairs
 from .pairs import select_captions as select_captions
@@ -14,7 +15,6 @@ from .protocols.table import find_protocol as find_protocol
 from .protocols.table import main_metric as main_metric
 from .protocols.table import measure_benchmark as measure_benchmark
 from .read import check_answers as check_answers
-from .read import group_note as group_note
 from .read import read_benchmark as read_benchmark
 from .select import WHOLE as WHOLE
 from .select import counted_rows as counted_rows

@@ -45,8 +45,13 @@ def find_files(annotations: StrPath, benchmark: str, *names: str) -> list[Path]:
 
 
 @contextmanager
-def reading(path: Path, benchmark: str) -> Iterator[None]:
+def reading(path: Path, benchmark: str, remedy: str = "") -> Iterator[None]:
     """Turns whatever an unusable file raises into one line that names the file and the fault.
+
+    Args:
+        path: of the file.
+        benchmark: whose file it should be.
+        remedy: what to do; to take the official file where "".
 
     Raises:
         InputError: what the block raised, in one line.
@@ -56,14 +61,14 @@ def reading(path: Path, benchmark: str) -> Iterator[None]:
     except InputError:
         raise
     except KeyError as error:
-        raise _refusal(path, benchmark, f"no {error.args[0] if error.args else error}") from None
+        raise _refusal(path, benchmark, f"no {error.args[0] if error.args else error}", remedy) from None
     except DAMAGED as error:
-        raise _refusal(path, benchmark, quoted(" ".join(str(error).split()), 200).strip("'\"")) from None
+        raise _refusal(path, benchmark, quoted(" ".join(str(error).split()), 200).strip("'\""), remedy) from None
 
 
-def _refusal(path: Path, benchmark: str, fault: str) -> InputError:
-    kind = path.suffix[1:].upper() or "file"
-    return InputError(f"{path} is no {benchmark} file ({fault}); take the benchmark's official {kind}.")
+def _refusal(path: Path, benchmark: str, fault: str, remedy: str) -> InputError:
+    remedy = remedy or f"take the benchmark's official {path.suffix[1:].upper() or 'file'}"
+    return InputError(f"{path} is no {benchmark} file ({fault}); {remedy}.")
 
 
 def load_json(path: Path) -> Any:

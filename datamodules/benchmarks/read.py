@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -15,8 +14,8 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from datamodules.benchmarks.benchmark import Benchmark
-from datamodules.benchmarks.protocols.tie_calibration import MOST_ROWS
-from datamodules.benchmarks.select import WHOLE, of_images, with_items
+from datamodules.benchmarks.notes import count_note, doubt_note, group_note, search_note
+from datamodules.benchmarks.select import of_images, with_items
 from datamodules.benchmarks.table import find_benchmark
 from datamodules.sources.images import check_images, image_path
 from negatives.tables import TYPE_NAME_RULE, InputError, StrPath, is_type_name, quoted, read_captions
@@ -52,8 +51,8 @@ def read_benchmark(
         options: of the reader, by keyword.
 
     Returns:
-        The benchmark; `left_out` counts items whose image is missing, `notes` say where counts are not official and of
-        which groups nothing is left.
+        The benchmark; `left_out` counts items whose image is missing, `notes` say where counts are not official, of
+        which groups nothing is left, and how many items no scorer can answer.
 
     Raises:
         InputError: an unknown benchmark or option, a missing or malformed input, missing images, ids or groups that
@@ -87,7 +86,7 @@ def read_benchmark(
     if not benchmark.key.num_rows:
         raise InputError(f"{source}: no pair is left to evaluate on; check `image_ids` and the tables.")
     check_answers(benchmark, source)
-    notes = [note for note in (group_note(benchmark, official), search_note(benchmark)) if note]
+    notes = [note for note in (group_note(benchmark, official), doubt_note(benchmark), search_note(benchmark)) if note]
     benchmark = replace(benchmark, notes=(*benchmark.notes, *notes))
     if not row.published and not texts_only:
         check_images(benchmark.root, benchmark.images["image"].to_pylist())
@@ -102,14 +101,19 @@ def check_benchmark(benchmark: Benchmark, source: str) -> None:
     """
     _check_paths(benchmark)
     unique = [("image_id", benchmark.images["image_id"])]
-    # several raters are several rows of one item
-    if "item_id" in benchmark.key.column_names and benchmark.protocol != "ratings":
-        unique.append(("item_id", benchmark.key["item_id"]))
+    rule = ""
+    if "item_id" in benchmark.key.column_names:
+        key = benchmark.key
+        if benchmark.protocol == "ratings":
+            # several raters are several rows of one item
+            key = key.group_by(["item_id", "image_id", "text_id"], use_threads=False).aggregate([])
+            rule = "; the raters of an item share its image and text"
+        unique.append(("item_id", key["item_id"]))
     for column, values in unique:
         counts = pc.value_counts(values)
         if len(counts) < len(values):
             twice = next(count["values"] for count in counts.to_pylist() if count["counts"] > 1)
-            raise InputError(f"{source}: {column} must be unique, {quoted(twice)} is there more often.")
+            raise InputError(f"{source}: {column} must be unique, {quoted(twice)} is there more often{rule}.")
     default = {"image_id": "images", "text_id": "texts"}
     for column, table in REFERENCES.get(benchmark.protocol, default).items():
         known = getattr(benchmark, table)[f"{table[:-1]}_id"]
@@ -166,59 +170,6 @@ def check_answers(benchmark: Benchmark, source: str) -> None:
         raise InputError(
             f"{source}: there must be at least two classes, got one; an image has nothing to be told from."
         )
-
-
-def count_note(benchmark: Benchmark, official: Mapping[str, int]) -> str:
-    """A sentence that says where a benchmark has other numbers of items than its official files; "" where it has not.
-
-    Args:
-        benchmark: as its reader read it, before any image is looked for.
-        official: group -> items; "" for all of them.
-    """
-    if benchmark.protocol in WHOLE:
-        found = Counter({"": len(pc.unique(benchmark.key["image_id"]))})
-    else:
-        items = dict(zip(benchmark.key["item_id"].to_pylist(), benchmark.key["group"].to_pylist(), strict=True))
-        found = Counter(items.values())
-        found[""] = len(items)
-    wrong = [
-        f"{group or 'items'} {found[group]:,} instead of {count:,}"
-        for group, count in official.items()
-        if found[group] != count
-    ]
-    more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-    return f"counts are not the official ones: {', '.join(wrong[:3])}{more}" if wrong else ""
-
-
-def group_note(benchmark: Benchmark, groups: Iterable[str]) -> str:
-    """A sentence that names the groups of which no item is left: "mean" is over the others; "" where it is over all.
-
-    Args:
-        benchmark: as it is asked.
-        groups: that it should have; "" is none.
-    """
-    if "group" not in benchmark.key.column_names:
-        return ""
-    left = {*benchmark.key["group"].to_pylist()} - {""}
-    lost = sorted({*groups} - {"", *left})
-    if not lost or not left:
-        return ""
-    listed = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
-    return f"no item is left of {listed}; mean is over {len(left)} of {len(left) + len(lost)} groups"
-
-
-def search_note(benchmark: Benchmark) -> str:
-    """A sentence that says where pairwise accuracy is not the official one; "" where it is, or there is none."""
-    if benchmark.protocol != "ratings":
-        return ""
-    # rows that agree in all of these have one score and one rating, and are searched as one
-    rows = len(benchmark.key.group_by(["image_id", "text_id", "rating"]).aggregate([]))
-    if rows <= MOST_ROWS:
-        return ""
-    return (
-        f"pairwise_accuracy is not the official number: of {rows:,} rows its epsilon is searched on at most "
-        f"{MOST_ROWS:,}, not on all"
-    )
 
 
 def with_images(benchmark: Benchmark, source: str) -> Benchmark:

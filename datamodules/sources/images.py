@@ -16,11 +16,15 @@ def image_path(root: Path, image: str) -> Path:
     """Where an image lies; it has to stay inside `root`.
 
     Raises:
-        InputError: the path leads out of the folder.
+        InputError: the path leads out of the folder, or nowhere.
     """
     path = root / image
-    # resolved, since a link inside the folder may lead out of it; tables and annotations may be anyone's
-    if Path(image).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
+    try:
+        # resolved, since a link inside the folder may lead out of it; tables and annotations may be anyone's
+        resolved = path.resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself is a RuntimeError before Python 3.13
+        raise InputError(f"image {str(path)!r} cannot be found ({error}); replace it or drop its rows.") from None
+    if Path(image).is_absolute() or not resolved.is_relative_to(root.resolve()):
         raise InputError(f"image path {image!r} must stay inside {root}; set image_root to the folder it starts from.")
     return path
 

@@ -165,8 +165,8 @@ class EvaluateConfig:
                 )
             elif self.benchmarks_root is None:
                 yield f"`{place}benchmarks_root` must be given where `{place}benchmarks` names {word}"
-        names = [set_name(word) for word in dict.fromkeys(self.benchmarks)]
-        yield from name_faults(names, f"{place}benchmarks", EVALUATION_FILES)
+        names = [set_name(word) for word in self.benchmarks]
+        yield from name_faults(dict.fromkeys(names), f"{place}benchmarks", EVALUATION_FILES)
         if twice := [name for name, count in Counter([*names, *self.evaluation.sets]).items() if count > 1]:
             yield f"`{place}benchmarks` and `{place}evaluation.sets` must have different names, got {twice[0]!r} twice"
 

@@ -1,15 +1,22 @@
 """What the HTML pages have in common: templates that escape all they show, and how they write numbers.
 
-Captions, names and n-grams come from data files that anyone may have written; a page's own policy forbids scripts and
-requests.
+Captions, names and n-grams come from data files that anyone may have written: control characters in them are not shown,
+and a page's own policy forbids scripts and requests.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from experiments.runs.progress import CONTROL
+
+# marks of direction stay in a page: a caption's end with it, see page.css
+NOT_SHOWN = re.compile(f"[{CONTROL}]")
 
 
 def template_environment() -> Environment:
@@ -17,12 +24,18 @@ def template_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=_finalized,
         undefined=StrictUndefined,  # a misspelt name in a template is an error, not an empty cell
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "signed": signed, "share": share, "spaced": spaced}
     return environment
+
+
+def _finalized(value: Any) -> Any:
+    # a text that is escaped already stays of its own type, Markup
+    return type(value)(NOT_SHOWN.sub("\ufffd", value)) if isinstance(value, str) else value
 
 
 def number(value: float | None, digits: int = 3) -> str:

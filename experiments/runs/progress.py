@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -10,6 +11,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
+CONTROL = r"\x00-\x08\x0b-\x1f\x7f-\x9f"
+"""Characters that give a terminal orders, for a regular expression: all but tabs and ends of lines."""
+NOT_SHOWN = re.compile(rf"[{CONTROL}\u202a-\u202e\u2066-\u2069]")
+"""These, and what turns the direction of writing."""
 
 
 def is_terminal() -> bool:
@@ -18,9 +23,18 @@ def is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
+def shown(text: str) -> str:
+    r"""A text from a file that anyone may have written, with U+FFFD for what a terminal should not get.
+
+    >>> shown("a\x1b[31mred line\n") == "a\ufffd[31mred line\n"
+    True
+    """
+    return NOT_SHOWN.sub("\ufffd", text)
+
+
 def say(line: str) -> None:
-    """Prints one line at once, so that logs of killed jobs are complete."""
-    print(line, flush=True)
+    """Prints one line at once, so that logs of killed jobs are complete; without control characters, see `shown`."""
+    print(shown(line), flush=True)
 
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:

@@ -79,12 +79,12 @@ class ScoresTable:
         return {name: self._scores(name, benchmark) for name, benchmark in benchmarks.items()}
 
     def _scores(self, name: str, benchmark: Benchmark) -> SetScores:
-        table = self.table
+        source, table = f"{self.path}, set {name}", self.table
         if "set" in table.column_names:
-            table = table.filter(pc.equal(table["set"], name))
-        source = f"{self.path}, set {name}"
+            table = _met(table, pc.equal(table["set"], name), "set", name, source)
         # what is asked of others, or of nobody, is no fault
-        table = table.filter(pc.is_in(table["image_id"], value_set=benchmark.images["image_id"].combine_chunks()))
+        ids = benchmark.images["image_id"].combine_chunks()
+        table = _met(table, pc.is_in(table["image_id"], value_set=ids), "image_id", ids[0].as_py(), source)
         table = _with_text_ids(table, benchmark, source)
         found = {column: Logits.from_table(table, source, column=column) for column in _filled(table)}
         logits = found.get("logit", found.get("score"))
@@ -113,8 +113,24 @@ def _filled(table: pa.Table) -> list[str]:
     return filled if {*LOGITS} & {*filled} else [there[0], *filled]
 
 
+def _met(table: pa.Table, wanted: pa.ChunkedArray, column: str, asked: str, source: str) -> pa.Table:
+    """The wanted rows, at least one, unless there is none at all.
+
+    Raises:
+        InputError: none is wanted; shows the ids of both sides, which may be written in different ways.
+    """
+    found = table.filter(wanted)
+    if len(table) and not len(found):
+        remedy = "; name texts by a column text" if column == "text_id" else ""
+        raise InputError(
+            f"{source}: no {column} of the table is asked for; asked for is {quoted(asked)}, for one, and "
+            f"the table has {quoted(table[column][0].as_py())}. Write them alike{remedy}, or leave the set out."
+        )
+    return found
+
+
 def _with_text_ids(table: pa.Table, benchmark: Benchmark, source: str) -> pa.Table:
-    """The rows of the benchmark's texts; where there is no `text_id`, texts are found by their wording.
+    """The rows of the benchmark's texts; where no `text_id` is one of its own, texts are found by their wording.
 
     A text in several wordings has the mean over them; it has no row where one of them has none.
 
@@ -123,13 +139,20 @@ def _with_text_ids(table: pa.Table, benchmark: Benchmark, source: str) -> pa.Tab
     """
     texts = benchmark.texts
     if "text_id" in table.column_names:
-        return table.filter(pc.is_in(table["text_id"], value_set=pc.unique(texts["text_id"])))
+        wanted = pc.is_in(table["text_id"], value_set=pc.unique(texts["text_id"]))
+        if "text" not in table.column_names or pc.any(wanted).as_py():
+            return _met(table, wanted, "text_id", texts["text_id"][0].as_py(), source)
+        table = table.drop_columns(["text_id"])
+        # a caption that an image has twice has two ids in a captions table, and one score
+        table = table.group_by(table.column_names, use_threads=False).aggregate([])
+    asked = _met(
+        table, pc.is_in(table["text"], value_set=pc.unique(texts["text"])), "text", texts["text"][0].as_py(), source
+    )
     # a wording may be that of several texts, such as two classes that are called alike
-    named = table.join(texts.select(["text_id", "text"]), "text", join_type="inner")
+    named = asked.join(texts.select(["text_id", "text"]), "text", join_type="inner")
     wordings = texts.group_by("text_id").aggregate([("text", "count")])
     if wordings.num_rows == texts.num_rows:
         return named
-    asked = table.filter(pc.is_in(table["text"], value_set=pc.unique(texts["text"])))
     pairs = asked.group_by(["image_id", "text"]).aggregate([([], "count_all")])
     if len(twice := pairs.filter(pc.greater(pairs["count_all"], 1))):
         image, text = (quoted(twice[column][0].as_py()) for column in ("image_id", "text"))

@@ -17,7 +17,7 @@ import pyarrow as pa
 from experiments.build import plan_of
 from experiments.config.filter_schemas import AuditConfig
 from experiments.runs.outputs import OutputFolder
-from experiments.runs.progress import counter, say, tracker
+from experiments.runs.progress import counter, say, shown, tracker
 from experiments.runs.tracking import wandb_logger
 from negatives.filtering import AuditPlan
 from negatives.judging import build_judges
@@ -185,12 +185,12 @@ def _print(audits: Mapping[str, Audit]) -> None:
         for heading, judge, negative_type in [*others, *own]:
             cells = [cell for metric in BIAS_METRICS for cell in _cells(audit, metric, negative_type, judge)]
             # Text, since a type's name may hold brackets, which rich would read as styles
-            table.add_row(*map(Text, (heading, *cells)))
+            table.add_row(*map(Text, (shown(heading), *cells)))
         console.print(table)
         # markup=False: captions may hold brackets, which rich would read as styles
         for label, ngrams in audit.ngrams.items():
             words = ", ".join(f"{item.ngram} ({item.positives}:{item.negatives})" for item in ngrams[:8])
-            console.print(f"{label} (in positives : in negatives): {words or 'nothing'}", markup=False)
+            console.print(f"{label} (in positives : in negatives): {shown(words) or 'nothing'}", markup=False)
 
 
 def _cells(audit: Audit, metric: str, negative_type: str, judge: str) -> tuple[str, str]:

@@ -218,7 +218,7 @@ def _read_sets(configs: Mapping[str, SetConfig]) -> dict[str, Benchmark]:
             say(f"{name}: {note}")
         # printed, or numbers of two machines with other images would be compared as one
         if left_out := ", ".join(f"{count} {reason}" for reason, count in benchmark.left_out.items() if count):
-            say(f"{name}: items of the benchmark are left out: {left_out}")
+            say(f"{name}: left out of the benchmark: {left_out}")
     return read
 
 

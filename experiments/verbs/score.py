@@ -30,13 +30,18 @@ if TYPE_CHECKING:
     from experiments.scoring.scorer import Engine
 
 SCORES_FILE, SCORER_FILE, PARTS = "scores.parquet", "scorer.json", "parts"
-SCHEMA = pa.schema({"image_id": pa.string(), "text_id": pa.string(), "logit": pa.float64(), "score": pa.float64()})
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("image_id", "text_id", "text")),
+        *((name, pa.float64()) for name in ("logit", "score")),
+    ]
+)
 MAY_DIFFER = {"max_pixels", "batch_size", "workers", "devices"}
 """Keys that may change when scores go on: they move these by rounding at most."""
 
 
 def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Scores every caption on its image and writes `scores.parquet`: image_id, text_id, logit, score.
+    """Scores every caption on its image and writes `scores.parquet`: image_id, text_id, text, logit, score.
 
     Raises:
         InputError: neither a run nor a checkpoint is given, an image is missing, or the folder holds other scores.
@@ -79,7 +84,7 @@ def _rank(config: ScoreConfig) -> None:
 
 
 def read_asked(config: ScoreConfig) -> tuple[Asked, pa.Table]:
-    """What a captions table asks, and the `image_id` and `text_id` of each pair; those of an image follow each other.
+    """What a captions table asks, and the ids and text of each pair; those of an image follow each other.
 
     Raises:
         InputError: the table cannot be read, or an image is missing.
@@ -103,6 +108,8 @@ def read_asked(config: ScoreConfig) -> tuple[Asked, pa.Table]:
         {
             "image_id": captions["image_id"],
             "text_id": pa.array([f"caption:{name}" for name in captions["caption_id"].to_pylist()], pa.string()),
+            # benchmarks have other ids, and know a text by its wording
+            "text": captions["caption"],
         }
     )
     pairs = np.stack([images[order], np.arange(len(order))], axis=1)

@@ -31,6 +31,9 @@ COLUMNS = {
     "classes": ("image", "class"),
 }
 """Protocol -> the columns that can be named."""
+# pandas writes a column of whole numbers as 1.0 where a cell of it is empty
+LABELS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
+TABLES = (".parquet", ".jsonl", ".csv", ".tsv")
 
 
 class Row:
@@ -130,15 +133,15 @@ def _add_labels(found: Collected, row: Row, number: str) -> None:
     labels = row.values("label")
     if len(labels) != 1:
         raise TypeError(f"{row.at} has {len(labels)} values for label instead of one")
-    label = labels[0]
-    if str(label) not in ("0", "1", "True", "False", "true", "false"):
-        raise TypeError(f"{row.at} has {quoted(label)} for a label, not 0 or 1")
+    label = LABELS.get(str(labels[0]).strip().lower())
+    if label is None:
+        raise TypeError(f"{row.at} has {quoted(labels[0])} for a label, not 0 or 1")
     found.add(
         item_id=row.optional("item", number),
         image_id=found.image(row.text("image")),
         text_id=found.text(row.text("text")),
         group=group_name(row.optional("group", "")),
-        label=int(str(label).lower() in ("1", "true")),
+        label=label,
     )
 
 
@@ -147,7 +150,7 @@ def _add_ratings(found: Collected, row: Row, number: str) -> None:
     for place in range(len(ratings)):
         rating = number_in(ratings, place, row.at)
         if rating != rating:
-            found.left_out["without a rating"] += 1
+            found.left_out["missing ratings"] += 1
             continue
         found.add(
             item_id=item_id,
@@ -199,25 +202,35 @@ def _checked(settings: Mapping[str, Any], place: str) -> tuple[str, dict[str, li
         if not settings.get(key):
             raise InputError(f"`{key}` must be given ({place}).")
     protocol, columns = settings["protocol"], settings["columns"]
-    if protocol not in COLUMNS:
+    if not isinstance(protocol, str) or protocol not in COLUMNS:
         near = nearest_name(protocol, COLUMNS)
         raise InputError(f"`protocol` must be one of {', '.join(COLUMNS)}, got {quoted(protocol)} ({place}).{near}")
     known = COLUMNS[protocol]
-    wrong = [key for key in columns if key not in known] if isinstance(columns, Mapping) else [columns]
+    wrong = [columns]
+    if isinstance(columns, Mapping):
+        # YAML has no other way to say true than the boolean
+        columns = {str(key).lower() if isinstance(key, bool) else key: names for key, names in columns.items()}
+        wrong = [key for key in columns if key not in known]
     if wrong:
         raise InputError(f"`columns` of {protocol} must name {', '.join(known)}, got {quoted(wrong[0])} ({place}).")
     if missing := [key for key in known if key not in columns and key not in OPTIONAL]:
         raise InputError(f"`columns` of {protocol} must name {missing[0]} ({place}).")
+    if protocol != "classes" and "templates" in settings:
+        raise InputError(f"`templates` must be those of classes, the protocol is {protocol} ({place}); take them out.")
     listed = {
         key: list(names) if isinstance(names, Sequence) and not isinstance(names, str) else [names]
         for key, names in columns.items()
     }
+    if wrong := [name for names in listed.values() for name in names if not isinstance(name, str)]:
+        raise InputError(f"`columns` must hold names of columns, or lists of them, got {quoted(wrong[0])} ({place}).")
     return protocol, listed
 
 
 def _rows(table: Path) -> list[Mapping[str, Any]]:
+    if table.suffix.lower() not in TABLES or table.is_dir():
+        raise InputError(f"`table` must be a file that ends in {', '.join(TABLES)}, got {table}; write it as one.")
     if table.suffix.lower() in (".csv", ".tsv"):
-        with reading(table, "benchmark's"):
+        with reading(table, "readable", "mend it"):
             rows: list[Mapping[str, Any]] = list(load_csv(table, (), "\t" if table.suffix.lower() == ".tsv" else ","))
         if not rows:
             raise InputError(f"A table must have rows, got none ({table}). Check what wrote it.")

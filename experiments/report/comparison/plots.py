@@ -15,6 +15,7 @@ from experiments.report.comparison.panels import Panel, Row
 from experiments.report.comparison.reading.evaluated import EvaluatedRun
 from experiments.report.negative_types import types_in_order
 from experiments.report.plots import INK, PANEL_HEIGHT, ROW_WIDTH, STYLE, Look, as_svg
+from experiments.runs.progress import shown
 
 MOST_BESIDE = 6
 """Scorers that stand beside each other in every group; more of them get a row each."""
@@ -53,7 +54,7 @@ def _groups_figure(
             row = panel.entries[name].get(column)
             _point(axes, x - step * 0.14, row, "blind_", looks[name], vertical=True)
             _point(axes, x + step * 0.14, row, "", looks[name], vertical=True)
-    axes.set_xticks(range(len(columns)), labels=[column.group or "all items" for column in columns])
+    axes.set_xticks(range(len(columns)), labels=[shown(column.group or "all items") for column in columns])
     # names of many groups would run into each other
     if len(columns) > 7:
         axes.tick_params(axis="x", rotation=30)

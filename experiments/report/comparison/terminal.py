@@ -13,7 +13,7 @@ from experiments.report.comparison.content import Comparison
 from experiments.report.comparison.leaderboard import Place
 from experiments.report.comparison.panels import Panel
 from experiments.report.comparison.tables import label
-from experiments.runs.progress import say
+from experiments.runs.progress import say, shown
 
 WIDTH = 80
 COLUMNS, ROWS = 12, 16
@@ -36,7 +36,8 @@ def print_comparison(comparison: Comparison) -> None:
     console.print(_board(comparison))
     for panel in comparison.panels:
         chance = "" if panel.chance is None else f" (chance {panel.chance:.3g})"
-        console.print("", Text(f"{panel.name}: {label(panel.main)}{chance}", style="bold"), _panel(comparison, panel))
+        title = Text(shown(f"{panel.name}: {label(panel.main)}{chance}"), style="bold")
+        console.print("", title, _panel(comparison, panel))
         for line in (*panel.notes, *panel.overlaps):
             tell(f"{panel.name}: {line}")
     if comparison.unknown:
@@ -64,7 +65,7 @@ def _board(comparison: Comparison) -> Table:
             "" if difference is None else f"{difference:+.3f}",
             "best" if place.to_best is None else "tied" if place.tied_with else "",
         ]
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(Text, map(shown, cells)))
     if debiased:
         table.caption = "debiased: on half of the images, as it is / without the blind score"
     return table
@@ -80,10 +81,11 @@ def _panel(comparison: Comparison, panel: Panel) -> Table:
     for column in columns[:ROWS]:
         rows = [panel.entries[place.run].get(column) for _, place in places[:COLUMNS]]
         values = [short(None if row is None else row["value"]) for row in rows]
-        table.add_row(*map(Text, [column.group or "all items", *values]))
+        group = shown(column.group or "all items")
+        table.add_row(*map(Text, [group, *values]))
         if column == panel.main:
             blind = [short(None if row is None else row["blind_value"]) for row in rows]
-            table.add_row(*map(Text, [f"{column.group or 'all items'}, blind", *blind]))
+            table.add_row(*map(Text, [f"{group}, blind", *blind]))
     left = [f"{len(columns) - ROWS} groups"] * (len(columns) > ROWS)
     left += [f"{len(places) - COLUMNS} scorers"] * (len(places) > COLUMNS)
     if left:

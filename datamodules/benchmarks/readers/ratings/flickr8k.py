@@ -85,7 +85,7 @@ def _read(path: Path, name: str, raters: int, image_root: StrPath | None, *, dro
             # of three ratings officially one may be missing: it goes, and the others stay
             given = [rating for rating in row.ratings if not math.isnan(rating)]
             if missing := len(row.ratings) - len(given):
-                found.left_out["without a rating"] += missing
+                found.left_out["missing ratings"] += missing
             if not given:
                 continue
             image_id = found.image(placed(found.root, row.image, Path(row.image).name), image_id=Path(row.image).stem)

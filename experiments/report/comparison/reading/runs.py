@@ -15,6 +15,7 @@ from experiments.report.comparison.reading.curves import read_curves
 from experiments.report.comparison.reading.evaluated import SUMMARY_FILE, EvaluatedRun
 from experiments.report.comparison.reading.same_items import aligned
 from experiments.report.comparison.reading.set_files import read_set
+from experiments.runs.progress import shown
 from lightning_modules import run_label
 from negatives.tables import DAMAGED, InputError
 
@@ -80,8 +81,10 @@ def read_run(folder: Path) -> EvaluatedRun:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         # summaries of older versions do not name the weights: those were the last
-        name = run_label(str(summary["run"]), summary.get("checkpoint", {}))
-        if is_evaluation and name == summary["run"] and (folder.parent / "logs").is_dir():
+        label = run_label(str(summary["run"]), summary.get("checkpoint", {}))
+        # names are drawn in plots and written into tables, too
+        name = shown(label)
+        if is_evaluation and label == summary["run"] and (folder.parent / "logs").is_dir():
             name = f"{name} ({folder.name})"
         entries = {str(key): dict(entry) for key, entry in summary["sets"].items()}
         if not all(map(is_encodable, (name, *(str(entry["image_root"]) for entry in entries.values())))):
