@@ -64,7 +64,9 @@ def read_kept(folder: Path, *, missing_ok: bool = False) -> KeptRecord:
         kept = [KeptWeights(int(one["step"]), float(one["value"]), str(one["file"])) for one in content["kept"]]
         record = KeptRecord(str(content["metric"]), tuple(kept))
     except FileNotFoundError:
-        raise InputError(f"{folder.parent} kept no best weights; train with trainer.keep_best=1 or more.") from None
+        raise InputError(
+            f"{folder.parent} kept no weights but its last ones; train with trainer.keep_best=1 or more."
+        ) from None
     except DAMAGED as error:
         raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}); copy the run anew.") from None
     # a run's folder may be anyone's: a path would lead out of it

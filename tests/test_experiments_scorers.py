@@ -92,7 +92,9 @@ def test_a_scorer_does_not_take_the_place_of_another_file(word: str) -> None:
         folder_names([word, "b"])
 
 
-@pytest.mark.parametrize("word", ["none.csv", "./none", "judge:word:none.parquet:none.jsonl", "/none@best"])
+@pytest.mark.parametrize(
+    "word", ["none.csv", "./none", "judge:word:none.parquet:none.jsonl", "/none@best", "lm:/none", "lm:", "@"]
+)
 def test_a_scorer_that_is_not_there_is_told_before_another_one_is_scored(
     word: str, scenes: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

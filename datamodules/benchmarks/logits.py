@@ -49,7 +49,7 @@ class Logits:
         logits = scores[column].cast(pa.float64()).to_numpy()
         if len(wrong := np.flatnonzero(~np.isfinite(logits))):
             pair = _pair(scores["image_id"][wrong[0]].as_py(), scores["text_id"][wrong[0]].as_py())
-            raise InputError(f"{source}: a logit must be a finite number, got {logits[wrong[0]]} for {pair}.")
+            raise InputError(f"{source}: a {column} must be a finite number, got {logits[wrong[0]]} for {pair}.")
         cells = image_codes * len(texts) + text_codes
         order = np.argsort(cells, kind="stable")
         cells = cells[order]

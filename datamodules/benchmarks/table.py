@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from datamodules.benchmarks.protocols.measured import ALL, MEAN, MetricName
-from negatives.tables import InputError, nearest_name
+from negatives.tables import InputError, nearest_name, quoted
 
 if TYPE_CHECKING:
     from datamodules.benchmarks.benchmark import Benchmark
@@ -301,9 +301,9 @@ def find_benchmark(name: str) -> Reader:
     """The row of a benchmark.
 
     Raises:
-        InputError: there is no such benchmark; names the nearest one and lists all.
+        InputError: there is no such benchmark; names the nearest one.
     """
     if name not in BENCHMARKS:
         near = nearest_name(name, BENCHMARKS)
-        raise InputError(f"the benchmark must be one of {', '.join(BENCHMARKS)}, got {name!r}.{near}")
+        raise InputError(f"there is no benchmark {quoted(name)}.{near} `itm evaluate --list` prints all.")
     return BENCHMARKS[name]

@@ -155,8 +155,8 @@ def say_cut(module: Backbone) -> None:
     """Says how many captions have been cut since the module was made, where any were."""
     if module.captions_cut:
         say(
-            f"{module.captions_cut} captions had more tokens than the scorer reads and were cut, counted at each use "
-            "since this start (model.long_captions=error refuses them)."
+            f"Captions were cut {module.captions_cut} times, to the most tokens that the scorer reads "
+            "(model.long_captions=error refuses them)."
         )
 
 

@@ -40,7 +40,12 @@ KINDS = {
         lambda word: word.startswith("judge:"),
         lambda word: word.split(":")[2:],
     ),
-    "lm": Kind("lm:FOLDER", "experiments.scoring.text_scorers.open_lm", lambda word: word.startswith("lm:")),
+    "lm": Kind(
+        "lm:FOLDER",
+        "experiments.scoring.text_scorers.open_lm",
+        lambda word: word.startswith("lm:"),
+        lambda word: (word.removeprefix("lm:"),),
+    ),
     "table": Kind(
         "scores.parquet",
         "experiments.scoring.score_tables.open_table",
@@ -52,8 +57,8 @@ KINDS = {
         "RUN, RUN@best, FOLDER or NAME",
         "experiments.scoring.model_scorers.open_model",
         lambda word: True,
-        # a name on the hub begins with a letter
-        lambda word: (split_checkpoint(word)[0],) if word.startswith((".", "/", "~")) else (),
+        # a name on the hub begins with a letter or a digit
+        lambda word: () if word[:1].isalnum() else (split_checkpoint(word)[0],),
     ),
 }
 
@@ -76,7 +81,7 @@ def check_scorer(word: str) -> None:
         InputError: a file or folder is not there.
     """
     for file in _kind(word).files(word):
-        if not Path(file).exists():
+        if not file or not Path(file).exists():
             of = f" of {quoted(word)}" if file != word else ""
             raise InputError(f"{quoted(file)}{of} must be there, and is not; `scorers` takes names and paths. Mend it.")
 

@@ -23,6 +23,7 @@ from experiments.config.evaluation_schemas import (
 )
 from experiments.report.comparison.reading.evaluated import SUMMARY_FILE
 from experiments.report.csv_files import csv_text
+from experiments.report.metrics_table import print_metrics
 from experiments.runs.devices import resolve_device
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
@@ -272,7 +273,10 @@ def write_evaluation(
     write_text(csv_text(METRIC_COLUMNS, metrics), folder / "metrics.csv")
     _log(config, scorer.name, folder, metrics, summary["sets"])
     write_json(summary, folder / SUMMARY_FILE)
-    _print(scorer.name, metrics, sets.asked)
+    # of several scorers, two may have one name
+    print_metrics(
+        scorer.name if config.run is not None or len(config.scorers) == 1 else folder.name, metrics, sets.asked
+    )
     if counts := ", ".join(f"{count} {what}" for what, count in summary["computed"].items()):
         say(f"{scorer.name}: {counts} computed; what else was asked is from {config.store}")
 
@@ -320,31 +324,3 @@ def _log(
         names = (f"evaluate/{key}/training_images", f"evaluate/{key}/training_pairs")
         logger.experiment.summary.update(dict(zip(names, found, strict=True)))
     logger.experiment.finish()
-
-
-def _print(name: str, metrics: list[dict[str, Any]], sets: Mapping[str, Benchmark]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from datamodules.benchmarks import MetricName, main_metric
-
-    for key, benchmark in sets.items():
-        own = [row for row in metrics if row["set"] == key]
-        main = main_metric(benchmark, [MetricName(row["metric"], row["group"]) for row in own])
-        table = Table(title=f"{name}, {key}: [95 % interval], and on noise images")
-        for heading in ("metric", "group", "value", "blind", "items"):
-            table.add_column(heading, justify="left" if heading in ("metric", "group") else "right")
-        for row in own:
-            # the main metric of all groups; others of the whole set
-            if row["metric"] == main.metric or not row["group"]:
-                cells = (_interval(row, ""), _interval(row, "blind_"), str(row["count"]))
-                table.add_row(row["metric"], row["group"], *cells)
-        Console().print(table)
-
-
-def _interval(row: Mapping[str, Any], prefix: str) -> str:
-    value, low, high = (row[f"{prefix}{name}"] for name in ("value", "low", "high"))
-    if value is None:
-        return ""
-    # a single image has no interval
-    return f"{value:.3f}" if low is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -49,6 +49,8 @@ def _is_training(folder: Path) -> bool:
 
     try:
         return "optim" in read_plain_yaml(folder / CONFIG_FILE)
+    except FileNotFoundError:
+        return False
     except Exception:  # whatever a damaged file makes the parser stumble over
         return True
 

@@ -75,7 +75,8 @@ def read_run(folder: Path) -> EvaluatedRun:
     path = folder / SUMMARY_FILE if is_evaluation else folder / "evaluation" / SUMMARY_FILE
     if not path.is_file():
         raise InputError(
-            f"A run must be evaluated before it is compared, {folder} is not: run `itm evaluate {folder}`."
+            f"A run must be evaluated before it is compared, {folder} is not (no {SUMMARY_FILE}): run `itm evaluate "
+            f"{folder}`, or finish an evaluation with --resume."
         )
     sets: dict[str, Any] = {}
     try:
