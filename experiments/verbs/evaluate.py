@@ -274,9 +274,7 @@ def write_evaluation(
     _log(config, scorer.name, folder, metrics, summary["sets"])
     write_json(summary, folder / SUMMARY_FILE)
     # of several scorers, two may have one name
-    print_metrics(
-        scorer.name if config.run is not None or len(config.scorers) == 1 else folder.name, metrics, sets.asked
-    )
+    print_metrics(folder.name if len(config.scorers) > 1 else scorer.name, metrics, sets.asked)
     if counts := ", ".join(f"{count} {what}" for what, count in summary["computed"].items()):
         say(f"{scorer.name}: {counts} computed; what else was asked is from {config.store}")
 
