@@ -109,6 +109,11 @@ def test_a_dry_run_names_the_folder_of_the_evaluation(kept: Path, capsys: pytest
     assert "output_dir: own\n" in capsys.readouterr().out
 
 
+def test_weights_of_a_step_that_nothing_was_kept_of_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"kept no weights but its last ones; train with trainer\.keep_best=1"):
+        find_kept(tmp_path, "7")
+
+
 def test_an_interrupted_training_keeps_the_same_weights(
     kept: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

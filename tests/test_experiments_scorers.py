@@ -93,7 +93,7 @@ def test_a_scorer_does_not_take_the_place_of_another_file(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["none.csv", "./none", "judge:word:none.parquet:none.jsonl", "/none@best", "lm:/none", "lm:", "@"]
+    "word", ["none.csv", "./none", "judge:word:none.parquet:none.jsonl", "/none@best", "lm:/none", "lm:"]
 )
 def test_a_scorer_that_is_not_there_is_told_before_another_one_is_scored(
     word: str, scenes: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -102,6 +102,21 @@ def test_a_scorer_that_is_not_there_is_told_before_another_one_is_scored(
     words += [f"evaluation.sets.balanced.{name}={scenes}/balanced/{name}.parquet" for name in ("captions", "negatives")]
     assert main(words) == 2
     assert "must be there, and is not" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("before", [[], ["none.csv"]])
+def test_a_folder_of_other_files_is_told_what_a_scorer_is(
+    before: list[str], scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/pairs.yaml").touch()
+    words = ["evaluate", str(tmp_path / "own"), *before, f"output_dir={tmp_path / 'out'}", "logging.wandb=disabled"]
+    words += [f"evaluation.sets.balanced.{name}={scenes}/balanced/{name}.parquet" for name in ("captions", "negatives")]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "A scorer must be a run (RUN, RUN@best), a checkpoint's FOLDER, " in error
+    assert f"got '{tmp_path}/own', a folder that holds none." in error
     assert not (tmp_path / "out").exists()
 
 
@@ -263,6 +278,10 @@ def test_a_class_needs_all_its_wordings_once(classified: tuple[Benchmark, pa.Tab
         ),
         (lambda table: pa.concat_tables([table, table.slice(0, 1)]), "a pair must be there once"),
         (lambda table: table.set_column(2, "logit", pa.array([float("nan")] * len(table))), "must be a finite number"),
+        (
+            lambda table: table.append_column("blind_logit", pa.array([float("nan"), *[0.0] * (len(table) - 1)])),
+            "a blind_logit must be a finite number",
+        ),
         (lambda table: table.drop_columns(["logit"]), "must have a column logit or score, got image_id, text_id"),
         (lambda table: table.drop_columns(["text_id"]), "must have a column text_id or text"),
         (lambda table: table.drop_columns(["image_id"]), "must have a column image_id"),
@@ -438,6 +457,7 @@ def test_several_scorers_are_evaluated_side_by_side_and_gone_on_with(
     words += ["evaluation.bootstrap=100", "accelerator=cpu", "logging.wandb=disabled"]
     assert main(words) == 0
     names = ["tiny-clip", "own", "judge-word"]
+    assert "judge-word, balanced: " in capsys.readouterr().out, "titled by its folder: two scorers may have one name"
     for name in names:
         folder = tmp_path / "out" / name
         with (folder / "metrics.csv").open(newline="") as file:
@@ -539,6 +559,9 @@ def test_the_benchmarks_are_listed_with_what_they_need(capsys: pytest.CaptureFix
         (["a.csv", "output_dir=o", "benchmarks=[a.yaml]", "evaluation.sets.a.format=own"], "got 'a' twice"),
         (["a.csv", "output_dir=o", "benchmarks=[b/store.yaml]"], "must not be those of other files there"),
         (["a.csv", "run=.", "output_dir=o"], "`scorers` or `run` must be given, and not both"),
+        (["@", "output_dir=o", "benchmarks=[a.yaml]"], "scores table (.parquet, .csv, .jsonl), judge:NAME:"),
+        (["a.csv", "@best", "output_dir=o", "benchmarks=[a.yaml]"], "or lm:FOLDER, got '@best'"),
+        (["scorers=['']", "output_dir=o", "benchmarks=[a.yaml]"], "or lm:FOLDER, got ''"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(

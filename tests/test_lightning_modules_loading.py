@@ -19,6 +19,7 @@ from datamodules.batch import CaptionTooLongError, InputError
 from experiments.__main__ import main
 from lightning_modules import Scorer, load_scorer
 from lightning_modules.backbones.table import BACKBONES as REGISTERED
+from lightning_modules.scoring.runs import check_finished
 from lightning_modules.scoring.scorer_file import ScorerSettings, find_scorer_settings, parse_scorer_settings
 from tests.backbones import BACKBONES, save_published
 from tests.tiny import CAPTIONS, TINY_OVERRIDES, photo, tiny_tables
@@ -342,6 +343,15 @@ def test_a_run_that_cannot_be_loaded_is_one_line(case: str, run: Path, tmp_path:
         load_scorer(copied_run(run, tmp_path, spoil), device="cpu")
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_no_run_is_told_what_it_is(published: Path, tmp_path: Path) -> None:
+    checkpoint = published / "clip"
+    with pytest.raises(InputError, match=rf"is a checkpoint, and no run; .*`itm score model.checkpoint={checkpoint}`"):
+        check_finished(checkpoint)
+    (tmp_path / "pairs.csv").touch()
+    with pytest.raises(InputError, match="is no folder of a training; give one that `itm train` wrote"):
+        check_finished(tmp_path)
 
 
 def test_what_is_no_scorer_is_one_line(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from datamodules.benchmarks import BENCHMARKS
 from experiments.config.data_schemas import PairsConfig
 from experiments.config.model_schemas import score_faults
 from experiments.config.names import name_faults
+from experiments.config.run_folders import SCORER, is_run, split_checkpoint
 from experiments.config.trainer_schemas import LoggingConfig
 from lightning_modules import LAST, checkpoint_faults, did_you_mean
 from negatives.judging import ACCELERATORS
@@ -126,10 +127,9 @@ class EvaluateConfig:
 
     def _take_run(self, word: str) -> None:
         """Makes a single run the key `run`: so it was configured before there were other scorers."""
-        from experiments.config.run_folders import is_run, split_checkpoint
-
         folder, which = split_checkpoint(word)
-        if is_run(Path(folder)):
+        # Path("") is the folder that one stands in
+        if folder and is_run(Path(folder)):
             self.run, self.scorers = folder, []
             self.checkpoint = which or self.checkpoint
 
@@ -138,6 +138,8 @@ class EvaluateConfig:
         if (self.run is None) == (not self.scorers):
             yield f"`{place}scorers` or `{place}run` must be given, and not both: what is to be evaluated?"
         yield from checkpoint_faults(self.checkpoint, place)
+        if unnamed := [word for word in self.scorers if not split_checkpoint(word)[0]]:
+            yield f"`{place}scorers` must each be {SCORER}, got {unnamed[0]!r}"
         if self.run is None:
             for key in ("score", "exclude_training_images"):
                 if getattr(self, key):

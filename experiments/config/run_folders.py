@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+SCORER = (
+    "a run (RUN, RUN@best), a checkpoint's FOLDER, its NAME on the hub, a scores table (.parquet, .csv, .jsonl), "
+    "judge:NAME:CAPTIONS:NEGATIVES or lm:FOLDER"
+)
+"""What `itm evaluate` evaluates, for errors."""
+
 
 def split_checkpoint(word: str) -> tuple[str, str | None]:
     """A scorer's folder or name, and what stands behind its @: weights of a run, or a revision on the hub.

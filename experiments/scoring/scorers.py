@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.config.evaluation_schemas import EVALUATION_FILES
-from experiments.config.run_folders import split_checkpoint
+from experiments.config.run_folders import SCORER, is_run, split_checkpoint
+from experiments.runs.outputs import CONFIG_FILE
 from experiments.scoring.scorer import Options, Scorer
+from lightning_modules.scoring import WEIGHTS_FILE
 from negatives.tables import InputError, quoted
 
 TAKEN = frozenset(EVALUATION_FILES)
@@ -78,8 +80,11 @@ def check_scorer(word: str) -> None:
     """Looks for what a word names, as far as that is known without loading it: hours of scoring may come before it.
 
     Raises:
-        InputError: a file or folder is not there.
+        InputError: a file or folder is not there, or a folder holds no scorer.
     """
+    folder = Path(split_checkpoint(word)[0])
+    if is_run(folder) and not any((folder / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE)):
+        raise InputError(f"A scorer must be {SCORER}, got {quoted(str(folder), 200)}, a folder that holds none.")
     for file in _kind(word).files(word):
         if not file or not Path(file).exists():
             of = f" of {quoted(word)}" if file != word else ""

@@ -82,6 +82,8 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
         return
+    if config.run is not None:
+        check_scorer(config.run)
     _score_all(config, None, output)
 
 

@@ -18,6 +18,7 @@ from lightning_modules.kept_weights import LAST, checkpoint_faults
 from lightning_modules.scoring.runs import (
     CONFIG_FILE,
     SCORER_FILE,
+    TRANSFORMERS_FILE,
     WEIGHTS_FILE,
     check_finished,
     load_trained,
@@ -28,7 +29,7 @@ from lightning_modules.scoring.scorer import Scorer, find_device
 from lightning_modules.scoring.scorer_file import DTYPES, ScorerSettings, find_scorer_settings
 from lightning_modules.settings import quoted
 
-ADAPTERS_FILE, TRANSFORMERS_FILE = "adapter_config.json", "config.json"
+ADAPTERS_FILE = "adapter_config.json"
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 # what the class of a module asks for and scoring does not use
 NO_TRAINING = {"lr": 0.0}

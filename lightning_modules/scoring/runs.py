@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # torch is imported in functions: commands read these names and a run's settings before they need it
 CONFIG_FILE, PROCESSOR_FOLDER, WEIGHTS_FILE = "config.yaml", "processor", "weights.safetensors"
+TRANSFORMERS_FILE = "config.json"
+"""In a checkpoint in Transformers' format."""
 BASE_FILE = "base.json"
 """In a run from a published checkpoint: the fingerprint of its weights that do not train."""
 SCORER_FILE = "scorer.json"
@@ -31,9 +33,11 @@ def check_finished(folder: Path) -> None:
     """
     from datamodules.batch import InputError
 
-    if (folder / SCORER_FILE).is_file():
+    is_exported = (folder / SCORER_FILE).is_file()
+    if is_exported or (not (folder / WEIGHTS_FILE).is_file() and (folder / TRANSFORMERS_FILE).is_file()):
         raise InputError(
-            f"{folder} is an exported scorer, and no run; give its run, or score it as `model.checkpoint`."
+            f"{folder} is {'an exported scorer' if is_exported else 'a checkpoint'}, and no run; give a run's folder, "
+            f"or score it by `itm score model.checkpoint={folder}` or `itm evaluate {folder}`."
         )
     if not (folder / WEIGHTS_FILE).is_file() and not _is_training(folder):
         raise InputError(f"{folder} is no folder of a training; give one that `itm train` wrote.")
@@ -47,10 +51,11 @@ def _is_training(folder: Path) -> bool:
     """Whether a folder's configuration is one of `itm train`, as far as it can be read: it alone has an `optim`."""
     from lightning_modules.plain_yaml import read_plain_yaml
 
+    # not by its error: a reader of YAML has its own for a file that is not there
+    if not (folder / CONFIG_FILE).is_file():
+        return False
     try:
         return "optim" in read_plain_yaml(folder / CONFIG_FILE)
-    except FileNotFoundError:
-        return False
     except Exception:  # whatever a damaged file makes the parser stumble over
         return True
 
