@@ -1,8 +1,8 @@
 """Settings as dataclasses: a field's metadata carries its rules, and a mapping becomes one only if it keeps them all.
 
-Rules are `min`, `max`, `above` (bounds) and `choices`; `exists` is a rule of files, which `experiments.config` checks.
-What no field can say alone, a dataclass says in `faults(place)`. Importing this imports no torch: settings are read
-first.
+Rules are `min`, `max`, `above` (bounds) and `choices`; where these are many, `listed` is the command that prints them.
+`exists` is a rule of files, which `experiments.config` checks. What no field can say alone, a dataclass says in
+`faults(place)`. Importing this imports no torch: settings are read first.
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ def rule_text(rules: Mapping[str, Any]) -> str:
     >>> rule_text({"above": 0, "max": 1}), rule_text({"min": 1}), rule_text({"exists": "file"})
     ('in (0, 1]', '>= 1', 'an existing file')
     """
+    if "listed" in rules:
+        return f"a name of {rules['listed']}"
     if "choices" in rules:
         return f"one of {', '.join(rules['choices'])}"
     if "exists" in rules:

@@ -125,7 +125,9 @@ def test_a_new_benchmark_in_two_files_is_audited_by_the_inputs_of_its_row(
 
 
 def test_a_format_that_is_no_benchmark_is_refused_with_the_nearest(drawings: Path) -> None:
-    with pytest.raises(ConfigError, match=r"`format` must be one of tables, .*, drawings, got 'drawing'"):
+    with pytest.raises(
+        ConfigError, match=r"`format` must be a name of `itm evaluate --list`, got 'drawing'\. Did you mean drawings\?"
+    ):
         load_mapping(PairsConfig, {"format": "drawing"}, "here")
     with pytest.raises(InputError, match=r"there is no benchmark 'drawing'\. Did you mean drawings\?"):
         find_benchmark("drawing")

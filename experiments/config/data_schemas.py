@@ -14,13 +14,15 @@ from datamodules.benchmarks import BENCHMARKS
 
 SUBSETS = ("all", "kept", "random")
 DEBIAS = ("none", "offset")
+BENCHMARK_RULE = {"choices": BENCHMARKS, "listed": "`itm evaluate --list`"}
+"""Of a key `format`."""
 
 
 @dataclass
 class PairsConfig:
     """Positives and negatives to evaluate on: our tables, or a benchmark in its official files."""
 
-    format: str = field(default="tables", metadata={"choices": BENCHMARKS})
+    format: str = field(default="tables", metadata=BENCHMARK_RULE)
     """tables: `captions` and `negatives`. sugarcrepe, valse ...: the official files, a folder in `annotations`."""
     captions: str | None = field(default=None, metadata={"exists": "file"})
     """Captions table (Parquet or JSONL)."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from datamodules.benchmarks import BENCHMARKS
+from experiments.config.data_schemas import BENCHMARK_RULE
 from experiments.config.trainer_schemas import LoggingConfig
 from negatives.filtering import AuditPlan, CertificatePlan, FilterPlan
 from negatives.judging import JudgeSettings
@@ -21,7 +22,7 @@ from negatives.judging import JudgeSettings
 class AuditFiles:
     """What `itm audit` reads, and where it writes."""
 
-    format: str = field(default="tables", metadata={"choices": BENCHMARKS})
+    format: str = field(default="tables", metadata=BENCHMARK_RULE)
     """tables: `captions` and `negatives`. sugarcrepe, valse ...: a benchmark's official files in `annotations`."""
     captions: str | None = field(default=None, metadata={"exists": "file"})
     """Captions table: the positives (tables)."""
