@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -66,8 +67,6 @@ def write_run(
     data: Path | None = None,
     training_pairs: dict[str, int] | None = None,
 ) -> str:
-    import pyarrow as pa
-
     root = data or folder.parent
     entries = {}
     for set_name, rows in sets.items():
@@ -403,7 +402,8 @@ def refusal(config: CompareConfig, **flags: bool) -> str:
 
 
 def test_bad_input_is_named_with_its_remedy_and_leaves_nothing(tmp_path: Path, config: CompareConfig):
-    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/logs").mkdir(parents=True)
+    (tmp_path / "wrong").mkdir()
     other = write_run(tmp_path / "other", "other", {"elsewhere": pair_rows()})
     fewer = write_run(tmp_path / "fewer", "fewer", {"balanced": pair_rows(images=11)})
     reworded = [{**row, "negative_caption": "another"} for row in pair_rows()]
@@ -413,6 +413,8 @@ def test_bad_input_is_named_with_its_remedy_and_leaves_nothing(tmp_path: Path, c
     bare = str(tmp_path / "bare")
     assert "at least one evaluated run" in refusal(replace(config, runs=[]))
     assert f"run `itm evaluate {bare}`" in refusal(replace(config, runs=[*config.runs, bare]))
+    wrong = str(tmp_path / "wrong")
+    assert f"{wrong} holds no evaluation: give an evaluated" in refusal(replace(config, runs=[*config.runs, wrong]))
     assert "other: elsewhere" in refusal(replace(config, runs=[*config.runs, other]))
     assert "24 in" in (message := refusal(replace(config, runs=[config.runs[0], fewer])))
     assert "22 in" in message
@@ -424,6 +426,41 @@ def test_bad_input_is_named_with_its_remedy_and_leaves_nothing(tmp_path: Path, c
     assert "got 'filtred'. Did you mean filtered?" in refusal(replace(config, reference="filtred"))
     assert "audit.json of `itm audit`" in refusal(replace(config, audits={"x": f"{fewer}/evaluation/summary.json"}))
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_evaluation_that_was_not_finished_is_told_to_go_on(tmp_path: Path, config: CompareConfig):
+    of_run, of_several = tmp_path / "random/evaluation", tmp_path / "several"
+    (of_run / "summary.json").unlink()
+    scorer = of_several / "clip"
+    scorer.mkdir(parents=True)
+    for place, folder in ((of_run, config.runs[1]), (of_several, str(of_several)), (of_several, str(scorer))):
+        write_json({"verb": "evaluate"}, place / "provenance.json")
+        expected = f"{place} is an unfinished evaluation: run its `itm evaluate` again, with --resume."
+        assert refusal(replace(config, runs=[config.runs[0], folder])) == expected
+    write_json({"scorers": {"clip": "runs/clip"}}, of_several / "summary.json")
+    message = refusal(replace(config, runs=[config.runs[0], str(of_several)]))
+    assert message.endswith(f"summary.json names clip, and {scorer} holds no evaluation; copy the whole folder.")
+
+
+def test_an_evaluated_set_that_cannot_be_measured_is_named(tmp_path: Path, config: CompareConfig):
+    pairs = [{"image_id": str(row), "text_id": text, "logit": 0.0} for row in range(3) for text in ("true", "false")]
+    key = {"item_id": ["0", "1", "2"], "image_id": ["0", "1", "2"], "group": ["a"] * 3}
+    key |= {"true": [["true"]] * 3, "false": [["false"]] * 3}
+    folder = tmp_path / "own"
+    for name, table in {
+        "key": pa.table(key),
+        "images": pa.table({"image_id": ["0", "1", "2"], "image": ["i.png"] * 3}),
+        "texts": pa.table({"text_id": ["true", "false"], "text": ["a cat", "a dog"]}),
+        "scores": pa.Table.from_pylist(pairs[1:]),
+    }.items():
+        write_table(table, folder / f"set/{name}.parquet")
+    for protocol, expected in (
+        ("pairs", f"{folder}/set/scores.parquet: 1 of 3 pairs have no logit, the first is image '0' and text 'true'."),
+        ("pair", f"{folder}/summary.json, set set: the protocol must be one of pairs, "),
+    ):
+        entry = {"image_root": str(tmp_path), "protocol": protocol}
+        write_json({"run": "own", "sets": {"set": entry}}, folder / "summary.json")
+        assert refusal(replace(config, runs=[str(folder)])).startswith(expected)
 
 
 def test_damaged_runs_are_named(tmp_path: Path, config: CompareConfig):

@@ -25,10 +25,17 @@ class Logits:
             are to be the benchmark's, and no others.
     """
 
-    def __init__(self, image_ids: pa.Array, text_ids: pa.Array, cells: NDArray[np.int64] | None, logits: NDArray[Any]):
+    def __init__(
+        self,
+        image_ids: pa.Array,
+        text_ids: pa.Array,
+        cells: NDArray[np.int64] | None,
+        logits: NDArray[Any],
+        source: str = "the scores",
+    ):
         """Cells are image x texts + text in ascending order, with a logit each; None: logits (images, texts)."""
         self.image_ids, self.text_ids = image_ids, text_ids
-        self._cells, self._logits = cells, logits
+        self._cells, self._logits, self._source = cells, logits, source
 
     @classmethod
     def from_table(cls, scores: pa.Table, source: str = "the scores", *, column: str = "logit") -> Logits:
@@ -57,7 +64,7 @@ class Logits:
             image, text = divmod(int(cells[twice[0]]), len(texts))
             pair = _pair(images[image].as_py(), texts[text].as_py())
             raise InputError(f"{source}: a pair must be there once, got {pair} more often; keep one of its rows.")
-        return cls(images, texts, cells, logits[order])
+        return cls(images, texts, cells, logits[order], source)
 
     @classmethod
     def from_matrix(cls, image_ids: Ids, text_ids: Ids, logits: ArrayLike, source: str = "the scores") -> Logits:
@@ -88,7 +95,7 @@ class Logits:
             order = np.argsort(text_codes, kind="stable")
             starts = np.searchsorted(text_codes[order], np.arange(len(texts)))
             matrix = np.add.reduceat(matrix[:, order], starts, axis=1) / np.bincount(text_codes)
-        return cls(images, texts, None, matrix)
+        return cls(images, texts, None, matrix, source)
 
     def of(self, image_ids: Ids, text_ids: Ids) -> NDArray[np.float64]:
         """The logits of P pairs: image p with text p, (P,).
@@ -109,7 +116,8 @@ class Logits:
         if missing.any():
             first = int(np.argmax(missing))
             pair = _pair(images[first].as_py(), texts[first].as_py())
-            raise InputError(f"{int(missing.sum())} of {len(missing)} pairs have no logit, the first is {pair}.")
+            count = f"{int(missing.sum())} of {len(missing)} pairs have no logit"
+            raise InputError(f"{self._source}: {count}, the first is {pair}.")
         return found.astype(np.float64)
 
     def matrix(self, image_ids: Ids, text_ids: Ids) -> NDArray[np.float64]:
@@ -136,10 +144,11 @@ class Logits:
             same = self.image_ids.equals(blind.image_ids) and self.text_ids.equals(blind.text_ids)
             # no copy in double precision: COCO's would take 1 GB
             other = blind._logits if same and blind._cells is None else blind.matrix(self.image_ids, self.text_ids)
-            return Logits(self.image_ids, self.text_ids, None, self._logits - alpha * other)
+            return Logits(self.image_ids, self.text_ids, None, self._logits - alpha * other, self._source)
         rows, columns = np.divmod(self._cells, len(self.text_ids))
         pairs = self.image_ids.take(pa.array(rows)), self.text_ids.take(pa.array(columns))
-        return Logits(self.image_ids, self.text_ids, self._cells, self._logits - alpha * blind.of(*pairs))
+        logits = self._logits - alpha * blind.of(*pairs)
+        return Logits(self.image_ids, self.text_ids, self._cells, logits, self._source)
 
 
 def _array(ids: Ids) -> pa.Array:

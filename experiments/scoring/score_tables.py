@@ -102,7 +102,7 @@ class ScoresTable:
             scores = found["score"].of(*asked) if "score" in found else values
             return of_pairs(benchmark, values, scores, blind_values)
         except InputError as error:
-            raise InputError(f"{source}: {error} Add them, or leave the set out.") from None
+            raise InputError(f"{error} Add them, or leave the set out.") from None
 
 
 def _filled(table: pa.Table) -> list[str]:

@@ -15,6 +15,7 @@ from experiments.report.comparison.reading.curves import read_curves
 from experiments.report.comparison.reading.evaluated import SUMMARY_FILE, EvaluatedRun
 from experiments.report.comparison.reading.same_items import aligned
 from experiments.report.comparison.reading.set_files import read_set
+from experiments.runs.outputs import PROVENANCE_FILE
 from experiments.runs.progress import shown
 from lightning_modules import run_label
 from negatives.tables import DAMAGED, InputError
@@ -62,7 +63,10 @@ def _scorers(folder: Path) -> Iterator[Path]:
         yield folder
     for fault in name_faults(names, "scorers"):
         raise InputError(f"{fault} ({path}). Evaluate them again.")
-    yield from (folder / name for name in names)
+    for name in names:
+        if not (folder / name / SUMMARY_FILE).is_file():
+            raise InputError(f"{path} names {name}, and {folder / name} holds no evaluation; copy the whole folder.")
+        yield folder / name
 
 
 def read_run(folder: Path) -> EvaluatedRun:
@@ -74,10 +78,7 @@ def read_run(folder: Path) -> EvaluatedRun:
     is_evaluation = (folder / SUMMARY_FILE).is_file()  # one beside a run's own, with another score
     path = folder / SUMMARY_FILE if is_evaluation else folder / "evaluation" / SUMMARY_FILE
     if not path.is_file():
-        raise InputError(
-            f"A run must be evaluated before it is compared, {folder} is not (no {SUMMARY_FILE}): run `itm evaluate "
-            f"{folder}`, or finish an evaluation with --resume."
-        )
+        raise InputError(_not_evaluated(folder))
     sets: dict[str, Any] = {}
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
@@ -100,6 +101,25 @@ def read_run(folder: Path) -> EvaluatedRun:
     except DAMAGED as error:
         raise InputError(f"{path} must be what `itm evaluate` writes, and is not: evaluate the run again.") from error
     return EvaluatedRun(name, folder, sets, read_curves(path.parent.parent / "logs"))
+
+
+def _not_evaluated(folder: Path) -> str:
+    """What to do with a folder that holds no finished evaluation."""
+    # its own, one in a run's folder, or that of several scorers
+    for place in (folder, folder / "evaluation", folder.parent):
+        if _verb(place) == "evaluate" and not (place / SUMMARY_FILE).is_file():
+            return f"{place} is an unfinished evaluation: run its `itm evaluate` again, with --resume."
+    if _verb(folder) == "train" or (folder / "logs").is_dir():
+        return f"A run must be evaluated before it is compared, {folder} is not: run `itm evaluate {folder}`."
+    return f"{folder} holds no evaluation: give an evaluated run, or a folder that `itm evaluate` wrote."
+
+
+def _verb(folder: Path) -> str | None:
+    """The verb that wrote a folder; None where it does not say so."""
+    try:
+        return str(json.loads((folder / PROVENANCE_FILE).read_text(encoding="utf-8"))["verb"])
+    except DAMAGED:
+        return None
 
 
 def common_sets(runs: Sequence[EvaluatedRun]) -> list[str]:

@@ -18,6 +18,7 @@ from experiments.report.comparison.reading.evaluated import (
     MATRIX_FILE,
     PAIRS_FILE,
     SCORES_FILE,
+    SUMMARY_FILE,
     TEXTS_FILE,
     EvaluatedSet,
 )
@@ -51,8 +52,12 @@ def read_set(folder: Path, entry: Mapping[str, Any]) -> EvaluatedSet:
     if "protocol" not in entry:
         return _read_pairs(folder / PAIRS_FILE, about)
     protocol = str(entry["protocol"])
+    try:
+        columns = tuple(find_protocol(protocol).columns)
+    except InputError as error:
+        raise InputError(f"{folder.parent / SUMMARY_FILE}, set {folder.name}: {error} {AGAIN}") from None
     # not in a comprehension over files: each table has columns of its own
-    key = _table(folder / KEY_FILE, tuple(find_protocol(protocol).columns))
+    key = _table(folder / KEY_FILE, columns)
     images = _table(folder / IMAGES_FILE, ("image_id", "image"))
     texts = _table(folder / TEXTS_FILE, ("text_id", "text"))
     logits, blind = _read_logits(folder, images, texts)
