@@ -54,6 +54,16 @@ def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
+def write_vl_checklist(folder: Path, right: dict[str, int]) -> None:
+    """VL-CheckList with one item for each source: "... good" over "... other" where it is right, else "... bad"."""
+    for source, wins in right.items():
+        path = folder / f"corpus/v1/{source}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'ANNO_PATH: "data/{source}.json"\nIMG_ROOT: "x"\n')
+        texts = {"POS": [f"{source} {'good' if wins else 'bad'}"], "NEG": [f"{source} other"]}
+        write_json(folder / f"data/{source}.json", [["1.jpg", texts]])
+
+
 def texts_of(benchmark: Benchmark) -> dict[str, str]:
     """text_id -> text, where a text has one wording."""
     return dict(zip(benchmark.texts["text_id"].to_pylist(), benchmark.texts["text"].to_pylist(), strict=True))

@@ -25,7 +25,7 @@ from datamodules.benchmarks import (
     read_benchmark,
 )
 from datamodules.benchmarks.protocols import groups, labels, pairs, ratings
-from tests.benchmark_files import write_json, write_parquet
+from tests.benchmark_files import write_parquet, write_vl_checklist
 from tests.measured import group_key, group_logits, metric, pair_key, pair_logits, rating_key, row_logits
 from tests.test_datamodules_benchmarks_readers_groups import bivlc, natural, winoground
 
@@ -129,12 +129,7 @@ def test_tifas_clipscore_has_its_published_agreement(shared: Path) -> None:
 
 def test_vl_checklists_families_count_alike_and_stand_for_it_where_all_are_there(tmp_path: Path) -> None:
     sources = {"Object/Size/small/vg": 1, "Attribute/color/vg": 0, "Attribute/color/vaw": 0, "Relation/action/vg": 1}
-    for source, wins in sources.items():
-        path = tmp_path / f"corpus/v1/{source}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f'ANNO_PATH: "data/{source}.json"\nIMG_ROOT: "x"\n')
-        texts = {"POS": [f"{source} {'good' if wins else 'bad'}"], "NEG": [f"{source} other"]}
-        write_json(tmp_path / f"data/{source}.json", [["1.jpg", texts]])
+    write_vl_checklist(tmp_path, sources)
     values = {"good": 1.0, "other": 0.0, "bad": -1.0}
     found = _values(_read("vl_checklist", tmp_path), lambda _, text: values[text.split()[-1]])
     assert found["main", ""] == found["accuracy", "families"] == pytest.approx(2 / 3)

@@ -16,7 +16,7 @@ from datamodules.benchmarks.protocols.measured import Measured
 from datamodules.benchmarks.protocols.table import PROTOCOLS
 from datamodules.benchmarks.read import read_benchmark
 from datamodules.benchmarks.readers.own import COLUMNS as OWN_COLUMNS
-from tests.benchmark_files import items, texts_of, write_json
+from tests.benchmark_files import items, texts_of, write_json, write_vl_checklist
 from tests.measured import metric, vectors
 
 
@@ -109,12 +109,7 @@ def test_genais_best_of_three_is_a_slow_loop_over_threes_of_nine_images(tmp_path
 
 def test_vl_checklists_families_are_means_of_types_whatever_their_sources(tmp_path: Path) -> None:
     right = {"Relation/action/hake": 1, "Relation/action/swig": 0, "Relation/action/vg": 0, "Relation/spatial/vg": 1}
-    for source, wins in right.items():
-        path = tmp_path / f"corpus/v1/{source}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f'ANNO_PATH: "data/{source}.json"\nIMG_ROOT: "x"\n')
-        item = {"POS": [f"{source} {'good' if wins else 'bad'}"], "NEG": [f"{source} other"]}
-        write_json(tmp_path / f"data/{source}.json", [["1.jpg", item]])
+    write_vl_checklist(tmp_path, right)
     benchmark = read_benchmark("vl_checklist", annotations=tmp_path, texts_only=True)
     values = {"good": 1.0, "other": 0.0, "bad": -1.0}
     found = measured(benchmark, lambda _, text: values[text.split()[-1]])

@@ -15,7 +15,7 @@ from lightning_modules import load_scorer
 from lightning_modules.kept_weights import find_kept, read_kept
 from lightning_modules.scoring.runs import find_weights
 from negatives.tables import InputError
-from tests.test_experiments_resume import KilledError, assert_same_run, kill_at_batch
+from tests.test_experiments_resume import assert_same_run, train_until_killed
 from tests.test_experiments_train import train_words
 from tests.tiny import tiny_tables
 
@@ -118,10 +118,7 @@ def test_an_interrupted_training_keeps_the_same_weights(
     kept: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = words_for(tables, tmp_path / "parts")
-    with monkeypatch.context() as patch:
-        kill_at_batch(4, patch)
-        with pytest.raises(KilledError):
-            main(command)
+    train_until_killed(command, 4, monkeypatch)
     assert main([*command, "--resume"]) == 0
     assert_same_run(kept, tmp_path / "parts")
     one, two = kept / "checkpoints", tmp_path / "parts/checkpoints"

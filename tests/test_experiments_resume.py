@@ -78,6 +78,14 @@ def kill_at_batch(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AlignmentModule, "on_train_batch_start", on_train_batch_start)
 
 
+def train_until_killed(command: list[str], batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains, and is killed before this batch."""
+    with monkeypatch.context() as patch:
+        kill_at_batch(batch, patch)
+        with pytest.raises(KilledError):
+            main(command)
+
+
 def assert_same_run(one: Path, two: Path) -> None:
     """The same weights to the byte, and the same value of every metric at every step."""
     assert (one / "weights.safetensors").read_bytes() == (two / "weights.safetensors").read_bytes()
@@ -103,10 +111,7 @@ def test_a_run_that_was_interrupted_twice_equals_the_unbroken_one(
     words += ["trainer.checkpoint_every=2", "trainer.validate_every=2", "trainer.log_every=1"]
     assert main(train_words(tables, tmp_path / "whole", *words)) == 0
     for batch, flags in ((5, []), (9, ["--resume"])):
-        with monkeypatch.context() as patch:
-            kill_at_batch(batch, patch)
-            with pytest.raises(KilledError):
-                main(train_words(tables, tmp_path / "parts", *words, *flags))
+        train_until_killed(train_words(tables, tmp_path / "parts", *words, *flags), batch, monkeypatch)
     assert main(train_words(tables, tmp_path / "parts", *words, "--resume")) == 0
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
@@ -158,10 +163,7 @@ def test_wandb_shows_a_preempted_run_as_preempted_and_a_failed_one_as_failed(
     with monkeypatch.context() as patch:
         signal_at_batch(1, signal.SIGTERM, patch)
         assert main(train_words(tables, tmp_path / "preempted", *words)) == 75
-    with monkeypatch.context() as patch:
-        kill_at_batch(1, patch)
-        with pytest.raises(KilledError):
-            main(train_words(tables, tmp_path / "failed", *words))
+    train_until_killed(train_words(tables, tmp_path / "failed", *words), 1, monkeypatch)
     assert main(train_words(tables, tmp_path / "done", *words)) == 0
     runs = {name: read_wandb(tmp_path / name) for name in ("preempted", "failed", "done")}
     # W&B takes a preempted run that ends by 0 for finished

@@ -29,7 +29,7 @@ from experiments.validate_benchmarks import ValidateBenchmarks, ValidationBenchm
 from lightning_modules.kept_weights import read_kept
 from tests.benchmark_files import photos
 from tests.launch import log_tail, start_ranks
-from tests.test_experiments_resume import DROPOUT, KilledError, assert_same_run, kill_at_batch
+from tests.test_experiments_resume import DROPOUT, assert_same_run, train_until_killed
 from tests.test_experiments_train import train_words
 from tests.tiny import tiny_backbone, tiny_tables
 
@@ -160,10 +160,7 @@ def test_an_interrupted_training_goes_on_with_the_same_benchmarks(
     trained: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = words_for(tables, tmp_path / "parts")
-    with monkeypatch.context() as patch:
-        kill_at_batch(3, patch)
-        with pytest.raises(KilledError):
-            main(command)
+    train_until_killed(command, 3, monkeypatch)
     assert main([*command, "--resume"]) == 0
     assert_same_run(trained, tmp_path / "parts")
     kept = [(run / "checkpoints/best.json").read_text() for run in (trained, tmp_path / "parts")]

@@ -121,16 +121,16 @@ def ends(found: Resampled) -> Intervals:
     images would give is not known from one.
     """
     low, high = found.value.copy(), found.value.copy()
-    for row in np.flatnonzero(~np.isnan(found.drawn).all(0)):
-        low[row], high[row] = np.nanpercentile(found.drawn[:, row], percentiles(int(found.clusters[row])))
     alone = found.clusters < 2
     low[alone] = high[alone] = np.nan
+    for row in np.flatnonzero(~alone & ~np.isnan(found.drawn).all(0)):
+        low[row], high[row] = np.nanpercentile(found.drawn[:, row], percentiles(int(found.clusters[row])))
     return Intervals(found.value, low, high)
 
 
 @cache
 def percentiles(clusters: int) -> tuple[float, float]:
-    """Between which percentiles of the resamples a 95 % interval lies.
+    """Between which percentiles of the resamples of at least 2 clusters a 95 % interval lies.
 
     Further out than 2.5 and 97.5 by as much as Student's t interval with the variance over n - 1 is wider than a normal
     one with that over n.
@@ -138,8 +138,8 @@ def percentiles(clusters: int) -> tuple[float, float]:
     >>> [tuple(round(end, 2) for end in percentiles(n)) for n in (5, 60, 1_000_000)]
     [(0.1, 99.9), (2.18, 97.82), (2.5, 97.5)]
     """
-    n = max(2, clusters)
-    low = 100 * float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, LEVEL / 2)))
+    freedom = clusters - 1
+    low = 100 * float(ndtr(np.sqrt(clusters / freedom) * stdtrit(freedom, LEVEL / 2)))
     return low, 100 - low
 
 

@@ -27,12 +27,14 @@ class Kind(NamedTuple):
         opens: dotted place of a function that takes the word and `Options` and returns a `Scorer`, imported on use.
         is_one: whether a word names one; asked in the order of the table.
         files: what has to be on disk for it.
+        short: what of the word names its folder.
     """
 
     example: str
     opens: str
     is_one: Callable[[str], bool]
     files: Callable[[str], Sequence[str]] = lambda word: ()
+    short: Callable[[str], str] = lambda word: Path(word).name
 
 
 KINDS = {
@@ -41,6 +43,7 @@ KINDS = {
         "experiments.scoring.text_scorers.open_judge",
         lambda word: word.startswith("judge:"),
         lambda word: word.split(":")[2:],
+        lambda word: ":".join(word.split(":")[:2]),
     ),
     "lm": Kind(
         "lm:FOLDER",
@@ -53,6 +56,7 @@ KINDS = {
         "experiments.scoring.score_tables.open_table",
         lambda word: word.endswith((".parquet", ".csv", ".jsonl")),
         lambda word: (word,),
+        lambda word: Path(word).stem,
     ),
     # the last: what is nothing else is a folder, or a name on the hub
     "model": Kind(
@@ -106,7 +110,7 @@ def folder_names(words: Sequence[str]) -> list[str]:
     Raises:
         InputError: a scorer is named twice, two words make one name, or one is that of another file there.
     """
-    short = [_short(word) for word in words]
+    short = [_slug(_kind(word).short(word)) for word in words]
     counts = Counter(short)
     names = [_slug(word) if counts[name] > 1 else name for word, name in zip(words, short, strict=True)]
     of_folder: dict[str, list[str]] = {}
@@ -121,13 +125,6 @@ def folder_names(words: Sequence[str]) -> list[str]:
             first, second = map(quoted, alike[:2])
             raise InputError(f"{first} and {second} would share a folder; take one out of `scorers`, or rename it.")
     return names
-
-
-def _short(word: str) -> str:
-    if word.startswith("judge:"):
-        return _slug(":".join(word.split(":")[:2]))
-    path = Path(word.rstrip("/"))
-    return _slug(path.stem if KINDS["table"].is_one(word) else path.name)
 
 
 def _slug(word: str) -> str:

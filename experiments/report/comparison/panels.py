@@ -201,9 +201,7 @@ def _columns(main: MetricName, results: Any, first: EvaluatedSet) -> tuple[Metri
 
 def _main(found: Result, main: MetricName) -> Main:
     place = found.rows.index(main)
-    blind = None
-    if found.blind is not None:
-        blind = found.blind.row(place)
+    blind = None if found.blind is None else found.blind.row(place)
     debiased = None if found.halved is None else found.halved.row(main)
     return Main(found.row(main), blind, debiased, found.seeds[:, place])
 
