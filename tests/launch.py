@@ -46,9 +46,9 @@ def _run(log: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) ->
 
 
 def log_tail(log: Path) -> str:
-    """The end of a log; or where a process crashed, which the launcher's own pages push out of the end."""
+    """The end of a log; or where a process crashed or was refused, which the launcher's pages push out of the end."""
     text = log.read_text(errors="replace")
-    crash = text.find("Fatal Python error")
+    crash = max(text.find(begin) for begin in ("Fatal Python error", "itm: error"))
     return text[-3000:] if crash < 0 else text[crash : crash + 5000]
 
 

@@ -695,3 +695,33 @@ def test_ranks_of_torchrun_find_what_one_process_finds(own_benchmarks: Path, che
     assert ranks.exitcode == 0, log_tail(tmp_path / "log")
     one, two = (pq.read_table(tmp_path / name / "own/scores.parquet") for name in ("one", "two"))
     assert one.equals(two)
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "score"])
+def test_a_rank_that_is_ahead_of_the_first_does_not_keep_it_from_its_folder(
+    verb: str, own_benchmarks: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [str(number) for number in range(8)]
+    captions = {"caption_id": names, "image_id": names, "image": [f"{name}.png" for name in names], "caption": names}
+    pq.write_table(pa.table(captions), tmp_path / "captions.parquet")
+    words = {
+        "evaluate": [
+            *("evaluate", str(checkpoint), f"benchmarks=[{own_benchmarks}/pairs.yaml]", "logging.wandb=disabled"),
+            *("evaluation.unit_size=2", "evaluation.bootstrap=100"),
+        ],
+        "score": [
+            *(
+                "score",
+                f"model.checkpoint={checkpoint}",
+                "model.backbone=clip",
+                f"captions={tmp_path}/captions.parquet",
+            ),
+            *(f"image_root={own_benchmarks}", "shard_size=2"),
+        ],
+    }[verb]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for flags in [], ["--overwrite"]:
+        for rank in "1", "0":
+            monkeypatch.setenv("RANK", rank)
+            assert main([*words, "accelerator=cpu", f"output_dir={tmp_path / 'out'}", *flags]) == 0
+    assert (tmp_path / "out" / {"evaluate": "metrics.csv", "score": "scores.parquet"}[verb]).is_file()

@@ -90,8 +90,9 @@ class OutputFolder:
         self.finished = resume and (self.path / result).is_file()
         if resume and (fault := find_damage(self.path, finished=self.finished)):
             raise InputError(f"{fault}. Put it back from a copy, or start anew with --overwrite, {ELSEWHERE}.")
-        # an empty folder, as schedulers make it beforehand, is as good as none
-        if is_empty(self.path):
+        # an empty folder, as schedulers make it beforehand, is as good as none; so is one in which another rank, which
+        # is ahead of this one, has begun what is kept
+        if is_empty(self.path, self._kept):
             return
         if not resume and not overwrite:
             raise InputError(f"{self.path} exists: go on with it by --resume, replace it by --overwrite, {ELSEWHERE}.")
@@ -256,9 +257,9 @@ def without_folders(path: str) -> str:
     return f"{Path(path).name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
-def is_empty(folder: Path) -> bool:
-    """Whether a folder is not there, or holds nothing but locks."""
-    return not folder.exists() or all(map(is_lock_file, folder.iterdir()))
+def is_empty(folder: Path, kept: tuple[str, ...] = ()) -> bool:
+    """Whether a folder is not there, or holds nothing but locks and what has a name of `kept`."""
+    return not folder.exists() or all(is_lock_file(path) or path.name in kept for path in folder.iterdir())
 
 
 def find_damage(folder: Path, *, finished: bool) -> str:

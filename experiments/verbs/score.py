@@ -19,7 +19,7 @@ import pyarrow as pa
 from experiments.build import build_module, load_run
 from experiments.config.schemas import ScoreConfig
 from experiments.runs.fingerprint import file_hash, fingerprint, without_later_keys
-from experiments.runs.outputs import OutputFolder
+from experiments.runs.outputs import PROVENANCE_FILE, OutputFolder
 from experiments.runs.progress import say
 from experiments.scoring.ranks import World, launched, world
 from lightning_modules.backbones import ModelSettings, model_settings, without_former_keys
@@ -51,8 +51,15 @@ def run(config: ScoreConfig, *, resume: bool = False, overwrite: bool = False) -
         if not (resume and Path(config.output_dir, SCORES_FILE).is_file()):
             _rank(config)
         return
+    # other ranks may have begun: their parts stay, which are those of a scorer and a table
     output = OutputFolder(
-        config, verb="score", result=SCORES_FILE, resume=resume, overwrite=overwrite, may_differ=MAY_DIFFER
+        config,
+        verb="score",
+        result=SCORES_FILE,
+        resume=resume,
+        overwrite=overwrite,
+        may_differ=MAY_DIFFER,
+        kept=(PARTS,),
     )
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")
@@ -188,8 +195,8 @@ def with_scorer_settings(model: ModelSettings) -> tuple[ModelSettings, Any | Non
 
 def _check_same(folder: Path, made_from: Mapping[str, str]) -> None:
     file = folder / SCORER_FILE
-    # it is written before the first part
-    if not file.is_file() and not (folder / PARTS).is_dir():
+    # it is written before the first part, but for those of a rank that is ahead of the first
+    if not file.is_file() and not ((folder / PARTS).is_dir() and (folder / PROVENANCE_FILE).is_file()):
         return
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
