@@ -67,12 +67,24 @@ def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
         if estimate := getattr(verb.load_module(), "estimate", None):
             estimate(config)
         return DONE
-    if verb.is_sweep and arguments.status:
-        verb.load_module().status(config)
+    if verb.is_sweep and _answer(verb, config, arguments):
         return DONE
     if arguments.resume is True:
         _check_something_to_resume(name, config)
-    return run_verb(verb, config, resume=bool(arguments.resume), overwrite=arguments.overwrite)
+    further = {"index": arguments.index} if verb.is_sweep else {}
+    return run_verb(verb, config, resume=bool(arguments.resume), overwrite=arguments.overwrite, **further)
+
+
+def _answer(verb: Verb, config: Any, arguments: argparse.Namespace) -> bool:
+    """Does what a sweep is asked for beside running it; whether it was asked for anything."""
+    sweep = verb.load_module()
+    if arguments.status:
+        sweep.status(config)
+    if arguments.prune:
+        sweep.prune(config, arguments.prune)
+    if arguments.plan:
+        sweep.show_plan(config)
+    return bool(arguments.status or arguments.prune or arguments.plan)
 
 
 def _check_something_to_resume(name: str, config: Any) -> None:
@@ -138,7 +150,8 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     words = "[key=value ...]" if name == "demo" else "[CONFIG.yaml] [key=value ...]"
     bare = {"run": "[RUN] ", "runs": "[RUN ...] ", "scorers": "[SCORER ...] "}.get(verb.bare or "", "")
     flags = "[--dry-run] [--resume[=auto] | --overwrite]"
-    flags += (" [--status]" if verb.is_sweep else "") + (" [--list]" if verb.lists else "")
+    flags += " [--plan] [--status] [--prune=FOLDER] [--index=N]" if verb.is_sweep else ""
+    flags += " [--list]" if verb.lists else ""
     usage = f"itm {name} {bare}{words}\n           {flags}"
     description = f"{verb.summary[0].upper()}{verb.summary[1:]}."
     # help is an option like others, since its page ends with the keys, which argparse does not know;
@@ -165,7 +178,15 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     if verb.lists:
         parser.add_argument("--list", action="store_true", help="print what there is to choose from and stop")
     if verb.is_sweep:
-        parser.add_argument("--status", action="store_true", help="say which runs are done and stop")
+        parser.add_argument("--status", action="store_true", help="say which tasks are done and stop")
+        parser.add_argument("--plan", action="store_true", help="say what would run and what is kept, and stop")
+        parser.add_argument(
+            "--prune",
+            action="append",
+            metavar="FOLDER",
+            help="remove the folder of a run or step that is asked for no more, as --plan names it, and stop",
+        )
+        parser.add_argument("--index", type=int, metavar="N", help="do the N-th run alone, as a job array does")
     return parser
 
 

@@ -128,8 +128,8 @@ TASKS = {
 }
 
 
-def run_verb(verb: Verb, config: Any, *, resume: bool = False, overwrite: bool = False) -> int:
-    """Runs one verb with its checked configuration and returns its exit code.
+def run_verb(verb: Verb, config: Any, *, resume: bool = False, overwrite: bool = False, **further: Any) -> int:
+    """Runs one verb with its checked configuration and returns its exit code; `further` is of a sweep alone.
 
     Raises:
         InputError: whatever the verb refuses; metrics that cannot go where they should, before its work starts.
@@ -142,5 +142,5 @@ def run_verb(verb: Verb, config: Any, *, resume: bool = False, overwrite: bool =
         check_logging(config.logging)
     with locks_of_block():
         # most verbs either finish or raise, and return nothing
-        code: int | None = verb.load_module().run(config, resume=resume, overwrite=overwrite)
+        code: int | None = verb.load_module().run(config, resume=resume, overwrite=overwrite, **further)
     return DONE if code is None else code

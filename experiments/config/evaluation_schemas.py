@@ -187,6 +187,8 @@ class CompareConfig:
     """Heading of the page."""
     note: str = ""
     """A sentence under the heading: what the numbers do and do not show."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Name of a run that is not evaluated yet -> why, such as the last lines of a failed one; a sweep fills it in."""
     audits: dict[str, str] = field(default_factory=dict, metadata={"exists": "file"})
     """Label -> `audit.json`, shown in this order."""
     examples: int = field(default=8, metadata={"min": 0, "max": 10_000})

@@ -40,9 +40,21 @@ class SweepConfig:
     """What all runs share: an experiment's keys, `base: file.yaml` among them."""
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Listed runs: name -> dotted keys or nested ones that differ; `base: file.yaml` instead of the shared one."""
-    grid: dict[str, list[Any]] = field(default_factory=dict)
-    """Dotted key -> values; every combination is run, for every listed run."""
+    variants: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """Named values: axis -> name -> dotted keys that differ. Combined like an axis of `grid`; runs are called by the
+    names."""
+    grid: dict[str, Any] = field(default_factory=dict)
+    """Dotted key -> list of values; every combination is run, for every listed run."""
+    zip: list[list[str]] = field(default_factory=list)
+    """Axes of `grid` and `variants` that advance together, in groups: their first values, their second ones, ..."""
+    exclude: list[dict[str, Any]] = field(default_factory=list)
+    """Combinations to leave out: axis -> value (of `variants`: its name; `run`: that of a listed run)."""
+    include: list[dict[str, Any]] = field(default_factory=list)
+    """Further points: dotted key -> value, for every listed run, or for the one that `run` names."""
+    workers: int = field(default=1, metadata={"min": 1, "max": 1024})
+    """Tasks at a time of one process: GPUs are dealt out among them, the threads of a CPU split."""
     compare: dict[str, Any] = field(default_factory=dict)
-    """How the evaluated runs are compared, in `itm compare`'s keys; the sweep fills in `runs` and `output_dir`."""
+    """How the evaluated runs are compared, in `itm compare`'s keys; the sweep fills in `runs` and `output_dir`.
+    `live: true` compares anew after each evaluated run."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Where the comparison's metrics go."""

@@ -83,8 +83,7 @@ class OutputFolder:
         self._empties, self._kept, self._result = False, tuple(kept), result
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"output_dir must be a folder, {self.path} is a file; give another output_dir.")
-        # tasks of a killed sweep may outlive it for a moment, and hold its folder until they have ended
-        self._lock = hold(self.path, inherited=verb == "sweep")
+        self._lock = hold(self.path)
         if not self._lock.works:
             say(f"{self.path} is on a file system without locks: do not start two processes on it.")
         self.finished = resume and (self.path / result).is_file()

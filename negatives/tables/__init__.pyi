@@ -23,6 +23,7 @@ from .files import table_writer as table_writer
 from .files import write_json as write_json
 from .files import write_table as write_table
 from .files import write_text as write_text
+from .locks import Held as Held
 from .locks import held_inside as held_inside
 from .locks import hold as hold
 from .locks import is_held as is_held

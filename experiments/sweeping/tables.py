@@ -1,0 +1,79 @@
+"""What `itm sweep` prints of a sweep without running it: its plan, and what became of its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from experiments.runs.progress import say, shown
+from experiments.sweeping.manifest import FINISHED, PENDING, RUNNING, Manifest, Record
+from experiments.sweeping.plan import Task
+from experiments.sweeping.standing import GONE, KEEP, RUN, Standing
+
+WORDS = {KEEP: "keep", RUN: "run", GONE: "removed by hand, not needed"}
+
+
+def print_plan(standings: Sequence[Standing], orphans: Sequence[Record], title: str) -> None:
+    """What would run and why, what is kept, and what nobody asks for any more."""
+    table = _table(title, "task", "what happens", "index")
+    runs = list(dict.fromkeys(one.task.run for one in standings if one.task.run))
+    for one in standings:
+        words = WORDS[one.action]
+        if one.action == RUN and one.why not in ("", PENDING):
+            words = f"{words} (was {one.why})" if one.why in ("failed", RUNNING) else f"{words} ({one.why})"
+        if one.action == KEEP and one.record is not None and one.record.folder != one.task.folder:
+            words = f"{words}, moves from {one.record.folder}"
+        index = str(runs.index(one.task.run)) if one.task.verb == "train" and one.task.run else ""
+        table.add_row(*map(_cell, (one.task.name, words, index)))
+    Console().print(table)
+    counts = {action: sum(one.action == action for one in standings) for action in WORDS}
+    said = [f"{count} {word}" for action, word in WORDS.items() if (count := counts[action])]
+    say(", ".join([*said, *([f"{len(orphans)} orphaned"] if orphans else [])]) or "nothing to do")
+    for record in orphans:
+        say(f"orphan: {record.folder} ({record.name}, {record.state}); `--prune={record.folder}` removes it")
+
+
+def print_status(
+    tasks: Sequence[Task], standings: Sequence[Standing], records: Mapping[str, Record], manifest: Manifest, title: str
+) -> None:
+    """What is finished, running, failed, killed, removed and pending."""
+    table = _table(title, "task", "state", "seconds")
+    compared = [record for key, record in records.items() if key == "compare"]
+    rows = [(one.task.name, _state(one, manifest), one.record) for one in standings]
+    rows += [(record.name, _running(record, manifest), record) for record in compared]
+    if not compared and any(task.run for task in tasks):
+        rows.append(("compare", PENDING, None))
+    for name, state, record in rows:
+        seconds = "" if record is None or record.seconds is None else str(record.seconds)
+        table.add_row(*map(_cell, (name, state, seconds)))
+    Console().print(table)
+    for _, state, record in rows:
+        if record is not None and record.lines:
+            say(f"{record.name} {state}: {record.lines[-1]}")
+
+
+def _state(one: Standing, manifest: Manifest) -> str:
+    if one.action == GONE:
+        return "removed"
+    if one.record is None or (one.action == RUN and one.record.state == FINISHED):
+        return PENDING
+    return _running(one.record, manifest)
+
+
+def _running(record: Record, manifest: Manifest) -> str:
+    """A task's state; of one that nobody works on any more, that it was killed."""
+    return "killed" if record.state == RUNNING and not manifest.is_claimed(record.key) else record.state
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=Text(shown(title)))
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in ("seconds", "index") else "left", overflow="fold")
+    return table
+
+
+def _cell(text: str) -> Text:
+    return Text(shown(text))
