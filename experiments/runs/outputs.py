@@ -87,7 +87,8 @@ class OutputFolder:
         if not self._lock.works:
             say(f"{self.path} is on a file system without locks: do not start two processes on it.")
         self.finished = resume and (self.path / result).is_file()
-        if resume and (fault := find_damage(self.path, finished=self.finished)):
+        # a sweep's tasks have folders of their own, which are looked at where they are read
+        if resume and verb != "sweep" and (fault := find_damage(self.path, finished=self.finished)):
             raise InputError(f"{fault}. Put it back from a copy, or start anew with --overwrite, {ELSEWHERE}.")
         # an empty folder, as schedulers make it beforehand, is as good as none; so is one in which another rank, which
         # is ahead of this one, has begun what is kept

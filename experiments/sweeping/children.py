@@ -88,7 +88,8 @@ class Child:
         self.log = task.log_in(folder)
         # a file, since ranks that Lightning starts read the configuration by the command line
         write_text(task.config, task.file_in(folder))
-        self._printed = self.log.stat().st_size if self.log.exists() else 0
+        # earlier attempts stay in it
+        self._begin = self._printed = self.log.stat().st_size if self.log.exists() else 0
         context: Any = multiprocessing.get_context(START_METHOD)
         self.process = context.Process(target=_work, args=(task.verb, task.file_in(folder), self.log, slot))
 
@@ -129,15 +130,15 @@ class Child:
         """Of a failed one, how it ended and the end of what it printed."""
         code = self.process.exitcode
         how = f"ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-        return [how, *last_lines(self.log)]
+        return [how, *last_lines(self.log, self._begin)]
 
 
-def last_lines(log: Path) -> list[str]:
-    """The last lines of a log; none where there is no log."""
+def last_lines(log: Path, begin: int) -> list[str]:
+    """The last lines of a log behind a byte; none where there is no log."""
     try:
         with log.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - SHOWN_BYTES))
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(begin, end - SHOWN_BYTES))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
@@ -159,6 +160,8 @@ def _work(verb: str, config_file: Path, log: Path, slot: Slot) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
+    # whoever called the sweep may have put something else in their places
+    sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     for number in SIGNALS:  # the sweep's own handlers came along
         signal.signal(number, signal.SIG_DFL)

@@ -41,6 +41,7 @@ class Record:
         name, verb, folder, exact: of `Task`, when it was last begun.
         state: one of `STATES`.
         seconds: how long the last attempt took.
+        attempts: how often it was begun.
         lines: the last lines of what a failed one printed.
         moves_to: the folder that it is being moved to.
         version: of the manifest in which it was first written.
@@ -53,6 +54,7 @@ class Record:
     exact: str = ""
     state: str = PENDING
     seconds: float | None = None
+    attempts: int = 0
     lines: list[str] = field(default_factory=list)
     moves_to: str | None = None
     version: int = VERSION

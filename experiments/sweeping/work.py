@@ -17,7 +17,6 @@ from experiments.config.sweep_schemas import SweepConfig
 from experiments.exit_codes import INTERRUPTED, PREEMPTED, PreemptedError
 from experiments.runs.progress import say, shown
 from experiments.sweeping.children import Child, Slot, import_libraries
-from experiments.sweeping.folders import check_undamaged
 from experiments.sweeping.manifest import COMPARE, FAILED, FINISHED, PENDING, RUNNING, Manifest, Record, new_record
 from experiments.sweeping.plan import LIVE, REPORT, RUNS, Task, compare_settings
 from lightning_modules import Preemption
@@ -52,7 +51,6 @@ class Worker:
         self.slots = list(slots)
         self.children: list[Child] = []
         self._started: dict[str, float] = {}
-        self._undamaged: set[str] = set()
         self._shows = len(slots) == 1
 
     def run(self, preemption: Preemption) -> None:
@@ -150,15 +148,11 @@ class Worker:
         return any(self._is_mine(task) and self._is_open(task, records) for task in self.tasks)
 
     def _start(self, task: Task, claim: Held) -> None:
-        by_name = {one.name: one for one in self.tasks}
-        for need in task.needs:
-            if need in by_name and need not in self._undamaged:
-                check_undamaged(by_name[need], self.folder)
-                self._undamaged.add(need)
         import_libraries()
         with self.manifest.changing() as records:
             record = records.setdefault(task.key, new_record(task))
             record.state, record.exact, record.lines = RUNNING, task.exact, []
+            record.attempts += 1
             done = sum(records[one.key].state == FINISHED for one in self.tasks)
         total = len(self.tasks) + any(one.run for one in self.tasks)
         # those that run beside are counted, too
@@ -230,9 +224,11 @@ def compare_task(config: SweepConfig, tasks: Sequence[Task], records: Mapping[st
     """The comparison of the runs that are evaluated so far; the others are told with how they ended."""
     evaluations = [task for task in tasks if task.verb == "evaluate" and task.run]
     done = [task for task in evaluations if records[task.key].state == FINISHED]
+    # one that was made again may differ, as on another GPU
+    inputs = tuple(f"{task.key}-{records[task.key].attempts}" for task in done)
     missing = {task.run: _why(task, tasks, records) for task in evaluations if task not in done}
     settings = compare_settings(config, [str(folder / RUNS / task.run) for task in done], missing)
-    return Task(COMPARE, COMPARE, REPORT, COMPARE, (), settings, inputs=tuple(task.key for task in done))
+    return Task(COMPARE, COMPARE, REPORT, COMPARE, (), settings, inputs=inputs)
 
 
 def _why(task: Task, tasks: Sequence[Task], records: Mapping[str, Record]) -> str:
