@@ -71,7 +71,7 @@ def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
         return DONE
     if arguments.resume is True:
         _check_something_to_resume(name, config)
-    further = {"index": arguments.index} if verb.is_sweep else {}
+    further = {"index": arguments.index} if verb.is_sweep and arguments.index is not None else {}
     return run_verb(verb, config, resume=bool(arguments.resume), overwrite=arguments.overwrite, **further)
 
 

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from experiments.config.sweep_schemas import SweepConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.sweeping import children
 from experiments.sweeping.manifest import Manifest, Record
+from experiments.sweeping.plan import run_settings
+from experiments.sweeping.points import points
 from experiments.verb_table import TASKS, Verb
 from tests.tiny import TINY_OVERRIDES
 
@@ -43,14 +46,19 @@ def write_sweep(folder: Path, **content: Any) -> Path:
     return path
 
 
-def records(folder: Path) -> dict[str, Record]:
+def settings_of(config: SweepConfig) -> dict[str, dict[str, Any]]:
+    """Name of a run -> its settings, unchecked, of a sweep that was loaded."""
+    return {point.name: run_settings(config, point) for point in points(config)}
+
+
+def records(folder: Path, output: str = "out") -> dict[str, Record]:
     """Name of a task -> its record."""
-    return {record.name: record for record in Manifest(folder / "out").read().values()}
+    return {record.name: record for record in Manifest(folder / output).read().values()}
 
 
-def states(folder: Path) -> dict[str, str]:
+def states(folder: Path, output: str = "out") -> dict[str, str]:
     """Name of a task -> its state."""
-    return {name: record.state for name, record in records(folder).items()}
+    return {name: record.state for name, record in records(folder, output).items()}
 
 
 def idle_verbs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,10 @@ from experiments.report.card_sources import find_certificate, find_evaluations
 from experiments.report.comparison.reading.curves import read_curves
 from experiments.report.comparison.reading.runs import read_run
 from experiments.runs.made_by import former_made_by
-from experiments.runs.manifest import Manifest, Task
+from experiments.sweeping import points
+from experiments.sweeping.manifest import Manifest
+from experiments.sweeping.plan import Task
+from experiments.sweeping.standing import RUN, stand
 from experiments.verbs import sweep
 from experiments.verbs.filter import _finished
 from experiments.verbs.score import _check_same
@@ -165,12 +168,12 @@ def test_no_reader_of_a_runs_folder_looks_anything_up(tmp_path: Path, spy: list[
     )
     write_text("score: ${spy:score}", run / "evaluation" / "config.yaml")
     fails(lambda: list(find_evaluations(run, "itm")))
-    task = Task("train/a", "train", "seed: 1")
+    task = Task("train/a", "train", "runs/a", "0", (), ExperimentConfig())
     write_text("seed: ${spy:seed}", task.file_in(run))
     record = {"name": task.name, "state": "finished", "config_hash": "other", "seconds": 1}
     write_json({"tasks": [record]}, run / "manifest.json")
-    with pytest.raises(InputError, match="has run with another configuration"):
-        Manifest(run / "manifest.json", [task])
+    (one,) = stand([task], Manifest(run).read(), run)
+    assert one.action == RUN, "it ran with another configuration"
     assert not spy
 
 
@@ -198,7 +201,7 @@ def test_a_runs_folder_has_no_base(tmp_path: Path) -> None:
 
 
 def test_a_grid_of_a_million_points_is_refused_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "run_settings", lambda config: pytest.fail("built"))
+    monkeypatch.setattr(points, "_point", lambda *_: pytest.fail("built"))
     seeds = f"[{','.join(map(str, range(100)))}]"
     with pytest.raises(ConfigError, match=r"^a sweep must have at most 1000 runs, got 1,000,000: 1,000,000 points"):
         sweep.load(None, [f"grid={{seed: {seeds}, optim.lr: {seeds}, data.batch_size: {seeds}}}"])

@@ -8,6 +8,7 @@ import signal
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,13 +16,18 @@ import torch
 from omegaconf import OmegaConf
 
 from experiments.__main__ import main
+from experiments.config.filter_schemas import FilterConfig
 from experiments.config.load import ConfigError
-from experiments.runs.manifest import FINISHED, Manifest, Task, read_states
+from experiments.config.schemas import ExperimentConfig
+from experiments.sweeping.children import Child, Slot
+from experiments.sweeping.manifest import FAILED, FINISHED, PENDING
+from experiments.sweeping.plan import Task, plan
 from experiments.verb_table import TASKS
 from experiments.verbs import sweep
 from lightning_modules.base import AlignmentModule
-from negatives.tables.captions import InputError
+from negatives.tables import hold
 from tests.launch import start
+from tests.sweeps import settings_of, states
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 
 TINY_DEMO = [
@@ -35,18 +41,9 @@ TINY_DEMO = [
 ]
 
 
-def test_the_grid_is_run_for_every_listed_run() -> None:
-    config = sweep.load("experiments/sweeps/demo.yaml", ["grid={optim.lr: [0.1, 0.2], seed: [3]}"])
-    names = [name for name, _ in sweep.run_settings(config)]
-    assert len(names) == len(set(names)) == 10
-    assert "filtered-lr=0.2-seed=3" in names
-    settings = dict(sweep.run_settings(config))["filtered-lr=0.2-seed=3"]
-    assert (settings["optim"]["lr"], settings["seed"], settings["data"]["subset"]) == (0.2, 3, "kept")
-
-
 def test_runs_are_grouped_under_the_sweep_and_seeded_by_it() -> None:
     config = sweep.load("experiments/sweeps/demo.yaml", ["name=other", "seed=5"])
-    for name, settings in sweep.run_settings(config):
+    for name, settings in settings_of(config).items():
         assert settings["logging"]["group"] == "other"
         assert settings["seed"] == 5
         assert settings["output_dir"] == f"runs/other/runs/{name}"
@@ -55,8 +52,7 @@ def test_runs_are_grouped_under_the_sweep_and_seeded_by_it() -> None:
 def test_a_shipped_sweep_can_be_copied_anywhere(tmp_path: Path) -> None:
     copy = tmp_path / "mine.yaml"
     copy.write_bytes(Path("experiments/sweeps/demo.yaml").read_bytes())
-    own = dict(sweep.run_settings(sweep.load(copy, [])))
-    assert own == dict(sweep.run_settings(sweep.load("experiments/sweeps/demo.yaml", [])))
+    assert settings_of(sweep.load(copy, [])) == settings_of(sweep.load("experiments/sweeps/demo.yaml", []))
 
 
 def test_a_training_before_the_runs_is_named_seeded_and_placed_by_the_sweep() -> None:
@@ -66,7 +62,7 @@ def test_a_training_before_the_runs_is_named_seeded_and_placed_by_the_sweep() ->
     words += [f"prepare.encoder.config.data={{captions: {table}, negatives: {table}}}", "output_dir=out"]
     config = sweep.load("experiments/sweeps/demo.yaml", words)
     assert config.prepare["encoder"].config["model"]["backbone"] == "clip"
-    (task,) = [task for task in sweep.plan(config) if task.name == "prepare/encoder"]
+    (task,) = [task for task in plan(config) if task.name == "prepare/encoder"]
     assert task.verb == "train"
     for line in ("seed: 5", "output_dir: out/encoder", "group: other", "wandb: disabled"):
         assert line in task.config
@@ -90,34 +86,6 @@ def test_faults_of_all_runs_and_steps_are_one_error() -> None:
         assert text in str(caught.value)
 
 
-def test_a_manifest_survives_and_finished_tasks_stay_finished(tmp_path: Path) -> None:
-    path = tmp_path / "manifest.json"
-    manifest = Manifest(path, [Task("train/a", "train", "x: 1"), Task("train/b", "train", "x: 2")])
-    with manifest.running(manifest.tasks[0]):
-        assert read_states(path)["train/a"]["state"] == "running"
-    with pytest.raises(RuntimeError), manifest.running(manifest.tasks[1]):
-        raise RuntimeError
-    again = Manifest(path, [Task("train/a", "train", "x: 1"), Task("train/b", "train", "x: 2")])
-    assert [task.state for task in again.tasks] == [FINISHED, "pending"]
-
-
-def test_a_finished_task_with_another_configuration_is_refused(tmp_path: Path) -> None:
-    manifest = Manifest(tmp_path / "manifest.json", [Task("train/a", "train", "x: 1")])
-    with manifest.running(manifest.tasks[0]):
-        pass
-    with pytest.raises(InputError, match=r"another configuration.*--overwrite"):
-        Manifest(tmp_path / "manifest.json", [Task("train/a", "train", "x: 2")])
-
-
-@pytest.mark.parametrize(
-    "content", ['{"tasks": [{', '{"tasks": [{"name": "train/a"}]}', '{"tasks": 3}', "[]", "[" * 100_000]
-)
-def test_a_broken_manifest_is_refused(content: str, tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(InputError, match="no sweep manifest"):
-        read_states(tmp_path / "manifest.json")
-
-
 def start_demo(output: Path, *words: str) -> BaseProcess:
     """Starts the demo at tiny size in a process of its own."""
     return start(output.with_suffix(".log"), main, ["demo", f"output_dir={output}", *TINY_DEMO, *words])
@@ -126,7 +94,7 @@ def start_demo(output: Path, *words: str) -> BaseProcess:
 def wait_for(task: str, output: Path, process: BaseProcess) -> None:
     """Returns once the task has been started."""
     deadline = time.monotonic() + 240
-    while read_states(output / "manifest.json").get(task, {}).get("state", "pending") == "pending":
+    while states(output.parent, output.name).get(task, PENDING) == PENDING:
         assert process.is_alive(), output.with_suffix(".log").read_text()
         assert time.monotonic() < deadline, f"{task} did not start"
         time.sleep(0.05)
@@ -151,13 +119,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_certificate_that_misses_stops_no_sweep(tmp_path: Path) -> None:
-    filtering, training = Task("prepare/filter", "filter", ""), Task("train/filter", "train", "")
-    assert not sweep._missed(filtering, 1, tmp_path)  # it failed before it wrote anything
+    filtering = Task("prepare/filter", "filter", "filter", "1", (), FilterConfig())
+    training = Task("train/filter", "train", "filter", "2", (), ExperimentConfig())
+
+    def missed(task: Task, code: int) -> bool:
+        child = Child(task, tmp_path, Slot(None, None), hold(tmp_path / "claim"))
+        child.process = SimpleNamespace(exitcode=code)
+        return child.missed()
+
+    assert not missed(filtering, 1)  # it failed before it wrote anything
     (tmp_path / "filter").mkdir()
     (tmp_path / "filter" / "verdicts.parquet").touch()
-    assert sweep._missed(filtering, 1, tmp_path)
-    assert not sweep._missed(filtering, 2, tmp_path)
-    assert not sweep._missed(training, 1, tmp_path)
+    assert missed(filtering, 1)
+    assert not missed(filtering, 2)
+    assert not missed(training, 1)
 
 
 def test_what_a_sweep_does_with_a_step_is_said_by_the_row_of_its_verb(
@@ -175,10 +150,7 @@ def test_what_a_sweep_does_with_a_step_is_said_by_the_row_of_its_verb(
     config, renamed = sweep.load(path, []), sweep.load(path, [])
     for step in renamed.prepare.values():
         step.verb = f"other_{step.verb}"
-    assert [task.config for task in sweep.plan(renamed)] == [task.config for task in sweep.plan(config)]
-    (tmp_path / "f").mkdir()
-    (tmp_path / "f" / "verdicts.parquet").touch()
-    assert sweep._missed(Task("prepare/f", "other_filter", ""), 1, tmp_path)
+    assert [task.config for task in plan(renamed)] == [task.config for task in plan(config)]
 
 
 def preempted_sweep(path: Path) -> int:
@@ -217,8 +189,7 @@ def test_a_preempted_sweep_stops_with_its_training_and_goes_on_by_the_same_comma
     stopped.join(200)
     assert stopped.exitcode == 75, log.read_text()
     assert "itm: preempted: train/only has stopped" in log.read_text()
-    states = {name: record["state"] for name, record in read_states(tmp_path / "out/manifest.json").items()}
-    assert states == {"train/only": "pending", "evaluate/only": "pending", "compare": "pending"}
+    assert states(tmp_path) == {"train/only": PENDING, "evaluate/only": PENDING}
     assert torch.load(tmp_path / "out/runs/only/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
     assert main(["sweep", str(path), "--resume=auto"]) == 0
     assert (tmp_path / "out/report/index.html").is_file()
@@ -226,9 +197,9 @@ def test_a_preempted_sweep_stops_with_its_training_and_goes_on_by_the_same_comma
 
 @pytest.mark.slow
 def test_a_sweep_killed_twice_ends_in_a_report(finished: Path) -> None:
-    states = read_states(finished / "manifest.json")
-    assert {record["state"] for record in states.values()} == {FINISHED}
-    assert len(states) == 15
+    found = states(finished.parent, finished.name)
+    assert {*found.values()} == {FINISHED}
+    assert len(found) == 15
     page = (finished / "report/index.html").read_text()
     for text in ("unfiltered", "random_subset", "filtered", "balanced", "biased", "vibrant", "clip_filtered"):
         assert text in page
@@ -262,10 +233,12 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path: Path, capsys: pytest.C
     file.write_text(shipped[: shipped.index("runs:\n")] + runs)
     words = [word for word in TINY_DEMO if not word.startswith("compare.")]
     assert main(["sweep", str(file), f"output_dir={output}", *words]) == 2
-    states = {name: record["state"] for name, record in read_states(output / "manifest.json").items()}
-    assert states["train/bad"] == "failed"
-    assert states["evaluate/good"] == FINISHED
+    found = states(tmp_path, "failing")
+    assert found["train/bad"] == FAILED
+    assert found["evaluate/good"] == FINISHED
     assert "train/bad" in capsys.readouterr().err
+    page = (output / "report/index.html").read_text()
+    assert "good" in page
 
 
 @pytest.mark.slow
@@ -277,4 +250,4 @@ def test_ctrl_c_ends_a_sweep_in_one_line_and_it_goes_on(tmp_path: Path) -> None:
     process.join(60)
     assert process.exitcode == 130
     assert output.with_suffix(".log").read_text().strip().splitlines()[-1] == "itm: interrupted"
-    assert read_states(output / "manifest.json")["train/unfiltered"]["state"] == "failed"
+    assert states(tmp_path, "demo")["train/unfiltered"] == PENDING

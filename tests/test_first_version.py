@@ -18,11 +18,13 @@ from safetensors.torch import load_file
 
 from datamodules import IMAGE_READER
 from experiments.__main__ import main
-from experiments.config.load import load_saved, to_yaml
+from experiments.config.load import load_saved
 from experiments.config.schemas import ExperimentConfig
-from experiments.runs.manifest import FINISHED, Manifest, Task
+from experiments.sweeping.manifest import Manifest
+from experiments.sweeping.plan import Task
+from experiments.sweeping.standing import KEEP, RUN, stand
 from lightning_modules import load_scorer
-from negatives.tables import InputError, write_text
+from negatives.tables import write_text
 
 TOLERANCE = 1e-5
 """Of logits: the machine that wrote them may have summed in another order."""
@@ -126,20 +128,21 @@ def test_a_finished_folder_has_nothing_to_resume(folder: str, former: Path, caps
 
 
 def test_a_finished_task_of_a_sweep_is_not_run_again(former: Path) -> None:
-    config, before = former / "run/config.yaml", Task("train/a", "train", Path("run/config.yaml").read_text())
-    write_text(before.config, before.file_in(former))
-    manifest = Manifest(former / "manifest.json", [before])
-    with manifest.running(before):
-        pass
+    config = former / "run/config.yaml"
+    (former / "runs").mkdir()
+    (former / "runs/a").symlink_to(former / "run")
+    write_text(config.read_text(), former / "tasks/train-a.yaml")
+    record = {"name": "train/a", "verb": "train", "needs": None, "state": "finished", "seconds": 1.0}
+    write_text(json.dumps({"tasks": [{**record, "config_hash": "0123456789abcdef"}]}), former / "manifest.json")
 
-    def task_of_today(*overrides: str) -> Task:
-        return Task("train/a", "train", to_yaml(load_saved(ExperimentConfig, config, overrides)))
+    def action_today(*overrides: str) -> str:
+        settings = load_saved(ExperimentConfig, config, overrides)
+        task = Task("train/a", "train", "runs/a", "key", (), settings, run="a")
+        (one,) = stand([task], Manifest(former).read(), former)
+        return one.action
 
-    again = task_of_today()
-    assert again.config_hash != before.config_hash, "it named every backbone's keys"
-    assert Manifest(manifest.path, [again]).tasks[0].state == FINISHED
-    with pytest.raises(InputError, match="another configuration"):
-        Manifest(manifest.path, [task_of_today("optim.lr=0.5")])
+    assert action_today() == KEEP, "though it named every backbone's keys"
+    assert action_today("optim.lr=0.5") == RUN
 
 
 def test_a_run_goes_on_from_its_checkpoint(former: Path) -> None:
