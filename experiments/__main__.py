@@ -150,7 +150,7 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     words = "[key=value ...]" if name == "demo" else "[CONFIG.yaml] [key=value ...]"
     bare = {"run": "[RUN] ", "runs": "[RUN ...] ", "scorers": "[SCORER ...] "}.get(verb.bare or "", "")
     flags = "[--dry-run] [--resume[=auto] | --overwrite]"
-    flags += " [--plan] [--status] [--prune=FOLDER] [--index=N]" if verb.is_sweep else ""
+    flags += "\n           [--plan] [--status] [--prune=FOLDER] [--index=N]" if verb.is_sweep else ""
     flags += " [--list]" if verb.lists else ""
     usage = f"itm {name} {bare}{words}\n           {flags}"
     description = f"{verb.summary[0].upper()}{verb.summary[1:]}."

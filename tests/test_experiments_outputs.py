@@ -26,7 +26,9 @@ from experiments.runs.metric_record import MetricRecord, record_fault
 from experiments.runs.outputs import OutputFolder
 from experiments.scoring.requests import join
 from experiments.scoring.store import Keyed, Store
-from experiments.verbs import score, sweep
+from experiments.sweeping import manifest
+from experiments.sweeping.plan import SWEEP_FILES
+from experiments.verbs import score
 from negatives.tables import InputError, damage, write_table
 from tests.test_negatives_locks import HOLD
 from tests.tiny import TINY_OVERRIDES, tiny_tables
@@ -146,13 +148,19 @@ def test_every_verb_is_tried() -> None:
 
 def test_no_set_or_step_can_take_the_name_of_another_file_of_its_folder(made: Callable[[str], Path]) -> None:
     assert {path.name for path in made("evaluate").iterdir()} - {"balanced"} <= set(EVALUATION_FILES)
-    assert {path.name for path in made("sweep").iterdir()} - {"scenes"} <= set(sweep.SWEEP_FILES)
+    assert {path.name for path in made("sweep").iterdir()} - {"scenes"} <= set(SWEEP_FILES)
 
 
 @every_verb
 def test_a_second_process_is_refused_by_the_name_of_the_first(
-    verb: str, holder: tuple[int, Path], data: Path, capsys: pytest.CaptureFixture[str]
+    verb: str,
+    holder: tuple[int, Path],
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # processes that share a sweep hold its folder for moments, for which others wait
+    monkeypatch.setattr(manifest, "SECONDS_TO_WAIT", 0.1)
     pid, out = holder
     words = command(verb, data, out)
     assert main([*words, "--resume=auto"]) == 2

@@ -250,4 +250,5 @@ def test_ctrl_c_ends_a_sweep_in_one_line_and_it_goes_on(tmp_path: Path) -> None:
     process.join(60)
     assert process.exitcode == 130
     assert output.with_suffix(".log").read_text().strip().splitlines()[-1] == "itm: interrupted"
-    assert states(tmp_path, "demo")["train/unfiltered"] == PENDING
+    # the signal went to the sweep alone, which lets a training of a few seconds end
+    assert states(tmp_path, "demo")["train/unfiltered"] in (PENDING, FINISHED)

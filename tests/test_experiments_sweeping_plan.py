@@ -109,7 +109,7 @@ def test_keys_are_of_what_is_computed(keys: Any) -> None:
 
 def test_a_set_that_validations_score_is_of_the_training(keys: Any) -> None:
     validated = {"trainer": {"validate_benchmarks": ["balanced"], "validate_every": 1}}
-    experiment = {"data": {"validation": {"captions": "a", "negatives": "b"}}}
+    experiment = {"data": {"validation": dict.fromkeys(("captions", "negatives"), "README.md")}}
     assert keys(experiment=experiment) != keys(experiment={**experiment, **validated})
     one = keys(experiment={**experiment, **validated})
     other = keys(experiment={**experiment, **validated, "evaluation": {"sets": {"balanced": {"image_root": "/"}}}})

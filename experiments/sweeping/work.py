@@ -149,6 +149,10 @@ class Worker:
 
     def _start(self, task: Task, claim: Held) -> None:
         import_libraries()
+        child = Child(task, self.folder, self.slots.pop(0), claim)
+        self._started[task.key] = time.monotonic()
+        # from now on Ctrl-C leaves it as pending
+        self.children.append(child)
         with self.manifest.changing() as records:
             record = records.setdefault(task.key, new_record(task))
             record.state, record.exact, record.lines = RUNNING, task.exact, []
@@ -156,11 +160,7 @@ class Worker:
             done = sum(records[one.key].state == FINISHED for one in self.tasks)
         total = len(self.tasks) + any(one.run for one in self.tasks)
         # those that run beside are counted, too
-        say(f"[{done + len(self.children) + 1}/{total}] {task.name}")
-        slot = self.slots.pop(0)
-        child = Child(task, self.folder, slot, claim)
-        self._started[task.key] = time.monotonic()
-        self.children.append(child)
+        say(f"[{done + len(self.children)}/{total}] {task.name}")
         child.start()
 
     def _wait(self, preemption: Preemption) -> None:
