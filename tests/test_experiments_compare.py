@@ -21,6 +21,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from experiments.__main__ import main
 from experiments.config.evaluation_schemas import CompareConfig
 from experiments.config.trainer_schemas import LoggingConfig
 from experiments.report.comparison.examples.thumbnails import thumbnail
@@ -530,3 +531,22 @@ def test_an_evaluation_with_another_score_is_compared_beside_the_run(tmp_path: P
     rows = rows_of(compared, "comparison.csv")
     assert {row["run"] for row in rows} == {"unfiltered", "unfiltered (evaluation_itc)"}
     assert len({row["value"] for row in rows if (row["metric"], row["group"]) == ("accuracy", "mean")}) == 1
+
+
+def test_runs_that_are_missing_are_told_with_how_they_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "run", "here", {"balanced": pair_rows()})
+    write_images(tmp_path)
+    missing = {"bad": "train/bad ended with exit code 2\n<script>\x1b[31m & why</script>", "later": ""}
+    words = ["compare", run, f"missing={json.dumps(missing)}", "reference=bad", f"output_dir={tmp_path / 'out'}"]
+    assert main([*words, "bootstrap=100", "logging.wandb=disabled"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The reference bad is not evaluated; compared with here instead." in said
+    assert "2 of 3 runs are not compared: bad (failed), later (not evaluated yet)." in said
+    assert "bad: <script>\ufffd[31m & why</script>" in said
+    page = (tmp_path / "out/index.html").read_text()
+    assert "2 of 3 runs are not compared: bad (failed), later (not evaluated yet)." in page
+    assert "ended with exit code 2\n&lt;script&gt;\ufffd[31m &amp; why&lt;/script&gt;</pre>" in page
+    assert r"2 of 3 runs are not compared" in (tmp_path / "out/comparison.md").read_text()
+    assert main([*words[:2], "reference=bad", f"output_dir={tmp_path / 'other'}"]) == 2, (
+        "with none missing it is a slip"
+    )

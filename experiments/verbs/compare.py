@@ -65,6 +65,7 @@ def compare(config: CompareConfig) -> Comparison:
         audits=read_audits(config.audits),
         examples=config.examples,
         draws=Draws(config.bootstrap, config.seed, config.debias),
+        missing=config.missing,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.report.audits import LabelledAudit
@@ -37,6 +37,7 @@ class Comparison:
         curves: run -> metric -> step -> value.
         audits: of texts.
         examples: items.
+        missing: name of a run that is not compared -> why: what it ended with, line by line, or "" where it is to come.
     """
 
     title: str
@@ -49,6 +50,15 @@ class Comparison:
     panels: Sequence[Panel]
     audits: Sequence[LabelledAudit]
     examples: Sequence[Example]
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def without(self) -> str:
+        """A sentence about the runs that are not compared; "" where all are."""
+        said = [f"{name} ({'failed' if why else 'not evaluated yet'})" for name, why in self.missing.items()]
+        more = f" and {len(said) - NAMED} more" if len(said) > NAMED else ""
+        total = len(self.runs) + len(said)
+        return f"{len(said)} of {total} runs are not compared: {', '.join(said[:NAMED])}{more}." if said else ""
 
     @property
     def runs(self) -> list[EvaluatedRun]:
@@ -88,6 +98,7 @@ def compared_runs(
     audits: Sequence[LabelledAudit],
     examples: int,
     draws: Draws,
+    missing: Mapping[str, str] | None = None,
 ) -> Comparison:
     """The comparison of evaluated runs.
 
@@ -98,12 +109,13 @@ def compared_runs(
         audits: shown as they are.
         examples: how many items are shown.
         draws: of the bootstrap; more where the number of entries needs more.
+        missing: runs that are not among these, see `Comparison`.
 
     Raises:
         InputError: an unknown reference, or a set that cannot be measured.
     """
     entries = entries_of(runs)
-    own = find_reference(entries, reference)
+    own = find_reference(entries, reference, or_first=bool(missing))
     enough = max(draws.resamples, FOR_A_TIE * (len(entries) - 1))
     draws = Draws(enough, draws.seed, draws.debias)
     panels = [panel_of(name, entries, own.name, draws) for name in track(set_names(runs), "Sets")]
@@ -119,4 +131,5 @@ def compared_runs(
         panels=panels,
         audits=audits,
         examples=choose_examples(entries, common_sets(runs), examples, draws.seed),
+        missing=missing or {},
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.report.comparison.reading.evaluated import EvaluatedRun
+from experiments.runs.progress import say
 from negatives.tables import InputError, nearest_name
 
 # seed=1, seed_1 or seed1 as a word of its own; in seed=0.5 there is no whole number
@@ -59,8 +60,13 @@ def method_of(name: str) -> str:
     return SEED.sub("", name).lstrip("-_. ") or "all"
 
 
-def find_reference(entries: Sequence[Entry], name: str | None) -> Entry:
+def find_reference(entries: Sequence[Entry], name: str | None, *, or_first: bool = False) -> Entry:
     """What the others are compared with: the method, or that of the run, called `name`; the first where it is None.
+
+    Args:
+        entries: that are compared.
+        name: of the reference.
+        or_first: the first where there is none of this name, as while it is still to be evaluated.
 
     Raises:
         InputError: If there is none of this name.
@@ -68,6 +74,9 @@ def find_reference(entries: Sequence[Entry], name: str | None) -> Entry:
     if name is None:
         return entries[0]
     found = [entry for entry in entries if name in (entry.name, *(run.name for run in entry.runs))]
+    if not found and or_first:
+        say(f"The reference {name} is not evaluated; compared with {entries[0].name} instead.")
+        return entries[0]
     if not found:
         names = [run.name for entry in entries for run in entry.runs]
         rule = f"`reference` must be the name of a compared run ({', '.join(names)})"

@@ -15,6 +15,7 @@ from experiments.report.comparison.plots import MOST_BESIDE, curves_plot, panel_
 from experiments.report.comparison.tables import label
 from experiments.report.page import template_environment
 from experiments.report.plots import audits_plot, look
+from experiments.runs.progress import shown
 
 NGRAMS_SHOWN = 10
 WORDS = re.compile(r"[^-_/]*[-_/]+|[^-_/]+")
@@ -24,7 +25,7 @@ COLUMNS_SHOWN = 16
 def render_page(comparison: Comparison) -> str:
     """The page as HTML: plots and images inside, nothing fetched from anywhere."""
     environment = template_environment()
-    environment.filters |= {"outcome": outcome, "label": label, "breakable": breakable}
+    environment.filters |= {"outcome": outcome, "label": label, "breakable": breakable, "shown": shown}
     looks = {place.run: look(position) for position, place in enumerate(comparison.board.places)}
     of_runs = {run.name: looks[entry.name] for entry in comparison.entries for run in entry.runs}
     return environment.get_template("comparison.html").render(

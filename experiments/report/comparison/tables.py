@@ -24,7 +24,8 @@ def comparison_markdown(comparison: Comparison) -> str:
     head, rows = _cells(comparison, markdown_text, lambda text: f"**{text}**", "≈")
     lines = [head, [":---", *["---:"] * (len(head) - 1)], *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{markdown_text(comparison.verdict)}\n\n{table}\n\n{markdown_text(_caption(comparison))}\n"
+    said = "\n\n".join(markdown_text(line) for line in (comparison.verdict, comparison.without) if line)
+    return f"{said}\n\n{table}\n\n{markdown_text(_caption(comparison))}\n"
 
 
 def comparison_latex(comparison: Comparison) -> str:

@@ -29,6 +29,11 @@ def print_comparison(comparison: Comparison) -> None:
         say(textwrap.fill(sentence, console.width, break_long_words=False, break_on_hyphens=False))
 
     tell(comparison.verdict)
+    if comparison.missing:
+        tell(comparison.without)
+        for name, why in comparison.missing.items():
+            if why:
+                tell(f"{name}: {why.splitlines()[-1]}")
     first, last = comparison.shared
     if first or last:
         ways = [f"begin with {first!r}"] * bool(first) + [f"end with {last!r}"] * bool(last)
