@@ -69,6 +69,9 @@ def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
         return DONE
     if verb.is_sweep and _answer(verb, config, arguments):
         return DONE
+    if not verb.writes:
+        verb.load_module().run(config)
+        return DONE
     if arguments.resume is True:
         _check_something_to_resume(name, config)
     further = {"index": arguments.index} if verb.is_sweep and arguments.index is not None else {}
@@ -131,8 +134,8 @@ def _sort_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[str | None
         raise UsageError(f"itm {name} takes one YAML file, got {', '.join(files)}")
     if bare and verb.bare is None:
         raise UsageError(f"{bare[0]!r} is neither a .yaml file nor key=value; see itm {name} --help")
-    if len(bare) > 1 and verb.bare == "run":
-        raise UsageError(f"itm {name} takes one run, got {', '.join(bare)}")
+    if len(bare) > 1 and verb.bare in ("run", "folder"):
+        raise UsageError(f"itm {name} takes one {verb.bare}, got {', '.join(bare)}")
     if bare:
         # first, so that the same key given by name wins; in JSON, or YAML would read a folder 2024 as a number
         value = bare if verb.bare in ("runs", "scorers") else bare[0]
@@ -148,11 +151,11 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     words = "[key=value ...]" if name == "demo" else "[CONFIG.yaml] [key=value ...]"
-    bare = {"run": "[RUN] ", "runs": "[RUN ...] ", "scorers": "[SCORER ...] "}.get(verb.bare or "", "")
-    flags = "[--dry-run] [--resume[=auto] | --overwrite]"
+    bare = {"run": "[RUN] ", "runs": "[RUN ...] ", "scorers": "[SCORER ...] ", "folder": "FOLDER "}
+    flags = "[--dry-run] [--resume[=auto] | --overwrite]" if verb.writes else "[--dry-run]"
     flags += "\n           [--plan] [--status] [--prune=FOLDER] [--index=N]" if verb.is_sweep else ""
     flags += " [--list]" if verb.lists else ""
-    usage = f"itm {name} {bare}{words}\n           {flags}"
+    usage = f"itm {name} {bare.get(verb.bare or '', '')}{words}\n           {flags}"
     description = f"{verb.summary[0].upper()}{verb.summary[1:]}."
     # help is an option like others, since its page ends with the keys, which argparse does not know;
     # an abbreviated flag could become --overwrite by a slip
@@ -164,17 +167,8 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
         action="store_true",
         help="print the configuration, and what a GPT run would cost",
     )
-    folder = parser.add_mutually_exclusive_group()
-    folder.add_argument("--resume", action="store_true", help="go on in an output folder that exists")
-    # a name with its value: an option that takes a word would take the next `key=value`
-    folder.add_argument(
-        "--resume=auto",
-        dest="resume",
-        action="store_const",
-        const=AUTO,
-        help="go on where there is something to go on with, else start: one command for a job that is requeued",
-    )
-    folder.add_argument("--overwrite", action="store_true", help="replace an output folder that itm wrote")
+    if verb.writes:
+        _add_folder_flags(parser)
     if verb.lists:
         parser.add_argument("--list", action="store_true", help="print what there is to choose from and stop")
     if verb.is_sweep:
@@ -188,6 +182,20 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
         )
         parser.add_argument("--index", type=int, metavar="N", help="do the N-th run alone, as a job array does")
     return parser
+
+
+def _add_folder_flags(parser: argparse.ArgumentParser) -> None:
+    folder = parser.add_mutually_exclusive_group()
+    folder.add_argument("--resume", action="store_true", help="go on in an output folder that exists")
+    # a name with its value: an option that takes a word would take the next `key=value`
+    folder.add_argument(
+        "--resume=auto",
+        dest="resume",
+        action="store_const",
+        const=AUTO,
+        help="go on where there is something to go on with, else start: one command for a job that is requeued",
+    )
+    folder.add_argument("--overwrite", action="store_true", help="replace an output folder that itm wrote")
 
 
 def _verb_page(verb: Verb, parser: argparse.ArgumentParser) -> str:

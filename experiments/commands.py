@@ -14,6 +14,14 @@ VERBS = {
         is_sweep=True,
     ),
     **TASKS,
+    "sync": Verb(
+        "experiments.verbs.sync",
+        "experiments.verbs.sync.SyncConfig",
+        "what runs recorded for W&B offline to its server, in order, resumable",
+        "itm sync runs/sweep --dry-run",
+        bare="folder",
+        writes=False,
+    ),
     "sweep": Verb(
         "experiments.verbs.sweep",
         "experiments.config.sweep_schemas.SweepConfig",

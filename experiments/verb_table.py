@@ -32,6 +32,8 @@ class Verb(NamedTuple):
         is_sweep: Whether its configuration describes other verbs' tasks: then the module also has `load(path,
             overrides)`, which checks them all, and `status(config)`.
         lists: Whether its module has `listing()`, what `--list` prints.
+        writes: Whether it writes a folder of its own, which it can go on in or replace; one that only tells what is
+            there has `run(config)`.
     """
 
     module: str
@@ -45,6 +47,7 @@ class Verb(NamedTuple):
     miss_leaves: str | None = None
     is_sweep: bool = False
     lists: bool = False
+    writes: bool = True
 
     def load_module(self) -> ModuleType:
         """The verb's module, imported now."""
@@ -143,4 +146,10 @@ def run_verb(verb: Verb, config: Any, *, resume: bool = False, overwrite: bool =
     with locks_of_block():
         # most verbs either finish or raise, and return nothing
         code: int | None = verb.load_module().run(config, resume=resume, overwrite=overwrite, **further)
+    if (name := next((name for name, row in TASKS.items() if row is verb), None)) is not None:
+        from experiments.runs.ranks import is_main_process
+        from experiments.tracking.lineage import record_lineage
+
+        if is_main_process():
+            record_lineage(name, config)
     return DONE if code is None else code

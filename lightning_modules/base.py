@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from PIL import Image
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from datamodules.batch import Collator, ImageTextBatch, collate_rows
@@ -198,9 +199,13 @@ class AlignmentModule(L.LightningModule):
         self._terms_in_step = 0.0
         # a plain number, since a sharded gradient (DTensor) and a tensor do not mix
         divisor = terms.item() or 1.0
-        for parameter in self.parameters():
-            if parameter.grad is not None:
-                parameter.grad.div_(divisor)
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        for gradient in gradients:
+            gradient.div_(divisor)
+        # before it is clipped; of sharded gradients each rank has a part
+        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        self.log("train/optim/gradient_norm", norm.float())
 
     def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
         """Steps, and lets the loss move its state or keep its bounds."""

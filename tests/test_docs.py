@@ -26,6 +26,8 @@ from torch.distributed.run import get_args_parser
 from experiments.__main__ import main
 from experiments.config.load import load_config
 from experiments.config.schemas import ExperimentConfig
+from experiments.sweeping.points import points
+from experiments.verbs import sweep
 from negatives.tables.captions import read_captions, read_negatives
 from tests.pages import EXTENDING, PAGES, README, ROOT, Command, blocks, commands, prose, split, with_blocks
 from tests.test_experiments_sweep import TINY_DEMO
@@ -166,7 +168,7 @@ def test_every_other_command_resolves(
 
 def test_commands_of_every_sort_are_found() -> None:
     assert {"generate", "audit", "train", "evaluate", "sweep", "demo", "neighbours"} <= {words[0] for _, words in ITM}
-    assert len(LAUNCHES) == 3
+    assert len(LAUNCHES) == 5
     assert BENCHES
     assert {"demo", "test"} <= set(TARGETS)
 
@@ -211,7 +213,7 @@ def test_launches_by_torchrun_start_as_many_ranks_as_the_trainer_expects() -> No
 
 
 def test_the_slurm_launch_starts_as_many_ranks_as_the_trainer_expects() -> None:
-    ((_, *words),) = [words for words in LAUNCHES if words[0] == "sbatch"]
+    ((_, *words),) = [words for words in LAUNCHES if words[0] == "sbatch" and "--wrap" in words]
     parser = argparse.ArgumentParser()
     for flag in ("--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task"):
         parser.add_argument(flag, type=int, required=True)
@@ -223,6 +225,17 @@ def test_the_slurm_launch_starts_as_many_ranks_as_the_trainer_expects() -> None:
     assert (job.ntasks_per_node, job.nodes) == (config.trainer.devices, config.trainer.num_nodes)
     assert job.gpus_per_node == config.trainer.devices
     assert job.cpus_per_task > config.data.num_workers
+
+
+def test_the_slurm_scripts_start_the_sweep_that_they_are_given() -> None:
+    launches = [words[1:] for words in LAUNCHES if words[0] == "sbatch" and "--wrap" not in words]
+    assert len(launches) == 2
+    for *flags, script, path in launches:
+        *_, line = (ROOT / script).read_text(encoding="utf-8").splitlines()
+        srun, itm, *words = shlex.split(line)
+        assert (srun, itm, words[:2]) == ("srun", "itm", ["sweep", "$1"])
+        assert words[2:] == ["--resume=auto", *["--index", "$SLURM_ARRAY_TASK_ID"] * bool(flags)]
+        assert flags in ([], [f"--array=0-{len(points(sweep.load(path, []))) - 1}"])
 
 
 @pytest.mark.parametrize("words", BENCHES, ids=" ".join)

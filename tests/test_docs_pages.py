@@ -61,7 +61,7 @@ def test_the_losses_that_the_pages_give_a_backbone_are_those_that_it_has() -> No
 
 
 def test_every_recipe_is_explained() -> None:
-    named = re.findall(r"`(?:experiments/\w+/)?([\w*]+\.yaml)`", PAGES[README] + PAGES["docs/evaluation.md"])
+    named = re.findall(r"`(?:experiments/\w+/)?([\w*]+\.yaml)`", PAGES[README] + PAGES["docs/sweeps.md"])
     folders = (ROOT / "experiments/configs", ROOT / "experiments/sweeps")
     found = {name: {path for folder in folders for path in folder.glob(name)} for name in named}
     assert [name for name, paths in found.items() if not paths] == []

@@ -143,7 +143,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_every_verb_is_tried() -> None:
-    assert INPUTS.keys() == VERBS.keys() - {"demo"}
+    assert INPUTS.keys() == {name for name, verb in VERBS.items() if verb.writes} - {"demo"}
 
 
 def test_no_set_or_step_can_take_the_name_of_another_file_of_its_folder(made: Callable[[str], Path]) -> None:

@@ -21,7 +21,7 @@ from experiments.runs.fingerprint import file_hash
 from experiments.runs.trainer import build_trainer
 from negatives.tables.captions import read_jsonl, write_table
 from tests.tiny import TINY_OVERRIDES, tiny_module, tiny_tables
-from tests.wandb_log import read_wandb
+from tests.wandb_log import read_offline
 
 
 def train_words(tables: Path, output: Path, *words: str) -> list[str]:
@@ -62,7 +62,7 @@ def test_metrics_go_to_the_record_and_wandb_under_stage_set_name(trained: Path) 
     lines = [json.loads(line) for line in (trained / "logs/metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["epoch"]) for line in lines] == [(0, 0), (0, 0), (1, 0), (1, 0)]
     recorded = {key for line in lines for key in line["metrics"]}
-    logged = read_wandb(trained)
+    logged = read_offline(trained, 0)
     assert (logged.group, logged.job_type, logged.name) == ("group", "train", "tiny")
     assert logged.config["trainer"]["max_steps"] == 2
     for key in ("train/loss/value", "val/swap_obj/accuracy", "val/replace_att/accuracy", "val/mean/accuracy"):
@@ -80,8 +80,8 @@ def test_evaluation_has_a_blind_control_and_an_interval_beside_every_number(trai
     for row in rows[1:]:
         for place in (4, 7):
             assert float(row[place + 1]) <= float(row[place]) <= float(row[place + 2])
-    logged = read_wandb(trained / "evaluation")
-    assert (logged.group, logged.job_type) == ("group", "evaluate")
+    logged = read_offline(trained, 1)
+    assert (logged.group, logged.job_type, logged.run_id) == ("group", "train", read_offline(trained, 0).run_id)
     assert logged.values["evaluate/balanced/swap_att_accuracy"] == pytest.approx(
         next(float(row[4]) for row in rows if row[2:4] == ["accuracy", "swap_att"])
     )

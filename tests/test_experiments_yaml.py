@@ -25,13 +25,13 @@ from tests.tiny import TINY_OVERRIDES, tiny_tables
 
 FOLDER = Path(sweep.__file__).parents[1]
 FILES = sorted(path.relative_to(FOLDER.parent).as_posix() for path in FOLDER.rglob("*.yaml"))
-SWEEPS = [name for name in FILES if "runs" in read_yaml(FOLDER.parent / name)]
+SWEEPS = [name for name in FILES if {"runs", "prepare"} & read_yaml(FOLDER.parent / name).keys()]
 EXPERIMENTS = [name for name in FILES if name not in SWEEPS]
 
 
 def test_every_yaml_is_found() -> None:
-    assert len(FILES) == 22
-    assert len(SWEEPS) == 5
+    assert len(FILES) == 26
+    assert len(SWEEPS) == 9
 
 
 def resolved(name: str) -> ExperimentConfig:
@@ -190,7 +190,7 @@ def test_the_demo_trains_every_backbone_on_what_the_filter_keeps() -> None:
     arms = [settings[name] for name in ("unfiltered", "random_subset", "filtered")]
     assert [arm["data"].pop("subset") for arm in arms] == ["all", "random", "kept"]
     for arm in arms:
-        del arm["name"], arm["output_dir"]
+        del arm["name"], arm["output_dir"], arm["logging"]["tags"]
     assert arms[0] == arms[1] == arms[2]
 
 

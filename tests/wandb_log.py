@@ -12,7 +12,13 @@ from typing import Any
 
 @dataclass
 class WandbRun:
-    """One offline run: who it was, how it ended, and every value that was logged last under its key."""
+    """One offline run: who it was, how it ended, and every value that was logged last under its key.
+
+    Attributes:
+        history: what was logged, in order.
+        metrics: names and globs that were defined.
+        files: name in an artifact, such as an image of a table -> where the file lies until it is uploaded.
+    """
 
     name: str = ""
     group: str = ""
@@ -21,19 +27,38 @@ class WandbRun:
     preempted: bool = False
     config: dict[str, Any] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
+    run_id: str = ""
+    tags: list[str] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def read_wandb(folder: Path) -> WandbRun:
     """The only offline run under `folder/wandb`, which is finished."""
-    (log,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    (_,) = (folder / "wandb").glob("offline-run-*")
+    return read_offline(folder, 0)
+
+
+def read_offline(folder: Path, number: int) -> WandbRun:
+    """What the process of this number has left under `folder/wandb`, in the order of their starts."""
+    (log,) = sorted((folder / "wandb").glob("offline-run-*"))[number].glob("run-*.wandb")
     run = WandbRun()
     for record in whole_log(log):
         if record.HasField("run"):
             run.name, run.group, run.job_type = record.run.display_name, record.run.run_group, record.run.job_type
+            run.run_id, run.tags = record.run.run_id, list(record.run.tags)
             run.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
         run.preempted = run.preempted or record.HasField("preempting")
         run.exit_code = record.exit.exit_code if record.HasField("exit") else run.exit_code
         run.config |= {item.key: json.loads(item.value_json) for item in record.config.update if item.key}
+        if record.HasField("history"):
+            items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+            run.history.append({key: json.loads(value) for key, value in items.items()})
+        if record.HasField("metric"):
+            run.metrics.append(record.metric.name or record.metric.glob_name)
+        if record.HasField("artifact"):
+            run.files |= {entry.path: entry.local_path for entry in record.artifact.manifest.contents}
         for item in (*record.history.item, *record.summary.update):
             run.values[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
     return run

@@ -21,7 +21,7 @@ from lightning_modules import LAST, checkpoint_faults, did_you_mean
 from negatives.judging import ACCELERATORS
 
 STORE = "store"
-EVALUATION_FILES = ("config.yaml", "provenance.json", "metrics.csv", "summary.json", "wandb", STORE)
+EVALUATION_FILES = ("config.yaml", "provenance.json", "lineage.json", "metrics.csv", "summary.json", "wandb", STORE)
 """What stands in an evaluation's folder beside the folders of its sets."""
 PRECISIONS = ("32-true", "bf16-true", "16-true")
 

@@ -94,8 +94,12 @@ class LoggingConfig:
     """W&B beside the CSV files that are always written."""
 
     wandb: str = field(default="offline", metadata={"choices": ("offline", "online", "disabled")})
-    """offline: recorded in the run's folder, uploaded later by `wandb sync`."""
+    """offline: recorded in the run's folder, uploaded later by `itm sync`."""
     project: str = "itm-lightning"
     """W&B project."""
     group: str | None = None
     """W&B group; a sweep sets its own name."""
+    tags: list[str] = field(default_factory=list)
+    """W&B tags; a sweep adds the arm of each run, and a training its backbone."""
+    samples: int = field(default=32, metadata={"min": 0, "max": 1000})
+    """Items of an evaluation that W&B shows with their images, captions, logits and outcome."""

@@ -5,14 +5,20 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments.config.trainer_schemas import LoggingConfig
+from experiments.runs.wandb_id import own_id, wait_for_a_free_name
 from negatives.tables import InputError
 
 OFFLINE = ("offline", "dryrun", "disabled")
 """Values of WANDB_MODE, W&B's own variable, under which nothing is sent."""
+STEP = "trainer/global_step"
+"""What Lightning's logger counts steps by."""
+BEST_AND_LAST = {"val/*": "max,last", "train/loss/*": "min,last", "speed/*": "mean,last", "evaluate*": "last"}
+"""Metrics -> what W&B's summary shows of them."""
 
 
 def check_logging(config: LoggingConfig) -> None:
@@ -35,14 +41,30 @@ def check_logging(config: LoggingConfig) -> None:
         why = " ".join(str(error).split())
     raise InputError(
         f"logging.wandb=online needs a key of W&B: {why}; run `wandb login`, export WANDB_API_KEY=..., or give "
-        "logging.wandb=offline and upload later by `wandb sync`."
+        "logging.wandb=offline and upload later by `itm sync`."
     )
 
 
 def wandb_logger(
-    config: LoggingConfig, *, folder: Path, name: str, job_type: str, settings: Any, run_id: str | None = None
+    config: LoggingConfig,
+    *,
+    folder: Path,
+    name: str,
+    job_type: str,
+    settings: Any,
+    run_id: str | None = None,
+    tags: tuple[str, ...] = (),
 ) -> Any | None:
-    """Lightning's WandbLogger as configured, or None where W&B is disabled; `run_id` of a run to go on in.
+    """Lightning's WandbLogger as configured, or None where W&B is disabled.
+
+    Args:
+        config: the `logging` section.
+        folder: in whose `wandb/` its files go.
+        name: of the run.
+        job_type: of the run; the verb.
+        settings: its config: a dataclass, or a mapping.
+        run_id: of the run; the one that `folder` keeps where None.
+        tags: beside those of the section.
 
     Raises:
         InputError: `check_logging`.
@@ -55,6 +77,8 @@ def wandb_logger(
     from lightning.pytorch.loggers import WandbLogger
 
     folder.mkdir(parents=True, exist_ok=True)
+    run_id = run_id or own_id(folder)
+    wait_for_a_free_name(folder, run_id)
     logger = WandbLogger(
         name=name,
         id=run_id,
@@ -63,9 +87,18 @@ def wandb_logger(
         project=config.project,
         group=config.group,
         job_type=job_type,
-        config=dataclasses.asdict(settings),
+        tags=list(dict.fromkeys([*config.tags, *tags])) or None,
+        config=dict(settings) if isinstance(settings, Mapping) else dataclasses.asdict(settings),
         settings=wandb.Settings(console="off", silent=config.wandb == "offline"),
     )
     # Lightning hands over anonymous=None, and W&B warns of the key whatever its value is
     logger._wandb_init.pop("anonymous", None)
     return logger
+
+
+def define_metrics(run: Any) -> None:
+    """Lets W&B draw metrics over optimiser steps, and keep the best and the last of them in the summary."""
+    run.define_metric(STEP)
+    for name, summary in BEST_AND_LAST.items():
+        over = {} if name.startswith("evaluate") else {"step_metric": STEP}
+        run.define_metric(name, summary=summary, **over)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from experiments.validate_benchmarks import ValidateBenchmarks
     from lightning_modules import Preemption
 
-LAST_FILE = "last.ckpt"
+LAST_FILE, SPEED_FILE = "last.ckpt", "speed.jsonl"
 
 
 def make_trainer(
@@ -84,13 +84,6 @@ def build_strategy(settings: TrainerConfig) -> Any:
     )
 
 
-def last_wandb_run(folder: Path) -> str | None:
-    """The id of the W&B run that a run's folder records already, for a resumed run to go on in."""
-    # names begin with the time of their start, behind "offline-" where W&B was offline
-    recorded = sorted((folder / "wandb").glob("*run-*_*-*"), key=lambda path: path.name.removeprefix("offline-"))
-    return recorded[-1].name.rsplit("-", 1)[-1] if recorded else None
-
-
 def build_trainer(
     config: ExperimentConfig,
     folder: Path,
@@ -103,20 +96,16 @@ def build_trainer(
     Args:
         config: the experiment.
         folder: of the run.
-        wandb_run: id of the W&B run to go on in; a new one where None.
+        wandb_run: id of the W&B run; the one that the folder keeps, or a new one, where None.
         preemption: asks for a checkpoint and an end.
         benchmarks: scores `trainer.validate_benchmarks`.
     """
     import lightning as L
 
-    from experiments.runs.metric_log import MetricLog
     from lightning_modules import HalfParameters, WholeFiles
 
     settings = config.trainer
     half = [HalfParameters("bf16-true")] if settings.precision == "bf16-true" else []
-    wandb = wandb_logger(
-        config.logging, folder=folder, name=config.name, job_type="train", settings=config, run_id=wandb_run
-    )
     validate = settings.validate_every
     return L.Trainer(
         accelerator=settings.accelerator,
@@ -135,7 +124,7 @@ def build_trainer(
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if config.data.validation else 0,
         log_every_n_steps=settings.log_every,
-        logger=[MetricLog(folder / "logs" / METRICS_FILE), *([wandb] if wandb else [])],
+        logger=build_loggers(config, folder, wandb_run),
         callbacks=build_callbacks(config, folder, preemption, benchmarks),
         plugins=[WholeFiles(), *half, *_slurm_without_requeue()],
         # the data module shares out its batches itself; a sampler would share them out once more
@@ -148,6 +137,29 @@ def build_trainer(
     )
 
 
+def build_loggers(config: ExperimentConfig, folder: Path, wandb_run: str | None = None) -> list[Any]:
+    """Our own records of metrics and of speed, and W&B's logger where it is not disabled; see `build_trainer`."""
+    from experiments.runs.metric_log import MetricLog
+    from experiments.runs.speed import PREFIX
+    from experiments.runs.wandb_id import new_id, recorded_id
+
+    wandb = wandb_logger(
+        config.logging,
+        folder=folder,
+        name=config.name,
+        job_type="train",
+        settings=config,
+        run_id=wandb_run or recorded_id(folder) or new_id(),
+        tags=(config.model.backbone,),
+    )
+    # what a clock says is no result, and differs when a run goes on
+    records = [
+        MetricLog(folder / "logs" / METRICS_FILE, others=(PREFIX,)),
+        MetricLog(folder / "logs" / SPEED_FILE, PREFIX),
+    ]
+    return [*records, *([wandb] if wandb else [])]
+
+
 def build_callbacks(
     config: ExperimentConfig,
     folder: Path,
@@ -156,6 +168,7 @@ def build_callbacks(
 ) -> list[L.Callback]:
     """What scores benchmarks, saves checkpoints and the best weights, and without a terminal also prints progress."""
     from experiments.runs.plain_progress import PlainProgress
+    from experiments.runs.speed import Speed
     from lightning_modules import BestWeights, LastCheckpoint
 
     settings, checkpoints = config.trainer, folder / "checkpoints"
@@ -168,6 +181,7 @@ def build_callbacks(
             preemption=preemption,
         )
     ]
+    callbacks.append(Speed())
     if benchmarks is not None:
         callbacks.append(benchmarks)
     if settings.keep_best:
@@ -190,6 +204,29 @@ def _slurm_without_requeue() -> list[Any]:
     # in the order in which Lightning asks: torchrun may have been started by srun
     found = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
     return [SLURMEnvironment(auto_requeue=False)] if found else []
+
+
+def begin_logging(loggers: Iterable[Any], folder: Path, facts: Mapping[str, Any], *, anew: bool) -> None:
+    """Starts W&B's run once the run's folder is its own: keeps its id, and says what is known of the data.
+
+    Args:
+        loggers: of the Trainer.
+        folder: of the run.
+        facts: about its data, for W&B's config under `facts`.
+        anew: whether the training begins at step 0: what an attempt before it has logged is not uploaded then.
+    """
+    from lightning.pytorch.loggers import WandbLogger
+
+    from experiments.runs.tracking import define_metrics
+    from experiments.runs.wandb_id import keep_id, supersede
+
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            if anew:
+                supersede(folder)
+            keep_id(folder, str(logger.version))
+            define_metrics(logger.experiment)
+            logger.experiment.config.update({"facts": dict(facts)}, allow_val_change=True)
 
 
 def finish_logging(loggers: Iterable[Any], *, failed: bool) -> None:

@@ -123,6 +123,9 @@ def run_settings(config: SweepConfig, point: Point) -> dict[str, Any]:
     """The settings of a run, unchecked."""
     listed = config.runs.get(point.run, {})
     settings = merged(config.experiment, nested(listed), nested(point.changes))
+    # in W&B, runs that differ in their seed alone are found by it
+    own = settings.get("logging", {})
+    settings["logging"] = {**own, "tags": [*own.get("tags", config.logging.tags), point.arm]}
     fixed = {"output_dir": str(Path(config.output_dir) / RUNS / point.name)}
     return _experiment(config, point.name, settings, fixed)
 

@@ -27,7 +27,6 @@ from experiments.report.metrics_table import print_metrics
 from experiments.runs.devices import resolve_device
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
-from experiments.runs.tracking import wandb_logger
 from experiments.scoring.ranks import World, launched, world
 from experiments.scoring.scorers import check_scorer, folder_names, open_scorer
 from negatives.tables import DAMAGED, InputError, write_json, write_text
@@ -251,6 +250,7 @@ def write_evaluation(
     from experiments.report.comparison.reading.evaluated import METRIC_COLUMNS
     from experiments.scoring.set_files import write_set
     from experiments.scoring.set_metrics import metric_rows
+    from experiments.tracking.evaluated import log_evaluation
 
     evaluation: EvaluationConfig = config.evaluation
     metrics: list[dict[str, Any]] = []
@@ -273,7 +273,7 @@ def write_evaluation(
         # of all sets together: they are scored at once
         summary["computed"] = dict(scores[name].counts)
     write_text(csv_text(METRIC_COLUMNS, metrics), folder / "metrics.csv")
-    _log(config, scorer.name, folder, metrics, summary["sets"])
+    log_evaluation(config, folder, scorer, sets.asked, scores, metrics, summary["sets"])
     write_json(summary, folder / SUMMARY_FILE)
     # of several scorers, two may have one name
     print_metrics(folder.name if len(config.scorers) > 1 else scorer.name, metrics, sets.asked)
@@ -300,27 +300,3 @@ def _set_summary(benchmark: Benchmark, rows: list[dict[str, Any]], overlap: Over
         "training_pairs": training_items(benchmark, overlap),
         "same_ids_other_content": None if overlap is None else overlap.same_ids,
     }
-
-
-def _log(
-    config: EvaluateConfig, name: str, folder: Path, metrics: list[dict[str, Any]], sets: dict[str, dict[str, Any]]
-) -> None:
-    logger = wandb_logger(config.logging, folder=folder, name=name, job_type="evaluate", settings=config)
-    if logger is None:
-        return
-    logger.log_metrics(
-        {
-            f"evaluate/{row['set']}/{row['group']}{'_' if row['group'] else ''}{prefix}{row['metric']}": row[
-                f"{prefix}value"
-            ]
-            for row in metrics
-            for prefix in ("", "blind_")
-            if row[f"{prefix}value"] is not None
-        }
-    )
-    for key, entry in sets.items():
-        known = entry["training_pairs"] is not None
-        found = (entry["training_images"], entry["training_pairs"][""]) if known else ("not known",) * 2
-        names = (f"evaluate/{key}/training_images", f"evaluate/{key}/training_pairs")
-        logger.experiment.summary.update(dict(zip(names, found, strict=True)))
-    logger.experiment.finish()

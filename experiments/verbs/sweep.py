@@ -64,6 +64,7 @@ def run(config: SweepConfig, *, resume: bool = False, overwrite: bool = False, i
         InputError: the folder exists, or holds another sweep; or a step or a run failed.
         PreemptedError: a scheduler asked for an end by SIGTERM or SIGUSR1.
     """
+    from experiments.runs.tracking import check_logging
     from experiments.sweeping.children import deal, visible_gpus
     from experiments.sweeping.folders import check_undamaged, settle
     from experiments.sweeping.standing import KEEP
@@ -72,6 +73,10 @@ def run(config: SweepConfig, *, resume: bool = False, overwrite: bool = False, i
 
     folder = Path(config.output_dir)
     tasks = plan(config)
+    # of a run alone, too: a key that is missing would be found after hours
+    online = [task.settings.logging for task in tasks if getattr(task.settings, "logging", None) is not None]
+    for one in [one for one in online if one.wandb == "online"][:1]:
+        check_logging(one)
     own = _tasks_of(index, tasks)
     manifest = Manifest(folder)
     # one at a time settles what there is; the others then find it so

@@ -22,14 +22,16 @@ from experiments.runs.ranks import check_launched, end_ranks, is_main_process, s
 from experiments.runs.train_images import record_train_images
 from experiments.runs.trainer import (
     LAST_FILE,
+    begin_logging,
     check_best_metric,
     finish_logging,
-    last_wandb_run,
     make_trainer,
     mark_preempted,
     quiet_lightning,
 )
+from experiments.runs.wandb_id import new_id, recorded_id
 from experiments.scoring.overlaps import set_images
+from experiments.tracking.facts import data_facts
 from lightning_modules.losses import loss_class
 from lightning_modules.scoring import PROCESSOR_FOLDER, WEIGHTS_FILE, weights_dtype
 from negatives.tables import InputError, write_json
@@ -86,7 +88,8 @@ def train(config: ExperimentConfig, output: OutputFolder | None, preemption: Pre
     module, datamodule = build_parts(config, recorded=resume, benchmarks=benchmarks)
     validation = build_validation(config, module, benchmarks)
     start = find_start(config, module, resume=resume, main=output is not None)
-    wandb_run = last_wandb_run(folder) if start.last is not None else None
+    # one that replaces another is another run; one that goes on, from whatever step, is the same
+    wandb_run = recorded_id(folder) if resume else new_id()
     trainer = make_trainer(config, wandb_run, preemption, validation)
     # loading a large model may take longer than the notice that a scheduler gives
     if preemption.asked and starts_ranks(config.trainer):
@@ -96,6 +99,9 @@ def train(config: ExperimentConfig, output: OutputFolder | None, preemption: Pre
         prepare_folder(config, output, module, start)
         sets = benchmarks.sets if benchmarks is not None else {}
         record_train_images(datamodule, folder, [set_images(name, one) for name, one in sets.items()])
+        if trainer.is_global_zero:
+            facts = data_facts(datamodule, config.data.verdicts)
+            begin_logging(trainer.loggers, folder, facts, anew=start.last is None)
     try:
         fit(trainer, module, datamodule, start.last)
     except StoppedError as stopped:

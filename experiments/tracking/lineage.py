@@ -1,0 +1,142 @@
+"""What a folder was made from: a manifest of ours, whether W&B is there or not.
+
+Every verb leaves `lineage.json` in its folder: its inputs, each with a hash of its content, and what it made. Inputs
+that a verb has made lead on to the manifest of their own folder: tables -> verdicts -> checkpoint -> evaluation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.runs.outputs import CONFIG_FILE, without_folders
+from negatives.tables import DAMAGED, write_json
+
+LINEAGE_FILE = "lineage.json"
+MADE = {
+    "generate": ("negatives.parquet", "captions.parquet", "train/negatives.parquet", "train/captions.parquet"),
+    "audit": ("audit.json",),
+    "filter": ("verdicts.parquet", "pair_verdicts.parquet", "certificate.json"),
+    "train": ("weights.safetensors",),
+    "evaluate": ("metrics.csv", "summary.json"),
+    "score": ("scores.parquet",),
+    "export": ("model.safetensors", "adapter_model.safetensors", "scorer.json"),
+    "neighbours": ("neighbours.parquet",),
+}
+"""Verb -> what it makes; of a verb that is not here, no manifest is written."""
+PUBLISHED = ("export",)
+"""Verbs whose folder gets published: its manifest names no other one. It lies in that of its run, or stands alone."""
+BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Node:
+    """A folder and what it was made from.
+
+    Attributes:
+        folder: that a verb wrote.
+        verb: which.
+        inputs: path -> hash of its content, of what it read.
+        made: name in the folder -> hash of its content.
+    """
+
+    folder: Path
+    verb: str
+    inputs: Mapping[str, str]
+    made: Mapping[str, str]
+
+
+def record_lineage(verb: str, config: Any) -> None:
+    """Writes the manifest of what a verb has just made; does nothing where it made nothing new.
+
+    Args:
+        verb: its name.
+        config: its configuration, whose `output_dir` is its folder.
+    """
+    own = getattr(config, "output_dir", None)
+    if verb not in MADE or own is None or not (folder := Path(own)).is_dir():
+        return
+    file, saved = folder / LINEAGE_FILE, folder / CONFIG_FILE
+    made = [name for name in MADE[verb] if (folder / name).is_file()]
+    # the configuration is written whenever work begins
+    if not made or (file.is_file() and saved.is_file() and file.stat().st_mtime_ns > saved.stat().st_mtime_ns):
+        return
+    inputs = {str(path): content_hash(path) for path in _inputs(dataclasses.asdict(config), folder.resolve())}
+    if verb in PUBLISHED:
+        inputs = {without_folders(path): digest for path, digest in inputs.items()}
+    write_json({"verb": verb, "inputs": inputs, "made": {name: content_hash(folder / name) for name in made}}, file)
+
+
+def read_lineage(folder: Path) -> Node | None:
+    """The manifest of a folder; None where it has none that can be read."""
+    try:
+        content = json.loads((folder / LINEAGE_FILE).read_text(encoding="utf-8"))
+        inputs = {str(path): str(digest) for path, digest in content["inputs"].items()}
+        made = {str(name): str(digest) for name, digest in content["made"].items()}
+        return Node(folder, str(content["verb"]), inputs, made)
+    except (*DAMAGED, AttributeError):
+        return None
+
+
+def trace(folder: Path) -> list[Node]:
+    """A folder's manifest behind those of all that it was made from, each once; what is no verb's has none."""
+    found: dict[Path, Node] = {}
+    open_folders: set[Path] = set()
+
+    def visit(place: Path) -> None:
+        if place in found or place in open_folders or (node := read_lineage(place)) is None:
+            return
+        # a manifest may be anyone's: one that leads back to itself ends here
+        open_folders.add(place)
+        paths = [place.parent] if node.verb in PUBLISHED else map(Path, node.inputs)
+        for path in paths:
+            if (maker := maker_of(path)) is not None:
+                visit(maker)
+        found[place] = node
+
+    visit(folder.resolve())
+    return [*found.values()]
+
+
+def maker_of(path: Path) -> Path | None:
+    """The nearest folder with a manifest in which a path lies, or that it is; None where there is none."""
+    path = path.resolve()
+    return next((place for place in (path, *path.parents) if (place / LINEAGE_FILE).is_file()), None)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file; of a folder, that of its manifest, or of the names and sizes in it where it has none."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        if (path / LINEAGE_FILE).is_file():
+            return content_hash(path / LINEAGE_FILE)
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            digest.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _inputs(value: Any, own: Path) -> Iterator[Path]:
+    """Files that a configuration names, and folders that a verb has written, outside the verb's own folder."""
+    if isinstance(value, str):
+        path = Path(value)
+        # any text may stand in a configuration: what is too long or has a null byte is no path
+        if not value or len(value) > 4096 or "\0" in value:
+            return
+        known = path.is_file() or (path / LINEAGE_FILE).is_file()
+        if known and not path.resolve().is_relative_to(own):
+            yield path
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _inputs(item, own)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _inputs(item, own)

@@ -1,0 +1,282 @@
+"""What W&B gets of an experiment: one id, config, curves, an evaluation with its images, and its lineage."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from PIL import Image
+
+from experiments.__main__ import main
+from experiments.runs import speed
+from experiments.runs.speed import Speed, peak_memory, peak_of
+from experiments.runs.wandb_id import keep_id, new_id, offline_folders, own_id, recorded_id, wait_for_a_free_name
+from experiments.tracking import upload
+from experiments.tracking.evaluated import COLUMNS
+from experiments.tracking.facts import taught_bias
+from experiments.tracking.lineage import LINEAGE_FILE, content_hash, read_lineage, trace
+from negatives.tables import InputError
+from tests.launch import start
+from tests.sweeps import write_sweep
+from tests.tiny import tiny_tables
+from tests.wandb_log import read_offline
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three arms of two seeds, trained and evaluated with W&B offline, on what a step has filtered."""
+    folder = tmp_path_factory.mktemp("wandb")
+    tiny_tables(folder / "scenes")
+    tables = {name: str(folder / f"scenes/train/{name}.parquet") for name in ("captions", "negatives")}
+    config = {**tables, "rule": "top_fraction", "judge": {"judges": ["word"], "folds": 3}, "certify": False}
+    path = write_sweep(
+        folder,
+        prepare={"filter": {"verb": "filter", "config": config}},
+        runs={"a": {}, "b": {"optim.lr": 0.01}, "c": {"optim.lr": 0.02}},
+        grid={"seed": [0, 1]},
+        logging={"wandb": "offline"},
+        experiment={
+            "trainer": {"log_every": 1, "validate_every": 1},
+            "data": {"verdicts": str(folder / "out/filter/verdicts.parquet"), "subset": "kept", "validation": tables},
+        },
+    )
+    process = start(folder / "log", main, ["sweep", str(path)])
+    process.join(300)
+    assert process.exitcode == 0, (folder / "log").read_text()
+    return folder
+
+
+@pytest.mark.slow  # seven trainings and evaluations
+def test_an_experiment_is_one_run_with_config_curves_and_evaluation(swept: Path) -> None:
+    ids = set()
+    for run in sorted((swept / "out/runs").iterdir()):
+        training, evaluation = (read_offline(run, number) for number in range(2))
+        assert len([*offline_folders(run)]) == 2, "as many as processes"
+        assert training.run_id == evaluation.run_id == recorded_id(run)
+        ids.add(training.run_id)
+        for one in (training, evaluation):
+            assert (one.name, one.group, one.job_type) == (run.name, "mine", "train")
+            assert one.tags == [run.name.split("-")[0], "clip"], "the arm and the backbone"
+            assert one.config["optim"]["lr"] == {"a": 1e-3, "b": 0.01, "c": 0.02}[run.name[0]]
+            assert {"val/*", "train/loss/*", "evaluate*"} <= {*one.metrics}
+        facts = training.config["facts"]
+        assert facts["captions"] + facts["negatives"] == pytest.approx(facts["retention"] * 72)
+        assert facts["negatives"] == sum(value for key, value in facts.items() if key.startswith("negatives_of_"))
+        curve = [row["train/loss/value"] for row in training.history if "train/loss/value" in row]
+        assert len(curve) == 2
+        keys = {key for row in training.history for key in row}
+        assert {"val/mean/accuracy", "speed/pairs_per_second", "speed/memory_gib", "train/optim/gradient_norm"} <= keys
+        metrics = (run / "evaluation/metrics.csv").read_text().splitlines()
+        row = next(line.split(",") for line in metrics if ",accuracy,swap_att," in line)
+        found = {key: evaluation.values[f"evaluate/balanced/swap_att_{key}"] for key in PARTS}
+        assert list(found.values()) == pytest.approx([float(value) for value in row[4:10]])
+        assert evaluation.config["evaluate"]["evaluation"]["bootstrap"] == 100
+    assert len(ids) == 6
+
+
+PARTS = (
+    *("accuracy", "accuracy/low", "accuracy/high"),
+    *("blind_accuracy", "blind_accuracy/low", "blind_accuracy/high"),
+)
+
+
+@pytest.mark.slow  # as above
+def test_a_table_of_samples_has_its_images(swept: Path) -> None:
+    run = swept / "out/runs/a-seed=0"
+    evaluation = read_offline(run, 1)
+    table = json.loads(Path(evaluation.files["evaluate/samples.table.json"]).read_text())
+    assert table["columns"] == list(COLUMNS)
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in table["data"]]
+    assert len(rows) == 20, "all there are"
+    for row in rows:
+        assert row["outcome"] == ("right" if row["logit"] > row["other_logit"] else "wrong")
+        place = Path(evaluation.files[row["image"]["path"]])
+        assert place.is_relative_to(run), "an upload finds it in the run's own folder"
+        assert Image.open(place).size == (16, 16)
+
+
+@pytest.mark.slow  # as above
+def test_what_was_made_from_what_is_in_our_own_manifest(swept: Path) -> None:
+    out = swept / "out"
+    nodes = trace(out / "runs/b-seed=1/evaluation")
+    assert [(node.verb, node.folder.name) for node in nodes] == [
+        *(("filter", "filter"), ("train", "b-seed=1"), ("evaluate", "evaluation"))
+    ]
+    captions = str(swept / "scenes/train/captions.parquet")
+    assert nodes[0].inputs[captions] == nodes[1].inputs[captions] == content_hash(Path(captions))
+    verdicts = out / "filter/verdicts.parquet"
+    assert nodes[1].inputs[str(verdicts)] == nodes[0].made["verdicts.parquet"] == content_hash(verdicts)
+    assert nodes[1].made["weights.safetensors"] == content_hash(out / "runs/b-seed=1/weights.safetensors")
+
+
+@pytest.mark.slow  # as above
+def test_a_sweeps_folders_are_uploaded_in_order_once(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(swept / "out", tmp_path / "out")
+    out = tmp_path / "out"
+    assert main(["sync", str(out), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "13 of 13 offline folders would be uploaded, of 7 runs." in printed
+    first, second = offline_folders(out / "runs/a-seed=0")
+    assert f"{first}: makes run {recorded_id(first.parent.parent)}" in printed
+    assert f"{second}: appends to run {recorded_id(first.parent.parent)}" in printed
+    calls: list[list[str]] = []
+
+    def sync(words: list[str]) -> int:
+        calls.append(words[3:])
+        if len(calls) == 5:
+            return 1
+        (log,) = Path(words[-1]).glob("*.wandb")
+        log.with_name(f"{log.name}.synced").touch()
+        return 0
+
+    monkeypatch.setattr(upload, "run_command", sync)
+    # whether there is a key is asked elsewhere
+    monkeypatch.setattr("experiments.runs.tracking.check_logging", lambda _: None)
+    assert main(["sync", str(out), "lineage=false"]) == 2
+    assert "ended with exit code 1" in capsys.readouterr().err
+    assert main(["sync", str(out), "lineage=false"]) == 0
+    assert calls[4] == calls[5], "goes on with the one that failed"
+    done = [call for number, call in enumerate(calls) if number != 4]
+    assert len({call[-1] for call in done}) == len(done) == 13
+    for run in (out / "runs").iterdir():
+        own = [call for call in done if Path(call[-1]).is_relative_to(run)]
+        assert [Path(call[-1]) for call in own] == [*offline_folders(run)]
+        assert [call[2:-1] for call in own] == [[], ["--id", recorded_id(run)]]
+    assert main(["sync", str(out), "lineage=false"]) == 0
+    assert "nothing to upload" in capsys.readouterr().out
+
+
+@pytest.mark.slow  # as above
+def test_lineage_is_declared_as_artifacts(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[tuple[str, str]] = []
+
+    def begin(**keys: Any) -> Any:
+        log.append(("run", keys["id"]))
+        return SimpleNamespace(
+            use_artifact=lambda name: log.append(("uses", name)),
+            log_artifact=lambda artifact: log.append(("makes", f"{artifact.type} {artifact.name}")),
+            finish=lambda: None,
+        )
+
+    nodes = upload.lineages(swept / "out")
+    assert len(nodes) == 13
+    declared = [name for _, name in upload.declare(nodes, "p", begin)]
+    assert len({*declared}) == 13
+    made = [name for kind, name in log if kind == "makes"]
+    assert sorted({name.split()[0] for name in made}) == ["evaluation", "model", "verdicts"]
+    used = [name.removesuffix(":latest") for kind, name in log if kind == "uses"]
+    # a training uses the verdicts, an evaluation the training
+    assert len(used) == 12
+    assert {*used} <= {*declared}
+    again: list[tuple[str, str]] = log.copy()
+    log.clear()
+    list(upload.declare(nodes, "p", begin))
+    assert log == again, "the same ids and names"
+
+
+def test_a_training_that_begins_anew_keeps_its_id_and_its_ghost_is_left_out(tmp_path: Path) -> None:
+    tiny_tables(tmp_path / "scenes")
+    killed = start(tmp_path / "log", _killed_in_its_first_step, tmp_path)
+    killed.join(120)
+    assert killed.exitcode == -9, (tmp_path / "log").read_text()
+    run = tmp_path / "out"
+    (ghost,) = offline_folders(run)
+    assert main([*_train_words(tmp_path), "--resume=auto"]) == 0
+    first, second = offline_folders(run)
+    assert first == ghost
+    assert recorded_id(run) == ghost.name.rsplit("-", 1)[-1] == second.name.rsplit("-", 1)[-1]
+    assert [(one.state, one.appends) for one in upload.uploads(tmp_path)] == [("superseded", False), ("new", False)]
+
+
+def _train_words(folder: Path) -> list[str]:
+    from tests.tiny import TINY_OVERRIDES
+
+    tables = [f"data.{name}={folder}/scenes/train/{name}.parquet" for name in ("captions", "negatives")]
+    words = ["train", "experiments/configs/clip_tiny_scenes.yaml", *TINY_OVERRIDES, *tables, "logging.wandb=offline"]
+    return [*words, f"output_dir={folder / 'out'}"]
+
+
+def _killed_in_its_first_step(folder: Path) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning_modules.base.AlignmentModule.training_step", lambda *_: os.kill(os.getpid(), 9))
+        return main(_train_words(folder))
+
+
+def test_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert recorded_id(tmp_path) is None
+    assert own_id(tmp_path) == own_id(tmp_path) == recorded_id(tmp_path)
+    keep_id(tmp_path, "../x")
+    assert recorded_id(tmp_path) is None, "it becomes a file's name"
+    monkeypatch.setenv("WANDB_RUN_ID", "trial1")
+    assert new_id() == "trial1"
+    monkeypatch.setenv("WANDB_RUN_ID", "a/b")
+    assert new_id() != new_id()
+
+
+def test_two_folders_of_one_id_do_not_share_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(["20260101_000000", "20260101_000000", "20260101_000001"])
+    monkeypatch.setattr("time.strftime", lambda _: next(now))
+    (tmp_path / "wandb/offline-run-20260101_000000-abc").mkdir(parents=True)
+    wait_for_a_free_name(tmp_path, "abc")
+    assert next(now, None) is None
+
+
+def test_taught_bias_is_that_of_the_worst_learner(tmp_path: Path) -> None:
+    file = tmp_path / "certificate.json"
+    assert taught_bias(file) is None
+    lessons = [("all", 0.52), ("all", 0.41), ("swap_att", 0.9), ("all", None)]
+    file.write_text(json.dumps({"teaching": [{"group": group, "value": value} for group, value in lessons]}))
+    assert taught_bias(file) == pytest.approx(0.09)
+    for bad in ("[]", "{", '{"teaching": [1]}'):
+        file.write_text(bad)
+        assert taught_bias(file) is None
+
+
+def test_a_lineage_of_anyone_ends(tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        content = {"verb": "train", "inputs": {str(tmp_path / other): "0"}, "made": {}}
+        (tmp_path / name / LINEAGE_FILE).write_text(json.dumps(content))
+    assert [node.folder.name for node in trace(tmp_path / "a")] == ["b", "a"]
+    (tmp_path / "a" / LINEAGE_FILE).write_text("[" * 100_000)
+    assert read_lineage(tmp_path / "a") is None
+
+
+def test_utilisation_is_known_where_the_peak_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert peak_of(torch.device("cpu")) is None
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "NVIDIA H100 80GB HBM3")
+    assert peak_of(torch.device("cuda")) == 989e12
+    assert 0.01 < peak_memory(torch.device("cpu")) < 100
+    logged: dict[str, float] = {}
+    clock = iter([0.0, 10.0, 12.0, 12.0])
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(speed, "peak_of", lambda _: 1000.0)
+    weight = torch.ones(4, 5, requires_grad=True)
+    module: Any = SimpleNamespace(device=torch.device("cpu"), log_dict=lambda values, **_: logged.update(values))
+    trainer: Any = SimpleNamespace(global_step=1, log_every_n_steps=1, world_size=2)
+    batch = SimpleNamespace(caption_mask=torch.ones(2, 5, dtype=torch.bool))
+    callback: L.Callback = Speed()
+    callback.on_train_start(trainer, module)
+    for _ in range(2):
+        callback.on_train_batch_start(trainer, module, batch, 0)
+        (torch.ones(3, 4) @ weight).sum().backward()
+        callback.on_train_batch_end(trainer, module, None, batch, 0)
+    # 2 x 3 x 4 x 5 operations forward, and as many for the weight's gradient; 10 pairs in 2 s on each rank
+    assert logged["speed/pairs_per_second"] == 10
+    assert logged["speed/mfu"] == pytest.approx(5 * (240 / 10) / 1000)
+
+
+def test_nothing_to_upload_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sync", str(tmp_path)]) == 0
+    assert "holds nothing to upload" in capsys.readouterr().out
+    with pytest.raises(InputError, match="there is no folder"):
+        upload.uploads(tmp_path / "nowhere")
