@@ -138,7 +138,7 @@ def _sort_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[str | None
         raise UsageError(f"itm {name} takes one {verb.bare}, got {', '.join(bare)}")
     if bare:
         # first, so that the same key given by name wins; in JSON, or YAML would read a folder 2024 as a number
-        value = bare if verb.bare in ("runs", "scorers") else bare[0]
+        value = bare if verb.bare in ("runs", "scorers", "folders") else bare[0]
         overrides.insert(0, f"{verb.bare}={json.dumps(value, ensure_ascii=False)}")
     return (files[0] if files else None), overrides
 
@@ -152,6 +152,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     words = "[key=value ...]" if name == "demo" else "[CONFIG.yaml] [key=value ...]"
     bare = {"run": "[RUN] ", "runs": "[RUN ...] ", "scorers": "[SCORER ...] ", "folder": "FOLDER "}
+    bare["folders"] = "[FOLDER ...] "
     flags = "[--dry-run] [--resume[=auto] | --overwrite]" if verb.writes else "[--dry-run]"
     flags += "\n           [--plan] [--status] [--prune=FOLDER] [--index=N]" if verb.is_sweep else ""
     flags += " [--list]" if verb.lists else ""

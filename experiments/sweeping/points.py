@@ -6,13 +6,14 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from experiments.config.layers import ConfigError
 from experiments.config.names import name_faults
 from experiments.config.sweep_schemas import SweepConfig
+from experiments.sweeping.short_names import short_names
 
 MOST_RUNS = 1000
 """Each run is two tasks, and every task is checked before the first one starts."""
@@ -73,7 +74,7 @@ def points(config: SweepConfig) -> list[Point]:
             out = [n for n, one in enumerate(config.exclude) if _matches(one, run, values)]
             used.update(out)
             if not out:
-                found.append(_point(config, run, [values[axis] for axis in axes], _short_names(axes)))
+                found.append(_point(config, run, [values[axis] for axis in axes], short_names(axes)))
         found += [_included(run, extra, axes, config) for extra in config.include if extra.get(RUN, run) == run]
     faults += _mark_faults(config, axes, used)
     counts = Counter(point.name for point in found)
@@ -186,22 +187,6 @@ def _value_name_faults(config: SweepConfig) -> Iterator[str]:
         yield from name_faults(named, f"variants.{axis}")
 
 
-def _short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Key -> its last parts, as few as tell the keys apart.
-
-    >>> _short_names(["optim.lr", "seed", "model.a.dropout", "model.b.dropout"])
-    {'optim.lr': 'lr', 'seed': 'seed', 'model.a.dropout': 'a.dropout', 'model.b.dropout': 'b.dropout'}
-    """
-    parts = {key: key.split(".") for key in keys}
-    short = {}
-    for key, own in parts.items():
-        others = [part for other, part in parts.items() if other != key]
-        lengths = range(1, len(own) + 1)
-        enough = next((n for n in lengths if all(other[-n:] != own[-n:] for other in others)), len(own))
-        short[key] = ".".join(own[-enough:])
-    return short
-
-
 def _point(config: SweepConfig, run: str, values: Sequence[Value], short: Mapping[str, str]) -> Point:
     changes: dict[str, Any] = {}
     parts = {}
@@ -214,7 +199,7 @@ def _point(config: SweepConfig, run: str, values: Sequence[Value], short: Mappin
 
 def _included(run: str, extra: Mapping[str, Any], axes: Mapping[str, list[Value]], config: SweepConfig) -> Point:
     # by the names that the same keys have in the grid
-    short = _short_names([*dict.fromkeys([*axes, *(key for key in extra if key != RUN)])])
+    short = short_names([*dict.fromkeys([*axes, *(key for key in extra if key != RUN)])])
     changes: dict[str, Any] = {}
     parts: dict[str, str] = {}
     for key, value in extra.items():

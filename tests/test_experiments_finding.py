@@ -1,0 +1,204 @@
+"""`itm runs`, `itm diff` and `itm best` on folders that hold what runs leave."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from experiments.__main__ import main
+from experiments.finding.fast_yaml import plain_yaml
+from experiments.finding.run_info import LARGEST_CONFIG, differing, find_runs, read_info, usual_metric
+from negatives.tables import hold
+
+HEAD = "run,set,metric,group,value,low,high,blind_value,blind_low,blind_high,count,images"
+
+
+def write_run(folder: Path, *, lr: float, seed: int = 0, value: float | None = None, **further: Any) -> Path:
+    """What a training leaves: `validated` by step, `finished`, and an evaluation of a `value`."""
+    name = further.get("name", folder.name)
+    trainer = {"max_steps": 30, "best_metric": "val/mean/accuracy"}
+    config = {"name": name, "seed": seed, "output_dir": str(folder), "optim": {"lr": lr, "betas": [0.9, 0.99]}}
+    (folder / "logs").mkdir(parents=True)
+    (folder / "config.yaml").write_text(json.dumps({**config, "trainer": trainer, "logging": {"tags": [name]}}))
+    packages = {"verb": "train", "packages": {"torch": "2.13"}, "git": {"commit": f"c{seed}"}}
+    (folder / "provenance.json").write_text(json.dumps(packages))
+    lines = [{"step": step, "metrics": {"train/loss/value": 1.0}} for step in range(further.get("steps", 30))]
+    lines += [{"step": s, "metrics": {"val/mean/accuracy": v}} for s, v in further.get("validated", {}).items()]
+    record = "".join(json.dumps(line) + "\n" for line in sorted(lines, key=lambda line: line["step"]))
+    (folder / "logs/metrics.jsonl").write_text(record)
+    if further.get("finished", True):
+        (folder / "weights.safetensors").touch()
+    if value is not None:
+        (folder / "evaluation").mkdir()
+        (folder / "evaluation/summary.json").write_text("{}")
+        rows = [
+            f"{name},set,accuracy,mean,{value},{value - 0.1},{value + 0.1},,,,1,1",
+            f"{name},set,auroc,,0.5,,,,,,1,1",
+        ]
+        (folder / "evaluation/metrics.csv").write_text("\n".join([HEAD, *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    folder = tmp_path / "sweep/runs"
+    write_run(folder / "a", lr=0.1, value=0.6)
+    write_run(folder / "b", lr=0.01, value=0.7, validated={9: 0.5, 19: 0.9, 29: 0.9})
+    write_run(folder / "c", lr=1e-05, seed=1, validated={9: 0.8}, finished=False, steps=12)
+    return tmp_path / "sweep"
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    capsys.readouterr()
+    assert main([*words]) == 0
+    return capsys.readouterr().out
+
+
+def test_runs_are_listed_with_what_differs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = told(capsys, "runs", str(runs)).splitlines()
+    assert lines[0].split() == ["run", "seed", "lr", "state", "val/mean/accuracy", "age"]
+    assert lines[1].split()[:4] == ["a", "0", "0.1", "evaluated"]
+    assert "0.900 at 20" in lines[2], "the first of equals"
+    assert lines[3].split()[:3] == ["c", "1", "1e-05"]
+    assert "stopped, step 12 of 30" in lines[3]
+    assert max(map(len, lines)) <= 80
+
+
+def test_runs_are_sorted_by_anything(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def order(*words: str) -> str:
+        rows = csv.DictReader(io.StringIO(told(capsys, "runs", str(runs), "format=csv", *words)))
+        return "".join(row["name"] for row in rows)
+
+    assert order("sort=-metric") == "bca"
+    assert order("sort=-metric", "metric=set/mean_accuracy") == "bac", "without a value last"
+    assert order("sort=optim.lr") == "cba"
+    assert order("sort=-optim.lr", "limit=2") == "ab"
+    assert main(["runs", str(runs), "sort=optim.rl"]) == 2
+    assert "no run has the key 'optim.rl'" in capsys.readouterr().err
+    assert main(["runs", str(runs), "metric=set/mean_acuracy"]) == 2
+    assert "Did you mean" in capsys.readouterr().err
+
+
+def test_programs_get_everything(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(told(capsys, "runs", str(runs), "format=json", "metric=set/mean_accuracy"))
+    assert [row["folder"] for row in rows] == [str(runs / "runs" / name) for name in "abc"]
+    row = rows[1]
+    assert (row["optim.lr"], row["seed"], row["state"], row["step"]) == (0.01, 0, "evaluated", 29)
+    assert (row["value"], row["low"], row["high"]) == pytest.approx((0.7, 0.6, 0.8))
+    assert rows[2]["value"] is None
+    assert told(capsys, "runs", str(runs), "columns=[trainer.max_steps]").splitlines()[0].split()[1] == "max_steps"
+
+
+def test_states(tmp_path: Path) -> None:
+    assert read_info(write_run(tmp_path / "a", lr=1)).state == "finished"
+    assert read_info(write_run(tmp_path / "b", lr=1, steps=0, finished=False)).state == "begun"
+    held = hold(write_run(tmp_path / "c", lr=1, finished=False))
+    info = read_info(tmp_path / "c")
+    assert (info.state, info.step) == ("training", 29)
+    held.release()
+    assert read_info(tmp_path / "c").state == "stopped"
+
+
+def test_a_diff_shows_what_differs_and_all_metrics(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["diff", *(str(runs / "runs" / name) for name in "ab")]
+    printed = told(capsys, *words)
+    rows = [line.split() for line in printed.splitlines()]
+    assert ["optim.lr", "0.1", "0.01"] in rows
+    assert "seed" not in printed
+    assert "versions: no difference" in printed
+    assert "0.600 [0.500, 0.700]" in printed
+    assert ["optim.betas", "[0.9,", "0.99]", "[0.9,", "0.99]"] in [
+        line.split() for line in told(capsys, *words, "all=true").splitlines()
+    ]
+    assert ["git.commit", "c0", "c1"] in [
+        line.split() for line in told(capsys, "diff", *(str(runs / "runs" / name) for name in "ac")).splitlines()
+    ]
+    assert main(["diff", str(runs / "runs/a")]) == 2
+    assert "must name at least two runs" in capsys.readouterr().err
+    assert main(["diff", str(runs / "runs/a"), str(runs)]) == 2
+    assert "must be the folder of a run" in capsys.readouterr().err
+
+
+def test_the_best_run_is_one_path(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(capsys, "best", str(runs)) == f"{runs}/runs/b\n", "of the finished ones"
+    assert told(capsys, "best", str(runs), "metric=set/mean_accuracy", "mode=min") == f"{runs}/runs/a\n"
+    write_run(runs / "runs/d", lr=1, value=0.7)
+    capsys.readouterr()
+    assert main(["best", str(runs), "metric=set/mean_accuracy", "weights=true"]) == 0
+    told_now = capsys.readouterr()
+    assert told_now.out == f"{runs}/runs/b/weights.safetensors\n"
+    assert f"as good: {runs}/runs/d" in told_now.err
+    assert main(["best", str(runs), "metric=set/nothing"]) == 2
+    assert main(["best", str(runs / "runs/c")]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
+
+
+def test_folders_of_anyone_do_no_harm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "good", lr=1)
+    for number, text in enumerate(
+        (
+            "name: ${oc.env:HOME}\nseed: !!python/object/apply:os.system [touch harmed]",
+            "a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]",
+            "[" * 100_000,
+            "- " * 100_000 + "x",
+            "? [a]\n: b",
+            "",
+            "x" * (LARGEST_CONFIG + 1),
+            'name: "\\e[31mred"\nseed: 1',
+        )
+    ):
+        run = write_run(tmp_path / f"bad{number}", lr=1)
+        (run / "config.yaml").write_text(text)
+    (tmp_path / "bad0/logs/metrics.jsonl").write_text('{"step": "x"}\n[]\n{"step": 1, "metr')
+    (tmp_path / "bad1/provenance.json").write_text("[")
+    os.symlink(tmp_path, tmp_path / "good/loop")
+    printed = told(capsys, "runs", str(tmp_path))
+    assert "\x1b[31m" not in printed
+    assert os.environ["HOME"] not in printed
+    assert not (tmp_path / "harmed").exists()
+    assert not Path("harmed").exists()
+    assert len(find_runs([str(tmp_path)])) == 8
+
+
+def test_nothing_differs_in_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "a", lr=1)
+    runs = find_runs([str(tmp_path)])
+    assert differing(runs) == []
+    assert usual_metric(runs) is None
+    assert "finished" in told(capsys, "runs", str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    assert "No runs in" in told(capsys, "runs", str(tmp_path / "empty"))
+    assert main(["runs", str(tmp_path / "nowhere")]) == 2
+
+
+def test_a_thousand_runs_are_listed_in_seconds_without_a_library(tmp_path: Path) -> None:
+    for number in range(1000):
+        write_run(tmp_path / f"{number:04}", lr=number, value=0.5, steps=5)
+    code = (
+        "import sys\nfrom experiments.__main__ import main\n"
+        f"assert main(['runs', {str(tmp_path)!r}, 'limit=1000']) == 0\n"
+        "loaded = {'torch', 'transformers', 'lightning', 'sklearn'} & sys.modules.keys()\nassert not loaded, loaded\n"
+    )
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1001
+    # five seconds on a quiet machine are promised; a busy one gets time
+    assert time.monotonic() - begin < 30
+
+
+@pytest.mark.parametrize("file", sorted(Path("experiments").glob("*/*.yaml")), ids=str)
+def test_fast_yaml_reads_what_a_verb_writes(file: Path) -> None:
+    text = OmegaConf.to_yaml(OmegaConf.load(file))
+    assert plain_yaml(text.encode()) == yaml.safe_load(text)
