@@ -48,7 +48,7 @@ def _main(argv: list[str]) -> int:
 def _run_words(name: str, verb: Verb, words: list[str]) -> int:
     parser = _parser(name, verb)
     # plain parse_args ends the words at the first flag: it would refuse `a.yaml --resume key=value`
-    arguments = parser.parse_intermixed_args(words)
+    arguments = parser.parse_intermixed_args([_plain_word(word, parser) for word in words])
     if arguments.help:
         _show(_verb_page(verb, parser))
         return DONE
@@ -60,6 +60,10 @@ def _run_words(name: str, verb: Verb, words: list[str]) -> int:
 
 def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
     config = _configure(name, verb, arguments.words)
+    if verb.trains:
+        from experiments.config.trials import in_trial
+
+        config = in_trial(config, arguments.words)
     if arguments.dry_run:
         from experiments.config.load import to_yaml
 
@@ -87,7 +91,9 @@ def _answer(verb: Verb, config: Any, arguments: argparse.Namespace) -> bool:
         sweep.prune(config, arguments.prune)
     if arguments.plan:
         sweep.show_plan(config)
-    return bool(arguments.status or arguments.prune or arguments.plan)
+    if arguments.wandb_export:
+        sweep.export_to_wandb(config)
+    return bool(arguments.status or arguments.prune or arguments.plan or arguments.wandb_export)
 
 
 def _check_something_to_resume(name: str, config: Any) -> None:
@@ -154,7 +160,7 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     bare = {"run": "[RUN] ", "runs": "[RUN ...] ", "scorers": "[SCORER ...] ", "folder": "FOLDER "}
     bare["folders"] = "[FOLDER ...] "
     flags = "[--dry-run] [--resume[=auto] | --overwrite]" if verb.writes else "[--dry-run]"
-    flags += "\n           [--plan] [--status] [--prune=FOLDER] [--index=N]" if verb.is_sweep else ""
+    flags += "\n           [--plan] [--status] [--prune=FOLDER] [--index=N] [--wandb-export]" if verb.is_sweep else ""
     flags += " [--list]" if verb.lists else ""
     usage = f"itm {name} {bare.get(verb.bare or '', '')}{words}\n           {flags}"
     description = f"{verb.summary[0].upper()}{verb.summary[1:]}."
@@ -181,6 +187,7 @@ def _parser(name: str, verb: Verb) -> argparse.ArgumentParser:
             metavar="FOLDER",
             help="remove the folder of a run or step that is asked for no more, as --plan names it, and stop",
         )
+        parser.add_argument("--wandb-export", action="store_true", help="write the sweep as one of W&B, and stop")
         parser.add_argument("--index", type=int, metavar="N", help="do the N-th run alone, as a job array does")
     return parser
 
@@ -197,6 +204,14 @@ def _add_folder_flags(parser: argparse.ArgumentParser) -> None:
         help="go on where there is something to go on with, else start: one command for a job that is requeued",
     )
     folder.add_argument("--overwrite", action="store_true", help="replace an output folder that itm wrote")
+
+
+def _plain_word(word: str, parser: argparse.ArgumentParser) -> str:
+    """`key=value` for the `--key=value` that W&B's agents write, and FILE for `--config=FILE`; flags stay."""
+    name, equals, value = word.partition("=")
+    if not equals or not re.fullmatch(r"--[\w.]+", name) or {name, word} & parser._option_string_actions.keys():
+        return word
+    return value if name == "--config" else word.removeprefix("--")
 
 
 def _verb_page(verb: Verb, parser: argparse.ArgumentParser) -> str:

@@ -118,6 +118,18 @@ def show_plan(config: SweepConfig) -> None:
     print_plan(standings, orphans(tasks, standings, records), f"{config.name}: {config.output_dir}")
 
 
+def export_to_wandb(config: SweepConfig) -> None:
+    """Writes a sweep of W&B that trains the same runs, and says how it is started.
+
+    Raises:
+        ConfigError: the sweep has what W&B's grid cannot say.
+    """
+    from experiments.sweeping.wandb_export import write_wandb_files
+
+    file = write_wandb_files(config)
+    say(f"{file}: start it by `wandb sweep {file}`, and agents by the `wandb agent` that this prints.")
+
+
 def prune(config: SweepConfig, names: Sequence[str]) -> None:
     """Removes orphans that are named, with their folders.
 
