@@ -59,7 +59,8 @@ def _run_words(name: str, verb: Verb, words: list[str]) -> int:
 
 
 def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
-    config = _configure(name, verb, arguments.words)
+    # what became of a sweep is told without checking its runs, for which their libraries would be imported
+    config = _configure(name, verb, arguments.words, check=not (verb.is_sweep and arguments.status))
     if verb.trains:
         from experiments.config.trials import in_trial
 
@@ -114,7 +115,7 @@ def _check_something_to_resume(name: str, config: Any) -> None:
         )
 
 
-def _configure(name: str, verb: Verb, words: Sequence[str]) -> Any:
+def _configure(name: str, verb: Verb, words: Sequence[str], *, check: bool = True) -> Any:
     """The checked configuration that the words after the verb ask for."""
     path, overrides = _sort_words(name, verb, words)
     if name == "demo":
@@ -124,7 +125,7 @@ def _configure(name: str, verb: Verb, words: Sequence[str]) -> Any:
     if verb.is_sweep:
         if path is None:
             raise UsageError("itm sweep needs a YAML file: itm sweep CONFIG.yaml")
-        return verb.load_module().load(path, overrides)
+        return verb.load_module().load(path, overrides, check=check)
     from experiments.config.load import load_config
 
     return load_config(verb.load_schema(), path, overrides)

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from experiments.__main__ import main
 from experiments.config.evaluation_schemas import CompareConfig
 from experiments.config.trainer_schemas import LoggingConfig
 from experiments.report.comparison.examples.thumbnails import thumbnail
 from experiments.report.comparison.reading.curves import read_curves
+from experiments.report.comparison.tables import markdown_text
 from experiments.report.csv_files import csv_text, read_csv
 from experiments.verbs.compare import run as compare
 from negatives.tables.captions import InputError, write_json, write_table, write_text
@@ -379,6 +379,66 @@ def test_one_run_without_logs_or_audits_makes_a_page(tmp_path: Path, config: Com
     assert rows_of(config, "differences.csv") == []
 
 
+def test_runs_that_are_missing_are_named_with_what_failed(config: CompareConfig, capsys: pytest.CaptureFixture[str]):
+    lines = [
+        "train/broken ended with exit code 1",
+        "Traceback:",
+        f"```{HOSTILE}",
+        "OutOfMemoryError: \x1b[31m\u202egnp",
+    ]
+    config = replace(config, examples=0)
+    compare(replace(config, missing={"late": "", "broken": "\n".join(lines)}))
+    sentence = "2 of 5 runs are not compared: broken (failed), late (not evaluated yet)."
+    page, printed = page_of(config), capsys.readouterr().out
+    assert f'<p class="note">{sentence}</p>' in page
+    (said,) = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)
+    assert html.unescape(said).split("\n") == [*lines[:3], "OutOfMemoryError: \ufffd[31m\ufffdgnp"]
+    assert "<script" not in page
+    assert f"{sentence} broken: OutOfMemoryError: \ufffd[31m\ufffdgnp # " in " ".join(printed.split())
+    assert "Traceback" not in printed
+    markdown = (Path(config.output_dir) / "comparison.md").read_text(encoding="utf-8")
+    assert markdown_text(sentence) in markdown.splitlines()
+    block = markdown.split("\n\nbroken:\n\n")[1].split("\n\n")[0].split("\n")
+    assert block == [f"    {line}" for line in html.unescape(said).split("\n")]
+
+    compare(replace(config, missing={f"late{number}": "" for number in range(5)}), overwrite=True)
+    names = ", ".join(f"late{number} (not evaluated yet)" for number in range(3))
+    assert f"5 of 8 runs are not compared: {names} and 2 more (not evaluated yet)." in page_of(config)
+    compare(replace(config, missing={HOSTILE: HOSTILE}), overwrite=True)
+    assert "<script" not in page_of(config)
+    assert f"1 of 4 runs is not compared: {HOSTILE} (failed)." in html.unescape(page_of(config))
+    capsys.readouterr()
+    compare(config, overwrite=True)
+    assert "not compared" not in page_of(config) + capsys.readouterr().out
+
+
+def test_a_reference_that_is_missing_is_stood_in_for(
+    tmp_path: Path, config: CompareConfig, capsys: pytest.CaptureFixture[str]
+):
+    seed = write_run(tmp_path / "seed", "clip-seed=1", {"balanced": pair_rows()})
+    missing = {"clip-seed=0": "", "raw": ""}
+    config = replace(config, runs=[config.runs[0], seed], missing=missing, examples=0, debias=False)
+    for wanted, taken in {"raw": "unfiltered", "clip-seed=0": "clip-seed=1", "clip": "clip-seed=1"}.items():
+        compare(replace(config, reference=wanted), overwrite=True)
+        sentence = f"The reference {wanted} is not among the compared runs: differences are to {taken}."
+        for text in (page_of(config), " ".join(capsys.readouterr().out.split())):
+            assert sentence in text
+        assert f"Differences to {taken}," in page_of(config)
+        others = {row["other"] for row in rows_of(config, "differences.csv") if row["against"] == "reference"}
+        assert others == {taken}
+        assert f"got '{wanted}'" in refusal(replace(config, reference=wanted, missing={}), overwrite=True)
+    compare(replace(config, reference="unfiltered"), overwrite=True)
+    assert "not among the compared" not in page_of(config) + capsys.readouterr().out
+
+
+def test_the_first_run_of_many_is_compared_alone(config: CompareConfig, capsys: pytest.CaptureFixture[str]):
+    compare(replace(config, runs=config.runs[:1], reference="filtered", missing={"random": "", "filtered": ""}))
+    for text in (page_of(config), " ".join(capsys.readouterr().out.split())):
+        assert "there is nothing to compare it with." in text
+        assert "2 of 3 runs are not compared: random (not evaluated yet), filtered (not evaluated yet)." in text
+        assert "The reference filtered is not among the compared runs: differences are to unfiltered." in text
+
+
 def test_runs_of_one_name_are_called_by_their_folders(tmp_path: Path, config: CompareConfig):
     runs = [write_run(tmp_path / folder, "same", {"balanced": pair_rows()}) for folder in ("one", "two")]
     compare(replace(config, runs=runs))
@@ -531,22 +591,3 @@ def test_an_evaluation_with_another_score_is_compared_beside_the_run(tmp_path: P
     rows = rows_of(compared, "comparison.csv")
     assert {row["run"] for row in rows} == {"unfiltered", "unfiltered (evaluation_itc)"}
     assert len({row["value"] for row in rows if (row["metric"], row["group"]) == ("accuracy", "mean")}) == 1
-
-
-def test_runs_that_are_missing_are_told_with_how_they_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = write_run(tmp_path / "run", "here", {"balanced": pair_rows()})
-    write_images(tmp_path)
-    missing = {"bad": "train/bad ended with exit code 2\n<script>\x1b[31m & why</script>", "later": ""}
-    words = ["compare", run, f"missing={json.dumps(missing)}", "reference=bad", f"output_dir={tmp_path / 'out'}"]
-    assert main([*words, "bootstrap=100", "logging.wandb=disabled"]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "The reference bad is not evaluated; compared with here instead." in said
-    assert "2 of 3 runs are not compared: bad (failed), later (not evaluated yet)." in said
-    assert "bad: <script>\ufffd[31m & why</script>" in said
-    page = (tmp_path / "out/index.html").read_text()
-    assert "2 of 3 runs are not compared: bad (failed), later (not evaluated yet)." in page
-    assert "ended with exit code 2\n&lt;script&gt;\ufffd[31m &amp; why&lt;/script&gt;</pre>" in page
-    assert r"2 of 3 runs are not compared" in (tmp_path / "out/comparison.md").read_text()
-    assert main([*words[:2], "reference=bad", f"output_dir={tmp_path / 'other'}"]) == 2, (
-        "with none missing it is a slip"
-    )

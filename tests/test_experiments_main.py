@@ -43,7 +43,7 @@ class Fake(types.ModuleType):
     def status(self, settings: Any) -> None:
         self.calls.append(("status", settings, {}))
 
-    def load(self, path: str, overrides: list[str]) -> SweepConfig:
+    def load(self, path: str, overrides: list[str], *, check: bool) -> SweepConfig:
         self.path = path
         given = path if Path(path).is_file() else None
         return config.load_config(SweepConfig, given, overrides, check_files=False)

@@ -73,10 +73,10 @@ def test_a_thousand_runs_are_not_a_thousand_full_checks(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(resolve, "load_mapping", counted)
     config = sweep.load(path, [])
-    count = 0
-    assert len(plan(config)) == 2000
     # one of each verb: training, evaluation, comparison
     assert count == 3
+    assert len(plan(config)) == 2000
+    assert count == 3, "the plan of what was checked is there"
 
 
 @pytest.fixture

@@ -55,6 +55,9 @@ def settle(manifest: Manifest, tasks: Sequence[Task], *, alone: bool, again: Col
             if one.action == RUN and not manifest.is_claimed(one.task.key):
                 retried = alone or record.state != FAILED or one.task.name in again
                 record.state, record.lines = (PENDING, []) if retried else (record.state, record.lines)
+        wanted = {task.key for task in tasks} | {COMPARE}
+        for record in records.values():
+            record.wanted = record.key in wanted
         if COMPARE in records and alone:
             # a failed one is tried again
             records[COMPARE].state = FINISHED if records[COMPARE].state == FINISHED else PENDING

@@ -45,6 +45,7 @@ class Record:
         lines: the last lines of what a failed one printed.
         moves_to: the folder that it is being moved to.
         version: of the manifest in which it was first written.
+        wanted: whether the last start asked for it.
     """
 
     key: str
@@ -58,6 +59,7 @@ class Record:
     lines: list[str] = field(default_factory=list)
     moves_to: str | None = None
     version: int = VERSION
+    wanted: bool = True
 
 
 class Manifest:

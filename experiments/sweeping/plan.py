@@ -18,8 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from experiments.config.layers import ConfigError, nested
 from experiments.config.load import to_yaml
 from experiments.config.names import name_faults
@@ -97,7 +95,17 @@ def plan(config: SweepConfig) -> list[Task]:
     Raises:
         ConfigError: all faults of all tasks, in one error.
     """
-    return _Planner(config).tasks()
+    # it is checked when it is read, and asked for when it is used
+    content = digest(dataclasses.asdict(config))
+    if content not in _planned:
+        found = _Planner(config).tasks()
+        _planned.clear()
+        _planned[content] = found
+    return list(_planned[content])
+
+
+_planned: dict[str, list[Task]] = {}
+"""The last plan, by its sweep's content."""
 
 
 def compare_settings(config: SweepConfig, runs: Sequence[str], missing: Mapping[str, str]) -> Any:
@@ -113,7 +121,7 @@ def compare_settings(config: SweepConfig, runs: Sequence[str], missing: Mapping[
     """
     folder = Path(config.output_dir)
     own = {key: value for key, value in config.compare.items() if key != LIVE}
-    logging = {"logging": {**plain(config.logging), "group": config.name}}
+    logging = {"logging": {**dataclasses.asdict(config.logging), "group": config.name}}
     fixed = {"runs": list(runs), "missing": dict(missing), "output_dir": str(folder / REPORT)}
     verb = TASKS["compare"]
     return Resolver(verb.load_schema(), folder).resolve({**logging, **own, **fixed}, "compare")
@@ -168,7 +176,7 @@ class _Planner:
         if verb.trains:
             own = _experiment(self.config, name, own, fixed)
         elif verb.logs_to_sweep:
-            fixed["logging"] = {**plain(self.config.logging), "group": self.config.name}
+            fixed["logging"] = {**dataclasses.asdict(self.config.logging), "group": self.config.name}
         self._add(f"prepare/{name}", step.verb, name, {**fixed, **own})
 
     def _add_run(self, point: Point) -> None:
@@ -276,7 +284,7 @@ def _experiment(
     config: SweepConfig, name: str, settings: Mapping[str, Any], fixed: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The settings of one of a sweep's trainings, with the sweep's name for it, its folder, seed and logging."""
-    logging = {**plain(config.logging), "group": config.name, **settings.get("logging", {})}
+    logging = {**dataclasses.asdict(config.logging), "group": config.name, **settings.get("logging", {})}
     # name, folder and logging are the sweep's and come last; a seed may be the run's own, as in a grid over seeds
     return {"seed": config.seed, **settings, "name": name, **fixed, "logging": logging}
 
@@ -289,8 +297,3 @@ def merged(*mappings: Mapping[str, Any]) -> dict[str, Any]:
             both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
             result[key] = merged(result[key], value) if both else copy.deepcopy(value)
     return result
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """A section as a dictionary, its interpolations left as they are."""
-    return dict(OmegaConf.to_container(OmegaConf.structured(config)))  # type: ignore[arg-type]

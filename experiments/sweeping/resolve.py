@@ -100,6 +100,8 @@ def _plain(schema: type[Any], key: str, value: Any, made_in: Path) -> Any:
     kind, optional = strip_optional(_types(schema)[key])  # type: ignore[arg-type]
     if value is None and optional:
         return None
+    if kind == list[str] and not rules and isinstance(value, list) and all(map(_is_plain_text, value)):
+        return list(value)
     if kind is float and type(value) is int:
         value = float(value)
     right = kind in (int, float, str, bool) and type(value) is kind and keeps_rules(value, rules)
@@ -108,7 +110,7 @@ def _plain(schema: type[Any], key: str, value: Any, made_in: Path) -> Any:
     elif kind is float:
         right = right and math.isfinite(value)
     elif kind is str:
-        right = right and "${" not in value and value != MISSING and is_encodable(value)
+        right = right and _is_plain_text(value)
     if "names" in rules:
         right = right and is_file_name(value)
     if "exists" in rules:
@@ -116,6 +118,10 @@ def _plain(schema: type[Any], key: str, value: Any, made_in: Path) -> Any:
     if not right:
         raise _NotPlainError
     return value
+
+
+def _is_plain_text(value: Any) -> bool:
+    return isinstance(value, str) and "${" not in value and value != MISSING and is_encodable(value)
 
 
 @cache

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from experiments.runs.progress import say, shown
-from experiments.sweeping.manifest import FINISHED, PENDING, RUNNING, Manifest, Record
-from experiments.sweeping.plan import Task
+from experiments.sweeping.manifest import COMPARE, FINISHED, PENDING, RUNNING, Manifest, Record
+from experiments.sweeping.plan import RESULTS
 from experiments.sweeping.standing import GONE, KEEP, RUN, Standing
 
 WORDS = {KEEP: "keep", RUN: "run", GONE: "removed by hand, not needed"}
@@ -36,31 +36,34 @@ def print_plan(standings: Sequence[Standing], orphans: Sequence[Record], title: 
         say(f"orphan: {record.folder} ({record.name}, {record.state}); `--prune={record.folder}` removes it")
 
 
-def print_status(
-    tasks: Sequence[Task], standings: Sequence[Standing], records: Mapping[str, Record], manifest: Manifest, title: str
-) -> None:
-    """What is finished, running, failed, killed, removed and pending."""
+def print_status(names: Sequence[str], manifest: Manifest, title: str) -> None:
+    """What is finished, running, failed, killed, removed and pending.
+
+    Args:
+        names: of the tasks, but the comparison.
+        manifest: of the sweep.
+        title: of the table.
+    """
+    records = {record.name: record for record in manifest.read().values() if record.wanted}
     table = _table(title, "task", "state", "seconds")
-    compared = [record for key, record in records.items() if key == "compare"]
-    rows = [(one.task.name, _state(one, manifest), one.record) for one in standings]
-    rows += [(record.name, _running(record, manifest), record) for record in compared]
-    if not compared and any(task.run for task in tasks):
-        rows.append(("compare", PENDING, None))
-    for name, state, record in rows:
+    ends = [COMPARE] if any(name.startswith("evaluate/") for name in names) else []
+    for name in (*names, *ends):
+        record = records.get(name)
         seconds = "" if record is None or record.seconds is None else str(record.seconds)
-        table.add_row(*map(_cell, (name, state, seconds)))
+        table.add_row(*map(_cell, (name, PENDING if record is None else _state(record, manifest), seconds)))
     Console().print(table)
-    for _, state, record in rows:
-        if record is not None and record.lines:
-            say(f"{record.name} {state}: {record.lines[-1]}")
+    if others := sorted(records.keys() - {*names, COMPARE}):
+        say(f"{len(others)} tasks of the last start are not in this file, such as {others[0]}: see --plan.")
+    for record in records.values():
+        if record.lines:
+            say(f"{record.name} {record.state}: {record.lines[-1]}")
 
 
-def _state(one: Standing, manifest: Manifest) -> str:
-    if one.action == GONE:
+def _state(record: Record, manifest: Manifest) -> str:
+    result = RESULTS.get(record.verb, "") if record.name != COMPARE else ""
+    if record.state == FINISHED and not (manifest.folder / record.folder / result).exists():
         return "removed"
-    if one.record is None or (one.action == RUN and one.record.state == FINISHED):
-        return PENDING
-    return _running(one.record, manifest)
+    return _running(record, manifest)
 
 
 def _running(record: Record, manifest: Manifest) -> str:

@@ -216,8 +216,10 @@ class Worker:
 
     def _show(self) -> None:
         """Hands on what a task prints, where there is one at a time."""
-        for child in self.children if self._shows else ():
-            print(child.printed(), end="", flush=True)
+        for child in self.children:
+            # of tasks side by side only the comparison's, at its end
+            if self._shows or (child.task.name == COMPARE and child.process.exitcode == 0):
+                print(child.printed(), end="", flush=True)
 
 
 def compare_task(config: SweepConfig, tasks: Sequence[Task], records: Mapping[str, Record], folder: Path) -> Task:

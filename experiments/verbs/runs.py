@@ -115,7 +115,7 @@ def _print_table(runs: list[RunInfo], keys: list[str], metric: str | None) -> No
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     short = short_names(keys)
-    headings = ["run", *short.values(), "state", shown(metric or ""), "age"]
+    headings = ["run", *short.values(), "state", "value", "age"]
     for heading in headings:
         is_text = heading in ("run", "state")
         table.add_column(Text(heading), justify="left" if is_text else "right", overflow="fold")
@@ -123,6 +123,8 @@ def _print_table(runs: list[RunInfo], keys: list[str], metric: str | None) -> No
         found = one.metric(metric) if metric is not None else None
         cells = [one.name, *(cell(one.settings.get(key)) for key in keys), state(one), value(found), age(one.age)]
         table.add_row(*(Text(shown(text)) for text in cells))
+    if metric is not None:
+        say(metric)
     Console().print(table)
 
 

@@ -23,8 +23,13 @@ from experiments.verb_table import TASKS
 from negatives.tables import InputError
 
 
-def load(path: str | Path | None, overrides: Sequence[str]) -> SweepConfig:
+def load(path: str | Path | None, overrides: Sequence[str], *, check: bool = True) -> SweepConfig:
     """The sweep's configuration; a `base` in it (of `experiment`, a run or a step's training) is relative to the sweep.
+
+    Args:
+        path: of the sweep.
+        overrides: `key=value` words.
+        check: check every run, for which the libraries of its backbone are imported.
 
     Raises:
         ConfigError: all faults of the sweep and of every run that it describes, in one error.
@@ -47,7 +52,8 @@ def load(path: str | Path | None, overrides: Sequence[str]) -> SweepConfig:
         config.runs[name] = merged(own, config.experiment, nested(changes))
     if not config.runs:
         config.experiment = merged(shared, config.experiment)
-    plan(config)
+    if check:
+        plan(config)
     return config
 
 
@@ -97,14 +103,14 @@ def run(config: SweepConfig, *, resume: bool = False, overwrite: bool = False, i
 
 
 def status(config: SweepConfig) -> None:
-    """Prints what is finished, running, failed and pending."""
-    from experiments.sweeping.standing import stand
+    """Prints what is finished, running, failed and pending, as the last start asked for it; checks no run."""
+    from experiments.sweeping.points import points
     from experiments.sweeping.tables import print_status
 
-    manifest, tasks = Manifest(Path(config.output_dir)), plan(config)
-    records = manifest.read()
-    standings = stand(tasks, records, manifest.folder)
-    print_status(tasks, standings, records, manifest, f"{config.name}: {config.output_dir}")
+    manifest = Manifest(Path(config.output_dir))
+    names = [f"prepare/{name}" for name in config.prepare]
+    names += [f"{verb}/{point.name}" for point in points(config) for verb in ("train", "evaluate")]
+    print_status(names, manifest, f"{config.name}: {config.output_dir}")
 
 
 def show_plan(config: SweepConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from experiments.report.audits import LabelledAudit
@@ -13,7 +13,7 @@ from experiments.report.comparison.leaderboard import Board, leaderboard, verdic
 from experiments.report.comparison.panels import Draws, Panel, panel_of
 from experiments.report.comparison.reading.evaluated import EvaluatedRun
 from experiments.report.comparison.reading.runs import common_sets, set_names
-from experiments.runs.progress import track
+from experiments.runs.progress import shown, track
 
 CURVE_COLUMNS = ("run", "step", "metric", "value")
 NAMED = 3
@@ -29,6 +29,7 @@ class Comparison:
     Attributes:
         title, note: as configured.
         reference: name of the entry that the others are compared with.
+        wanted: name that was configured for it; None where it was not.
         verdict: what is best, by how much, and whether that decides.
         entries: methods and lone runs, in the order given.
         shared: what all their names begin and end with.
@@ -37,12 +38,13 @@ class Comparison:
         curves: run -> metric -> step -> value.
         audits: of texts.
         examples: items.
-        missing: name of a run that is not compared -> why: what it ended with, line by line, or "" where it is to come.
+        missing: name of a run that is not compared -> the last lines of what failed; "" where it is not evaluated yet.
     """
 
     title: str
     note: str
     reference: str
+    wanted: str | None
     verdict: str
     entries: Sequence[Entry]
     shared: tuple[str, str]
@@ -50,15 +52,7 @@ class Comparison:
     panels: Sequence[Panel]
     audits: Sequence[LabelledAudit]
     examples: Sequence[Example]
-    missing: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def without(self) -> str:
-        """A sentence about the runs that are not compared; "" where all are."""
-        said = [f"{name} ({'failed' if why else 'not evaluated yet'})" for name, why in self.missing.items()]
-        more = f" and {len(said) - NAMED} more" if len(said) > NAMED else ""
-        total = len(self.runs) + len(said)
-        return f"{len(said)} of {total} runs are not compared: {', '.join(said[:NAMED])}{more}." if said else ""
+    missing: Mapping[str, str]
 
     @property
     def runs(self) -> list[EvaluatedRun]:
@@ -77,6 +71,35 @@ class Comparison:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         shown = f"{', '.join(names[:NAMED])}{more}"
         return f"It is not known whether {shown} saw images of these sets in training." if names else ""
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Run that is not compared since something failed -> the last lines of that."""
+        return {name: why for name, why in self.missing.items() if why.strip()}
+
+    @property
+    def not_compared(self) -> str:
+        """A sentence about the runs that are missing; "" where none is."""
+        if not self.missing:
+            return ""
+        waiting = [name for name in self.missing if name not in self.failed]
+        # those that failed are all named: what they said stands below
+        parts = [f"{name} (failed)" for name in self.failed]
+        parts += [f"{name} (not evaluated yet)" for name in waiting[:NAMED]]
+        more = f" and {len(waiting) - NAMED} more (not evaluated yet)" if len(waiting) > NAMED else ""
+        number, every = len(self.missing), len(self.missing) + len(self.runs)
+        verb = "is" if number == 1 else "are"
+        return f"{number} of {every} runs {verb} not compared: {', '.join(parts)}{more}."
+
+    @property
+    def stand_in(self) -> str:
+        """A sentence about the entry that stands in for a missing reference; "" where it is there."""
+        own = next(entry for entry in self.entries if entry.name == self.reference)
+        if self.wanted is None or own.is_called(self.wanted):
+            return ""
+        return (
+            f"The reference {shown(self.wanted)} is not among the compared runs: differences are to {self.reference}."
+        )
 
     @property
     def curves(self) -> list[dict[str, Any]]:
@@ -98,7 +121,7 @@ def compared_runs(
     audits: Sequence[LabelledAudit],
     examples: int,
     draws: Draws,
-    missing: Mapping[str, str] | None = None,
+    missing: Mapping[str, str],
 ) -> Comparison:
     """The comparison of evaluated runs.
 
@@ -109,13 +132,13 @@ def compared_runs(
         audits: shown as they are.
         examples: how many items are shown.
         draws: of the bootstrap; more where the number of entries needs more.
-        missing: runs that are not among these, see `Comparison`.
+        missing: name of a run that is not among `runs` -> why; "" where it is not evaluated yet.
 
     Raises:
         InputError: an unknown reference, or a set that cannot be measured.
     """
     entries = entries_of(runs)
-    own = find_reference(entries, reference, or_first=bool(missing))
+    own = find_reference(entries, reference, incomplete=bool(missing))
     enough = max(draws.resamples, FOR_A_TIE * (len(entries) - 1))
     draws = Draws(enough, draws.seed, draws.debias)
     panels = [panel_of(name, entries, own.name, draws) for name in track(set_names(runs), "Sets")]
@@ -124,6 +147,7 @@ def compared_runs(
         title=title,
         note=note,
         reference=own.name,
+        wanted=reference,
         verdict=verdict(board),
         entries=entries,
         shared=shortened([entry.name for entry in entries])[0],
@@ -131,5 +155,6 @@ def compared_runs(
         panels=panels,
         audits=audits,
         examples=choose_examples(entries, common_sets(runs), examples, draws.seed),
-        missing=missing or {},
+        # what a failed program printed
+        missing={shown(name): shown(why) for name, why in missing.items()},
     )

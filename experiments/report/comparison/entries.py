@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.report.comparison.reading.evaluated import EvaluatedRun
-from experiments.runs.progress import say
 from negatives.tables import InputError, nearest_name
 
 # seed=1, seed_1 or seed1 as a word of its own; in seed=0.5 there is no whole number
@@ -35,6 +34,10 @@ class Entry:
         """The sets that all its runs have."""
         return [name for name in self.runs[0].sets if all(name in run.sets for run in self.runs)]
 
+    def is_called(self, name: str) -> bool:
+        """Whether it, or a run of it, has this name."""
+        return name in (self.name, *(run.name for run in self.runs))
+
 
 def entries_of(runs: Sequence[EvaluatedRun]) -> list[Entry]:
     """The methods and lone runs, in the order in which they are given."""
@@ -60,23 +63,23 @@ def method_of(name: str) -> str:
     return SEED.sub("", name).lstrip("-_. ") or "all"
 
 
-def find_reference(entries: Sequence[Entry], name: str | None, *, or_first: bool = False) -> Entry:
+def find_reference(entries: Sequence[Entry], name: str | None, *, incomplete: bool = False) -> Entry:
     """What the others are compared with: the method, or that of the run, called `name`; the first where it is None.
 
     Args:
-        entries: that are compared.
+        entries: at least one.
         name: of the reference.
-        or_first: the first where there is none of this name, as while it is still to be evaluated.
+        incomplete: whether there are runs that are not among the entries. Then another seed of the reference stands in
+            for it, or else the first entry.
 
     Raises:
-        InputError: If there is none of this name.
+        InputError: If there is none of this name, and nothing may stand in for it.
     """
     if name is None:
         return entries[0]
-    found = [entry for entry in entries if name in (entry.name, *(run.name for run in entry.runs))]
-    if not found and or_first:
-        say(f"The reference {name} is not evaluated; compared with {entries[0].name} instead.")
-        return entries[0]
+    found = [entry for entry in entries if entry.is_called(name)]
+    if not found and incomplete:
+        found = [entry for entry in entries if method_of(entry.runs[0].name) == method_of(name)] or [entries[0]]
     if not found:
         names = [run.name for entry in entries for run in entry.runs]
         rule = f"`reference` must be the name of a compared run ({', '.join(names)})"

@@ -15,17 +15,18 @@ from experiments.report.comparison.plots import MOST_BESIDE, curves_plot, panel_
 from experiments.report.comparison.tables import label
 from experiments.report.page import template_environment
 from experiments.report.plots import audits_plot, look
-from experiments.runs.progress import shown
 
 NGRAMS_SHOWN = 10
 WORDS = re.compile(r"[^-_/]*[-_/]+|[^-_/]+")
 COLUMNS_SHOWN = 16
+FAILED_OPEN = 3
+"""Failed runs whose last lines are seen at once; of more they are unfolded."""
 
 
 def render_page(comparison: Comparison) -> str:
     """The page as HTML: plots and images inside, nothing fetched from anywhere."""
     environment = template_environment()
-    environment.filters |= {"outcome": outcome, "label": label, "breakable": breakable, "shown": shown}
+    environment.filters |= {"outcome": outcome, "label": label, "breakable": breakable}
     looks = {place.run: look(position) for position, place in enumerate(comparison.board.places)}
     of_runs = {run.name: looks[entry.name] for entry in comparison.entries for run in entry.runs}
     return environment.get_template("comparison.html").render(
@@ -36,6 +37,7 @@ def render_page(comparison: Comparison) -> str:
         # what lies beside in files is not lost: a page of hundreds of columns would be
         columns_shown=COLUMNS_SHOWN,
         most_beside=MOST_BESIDE,
+        failed_open=FAILED_OPEN,
         views=[_view(panel, comparison) for panel in comparison.panels],
         panel_plot=lambda panel: panel_plot(panel, comparison.short, looks),
         curves=curves_plot(comparison.runs, of_runs),

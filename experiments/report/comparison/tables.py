@@ -20,12 +20,16 @@ Cells = list[list[str]]
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """Markdown: the verdict, and a table in which the best of each column is bold."""
+    """Markdown: the verdict, what is missing, and a table in which the best of each column is bold."""
     head, rows = _cells(comparison, markdown_text, lambda text: f"**{text}**", "≈")
     lines = [head, [":---", *["---:"] * (len(head) - 1)], *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    said = "\n\n".join(markdown_text(line) for line in (comparison.verdict, comparison.without) if line)
-    return f"{said}\n\n{table}\n\n{markdown_text(_caption(comparison))}\n"
+    sentences = (comparison.verdict, comparison.not_compared, comparison.stand_in)
+    parts = [markdown_text(sentence) for sentence in sentences if sentence]
+    for name, why in comparison.failed.items():
+        # in an indented block nothing is Markdown or HTML, and no line can end it as one can end a fence
+        parts += [f"{markdown_text(name)}:", "\n".join(f"    {line}" for line in why.splitlines())]
+    return "\n\n".join([*parts, table, markdown_text(_caption(comparison))]) + "\n"
 
 
 def comparison_latex(comparison: Comparison) -> str:

@@ -30,10 +30,11 @@ def print_comparison(comparison: Comparison) -> None:
 
     tell(comparison.verdict)
     if comparison.missing:
-        tell(comparison.without)
-        for name, why in comparison.missing.items():
-            if why:
-                tell(f"{name}: {why.splitlines()[-1]}")
+        tell(comparison.not_compared)
+    for name, why in comparison.failed.items():
+        tell(f"{name}: {why.strip().splitlines()[-1].strip()}")
+    if comparison.stand_in:
+        tell(comparison.stand_in)
     first, last = comparison.shared
     if first or last:
         ways = [f"begin with {first!r}"] * bool(first) + [f"end with {last!r}"] * bool(last)
