@@ -114,6 +114,20 @@ def test_another_setting_sets_the_run_aside_and_the_old_one_brings_it_back(sweep
     assert states(tmp_path)["train/b"] == FINISHED
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_kill_in_the_middle_of_a_move_is_made_good(moved: bool, sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep(runs=RUNS) == 0
+    ran(tmp_path)
+    with Manifest(tmp_path / "out").changing() as records_now:
+        (record,) = (one for one in records_now.values() if one.name == "train/b")
+        record.moves_to = "runs/d"
+    if moved:
+        (tmp_path / "out/runs/b").rename(tmp_path / "out/runs/d")
+    assert sweep(runs={"a": RUNS["a"], "d": RUNS["b"]}) == 0
+    assert ran(tmp_path) == ["compare report", "evaluate runs/d/evaluation"]
+    assert json.loads((tmp_path / "out/runs/d/weights.safetensors").read_text()) == {"of": "runs/b"}
+
+
 def test_a_failed_run_leaves_a_report_of_the_others_and_is_fixed(
     sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,12 +126,36 @@ def test_one_that_joins_does_not_repeat_what_failed(
     changed = write_sweep(tmp_path, runs={**RUNS, "b": {"optim.lr": 0.9}})
     assert main(["sweep", str(changed), "--resume"]) == 2, "a folder would have to move under the other's feet"
     assert main(["sweep", str(changed), "--overwrite"]) == 2
+    changed = write_sweep(tmp_path, runs=RUNS, experiment={"evaluation": {"bootstrap": 200}})
+    assert main(["sweep", str(changed), "--resume"]) == 2, "two evaluations would write one folder"
+    smaller = write_sweep(tmp_path, runs={"c": RUNS["c"]})
+    assert main(["sweep", str(smaller), "--resume"]) == 0
+    assert "train/d" in states(tmp_path), "the other one still counts on it"
+    ran(tmp_path)
     assert (tmp_path / "out/runs/b/weights.safetensors").exists()
     other.kill()
     other.join()
     write_sweep(tmp_path, runs=RUNS)
     assert main(["sweep", str(sweep), "--resume"]) == 2
-    assert ran(tmp_path) == ["train runs/a"]
+    assert ran(tmp_path) == ["compare report", "train runs/a"]
+
+
+def test_a_sweep_that_begins_anew_is_seen_by_others(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle_verbs(tmp_path, monkeypatch)
+    verb, seen = children.run_verb, tmp_path / "seen"
+
+    def looks(row: Any, config: Any, **flags: Any) -> int:
+        seen.write_text(str(Manifest(tmp_path / "out").is_worked_on()))
+        return verb(row, config, **flags)
+
+    monkeypatch.setattr(children, "run_verb", looks)
+    for flags in [], ["--overwrite"]:
+        seen.unlink(missing_ok=True)
+        assert main(["sweep", str(sweep), *flags]) == 0
+        assert seen.read_text() == "True"
+    assert not Manifest(tmp_path / "out").is_worked_on()
 
 
 def _join(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import io
 import multiprocessing
 import os
 import signal
@@ -161,7 +162,7 @@ def _work(verb: str, config_file: Path, log: Path, slot: Slot) -> None:
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     # whoever called the sweep may have put something else in their places
-    sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
+    sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(n, "w", closefd=False), line_buffering=True) for n in (1, 2))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     for number in SIGNALS:  # the sweep's own handlers came along
         signal.signal(number, signal.SIG_DFL)

@@ -40,15 +40,16 @@ def settle(manifest: Manifest, tasks: Sequence[Task], *, alone: bool, again: Col
         _end_moves(records, folder)
         standings = _adopt(stand(tasks, records, folder), records)
         needed = list(moves(standings, records))
-        if needed and not alone:
+        if not alone and (place := _taken(needed, tasks, records)):
             raise InputError(
-                f"{folder}: another `itm sweep` is at work by another configuration, by which {needed[0].source} has "
-                "another place; wait for its end, or give another output_dir."
+                f"{folder}: another `itm sweep` is at work by another configuration, which has another use for "
+                f"{place}; wait for its end, or give another output_dir."
             )
     for move in needed:
         _move(manifest, move, tasks)
     with manifest.changing() as records:
-        _drop_stale(records, tasks)
+        if alone:
+            _drop_stale(records, tasks)
         for one in stand(tasks, records, folder):
             record = records.setdefault(one.task.key, new_record(one.task))
             record.name, record.exact = one.task.name, one.task.exact
@@ -124,6 +125,13 @@ def _adopt(standings: Sequence[Standing], records: dict[str, Record]) -> list[St
     for record in records.values():
         record.version = VERSION
     return found
+
+
+def _taken(needed: Sequence[Move], tasks: Sequence[Task], records: Mapping[str, Record]) -> str | None:
+    """A folder that would have to move, or that another plan's evaluation is to write."""
+    wanted = {task.folder: task.key for task in tasks}
+    owners = [record for record in records.values() if wanted.get(record.folder, record.key) != record.key]
+    return next(iter([*(move.source for move in needed), *(record.folder for record in owners if record.wanted)]), None)
 
 
 def _drop_stale(records: dict[str, Record], tasks: Sequence[Task]) -> None:

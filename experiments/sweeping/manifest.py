@@ -144,13 +144,16 @@ class Manifest:
         """Whether a process works on a task; asking takes nothing."""
         return is_held(self._place(key))
 
-    def join(self) -> bool:
-        """Lets others see that this process works on the sweep, until it ends; whether it is the only one."""
+    def is_worked_on(self) -> bool:
+        """Whether another process works on the sweep."""
         workers = self.folder.resolve() / LOGS
-        alone = not any(path.name.startswith(WORKER) for path in held_inside(workers)) if workers.is_dir() else True
+        return workers.is_dir() and any(path.name.startswith(WORKER) for path in held_inside(workers))
+
+    def join(self) -> None:
+        """Lets others see that this process works on the sweep, until it ends."""
         # not the lock of a task: a run may outlive the worker that started it by a moment
-        self._presence = hold(workers / f"{WORKER}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-        return alone
+        name = f"{WORKER}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._presence = hold(self.folder / LOGS / name)
 
     def _place(self, key: str) -> Path:
         return self.folder / LOGS / key

@@ -128,10 +128,9 @@ def _table(benchmarks: Mapping[str, Benchmark], scores: Mapping[str, SetScores],
     for name, benchmark in benchmarks.items():
         for sample in samples(benchmark, scores[name], max(1, count // len(benchmarks))):
             shown = picture(benchmark, sample.image_id)
-            rows.append(
-                [name, sample.item, None if shown is None else wandb.Image(shown), sample.text, sample.other_text]
-                + [sample.logit, sample.other_logit, sample.blind_logit, sample.outcome]
-            )
+            image = None if shown is None else wandb.Image(shown)
+            texts, numbers = (sample.text, sample.other_text), (sample.logit, sample.other_logit, sample.blind_logit)
+            rows.append([name, sample.item, image, *texts, *numbers, sample.outcome])
     return wandb.Table(columns=list(COLUMNS), data=rows)
 
 

@@ -17,10 +17,13 @@ from experiments.config.load import load_config
 from experiments.config.sweep_schemas import SweepConfig
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
-from experiments.sweeping.manifest import COMPARE, FINISHED, Manifest
+from experiments.sweeping.manifest import COMPARE, FAILED, FINISHED, Manifest
 from experiments.sweeping.plan import MANIFEST_FILE, REPORT, Task, merged, plan
 from experiments.verb_table import TASKS
 from negatives.tables import InputError
+
+NAMED = 12
+"""Tasks in a sentence; of others their number."""
 
 
 def load(path: str | Path | None, overrides: Sequence[str], *, check: bool = True) -> SweepConfig:
@@ -88,9 +91,10 @@ def run(config: SweepConfig, *, resume: bool = False, overwrite: bool = False, i
     # one at a time settles what there is; the others then find it so
     with manifest.locked():
         output = OutputFolder(config, verb="sweep", result=MANIFEST_FILE, resume=resume, overwrite=overwrite)
-        alone = manifest.join()
+        alone = not manifest.is_worked_on()
         if alone:
             output.claim()
+        manifest.join()
         standings = settle(manifest, tasks, alone=alone, again=own or ())
     for one in standings:
         if one.task.prepares and one.action == KEEP:
@@ -165,12 +169,13 @@ def _say_end(config: SweepConfig, manifest: Manifest, tasks: Sequence[Task]) -> 
     records = manifest.read()
     unfinished = [task.name for task in tasks if records[task.key].state != FINISHED]
     compared = records.get(COMPARE)
-    if compared is not None and compared.state != FINISHED:
+    if compared is not None and compared.state == FAILED:
         unfinished.append(COMPARE)
-    elif compared is not None:
+    elif compared is not None and compared.state == FINISHED:
         say(f"Report: {manifest.folder / REPORT / 'index.html'}")
     if unfinished:
+        more = f" and {len(unfinished) - NAMED} more" if len(unfinished) > NAMED else ""
         raise InputError(
             f"{len(unfinished)} of {len(tasks) + any(task.run for task in tasks)} tasks did not finish: "
-            f"{', '.join(unfinished)}. See above; go on with --resume."
+            f"{', '.join(unfinished[:NAMED])}{more}. See above; go on with --resume."
         )
