@@ -14,7 +14,8 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.sweeping.manifest import FINISHED, Manifest
-from tests.sweeps import FAILS, idle_verbs, ran, records, states, write_sweep
+from negatives.tables import InputError
+from tests.sweeps import FAILS, RAN, idle_verbs, ran, records, states, write_sweep
 from tests.tiny import tiny_tables
 
 RUNS = {"a": {}, "b": {"optim.lr": 0.01}}
@@ -46,8 +47,10 @@ def test_a_sweep_grows_and_shrinks(sweep: Sweep, tmp_path: Path, capsys: pytest.
     assert ran(tmp_path) == [], "it is finished"
     assert sweep(runs={**RUNS, "c": {"optim.lr": 0.02}}) == 0
     assert ran(tmp_path) == of_runs("c"), "another arm"
+    capsys.readouterr()
     assert sweep(runs={"c": {"optim.lr": 0.02}, "a": {}}) == 0
     assert ran(tmp_path) == ["compare report"], "an arm less, in another order"
+    assert "No longer asked for, and left as it is: runs/b; see --plan." in capsys.readouterr().out
     capsys.readouterr()
     assert sweep("--plan", runs={"c": {"optim.lr": 0.02}, "a": {}}) == 0
     printed = capsys.readouterr().out
@@ -301,3 +304,31 @@ def test_a_live_comparison_follows_every_run(sweep: Sweep, tmp_path: Path) -> No
     assert ran(tmp_path) == sorted([*of_runs("a", "b"), "compare report"])
     assert sweep(runs=RUNS, compare={"live": True, "bootstrap": 100}) == 0
     assert ran(tmp_path) == []
+
+
+def test_a_run_alone_that_goes_online_without_a_key_is_refused_before_any_work(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def refuse(logging: Any) -> None:
+        if logging.wandb == "online":
+            raise InputError("needs a key of W&B")
+
+    monkeypatch.setattr("experiments.runs.tracking.check_logging", refuse)
+    assert sweep(runs={"a": {}, "b": {"logging.wandb": "online"}}) == 2
+    assert "needs a key of W&B" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_trainings_that_took_longest_go_first(sweep: Sweep, tmp_path: Path) -> None:
+    runs = {name: {"optim.lr": 0.1 * number} for number, name in enumerate("abc", start=1)}
+    assert sweep(runs=runs, grid={"seed": [0]}) == 0
+    with Manifest(tmp_path / "out").changing() as now:
+        for one in now.values():
+            if one.verb == "train":
+                one.seconds = {"a": 10.0, "b": 30.0, "c": 20.0}[one.name.split("/")[1][0]]
+    (tmp_path / RAN).unlink()
+    grown = {**runs, "d": {"optim.lr": 0.9}}
+    assert sweep(runs=grown, grid={"seed": [0, 1]}) == 0
+    # one that is not known first; then it is the shortest
+    begun = [line.split()[1] for line in (tmp_path / RAN).read_text().splitlines() if line.startswith("train")]
+    assert begun == [f"runs/{name}" for name in ("d-seed=0", "b-seed=1", "c-seed=1", "a-seed=1", "d-seed=1")]

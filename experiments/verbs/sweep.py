@@ -76,7 +76,7 @@ def run(config: SweepConfig, *, resume: bool = False, overwrite: bool = False, i
     from experiments.runs.tracking import check_logging
     from experiments.sweeping.children import deal, visible_gpus
     from experiments.sweeping.folders import check_undamaged, settle
-    from experiments.sweeping.standing import KEEP
+    from experiments.sweeping.standing import KEEP, orphans
     from experiments.sweeping.work import Worker
     from lightning_modules import Preemption
 
@@ -96,6 +96,10 @@ def run(config: SweepConfig, *, resume: bool = False, overwrite: bool = False, i
             output.claim()
         manifest.join()
         standings = settle(manifest, tasks, alone=alone, again=own or ())
+        left = orphans(tasks, standings, manifest.read())
+    if left:
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        say(f"No longer asked for, and left as it is: {left[0].folder}{more}; see --plan.")
     for one in standings:
         if one.task.prepares and one.action == KEEP:
             check_undamaged(one.task, folder)
