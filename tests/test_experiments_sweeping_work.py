@@ -203,41 +203,45 @@ def real_sweep(path: Path, *words: str) -> int:
 
 @pytest.mark.slow
 def test_kill_9_at_random_of_any_worker_changes_no_result(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Twelve kills: of one of two processes with two workers each, or of a task in it."""
-    grid = {"seed": [0, 1]}
-    runs = {name: RUNS[name] for name in "ab"}
-    folders = tmp_path_factory.mktemp("serial"), tmp_path_factory.mktemp("killed")
-    data = tmp_path_factory.mktemp("data")
+    """Twelve kills: of one of two processes with two workers each, or of a task; in as many sweeps as it takes."""
+    data, serial = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("serial")
     tiny_tables(data / "scenes")
-    for folder in folders:
-        (folder / "scenes").symlink_to(data / "scenes")
-        write_sweep(folder, runs=runs, grid=grid)
-    serial, killed = folders
-    alone = start(serial / "log", real_sweep, serial / "sweep.yaml")
+    alone = start(serial / "log", real_sweep, copy_of_sweep(data, serial))
     assert join(alone) == [0], (serial / "log").read_text()
     draw, kills = random.Random(0), 0
-    workers = [start_real(killed, number) for number in range(2)]
-    while kills < 12 and any(worker.is_alive() for worker in workers):
+    while kills < 12:
+        killed = tmp_path_factory.mktemp("killed")
+        copy_of_sweep(data, killed)
+        kills += kill_some(killed, draw, 12 - kills)
+        # what failed by a kill is tried again by a start of its own
+        last = start_real(killed, 9)
+        assert join(last) == [0], (killed / "log9").read_text()
+        found, wanted = result(killed), result(serial)
+        assert found.keys() == wanted.keys()
+        assert [name for name in wanted if found[name] != wanted[name]] == []
+        assert {*states(killed).values()} == {FINISHED}
+
+
+def copy_of_sweep(data: Path, folder: Path) -> Path:
+    (folder / "scenes").symlink_to(data / "scenes")
+    return write_sweep(folder, runs={name: RUNS[name] for name in "ab"}, grid={"seed": [0, 1]})
+
+
+def kill_some(folder: Path, draw: random.Random, most: int) -> int:
+    """Kills workers and their tasks until the sweep is done or `most` are killed, and returns how many were."""
+    kills = 0
+    workers = [start_real(folder, number) for number in range(2)]
+    while kills < most and not all(worker.exitcode == 0 for worker in workers):
         time.sleep(draw.uniform(0.3, 1.5))
         number = draw.randrange(2)
-        victims = [workers[number].pid, *children_of(workers[number].pid)] if workers[number].is_alive() else []
-        if not victims:
-            workers[number] = start_real(killed, number)
-            continue
-        kill(draw.choice(victims))
-        kills += 1
-        workers[number].join(0.1)
-        if not workers[number].is_alive():
-            workers[number] = start_real(killed, number)
-    # what failed by a kill is tried again by a start of its own
+        if workers[number].is_alive():
+            kill(draw.choice([workers[number].pid, *children_of(workers[number].pid)]))
+            kills += 1
+            workers[number].join(0.1)
+        if workers[number].exitcode not in (None, 0):
+            workers[number] = start_real(folder, number)
     join(*workers)
-    last = start_real(killed, 9)
-    assert join(last) == [0], (killed / "log9").read_text()
-    assert kills >= 10
-    found, wanted = result(killed), result(serial)
-    assert found.keys() == wanted.keys()
-    assert [name for name in wanted if found[name] != wanted[name]] == []
-    assert {*states(killed).values()} == {FINISHED}
+    return kills
 
 
 def start_real(folder: Path, number: int) -> BaseProcess:
