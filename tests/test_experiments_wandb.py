@@ -18,7 +18,7 @@ from experiments.__main__ import main
 from experiments.runs import speed
 from experiments.runs.speed import Speed, peak_memory, peak_of
 from experiments.runs.wandb_id import keep_id, new_id, offline_folders, own_id, recorded_id, wait_for_a_free_name
-from experiments.tracking import upload
+from experiments.tracking import artifacts, upload
 from experiments.tracking.evaluated import COLUMNS
 from experiments.tracking.facts import taught_bias
 from experiments.tracking.lineage import LINEAGE_FILE, content_hash, read_lineage, trace
@@ -27,6 +27,7 @@ from tests.launch import start
 from tests.sweeps import write_sweep
 from tests.tiny import tiny_tables
 from tests.wandb_log import read_offline
+from tests.wandb_server import wandb_server
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +121,7 @@ def test_what_was_made_from_what_is_in_our_own_manifest(swept: Path) -> None:
 def test_a_sweeps_folders_are_uploaded_in_order_once(
     swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(swept / "out", tmp_path / "out")
-    out = tmp_path / "out"
+    out = _copied(swept, tmp_path)
     assert main(["sync", str(out), "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "13 of 13 offline folders would be uploaded, of 7 runs." in printed
@@ -167,20 +167,80 @@ def test_lineage_is_declared_as_artifacts(swept: Path, monkeypatch: pytest.Monke
             finish=lambda: None,
         )
 
-    nodes = upload.lineages(swept / "out")
+    nodes = artifacts.lineages(swept / "out")
     assert len(nodes) == 13
-    declared = [name for _, name in upload.declare(nodes, "p", begin)]
+    declared = [name for _, name in artifacts.declare(nodes, "p", begin)]
     assert len({*declared}) == 13
     made = [name for kind, name in log if kind == "makes"]
     assert sorted({name.split()[0] for name in made}) == ["evaluation", "model", "verdicts"]
-    used = [name.removesuffix(":latest") for kind, name in log if kind == "uses"]
+    used = [name.removeprefix("p/").removesuffix(":latest") for kind, name in log if kind == "uses"]
     # a training uses the verdicts, an evaluation the training
     assert len(used) == 12
     assert {*used} <= {*declared}
-    again: list[tuple[str, str]] = log.copy()
-    log.clear()
-    list(upload.declare(nodes, "p", begin))
-    assert log == again, "the same ids and names"
+    ids = [run_id for kind, run_id in log if kind == "run"]
+    runs = [recorded_id(run) for run in (swept / "out/runs").iterdir()]
+    assert sorted(ids)[:12] == sorted([*runs, *runs]), "a training and its evaluation are one run"
+    assert [*artifacts.declare(nodes, "p", begin)] == [], "nothing is declared twice"
+    assert artifacts.undeclared(nodes, "q") == nodes, "but in each project"
+
+
+@pytest.mark.slow  # as above
+def test_a_server_gets_one_run_of_an_experiment(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    out = _copied(swept, tmp_path)
+    run = out / "runs/a-seed=0"
+    own = str(recorded_id(run))
+    # what a cluster's environment may say
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_RUN_ID", "another")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    with wandb_server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        wandb.teardown()
+        assert main(["sync", str(run)]) == 0
+        assert os.environ["WANDB_MODE"] == "offline"
+        stored, files = server.runs[own], list(server.files)
+        assert main(["sync", str(run)]) == 0
+        assert "nothing to upload" in capsys.readouterr().out
+        assert server.files == files
+    wandb.teardown()
+    assert server.faults == []
+    others = {*server.runs} - {own}
+    assert len(others) == 1, "that of the filter, which logs none of its own"
+    assert others.pop().startswith("lineage-")
+    rows = [stored.history[place] for place in sorted(stored.history)]
+    steps = [row["_step"] for row in rows]
+    assert steps == sorted({*steps}), "an evaluation goes on where the training ended"
+    curve = [place for place, row in enumerate(rows) if "train/loss/value" in row]
+    (evaluated,) = (place for place, row in enumerate(rows) if "evaluate/balanced/swap_att_accuracy" in row)
+    (sampled,) = (place for place, row in enumerate(rows) if "evaluate/samples" in row)
+    assert len(curve) == 2
+    assert curve[-1] < evaluated < sampled
+    assert {"optim", "facts", "evaluate"} <= {*stored.config}
+    assert stored.config["facts"]["value"]["captions"] > 0
+    assert {"evaluate/balanced/swap_att_accuracy/low", "train/loss/value"} <= {*stored.summary}
+    assert stored.exit_code == 0
+    assert sum(file.endswith(".png") for file in files) == 20
+    types = {name: given["artifactTypeName"] for name, given in server.artifacts.items()}
+    edges = [(who == own, kind, types[name]) for who, kind, name in server.edges]
+    assert edges == [
+        (False, "makes", "verdicts"),
+        *((True, "uses", "verdicts"), (True, "makes", "model")),
+        *((True, "uses", "model"), (True, "makes", "evaluation")),
+    ]
+
+
+def _copied(swept: Path, folder: Path) -> Path:
+    """The sweep elsewhere, with manifests that lead to there, of which nothing is uploaded."""
+    out = shutil.copytree(swept / "out", folder / "out")
+    for file in out.rglob(LINEAGE_FILE):
+        file.write_text(file.read_text().replace(str(swept / "out"), str(out)))
+    for mark in [*out.rglob("*.synced"), *out.rglob(artifacts.DECLARED)]:
+        mark.unlink()
+    return out
 
 
 def test_a_training_that_begins_anew_keeps_its_id_and_its_ghost_is_left_out(tmp_path: Path) -> None:

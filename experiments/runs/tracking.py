@@ -22,10 +22,11 @@ BEST_AND_LAST = {"val/*": "max,last", "train/loss/*": "min,last", "speed/*": "me
 
 
 def check_logging(config: LoggingConfig) -> None:
-    """Refuses to go online without a key: W&B would ask for one on a terminal, and fail in a job, after the work.
+    """Refuses to go online where W&B would ask for a key on a terminal, and fail in a job, after the work.
 
     Raises:
-        InputError: there is no key in the environment, in `.netrc` or in W&B's own settings, or one that is none.
+        InputError: there is no key in the environment, in `.netrc` or in W&B's own settings, or one that is none; or
+            the server cannot be reached, or does not take it.
     """
     if config.wandb != "online" or os.environ.get("WANDB_MODE") in OFFLINE:
         return
@@ -35,13 +36,14 @@ def check_logging(config: LoggingConfig) -> None:
     try:
         # older ones only ask; what they find without asking is here
         silent = "prompt" in inspect.signature(wandb.login).parameters
-        if wandb.login(prompt=False, verify=False) if silent else wandb.api.api_key:
+        # verified, which takes 10 s without a network: `wandb.init` would wait 90 s, with the run's folder taken
+        if wandb.login(prompt=False, verify=True) if silent else wandb.api.api_key:
             return
     except wandb.errors.Error as error:
         why = " ".join(str(error).split())
     raise InputError(
-        f"logging.wandb=online needs a key of W&B: {why}; run `wandb login`, export WANDB_API_KEY=..., or give "
-        "logging.wandb=offline and upload later by `itm sync`."
+        f"logging.wandb=online needs a key of W&B: {why.rstrip('.')}; run `wandb login`, export WANDB_API_KEY=..., or "
+        "where there is no network give logging.wandb=offline and upload later by `itm sync`."
     )
 
 

@@ -17,7 +17,7 @@ from experiments.config.load import load_saved
 from experiments.config.schemas import ExperimentConfig
 from experiments.runs.outputs import CONFIG_FILE
 from experiments.runs.tracking import define_metrics, wandb_logger
-from experiments.runs.wandb_id import own_id
+from experiments.runs.wandb_id import own_id, recorded_id
 from negatives.tables import InputError
 
 if TYPE_CHECKING:
@@ -66,12 +66,21 @@ def log_evaluation(
         return
     place, name, settings, tags = _place(config, folder, scorer)
     kind = "train" if place != folder else "evaluate"
-    logger = wandb_logger(
-        config.logging, folder=place, name=name, job_type=kind, settings=settings, run_id=own_id(place), tags=tags
-    )
-    assert logger is not None
     # of the weights that a training ended with, unless the folder is that of others
     prefix = folder.name.replace("evaluation", "evaluate") if place != folder else "evaluate"
+    run_id = recorded_id(place)
+    # a run of somebody else can be read alone: its id holds all the same
+    place = place if os.access(place, os.W_OK) else folder
+    logger = wandb_logger(
+        config.logging,
+        folder=place,
+        name=name,
+        job_type=kind,
+        settings=settings,
+        run_id=run_id or own_id(place),
+        tags=tags,
+    )
+    assert logger is not None
     run = logger.experiment
     define_metrics(run)
     with _files_beside(place):
@@ -125,8 +134,10 @@ def _table(benchmarks: Mapping[str, Benchmark], scores: Mapping[str, SetScores],
     import wandb
 
     rows: list[list[Any]] = []
-    for name, benchmark in benchmarks.items():
-        for sample in samples(benchmark, scores[name], max(1, count // len(benchmarks))):
+    for number, (name, benchmark) in enumerate(benchmarks.items()):
+        # shares that differ by one at most, and make `count`
+        share = (number + 1) * count // len(benchmarks) - number * count // len(benchmarks)
+        for sample in samples(benchmark, scores[name], share):
             shown = picture(benchmark, sample.image_id)
             image = None if shown is None else wandb.Image(shown)
             texts, numbers = (sample.text, sample.other_text), (sample.logit, sample.other_logit, sample.blind_logit)
