@@ -74,7 +74,7 @@ def test_online_without_a_network_is_refused_before_any_work(stranger: Path, mon
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
     wandb.teardown()
-    with pytest.raises(InputError, match="Failed to authenticate with http.*where there is no network give logging"):
+    with pytest.raises(InputError, match=r"Failed to authenticate with http.*where there is no network give logging"):
         check_logging(LoggingConfig("online"))
 
 

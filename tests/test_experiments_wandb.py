@@ -15,14 +15,22 @@ import torch
 from PIL import Image
 
 from experiments.__main__ import main
+from experiments.config.data_schemas import DataConfig
+from experiments.config.evaluation_schemas import EvaluateConfig
+from experiments.config.load import to_yaml
+from experiments.config.schemas import ExperimentConfig
+from experiments.config.trainer_schemas import LoggingConfig
+from experiments.report.comparison.reading.curves import read_curves
 from experiments.runs import speed
+from experiments.runs.metric_record import MetricRecord
 from experiments.runs.speed import Speed, peak_memory, peak_of
 from experiments.runs.wandb_id import keep_id, new_id, offline_folders, own_id, recorded_id, wait_for_a_free_name
-from experiments.tracking import artifacts, upload
+from experiments.tracking import artifacts, evaluated, upload
 from experiments.tracking.evaluated import COLUMNS
 from experiments.tracking.facts import taught_bias
-from experiments.tracking.lineage import LINEAGE_FILE, content_hash, read_lineage, trace
-from negatives.tables import InputError
+from experiments.tracking.lineage import LINEAGE_FILE, content_hash, read_lineage, record_lineage, trace
+from experiments.tracking.summary import training_summary
+from negatives.tables import InputError, hold
 from tests.launch import start
 from tests.sweeps import write_sweep
 from tests.tiny import tiny_tables
@@ -66,7 +74,13 @@ def test_an_experiment_is_one_run_with_config_curves_and_evaluation(swept: Path)
             assert (one.name, one.group, one.job_type) == (run.name, "mine", "train")
             assert one.tags == [run.name.split("-")[0], "clip"], "the arm and the backbone"
             assert one.config["optim"]["lr"] == {"a": 1e-3, "b": 0.01, "c": 0.02}[run.name[0]]
-            assert {"val/*", "train/loss/*", "evaluate*"} <= {*one.metrics}
+            curves = read_curves(run / "logs")
+            for name, best in (("val/mean/accuracy", max), ("train/loss/value", min)):
+                values = [*curves[name].values()]
+                assert one.summary[name] == {best.__name__: best(values), "last": values[-1]}
+            assert one.summary["train/optim/lr"] == [*curves["train/optim/lr"].values()][-1]
+            assert {*one.summary["speed/pairs_per_second"]} == {"mean", "last"}
+        assert {"val/mean/accuracy", "train/loss/value", "speed/memory_gib"} <= {*training.metrics}
         facts = training.config["facts"]
         assert facts["captions"] + facts["negatives"] == pytest.approx(facts["retention"] * 72)
         assert facts["negatives"] == sum(value for key, value in facts.items() if key.startswith("negatives_of_"))
@@ -76,8 +90,10 @@ def test_an_experiment_is_one_run_with_config_curves_and_evaluation(swept: Path)
         assert {"val/mean/accuracy", "speed/pairs_per_second", "speed/memory_gib", "train/optim/gradient_norm"} <= keys
         metrics = (run / "evaluation/metrics.csv").read_text().splitlines()
         row = next(line.split(",") for line in metrics if ",accuracy,swap_att," in line)
-        found = {key: evaluation.values[f"evaluate/balanced/swap_att_{key}"] for key in PARTS}
+        found = {key: evaluation.summary[f"evaluate/balanced/swap_att_{key}"] for key in PARTS}
         assert list(found.values()) == pytest.approx([float(value) for value in row[4:10]])
+        # as it was logged: a table that the summary has in parts cannot be shown
+        assert evaluation.summary["evaluate/samples"]["_type"] == "table-file"
         assert evaluation.config["evaluate"]["evaluation"]["bootstrap"] == 100
     assert len(ids) == 6
 
@@ -223,10 +239,12 @@ def test_a_server_gets_one_run_of_an_experiment(
     assert stored.config["facts"]["value"]["captions"] > 0
     assert {"evaluate/balanced/swap_att_accuracy/low", "train/loss/value"} <= {*stored.summary}
     assert stored.exit_code == 0
-    assert sum(file.endswith(".png") for file in files) == 20
+    pictures = {name for name in read_offline(run, 1).files if name.endswith(".png")}
+    assert sum(file.endswith(".png") for file in files) == len(pictures) > 1
     types = {name: given["artifactTypeName"] for name, given in server.artifacts.items()}
     edges = [(who == own, kind, types[name]) for who, kind, name in server.edges]
     assert edges == [
+        (True, "makes", "run_table"),
         (False, "makes", "verdicts"),
         *((True, "uses", "verdicts"), (True, "makes", "model")),
         *((True, "uses", "model"), (True, "makes", "evaluation")),
@@ -301,6 +319,109 @@ def test_taught_bias_is_that_of_the_worst_learner(tmp_path: Path) -> None:
         assert taught_bias(file) is None
 
 
+def test_the_summary_is_that_of_the_whole_training(tmp_path: Path) -> None:
+    assert training_summary(tmp_path) == {}
+    record = MetricRecord(tmp_path / "logs/metrics.jsonl")
+    for step, accuracy in enumerate((0.5, 0.9, 0.7)):
+        metrics = {"val/mean/accuracy": accuracy, "train/loss/value": 3.0 - step, "train/optim/lr": 0.1 * step}
+        record.add(json.dumps({"step": step, "epoch": 0, "metrics": metrics}))
+    MetricRecord(tmp_path / "logs/speed.jsonl").add('{"step": 1, "epoch": 0, "metrics": {"speed/memory_gib": 2}}')
+    assert training_summary(tmp_path) == {
+        "val/mean/accuracy": {"max": 0.9, "last": 0.7},
+        "train/loss/value": {"min": 1.0, "last": 1.0},
+        "train/optim/lr": 0.2,
+        "speed/memory_gib": {"mean": 2, "last": 2},
+    }
+    (tmp_path / "logs/metrics.jsonl").write_text("[1]\n")
+    assert training_summary(tmp_path) == {}, "an evaluation does not fail by it"
+
+
+def test_a_table_has_as_many_samples_as_asked_for_whatever_the_number_of_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[int] = []
+    monkeypatch.setattr(evaluated, "samples", lambda _, __, count: shares.append(count) or [])
+    for sets in (3, 7, 40):
+        names: dict[str, Any] = dict.fromkeys(map(str, range(sets)))
+        evaluated._table(names, names, 32)
+        assert (sum(shares), max(shares) - min(shares)) == (32, 1)
+        shares.clear()
+
+
+def test_an_evaluation_of_anothers_run_logs_under_its_id_in_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, own = tmp_path / "run", tmp_path / "own"
+    run.mkdir()
+    keep_id(run, "abc")
+    (run / "config.yaml").write_text(to_yaml(ExperimentConfig("theirs", data=DataConfig("c.csv", "n.csv"))))
+    monkeypatch.setattr("os.access", lambda path, *_: Path(path) != run)
+    config = EvaluateConfig(run=str(run), output_dir=str(own), logging=LoggingConfig(samples=0))
+    about = {"checkpoint": {"name": "best", "step": 3}}
+    scorer: Any = SimpleNamespace(name="theirs (best, step 3)", trained=SimpleNamespace(run=run), about=about)
+    row = {"set": "s", "group": "", "metric": "accuracy", "value": 0.5, "low": 0.4, "high": 0.6}
+    row |= {"blind_value": None, "blind_low": None, "blind_high": None}
+    evaluated.log_evaluation(config, own, scorer, {}, {}, [row], {})
+    logged = read_offline(own, 0)
+    assert not (run / "wandb").exists()
+    assert (logged.run_id, logged.name, logged.job_type) == ("abc", "theirs", "train")
+    assert {"evaluate_best/s/accuracy", "evaluate_best/s/accuracy/low", "evaluate_best/s/accuracy/high"} <= {
+        *logged.summary
+    }
+
+
+def test_what_is_at_work_or_has_no_mark_is_not_uploaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run/wandb/offline-run-20260101_000000-abc").mkdir(parents=True)
+    held = hold(tmp_path / "run")
+    assert [one.state for one in upload.uploads(tmp_path)] == ["running"]
+    assert main(["sync", str(tmp_path)]) == 0
+    assert "abc is left for later: a process works on it" in capsys.readouterr().out
+    held.release()
+    (one,) = upload.uploads(tmp_path)
+    assert one.state == "new"
+    # what W&B's command gives where a server refuses a run
+    with pytest.raises(InputError, match="was not uploaded: `wandb sync` ended with exit code 0 and left no mark"):
+        upload.upload(one, lambda _: 0)
+
+
+def test_an_export_leads_to_its_run_by_place_or_by_hash(tmp_path: Path) -> None:
+    for place in ("run", "run/export", "elsewhere"):
+        (tmp_path / place).mkdir()
+    run, inside, outside = tmp_path / "run", tmp_path / "run/export", tmp_path / "elsewhere"
+    (run / LINEAGE_FILE).write_text('{"verb": "train", "inputs": {}, "made": {}}')
+    keep_id(run, "abc")
+    export = {"verb": "export", "inputs": {"run-0": content_hash(run)}, "made": {}}
+    for folder in (inside, outside):
+        (folder / LINEAGE_FILE).write_text(json.dumps(export))
+    log: list[tuple[str, str]] = []
+
+    def begin(**keys: Any) -> Any:
+        log.append((keys["id"], keys["project"]))
+        return SimpleNamespace(
+            use_artifact=lambda name: log.append(("uses", name.split("-")[-2])),
+            log_artifact=lambda _: None,
+            finish=lambda: None,
+        )
+
+    (run / "config.yaml").write_text("logging: {project: mine}")
+    nodes = {node.folder: node for node in artifacts.lineages(tmp_path)}
+    list(artifacts.declare([nodes[run], nodes[inside], nodes[outside]], None, begin))
+    assert log[:3] == [("abc", "mine"), ("abc", "mine"), ("uses", "run")], "in the run's folder it is of its run"
+    assert log[3][0].startswith("lineage-")
+    assert log[4:] == [("uses", "run")]
+
+
+def test_weights_that_are_named_behind_a_run_lead_to_it(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    for folder in (run, out):
+        folder.mkdir()
+    (run / LINEAGE_FILE).write_text('{"verb": "train", "inputs": {}, "made": {}}')
+    (out / "metrics.csv").touch()
+    config = EvaluateConfig(scorers=[f"{run}@best", "judge:word:a:b"], output_dir=str(out))
+    record_lineage("evaluate", config)
+    assert [node.verb for node in trace(out)] == ["train", "evaluate"]
+
+
 def test_a_lineage_of_anyone_ends(tmp_path: Path) -> None:
     for name, other in (("a", "b"), ("b", "a")):
         (tmp_path / name).mkdir()
@@ -317,7 +438,8 @@ def test_utilisation_is_known_where_the_peak_is(monkeypatch: pytest.MonkeyPatch)
     assert peak_of(torch.device("cuda")) == 989e12
     assert 0.01 < peak_memory(torch.device("cpu")) < 100
     logged: dict[str, float] = {}
-    clock = iter([0.0, 10.0, 12.0, 12.0])
+    # a validation takes from 10 to 17
+    clock = iter([0.0, 10.0, 10.0, 17.0, 19.0, 19.0])
     monkeypatch.setattr(speed.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(speed, "peak_of", lambda _: 1000.0)
     weight = torch.ones(4, 5, requires_grad=True)
@@ -326,7 +448,10 @@ def test_utilisation_is_known_where_the_peak_is(monkeypatch: pytest.MonkeyPatch)
     batch = SimpleNamespace(caption_mask=torch.ones(2, 5, dtype=torch.bool))
     callback: L.Callback = Speed()
     callback.on_train_start(trainer, module)
-    for _ in range(2):
+    for number in range(2):
+        if number:
+            callback.on_validation_start(trainer, module)
+            callback.on_validation_end(trainer, module)
         callback.on_train_batch_start(trainer, module, batch, 0)
         (torch.ones(3, 4) @ weight).sum().backward()
         callback.on_train_batch_end(trainer, module, None, batch, 0)

@@ -15,10 +15,6 @@ from negatives.tables import InputError
 
 OFFLINE = ("offline", "dryrun", "disabled")
 """Values of WANDB_MODE, W&B's own variable, under which nothing is sent."""
-STEP = "trainer/global_step"
-"""What Lightning's logger counts steps by."""
-BEST_AND_LAST = {"val/*": "max,last", "train/loss/*": "min,last", "speed/*": "mean,last", "evaluate*": "last"}
-"""Metrics -> what W&B's summary shows of them."""
 
 
 def check_logging(config: LoggingConfig) -> None:
@@ -76,12 +72,13 @@ def wandb_logger(
         return None
     # nothing of W&B is imported where it is disabled
     import wandb
-    from lightning.pytorch.loggers import WandbLogger
+
+    from experiments.runs.metric_log import ExperimentLogger
 
     folder.mkdir(parents=True, exist_ok=True)
     run_id = run_id or own_id(folder)
     wait_for_a_free_name(folder, run_id)
-    logger = WandbLogger(
+    logger = ExperimentLogger(
         name=name,
         id=run_id,
         save_dir=str(folder),
@@ -96,11 +93,3 @@ def wandb_logger(
     # Lightning hands over anonymous=None, and W&B warns of the key whatever its value is
     logger._wandb_init.pop("anonymous", None)
     return logger
-
-
-def define_metrics(run: Any) -> None:
-    """Lets W&B draw metrics over optimiser steps, and keep the best and the last of them in the summary."""
-    run.define_metric(STEP)
-    for name, summary in BEST_AND_LAST.items():
-        over = {} if name.startswith("evaluate") else {"step_metric": STEP}
-        run.define_metric(name, summary=summary, **over)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,16 +56,17 @@ def declare(
     quiet = wandb.Settings(console="off", silent=True, disable_git=True, save_code=False, x_disable_stats=True)
     for node in undeclared(nodes, project):
         own, place = artifact_name(node), _project_of(node, nodes, project)
-        run = start(project=place, settings=quiet, resume="allow", **_run_of(node))
-        for other in _sources(node, nodes):
-            run.use_artifact(f"{_project_of(other, nodes, project)}/{artifact_name(other)}:latest")
         metadata = {"verb": node.verb, "inputs": dict(node.inputs), "made": dict(node.made)}
         artifact = wandb.Artifact(own, type=TYPES.get(node.verb, node.verb), metadata=metadata)
         artifact.add_file(str(node.folder / LINEAGE_FILE))
         for name in node.made if files else ():
             artifact.add_file(str(node.folder / name), name=name)
-        run.log_artifact(artifact)
-        run.finish()
+        with tempfile.TemporaryDirectory() as scratch:
+            run = start(project=place, settings=quiet, resume="allow", dir=scratch, **_run_of(node))
+            for other in _sources(node, nodes):
+                run.use_artifact(f"{_project_of(other, nodes, project)}/{artifact_name(other)}:latest")
+            run.log_artifact(artifact)
+            run.finish()
         write_text(_mark(node, place), node.folder / DECLARED)
         yield node, own
 

@@ -16,8 +16,10 @@ from experiments.config.evaluation_schemas import EvaluateConfig
 from experiments.config.load import load_saved
 from experiments.config.schemas import ExperimentConfig
 from experiments.runs.outputs import CONFIG_FILE
-from experiments.runs.tracking import define_metrics, wandb_logger
+from experiments.runs.tracking import wandb_logger
 from experiments.runs.wandb_id import own_id, recorded_id
+from experiments.tracking.summary import training_summary
+from lightning_modules import LAST
 from negatives.tables import InputError
 
 if TYPE_CHECKING:
@@ -66,8 +68,7 @@ def log_evaluation(
         return
     place, name, settings, tags = _place(config, folder, scorer)
     kind = "train" if place != folder else "evaluate"
-    # of the weights that a training ended with, unless the folder is that of others
-    prefix = folder.name.replace("evaluation", "evaluate") if place != folder else "evaluate"
+    prefix = _prefix(config, scorer)
     run_id = recorded_id(place)
     # a run of somebody else can be read alone: its id holds all the same
     place = place if os.access(place, os.W_OK) else folder
@@ -82,11 +83,11 @@ def log_evaluation(
     )
     assert logger is not None
     run = logger.experiment
-    define_metrics(run)
     with _files_beside(place):
         run.log(_values(prefix, metrics))
-        # W&B's summary takes the last of a history by itself, but not in a folder that was begun for this alone
-        run.summary.update(_values(prefix, metrics) | _known(prefix, sets))
+        # with that of the training: uploaded, this process's takes its place
+        trained = training_summary(scorer.trained.run) if scorer.trained is not None else {}
+        run.summary.update(trained | _values(prefix, metrics) | _known(prefix, sets))
         if config.logging.samples:
             run.log({f"{prefix}/samples": _table(benchmarks, scores, config.logging.samples)})
         run.finish()
@@ -106,6 +107,15 @@ def _place(
         return folder, scorer.name, own, ()
     settings = dataclasses.asdict(experiment) | {"evaluate": {k: v for k, v in own.items() if k != "logging"}}
     return run, experiment.name, settings, (experiment.model.backbone,)
+
+
+def _prefix(config: EvaluateConfig, scorer: Scorer) -> str:
+    """Of all keys: which weights and score they are of, where these are not what the run has by itself.
+
+    A run has one evaluation of each in W&B, wherever their folders are.
+    """
+    weights = str(scorer.about.get("checkpoint", {}).get("name", LAST))
+    return "_".join(["evaluate", *([weights] if weights != LAST else []), *([config.score] if config.score else [])])
 
 
 def _values(prefix: str, metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:

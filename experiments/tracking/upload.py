@@ -100,8 +100,10 @@ def on_request() -> Iterator[None]:
 
 def run_command(words: Sequence[str]) -> int:
     """Runs a program of W&B, whose output is shown; its exit code."""
-    # resume: a second folder of an id is added to the run, where a client would have it replace the first one
-    return subprocess.run(words, check=False, env={**os.environ, "WANDB_RESUME": "allow"}).returncode
+    # resume: a second folder of an id is added to the run, where a client would have it replace the first one;
+    # its own logs go beside the folder
+    own = {"WANDB_RESUME": "allow", "WANDB_DIR": str(Path(words[-1]).absolute().parents[1])}
+    return subprocess.run(words, check=False, env={**os.environ, **own}).returncode
 
 
 def is_uploaded(path: Path) -> bool:
