@@ -30,6 +30,7 @@ from experiments.tracking.evaluated import COLUMNS
 from experiments.tracking.facts import taught_bias
 from experiments.tracking.lineage import LINEAGE_FILE, content_hash, read_lineage, record_lineage, trace
 from experiments.tracking.summary import training_summary
+from lightning_modules.base import AlignmentModule
 from negatives.tables import InputError, hold
 from tests.launch import start
 from tests.sweeps import write_sweep
@@ -289,6 +290,44 @@ def _killed_in_its_first_step(folder: Path) -> int:
         return main(_train_words(folder))
 
 
+@pytest.mark.slow  # two trainings and an evaluation, each with W&B's client online
+def test_an_experiment_online_is_one_run_however_often_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    tiny_tables(tmp_path / "scenes")
+    words = [*_train_words(tmp_path), "logging.wandb=online", "logging.project=p", "trainer.log_every=1"]
+    tables = [f"{name}={tmp_path}/scenes/train/{name}.parquet" for name in ("captions", "negatives")]
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    monkeypatch.delenv("WANDB_MODE")
+    with wandb_server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        wandb.teardown()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(AlignmentModule, "on_train_batch_start", _fail_in_the_second_step)
+            with pytest.raises(pytest.fail.Exception):
+                main([*words, "trainer.max_steps=2", "trainer.checkpoint_every=1"])
+        (own,) = server.runs
+        assert main([*words, "trainer.max_steps=2", "trainer.checkpoint_every=1", "--resume"]) == 0
+        sets = [f"evaluation.sets.held_out.{word}" for word in tables]
+        assert main(["evaluate", str(tmp_path / "out"), *sets, "logging.wandb=online", "accelerator=cpu"]) == 0
+    wandb.teardown()
+    assert server.faults == []
+    assert [*server.runs] == [own] == [recorded_id(tmp_path / "out")]
+    rows = [row for _, row in sorted(server.runs[own].history.items())]
+    assert [row["_step"] for row in rows] == [*range(len(rows))]
+    assert sum("train/loss/value" in row for row in rows) == 2
+    assert {"train/loss/value", "evaluate/held_out/accuracy"} <= {*server.runs[own].summary}
+    assert server.runs[own].summary["train/loss/value"].keys() == {"min", "last"}
+    assert {"optim", "facts", "evaluate"} <= {*server.runs[own].config}
+
+
+def _fail_in_the_second_step(module: AlignmentModule, *_: Any) -> None:
+    if module.trainer.global_step == 1:
+        pytest.fail("as a crash would")
+
+
 def test_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert recorded_id(tmp_path) is None
     assert own_id(tmp_path) == own_id(tmp_path) == recorded_id(tmp_path)
@@ -352,7 +391,10 @@ def test_an_evaluation_of_anothers_run_logs_under_its_id_in_a_folder_of_its_own(
     run, own = tmp_path / "run", tmp_path / "own"
     run.mkdir()
     keep_id(run, "abc")
-    (run / "config.yaml").write_text(to_yaml(ExperimentConfig("theirs", data=DataConfig("c.csv", "n.csv"))))
+    data = DataConfig("c.csv", "n.csv")
+    (run / "config.yaml").write_text(
+        to_yaml(ExperimentConfig("theirs", data=data, logging=LoggingConfig(project="theirs")))
+    )
     monkeypatch.setattr("os.access", lambda path, *_: Path(path) != run)
     config = EvaluateConfig(run=str(run), output_dir=str(own), logging=LoggingConfig(samples=0))
     about = {"checkpoint": {"name": "best", "step": 3}}
@@ -362,7 +404,7 @@ def test_an_evaluation_of_anothers_run_logs_under_its_id_in_a_folder_of_its_own(
     evaluated.log_evaluation(config, own, scorer, {}, {}, [row], {})
     logged = read_offline(own, 0)
     assert not (run / "wandb").exists()
-    assert (logged.run_id, logged.name, logged.job_type) == ("abc", "theirs", "train")
+    assert (logged.run_id, logged.name, logged.job_type, logged.project) == ("abc", "theirs", "train", "theirs")
     assert {"evaluate_best/s/accuracy", "evaluate_best/s/accuracy/low", "evaluate_best/s/accuracy/high"} <= {
         *logged.summary
     }

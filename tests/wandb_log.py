@@ -29,6 +29,7 @@ class WandbRun:
     config: dict[str, Any] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     run_id: str = ""
+    project: str = ""
     tags: list[str] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
@@ -49,6 +50,7 @@ def read_offline(folder: Path, number: int) -> WandbRun:
     for record in whole_log(log):
         if record.HasField("run"):
             run.name, run.group, run.job_type = record.run.display_name, record.run.run_group, record.run.job_type
+            run.project = record.run.project
             run.run_id, run.tags = record.run.run_id, list(record.run.tags)
             run.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
         run.preempted = run.preempted or record.HasField("preempting")

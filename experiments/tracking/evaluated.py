@@ -15,6 +15,7 @@ from PIL import Image
 from experiments.config.evaluation_schemas import EvaluateConfig
 from experiments.config.load import load_saved
 from experiments.config.schemas import ExperimentConfig
+from experiments.config.trainer_schemas import LoggingConfig
 from experiments.runs.outputs import CONFIG_FILE
 from experiments.runs.tracking import wandb_logger
 from experiments.runs.wandb_id import own_id, recorded_id
@@ -30,6 +31,16 @@ if TYPE_CHECKING:
 SIDE = 256
 """Longest side of an image in W&B's table, in pixels."""
 COLUMNS = ("set", "item", "image", "text", "other_text", "logit", "other_logit", "blind_logit", "outcome")
+
+
+class Target(NamedTuple):
+    """The run of W&B that an evaluation is logged in, with the folder whose id it has."""
+
+    folder: Path
+    name: str
+    settings: Mapping[str, Any]
+    tags: tuple[str, ...]
+    logging: LoggingConfig
 
 
 class Sample(NamedTuple):
@@ -66,23 +77,20 @@ def log_evaluation(
     """
     if config.logging.wandb == "disabled":
         return
-    place, name, settings, tags = _place(config, folder, scorer)
-    kind = "train" if place != folder else "evaluate"
-    prefix = _prefix(config, scorer)
-    run_id = recorded_id(place)
+    target = _target(config, folder, scorer)
     # a run of somebody else can be read alone: its id holds all the same
-    place = place if os.access(place, os.W_OK) else folder
+    place = target.folder if os.access(target.folder, os.W_OK) else folder
     logger = wandb_logger(
-        config.logging,
+        target.logging,
         folder=place,
-        name=name,
-        job_type=kind,
-        settings=settings,
-        run_id=run_id or own_id(place),
-        tags=tags,
+        name=target.name,
+        job_type="evaluate" if target.folder == folder else "train",
+        settings=target.settings,
+        run_id=recorded_id(target.folder) or own_id(place),
+        tags=target.tags,
     )
     assert logger is not None
-    run = logger.experiment
+    prefix, run = _prefix(config, scorer), logger.experiment
     with _files_beside(place):
         run.log(_values(prefix, metrics))
         # with that of the training: uploaded, this process's takes its place
@@ -93,20 +101,22 @@ def log_evaluation(
         run.finish()
 
 
-def _place(
-    config: EvaluateConfig, folder: Path, scorer: Scorer
-) -> tuple[Path, str, Mapping[str, Any], tuple[str, ...]]:
-    """Folder, name, config and tags of W&B's run: those of the training where the scorer is a run."""
-    own = dataclasses.asdict(config)
+def _target(config: EvaluateConfig, folder: Path, scorer: Scorer) -> Target:
+    """That of the training where the scorer is a run."""
+    own, alone = dataclasses.asdict(config), Target(folder, scorer.name, dataclasses.asdict(config), (), config.logging)
     if scorer.trained is None:
-        return folder, scorer.name, own, ()
+        return alone
     run = scorer.trained.run
     try:
         experiment = load_saved(ExperimentConfig, run / CONFIG_FILE)
     except InputError:  # of an older version; its scores are as good
-        return folder, scorer.name, own, ()
+        return alone
     settings = dataclasses.asdict(experiment) | {"evaluate": {k: v for k, v in own.items() if k != "logging"}}
-    return run, experiment.name, settings, (experiment.model.backbone,)
+    # in another project, or group, an id would be another run
+    there, here = experiment.logging, config.logging
+    tags = list(dict.fromkeys([*there.tags, *here.tags]))
+    logging = dataclasses.replace(here, project=there.project, group=there.group or here.group, tags=tags)
+    return Target(run, experiment.name, settings, (experiment.model.backbone,), logging)
 
 
 def _prefix(config: EvaluateConfig, scorer: Scorer) -> str:
