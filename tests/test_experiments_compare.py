@@ -580,6 +580,8 @@ def test_comparison_reaches_wandb_offline(config: CompareConfig):
     accuracy = only(rows_of(config, "comparison.csv"), **about)["value"]
     assert logged.values["compare/balanced/filtered.swap_att_accuracy"] == pytest.approx(float(accuracy))
     assert logged.values["compare/comparison/table/path"].endswith(table.name)
+    compare(config, overwrite=True)
+    assert read_wandb(Path(config.output_dir)).run_id == logged.run_id, "made anew it is the same comparison"
 
 
 def test_an_evaluation_with_another_score_is_compared_beside_the_run(tmp_path: Path, config: CompareConfig) -> None:

@@ -12,6 +12,7 @@ from experiments.__main__ import main
 from experiments.config.trainer_schemas import LoggingConfig
 from experiments.runs.tracking import check_logging, wandb_logger
 from negatives.tables import InputError
+from tests.wandb_server import wandb_server
 
 
 @pytest.fixture
@@ -42,14 +43,39 @@ def test_going_online_without_a_key_is_refused_before_any_work(
         wandb_logger(LoggingConfig("online"), folder=stranger, name="a", job_type="train", settings=LoggingConfig())
 
 
-def test_a_key_that_is_none_is_refused_and_one_that_may_be_is_taken(
-    stranger: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_that_is_none_is_refused(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "short")
     with pytest.raises(InputError, match=r"needs a key of W&B: WANDB_API_KEY invalid"):
         check_logging(LoggingConfig("online"))
+
+
+def test_a_key_is_taken_if_the_server_takes_it(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
-    check_logging(LoggingConfig("online"))
+    with wandb_server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        wandb.teardown()
+        check_logging(LoggingConfig("online"))
+        server.knows_key = False
+        wandb.teardown()
+        with pytest.raises(InputError, match="the server did not recognize an account") as refused:
+            check_logging(LoggingConfig("online"))
+        assert "\n" not in str(refused.value)
+    assert server.faults == []
+
+
+@pytest.mark.slow  # W&B's client asks for 10 s
+def test_online_without_a_network_is_refused_before_any_work(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    with wandb_server() as server:
+        # a port that nobody listens at any more
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    wandb.teardown()
+    with pytest.raises(InputError, match=r"Failed to authenticate with http.*where there is no network give logging"):
+        check_logging(LoggingConfig("online"))
 
 
 def test_a_mode_that_sends_nothing_needs_no_key(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,7 +284,7 @@ def evaluate(tables: Path, trained: Path, tmp_path: Path) -> Any:
 
 
 def test_an_evaluation_on_training_images_says_so_everywhere(
-    evaluate: Any, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    evaluate: Any, trained: Path, tables: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pairs = mixed_set(tables)
     trained_pairs = pairs_of(pairs, "new", "1")
@@ -300,7 +300,8 @@ def test_an_evaluation_on_training_images_says_so_everywhere(
     assert counts.keys() == {row["group"] for row in rows}
     assert summary["training_images"] == 2
     assert (summary["same_ids_other_content"], summary["excluded_pairs"]) == (1, 0)
-    logged = read_wandb(tmp_path / "evaluation").values
+    # in the run that the training would have, had it logged
+    logged = read_wandb(trained).values
     assert logged["evaluate/own/training_images"] == 2
     assert logged["evaluate/own/training_pairs"] == trained_pairs
 

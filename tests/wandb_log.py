@@ -17,6 +17,7 @@ class WandbRun:
     Attributes:
         history: what was logged, in order.
         metrics: names and globs that were defined.
+        summary: as it is at the end.
         files: name in an artifact, such as an image of a table -> where the file lies until it is uploaded.
     """
 
@@ -28,10 +29,12 @@ class WandbRun:
     config: dict[str, Any] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     run_id: str = ""
+    project: str = ""
     tags: list[str] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
 
 
 def read_wandb(folder: Path) -> WandbRun:
@@ -47,6 +50,7 @@ def read_offline(folder: Path, number: int) -> WandbRun:
     for record in whole_log(log):
         if record.HasField("run"):
             run.name, run.group, run.job_type = record.run.display_name, record.run.run_group, record.run.job_type
+            run.project = record.run.project
             run.run_id, run.tags = record.run.run_id, list(record.run.tags)
             run.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
         run.preempted = run.preempted or record.HasField("preempting")
@@ -59,9 +63,17 @@ def read_offline(folder: Path, number: int) -> WandbRun:
             run.metrics.append(record.metric.name or record.metric.glob_name)
         if record.HasField("artifact"):
             run.files |= {entry.path: entry.local_path for entry in record.artifact.manifest.contents}
+        for item in record.summary.update:
+            _put(run.summary, [item.key] if item.key else list(item.nested_key), json.loads(item.value_json))
         for item in (*record.history.item, *record.summary.update):
             run.values[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
     return run
+
+
+def _put(summary: dict[str, Any], place: list[str], value: Any) -> None:
+    for name in place[:-1]:
+        summary = summary.setdefault(name, {})
+    summary[place[-1]] = value
 
 
 def whole_log(log: Path, seconds: float = 60) -> list[Any]:

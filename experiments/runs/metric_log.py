@@ -1,4 +1,4 @@
-"""Lightning's logger for the record of a training's metrics; `metric_record` says what the record holds."""
+"""Lightning's loggers: for the record of a training's metrics (`metric_record` says what it holds), and for W&B."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from experiments.runs.metric_record import MetricRecord
+
+STEP = "trainer/global_step"
+"""What Lightning's logger counts steps by."""
+BEST_AND_LAST = {"val/": ("max", "last"), "train/loss/": ("min", "last"), "speed/": ("mean", "last")}
+"""Beginning of a metric's name -> what is kept of it; of others the last."""
 
 
 class MetricLog(Logger):
@@ -47,3 +53,29 @@ class MetricLog(Logger):
 
     def log_hyperparams(self, *_: Any) -> None:
         """Nothing: the run's settings are in its `config.yaml`."""
+
+
+class ExperimentLogger(WandbLogger):
+    """Lightning's logger of W&B, which defines each metric by its name when it comes for the first time.
+
+    By a pattern it could not be: W&B (0.31) takes any one of those that a metric fits, and Lightning defines `*`.
+    """
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs metrics of a step."""
+        known: set[str] = self.__dict__.setdefault("_defined", set())
+        for name in metrics.keys() - known:
+            known.add(name)
+            if kinds := kinds_of(name):
+                self.experiment.define_metric(name, step_metric=STEP, summary=",".join(kinds))
+        super().log_metrics(metrics, step)
+
+
+def kinds_of(metric: str) -> tuple[str, ...]:
+    """What is kept of a metric; () where the last value alone.
+
+    >>> kinds_of("val/mean/accuracy"), kinds_of("train/optim/lr")
+    (('max', 'last'), ())
+    """
+    return next((kinds for start, kinds in BEST_AND_LAST.items() if metric.startswith(start)), ())

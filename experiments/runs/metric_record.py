@@ -20,6 +20,9 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+SPEED_FILE = "speed.jsonl"
+"""Beside the record: one of what a clock says, which is no result."""
+
 
 class MetricRecord:
     """Adds lines to a record.

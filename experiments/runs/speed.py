@@ -32,7 +32,7 @@ class Speed(L.Callback):
     """
 
     def __init__(self) -> None:
-        self._pairs, self._since = 0, 0.0
+        self._pairs, self._since, self._paused = 0, 0.0, 0.0
         self._counter: FlopCounterMode | None = None
         self._operations: float | None = None
 
@@ -70,6 +70,14 @@ class Speed(L.Callback):
             found["mfu"] = rate * self._operations / peak
         pl_module.log_dict({f"{PREFIX}{name}": value for name, value in found.items()}, batch_size=1)
         self._pairs, self._since = 0, time.perf_counter()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stops the clock: a validation is no training."""
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lets the clock go on."""
+        self._since += time.perf_counter() - self._paused
 
 
 def peak_of(device: torch.device) -> float | None:

@@ -15,17 +15,14 @@ from negatives.tables import InputError
 
 OFFLINE = ("offline", "dryrun", "disabled")
 """Values of WANDB_MODE, W&B's own variable, under which nothing is sent."""
-STEP = "trainer/global_step"
-"""What Lightning's logger counts steps by."""
-BEST_AND_LAST = {"val/*": "max,last", "train/loss/*": "min,last", "speed/*": "mean,last", "evaluate*": "last"}
-"""Metrics -> what W&B's summary shows of them."""
 
 
 def check_logging(config: LoggingConfig) -> None:
-    """Refuses to go online without a key: W&B would ask for one on a terminal, and fail in a job, after the work.
+    """Refuses to go online where W&B would ask for a key on a terminal, and fail in a job, after the work.
 
     Raises:
-        InputError: there is no key in the environment, in `.netrc` or in W&B's own settings, or one that is none.
+        InputError: there is no key in the environment, in `.netrc` or in W&B's own settings, or one that is none; or
+            the server cannot be reached, or does not take it.
     """
     if config.wandb != "online" or os.environ.get("WANDB_MODE") in OFFLINE:
         return
@@ -35,13 +32,14 @@ def check_logging(config: LoggingConfig) -> None:
     try:
         # older ones only ask; what they find without asking is here
         silent = "prompt" in inspect.signature(wandb.login).parameters
-        if wandb.login(prompt=False, verify=False) if silent else wandb.api.api_key:
+        # verified, which takes 10 s without a network: `wandb.init` would wait 90 s, with the run's folder taken
+        if wandb.login(prompt=False, verify=True) if silent else wandb.api.api_key:
             return
     except wandb.errors.Error as error:
         why = " ".join(str(error).split())
     raise InputError(
-        f"logging.wandb=online needs a key of W&B: {why}; run `wandb login`, export WANDB_API_KEY=..., or give "
-        "logging.wandb=offline and upload later by `itm sync`."
+        f"logging.wandb=online needs a key of W&B: {why.rstrip('.')}; run `wandb login`, export WANDB_API_KEY=..., or "
+        "where there is no network give logging.wandb=offline and upload later by `itm sync`."
     )
 
 
@@ -74,12 +72,13 @@ def wandb_logger(
         return None
     # nothing of W&B is imported where it is disabled
     import wandb
-    from lightning.pytorch.loggers import WandbLogger
+
+    from experiments.runs.metric_log import ExperimentLogger
 
     folder.mkdir(parents=True, exist_ok=True)
     run_id = run_id or own_id(folder)
     wait_for_a_free_name(folder, run_id)
-    logger = WandbLogger(
+    logger = ExperimentLogger(
         name=name,
         id=run_id,
         save_dir=str(folder),
@@ -94,11 +93,3 @@ def wandb_logger(
     # Lightning hands over anonymous=None, and W&B warns of the key whatever its value is
     logger._wandb_init.pop("anonymous", None)
     return logger
-
-
-def define_metrics(run: Any) -> None:
-    """Lets W&B draw metrics over optimiser steps, and keep the best and the last of them in the summary."""
-    run.define_metric(STEP)
-    for name, summary in BEST_AND_LAST.items():
-        over = {} if name.startswith("evaluate") else {"step_metric": STEP}
-        run.define_metric(name, summary=summary, **over)

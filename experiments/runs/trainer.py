@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from experiments.validate_benchmarks import ValidateBenchmarks
     from lightning_modules import Preemption
 
-LAST_FILE, SPEED_FILE = "last.ckpt", "speed.jsonl"
+LAST_FILE = "last.ckpt"
 
 
 def make_trainer(
@@ -140,6 +140,7 @@ def build_trainer(
 def build_loggers(config: ExperimentConfig, folder: Path, wandb_run: str | None = None) -> list[Any]:
     """Our own records of metrics and of speed, and W&B's logger where it is not disabled; see `build_trainer`."""
     from experiments.runs.metric_log import MetricLog
+    from experiments.runs.metric_record import SPEED_FILE
     from experiments.runs.speed import PREFIX
     from experiments.runs.wandb_id import new_id, recorded_id
 
@@ -217,7 +218,6 @@ def begin_logging(loggers: Iterable[Any], folder: Path, facts: Mapping[str, Any]
     """
     from lightning.pytorch.loggers import WandbLogger
 
-    from experiments.runs.tracking import define_metrics
     from experiments.runs.wandb_id import keep_id, supersede
 
     for logger in loggers:
@@ -225,18 +225,19 @@ def begin_logging(loggers: Iterable[Any], folder: Path, facts: Mapping[str, Any]
             if anew:
                 supersede(folder)
             keep_id(folder, str(logger.version))
-            define_metrics(logger.experiment)
             logger.experiment.config.update({"facts": dict(facts)}, allow_val_change=True)
 
 
-def finish_logging(loggers: Iterable[Any], *, failed: bool) -> None:
+def finish_logging(loggers: Iterable[Any], *, failed: bool, summary: Mapping[str, Any] | None = None) -> None:
     """Closes W&B's run, so that the next one in this process is a run of its own.
 
     Args:
         loggers: of the Trainer.
         failed: whether W&B is to show it as failed; as preempted, where `mark_preempted` came before.
+        summary: of the run, in place of what W&B has of the same metrics.
     """
     for run in _wandb_runs(loggers):
+        run.summary.update(dict(summary or {}))
         run.finish(exit_code=int(failed))
 
 

@@ -15,9 +15,12 @@ from PIL import Image
 from experiments.config.evaluation_schemas import EvaluateConfig
 from experiments.config.load import load_saved
 from experiments.config.schemas import ExperimentConfig
+from experiments.config.trainer_schemas import LoggingConfig
 from experiments.runs.outputs import CONFIG_FILE
-from experiments.runs.tracking import define_metrics, wandb_logger
-from experiments.runs.wandb_id import own_id
+from experiments.runs.tracking import wandb_logger
+from experiments.runs.wandb_id import own_id, recorded_id
+from experiments.tracking.summary import training_summary
+from lightning_modules import LAST
 from negatives.tables import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +31,16 @@ if TYPE_CHECKING:
 SIDE = 256
 """Longest side of an image in W&B's table, in pixels."""
 COLUMNS = ("set", "item", "image", "text", "other_text", "logit", "other_logit", "blind_logit", "outcome")
+
+
+class Target(NamedTuple):
+    """The run of W&B that an evaluation is logged in, with the folder whose id it has."""
+
+    folder: Path
+    name: str
+    settings: Mapping[str, Any]
+    tags: tuple[str, ...]
+    logging: LoggingConfig
 
 
 class Sample(NamedTuple):
@@ -64,39 +77,55 @@ def log_evaluation(
     """
     if config.logging.wandb == "disabled":
         return
-    place, name, settings, tags = _place(config, folder, scorer)
-    kind = "train" if place != folder else "evaluate"
+    target = _target(config, folder, scorer)
+    # a run of somebody else can be read alone: its id holds all the same
+    place = target.folder if os.access(target.folder, os.W_OK) else folder
     logger = wandb_logger(
-        config.logging, folder=place, name=name, job_type=kind, settings=settings, run_id=own_id(place), tags=tags
+        target.logging,
+        folder=place,
+        name=target.name,
+        job_type="evaluate" if target.folder == folder else "train",
+        settings=target.settings,
+        run_id=recorded_id(target.folder) or own_id(place),
+        tags=target.tags,
     )
     assert logger is not None
-    # of the weights that a training ended with, unless the folder is that of others
-    prefix = folder.name.replace("evaluation", "evaluate") if place != folder else "evaluate"
-    run = logger.experiment
-    define_metrics(run)
+    prefix, run = _prefix(config, scorer), logger.experiment
     with _files_beside(place):
         run.log(_values(prefix, metrics))
-        # W&B's summary takes the last of a history by itself, but not in a folder that was begun for this alone
-        run.summary.update(_values(prefix, metrics) | _known(prefix, sets))
+        # with that of the training: uploaded, this process's takes its place
+        trained = training_summary(scorer.trained.run) if scorer.trained is not None else {}
+        run.summary.update(trained | _values(prefix, metrics) | _known(prefix, sets))
         if config.logging.samples:
             run.log({f"{prefix}/samples": _table(benchmarks, scores, config.logging.samples)})
         run.finish()
 
 
-def _place(
-    config: EvaluateConfig, folder: Path, scorer: Scorer
-) -> tuple[Path, str, Mapping[str, Any], tuple[str, ...]]:
-    """Folder, name, config and tags of W&B's run: those of the training where the scorer is a run."""
-    own = dataclasses.asdict(config)
+def _target(config: EvaluateConfig, folder: Path, scorer: Scorer) -> Target:
+    """That of the training where the scorer is a run."""
+    own, alone = dataclasses.asdict(config), Target(folder, scorer.name, dataclasses.asdict(config), (), config.logging)
     if scorer.trained is None:
-        return folder, scorer.name, own, ()
+        return alone
     run = scorer.trained.run
     try:
         experiment = load_saved(ExperimentConfig, run / CONFIG_FILE)
     except InputError:  # of an older version; its scores are as good
-        return folder, scorer.name, own, ()
+        return alone
     settings = dataclasses.asdict(experiment) | {"evaluate": {k: v for k, v in own.items() if k != "logging"}}
-    return run, experiment.name, settings, (experiment.model.backbone,)
+    # in another project, or group, an id would be another run
+    there, here = experiment.logging, config.logging
+    tags = list(dict.fromkeys([*there.tags, *here.tags]))
+    logging = dataclasses.replace(here, project=there.project, group=there.group or here.group, tags=tags)
+    return Target(run, experiment.name, settings, (experiment.model.backbone,), logging)
+
+
+def _prefix(config: EvaluateConfig, scorer: Scorer) -> str:
+    """Of all keys: which weights and score they are of, where these are not what the run has by itself.
+
+    A run has one evaluation of each in W&B, wherever their folders are.
+    """
+    weights = str(scorer.about.get("checkpoint", {}).get("name", LAST))
+    return "_".join(["evaluate", *([weights] if weights != LAST else []), *([config.score] if config.score else [])])
 
 
 def _values(prefix: str, metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -125,8 +154,10 @@ def _table(benchmarks: Mapping[str, Benchmark], scores: Mapping[str, SetScores],
     import wandb
 
     rows: list[list[Any]] = []
-    for name, benchmark in benchmarks.items():
-        for sample in samples(benchmark, scores[name], max(1, count // len(benchmarks))):
+    for number, (name, benchmark) in enumerate(benchmarks.items()):
+        # shares that differ by one at most, and make `count`
+        share = (number + 1) * count // len(benchmarks) - number * count // len(benchmarks)
+        for sample in samples(benchmark, scores[name], share):
             shown = picture(benchmark, sample.image_id)
             image = None if shown is None else wandb.Image(shown)
             texts, numbers = (sample.text, sample.other_text), (sample.logit, sample.other_logit, sample.blind_logit)

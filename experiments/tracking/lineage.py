@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.config.run_folders import split_checkpoint
 from experiments.runs.outputs import CONFIG_FILE, without_folders
 from negatives.tables import DAMAGED, write_json
 
@@ -93,14 +94,18 @@ def trace(folder: Path) -> list[Node]:
             return
         # a manifest may be anyone's: one that leads back to itself ends here
         open_folders.add(place)
-        paths = [place.parent] if node.verb in PUBLISHED else map(Path, node.inputs)
-        for path in paths:
-            if (maker := maker_of(path)) is not None:
-                visit(maker)
+        for maker in makers(node):
+            visit(maker)
         found[place] = node
 
     visit(folder.resolve())
     return [*found.values()]
+
+
+def makers(node: Node) -> list[Path]:
+    """The folders with a manifest that a node was made from, as far as it names them."""
+    paths = [node.folder.parent] if node.verb in PUBLISHED else map(Path, node.inputs)
+    return [*dict.fromkeys(maker for path in paths if (maker := maker_of(path)) is not None)]
 
 
 def maker_of(path: Path) -> Path | None:
@@ -127,10 +132,11 @@ def content_hash(path: Path) -> str:
 def _inputs(value: Any, own: Path) -> Iterator[Path]:
     """Files that a configuration names, and folders that a verb has written, outside the verb's own folder."""
     if isinstance(value, str):
-        path = Path(value)
         # any text may stand in a configuration: what is too long or has a null byte is no path
         if not value or len(value) > 4096 or "\0" in value:
             return
+        # RUN@best: the run
+        path = Path(split_checkpoint(value)[0])
         known = path.is_file() or (path / LINEAGE_FILE).is_file()
         if known and not path.resolve().is_relative_to(own):
             yield path

@@ -6,25 +6,21 @@ starts, each into the run of the one before it. What is uploaded is marked by W&
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from experiments.runs.progress import say
 from experiments.runs.wandb_id import OFFLINE_FOLDER, SUPERSEDED, offline_folders
-from experiments.tracking.lineage import LINEAGE_FILE, Node, content_hash, trace
-from negatives.tables import InputError
+from negatives.tables import InputError, held_inside, is_held
 
 Command = Callable[[Sequence[str]], int]
-TYPES = {
-    **{"generate": "dataset", "audit": "audit", "filter": "verdicts", "train": "model", "evaluate": "evaluation"},
-    **{"score": "scores", "export": "model", "neighbours": "dataset"},
-}
-"""Verb -> what W&B calls the type of its artifact."""
+OF_A_TRAINING = ("WANDB_MODE", "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_RESUME")
+"""Variables that say how a training logs, and nothing of an upload."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,8 @@ class Upload:
         path: of the folder.
         run_id: of the run that it is of.
         place: the folder of the verb that left it.
-        state: "new", "uploaded", or "superseded": a training that began anew before its first checkpoint.
+        state: "new", "uploaded", "running": somebody works in its place, so that it may not be whole; or "superseded":
+            a training that began anew before its first checkpoint.
         appends: whether an earlier folder has the same id.
     """
 
@@ -57,11 +54,14 @@ def uploads(folder: Path) -> list[Upload]:
     places = sorted({path.parent.parent for path in folder.rglob("wandb/offline-run-*") if path.is_dir()})
     found: list[Upload] = []
     for place in places:
+        # W&B marks what it has read to the end, and would never read what comes later
+        running = is_held(place) or any(held_inside(place))
         for path in offline_folders(place):
             match = OFFLINE_FOLDER.fullmatch(path.name)
             assert match is not None
             run_id = match["id"]
-            state = "superseded" if (path / SUPERSEDED).exists() else "uploaded" if _is_uploaded(path) else "new"
+            state = "superseded" if (path / SUPERSEDED).exists() else "uploaded" if is_uploaded(path) else "new"
+            state = "running" if state == "new" and running else state
             earlier = any(one.run_id == run_id and one.state != "superseded" for one in found)
             found.append(Upload(path, run_id, place, state, earlier))
     return found
@@ -76,79 +76,48 @@ def upload(one: Upload, command: Command) -> None:
     words = [sys.executable, "-m", "wandb", "sync", "--yes"]
     # into the run that is there already, whose history it goes on
     words += ["--id", one.run_id] if one.appends else []
-    if code := command([*words, str(one.path)]):
+    code = command([*words, str(one.path)])
+    # its exit code is 0, too, where the server has refused a run: the mark alone says that it was taken
+    if code or not is_uploaded(one.path):
         raise InputError(
-            f"{one.path} was not uploaded: `wandb sync` ended with exit code {code} (its own lines say why); the same "
-            "command goes on with it."
+            f"{one.path} was not uploaded: `wandb sync` ended with exit code {code} and left no mark (its own lines "
+            "say why); the same command goes on with it."
         )
+
+
+@contextlib.contextmanager
+def on_request() -> Iterator[None]:
+    """Leaves the variables of a training out of the environment while the block runs.
+
+    WANDB_MODE=offline, as a cluster's environment may have it, is no reason not to upload when asked to.
+    """
+    before = {name: os.environ.pop(name) for name in OF_A_TRAINING if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def run_command(words: Sequence[str]) -> int:
-    """Runs a program, whose output is shown; its exit code."""
-    return subprocess.run(words, check=False).returncode
+    """Runs a program of W&B, whose output is shown; its exit code."""
+    # resume: a second folder of an id is added to the run, where a client would have it replace the first one;
+    # its own logs go beside the folder
+    own = {"WANDB_RESUME": "allow", "WANDB_DIR": str(Path(words[-1]).absolute().parents[1])}
+    return subprocess.run(words, check=False, env={**os.environ, **own}).returncode
 
 
-def lineages(folder: Path) -> list[Node]:
-    """The manifests of a folder and below, and of all that they lead to; what others are made from comes first."""
-    found: dict[Path, Node] = {}
-    for file in sorted(folder.resolve().rglob(LINEAGE_FILE)):
-        for node in trace(file.parent):
-            found.setdefault(node.folder, node)
-    return [*found.values()]
-
-
-def declare(nodes: Sequence[Node], project: str, start: Callable[..., Any]) -> Iterator[tuple[Node, str]]:
-    """Declares manifests as artifacts of W&B: names and hashes, and no file; yields each with its artifact's name.
-
-    An artifact of the same content is the same version, so that declaring again changes nothing.
-
-    Args:
-        nodes: those that others are made from come first.
-        project: of W&B.
-        start: `wandb.init`.
-    """
-    import wandb
-
-    names = {str(node.folder): artifact_name(node) for node in nodes}
-    for node in nodes:
-        # by its content: a run that declares it again is the same run
-        own = content_hash(node.folder / LINEAGE_FILE)[:12]
-        run = start(project=project, id=f"lineage-{own}", name=names[str(node.folder)], job_type=f"lineage/{node.verb}")
-        for other in nodes:
-            if other is not node and any(_is_in(path, other.folder) for path in node.inputs):
-                run.use_artifact(f"{names[str(other.folder)]}:latest")
-        artifact = wandb.Artifact(
-            names[str(node.folder)],
-            type=TYPES.get(node.verb, node.verb),
-            metadata={"verb": node.verb, "inputs": dict(node.inputs), "made": dict(node.made)},
-        )
-        artifact.add_file(str(node.folder / LINEAGE_FILE))
-        run.log_artifact(artifact)
-        run.finish()
-        yield node, names[str(node.folder)]
-
-
-def artifact_name(node: Node) -> str:
-    """A name for W&B: the folder's last parts, and a hash of its path, since two sweeps have steps of one name."""
-    own = "-".join(part for part in node.folder.parts[-2:] if part != "/")
-    plain = "".join(sign if sign.isalnum() or sign in "._-" else "_" for sign in own)
-    return f"{plain[:80]}-{hashlib.sha256(str(node.folder).encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
-
-
-def tell(found: Sequence[Upload], nodes: Sequence[Node]) -> None:
-    """Says what would be uploaded and declared."""
-    for one in found:
-        how = f"appends to run {one.run_id}" if one.appends else f"makes run {one.run_id}"
-        said = {"new": how, "uploaded": "is uploaded", "superseded": "is left out: its training began anew"}[one.state]
-        say(f"{one.path}: {said}")
-    for node in nodes:
-        say(f"{node.folder}: artifact {artifact_name(node)} ({TYPES.get(node.verb, node.verb)})")
-
-
-def _is_uploaded(path: Path) -> bool:
-    # W&B's own mark
+def is_uploaded(path: Path) -> bool:
+    """Whether W&B has marked an offline folder as uploaded."""
     return any(path.glob("*.wandb.synced"))
 
 
-def _is_in(path: str, folder: Path) -> bool:
-    return Path(path).resolve().is_relative_to(folder.resolve())
+def tell_uploads(found: Sequence[Upload]) -> None:
+    """Says what would be uploaded, and what is left out."""
+    for one in found:
+        how = f"appends to run {one.run_id}" if one.appends else f"makes run {one.run_id}"
+        left = {
+            "uploaded": "is uploaded",
+            "running": "is left for later: a process works on it",
+            "superseded": "is left out: its training began anew",
+        }
+        say(f"{one.path}: {left.get(one.state, how)}")

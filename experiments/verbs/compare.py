@@ -24,6 +24,7 @@ from experiments.report.comparison.terminal import print_comparison
 from experiments.report.csv_files import csv_text
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
+from experiments.runs.wandb_id import ID_FILE
 from negatives.tables import write_text
 
 PAGE = "index.html"
@@ -36,7 +37,8 @@ def run(config: CompareConfig, *, resume: bool = False, overwrite: bool = False)
         InputError: an existing folder, scorers that are not evaluated or cannot be compared, an unknown reference, or a
             damaged audit.
     """
-    output = OutputFolder(config, verb="compare", result=PAGE, resume=resume, overwrite=overwrite)
+    # made anew, it is the same comparison to W&B
+    output = OutputFolder(config, verb="compare", result=PAGE, resume=resume, overwrite=overwrite, kept=(ID_FILE,))
     # measured before the folder is touched: a run that cannot be read leaves the old report in place
     comparison = compare(config)
     with output.beside() as temporary:

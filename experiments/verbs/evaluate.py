@@ -27,6 +27,7 @@ from experiments.report.metrics_table import print_metrics
 from experiments.runs.devices import resolve_device
 from experiments.runs.outputs import OutputFolder
 from experiments.runs.progress import say
+from experiments.runs.wandb_id import ID_FILE
 from experiments.scoring.ranks import World, launched, world
 from experiments.scoring.scorers import check_scorer, folder_names, open_scorer
 from negatives.tables import DAMAGED, InputError, write_json, write_text
@@ -76,7 +77,7 @@ def run(config: EvaluateConfig, *, resume: bool = False, overwrite: bool = False
         resume=resume,
         overwrite=overwrite,
         may_differ=MAY_DIFFER,
-        kept=(STORE,),
+        kept=(STORE, ID_FILE),
     )
     if output.finished:
         say(f"{output.path} is finished; nothing to resume.")

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
 from experiments.runs.progress import say
+
+if TYPE_CHECKING:
+    from experiments.tracking.lineage import Node
+    from experiments.tracking.upload import Upload
 
 
 @dataclass
@@ -16,45 +21,64 @@ class SyncConfig:
 
     folder: str = field(default=MISSING, metadata={"exists": "folder"})
     """Folder of a run or a sweep, or any folder above."""
-    project: str = "itm-lightning"
-    """W&B project in which the lineage is declared; each run goes where it was recorded for."""
+    project: str | None = None
+    """W&B project in which the lineage is declared; each folder's `logging.project` where not given. Each run goes
+    where it was recorded for."""
     lineage: bool = True
     """Declare tables, verdicts, weights, evaluations and exports as artifacts: names and hashes, and no file."""
+    files: bool = False
+    """Upload the files of these artifacts, too: tables, weights, metrics."""
 
 
 def run(config: SyncConfig) -> None:
     """Uploads what is not uploaded yet, run by run; the same command goes on after a break.
 
     Raises:
-        InputError: there is no key of W&B, or W&B could not upload a folder.
+        InputError: there is no key of W&B, it cannot be reached, or could not take a folder.
     """
-    from experiments.config.trainer_schemas import LoggingConfig
-    from experiments.runs.tracking import check_logging
-    from experiments.tracking.upload import declare, lineages, run_command, upload, uploads
+    from experiments.tracking.artifacts import lineages, undeclared
+    from experiments.tracking.upload import on_request, uploads
 
     folder = Path(config.folder)
-    found = [one for one in uploads(folder) if one.state == "new"]
+    found = uploads(folder)
+    new = [one for one in found if one.state == "new"]
+    for one in found:
+        if one.state == "running":
+            say(f"{one.path} is left for later: a process works on it.")
     nodes = lineages(folder) if config.lineage else []
-    if not found and not nodes:
+    if not new and not undeclared(nodes, config.project):
         say(f"{folder} holds nothing to upload.")
         return
+    with on_request():
+        _send(config, new, nodes)
+
+
+def _send(config: SyncConfig, new: list[Upload], nodes: list[Node]) -> None:
+    from experiments.config.trainer_schemas import LoggingConfig
+    from experiments.runs.tracking import check_logging
+    from experiments.tracking.artifacts import declare
+    from experiments.tracking.upload import run_command, upload
+
     check_logging(LoggingConfig(wandb="online"))
-    for number, one in enumerate(found, start=1):
-        say(f"[{number}/{len(found)}] {one.path}")
+    for number, one in enumerate(new, start=1):
+        say(f"[{number}/{len(new)}] {one.path}")
         upload(one, run_command)
     if nodes:
         import wandb
 
-        for node, name in declare(nodes, config.project, wandb.init):
+        for node, name in declare(nodes, config.project, wandb.init, files=config.files):
             say(f"{node.folder}: artifact {name}")
 
 
 def estimate(config: SyncConfig) -> None:
     """Says what would be uploaded; needs no network."""
-    from experiments.tracking.upload import lineages, tell, uploads
+    from experiments.tracking.artifacts import lineages, tell_artifacts, undeclared
+    from experiments.tracking.upload import tell_uploads, uploads
 
     folder = Path(config.folder)
     found = uploads(folder)
-    tell(found, lineages(folder) if config.lineage else [])
+    tell_uploads(found)
+    if config.lineage:
+        tell_artifacts(undeclared(lineages(folder), config.project))
     new = sum(one.state == "new" for one in found)
     say(f"{new} of {len(found)} offline folders would be uploaded, of {len({one.run_id for one in found})} runs.")

@@ -265,6 +265,7 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
         KeyboardInterrupt: on Ctrl-C.
         StoppedError: after the checkpoint that a scheduler's signal asked for.
     """
+    from experiments.tracking.summary import training_summary
     from lightning_modules import StoppedError
 
     done = False
@@ -278,7 +279,8 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
     except SystemExit:
         raise KeyboardInterrupt from None  # how Lightning ends on Ctrl-C
     finally:
-        finish_logging(trainer.loggers, failed=not done)
+        summary = training_summary(Path(trainer.default_root_dir)) if done and trainer.is_global_zero else {}
+        finish_logging(trainer.loggers, failed=not done, summary=summary)
 
 
 def save_run(module: Any, folder: Path, *, write: bool) -> None:

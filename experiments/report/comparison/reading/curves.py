@@ -13,7 +13,7 @@ from experiments.runs.outputs import METRICS_FILE
 from negatives.tables import DAMAGED, InputError
 
 
-def read_curves(logs: Path) -> dict[str, dict[int, float]]:
+def read_curves(logs: Path, record_file: str = METRICS_FILE) -> dict[str, dict[int, float]]:
     """Metric -> step -> value from a run's `logs/`; what a resumed run logged again replaces the old.
 
     Runs of older versions have `version_*/metrics.csv`, one for each time they were started.
@@ -27,7 +27,7 @@ def read_curves(logs: Path) -> dict[str, dict[int, float]]:
         for row in csv.DictReader(_whole_lines(path)):
             if (step := _number(row.pop("step", None))) is not None:
                 _add_metrics(curves, step, row)
-    record = logs / METRICS_FILE
+    record = logs / record_file
     for number, line in enumerate(_whole_lines(record) if record.is_file() else [], start=1):
         try:
             row = json.loads(line)
