@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -170,6 +171,66 @@ def test_folders_of_anyone_do_no_harm(tmp_path: Path, capsys: pytest.CaptureFixt
     assert not (tmp_path / "harmed").exists()
     assert not Path("harmed").exists()
     assert len(find_runs([str(tmp_path)])) == 8
+
+
+def test_a_pipe_among_the_files_is_not_waited_for(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", lr=1, value=0.5)
+    write_run(tmp_path / "b", lr=1, value=0.5)
+    for file in ("a/provenance.json", "b/evaluation/metrics.csv"):
+        (tmp_path / file).unlink()
+        os.mkfifo(tmp_path / file)
+
+    def waited(*_: object) -> None:
+        # an error of the system would be taken for a damaged file
+        pytest.fail("it waits")
+
+    before = signal.signal(signal.SIGALRM, waited)
+    signal.alarm(10)
+    try:
+        (run,) = find_runs([str(tmp_path)])
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert (run.name, run.metric("set/mean_accuracy")) == ("b", None)
+
+
+def test_runs_of_the_first_version_have_their_metrics() -> None:
+    (run,) = find_runs(["tests/first_version"])
+    assert run.step == 3
+    assert run.validation["val/mean/accuracy"] == {1: 0.5, 3: pytest.approx(7 / 15)}
+    found = run.metric("balanced/replace_att_accuracy")
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.06785714285714287, 1.0))
+
+
+def test_a_torn_line_counts_for_nothing(tmp_path: Path) -> None:
+    record = write_run(tmp_path / "a", lr=1, steps=12, validated={9: 0.5}) / "logs/metrics.jsonl"
+    with record.open("a") as file:
+        file.write('{"step": 12, "metrics": {"val/mean/accuracy": 0.9')
+    run = read_info(tmp_path / "a")
+    assert (run.step, run.validation) == (11, {"val/mean/accuracy": {9: 0.5}})
+
+
+def test_runs_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for seed in (10, 9, 1):
+        write_run(tmp_path / f"seed={seed}", lr=1)
+    assert [run.name for run in find_runs([str(tmp_path)])] == ["seed=1", "seed=9", "seed=10"]
+
+
+def evaluate_kept(run: Path, weights: str, value: float) -> None:
+    """An evaluation of weights that a run kept."""
+    folder = run / f"evaluation_{weights}"
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps({"checkpoint": {"name": weights}}))
+    (folder / "metrics.csv").write_text(f"{HEAD}\nx,set,accuracy,mean,{value},,,,,,1,1\n")
+
+
+def test_evaluations_of_kept_weights_are_found_and_those_of_no_weights_are_not(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", lr=1)
+    evaluate_kept(run, "best", 0.8)
+    evaluate_kept(run, "20", 0.7)
+    evaluate_kept(run, "$(reboot)", 0.9)
+    found = read_info(run).metric("set/mean_accuracy")
+    assert (found.value, found.weights) == (0.8, "best")
 
 
 def test_nothing_differs_in_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ import json
 import sys
 from typing import Any
 
-from experiments.finding.run_info import Measured, RunInfo, differing, find_runs, metric_names, usual_metric
+from experiments.finding.metrics import Measured
+from experiments.finding.run_info import RunInfo, differing, find_runs, metric_names, usual_metric
 from experiments.finding.settings import RunsConfig
 from experiments.runs.progress import say, shown
 from experiments.sweeping.short_names import short_names
