@@ -146,6 +146,82 @@ def test_the_best_run_is_one_path(runs: Path, capsys: pytest.CaptureFixture[str]
     assert "holds no finished run" in capsys.readouterr().err
 
 
+def keep(run: Path, *steps: int) -> None:
+    """The record and files of kept weights, the best first."""
+    (run / "checkpoints").mkdir()
+    kept = [
+        {"step": step, "value": 1 / place, "file": f"step-{step}.safetensors"} for place, step in enumerate(steps, 1)
+    ]
+    (run / "checkpoints/best.json").write_text(json.dumps({"metric": "val/mean/accuracy", "kept": kept}))
+    for step in steps:
+        (run / f"checkpoints/step-{step}.safetensors").touch()
+
+
+def best(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
+    """What `itm best` prints on stdout and on stderr."""
+    capsys.readouterr()
+    assert main(["best", *words]) == 0
+    printed = capsys.readouterr()
+    return printed.out.removesuffix("\n"), printed.err
+
+
+def test_the_best_weights_are_those_that_had_the_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    validated = {9: 0.5, 19: 0.9, 29: 0.8}
+    run = write_run(tmp_path / "a", lr=1, validated=validated)
+    word, said = best(capsys, str(tmp_path))
+    assert (word, "had 0.9000 at step 20; trainer.keep_best=1 would have kept it" in said) == (str(run), True)
+    keep(run, 20, 10)
+    word, said = best(capsys, str(tmp_path))
+    assert (word, "keep_best" in said) == (f"{run}@best", False)
+    assert best(capsys, str(tmp_path), "mode=min")[0] == f"{run}@10"
+    assert best(capsys, str(tmp_path), "weights=true")[0] == f"{run}/checkpoints/step-20.safetensors"
+    (run / "checkpoints/step-20.safetensors").unlink()
+    assert best(capsys, str(tmp_path))[0] == str(run), "what was removed cannot be loaded"
+    # validated 10 steps before its end, its last weights have no value
+    (run / "logs/metrics.jsonl").write_text('{"step": 19, "metrics": {"val/mean/accuracy": 0.9}}\n')
+    (run / "checkpoints/best.json").unlink()
+    assert main(["best", str(tmp_path)]) == 2
+    assert "train with trainer.keep_best=1" in capsys.readouterr().err
+
+
+def test_evaluated_weights_that_were_kept_can_be_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "a", lr=1, value=0.6)
+    keep(run, 20)
+    evaluate_kept(run, "best", 0.8)
+    assert best(capsys, str(tmp_path), "metric=set/mean_accuracy")[0] == f"{run}@best"
+    assert best(capsys, str(tmp_path), "metric=set/mean_accuracy", "mode=min")[0] == str(run)
+    (run / "checkpoints/step-20.safetensors").unlink()
+    assert best(capsys, str(tmp_path), "metric=set/mean_accuracy")[0] == str(run), "the others are gone"
+
+
+def test_the_name_of_a_metric_tells_what_is_best_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate("ab"):
+        evaluation = write_run(tmp_path / name, lr=1, value=0.5) / "evaluation"
+        rows = [f"x,coco,i2t_mean_rank,,{number + 1},,,,,,1,1", f"x,coco,best_of_n_random,,{number},,,,,,1,1"]
+        (evaluation / "metrics.csv").write_text("\n".join([HEAD, *rows]) + "\n")
+    assert best(capsys, str(tmp_path), "metric=coco/i2t_mean_rank")[0] == str(tmp_path / "a")
+    assert main(["best", str(tmp_path), "metric=coco/best_of_n_random"]) == 2
+    assert "`mode` must be given, max or min: 'coco/best_of_n_random'" in capsys.readouterr().err
+    assert best(capsys, str(tmp_path), "metric=coco/best_of_n_random", "mode=max")[0] == str(tmp_path / "b")
+
+
+def test_no_word_leads_a_shell_astray(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "a\nb", lr=1, value=0.5)
+    assert main(["best", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "a\\nb' is the best, and its name fits in no line; rename its folder" in printed.err
+
+
+def test_export_takes_the_word_of_the_best_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "a", lr=1)
+    settings = OmegaConf.create(told(capsys, "export", f"{run}@best", "--dry-run"))
+    assert (settings.run, settings.checkpoint, settings.output_dir) == (str(run), "best", f"{run}/export")
+    assert OmegaConf.create(told(capsys, "export", f"{run}@20", "checkpoint=last", "--dry-run")).checkpoint == "last"
+    odd = write_run(tmp_path / "a@best", lr=1)
+    assert OmegaConf.create(told(capsys, "export", str(odd), "--dry-run")).run == str(odd), "a folder may be called so"
+
+
 def test_folders_of_anyone_do_no_harm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "good", lr=1)
     for number, text in enumerate(

@@ -71,7 +71,10 @@ class RunInfo:
         """The best value of a metric that some of its weights have, and which these are; None where none have it."""
         if not self.finished:
             return None
-        return best_of(self._evaluated(name) or [*self._validated(name)], lowest=lowest)
+        # what was evaluated may have been removed since
+        there = {LAST, *(word for weights, step in self.kept() for word in (weights, str(step)))}
+        evaluated = [one for one in self._evaluated(name) if one.weights in there]
+        return best_of(evaluated or [*self._validated(name)], lowest=lowest)
 
     def _evaluated(self, name: str) -> list[Measured]:
         return [values[name] for values in self.evaluations.values() if name in values]
@@ -80,11 +83,11 @@ class RunInfo:
         points, steps = self.validation.get(name, {}), self.settings.get("trainer.max_steps")
         end = steps if isinstance(steps, int) and steps > 0 else (self.step or 0) + 1
         # a validation has the number of the step that it follows, counted from 0
-        for weights, step in ((LAST, end), *self._kept()):
+        for weights, step in ((LAST, end), *self.kept()):
             if step - 1 in points:
                 yield Measured(points[step - 1], step=step - 1, weights=weights)
 
-    def _kept(self) -> Iterator[tuple[str, int]]:
+    def kept(self) -> Iterator[tuple[str, int]]:
         """What its kept weights are called, and their steps, the best first; as far as they are there."""
         folder = self.folder / "checkpoints"
         kept = read_object(folder / BEST_FILE).get("kept")

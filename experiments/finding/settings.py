@@ -50,7 +50,7 @@ class BestConfig:
     """Folders in which runs are looked for, at any depth: that of a sweep."""
     metric: str | None = None
     """As of `itm runs`."""
-    mode: str = field(default="max", metadata={"choices": ("max", "min")})
-    """Whether the highest or the lowest value is best."""
+    mode: str | None = field(default=None, metadata={"choices": ("max", "min")})
+    """Whether the highest or the lowest value is best, where the metric's name does not tell."""
     weights: bool = False
-    """Print the path of its weights file instead of its folder."""
+    """Print the path of the weights' file, and no word for `itm evaluate` and `itm export`."""
