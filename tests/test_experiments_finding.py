@@ -92,6 +92,74 @@ def test_runs_are_sorted_by_anything(runs: Path, capsys: pytest.CaptureFixture[s
     assert "Did you mean" in capsys.readouterr().err
 
 
+def test_the_best_come_first_whichever_these_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, rank in (("a", 3), ("b", 1), ("c", 2)):
+        evaluation = write_run(tmp_path / name, lr=1, value=rank / 10) / "evaluation"
+        with (evaluation / "metrics.csv").open("a") as file:
+            file.write(f"x,coco,i2t_mean_rank,,{rank},,,,,,1,1\n")
+
+    def order(*words: str) -> str:
+        rows = csv.DictReader(io.StringIO(told(capsys, "runs", str(tmp_path), "format=csv", *words)))
+        return "".join(row["name"] for row in rows)
+
+    assert order("sort=best", "metric=coco/i2t_mean_rank") == "bca"
+    assert order("sort=best", "metric=set/mean_accuracy") == order("sort=-best", "metric=coco/i2t_mean_rank") == "acb"
+
+
+def test_a_validation_of_ranks_is_listed_by_its_lowest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "a", lr=1)
+    ranks = [
+        {"step": step, "metrics": {"val/coco/i2t_mean_rank": rank}} for step, rank in ((9, 3.0), (19, 2.0), (29, 4.0))
+    ]
+    (run / "logs/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ranks))
+    assert "2.000 at 20" in told(capsys, "runs", str(tmp_path), "metric=val/coco/i2t_mean_rank")
+
+
+def test_columns_are_ends_of_keys_and_metrics(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["runs", str(runs), "format=json", "columns=[lr,max_steps,val/mean/accuracy]", "sort=-lr"]
+    rows = json.loads(told(capsys, *words))
+    assert [(row["optim.lr"], row["trainer.max_steps"], row["val/mean/accuracy"]) for row in rows] == [
+        (0.1, 30, None),
+        (0.01, 30, 0.9),
+        (1e-05, 30, 0.8),
+    ]
+    assert "0.900" in told(capsys, "runs", str(runs), "columns=[val/mean/accuracy]", "metric=set/mean_accuracy")
+    assert main(["runs", str(runs), "columns=[val/mean/acuracy]"]) == 2
+    assert "no run has the metric 'val/mean/acuracy'. Did you mean val/mean/accuracy?" in capsys.readouterr().err
+
+
+def test_runs_that_differ_in_much_fit_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("first_run_of_a_sweep", "another_run_of_this_sweep"):
+        run = write_run(tmp_path / name, lr=len(name), value=0.5, finished=name.startswith("first"))
+        config = json.loads((run / "config.yaml").read_text())
+        config |= {f"key_{place}": f"{name}_{place}"[-20:] for place in range(9)} | {
+            "captions": f"data/{name}/c.parquet"
+        }
+        (run / "config.yaml").write_text(json.dumps(config))
+    printed = told(capsys, "runs", str(tmp_path))
+    assert max(map(len, printed.splitlines())) <= 80
+    words = printed.split()
+    assert {"lr=20", "lr=25", "0.500"} <= {*words}
+    assert len(printed.splitlines()) < 40
+    assert "parquet" not in printed, "that paths differ says nothing where other settings do"
+    assert words.count("and") == words.count("more") == 2
+
+
+def test_a_run_is_called_by_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two sweeps have runs of the same names, and a folder is what other verbs take."""
+    for sweep in "ab":
+        write_run(tmp_path / sweep / "runs/seed=0", lr=1, name="seed=0")
+    lines = told(capsys, "runs", str(tmp_path)).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["a/runs/seed=0", "b/runs/seed=0"]
+
+
+def test_a_folder_whose_name_is_no_text_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff")), lr=1)
+    for form in ("table", "csv", "json"):
+        # what is captured is UTF-8 and strict, as most terminals are
+        assert "finished" in told(capsys, "runs", str(tmp_path), f"format={form}")
+
+
 def test_programs_get_everything(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(told(capsys, "runs", str(runs), "format=json", "metric=set/mean_accuracy"))
     assert [row["folder"] for row in rows] == [str(runs / "runs" / name) for name in "abc"]
@@ -286,10 +354,12 @@ def test_a_torn_line_counts_for_nothing(tmp_path: Path) -> None:
     assert (run.step, run.validation) == (11, {"val/mean/accuracy": {9: 0.5}})
 
 
-def test_runs_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_runs_come_in_the_order_of_their_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in (10, 9, 1):
         write_run(tmp_path / f"seed={seed}", lr=1)
     assert [run.name for run in find_runs([str(tmp_path)])] == ["seed=1", "seed=9", "seed=10"]
+    lines = told(capsys, "runs", str(tmp_path)).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["seed=1", "seed=9", "seed=10"]
 
 
 def evaluate_kept(run: Path, weights: str, value: float) -> None:
