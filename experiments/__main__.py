@@ -222,7 +222,21 @@ def _plain_word(word: str, parser: argparse.ArgumentParser) -> str:
     name, equals, value = word.partition("=")
     if not equals or not re.fullmatch(r"--[\w.]+", name) or {name, word} & parser._option_string_actions.keys():
         return word
-    return value if name == "--config" else word.removeprefix("--")
+    return value if name == "--config" else f"{name.removeprefix('--')}={_as_yaml(value)}"
+
+
+def _as_yaml(value: str) -> str:
+    """A value that an agent wrote as Python does: None in it would be text to YAML."""
+    if value == "None":
+        return "null"
+    if value[:1] not in ("[", "{"):
+        return value
+    import ast
+
+    try:
+        return json.dumps(ast.literal_eval(value))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # YAML's own, written by a person
+        return value
 
 
 def _verb_page(verb: Verb, parser: argparse.ArgumentParser) -> str:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 from omegaconf import OmegaConf
@@ -20,7 +21,7 @@ from omegaconf import OmegaConf
 from experiments.__main__ import main
 from experiments.finding.fast_yaml import plain_yaml
 from experiments.finding.run_info import LARGEST_CONFIG, differing, find_runs, read_info, usual_metric
-from negatives.tables import hold
+from negatives.tables import hold, write_table
 
 HEAD = "run,set,metric,group,value,low,high,blind_value,blind_low,blind_high,count,images"
 
@@ -212,6 +213,28 @@ def test_the_best_run_is_one_path(runs: Path, capsys: pytest.CaptureFixture[str]
     assert main(["best", str(runs), "metric=set/nothing"]) == 2
     assert main(["best", str(runs / "runs/c")]) == 2
     assert "holds no finished run" in capsys.readouterr().err
+
+
+def test_a_diff_tells_data_last_values_and_kept_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    validated = {9: 0.5, 19: 0.9, 29: 0.8}
+    first, second = (write_run(tmp_path / name, lr=1, value=0.6, validated=validated) for name in "ab")
+    for run, hashes in ((first, ["x", "y"]), (second, ["y", "z"])):
+        images = {"image_id": ["1", "2"], "size": [1, 1], "content_hash": hashes}
+        write_table(pa.table(images), run / "train_images.parquet")
+        evaluate_kept(run, "best", 0.7)
+    (second / "base.json").write_text('{"frozen": "f00d"}')
+    rows = [line.split() for line in told(capsys, "diff", str(first), str(second)).splitlines()]
+    assert ["metrics", "a", "b"] in rows, "what both folders begin with says nothing"
+    assert ["val/mean/accuracy", "(best)", *["0.900", "at", "20"] * 2] in rows
+    assert ["val/mean/accuracy", "(last)", *["0.800", "at", "30"] * 2] in rows
+    assert ["set/mean_accuracy", "(best)", "0.700", "0.700"] in rows
+    assert ["base.frozen", "f00d"] in rows
+    (content,) = [row for row in rows if row[:1] == ["images.content"]]
+    assert content[1] != content[2]
+    (second / "train_images.parquet").write_bytes((first / "train_images.parquet").read_bytes())
+    assert "images.content" not in told(capsys, "diff", str(first), str(second))
+    (second / "train_images.parquet").write_bytes(b"PAR1")
+    assert "damaged" in told(capsys, "diff", str(first), str(second))
 
 
 def keep(run: Path, *steps: int) -> None:
