@@ -145,9 +145,19 @@ def _sort_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[str | None
         raise UsageError(f"itm {name} takes one {verb.bare}, got {', '.join(bare)}")
     if bare:
         # first, so that the same key given by name wins; in JSON, or YAML would read a folder 2024 as a number
-        value = bare if verb.bare in ("runs", "scorers", "folders") else bare[0]
-        overrides.insert(0, f"{verb.bare}={json.dumps(value, ensure_ascii=False)}")
+        settings = _bare_settings(verb.bare, bare)
+        overrides[:0] = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
     return (files[0] if files else None), overrides
+
+
+def _bare_settings(key: str | None, words: list[str]) -> dict[str, Any]:
+    """What bare words say: a list, or one folder; of a run perhaps with its weights, RUN@best."""
+    if key != "run":
+        return {str(key): words if key in ("runs", "scorers", "folders") else words[0]}
+    from experiments.config.run_folders import split_checkpoint
+
+    run, weights = split_checkpoint(words[0])
+    return {key: run} if weights is None else {key: run, "checkpoint": weights}
 
 
 # argparse would print its usage and exit: an error is one line here, by the way of all others
@@ -212,7 +222,21 @@ def _plain_word(word: str, parser: argparse.ArgumentParser) -> str:
     name, equals, value = word.partition("=")
     if not equals or not re.fullmatch(r"--[\w.]+", name) or {name, word} & parser._option_string_actions.keys():
         return word
-    return value if name == "--config" else word.removeprefix("--")
+    return value if name == "--config" else f"{name.removeprefix('--')}={_as_yaml(value)}"
+
+
+def _as_yaml(value: str) -> str:
+    """A value that an agent wrote as Python does: None in it would be text to YAML."""
+    if value == "None":
+        return "null"
+    if value[:1] not in ("[", "{"):
+        return value
+    import ast
+
+    try:
+        return json.dumps(ast.literal_eval(value))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # YAML's own, written by a person
+        return value
 
 
 def _verb_page(verb: Verb, parser: argparse.ArgumentParser) -> str:

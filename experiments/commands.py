@@ -33,7 +33,7 @@ VERBS = {
     "best": Verb(
         "experiments.verbs.best",
         "experiments.finding.settings.BestConfig",
-        "the folder of the best run, for scripts",
+        "the best weights below a folder as one word, for scripts",
         "itm best runs/sweep metric=balanced/mean_accuracy",
         bare="folders",
         writes=False,

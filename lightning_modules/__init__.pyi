@@ -9,11 +9,13 @@ from .checkpoint import partial_path as partial_path
 from .checkpoint import weights_fingerprint as weights_fingerprint
 from .checkpoint import write_weights as write_weights
 from .kept_weights import BEST as BEST
+from .kept_weights import BEST_FILE as BEST_FILE
 from .kept_weights import LAST as LAST
 from .kept_weights import checkpoint_faults as checkpoint_faults
 from .kept_weights import describe_kept as describe_kept
 from .kept_weights import read_kept as read_kept
 from .kept_weights import run_label as run_label
+from .kept_weights import weights_file as weights_file
 from .plain_yaml import MAX_DEPTH as MAX_DEPTH
 from .plain_yaml import YAML_FAULTS as YAML_FAULTS
 from .plain_yaml import plain_values as plain_values

@@ -13,7 +13,7 @@ import lightning as L
 
 from datamodules.batch import InputError
 from lightning_modules.checkpoint import full_state_dict, replaced, write_weights
-from lightning_modules.kept_weights import BEST_FILE, KeptRecord, KeptWeights, file_of, read_kept
+from lightning_modules.kept_weights import BEST_FILE, KeptRecord, KeptWeights, read_kept, weights_file
 
 if TYPE_CHECKING:
     from lightning_modules.base import AlignmentModule
@@ -50,7 +50,7 @@ class BestWeights(L.Callback):
         tensors = full_state_dict(pl_module.network, trainable_only=pl_module.trainable_only, loss=loss)
         if record is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_weights(tensors, self.folder / file_of(trainer.global_step), backbone=pl_module.backbone)
+            write_weights(tensors, self.folder / weights_file(trainer.global_step), backbone=pl_module.backbone)
             self._write(record)
             best = record.kept[0]
             logged = {f"best/{self.metric.removeprefix('val/')}": best.value, "best/optim/step": float(best.step)}
@@ -69,7 +69,8 @@ class BestWeights(L.Callback):
         step = trainer.global_step
         # later ones are of a training that was interrupted and is being made again
         before = [one for one in read_kept(self.folder, missing_ok=True).kept if one.step < step]
-        kept = sorted([*before, KeptWeights(step, float(value), file_of(step))], key=lambda one: (-one.value, one.step))
+        this = KeptWeights(step, float(value), weights_file(step))
+        kept = sorted([*before, this], key=lambda one: (-one.value, one.step))
         record = KeptRecord(self.metric, tuple(kept[: self.keep]))
         return record if step in {one.step for one in record.kept} else None
 

@@ -38,7 +38,7 @@ class KeptRecord:
     kept: tuple[KeptWeights, ...]
 
 
-def file_of(step: int) -> str:
+def weights_file(step: int) -> str:
     """The name of the file with a step's weights."""
     return f"step-{step}.safetensors"
 
@@ -70,7 +70,7 @@ def read_kept(folder: Path, *, missing_ok: bool = False) -> KeptRecord:
     except DAMAGED as error:
         raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}); copy the run anew.") from None
     # a run's folder may be anyone's: a path would lead out of it
-    if any(one.file != file_of(one.step) or not math.isfinite(one.value) for one in record.kept):
+    if any(one.file != weights_file(one.step) or not math.isfinite(one.value) for one in record.kept):
         raise InputError(f"{path} must name files step-N.safetensors in its folder; copy the run anew.")
     return record
 

@@ -6,12 +6,14 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 from omegaconf import OmegaConf
@@ -19,7 +21,7 @@ from omegaconf import OmegaConf
 from experiments.__main__ import main
 from experiments.finding.fast_yaml import plain_yaml
 from experiments.finding.run_info import LARGEST_CONFIG, differing, find_runs, read_info, usual_metric
-from negatives.tables import hold
+from negatives.tables import hold, write_table
 
 HEAD = "run,set,metric,group,value,low,high,blind_value,blind_low,blind_high,count,images"
 
@@ -91,6 +93,74 @@ def test_runs_are_sorted_by_anything(runs: Path, capsys: pytest.CaptureFixture[s
     assert "Did you mean" in capsys.readouterr().err
 
 
+def test_the_best_come_first_whichever_these_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, rank in (("a", 3), ("b", 1), ("c", 2)):
+        evaluation = write_run(tmp_path / name, lr=1, value=rank / 10) / "evaluation"
+        with (evaluation / "metrics.csv").open("a") as file:
+            file.write(f"x,coco,i2t_mean_rank,,{rank},,,,,,1,1\n")
+
+    def order(*words: str) -> str:
+        rows = csv.DictReader(io.StringIO(told(capsys, "runs", str(tmp_path), "format=csv", *words)))
+        return "".join(row["name"] for row in rows)
+
+    assert order("sort=best", "metric=coco/i2t_mean_rank") == "bca"
+    assert order("sort=best", "metric=set/mean_accuracy") == order("sort=-best", "metric=coco/i2t_mean_rank") == "acb"
+
+
+def test_a_validation_of_ranks_is_listed_by_its_lowest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "a", lr=1)
+    ranks = [
+        {"step": step, "metrics": {"val/coco/i2t_mean_rank": rank}} for step, rank in ((9, 3.0), (19, 2.0), (29, 4.0))
+    ]
+    (run / "logs/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ranks))
+    assert "2.000 at 20" in told(capsys, "runs", str(tmp_path), "metric=val/coco/i2t_mean_rank")
+
+
+def test_columns_are_ends_of_keys_and_metrics(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["runs", str(runs), "format=json", "columns=[lr,max_steps,val/mean/accuracy]", "sort=-lr"]
+    rows = json.loads(told(capsys, *words))
+    assert [(row["optim.lr"], row["trainer.max_steps"], row["val/mean/accuracy"]) for row in rows] == [
+        (0.1, 30, None),
+        (0.01, 30, 0.9),
+        (1e-05, 30, 0.8),
+    ]
+    assert "0.900" in told(capsys, "runs", str(runs), "columns=[val/mean/accuracy]", "metric=set/mean_accuracy")
+    assert main(["runs", str(runs), "columns=[val/mean/acuracy]"]) == 2
+    assert "no run has the metric 'val/mean/acuracy'. Did you mean val/mean/accuracy?" in capsys.readouterr().err
+
+
+def test_runs_that_differ_in_much_fit_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("first_run_of_a_sweep", "another_run_of_this_sweep"):
+        run = write_run(tmp_path / name, lr=len(name), value=0.5, finished=name.startswith("first"))
+        config = json.loads((run / "config.yaml").read_text())
+        config |= {f"key_{place}": f"{name}_{place}"[-20:] for place in range(9)} | {
+            "captions": f"data/{name}/c.parquet"
+        }
+        (run / "config.yaml").write_text(json.dumps(config))
+    printed = told(capsys, "runs", str(tmp_path))
+    assert max(map(len, printed.splitlines())) <= 80
+    words = printed.split()
+    assert {"lr=20", "lr=25", "0.500"} <= {*words}
+    assert len(printed.splitlines()) < 40
+    assert "parquet" not in printed, "that paths differ says nothing where other settings do"
+    assert words.count("and") == words.count("more") == 2
+
+
+def test_a_run_is_called_by_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two sweeps have runs of the same names, and a folder is what other verbs take."""
+    for sweep in "ab":
+        write_run(tmp_path / sweep / "runs/seed=0", lr=1, name="seed=0")
+    lines = told(capsys, "runs", str(tmp_path)).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["a/runs/seed=0", "b/runs/seed=0"]
+
+
+def test_a_folder_whose_name_is_no_text_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff")), lr=1)
+    for form in ("table", "csv", "json"):
+        # what is captured is UTF-8 and strict, as most terminals are
+        assert "finished" in told(capsys, "runs", str(tmp_path), f"format={form}")
+
+
 def test_programs_get_everything(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(told(capsys, "runs", str(runs), "format=json", "metric=set/mean_accuracy"))
     assert [row["folder"] for row in rows] == [str(runs / "runs" / name) for name in "abc"]
@@ -145,6 +215,104 @@ def test_the_best_run_is_one_path(runs: Path, capsys: pytest.CaptureFixture[str]
     assert "holds no finished run" in capsys.readouterr().err
 
 
+def test_a_diff_tells_data_last_values_and_kept_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    validated = {9: 0.5, 19: 0.9, 29: 0.8}
+    first, second = (write_run(tmp_path / name, lr=1, value=0.6, validated=validated) for name in "ab")
+    for run, hashes in ((first, ["x", "y"]), (second, ["y", "z"])):
+        images = {"image_id": ["1", "2"], "size": [1, 1], "content_hash": hashes}
+        write_table(pa.table(images), run / "train_images.parquet")
+        evaluate_kept(run, "best", 0.7)
+    (second / "base.json").write_text('{"frozen": "f00d"}')
+    rows = [line.split() for line in told(capsys, "diff", str(first), str(second)).splitlines()]
+    assert ["metrics", "a", "b"] in rows, "what both folders begin with says nothing"
+    assert ["val/mean/accuracy", "(best)", *["0.900", "at", "20"] * 2] in rows
+    assert ["val/mean/accuracy", "(last)", *["0.800", "at", "30"] * 2] in rows
+    assert ["set/mean_accuracy", "(best)", "0.700", "0.700"] in rows
+    assert ["base.frozen", "f00d"] in rows
+    (content,) = [row for row in rows if row[:1] == ["images.content"]]
+    assert content[1] != content[2]
+    (second / "train_images.parquet").write_bytes((first / "train_images.parquet").read_bytes())
+    assert "images.content" not in told(capsys, "diff", str(first), str(second))
+    (second / "train_images.parquet").write_bytes(b"PAR1")
+    assert "damaged" in told(capsys, "diff", str(first), str(second))
+
+
+def keep(run: Path, *steps: int) -> None:
+    """The record and files of kept weights, the best first."""
+    (run / "checkpoints").mkdir()
+    kept = [
+        {"step": step, "value": 1 / place, "file": f"step-{step}.safetensors"} for place, step in enumerate(steps, 1)
+    ]
+    (run / "checkpoints/best.json").write_text(json.dumps({"metric": "val/mean/accuracy", "kept": kept}))
+    for step in steps:
+        (run / f"checkpoints/step-{step}.safetensors").touch()
+
+
+def best(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
+    """What `itm best` prints on stdout and on stderr."""
+    capsys.readouterr()
+    assert main(["best", *words]) == 0
+    printed = capsys.readouterr()
+    return printed.out.removesuffix("\n"), printed.err
+
+
+def test_the_best_weights_are_those_that_had_the_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    validated = {9: 0.5, 19: 0.9, 29: 0.8}
+    run = write_run(tmp_path / "a", lr=1, validated=validated)
+    word, said = best(capsys, str(tmp_path))
+    assert (word, "had 0.9000 at step 20; trainer.keep_best=1 would have kept it" in said) == (str(run), True)
+    keep(run, 20, 10)
+    word, said = best(capsys, str(tmp_path))
+    assert (word, "keep_best" in said) == (f"{run}@best", False)
+    assert best(capsys, str(tmp_path), "mode=min")[0] == f"{run}@10"
+    assert best(capsys, str(tmp_path), "weights=true")[0] == f"{run}/checkpoints/step-20.safetensors"
+    (run / "checkpoints/step-20.safetensors").unlink()
+    assert best(capsys, str(tmp_path))[0] == str(run), "what was removed cannot be loaded"
+    # validated 10 steps before its end, its last weights have no value
+    (run / "logs/metrics.jsonl").write_text('{"step": 19, "metrics": {"val/mean/accuracy": 0.9}}\n')
+    (run / "checkpoints/best.json").unlink()
+    assert main(["best", str(tmp_path)]) == 2
+    assert "train with trainer.keep_best=1" in capsys.readouterr().err
+
+
+def test_evaluated_weights_that_were_kept_can_be_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "a", lr=1, value=0.6)
+    keep(run, 20)
+    evaluate_kept(run, "best", 0.8)
+    assert best(capsys, str(tmp_path), "metric=set/mean_accuracy")[0] == f"{run}@best"
+    assert best(capsys, str(tmp_path), "metric=set/mean_accuracy", "mode=min")[0] == str(run)
+    (run / "checkpoints/step-20.safetensors").unlink()
+    assert best(capsys, str(tmp_path), "metric=set/mean_accuracy")[0] == str(run), "the others are gone"
+
+
+def test_the_name_of_a_metric_tells_what_is_best_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate("ab"):
+        evaluation = write_run(tmp_path / name, lr=1, value=0.5) / "evaluation"
+        rows = [f"x,coco,i2t_mean_rank,,{number + 1},,,,,,1,1", f"x,coco,best_of_n_random,,{number},,,,,,1,1"]
+        (evaluation / "metrics.csv").write_text("\n".join([HEAD, *rows]) + "\n")
+    assert best(capsys, str(tmp_path), "metric=coco/i2t_mean_rank")[0] == str(tmp_path / "a")
+    assert main(["best", str(tmp_path), "metric=coco/best_of_n_random"]) == 2
+    assert "`mode` must be given, max or min: 'coco/best_of_n_random'" in capsys.readouterr().err
+    assert best(capsys, str(tmp_path), "metric=coco/best_of_n_random", "mode=max")[0] == str(tmp_path / "b")
+
+
+def test_no_word_leads_a_shell_astray(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "a\nb", lr=1, value=0.5)
+    assert main(["best", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "a\\nb' is the best, and its name fits in no line; rename its folder" in printed.err
+
+
+def test_export_takes_the_word_of_the_best_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "a", lr=1)
+    settings = OmegaConf.create(told(capsys, "export", f"{run}@best", "--dry-run"))
+    assert (settings.run, settings.checkpoint, settings.output_dir) == (str(run), "best", f"{run}/export")
+    assert OmegaConf.create(told(capsys, "export", f"{run}@20", "checkpoint=last", "--dry-run")).checkpoint == "last"
+    odd = write_run(tmp_path / "a@best", lr=1)
+    assert OmegaConf.create(told(capsys, "export", str(odd), "--dry-run")).run == str(odd), "a folder may be called so"
+
+
 def test_folders_of_anyone_do_no_harm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "good", lr=1)
     for number, text in enumerate(
@@ -170,6 +338,68 @@ def test_folders_of_anyone_do_no_harm(tmp_path: Path, capsys: pytest.CaptureFixt
     assert not (tmp_path / "harmed").exists()
     assert not Path("harmed").exists()
     assert len(find_runs([str(tmp_path)])) == 8
+
+
+def test_a_pipe_among_the_files_is_not_waited_for(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", lr=1, value=0.5)
+    write_run(tmp_path / "b", lr=1, value=0.5)
+    for file in ("a/provenance.json", "b/evaluation/metrics.csv"):
+        (tmp_path / file).unlink()
+        os.mkfifo(tmp_path / file)
+
+    def waited(*_: object) -> None:
+        # an error of the system would be taken for a damaged file
+        pytest.fail("it waits")
+
+    before = signal.signal(signal.SIGALRM, waited)
+    signal.alarm(10)
+    try:
+        (run,) = find_runs([str(tmp_path)])
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert (run.name, run.metric("set/mean_accuracy")) == ("b", None)
+
+
+def test_runs_of_the_first_version_have_their_metrics() -> None:
+    (run,) = find_runs(["tests/first_version"])
+    assert run.step == 3
+    assert run.validation["val/mean/accuracy"] == {1: 0.5, 3: pytest.approx(7 / 15)}
+    found = run.metric("balanced/replace_att_accuracy")
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.06785714285714287, 1.0))
+
+
+def test_a_torn_line_counts_for_nothing(tmp_path: Path) -> None:
+    record = write_run(tmp_path / "a", lr=1, steps=12, validated={9: 0.5}) / "logs/metrics.jsonl"
+    with record.open("a") as file:
+        file.write('{"step": 12, "metrics": {"val/mean/accuracy": 0.9')
+    run = read_info(tmp_path / "a")
+    assert (run.step, run.validation) == (11, {"val/mean/accuracy": {9: 0.5}})
+
+
+def test_runs_come_in_the_order_of_their_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (10, 9, 1):
+        write_run(tmp_path / f"seed={seed}", lr=1)
+    assert [run.name for run in find_runs([str(tmp_path)])] == ["seed=1", "seed=9", "seed=10"]
+    lines = told(capsys, "runs", str(tmp_path)).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["seed=1", "seed=9", "seed=10"]
+
+
+def evaluate_kept(run: Path, weights: str, value: float) -> None:
+    """An evaluation of weights that a run kept."""
+    folder = run / f"evaluation_{weights}"
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps({"checkpoint": {"name": weights}}))
+    (folder / "metrics.csv").write_text(f"{HEAD}\nx,set,accuracy,mean,{value},,,,,,1,1\n")
+
+
+def test_evaluations_of_kept_weights_are_found_and_those_of_no_weights_are_not(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", lr=1)
+    evaluate_kept(run, "best", 0.8)
+    evaluate_kept(run, "20", 0.7)
+    evaluate_kept(run, "$(reboot)", 0.9)
+    found = read_info(run).metric("set/mean_accuracy")
+    assert (found.value, found.weights) == (0.8, "best")
 
 
 def test_nothing_differs_in_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

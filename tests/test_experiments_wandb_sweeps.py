@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from experiments.__main__ import main
-from experiments.config.layers import ConfigError
+from experiments.config.layers import ConfigError, Layers
 from experiments.runs.wandb_id import recorded_id
 from experiments.sweeping.wandb_export import wandb_files
+from experiments.verb_table import Verb
 from experiments.verbs import sweep
 from tests.sweeps import settings_of, write_sweep
 from tests.tiny import tiny_tables
@@ -104,6 +106,31 @@ def test_what_a_grid_of_wandb_cannot_say_is_one_line(content: dict[str, Any], sa
     config = sweep.load(write_sweep(folder, grid={"seed": [0, 1], "optim.lr": [0.1, 0.2]}, **content), [])
     with pytest.raises(ConfigError, match=said):
         wandb_files(config)
+
+
+@pytest.mark.parametrize("value", [None, True, 1e-05, 3, "all", [0.9, 0.98], [None, "a"], {"a": None}])
+def test_values_arrive_as_the_grid_has_them(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def configure(_name: str, _verb: Verb, words: list[str], **_: Any) -> None:
+        given.extend(words)
+
+    monkeypatch.setattr("experiments.__main__._configure", configure)
+    monkeypatch.setattr("experiments.config.trials.in_trial", lambda config, _: config)
+    monkeypatch.setattr("experiments.__main__.run_verb", lambda *_, **__: 0)
+    command = {"args": {"some.key": {"value": value}}}
+    assert main(["train", *create_sweep_command_args(command)["args"]]) == 0
+    layers = Layers()
+    layers.override(given[0])
+    found = layers.tree["some"]["key"]
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_a_list_that_a_person_writes_is_yaml(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = [f"data.{name}={folder}/scenes/train/{name}.parquet" for name in ("captions", "negatives")]
+    words = ["train", "experiments/configs/llava_tiny_scenes.yaml", *tables, "--dry-run"]
+    assert main([*words, "--model.adapter.targets=[language_model, projector]"]) == 0
+    assert "- language_model" in capsys.readouterr().out
 
 
 def test_words_of_an_agent_are_settings_and_flags_stay_flags(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,18 +6,18 @@ it passes through `shown`.
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from experiments.finding.fast_yaml import plain_yaml
+from experiments.finding.metrics import Measured, read_evaluations, read_object, read_record
 from experiments.runs.outputs import CONFIG_FILE, METRICS_FILE, PROVENANCE_FILE
+from lightning_modules import BEST, BEST_FILE, LAST, weights_file
 from negatives.tables import DAMAGED, InputError, is_held
 
 WEIGHTS, SUMMARY, LAST_CHECKPOINT = "weights.safetensors", "evaluation/summary.json", "checkpoints/last.ckpt"
@@ -25,22 +25,6 @@ LARGEST_CONFIG, MOST_KEYS = 1 << 20, 5000
 """Bytes and keys of a configuration that is read: a few letters of YAML can stand for any number of values."""
 PLACES = ("name", "output_dir", "logging")
 """Settings that say what a run is called, and change nothing."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A metric of a run.
-
-    Attributes:
-        value: the best of a validation's metric, or that of an evaluation.
-        low, high: of its 95 % interval; None for a validation.
-        step: of a validation's metric.
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +39,7 @@ class RunInfo:
         step: the last one that is logged; None before the first.
         changed: when its record or its weights were last written, in seconds since 1970.
         validation: "val/..." -> the record's values by step.
-        evaluation: "SET/GROUP_METRIC" -> value and interval.
+        evaluations: weights, such as "last" -> "SET/GROUP_METRIC" -> value and interval.
         provenance: dotted key -> value: commit and versions.
     """
 
@@ -66,24 +50,61 @@ class RunInfo:
     step: int | None
     changed: float
     validation: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
-    evaluation: Mapping[str, Measured] = field(default_factory=dict)
+    evaluations: Mapping[str, Mapping[str, Measured]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def finished(self) -> bool:
+        """Whether its weights are there."""
+        return (self.folder / WEIGHTS).is_file()
+
     def metric(self, name: str, *, lowest: bool = False) -> Measured | None:
-        """A metric of its evaluation, or the best one of its validations; None where it has none of this name."""
-        if name in self.evaluation:
-            return self.evaluation[name]
-        points = self.validation.get(name)
-        if not points:
+        """A metric of its evaluations, or the best one of its validations; None where it has none of this name."""
+        evaluated = self._evaluated(name)
+        # of the last weights, where several were evaluated
+        if last := [one for one in evaluated if one.weights == LAST]:
+            return last[0]
+        points = self.validation.get(name, {})
+        return best_of(evaluated or [Measured(value, step=step) for step, value in points.items()], lowest=lowest)
+
+    def loadable(self, name: str, *, lowest: bool = False) -> Measured | None:
+        """The best value of a metric that some of its weights have, and which these are; None where none have it."""
+        if not self.finished:
             return None
-        # the first of equals
-        step = (min if lowest else max)(points, key=lambda step: (points[step], step if lowest else -step))
-        return Measured(points[step], step=step)
+        # what was evaluated may have been removed since
+        there = {LAST, *(word for weights, step in self.kept() for word in (weights, str(step)))}
+        evaluated = [one for one in self._evaluated(name) if one.weights in there]
+        return best_of(evaluated or [*self._validated(name)], lowest=lowest)
+
+    def _evaluated(self, name: str) -> list[Measured]:
+        return [values[name] for values in self.evaluations.values() if name in values]
+
+    def _validated(self, name: str) -> Iterator[Measured]:
+        points, steps = self.validation.get(name, {}), self.settings.get("trainer.max_steps")
+        end = steps if isinstance(steps, int) and steps > 0 else (self.step or 0) + 1
+        # a validation has the number of the step that it follows, counted from 0
+        for weights, step in ((LAST, end), *self.kept()):
+            if step - 1 in points:
+                yield Measured(points[step - 1], step=step - 1, weights=weights)
+
+    def kept(self) -> Iterator[tuple[str, int]]:
+        """What its kept weights are called, and their steps, the best first; as far as they are there."""
+        folder = self.folder / "checkpoints"
+        kept = read_object(folder / BEST_FILE).get("kept")
+        for place, one in enumerate(kept if isinstance(kept, list) else ()):
+            step = one.get("step") if isinstance(one, dict) else None
+            if isinstance(step, int) and (folder / weights_file(step)).is_file():
+                yield (str(step) if place else BEST), step
 
     @property
     def age(self) -> float:
         """Seconds since something was written."""
         return max(0.0, time.time() - self.changed)
+
+
+def best_of(values: Sequence[Measured], *, lowest: bool) -> Measured | None:
+    """The best of several values, the first of those that are equal; None of none."""
+    return (min if lowest else max)(values, key=lambda one: one.value, default=None)
 
 
 def find_runs(folders: list[str]) -> list[RunInfo]:
@@ -97,22 +118,30 @@ def find_runs(folders: list[str]) -> list[RunInfo]:
         folder = Path(name)
         if not folder.is_dir():
             raise InputError(f"there is no folder {name}; give the folder of a sweep, or one above runs.")
-        for place in sorted(_run_folders(folder)):
+        for place in sorted(_run_folders(folder), key=lambda place: natural(str(place))):
             found.setdefault(place.resolve(), read_info(place))
     return [*found.values()]
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """A key by which texts are sorted as people do.
+
+    >>> sorted(["seed=10", "seed=9"], key=natural)
+    ['seed=9', 'seed=10']
+    """
+    return [(int(part[:18]), "") if part.isdigit() else (-1, part) for part in re.findall(r"[0-9]+|[^0-9]+", text)]
 
 
 def read_info(folder: Path) -> RunInfo:
     """What one run's folder tells; what cannot be read of it is left out."""
     settings = read_settings(folder / CONFIG_FILE)
-    last, validation = _record(folder / "logs" / METRICS_FILE)
+    last, validation = read_record(folder)
     state = _state(folder, last)
     written = [folder / name for name in (WEIGHTS, f"logs/{METRICS_FILE}", SUMMARY, CONFIG_FILE)]
     changed = max((file.stat().st_mtime for file in written if file.is_file()), default=0.0)
-    evaluation = _evaluation(folder / "evaluation/metrics.csv") if (folder / SUMMARY).is_file() else {}
     name = str(settings.get("name", folder.name))
     provenance = _provenance(folder / PROVENANCE_FILE)
-    return RunInfo(folder, name, settings, state, last, changed, validation, evaluation, provenance)
+    return RunInfo(folder, name, settings, state, last, changed, validation, read_evaluations(folder), provenance)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -143,7 +172,8 @@ def differing(runs: list[RunInfo]) -> list[str]:
 
 def metric_names(runs: list[RunInfo]) -> list[str]:
     """All metrics that some run has."""
-    return list(dict.fromkeys(name for run in runs for name in (*run.evaluation, *run.validation)))
+    tables = (values for run in runs for values in (*run.evaluations.values(), run.validation))
+    return list(dict.fromkeys(name for values in tables for name in values))
 
 
 def usual_metric(runs: list[RunInfo]) -> str | None:
@@ -152,7 +182,7 @@ def usual_metric(runs: list[RunInfo]) -> str | None:
     for name in dict.fromkeys(asked):
         if any(run.validation.get(name) for run in runs):
             return name
-    evaluated = [name for run in runs for name in run.evaluation]
+    evaluated = [name for run in runs for values in run.evaluations.values() for name in values]
     means = [name for name in evaluated if name.split("/")[-1].startswith("mean_")]
     return next(iter([*means, *evaluated]), None)
 
@@ -167,11 +197,8 @@ def _run_folders(folder: Path) -> Iterator[Path]:
         inner[:] = sorted(name for name in inner if not name.startswith(".") and name not in ("wandb", "tasks"))
 
 
-def _verb(folder: Path) -> str | None:
-    try:
-        return str(json.loads((folder / PROVENANCE_FILE).read_text(encoding="utf-8"))["verb"])
-    except (*DAMAGED, OSError):
-        return None
+def _verb(folder: Path) -> Any:
+    return read_object(folder / PROVENANCE_FILE).get("verb")
 
 
 def _state(folder: Path, last: int | None) -> str:
@@ -182,49 +209,9 @@ def _state(folder: Path, last: int | None) -> str:
     return "begun" if last is None and not (folder / LAST_CHECKPOINT).is_file() else "stopped"
 
 
-def _record(path: Path) -> tuple[int | None, dict[str, dict[int, float]]]:
-    """The last step of a record of metrics, and what validations logged."""
-    found: dict[str, dict[int, float]] = {}
-    last = None
-    try:
-        lines = path.read_bytes().splitlines() if path.is_file() else []
-    except OSError:
-        return None, {}
-    for number, line in enumerate(lines, start=1):
-        # of a long record most lines are of the training
-        if b'"val/' not in line and number < len(lines):
-            continue
-        try:
-            row = json.loads(line)
-            last = int(row["step"])
-            for name, value in row["metrics"].items():
-                if name.startswith("val/") and isinstance(value, int | float) and math.isfinite(value):
-                    found.setdefault(str(name), {})[last] = float(value)
-        except (*DAMAGED, AttributeError):  # a killed run may leave a part of a line
-            continue
-    return last, found
-
-
-def _evaluation(path: Path) -> dict[str, Measured]:
-    found = {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                name = f"{row['set']}/{row['group']}{'_' if row['group'] else ''}{row['metric']}"
-                numbers = [float(row[key]) if row[key] else None for key in ("value", "low", "high")]
-                if numbers[0] is not None:
-                    found[name] = Measured(numbers[0], numbers[1], numbers[2])
-    except (*DAMAGED, csv.Error):
-        return found
-    return found
-
-
 def _provenance(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {key: value for key, value in _flat(content, "") if key.split(".")[0] in ("git", "packages", "python")}
-    except (*DAMAGED, AttributeError):
-        return {}
+    flat = _flat(read_object(path), "")
+    return {key: value for key, value in flat if key.split(".")[0] in ("git", "packages", "python")}
 
 
 def _flat(value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, Any]]:

@@ -18,9 +18,11 @@ class RunsConfig:
     """val/TYPE/accuracy of the validations, the best of them; or SET/GROUP_METRIC of the evaluation, such as
     balanced/mean_accuracy. Where not given, `trainer.best_metric` of the runs, or a mean of their evaluation."""
     sort: str = "folder"
-    """folder, metric, age, state, or a key such as optim.lr; with a minus before it from the largest down."""
+    """best (the best first), folder, metric, age, state, or a key such as optim.lr; with a minus before it the other
+    way round."""
     columns: list[str] | None = None
-    """Keys of the configuration to show; those that differ between the runs where not given."""
+    """Keys of the configuration to show, such as optim.lr or lr, and metrics; the keys that differ between the runs
+    where not given."""
     limit: int = field(default=100, metadata={"min": 1})
     """Most runs to show."""
     format: str = field(default="table", metadata={"choices": FORMATS})
@@ -50,7 +52,7 @@ class BestConfig:
     """Folders in which runs are looked for, at any depth: that of a sweep."""
     metric: str | None = None
     """As of `itm runs`."""
-    mode: str = field(default="max", metadata={"choices": ("max", "min")})
-    """Whether the highest or the lowest value is best."""
+    mode: str | None = field(default=None, metadata={"choices": ("max", "min")})
+    """Whether the highest or the lowest value is best, where the metric's name does not tell."""
     weights: bool = False
-    """Print the path of its weights file instead of its folder."""
+    """Print the path of the weights' file, and no word for `itm evaluate` and `itm export`."""

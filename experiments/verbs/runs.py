@@ -6,16 +6,33 @@ import csv
 import io
 import json
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from experiments.finding.run_info import Measured, RunInfo, differing, find_runs, metric_names, usual_metric
+from experiments.finding.columns import (
+    best_value,
+    find_columns,
+    is_path,
+    printable,
+    short_folders,
+    sorted_runs,
+    value_in,
+)
+from experiments.finding.metrics import Measured
+from experiments.finding.run_info import RunInfo, differing, find_runs, metric_names, usual_metric
 from experiments.finding.settings import RunsConfig
 from experiments.runs.progress import say, shown
 from experiments.sweeping.short_names import short_names
 from negatives.tables import InputError, nearest_name
 
-WIDEST = 24
-"""Characters of a cell of a table; csv and json have all."""
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WIDEST, WIDEST_TABLE = 24, 10_000
+"""Characters of a cell, and of a table that nobody sees; csv and json have all."""
+SETTINGS = "settings"
+"""The column of all that differs, where columns of its own have no room; of that as many as `MOST_SETTINGS`."""
+MOST_SETTINGS = 12
 
 
 def run(config: RunsConfig) -> None:
@@ -29,9 +46,7 @@ def run(config: RunsConfig) -> None:
         say(f"No runs in {', '.join(config.folders)}.")
         return
     metric = chosen_metric(runs, config.metric)
-    keys = config.columns if config.columns is not None else differing(runs)
-    for key in config.columns or ():
-        _check_key(key, runs)
+    keys = find_columns(config.columns, runs) if config.columns is not None else differing(runs)
     runs = sorted_runs(runs, config.sort, metric)
     if config.format == "json":
         print(json.dumps([_record(one, keys, metric) for one in runs[: config.limit]], indent=1, default=str))
@@ -41,9 +56,9 @@ def run(config: RunsConfig) -> None:
         writer = csv.DictWriter(text, list(records[0]) if records else ["folder"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(records)
-        sys.stdout.write(shown(text.getvalue()))
+        sys.stdout.write(shown(text.getvalue()).encode(errors="replace").decode())
     else:
-        _print_table(runs[: config.limit], keys, metric)
+        _print_table(runs[: config.limit], keys, metric, wanted=config.columns is not None)
         if len(runs) > config.limit:
             say(f"{len(runs) - config.limit} more; limit={len(runs)} shows all.")
 
@@ -66,76 +81,77 @@ def chosen_metric(runs: list[RunInfo], asked: str | None) -> str | None:
     return asked
 
 
-def sorted_runs(runs: list[RunInfo], by: str, metric: str | None) -> list[RunInfo]:
-    """The runs in an order that `RunsConfig.sort` names; those without a value last.
-
-    Raises:
-        InputError: no run has such a key.
-    """
-    name, down = by.removeprefix("-"), by.startswith("-")
-
-    def value(one: RunInfo) -> Any:
-        if name == "metric":
-            found = one.metric(metric) if metric is not None else None
-            return None if found is None else found.value
-        own = {"folder": str(one.folder), "age": one.age, "state": one.state}
-        return own[name] if name in own else one.settings.get(name)
-
-    if name not in ("metric", "folder", "age", "state"):
-        _check_key(name, runs)
-    known = [one for one in runs if value(one) is not None]
-    # numbers by their size, before what is none
-    known.sort(key=lambda one: _order(value(one)), reverse=down)
-    return [*known, *(one for one in runs if value(one) is None)]
-
-
-def _order(value: Any) -> tuple[bool, float, str]:
-    number = isinstance(value, int | float)
-    return (not number, float(value) if number else 0.0, "" if number else str(value))
-
-
-def _check_key(key: str, runs: list[RunInfo]) -> None:
-    keys = list(dict.fromkeys(key for one in runs for key in one.settings))
-    if key not in keys:
-        raise InputError(f"no run has the key {key!r}.{nearest_name(key, keys) or ' See config.yaml of a run.'}")
-
-
 def _record(one: RunInfo, keys: list[str], metric: str | None) -> dict[str, Any]:
-    found = one.metric(metric) if metric is not None else None
-    own = {"folder": str(one.folder), "name": one.name, **{key: one.settings.get(key) for key in keys}}
+    found = best_value(one, metric)
+    own = {"folder": str(one.folder), "name": one.name, **{key: value_in(one, key) for key in keys}}
     own |= {"state": one.state, "step": one.step, "metric": metric, "value": None if found is None else found.value}
     own |= {"low": None if found is None else found.low, "high": None if found is None else found.high}
     return own | {"age_seconds": round(one.age)}
 
 
-def _print_table(runs: list[RunInfo], keys: list[str], metric: str | None) -> None:
+def _print_table(runs: list[RunInfo], keys: list[str], metric: str | None, *, wanted: bool) -> None:
+    """Prints a column for each key where the terminal has room for them, or they are `wanted`; else one for all."""
     from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console()
+    table = _table(runs, keys, metric)
+    # measured in a wide console: no measurement is wider than its own
+    wide = Measurement.get(console, console.options.update(width=WIDEST_TABLE), table).maximum > console.width
+    if metric is not None:
+        say(printable(metric))
+    console.print(_table(runs, keys, metric, together=True) if wide and not wanted else table)
+
+
+def _table(runs: list[RunInfo], keys: list[str], metric: str | None, *, together: bool = False) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     short = short_names(keys)
-    headings = ["run", *short.values(), "state", "value", "age"]
-    for heading in headings:
-        is_text = heading in ("run", "state")
-        table.add_column(Text(heading), justify="left" if is_text else "right", overflow="fold")
-    for one in runs:
-        found = one.metric(metric) if metric is not None else None
-        cells = [one.name, *(cell(one.settings.get(key)) for key in keys), state(one), value(found), age(one.age)]
-        table.add_row(*(Text(shown(text)) for text in cells))
-    if metric is not None:
-        say(metric)
-    Console().print(table)
+    middle = [SETTINGS] if together else [*short.values()]
+    for heading in ("run", *middle, "state", "value", "age"):
+        is_text = heading in ("run", "state", SETTINGS)
+        # a number that is broken is misread
+        whole = heading in ("value", "age")
+        table.add_column(
+            Text(printable(heading)), justify="left" if is_text else "right", overflow="fold", no_wrap=whole
+        )
+    for one, folder in zip(runs, short_folders(runs), strict=True):
+        cells = [" ".join(_settings(one, short))] if together else [_cell(one, key) for key in keys]
+        found = best_value(one, metric)
+        # intervals have no room beside settings
+        number = f"{found.value:.3f}" if together and found is not None else value(found)
+        cells = [folder, *cells, state(one), number, age(one.age)]
+        table.add_row(*(Text(printable(text)) for text in cells))
+    return table
+
+
+def _cell(one: RunInfo, column: str) -> str:
+    found = value_in(one, column)
+    # of metrics a table has three digits
+    return f"{found:.3f}" if "/" in column and found is not None else cell(found)
+
+
+def _settings(one: RunInfo, short: dict[str, str]) -> Iterator[str]:
+    """What differs, as words: paths, which differ between any two folders, only where nothing else does."""
+    keys = [key for key in short if key in one.settings]
+    telling = [key for key in keys if not is_path(one.settings[key])] or keys
+    yield from (f"{short[key]}={cell(one.settings[key])}" for key in telling[:MOST_SETTINGS])
+    if more := len(keys) - len(telling[:MOST_SETTINGS]):
+        yield f"and {more} more"
 
 
 def cell(setting: Any) -> str:
     """A setting in a table: short, and nothing for what is not set.
 
-    >>> cell(0.0001), cell(None), cell([1, 2]), cell("x" * 30)
-    ('0.0001', '', '[1, 2]', 'xxxxxxxxxxxxxxxxxxxxxxx…')
+    >>> cell(0.0001), cell(None), cell([1, 2]), cell("x" * 30), cell("scenes/filter/verdicts.parquet")
+    ('0.0001', '', '[1, 2]', 'xxxxxxxxxxxxxxxxxxxxxxx…', '…filter/verdicts.parquet')
     """
     text = "" if setting is None else str(setting)
-    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+    if len(text) <= WIDEST:
+        return text
+    return f"…{text[1 - WIDEST :]}" if is_path(setting) else f"{text[: WIDEST - 1]}…"
 
 
 def state(one: RunInfo) -> str:
