@@ -35,7 +35,7 @@ PROBES = ("certificate.probes=[word,bayes]", "certificate.folds=3", "certificate
 QUICK = (*QUIET, *PROBES)
 LOOSE = tuple(f"certificate.{name}=0.5" for name in ("tolerance", "type_tolerance", "third_tolerance"))
 """Nothing is missed: every interval lies within 0.5 +- 0.5."""
-FILES = {"verdicts.parquet", "certificate.json", "index.html", "config.yaml", "provenance.json"}
+FILES = {"lineage.json", "verdicts.parquet", "certificate.json", "index.html", "config.yaml", "provenance.json"}
 SOME = with_giveaway(9, 0.2, 0.5)
 every_unit = pytest.mark.parametrize("unit", ["text", "pair", "both"])
 

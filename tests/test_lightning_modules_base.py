@@ -80,7 +80,7 @@ def test_the_logged_rate_is_that_of_the_main_part(projector_lr: float | None, lo
     module = tiny_module(lr=1.0, projector_lr=projector_lr, warmup_ratio=0.0)
     run = trainer(max_steps=1)
     run.fit(module, loader(module, uneven_rows(2), 2))
-    rates = {name: float(value) for name, value in run.logged_metrics.items() if name.startswith("train/optim/")}
+    rates = {name: float(value) for name, value in run.logged_metrics.items() if name.endswith("lr")}
     assert rates == logged
 
 
@@ -98,6 +98,7 @@ def test_a_step_follows_the_gradient_of_the_mean_over_all_cells(clip: float | No
     run.fit(module, loader(module, rows, 1))
     gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     assert gradients.keys() == expected.keys()
+    assert float(run.logged_metrics["train/optim/gradient_norm"]) == pytest.approx(norm, rel=1e-4), "before clipping"
     for name, gradient in expected.items():
         torch.testing.assert_close(gradients[name], gradient * min(1, clip or 1), atol=1e-5, rtol=1e-4, msg=name)
 
