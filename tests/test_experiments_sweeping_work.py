@@ -166,13 +166,13 @@ def _join(folder: Path) -> None:
 
 
 def test_gpus_are_dealt_and_threads_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SLURM_PROCID", "SLURM_NTASKS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
+    for name in ("SLURM_PROCID", "WANDB_RUN_ID", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "8")
     threads = torch.get_num_threads()
     try:
         children._take(deal(2, ["1", "3", "GPU-5", "7"], 64)[1])
         assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"]) == ("GPU-5,7", str(min(32, threads)))
-        assert "SLURM_PROCID" not in os.environ, "a task is no rank of the job"
+        assert not {"SLURM_PROCID", "WANDB_RUN_ID"} & os.environ.keys(), "a task is a job, and a run, of its own"
         children._take(Slot(None, 1))
         assert torch.get_num_threads() == 1
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-5,7"

@@ -29,6 +29,8 @@ WRITTEN_ANEW = ("evaluate", "compare")
 """Verbs whose folder is replaced: what is costly, the scores, stays in the store of an evaluation."""
 OF_A_RANK = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NODEID", "RANK", "WORLD_SIZE", "LOCAL_RANK")
 """By these a library takes a process for one rank of a job: a task of a sweep is a job of its own."""
+OF_A_TRIAL = ("WANDB_RUN_ID", "WANDB_SWEEP_ID")
+"""By these all tasks of a sweep that one of W&B's agents has started would be one run."""
 SHOWN_LINES, SHOWN_BYTES = 12, 4096
 """Of a failed task's log, at most."""
 
@@ -178,7 +180,7 @@ def _work(verb: str, config_file: Path, log: Path, slot: Slot) -> None:
 
 def _take(slot: Slot) -> None:
     """Restricts this process, and those that it starts, to what it was dealt."""
-    for name in OF_A_RANK:
+    for name in (*OF_A_RANK, *OF_A_TRIAL):
         os.environ.pop(name, None)
     if slot.gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
