@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_origin
 
 from omegaconf.errors import OmegaConfBaseException
@@ -34,6 +35,18 @@ def typed(hint: Any, value: Any) -> Any:
         items = [typed(get_args(hint)[0], item) for item in value]
         return tuple(items) if get_origin(hint) is tuple else items
     return value
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """All texts in plain values, at any depth; keys are none of them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from texts_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from texts_in(item)
 
 
 def is_encodable(text: str) -> bool:

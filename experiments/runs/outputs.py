@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.config.load import saved_as_today, to_yaml
+from experiments.config.values import texts_in
 from experiments.runs.metric_record import record_fault
 from experiments.runs.progress import say
 from experiments.runs.provenance import provenance
@@ -232,7 +233,7 @@ class OutputFolder:
 
     def _check_no_input_inside(self, config: Any) -> None:
         root = self.path.resolve()
-        for value in _strings(dataclasses.asdict(config)):
+        for value in texts_in(dataclasses.asdict(config)):
             path = Path(value)
             # any text may stand in a configuration: what is too long or has a null byte is no path and must not raise
             inside = len(value) < 4096 and "\0" not in value and path.resolve().is_relative_to(root)
@@ -294,17 +295,6 @@ def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
             yield from _differences(before.get(key), now.get(key), f"{place}.{key}" if place else str(key))
     elif before != now:
         yield place
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _strings(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _strings(item)
 
 
 def _empty(folder: Path, kept: tuple[str, ...]) -> None:

@@ -50,7 +50,8 @@ def settle(manifest: Manifest, tasks: Sequence[Task], *, alone: bool, again: Col
     with manifest.changing() as records:
         if alone:
             _drop_stale(records, tasks)
-        for one in stand(tasks, records, folder):
+        standings = stand(tasks, records, folder)
+        for one in standings:
             record = records.setdefault(one.task.key, new_record(one.task))
             record.name, record.exact = one.task.name, one.task.exact
             if one.action == RUN and not manifest.is_claimed(one.task.key):
@@ -62,7 +63,7 @@ def settle(manifest: Manifest, tasks: Sequence[Task], *, alone: bool, again: Col
         if COMPARE in records and alone:
             # a failed one is tried again
             records[COMPARE].state = FINISHED if records[COMPARE].state == FINISHED else PENDING
-        return stand(tasks, records, folder)
+    return standings
 
 
 def check_undamaged(task: Task, folder: Path) -> None:

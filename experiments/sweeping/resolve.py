@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from omegaconf import MISSING
 from experiments.config.load import load_mapping
 from experiments.config.model_schemas import SECTION
 from experiments.config.names import is_file_name
-from experiments.config.values import is_encodable
+from experiments.config.values import is_encodable, texts_in
 from lightning_modules import faults_between_keys, field_types, keeps_rules, strip_optional
 
 PLAIN_RULES = {"min", "max", "above", "choices", "names", "exists"}
@@ -49,7 +49,7 @@ class Resolver:
         if found is None:
             found = load_mapping(self.schema, mapping, origin, made_in=self.made_in)
             # an interpolation may lead to any key, so that none is known to be the same
-            if not any("${" in text for text in _texts(mapping)):
+            if not any("${" in text for text in texts_in(mapping)):
                 self._near = mapping, found
         return found
 
@@ -128,14 +128,3 @@ def _is_plain_text(value: Any) -> bool:
 def _types(schema: type[Any]) -> dict[str, Any]:
     # evaluated from their text each time
     return field_types(schema)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from experiments.config.load import saved_as_today
 from experiments.sweeping.manifest import COMPARE, FINISHED, VERSION, Record
-from experiments.sweeping.plan import LOGS, ORPHANS, RESULTS, Task
+from experiments.sweeping.plan import ORPHANS, RESULTS, Task
 from experiments.verb_table import TASKS
 
 KEEP, RUN, GONE = "keep", "run", "gone"
@@ -128,10 +128,9 @@ def _ran_alike(task: Task, record: Record, found: Mapping[str, Standing], folder
     """
     if not all(found[need].record is not None for need in task.needs if need in found):
         return False
-    # it is written when a task begins
-    file = folder / LOGS / task.file_in(folder).name
     try:
-        before = saved_as_today(TASKS[task.verb].load_schema(), file)
+        # written when a task begins
+        before = saved_as_today(TASKS[task.verb].load_schema(), task.file_in(folder))
     except (ValueError, OSError):  # no task's text: it did not run with this one
         return False
     now = OmegaConf.to_container(OmegaConf.create(task.config))

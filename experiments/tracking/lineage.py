@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.run_folders import split_checkpoint
+from experiments.config.values import texts_in
 from experiments.runs.outputs import CONFIG_FILE, without_folders
 from negatives.tables import DAMAGED, write_json
 
@@ -129,20 +130,14 @@ def content_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _inputs(value: Any, own: Path) -> Iterator[Path]:
+def _inputs(settings: Any, own: Path) -> Iterator[Path]:
     """Files that a configuration names, and folders that a verb has written, outside the verb's own folder."""
-    if isinstance(value, str):
+    for text in texts_in(settings):
         # any text may stand in a configuration: what is too long or has a null byte is no path
-        if not value or len(value) > 4096 or "\0" in value:
-            return
+        if not text or len(text) > 4096 or "\0" in text:
+            continue
         # RUN@best: the run
-        path = Path(split_checkpoint(value)[0])
+        path = Path(split_checkpoint(text)[0])
         known = path.is_file() or (path / LINEAGE_FILE).is_file()
         if known and not path.resolve().is_relative_to(own):
             yield path
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _inputs(item, own)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _inputs(item, own)
