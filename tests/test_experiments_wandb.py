@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -26,7 +27,7 @@ from experiments.runs.metric_record import MetricRecord
 from experiments.runs.speed import Speed, peak_memory, peak_of
 from experiments.runs.wandb_id import keep_id, new_id, offline_folders, own_id, recorded_id, wait_for_a_free_name
 from experiments.tracking import artifacts, evaluated, upload
-from experiments.tracking.evaluated import COLUMNS
+from experiments.tracking.evaluated import COLUMNS, picture
 from experiments.tracking.facts import taught_bias
 from experiments.tracking.lineage import LINEAGE_FILE, content_hash, read_lineage, record_lineage, trace
 from experiments.tracking.summary import training_summary
@@ -507,3 +508,13 @@ def test_nothing_to_upload_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "holds nothing to upload" in capsys.readouterr().out
     with pytest.raises(InputError, match="there is no folder"):
         upload.uploads(tmp_path / "nowhere")
+
+
+def test_a_sample_shows_what_of_its_box_lies_in_the_image(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    boxes = {"inside": [2, 2, 8, 4], "over": [15, 5, 50, 50], "outside": [30, 0, 5, 5], "whole": None}
+    table = pa.table({"image_id": [*boxes], "image": ["a.png"] * 4, "box": [*boxes.values()]})
+    benchmark: Any = SimpleNamespace(images=table, root=tmp_path)
+    shown = {name: picture(benchmark, name) for name in boxes}
+    sizes = {name: None if image is None else image.size for name, image in shown.items()}
+    assert sizes == {"inside": (8, 4), "over": (5, 5), "outside": None, "whole": (20, 10)}

@@ -44,6 +44,20 @@ def load_image(root: Path, image: str, max_pixels: int = MAX_PIXELS) -> Image.Im
         raise InputError(f"image {str(path)!r} cannot be read ({error}); replace it or drop its rows.") from None
 
 
+def part_of(image: Image.Image, box: Sequence[int]) -> Image.Image:
+    """What of a box lies in an image, to be shown; a scorer sees black outside of it.
+
+    Args:
+        image: the whole one.
+        box: x, y, width and height.
+
+    Raises:
+        ValueError: nothing of it does.
+    """
+    x, y, width, height = box
+    return image.crop((max(0, x), max(0, y), min(image.width, x + width), min(image.height, y + height)))
+
+
 def check_images(root: Path, images: Sequence[str], setting: str = "image_root") -> None:
     """All images exist, before anything expensive starts.
 

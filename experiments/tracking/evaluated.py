@@ -204,16 +204,15 @@ def samples(benchmark: Benchmark, scores: SetScores, count: int) -> list[Sample]
 
 def picture(benchmark: Benchmark, image_id: str) -> Image.Image | None:
     """A small copy of an image of a set; None where it cannot be read."""
-    from datamodules.sources import load_image
+    from datamodules.sources import load_image, part_of
 
     place = benchmark.images["image_id"].to_pylist().index(image_id)
     try:
         image = load_image(benchmark.root, benchmark.images["image"][place].as_py())
-    except InputError:
+        if "box" in benchmark.images.column_names and (box := benchmark.images["box"][place].as_py()) is not None:
+            image = part_of(image, box)
+    except ValueError:  # an input error is one; so is a box of which nothing lies in the image
         return None
-    if "box" in benchmark.images.column_names and (box := benchmark.images["box"][place].as_py()) is not None:
-        x, y, width, height = box
-        image = image.crop((max(0, x), max(0, y), min(image.width, x + width), min(image.height, y + height)))
     image.thumbnail((SIDE, SIDE))
     return image
 

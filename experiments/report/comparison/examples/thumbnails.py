@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from datamodules import read_rgb
+from datamodules.sources import part_of
 
 SIDE = 320  # longest side of a thumbnail, in pixels
 SMALL = 96  # images up to this side are kept without loss and shown enlarged
@@ -31,10 +32,7 @@ def thumbnail(root: Path, image: str, box: Sequence[int] | None = None) -> tuple
             return None, False
         picture = read_rgb(path)  # as the model sees it
         if box is not None:
-            x, y, width, height = box
-            picture = picture.crop(
-                (max(0, x), max(0, y), min(picture.width, x + width), min(picture.height, y + height))
-            )
+            picture = part_of(picture, box)
         small = max(picture.size) <= SMALL
         picture.thumbnail((SIDE, SIDE))
         kind = "png" if small else "jpeg"
