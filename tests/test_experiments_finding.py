@@ -146,6 +146,26 @@ def test_runs_that_differ_in_much_fit_80_columns(tmp_path: Path, capsys: pytest.
     assert words.count("and") == words.count("more") == 2
 
 
+def test_scorers_that_are_no_runs_are_listed_and_are_never_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [write_run(tmp_path / name, lr=lr, value=0.5) for name, lr in (("a", 1), ("b", 2))]
+    for folder, scorers in ((tmp_path / "clip", None), (tmp_path / "several", {"x": "clip", "../../a": "clip"})):
+        for place in (folder, folder / "x") if scorers else (folder,):
+            place.mkdir()
+            (place / "summary.json").write_text(json.dumps({"run": "openai/clip"}))
+            (place / "metrics.csv").write_text(f"{HEAD}\nx,set,accuracy,mean,0.9,,,,,,1,1\n")
+        (folder / "summary.json").write_text(json.dumps({"scorers": scorers} if scorers else {"run": "openai/clip"}))
+        (folder / "config.yaml").write_text("run: null\nseed: 7\n")
+        (folder / "provenance.json").write_text('{"verb": "evaluate"}')
+    lines = told(capsys, "runs", str(tmp_path), "metric=set/mean_accuracy", "sort=best").splitlines()
+    rows = [line.split() for line in lines[2:]]
+    assert [row[0] for row in rows] == ["clip", "several/x", "a", "b"]
+    assert rows[0][1:3] == ["evaluated", "0.900"]
+    assert lines[1].split() == ["run", "lr", "state", "value", "age"]
+    assert best(capsys, str(tmp_path), "metric=set/mean_accuracy")[0] == str(runs[0])
+
+
 def test_a_run_is_called_by_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two sweeps have runs of the same names, and a folder is what other verbs take."""
     for sweep in "ab":

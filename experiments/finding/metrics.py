@@ -8,17 +8,18 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.report.comparison.reading.curves import read_curves
-from experiments.report.comparison.reading.evaluated import SUMMARY_FILE
 from experiments.runs.outputs import METRICS_FILE
 from lightning_modules import LAST, checkpoint_faults
 from negatives.tables import DAMAGED, InputError
 
+# written out, since the modules of evaluations import all protocols, which would double the time of a short list
+SUMMARY_FILE = "summary.json"
 LARGEST_FILE = 1 << 24
 """Bytes of a summary or a table of metrics that is read."""
 END = 1 << 16
@@ -77,9 +78,14 @@ def read_record(run: Path) -> tuple[int | None, Points]:
 
 
 def read_evaluations(run: Path) -> dict[str, dict[str, Measured]]:
-    """Which weights -> SET/GROUP_METRIC -> value, of the evaluations in a run's folder."""
+    """`evaluations_in` of a run's own."""
+    return evaluations_in(sorted(run.glob("evaluation*")))
+
+
+def evaluations_in(folders: Sequence[Path]) -> dict[str, dict[str, Measured]]:
+    """Which weights -> SET/GROUP_METRIC -> value, of the finished evaluations among some folders."""
     found: dict[str, dict[str, Measured]] = {}
-    for folder in sorted(run.glob("evaluation*")):
+    for folder in folders:
         if (folder / SUMMARY_FILE).is_file():
             about = read_object(folder / SUMMARY_FILE).get("checkpoint")
             # older versions evaluated the last weights alone, and did not say so

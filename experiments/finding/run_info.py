@@ -14,13 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.config.names import is_file_name
 from experiments.finding.fast_yaml import plain_yaml
-from experiments.finding.metrics import Measured, read_evaluations, read_object, read_record
+from experiments.finding.metrics import (
+    SUMMARY_FILE,
+    Measured,
+    evaluations_in,
+    read_evaluations,
+    read_object,
+    read_record,
+)
 from experiments.runs.outputs import CONFIG_FILE, METRICS_FILE, PROVENANCE_FILE
 from lightning_modules import BEST, BEST_FILE, LAST, weights_file
 from negatives.tables import DAMAGED, InputError, is_held
 
-WEIGHTS, SUMMARY, LAST_CHECKPOINT = "weights.safetensors", "evaluation/summary.json", "checkpoints/last.ckpt"
+WEIGHTS, SUMMARY, LAST_CHECKPOINT = "weights.safetensors", f"evaluation/{SUMMARY_FILE}", "checkpoints/last.ckpt"
 LARGEST_CONFIG, MOST_KEYS = 1 << 20, 5000
 """Bytes and keys of a configuration that is read: a few letters of YAML can stand for any number of values."""
 PLACES = ("name", "output_dir", "logging")
@@ -108,7 +116,7 @@ def best_of(values: Sequence[Measured], *, lowest: bool) -> Measured | None:
 
 
 def find_runs(folders: list[str]) -> list[RunInfo]:
-    """The runs in folders and below, in the order of their names.
+    """The runs in folders and below, and evaluated scorers that are none, in the order of their names.
 
     Raises:
         InputError: a folder is not there.
@@ -118,8 +126,8 @@ def find_runs(folders: list[str]) -> list[RunInfo]:
         folder = Path(name)
         if not folder.is_dir():
             raise InputError(f"there is no folder {name}; give the folder of a sweep, or one above runs.")
-        for place in sorted(_run_folders(folder), key=lambda place: natural(str(place))):
-            found.setdefault(place.resolve(), read_info(place))
+        for place, verb in sorted(_result_folders(folder), key=lambda one: natural(str(one[0]))):
+            found.setdefault(place.resolve(), read_info(place) if verb == "train" else read_scorer(place))
     return [*found.values()]
 
 
@@ -144,6 +152,13 @@ def read_info(folder: Path) -> RunInfo:
     return RunInfo(folder, name, settings, state, last, changed, validation, read_evaluations(folder), provenance)
 
 
+def read_scorer(folder: Path) -> RunInfo:
+    """What the folder of an evaluation tells of a scorer that is no run, which has no settings here."""
+    summary = folder / SUMMARY_FILE
+    name = str(read_object(summary).get("run", folder.name))
+    return RunInfo(folder, name, {}, "evaluated", None, summary.stat().st_mtime, {}, evaluations_in([folder]))
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """Dotted key -> value of a saved configuration; empty where it cannot be read."""
     try:
@@ -162,6 +177,8 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def differing(runs: list[RunInfo]) -> list[str]:
     """The keys whose values differ between runs, in the order of the first; those that only name things left out."""
+    # a scorer that is no run has none
+    runs = [run for run in runs if run.settings]
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     return [
         key
@@ -187,14 +204,24 @@ def usual_metric(runs: list[RunInfo]) -> str | None:
     return next(iter([*means, *evaluated]), None)
 
 
-def _run_folders(folder: Path) -> Iterator[Path]:
-    """Folders of trainings, at any depth; what lies in a run is not looked through."""
+def _result_folders(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Folders of trainings, at any depth, and of evaluations outside of these, with their verbs."""
     for place, inner, files in os.walk(folder):
-        if PROVENANCE_FILE in files and CONFIG_FILE in files and _verb(Path(place)) == "train":
+        verb = _verb(Path(place)) if {PROVENANCE_FILE, CONFIG_FILE} <= {*files} else None
+        if verb in ("train", "evaluate"):
+            # what lies in a run is not looked through
             inner.clear()
-            yield Path(place)
+            yield from ((one, verb) for one in ([Path(place)] if verb == "train" else _scorer_folders(Path(place))))
         # links are not followed, and these hold no runs
         inner[:] = sorted(name for name in inner if not name.startswith(".") and name not in ("wandb", "tasks"))
+
+
+def _scorer_folders(evaluation: Path) -> Iterator[Path]:
+    """An evaluation that is finished, or those in it where it is one of several scorers."""
+    scorers = read_object(evaluation / SUMMARY_FILE).get("scorers")
+    # whoever wrote it: a path would lead out of the folder
+    names = [name for name in scorers if is_file_name(name)] if isinstance(scorers, dict) else [""]
+    yield from (evaluation / name for name in names if (evaluation / name / SUMMARY_FILE).is_file())
 
 
 def _verb(folder: Path) -> Any:
