@@ -69,8 +69,9 @@ def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
         from experiments.config.load import to_yaml
 
         _show(to_yaml(config).rstrip())
-        if estimate := getattr(verb.load_module(), "estimate", None):
-            estimate(config)
+        # not asked of the module: a configuration is checked without the libraries that a run needs
+        if verb.estimates:
+            verb.load_module().estimate(config)
         return DONE
     if verb.is_sweep and _answer(verb, config, arguments):
         return DONE

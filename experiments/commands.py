@@ -45,6 +45,7 @@ VERBS = {
         "itm sync runs/sweep --dry-run",
         bare="folder",
         writes=False,
+        estimates=True,
     ),
     "sweep": Verb(
         "experiments.verbs.sweep",

@@ -18,8 +18,7 @@ class Verb(NamedTuple):
     """A verb of the command line.
 
     Attributes:
-        module: Module with `run(config, *, resume, overwrite)`, which returns an exit code or None; where there is
-            something to say before a run, also `estimate(config)`, printed by --dry-run.
+        module: Module with `run(config, *, resume, overwrite)`, which returns an exit code or None.
         schema: Dotted place of the dataclass of its settings.
         summary: One line of `itm --help`.
         example: A command that teaches the verb.
@@ -34,6 +33,7 @@ class Verb(NamedTuple):
         lists: Whether its module has `listing()`, what `--list` prints.
         writes: Whether it writes a folder of its own, which it can go on in or replace; one that only tells what is
             there has `run(config)`.
+        estimates: Whether its module has `estimate(config)`, which says by --dry-run what a run would cost or do.
     """
 
     module: str
@@ -48,6 +48,7 @@ class Verb(NamedTuple):
     is_sweep: bool = False
     lists: bool = False
     writes: bool = True
+    estimates: bool = False
 
     def load_module(self) -> ModuleType:
         """The verb's module, imported now."""
@@ -68,6 +69,7 @@ TASKS = {
         "captions -> negatives, by a GPT model, its batch API, offline generators, or from written pairs",
         "itm generate generator=rules captions=captions.jsonl output_dir=negatives",
         prepares=True,
+        estimates=True,
     ),
     "audit": Verb(
         "experiments.verbs.audit",

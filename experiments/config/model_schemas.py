@@ -89,11 +89,11 @@ def owners(key: str) -> list[str]:
 
 def variants() -> Iterator[tuple[str, ModelSettings]]:
     """Every backbone's settings with those of each of its losses, for a help page; imports all of their files."""
-    from lightning_modules.backbones import BACKBONES, backbone_class
+    from lightning_modules.backbones import BACKBONES, backbone_traits
     from lightning_modules.losses import losses_that_read
 
     for name in BACKBONES:
-        for loss in losses_that_read(backbone_class(name).offers):
+        for loss in losses_that_read(backbone_traits(name).offers):
             yield loss, model_schema(name, loss)()
 
 

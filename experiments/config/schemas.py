@@ -22,7 +22,7 @@ from experiments.config.evaluation_schemas import EvaluationConfig
 from experiments.config.model_schemas import score_faults
 from experiments.config.trainer_schemas import LoggingConfig, OptimConfig, TrainerConfig
 from lightning_modules import LAST, checkpoint_faults, did_you_mean
-from lightning_modules.backbones import BACKBONES, ModelSettings, backbone_class
+from lightning_modules.backbones import BACKBONES, ModelSettings, backbone_traits
 from lightning_modules.losses import LOSSES, loss_class
 from negatives.judging import ACCELERATORS
 
@@ -72,7 +72,7 @@ class ExperimentConfig:
         yield from self._benchmark_faults(place)
         if loss.contrasts_rows and self.data.mixing.image_dropout > 0:
             yield f"`{place}data.mixing.image_dropout` must be 0 {chosen}: it would match noise with its caption"
-        if loss.contrasts_rows or backbone_class(self.model.backbone).learns_scale:
+        if loss.contrasts_rows or backbone_traits(self.model.backbone).learns_scale:
             scaled = chosen if loss.contrasts_rows else f"where `{place}model.backbone` is {self.model.backbone}"
             if (trainer.strategy, trainer.precision) == ("fsdp", "bf16-mixed"):
                 yield (
@@ -205,8 +205,8 @@ class NeighboursConfig:
             yield f"`{place}run` or `{place}model.checkpoint` must be given: what is to compare images?"
         if self.run is not None and self.model.checkpoint is not None:
             yield f"`{place}model.checkpoint` must not be given beside `{place}run`: leave one of them out"
-        if self.run is None and not backbone_class(self.model.backbone).encodes_images:
-            able = [name for name in BACKBONES if backbone_class(name).encodes_images]
+        if self.run is None and not backbone_traits(self.model.backbone).encodes_images:
+            able = [name for name in BACKBONES if backbone_traits(name).encodes_images]
             yield (
                 f"`{place}model.backbone` must be one whose image features can be compared ({', '.join(able)}), got "
                 f"{self.model.backbone}"

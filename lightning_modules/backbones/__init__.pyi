@@ -20,3 +20,4 @@ from .settings import ModelSettings as ModelSettings
 from .settings import TinyShape as TinyShape
 from .table import BACKBONES as BACKBONES
 from .table import backbone_class as backbone_class
+from .table import backbone_traits as backbone_traits

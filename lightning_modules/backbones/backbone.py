@@ -16,7 +16,7 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from lightning_modules.backbones.published import commit_of, load_processor, load_published
-from lightning_modules.backbones.settings import ModelSettings
+from lightning_modules.backbones.settings import BackboneTraits
 from lightning_modules.base import AlignmentModule
 
 
@@ -46,30 +46,21 @@ class CardText:
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Backbone(AlignmentModule):
+class Backbone(BackboneTraits, AlignmentModule):
     """An `AlignmentModule` around a Transformers model that is loaded, built tiny, exported and described by its class.
 
     A subclass takes `(model, processor, **arguments)`, the arguments of its `Settings`, and keeps `processor`, an
-    `encoder` with `max_text_tokens` and `long_captions`, and a `network` whose one child is the model.
+    `encoder` with `max_text_tokens` and `long_captions`, and a `network` whose one child is the model. What a
+    configuration has to know of it are its `BackboneTraits`.
 
     Attributes:
         model_class: the Transformers class.
-        Settings: what can be set, a subclass of `ModelSettings`.
-        offers: what a loss can be computed from, see the losses' `reads`.
-        learns_scale: whether match logits are multiplied by a learnt scale, whatever the loss. In half precision a
-            step of such a scale is smaller than its rounding, so `itm train` refuses bf16-true, and fsdp with
-            bf16-mixed.
-        encodes_images: whether `image_features` are there: images are read without captions.
         encodes_apart: whether `encode_images` and `encode_texts` are there: match logits are products of features.
         notes: what people should know of how it was loaded, each one line.
         licences: start of a base's name on the hub -> its licence, by the hub's name and for people.
     """
 
     model_class: ClassVar[type[PreTrainedModel]]
-    Settings: ClassVar[type[ModelSettings]]
-    offers: ClassVar[tuple[str, ...]] = ()
-    learns_scale: ClassVar[bool] = False
-    encodes_images: ClassVar[bool] = False
     encodes_apart: ClassVar[bool] = False
     licences: ClassVar[Mapping[str, tuple[str, str]]] = {}
     notes: tuple[str, ...] = ()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,41 +16,15 @@ from transformers import CLIPModel, CLIPProcessor, CLIPTextConfig, PreTrainedTok
 from datamodules.batch import CaptionTooLongError, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.backbones.backbone import Backbone, CardText, card_code
-from lightning_modules.backbones.clip_activation import ACTIVATIONS, load_clip
-from lightning_modules.backbones.settings import ModelSettings
+from lightning_modules.backbones.clip_activation import load_clip
 from lightning_modules.backbones.tiny.clip import tiny_clip, tiny_clip_processor
+from lightning_modules.backbones.traits.clip import PARTS, ClipSettings, ClipTraits
 from lightning_modules.base import LONG_CAPTIONS, check_choice, recompute_activations
 from lightning_modules.flat_captions import flat_captions, to_cells
 from lightning_modules.precision import at_least_float32
 
-PARTS = {
-    "towers": ("text_model", "vision_model"),
-    "language_model": ("text_model",),
-    "vision": ("vision_model",),
-    "projector": ("visual_projection", "text_projection"),
-}
-"""What LoRA can be put on; both towers where nothing is said."""
 # CLIP, section 2.5: logits are never scaled by more than 100
 LARGEST_LOGIT_SCALE = math.log(100)
-
-
-@dataclass
-class ClipSettings(ModelSettings):
-    """What can be set of a CLIP."""
-
-    default_loss = "itc"
-    adapter_parts = PARTS
-    scorer_keys = ("activation", *ModelSettings.scorer_keys)
-
-    backbone: str = "clip"
-    activation: str | None = field(default=None, metadata={"choices": ACTIVATIONS})
-    """Overrules the activation in the checkpoint's configuration; OpenAI's weights need quick_gelu."""
-
-    def faults(self, place: str) -> Iterator[str]:
-        """A tower that is to train beside its adapters."""
-        yield from super().faults(place)
-        if self.tune == "lora" and self.train_vision:
-            yield f"`{place}train_vision` must not be true where `{place}tune` is lora for clip: its adapters train"
 
 
 class ClipEncoder:
@@ -135,7 +108,7 @@ class ClipNetwork(nn.Module):
         )
 
 
-class ClipModule(Backbone):
+class ClipModule(ClipTraits, Backbone):
     """CLIP behind the contract of `AlignmentModule`.
 
     Args:
@@ -156,12 +129,8 @@ class ClipModule(Backbone):
     """
 
     backbone = "clip"
-    offers = ("features", "match_logits")
     model_class = CLIPModel
-    Settings = ClipSettings
     parts = PARTS
-    learns_scale = True
-    encodes_images = True
     encodes_apart = True
     # a cosine of 0 is no even chance
     calibrated = False

@@ -21,8 +21,8 @@ from lightning_modules.backbones.published import (
     published_config,
     saved_config,
 )
+from lightning_modules.backbones.traits.clip import ACTIVATIONS
 
-ACTIVATIONS = ("quick_gelu", "gelu")
 OPENAI = re.compile(r"(^|[/\\])(models--)?openai(/|\\|--|-|_)clip-[^/\\]*([/\\]snapshots[/\\][^/\\]*)?[/\\]?$")
 """OpenAI's CLIPs on the hub, in the hub's cache, and in folders called after them."""
 QUICK_GELU = "set model.activation=quick_gelu"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -16,75 +15,19 @@ from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.backbones.backbone import Backbone, CardText, card_code
 from lightning_modules.backbones.llava_encoder import LlavaEncoder, fitting_processor
 from lightning_modules.backbones.llava_prompt import (
-    AUTO,
-    CHECKPOINT,
     VICUNA,
     VICUNA_TEMPLATE,
     WantedPrompt,
     YesNoPrompt,
     prompt_texts,
-    template_fault,
-    text_fault,
 )
 from lightning_modules.backbones.packing import PackedLlava
-from lightning_modules.backbones.settings import ModelSettings
 from lightning_modules.backbones.tiny.llava import tiny_llava, tiny_llava_processor
+from lightning_modules.backbones.traits.llava import PARTS, LlavaSettings, LlavaTraits
 from lightning_modules.base import LONG_CAPTIONS, check_choice, recompute_activations
 
-PARTS = {
-    "language_model": ("language_model",),
-    "vision": ("vision_tower",),
-    "projector": ("multi_modal_projector",),
-}
-"""What LoRA can be put on; the language model where nothing is said (LLaVA-1.5's own setting)."""
 
-
-@dataclass
-class LlavaSettings(ModelSettings):
-    """What can be set of a LLaVA."""
-
-    default_loss = "lm"
-    adapter_parts = PARTS
-    # the `lm` loss leaves room for the answer, so which one it was decides where a long caption is cut
-    scorer_keys = ("template", "system", "question", "loss", *ModelSettings.scorer_keys)
-    recorded = ("template", "system")
-    # there was LLaVA-1.5's prompt alone
-    former_values: ClassVar = {"template": VICUNA}
-
-    template: str = AUTO
-    """What is around the question. vicuna: LLaVA-1.5's prompt. checkpoint: the checkpoint's chat template. auto: the
-    chat template where it differs from LLaVA-1.5's. Or a text with {image} and {question} up to the answer; a space at
-    its end belongs to the answer."""
-    system: str | None = None
-    """System sentence of the prompt; the template's where not given, "" for none."""
-    question: str | None = None
-    """The question with a {caption} placeholder; LLaVA-score's where not given."""
-
-    @property
-    def prompt(self) -> WantedPrompt:
-        """The prompt as far as the settings give it."""
-        return WantedPrompt(self.template, self.system, self.question)
-
-    def arguments(self) -> dict[str, Any]:
-        """Also the prompt."""
-        prompt = self.prompt if self.checkpoint is not None else self.prompt.without_checkpoint()
-        return {**super().arguments(), "prompt": prompt}
-
-    def faults(self, place: str) -> Iterator[str]:
-        """A question without its caption, or a template without its places."""
-        yield from super().faults(place)
-        if self.question is not None and self.question.count("{caption}") != 1:
-            yield f"`{place}question` must hold {{caption}} exactly once, got {self.question!r}"
-        for name in ("template", "system", "question"):
-            if fault := text_fault(getattr(self, name) or ""):
-                yield f"`{place}{name}` {fault}"
-        if self.template not in (AUTO, VICUNA, CHECKPOINT) and (fault := template_fault(self.template)):
-            yield f"`{place}template` must be {AUTO}, {VICUNA} or {CHECKPOINT}, or {fault}"
-        if self.template == CHECKPOINT and self.checkpoint is None:
-            yield f"`{place}template` must not be {CHECKPOINT} without `{place}checkpoint`, which has the chat template"
-
-
-class LlavaModule(Backbone):
+class LlavaModule(LlavaTraits, Backbone):
     """LLaVA behind the contract of `AlignmentModule`.
 
     Args:
@@ -106,9 +49,7 @@ class LlavaModule(Backbone):
     """
 
     backbone = "llava"
-    offers = ("answer_logits", "match_logits")
     model_class = LlavaForConditionalGeneration
-    Settings = LlavaSettings
     parts = PARTS
     licences: ClassVar = {"llava-hf/llava-1.5-": ("llama2", "Llama 2 Community License")}
     network: PackedLlava

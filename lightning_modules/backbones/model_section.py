@@ -9,7 +9,7 @@ from dataclasses import field
 from typing import Any
 
 from lightning_modules.backbones.settings import ModelSettings
-from lightning_modules.backbones.table import BACKBONES, backbone_class
+from lightning_modules.backbones.table import BACKBONES, backbone_traits
 from lightning_modules.losses.table import loss_class, losses_that_read
 from lightning_modules.settings import did_you_mean, field_types, quoted, settings_from
 
@@ -29,13 +29,13 @@ def model_schema(backbone: object, loss: object = None) -> type[ModelSettings]:
     """
     if not isinstance(backbone, str) or backbone not in BACKBONES:
         raise UnknownNameError("backbone", backbone, BACKBONES)
-    module = backbone_class(backbone)
-    losses = losses_that_read(module.offers)
+    traits = backbone_traits(backbone)
+    losses = losses_that_read(traits.offers)
     if loss is None:
-        loss = module.Settings.default_loss
+        loss = traits.Settings.default_loss
     if not isinstance(loss, str) or loss not in losses:
         raise UnknownNameError("loss", loss, losses, f" where the backbone is {backbone}")
-    return _with_section(module.Settings, loss)  # type: ignore[arg-type]  # the class has a hash, its instances none
+    return _with_section(traits.Settings, loss)  # type: ignore[arg-type]  # the class has a hash, its instances none
 
 
 class UnknownNameError(ValueError):

@@ -133,3 +133,21 @@ class ModelSettings:
         if key not in LOSSES or not field_types(loss_class(key).Settings):
             return ""
         return f"belongs to the loss {key}, which is not the one of `{place}loss`: choose it there, or leave this out"
+
+
+class BackboneTraits:
+    """What a backbone says of itself that a configuration has to know, without how it scores.
+
+    Attributes:
+        Settings: what can be set, a subclass of `ModelSettings`.
+        offers: what a loss can be computed from, see the losses' `reads`.
+        learns_scale: whether match logits are multiplied by a learnt scale, whatever the loss. In half precision a
+            step of such a scale is smaller than its rounding, so `itm train` refuses bf16-true, and fsdp with
+            bf16-mixed.
+        encodes_images: whether `image_features` are there: images are read without captions.
+    """
+
+    Settings: ClassVar[type[ModelSettings]]
+    offers: ClassVar[tuple[str, ...]] = ()
+    learns_scale: ClassVar[bool] = False
+    encodes_images: ClassVar[bool] = False

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_modules.backbones.backbone import Backbone
+    from lightning_modules.backbones.settings import BackboneTraits
 
 BACKBONES: dict[str, str] = {
     "llava": "lightning_modules.backbones.llava.LlavaModule",
@@ -14,6 +15,12 @@ BACKBONES: dict[str, str] = {
     "clip": "lightning_modules.backbones.clip.ClipModule",
 }
 """Name -> where its class is. Strings, so that who asks for the names need not wait for torch."""
+TRAITS: dict[str, str] = {
+    "llava": "lightning_modules.backbones.traits.llava.LlavaTraits",
+    "blip2": "lightning_modules.backbones.traits.blip2.Blip2Traits",
+    "clip": "lightning_modules.backbones.traits.clip.ClipTraits",
+}
+"""Name -> where its traits stand, so that a configuration is checked without Lightning. Of others: in the class."""
 
 
 def backbone_class(name: str) -> type[Backbone]:
@@ -27,8 +34,19 @@ def backbone_class(name: str) -> type[Backbone]:
     if not isinstance(name, str) or name not in BACKBONES:
         names = ", ".join(BACKBONES)
         raise ValueError(f"backbone must be one of {names}, got {quoted(name)}{did_you_mean(name, BACKBONES)}")
-    module, _, own = BACKBONES[name].rpartition(".")
-    found: type[Backbone] = getattr(importlib.import_module(module), own)
+    found: type[Backbone] = _imported(BACKBONES[name])
+    return found
+
+
+def backbone_traits(name: str) -> type[BackboneTraits]:
+    """What a configuration has to know of a backbone; its file is not imported where the traits stand apart.
+
+    Raises:
+        ValueError: as `backbone_class`.
+    """
+    if name not in TRAITS:
+        return backbone_class(name)
+    found: type[BackboneTraits] = _imported(TRAITS[name])
     return found
 
 
@@ -36,3 +54,8 @@ def backbone_of_model_type(model_type: object) -> str | None:
     """The backbone whose checkpoints have this `model_type` in Transformers' `config.json`; None where none has."""
     # imports one backbone after the other, until one has this type
     return next((name for name in BACKBONES if backbone_class(name).model_type() == model_type), None)
+
+
+def _imported(place: str) -> Any:
+    module, _, own = place.rpartition(".")
+    return getattr(importlib.import_module(module), own)

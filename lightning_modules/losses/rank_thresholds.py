@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 
@@ -86,6 +85,9 @@ class RankThresholds(nn.Module):
         """Appends a threshold for each new type; all ranks must name the same types."""
         new = [name for name in types if name not in self.types]
         if new and self.restored:
+            # late: a configuration is checked with the losses, and without Lightning
+            from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
             rank_zero_warn(
                 f"The checkpoint has no rank threshold of {', '.join(new)}; there it begins with {self.initial:g}."
             )
