@@ -32,7 +32,7 @@ from experiments.tracking.facts import taught_bias
 from experiments.tracking.lineage import LINEAGE_FILE, content_hash, read_lineage, record_lineage, trace
 from experiments.tracking.summary import training_summary
 from lightning_modules.base import AlignmentModule
-from negatives.tables import InputError, hold
+from negatives.tables import InputError, hold, write_json
 from tests.launch import start
 from tests.sweeps import write_sweep
 from tests.tiny import tiny_tables
@@ -162,8 +162,10 @@ def test_a_sweeps_folders_are_uploaded_in_order_once(
     assert main(["sync", str(out), "lineage=false"]) == 2
     assert "ended with exit code 1" in capsys.readouterr().err
     assert main(["sync", str(out), "lineage=false"]) == 0
-    assert calls[4] == calls[5], "goes on with the one that failed"
-    done = [call for number, call in enumerate(calls) if number != 4]
+    failed = calls[4]
+    assert calls.index(failed, 5) >= 12, "the others first, and then the one that failed"
+    calls.remove(failed)
+    done = calls
     assert len({call[-1] for call in done}) == len(done) == 13
     for run in (out / "runs").iterdir():
         own = [call for call in done if Path(call[-1]).is_relative_to(run)]
@@ -171,6 +173,50 @@ def test_a_sweeps_folders_are_uploaded_in_order_once(
         assert [call[2:-1] for call in own] == [[], ["--id", recorded_id(run)]]
     assert main(["sync", str(out), "lineage=false"]) == 0
     assert "nothing to upload" in capsys.readouterr().out
+
+
+@pytest.mark.slow  # as above
+def test_a_folder_without_a_log_keeps_none_from_the_server(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = _copied(swept, tmp_path)
+    first, _ = offline_folders(out / "runs/a-seed=0")
+    for log in first.glob("*.wandb"):
+        log.unlink()
+    assert main(["sync", str(out), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{first}: is left out: it holds no log" in printed
+    assert "12 of 13 offline folders would be uploaded" in printed
+
+
+@pytest.mark.slow  # as above
+def test_files_that_are_gone_or_elsewhere_are_not_uploaded(swept: Path, tmp_path: Path) -> None:
+    run = _copied(swept, tmp_path) / "runs/a-seed=0"
+    manifest = json.loads((run / "lineage.json").read_text())
+    (run / "weights.safetensors").unlink()
+    (tmp_path / "secret").write_text("mine")
+    manifest["made"]["../../../secret"] = "0"
+    (run / "lineage.json").write_text(json.dumps(manifest))
+    made: list[Any] = []
+    begin = SimpleNamespace(use_artifact=lambda _: None, log_artifact=made.append, finish=lambda: None)
+    nodes = [node for node in artifacts.lineages(run) if node.folder == run.resolve()]
+    assert len([*artifacts.declare(nodes, "p", lambda **_: begin, files=True)]) == 1
+    assert {*made[0].manifest.entries} == {"lineage.json"}
+
+
+def test_what_a_server_does_not_take_is_one_line(tmp_path: Path) -> None:
+    import wandb
+
+    ended: list[bool] = []
+
+    def refuse(_: Any) -> None:
+        raise wandb.errors.CommError("no\nsuch project")
+
+    begin = SimpleNamespace(use_artifact=refuse, log_artifact=refuse, finish=lambda: ended.append(True))
+    write_json({"version": 1, "verb": "train", "inputs": {}, "made": {}}, tmp_path / "lineage.json")
+    with pytest.raises(InputError, match=r"W&B did not take the artifact .* \(no such project\)"):
+        [*artifacts.declare(artifacts.lineages(tmp_path), "p", lambda **_: begin)]
+    assert ended == [True]
 
 
 @pytest.mark.slow  # as above
@@ -415,6 +461,7 @@ def test_what_is_at_work_or_has_no_mark_is_not_uploaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run/wandb/offline-run-20260101_000000-abc").mkdir(parents=True)
+    (tmp_path / "run/wandb/offline-run-20260101_000000-abc/run-abc.wandb").touch()
     held = hold(tmp_path / "run")
     assert [one.state for one in upload.uploads(tmp_path)] == ["running"]
     assert main(["sync", str(tmp_path)]) == 0
@@ -465,6 +512,17 @@ def test_weights_that_are_named_behind_a_run_lead_to_it(tmp_path: Path) -> None:
     assert [node.verb for node in trace(out)] == ["train", "evaluate"]
 
 
+def test_a_text_that_is_no_path_is_no_input(tmp_path: Path) -> None:
+    for name in ("run", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "out/metrics.csv").touch()
+    config = EvaluateConfig(scorers=["x" * 300, "@" * 5000, "a\0@b"], output_dir=str(tmp_path / "out"))
+    record_lineage("evaluate", config)
+    assert read_lineage(tmp_path / "out").inputs == {}  # type: ignore[union-attr]
+    (tmp_path / "run" / LINEAGE_FILE).write_text(json.dumps({"verb": "train", "inputs": {"x" * 300: ""}, "made": {}}))
+    assert len(trace(tmp_path / "run")) == 1
+
+
 def test_a_lineage_of_anyone_ends(tmp_path: Path) -> None:
     for name, other in (("a", "b"), ("b", "a")):
         (tmp_path / name).mkdir()
@@ -479,6 +537,10 @@ def test_utilisation_is_known_where_the_peak_is(monkeypatch: pytest.MonkeyPatch)
     assert peak_of(torch.device("cpu")) is None
     monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "NVIDIA H100 80GB HBM3")
     assert peak_of(torch.device("cuda")) == 989e12
+    peaks = {"NVIDIA L40": 181e12, "NVIDIA L4": 121e12, "NVIDIA A100-SXM4-80GB": 312e12, "NVIDIA RTX A1000": None}
+    for name, peak in peaks.items():
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda _, name=name: name)
+        assert peak_of(torch.device("cuda")) == peak, name
     assert 0.01 < peak_memory(torch.device("cpu")) < 100
     logged: dict[str, float] = {}
     # a validation takes from 10 to 17

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 SCORER = (
@@ -18,7 +19,7 @@ def split_checkpoint(word: str) -> tuple[str, str | None]:
     (('runs/a', 'best'), ('openai/clip', None))
     """
     # a folder may be called so
-    if "@" not in word or Path(word).exists():
+    if "@" not in word or os.path.exists(word):
         return word, None
     name, _, which = word.rpartition("@")
     return name, which

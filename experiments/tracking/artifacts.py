@@ -17,7 +17,7 @@ from experiments.runs.progress import say
 from experiments.runs.wandb_id import recorded_id
 from experiments.tracking.lineage import LINEAGE_FILE, PUBLISHED, Node, content_hash, makers, trace
 from lightning_modules import read_plain_yaml
-from negatives.tables import write_text
+from negatives.tables import InputError, write_text
 
 TYPES = {
     **{"generate": "dataset", "audit": "audit", "filter": "verdicts", "train": "model", "evaluate": "evaluation"},
@@ -49,6 +49,9 @@ def declare(
         project: of W&B; that of each folder's `logging` where None.
         start: `wandb.init`.
         files: upload what was made, too; else names and hashes alone.
+
+    Raises:
+        InputError: W&B did not take one; what was declared before stays so.
     """
     import wandb
 
@@ -60,13 +63,21 @@ def declare(
         artifact = wandb.Artifact(own, type=TYPES.get(node.verb, node.verb), metadata=metadata)
         artifact.add_file(str(node.folder / LINEAGE_FILE))
         for name in node.made if files else ():
-            artifact.add_file(str(node.folder / name), name=name)
+            # it may have been removed since, and a manifest may come from anyone
+            if (file := node.folder / name).is_file() and file.resolve().is_relative_to(node.folder.resolve()):
+                artifact.add_file(str(file), name=name)
         with tempfile.TemporaryDirectory() as scratch:
-            run = start(project=place, settings=quiet, resume="allow", dir=scratch, **_run_of(node))
-            for other in _sources(node, nodes):
-                run.use_artifact(f"{_project_of(other, nodes, project)}/{artifact_name(other)}:latest")
-            run.log_artifact(artifact)
-            run.finish()
+            try:
+                run = start(project=place, settings=quiet, resume="allow", dir=scratch, **_run_of(node))
+                try:
+                    for other in _sources(node, nodes):
+                        run.use_artifact(f"{_project_of(other, nodes, project)}/{artifact_name(other)}:latest")
+                    run.log_artifact(artifact)
+                finally:
+                    run.finish()
+            except wandb.errors.Error as error:
+                reason = " ".join(str(error).split())
+                raise InputError(f"{node.folder}: W&B did not take the artifact {own} ({reason}).") from error
         write_text(_mark(node, place), node.folder / DECLARED)
         yield node, own
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ def makers(node: Node) -> list[Path]:
 def maker_of(path: Path) -> Path | None:
     """The nearest folder with a manifest in which a path lies, or that it is; None where there is none."""
     path = path.resolve()
-    return next((place for place in (path, *path.parents) if (place / LINEAGE_FILE).is_file()), None)
+    return next((place for place in (path, *path.parents) if os.path.isfile(place / LINEAGE_FILE)), None)
 
 
 def content_hash(path: Path) -> str:
@@ -133,11 +134,11 @@ def content_hash(path: Path) -> str:
 def _inputs(settings: Any, own: Path) -> Iterator[Path]:
     """Files that a configuration names, and folders that a verb has written, outside the verb's own folder."""
     for text in texts_in(settings):
-        # any text may stand in a configuration: what is too long or has a null byte is no path
-        if not text or len(text) > 4096 or "\0" in text:
+        if not text:
             continue
         # RUN@best: the run
         path = Path(split_checkpoint(text)[0])
-        known = path.is_file() or (path / LINEAGE_FILE).is_file()
+        # not Path.is_file(): any text may stand in a configuration, and of one that is too long it raises
+        known = os.path.isfile(path) or os.path.isfile(path / LINEAGE_FILE)
         if known and not path.resolve().is_relative_to(own):
             yield path

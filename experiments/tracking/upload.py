@@ -31,8 +31,8 @@ class Upload:
         path: of the folder.
         run_id: of the run that it is of.
         place: the folder of the verb that left it.
-        state: "new", "uploaded", "running": somebody works in its place, so that it may not be whole; or "superseded":
-            a training that began anew before its first checkpoint.
+        state: "new", "uploaded", "running": somebody works in its place, so that it may not be whole; "superseded": a
+            training that began anew before its first checkpoint; or "empty": a kill left it without a log.
         appends: whether an earlier folder has the same id.
     """
 
@@ -62,7 +62,8 @@ def uploads(folder: Path) -> list[Upload]:
             run_id = match["id"]
             state = "superseded" if (path / SUPERSEDED).exists() else "uploaded" if is_uploaded(path) else "new"
             state = "running" if state == "new" and running else state
-            earlier = any(one.run_id == run_id and one.state != "superseded" for one in found)
+            state = "empty" if state == "new" and not any(path.glob("*.wandb")) else state
+            earlier = any(one.run_id == run_id and one.state not in ("superseded", "empty") for one in found)
             found.append(Upload(path, run_id, place, state, earlier))
     return found
 
@@ -119,5 +120,6 @@ def tell_uploads(found: Sequence[Upload]) -> None:
             "uploaded": "is uploaded",
             "running": "is left for later: a process works on it",
             "superseded": "is left out: its training began anew",
+            "empty": "is left out: it holds no log",
         }
         say(f"{one.path}: {left.get(one.state, how)}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from omegaconf import MISSING
 
 from experiments.runs.progress import say
+from negatives.tables import InputError
 
 if TYPE_CHECKING:
     from experiments.tracking.lineage import Node
@@ -60,9 +61,18 @@ def _send(config: SyncConfig, new: list[Upload], nodes: list[Node]) -> None:
     from experiments.tracking.upload import run_command, upload
 
     check_logging(LoggingConfig(wandb="online"))
+    failures: dict[str, str] = {}
     for number, one in enumerate(new, start=1):
+        # what comes later goes on from what is not there
+        if one.run_id in failures:
+            continue
         say(f"[{number}/{len(new)}] {one.path}")
-        upload(one, run_command)
+        try:
+            upload(one, run_command)
+        except InputError as error:
+            failures[one.run_id] = str(error)
+    if failures:
+        raise InputError(f"{len(failures)} of {len({one.run_id for one in new})} runs: {' '.join(failures.values())}")
     if nodes:
         import wandb
 
