@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -43,6 +44,19 @@ def _run(log: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) ->
     # a shell that runs the tests in the background has them ignore Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(function(*arguments))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Waits for what another process does.
+
+    Raises:
+        TimeoutError: it did not do it.
+    """
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError("the other process did not come so far")
+        time.sleep(0.01)
 
 
 def log_tail(log: Path) -> str:

@@ -295,6 +295,20 @@ def test_the_best_weights_are_those_that_had_the_value(tmp_path: Path, capsys: p
     assert "train with trainer.keep_best=1" in capsys.readouterr().err
 
 
+def test_the_word_is_a_folder_to_the_verb_that_takes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "lr=0.1", lr=0.1, value=0.6)
+    monkeypatch.chdir(tmp_path)
+    assert best(capsys, ".")[0] == "./lr=0.1", "lr=0.1 would be a setting"
+
+
+def test_a_name_is_no_formula_to_a_spreadsheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "a", lr=1, value=0.6)
+    (run / "config.yaml").write_text("name: =1+1\n")
+    assert ",'=1+1," in told(capsys, "runs", str(tmp_path), "format=csv")
+
+
 def test_evaluated_weights_that_were_kept_can_be_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "a", lr=1, value=0.6)
     keep(run, 20)
@@ -449,7 +463,14 @@ def test_a_thousand_runs_are_listed_in_seconds_without_a_library(tmp_path: Path)
     assert time.monotonic() - begin < 30
 
 
-@pytest.mark.parametrize("file", sorted(Path("experiments").glob("*/*.yaml")), ids=str)
+FILES = sorted(Path("experiments").rglob("*.yaml"))
+
+
+def test_fast_yaml_is_tried_on_all_files() -> None:
+    assert len(FILES) >= 26
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
 def test_fast_yaml_reads_what_a_verb_writes(file: Path) -> None:
     text = OmegaConf.to_yaml(OmegaConf.load(file))
     assert plain_yaml(text.encode()) == yaml.safe_load(text)

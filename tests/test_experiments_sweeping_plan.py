@@ -32,7 +32,7 @@ VALUES: dict[str, list[Any]] = {
     "data.mixing.image_dropout": [0.0, 0.5],
     "model.backbone": ["clip", "llava", "blop"],
     "model.loss": ["ce_clip", "nothing"],
-    "trainer.max_steps": [5, 2.0],
+    "trainer.max_steps": [5, 2.0, 1, True],
     "trainer.keep_best": [0, 1],
     "evaluation.sets": [{"x": {"captions": "out/a", "negatives": "out/b"}}],
     "trainer": [3],
@@ -114,10 +114,25 @@ def test_keys_are_of_what_is_computed(keys: Any) -> None:
     assert all(other[name] != before[name] for name in before)
 
 
+def test_two_runs_that_are_the_same_work_are_refused(keys: Any) -> None:
+    for twins in ({"a": {}, "b": {}}, {"a": {"seed": 0}, "b": {}}):
+        with pytest.raises(ConfigError, match=r"train/a and train/b are the same work: .* Change one") as caught:
+            keys(runs=twins)
+        assert len(caught.value.faults) == 1
+
+
+def test_a_nested_value_of_another_type_is_another_value() -> None:
+    base = read_yaml("experiments/configs/clip_tiny_scenes.yaml")
+    base = merged(base, {"data": {"captions": "out/c", "negatives": "out/n"}, "output_dir": "out/runs/a"})
+    resolver = Resolver(ExperimentConfig, Path("out"))
+    resolver.resolve(merged(base, {"trainer": {"max_steps": 1}}), "here")
+    with pytest.raises(ConfigError, match=r"`trainer\.max_steps` must be"):
+        resolver.resolve(merged(base, {"trainer": {"max_steps": True}}), "here")
+
+
 def test_a_set_that_validations_score_is_of_the_training(keys: Any) -> None:
     validated = {"trainer": {"validate_benchmarks": ["balanced"], "validate_every": 1}}
     experiment = {"data": {"validation": dict.fromkeys(("captions", "negatives"), "README.md")}}
-    assert keys(experiment=experiment) != keys(experiment={**experiment, **validated})
     one = keys(experiment={**experiment, **validated})
     other = keys(experiment={**experiment, **validated, "evaluation": {"sets": {"balanced": {"image_root": "/"}}}})
     assert one["train/mine"] != other["train/mine"]

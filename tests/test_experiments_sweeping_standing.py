@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.sweeping.manifest import FINISHED, Manifest
-from negatives.tables import InputError
+from negatives.tables import InputError, hold, is_held
+from tests.launch import start, wait_until
 from tests.sweeps import FAILS, RAN, idle_verbs, ran, records, states, write_sweep
 from tests.tiny import tiny_tables
 
@@ -217,6 +220,96 @@ def test_only_named_orphans_are_pruned(sweep: Sweep, tmp_path: Path, capsys: pyt
     assert "train/c" in states(tmp_path)
 
 
+def _hold(folder: Path) -> None:
+    lock = hold(folder)
+    while lock:
+        time.sleep(1)
+
+
+def _join(folder: Path) -> None:
+    manifest = Manifest(folder)
+    manifest.join()
+    while manifest:
+        time.sleep(1)
+
+
+@contextlib.contextmanager
+def held(log: Path, holds: Callable[[Path], None], folder: Path, is_so: Callable[[], bool]) -> Iterator[None]:
+    """While another process holds a lock."""
+    process = start(log, holds, folder)
+    try:
+        wait_until(is_so)
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_a_run_under_evaluation_is_neither_pruned_nor_moved(sweep: Sweep, tmp_path: Path, capsys: Any) -> None:
+    assert sweep(runs=RUNS) == 0
+    place = tmp_path / "out/runs/b/evaluation"
+    with held(tmp_path / "log", _hold, place, lambda: is_held(place)):
+        assert sweep("--prune=runs/b", runs={"a": {}}) == 2
+        assert "runs/b is in use by another process" in capsys.readouterr().err
+        assert sweep(runs={"a": {}, "renamed": RUNS["b"]}) == 2
+        assert "runs/b is in use by another process" in capsys.readouterr().err
+        assert (place / "summary.json").is_file()
+    assert sweep("--prune=runs/b", runs={"a": {}}) == 0
+
+
+def test_nothing_is_pruned_while_another_process_works_on_the_sweep(sweep: Sweep, tmp_path: Path, capsys: Any) -> None:
+    assert sweep(runs=RUNS) == 0
+    with held(tmp_path / "log", _join, tmp_path / "out", Manifest(tmp_path / "out").is_worked_on):
+        assert sweep("--prune=runs/b", runs={"a": {}}) == 2
+        assert "another `itm sweep` is at work, which may want runs/b" in capsys.readouterr().err
+    assert "train/b" in states(tmp_path)
+
+
+def test_what_a_kill_has_left_is_an_orphan_when_it_is_asked_for_no_more(
+    sweep: Sweep, tmp_path: Path, capsys: Any
+) -> None:
+    assert sweep(runs=RUNS) == 0
+    with Manifest(tmp_path / "out").changing() as now:
+        (killed,) = (one for one in now.values() if one.name == "train/b")
+        killed.state, killed.seconds = "pending", None
+    assert sweep(runs={"a": {}}) == 0
+    assert sweep("--plan", runs={"a": {}}) == 0
+    assert "orphan: runs/b" in capsys.readouterr().out
+
+
+def test_a_folder_of_no_record_makes_way(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep(runs=RUNS) == 0
+    (tmp_path / "out/runs/d").mkdir()
+    (tmp_path / "out/runs/d/notes.txt").write_text("mine")
+    assert sweep(runs={"a": {}, "d": RUNS["b"]}) == 0
+    assert (tmp_path / "out/orphans/d-1/notes.txt").read_text() == "mine"
+    assert (tmp_path / "out/runs/d/weights.safetensors").is_file()
+
+
+def test_an_earlier_step_that_fails_stops_no_run_that_reads_a_finished_one(sweep: Sweep, tmp_path: Path) -> None:
+    def steps(seed: int) -> dict[str, Any]:
+        own = {"generator": "rules", "captions": str(tmp_path / "scenes/train/captions.parquet")}
+        return {name: {"verb": "generate", "config": {**own, "seed": s}} for name, s in (("one", seed), ("two", 9))}
+
+    reads = {"data": {"negatives": "${output_dir}/two/train/negatives.parquet"}}
+    assert sweep(prepare=steps(0), runs={"a": {}}, experiment=reads) == 0
+    ran(tmp_path)
+    (tmp_path / FAILS).write_text("one")
+    assert sweep(prepare=steps(1), runs={"a": {}, "b": {"optim.lr": 0.5}}, experiment=reads) == 2
+    assert ran(tmp_path) == sorted(["generate one", *of_runs("b")]), "one comparison, when both runs are there"
+
+
+def test_the_status_of_a_run_that_the_last_start_did_not_ask_for_is_what_it_is(
+    sweep: Sweep, tmp_path: Path, capsys: Any
+) -> None:
+    assert sweep(runs=RUNS) == 0
+    assert sweep(runs={"a": {}}) == 0
+    capsys.readouterr()
+    assert sweep("--status", runs=RUNS) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "train/b" in line)
+    assert "finished" in line
+
+
 @pytest.mark.parametrize("state", ["finished", "failed"])
 def test_a_manifest_of_the_first_version_is_gone_on_with(state: str, sweep: Sweep, tmp_path: Path) -> None:
     assert sweep(runs=RUNS) == 0
@@ -314,7 +407,7 @@ def test_a_run_alone_that_goes_online_without_a_key_is_refused_before_any_work(
             raise InputError("needs a key of W&B")
 
     monkeypatch.setattr("experiments.runs.tracking.check_logging", refuse)
-    assert sweep(runs={"a": {}, "b": {"logging.wandb": "online"}}) == 2
+    assert sweep(runs={"a": {}, "b": {"logging.wandb": "online", "seed": 1}}) == 2
     assert "needs a key of W&B" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.comparison.reading.curves import read_curves
+from experiments.report.csv_files import unguarded
 from experiments.runs.outputs import METRICS_FILE
 from lightning_modules import LAST, checkpoint_faults
 from negatives.tables import DAMAGED, InputError
@@ -171,7 +172,7 @@ def _evaluation(path: Path, weights: str) -> dict[str, Measured]:
             metric, group = ("accuracy", row["negative_type"]) if former else (row["metric"], row["group"])
             value, low, high = (_number(row[key]) for key in ("accuracy" if former else "value", "low", "high"))
             if value is not None:
-                name = f"{row['set']}/{group}{'_' if group else ''}{metric}"
+                name = f"{unguarded(row['set'])}/{unguarded(group)}{'_' if group else ''}{unguarded(metric)}"
                 found[name] = Measured(value, low, high, weights=weights)
     except DAMAGED:
         return found

@@ -14,13 +14,15 @@ from torch.utils.flop_counter import FlopCounterMode
 PEAKS = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
     "A10G": 70e12,
 }
-"""Part of a GPU's name -> dense bf16 operations per second, from NVIDIA's data sheets; the first that fits."""
+"""Words of a GPU's name -> dense bf16 operations per second, from NVIDIA's data sheets; the first that fits."""
 PREFIX = "speed/"
 
 
@@ -85,7 +87,9 @@ def peak_of(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAKS.items() if part in name), None)
+    # A100-SXM4-80GB is an A100, and RTX A1000 none
+    words = f" {name.replace('-', ' ')} "
+    return next((peak for part, peak in PEAKS.items() if f" {part} " in words), None)
 
 
 def peak_memory(device: torch.device) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import importlib
 import io
@@ -49,7 +50,7 @@ class Slot:
 
 
 def deal(workers: int, gpus: Sequence[str], cpus: int) -> list[Slot]:
-    """The machine split among workers: each gets as many GPUs as all others, and its share of the CPU's threads.
+    """Splits the machine: every worker gets the same number of GPUs and an equal share of CPU threads.
 
     GPUs that are left over stay unused; where there are fewer than workers, several workers share one.
 
@@ -93,6 +94,7 @@ class Child:
         write_text(task.config, task.file_in(folder))
         # earlier attempts stay in it
         self._begin = self._printed = self.log.stat().st_size if self.log.exists() else 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         context: Any = multiprocessing.get_context(START_METHOD)
         self.process = context.Process(target=_work, args=(task.verb, task.file_in(folder), self.log, slot))
 
@@ -113,7 +115,8 @@ class Child:
         except OSError:
             return ""
         self._printed += len(content)
-        return content.decode("utf-8", "replace")
+        # a letter may be cut at the end of what was read
+        return self._decoder.decode(content)
 
     def missed(self) -> bool:
         """Whether it did its work, as a filter whose certificate misses: said in its log, and no reason to stop."""

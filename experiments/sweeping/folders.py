@@ -18,9 +18,9 @@ from experiments.sweeping.manifest import (
     Record,
     new_record,
 )
-from experiments.sweeping.plan import Task
+from experiments.sweeping.plan import ORPHANS, Task
 from experiments.sweeping.standing import RUN, Move, Standing, goes_on, moves, orphans, stand
-from negatives.tables import InputError, is_held, write_text
+from negatives.tables import InputError, held_inside, is_held, write_text
 
 
 def settle(manifest: Manifest, tasks: Sequence[Task], *, alone: bool, again: Collection[str] = ()) -> list[Standing]:
@@ -83,22 +83,36 @@ def prune(manifest: Manifest, tasks: Sequence[Task], names: Sequence[str]) -> No
     """Removes orphans, by the folders that `--plan` calls them, with all that lies in them.
 
     Raises:
-        InputError: a name is that of no orphan, or a process works in its folder; nothing was removed then.
+        InputError: a name is that of no orphan, or a process works on the sweep or in the folder; nothing was removed
+            then.
     """
     folder = manifest.folder
+    if manifest.is_worked_on():
+        raise InputError(f"{folder}: another `itm sweep` is at work, which may want {names[0]}; wait for its end.")
     with manifest.changing() as records:
         found = {record.folder: record for record in orphans(tasks, stand(tasks, records, folder), records)}
         for name in names:
             if name not in found:
                 there = ", ".join(found) or "none"
                 raise InputError(f"--prune must name an orphan ({there}), got {name!r}: see them by --plan.")
-            if is_held(folder / name) or manifest.is_claimed(found[name].key):
-                raise InputError(f"{folder / name} is in use by another process; wait for its end.")
+            _check_free(manifest, name, records)
         for name in names:
             shutil.rmtree(folder / name, ignore_errors=not (folder / name).exists())
             for key in [key for key, record in records.items() if is_inside(record.folder, name)]:
                 del records[key]
             say(f"Removed {folder / name}")
+
+
+def _check_free(manifest: Manifest, name: str, records: Mapping[str, Record]) -> None:
+    """Refuses a folder in which a process works, be it the evaluation of its run.
+
+    Raises:
+        InputError: one does.
+    """
+    place = manifest.folder / name
+    claimed = (manifest.is_claimed(record.key) for record in records.values() if is_inside(record.folder, name))
+    if is_held(place) or any(held_inside(place)) or any(claimed):
+        raise InputError(f"{place} is in use by another process; wait for its end.")
 
 
 def is_inside(folder: str, other: str) -> bool:
@@ -144,16 +158,20 @@ def _drop_stale(records: dict[str, Record], tasks: Sequence[Task]) -> None:
         if record.name == COMPARE:  # an older version's: it is made anew
             del records[key]
             continue
-        if (record.verb == "evaluate" and record.folder in own) or (record.state == PENDING and record.seconds is None):
+        if (record.verb == "evaluate" and record.folder in own) or _is_new(record):
             del records[key]
+
+
+def _is_new(record: Record) -> bool:
+    # one that was killed is pending again, and has a folder; the first version counted no attempts
+    return record.state == PENDING and not record.attempts and record.seconds is None
 
 
 def _move(manifest: Manifest, move: Move, tasks: Sequence[Task]) -> None:
     """Moves a folder; a kill in the middle is made good by the next start."""
     folder = manifest.folder
-    if is_held(folder / move.source):
-        raise InputError(f"{folder / move.source} is in use by another process; wait for its end.")
     with manifest.changing() as records:
+        _check_free(manifest, move.source, records)
         records[move.key].moves_to = move.target
     with manifest.changing() as records:
         _end_moves(records, folder)
@@ -170,9 +188,22 @@ def _end_moves(records: Mapping[str, Record], folder: Path) -> None:
         source, target = record.folder, record.moves_to
         if (folder / source).exists():
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
+            _step_aside(folder, target)
             (folder / source).rename(folder / target)
             say(f"{folder / source} is now {folder / target}")
         for other in records.values():
             if is_inside(other.folder, source):
                 other.folder = f"{target}{other.folder[len(source) :]}"
         record.moves_to = None
+
+
+def _step_aside(folder: Path, target: str) -> None:
+    """Moves what stands in the way and is in no record to `orphans/`: nothing is deleted, and nothing is in the way."""
+    if not (folder / target).exists():
+        return
+    name, number = Path(target).name, 1
+    while (place := folder / ORPHANS / f"{name}-{number}").exists():
+        number += 1
+    place.parent.mkdir(exist_ok=True)
+    (folder / target).rename(place)
+    say(f"{folder / target} was in the way, and is now {place}")

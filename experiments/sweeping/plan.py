@@ -95,7 +95,7 @@ def plan(config: SweepConfig) -> list[Task]:
     Raises:
         ConfigError: all faults of all tasks, in one error.
     """
-    # it is checked when it is read, and asked for when it is used
+    # checked when the sweep is loaded, and used again when it runs
     content = digest(dataclasses.asdict(config))
     if content not in _planned:
         found = _Planner(config).tasks()
@@ -146,6 +146,7 @@ class _Planner:
         self.faults: list[str] = list(name_faults(config.prepare, "prepare", SWEEP_FILES))
         self.found: dict[str, Task] = {}
         self._resolvers: dict[str, Resolver] = {}
+        self._keys: dict[str, str] = {}
         self._root = f"{self.folder.absolute()}{os.sep}"
         # folder -> the step or training that makes it
         self._made: dict[str, Task] = {}
@@ -218,6 +219,11 @@ class _Planner:
         needs = (*needs, *sorted(read))
         keys = [self.found[need].key for need in needs if need in self.found]
         key = digest([verb, decides, keys])
+        if (twin := self._keys.setdefault(key, name)) != name:
+            self.faults.append(
+                f"{twin} and {name} are the same work: all settings that decide the result are equal. Change one of "
+                "them, or leave it out."
+            )
         run, arm = (point.name, point.arm) if point is not None else ("", "")
         self.found[name] = self._made[folder] = Task(name, verb, folder, key, needs, settings, run, arm)
 

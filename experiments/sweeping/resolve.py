@@ -40,7 +40,7 @@ class Resolver:
         self._near: tuple[Mapping[str, Any], Any] | None = None
 
     def resolve(self, mapping: Mapping[str, Any], origin: str) -> Any:
-        """The checked configuration of a mapping; what of it no other has may be shared: not to be changed.
+        """The checked configuration of a mapping. Parts may be shared with other configurations: do not change it.
 
         Raises:
             ConfigError: all its faults.
@@ -70,7 +70,7 @@ class Resolver:
         changes = {}
         for key in {**before, **now}:
             old, new = before.get(key, _NOTHING), now.get(key, _NOTHING)
-            if type(old) is type(new) and old == new:
+            if _is_same(old, new):
                 continue
             if new is _NOTHING or (*place, key) in CHOOSING or not dataclasses.is_dataclass(settings):
                 raise _NotPlainError
@@ -81,6 +81,17 @@ class Resolver:
             else:
                 changes[key] = _plain(type(settings), key, new, self.made_in)
         return dataclasses.replace(settings, **changes) if changes else settings
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    """Equal, and of one type at every depth: True is no 1."""
+    if type(old) is not type(new):
+        return False
+    if isinstance(old, Mapping):
+        return old.keys() == new.keys() and all(_is_same(value, new[key]) for key, value in old.items())
+    if isinstance(old, list):
+        return len(old) == len(new) and all(map(_is_same, old, new))
+    return bool(old == new)
 
 
 class _NotPlainError(Exception):

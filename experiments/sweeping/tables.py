@@ -44,7 +44,9 @@ def print_status(names: Sequence[str], manifest: Manifest, title: str) -> None:
         manifest: of the sweep.
         title: of the table.
     """
-    records = {record.name: record for record in manifest.read().values() if record.wanted}
+    # of two records of one name the wanted one: the other stood there before a setting changed
+    every = sorted(manifest.read().values(), key=lambda record: record.wanted)
+    records = {record.name: record for record in every if record.wanted or record.name in names}
     table = _table(title, "task", "state", "seconds")
     ends = [COMPARE] if any(name.startswith("evaluate/") for name in names) else []
     for name in (*names, *ends):

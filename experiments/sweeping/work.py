@@ -52,6 +52,7 @@ class Worker:
         self.children: list[Child] = []
         self._started: dict[str, float] = {}
         self._shows = len(slots) == 1
+        self._last_compared: tuple[list[tuple[str, str, int]], Task] | None = None
 
     def run(self, preemption: Preemption) -> None:
         """Works until nothing is left that this process could do.
@@ -122,21 +123,28 @@ class Worker:
             return None
         if ended and any(self._is_open(task, records) for task in self.tasks if task.prepares):
             return None  # an audit that the page shows
-        task = compare_task(self.config, self.tasks, records, self.folder)
+        task = self._compared(records)
         record = records.get(COMPARE)
         if record is None or record.exact != task.exact or record.state not in (FINISHED, FAILED):
             return task
         return None if record.state == FAILED or (self.folder / REPORT / PAGE).is_file() else task
 
+    def _compared(self, records: Mapping[str, Record]) -> Task:
+        # asked twice a second: made again where the records have changed
+        state = sorted((key, record.state, record.attempts) for key, record in records.items() if key != COMPARE)
+        if self._last_compared is None or self._last_compared[0] != state:
+            self._last_compared = state, compare_task(self.config, self.tasks, records, self.folder)
+        return self._last_compared[1]
+
     def _is_stuck(self, task: Task, records: Mapping[str, Record]) -> bool:
         """Whether a task has failed, or waits for one that has."""
-        if records[task.key].state == FAILED:
-            return True
+        if records[task.key].state in (FAILED, FINISHED):
+            return records[task.key].state == FAILED
         by_name = {one.name: one for one in self.tasks}
         if task.prepares:
             steps = [one for one in self.tasks if one.prepares]
             return any(records[one.key].state == FAILED for one in steps[: steps.index(task)])
-        return records[task.key].state != FINISHED and any(self._is_stuck(by_name[n], records) for n in task.needs)
+        return any(self._is_stuck(by_name[name], records) for name in task.needs)
 
     def _is_open(self, task: Task, records: Mapping[str, Record]) -> bool:
         return records[task.key].state in (PENDING, RUNNING) and not self._is_stuck(task, records)

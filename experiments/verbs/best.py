@@ -1,4 +1,4 @@
-"""`itm best`: the best run's weights as one word, for scripts: `itm export $(itm best runs/sweep)`."""
+"""`itm best`: the best run's weights as one word, for scripts: `itm export "$(itm best runs/sweep)"`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ def run(config: BestConfig) -> None:
         _tell(f"{len(runs) - len(reached)} runs without it are left out")
     _tell_of_better(runs, metric, best, lowest=lowest)
     word = _weights_path(equal[0], best) if config.weights else _word(equal[0], best)
+    # lr=0.1 alone would be taken for a setting
+    word = word if "/" in word else f"./{word}"
     # a shell would take another word from the line
     if shown(word) != word or "\n" in word:
         raise InputError(f"{quoted(word, 200)} is the best, and its name fits in no line; rename its folder.")

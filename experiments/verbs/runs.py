@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from experiments.finding.columns import (
 from experiments.finding.metrics import Measured
 from experiments.finding.run_info import RunInfo, differing, find_runs, metric_names, usual_metric
 from experiments.finding.settings import RunsConfig
+from experiments.report.csv_files import csv_text
 from experiments.runs.progress import say, shown
 from experiments.sweeping.short_names import short_names
 from negatives.tables import InputError, nearest_name
@@ -52,11 +51,8 @@ def run(config: RunsConfig) -> None:
         print(json.dumps([_record(one, keys, metric) for one in runs[: config.limit]], indent=1, default=str))
     elif config.format == "csv":
         records = [_record(one, keys, metric) for one in runs[: config.limit]]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(records[0]) if records else ["folder"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-        sys.stdout.write(shown(text.getvalue()).encode(errors="replace").decode())
+        text = csv_text(list(records[0]) if records else ["folder"], records)
+        sys.stdout.write(shown(text).encode(errors="replace").decode())
     else:
         _print_table(runs[: config.limit], keys, metric, wanted=config.columns is not None)
         if len(runs) > config.limit:
