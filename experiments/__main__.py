@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
-        _show(_overview())
+        print(_overview())
         return DONE
     if argv[0] == "--version":
         print(f"itm {_version()}")
@@ -50,10 +49,10 @@ def _run_words(name: str, verb: Verb, words: list[str]) -> int:
     # plain parse_args ends the words at the first flag: it would refuse `a.yaml --resume key=value`
     arguments = parser.parse_intermixed_args([_plain_word(word, parser) for word in words])
     if arguments.help:
-        _show(_verb_page(verb, parser))
+        print(_verb_page(verb, parser))
         return DONE
     if verb.lists and arguments.list:
-        _show(verb.load_module().listing())
+        print(verb.load_module().listing())
         return DONE
     return _run(name, verb, arguments)
 
@@ -68,7 +67,7 @@ def _run(name: str, verb: Verb, arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         from experiments.config.load import to_yaml
 
-        _show(to_yaml(config).rstrip())
+        print(to_yaml(config).rstrip())
         # not asked of the module: a configuration is checked without the libraries that a run needs
         if verb.estimates:
             verb.load_module().estimate(config)
@@ -262,14 +261,6 @@ def _overview() -> str:
             "itm VERB --help explains a verb and lists the keys of its configuration; itm --version tells the version.",
         ]
     )
-
-
-def _show(text: str) -> None:
-    """Prints a page; a reader that stops half-way (`| head`) is no error."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails again
 
 
 def _version() -> str:

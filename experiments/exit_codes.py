@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import re
+import select
 import sys
 from collections.abc import Callable
 
@@ -37,7 +38,9 @@ def exit_code(work: Callable[[], int]) -> int:
         Exception: whatever is not the user's to mend, with its traceback: a bug.
     """
     try:
-        return work()
+        code = work()
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("itm: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -49,12 +52,29 @@ def exit_code(work: Callable[[], int]) -> int:
     # the training step raises it where the loss is not finite
     except FloatingPointError as error:
         return _refuse(f"{error} Try a lower optim.lr.")
-    except BrokenPipeError:  # whoever read the output has stopped
-        raise
+    except BrokenPipeError:
+        if not _is_closed():  # a pipe of our own: a bug
+            raise
+        return DONE
     except Exception as error:
         if (line := _line_for(error)) is None:
             raise
         return _refuse(line)
+
+
+def _is_closed() -> bool:
+    """Whether nobody reads the output any more, as behind `| head`; what is still to be written then goes nowhere."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # no file: a test's
+        return False
+    poll = select.poll()
+    poll.register(output, 0)
+    if not poll.poll(0):
+        return False
+    # as Python's documentation of SIGPIPE has it: the interpreter flushes once more at its end
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
 
 
 def _line_for(error: Exception) -> str | None:

@@ -303,6 +303,14 @@ def test_the_word_is_a_folder_to_the_verb_that_takes_it(
     assert best(capsys, ".")[0] == "./lr=0.1", "lr=0.1 would be a setting"
 
 
+def test_a_better_evaluation_whose_weights_are_gone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = (write_run(tmp_path / name, lr=1, value=value) for name, value in (("a", 0.6), ("b", 0.7)))
+    (second / "weights.safetensors").unlink()
+    word, said = best(capsys, str(tmp_path))
+    assert word == str(first)
+    assert f"{second} has 0.7000, and its weights are gone" in said
+
+
 def test_a_name_is_no_formula_to_a_spreadsheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "a", lr=1, value=0.6)
     (run / "config.yaml").write_text("name: =1+1\n")

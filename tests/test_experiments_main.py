@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import subprocess
 import sys
 import types
 from dataclasses import dataclass, field, is_dataclass
@@ -318,3 +319,16 @@ def test_where_there_are_no_locks_it_is_said_and_nothing_of_others_is_removed(
     with output(tmp_path / "run").whole():
         assert "do not start two processes" in capsys.readouterr().out
     assert left.exists()
+
+
+@pytest.mark.slow  # processes of their own
+@pytest.mark.parametrize("words", ["train --help", "sweep experiments/sweeps/seeds.yaml --status", "runs ."])
+def test_a_reader_that_stops_reading_ends_the_output_without_a_traceback(words: str) -> None:
+    command = [sys.executable, "-m", "experiments", *words.split()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    # 1 is what rich makes of it
+    assert (process.returncode in (0, 1), said) == (True, "")

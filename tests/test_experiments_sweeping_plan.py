@@ -121,6 +121,37 @@ def test_two_runs_that_are_the_same_work_are_refused(keys: Any) -> None:
         assert len(caught.value.faults) == 1
 
 
+def test_a_fault_of_many_runs_is_one_line(keys: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        keys(grid={"seed": [0, 1, 2], "optim.lrr": [1]})
+    (fault,) = caught.value.faults
+    assert fault.endswith("`optim.lr`? (train/seed=0-lrr=1 and 2 more)")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"exclude": [{"seed": 0}], "grid": {"seed": [0]}}, "`exclude` must leave a run, and leaves none"),
+        ({"grid": {"name": ["a", "b"]}}, r"`grid\.name` must be left out: the sweep names each run"),
+        (
+            {"grid": {"optim.lr": [1]}, "variants": {"size": {"s": {"optim.lr": 2}}}},
+            r"`grid\.optim\.lr` must be left out of `grid` or of `variants`",
+        ),
+        ({"variants": {"run": {"a": {"seed": 1}}}}, r"`variants\.run` must have another name"),
+        ({"compare": {"runs": ["x"]}}, r"`compare\.runs` is the sweep's: leave it out"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(content: dict[str, Any], said: str, keys: Any) -> None:
+    with pytest.raises(ConfigError, match=said):
+        keys(**content)
+
+
+def test_a_sweep_of_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("\n")
+    with pytest.raises(ConfigError, match="a sweep must have `runs`, an `experiment` or `prepare`"):
+        sweep.load(tmp_path / "empty.yaml", [])
+
+
 def test_a_nested_value_of_another_type_is_another_value() -> None:
     base = read_yaml("experiments/configs/clip_tiny_scenes.yaml")
     base = merged(base, {"data": {"captions": "out/c", "negatives": "out/n"}, "output_dir": "out/runs/a"})

@@ -277,6 +277,29 @@ def test_what_a_kill_has_left_is_an_orphan_when_it_is_asked_for_no_more(
     assert "orphan: runs/b" in capsys.readouterr().out
 
 
+def test_the_plan_tells_whether_the_report_is_made(sweep: Sweep, tmp_path: Path, capsys: Any) -> None:
+    def said(**content: Any) -> str:
+        capsys.readouterr()
+        assert sweep("--plan", runs=RUNS, **content) == 0
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if "compare" in line)
+        return line.split("│")[2].strip()
+
+    assert said() == "run"
+    assert sweep(runs=RUNS) == 0
+    assert said() == "keep"
+    assert said(compare={"title": "another"}) == "run"
+    shutil.rmtree(tmp_path / "out/report")
+    assert said() == "run"
+
+
+def test_an_evaluation_that_a_slip_has_emptied_is_made_again(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep(runs=RUNS) == 0
+    ran(tmp_path)
+    (tmp_path / "out/runs/b/evaluation/summary.json").write_text("")
+    assert sweep(runs=RUNS) == 0
+    assert ran(tmp_path) == ["compare report", "evaluate runs/b/evaluation"]
+
+
 def test_a_folder_of_no_record_makes_way(sweep: Sweep, tmp_path: Path) -> None:
     assert sweep(runs=RUNS) == 0
     (tmp_path / "out/runs/d").mkdir()

@@ -38,7 +38,7 @@ def test_going_online_without_a_key_is_refused_before_any_work(
     words = ["compare", str(stranger), f"output_dir={stranger / 'out'}", "logging.wandb=online"]
     assert main(words) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "logging.wandb=online needs a key of W&B: none is found; run `wandb login`" in line
+    assert "to go online needs a key of W&B: none is found; run `wandb login`" in line
     with pytest.raises(InputError, match="needs a key of W&B"):
         wandb_logger(LoggingConfig("online"), folder=stranger, name="a", job_type="train", settings=LoggingConfig())
 
@@ -74,7 +74,9 @@ def test_online_without_a_network_is_refused_before_any_work(stranger: Path, mon
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
     wandb.teardown()
-    with pytest.raises(InputError, match=r"Failed to authenticate with http.*where there is no network give logging"):
+    with pytest.raises(
+        InputError, match=r"Failed to authenticate with http.*A run without a network logs with logging"
+    ):
         check_logging(LoggingConfig("online"))
 
 

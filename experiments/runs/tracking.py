@@ -38,8 +38,8 @@ def check_logging(config: LoggingConfig) -> None:
     except wandb.errors.Error as error:
         why = " ".join(str(error).split())
     raise InputError(
-        f"logging.wandb=online needs a key of W&B: {why.rstrip('.')}; run `wandb login`, export WANDB_API_KEY=..., or "
-        "where there is no network give logging.wandb=offline and upload later by `itm sync`."
+        f"to go online needs a key of W&B: {why.rstrip('.')}; run `wandb login`, or export WANDB_API_KEY=... A run "
+        "without a network logs with logging.wandb=offline, and is uploaded later by `itm sync`."
     )
 
 

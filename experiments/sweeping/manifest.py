@@ -85,14 +85,17 @@ class Manifest:
         try:
             loaded = json.loads(content)
             version = int(loaded.get("version", 1))
-            if version > VERSION:
-                raise InputError(
-                    f"{self.path} was written by a newer version of this package (manifest {version}); update it."
-                )
-            records = [_record(entry, version) for entry in loaded["tasks"]]
-        # not "none" for a broken file: finished tasks would run again
+            records = [_record(entry, version) for entry in loaded["tasks"] if version <= VERSION]
+        # not "none" for a broken file: what was asked for, and failed, would be forgotten without a word
         except (*DAMAGED, AttributeError) as error:
-            raise InputError(f"{self.path} is no sweep manifest ({error!r}); start anew with --overwrite.") from None
+            raise InputError(
+                f"{self.path} is no sweep manifest, or damaged; move it away, and --resume finds what is finished by "
+                "the runs' own folders."
+            ) from error
+        if version > VERSION:
+            raise InputError(
+                f"{self.path} was written by a newer version of this package (manifest {version}); update it."
+            )
         return {record.key: record for record in records}
 
     @contextmanager

@@ -36,6 +36,8 @@ RESULTS = {"train": "weights.safetensors", "evaluate": "summary.json"}
 NO_RESULT = frozenset({"output_dir", "logging", "name", "run", "store"})
 """Top-level settings that change no result: names and places, and a run, which is in the key by its own key."""
 LIVE = "live"
+FILLED_IN = ("runs", "missing", "output_dir")
+"""Keys of the comparison that are the sweep's."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,10 @@ class _Planner:
         for point in every:
             self._add_run(point)
         self._check_compare(every)
+        if not self.found and not self.faults:
+            self.faults.append("a sweep must have `runs`, an `experiment` or `prepare`: there is nothing to do")
         if self.faults:
-            raise ConfigError(*dict.fromkeys(self.faults))
+            raise ConfigError(*_together(self.faults))
         return [*self.found.values()]
 
     def _add_step(self, name: str, step: Any) -> None:
@@ -255,6 +259,9 @@ class _Planner:
         return (task, "/".join(parts[length:])) if task else None
 
     def _check_compare(self, every: Sequence[Point]) -> None:
+        for key in FILLED_IN:
+            if key in self.config.compare:
+                self.faults.append(f"`compare.{key}` is the sweep's: leave it out")
         live = self.config.compare.get(LIVE, False)
         if not isinstance(live, bool):
             self.faults.append(f"`compare.{LIVE}` must be true or false, got {live!r}")
@@ -263,6 +270,18 @@ class _Planner:
                 compare_settings(self.config, [str(self.folder / RUNS / every[0].name)], {})
             except ConfigError as error:
                 self.faults += error.faults
+
+
+def _together(faults: Sequence[str]) -> list[str]:
+    """Faults that many runs share, in one line each."""
+    places: dict[str, list[str]] = {}
+    for fault in faults:
+        text, _, place = fault.rpartition(" (train/") if fault.endswith(")") else (fault, "", "")
+        places.setdefault(text or fault, []).append(f"train/{place[:-1]}" if text else "")
+    return [
+        text if not where[0] else f"{text} ({where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''})"
+        for text, where in places.items()
+    ]
 
 
 def digest(content: Any) -> str:

@@ -17,6 +17,8 @@ from experiments.sweeping.short_names import short_names
 
 MOST_RUNS = 1000
 """Each run is two tasks, and every task is checked before the first one starts."""
+OF_THE_SWEEP = ("name", "output_dir")
+"""What an experiment may set, and a run of a sweep may not."""
 RUN = "run"
 """In `include` and `exclude`: the name of a listed run."""
 
@@ -76,6 +78,8 @@ def points(config: SweepConfig) -> list[Point]:
             if not out:
                 found.append(_point(config, run, [values[axis] for axis in axes], short_names(axes)))
         found += [_included(run, extra, axes, config) for extra in config.include if extra.get(RUN, run) == run]
+    if not found:
+        faults.append("`exclude` must leave a run, and leaves none")
     faults += _mark_faults(config, axes, used)
     counts = Counter(point.name for point in found)
     faults += [
@@ -100,10 +104,17 @@ def read_axes(config: SweepConfig) -> dict[str, list[Value]]:
         axis: [Value(name, name, changes) for name, changes in named.items()] for axis, named in config.variants.items()
     }
     faults = [f"`variants.{axis}` must name at least one value" for axis, values in axes.items() if not values]
+    if RUN in axes:
+        faults.append(f"`variants.{RUN}` must have another name: in `exclude` and `include`, {RUN} is a listed run")
+    varied = {key for values in axes.values() for value in values for key in value.changes}
     for key, values in _lists(config.grid):
         if not isinstance(values, list) or not values:
             example = f"`grid: {{{key}: [1, 2]}}`, or grid.{key}=[1,2] on the command line"
             faults.append(f"`grid.{key}` must be a list of values, got {values!r}: {example}")
+        elif key in OF_THE_SWEEP:
+            faults.append(f"`grid.{key}` must be left out: the sweep names each run and its folder")
+        elif key in varied:
+            faults.append(f"`grid.{key}` must be left out of `grid` or of `variants`, which sets it, too")
         elif key in config.variants:
             faults.append(f"`grid.{key}` must not be an axis twice: take it out of `grid` or `variants`")
         else:  # the command line's comes last, and replaces the file's

@@ -118,7 +118,11 @@ def goes_on(record: Record, task: Task) -> bool:
 
 def _is_there(record: Record, task: Task, folder: Path) -> bool:
     place = folder / record.folder
-    return (place / RESULTS[task.verb]).is_file() if task.verb in RESULTS and task.run else place.is_dir()
+    if task.verb not in RESULTS or not task.run:
+        return place.is_dir()
+    result = place / RESULTS[task.verb]
+    # an empty one is what a full disk or a slip of a shell has left
+    return result.is_file() and result.stat().st_size > 0
 
 
 def _ran_alike(task: Task, record: Record, found: Mapping[str, Standing], folder: Path) -> bool:

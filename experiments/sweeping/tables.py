@@ -16,8 +16,8 @@ from experiments.sweeping.standing import GONE, KEEP, RUN, Standing
 WORDS = {KEEP: "keep", RUN: "run", GONE: "removed by hand, not needed"}
 
 
-def print_plan(standings: Sequence[Standing], orphans: Sequence[Record], title: str) -> None:
-    """What would run and why, what is kept, and what nobody asks for any more."""
+def print_plan(standings: Sequence[Standing], orphans: Sequence[Record], title: str, *, compares: bool) -> None:
+    """What would run and why, what is kept, and what nobody asks for any more; `compares`: also the report."""
     table = _table(title, "task", "what happens", "index")
     runs = list(dict.fromkeys(one.task.run for one in standings if one.task.run))
     for one in standings:
@@ -28,6 +28,8 @@ def print_plan(standings: Sequence[Standing], orphans: Sequence[Record], title: 
             words = f"{words}, moves from {one.record.folder}"
         index = str(runs.index(one.task.run)) if one.task.verb == "train" and one.task.run else ""
         table.add_row(*map(_cell, (one.task.name, words, index)))
+    if any(one.task.run for one in standings):
+        table.add_row(*map(_cell, (COMPARE, WORDS[RUN if compares else KEEP], "")))
     Console().print(table)
     counts = {action: sum(one.action == action for one in standings) for action in WORDS}
     said = [f"{count} {word}" for action, word in WORDS.items() if (count := counts[action])]

@@ -19,6 +19,7 @@ from experiments.runs.progress import say, shown
 from experiments.sweeping.children import Child, Slot, import_libraries
 from experiments.sweeping.manifest import COMPARE, FAILED, FINISHED, PENDING, RUNNING, Manifest, Record, new_record
 from experiments.sweeping.plan import LIVE, REPORT, RUNS, Task, compare_settings
+from experiments.sweeping.standing import RUN, Standing
 from lightning_modules import Preemption
 from negatives.tables import Held
 
@@ -239,6 +240,16 @@ def compare_task(config: SweepConfig, tasks: Sequence[Task], records: Mapping[st
     missing = {task.run: _why(task, tasks, records) for task in evaluations if task not in done}
     settings = compare_settings(config, [str(folder / RUNS / task.run) for task in done], missing)
     return Task(COMPARE, COMPARE, REPORT, COMPARE, (), settings, inputs=inputs)
+
+
+def compares(config: SweepConfig, standings: Sequence[Standing], records: Mapping[str, Record]) -> bool:
+    """Whether a start by this plan would make the comparison anew."""
+    tasks, report = [one.task for one in standings], records.get(COMPARE)
+    if any(one.action == RUN or one.task.key not in records for one in standings) or report is None:
+        return True
+    folder = Path(config.output_dir)
+    made = report.state == FINISHED and (folder / REPORT / PAGE).is_file()
+    return not made or report.exact != compare_task(config, tasks, records, folder).exact
 
 
 def _why(task: Task, tasks: Sequence[Task], records: Mapping[str, Record]) -> str:

@@ -22,7 +22,8 @@ def run(config: BestConfig) -> None:
     Raises:
         InputError: there is no finished run, none has the metric, or nobody says which of its values are best.
     """
-    runs = [one for one in find_runs(config.folders) if one.finished]
+    every = find_runs(config.folders)
+    runs = [one for one in every if one.finished]
     where = ", ".join(config.folders)
     if not runs:
         raise InputError(f"{where} holds no finished run; see `itm runs {where}`.")
@@ -35,12 +36,12 @@ def run(config: BestConfig) -> None:
     if best is None:
         raise InputError(f"no weights in {where} are known to have {metric}: train with trainer.keep_best=1.")
     equal = [one for one, found in reached if found.value == best.value]
-    _tell(f"{metric} {best.value:.4f}, {'min' if lowest else 'max'} of {len(reached)} runs")
+    _tell(f"{metric} {best.value:.4f}, {'min' if lowest else 'max'} of {len(reached)} run{'s' * (len(reached) > 1)}")
     if len(equal) > 1:
         _tell(f"as good: {', '.join(str(one.folder) for one in equal[1:])}")
-    if len(reached) < len(runs):
-        _tell(f"{len(runs) - len(reached)} runs without it are left out")
-    _tell_of_better(runs, metric, best, lowest=lowest)
+    if left := len(runs) - len(reached):
+        _tell(f"{left} run{'s' * (left > 1)} without it {'are' if left > 1 else 'is'} left out")
+    _tell_of_better(every, metric, best, lowest=lowest)
     word = _weights_path(equal[0], best) if config.weights else _word(equal[0], best)
     # lr=0.1 alone would be taken for a setting
     word = word if "/" in word else f"./{word}"
@@ -76,12 +77,17 @@ def _weights_path(run: RunInfo, best: Measured) -> str:
 
 
 def _tell_of_better(runs: Sequence[RunInfo], metric: str, best: Measured, *, lowest: bool) -> None:
-    """Says where a validation was better, and its weights are gone."""
+    """Says where a value was better, and its weights are gone."""
     seen = [(one, found) for one in runs if (found := one.metric(metric, lowest=lowest)) is not None]
     top = best_of([found for _, found in seen], lowest=lowest)
     if top is not None and top.step is not None and top.value != best.value:
         first = next(one for one, found in seen if found == top)
         _tell(f"{first.folder} had {top.value:.4f} at step {top.step + 1}; trainer.keep_best=1 would have kept it")
+    gone = [(one.folder, found) for one, found in seen if not one.finished and found.step is None]
+    better = best_of([best, *(found for _, found in gone)], lowest=lowest)
+    for folder, found in gone:
+        if found is better:
+            _tell(f"{folder} has {found.value:.4f}, and its weights are gone")
 
 
 def _tell(line: str) -> None:

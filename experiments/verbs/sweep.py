@@ -125,11 +125,17 @@ def show_plan(config: SweepConfig) -> None:
     """Prints what would run, what is kept, and what is there that nobody asks for; nothing is changed."""
     from experiments.sweeping.standing import orphans, stand
     from experiments.sweeping.tables import print_plan
+    from experiments.sweeping.work import compares
 
     manifest, tasks = Manifest(Path(config.output_dir)), plan(config)
     records = manifest.read()
     standings = stand(tasks, records, manifest.folder)
-    print_plan(standings, orphans(tasks, standings, records), f"{config.name}: {config.output_dir}")
+    print_plan(
+        standings,
+        orphans(tasks, standings, records),
+        f"{config.name}: {config.output_dir}",
+        compares=compares(config, standings, records),
+    )
 
 
 def export_to_wandb(config: SweepConfig) -> None:
