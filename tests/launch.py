@@ -38,6 +38,8 @@ def _run(log: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) ->
     with log.open("wb") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
+    # of the process in which the server was started: its W&B service may have ended since
+    os.environ.pop("WANDB_SERVICE", None)
     faulthandler.enable()
     # as on a command line: without it a loader's workers would come from a second server, with all the imports again
     multiprocessing.set_start_method(None, force=True)
