@@ -31,7 +31,10 @@ def saved_names(network: nn.Module, *, trainable_only: bool, loss: nn.Module | N
     """
     own = [f"{LOSS}{name}" for name, _ in loss.named_parameters()] if loss is not None else []
     if not trainable_only:
-        return [*network.state_dict(), *own]
+        # a head that is tied to the embeddings is one tensor of two names, and stands in the file once
+        every = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+        second = every - {name for name, _ in network.named_parameters()}
+        return [*(name for name in network.state_dict() if name not in second), *own]
     return [*(name for name, parameter in network.named_parameters() if parameter.requires_grad), *own]
 
 

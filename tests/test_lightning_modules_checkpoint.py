@@ -35,6 +35,19 @@ def test_weights_and_buffers_come_back(tmp_path: Path) -> None:
     assert all(equal(saved, loaded).values())
 
 
+def test_tied_weights_are_in_the_file_once_and_come_back_for_both(tmp_path: Path) -> None:
+    def tied() -> nn.Module:
+        network = nn.ModuleDict({"embeddings": nn.Embedding(7, 3), "head": nn.Linear(3, 7, bias=False)})
+        network["head"].weight = network["embeddings"].weight
+        return network
+
+    saved, loaded = tied(), tied()
+    save_weights(saved, tmp_path / "weights.safetensors", trainable_only=False)
+    assert [*load_file(tmp_path / "weights.safetensors")] == ["embeddings.weight"]
+    load_weights(loaded, tmp_path / "weights.safetensors", trainable_only=False)
+    assert torch.equal(loaded["head"].weight, saved["embeddings"].weight)  # type: ignore[index]
+
+
 def test_trainable_only_leaves_the_base_out(tmp_path: Path) -> None:
     saved, loaded = network(0), network(1)
     save_weights(saved, tmp_path / "w.safetensors", trainable_only=True)
