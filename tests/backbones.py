@@ -14,7 +14,8 @@ from transformers import AutoImageProcessor, AutoTokenizer, LlavaForConditionalG
 
 from datamodules.batch import ImageTextRow
 from lightning_modules.backbones.backbone import Backbone
-from lightning_modules.backbones.llava_encoder import pad_to_square
+from lightning_modules.backbones.chat.llava import pad_to_square
+from lightning_modules.backbones.chat.table import FAMILIES
 from lightning_modules.base import AlignmentModule
 from tests.tiny import tiny_backbone
 from tests.tiny_blip2 import blip2_pair_logit
@@ -33,6 +34,7 @@ class TinyBackbone:
         sums_over_pairs: the loss is a mean over cells that do not see each other, so that pairs alone make the same.
         config: what a tiny training starts from.
         export: overrides under which a long caption is cut; "{base}" is a published checkpoint.
+        family: of a chat VLM.
     """
 
     name: str
@@ -41,21 +43,36 @@ class TinyBackbone:
     sums_over_pairs: bool = True
     config: str = "clip_tiny_scenes"
     export: tuple[str, ...] = ("model.max_text_tokens=16",)
+    family: str | None = None
 
     def build(self, seed: int = 0, **settings: Any) -> Any:
         """The same module at every call."""
         loss = {"loss": self.loss} if self.loss else {}
         with in_table():  # the loss of `tiny_loss`, which is a test's own
-            return tiny_backbone(self.name, seed, **loss, **settings)
+            return tiny_backbone(self.name, seed, family=self.family, **loss, **settings)
 
 
 def llava_pair_logit(module: AlignmentModule, item: ImageTextRow) -> torch.Tensor:
     """One pair through the plain Transformers model and processor, on a padded image."""
     encoder = module.encoder
     assert encoder.processor.image_processor.do_center_crop
-    square = pad_to_square(item.image, encoder.background)
-    text = encoder.prompt(item.captions[0], encoder.image_token)
+    square = pad_to_square(item.image, encoder.family.background)
+    text = encoder.prompt(item.captions[0], encoder.processor.image_token)
     logits = module.network.llava(**encoder.processor(images=square, text=text, return_tensors="pt")).logits[0, -1]
+    return logits[encoder.yes_id] - logits[encoder.no_id]
+
+
+def chat_pair_logit(module: AlignmentModule, item: ImageTextRow) -> torch.Tensor:
+    """One pair through the plain Transformers model and processor."""
+    encoder, processor = module.encoder, module.processor
+    text = encoder.prompt(item.captions[0], processor.image_token)
+    if module.encoder.prompt.template.endswith("<bos>answer en {question}\n"):  # which PaliGemma's processor adds
+        text = text.replace("<bos>", "").removesuffix("\n")
+    inputs = processor(
+        images=[[item.image]], text=[text], add_special_tokens=encoder.special_tokens, return_tensors="pt"
+    )
+    inputs.pop("labels", None)
+    logits = module.to_transformers()(**inputs).logits[0, -1]
     return logits[encoder.yes_id] - logits[encoder.no_id]
 
 
@@ -88,6 +105,14 @@ BACKBONES = {
         config="llava_tiny_scenes",
         export=("model.loss=lm", "model.max_text_tokens=120"),
     ),
+    "chat_vlm": TinyBackbone(
+        "chat_vlm",
+        chat_pair_logit,
+        config="chat_vlm_tiny_scenes",
+        export=("model.loss=lm", "model.max_text_tokens=120", "model.family=smolvlm"),
+        # its processor reads no videos, so that Transformers' own needs no torchvision
+        family="smolvlm",
+    ),
     "blip2": TinyBackbone(
         "blip2",
         blip2_pair_logit,
@@ -98,6 +123,13 @@ BACKBONES = {
 }
 TRAININGS = {
     **BACKBONES,
+    **{
+        f"chat_vlm_{name}": TinyBackbone(
+            "chat_vlm", llava_pair_logit if name == "llava" else chat_pair_logit, family=name
+        )
+        for name in FAMILIES
+        if name != "smolvlm"
+    },
     "blip2_itc_itm": TinyBackbone("blip2", blip2_pair_logit, "itc_itm", sums_over_pairs=False),
     "clip_ce_clip": TinyBackbone("clip", clip_pair_logit, "ce_clip", sums_over_pairs=False),
     "clip_biased": TinyBackbone("clip", clip_pair_logit, "biased"),

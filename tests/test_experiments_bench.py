@@ -42,7 +42,7 @@ from experiments.bench.measure import (
 )
 from experiments.bench.models import LORA, PRESETS, count_parameters
 from experiments.bench.report import LABELS
-from lightning_modules.backbones.packing import pack_branches
+from tests.test_lightning_modules_packing import packed_rows
 
 TINY = ["--preset", "tiny", "--repetitions", "2", "--no-memory", "--threads", "1", "--captions-trained", "2"]
 CASE = Case("tiny", "llava", SCORE, "full", images=2, captions=3, device="cpu", dtype="float32", threads=1)
@@ -240,7 +240,7 @@ def test_steps_run_in_the_mode_of_their_work() -> None:
 
 
 def test_branches_behind_a_cached_prefix_are_laid_out_as_by_hand() -> None:
-    packed = pack_branches([7, 8], [[[1, 2, 3], [4]], [[5], [6, 9]]], [[3, 1], [1, 2]], pad_id=0)
+    packed = packed_rows([7, 8], [[[1, 2, 3], [4]], [[5], [6, 9]]], [[3, 1], [1, 2]])
     cut = prefix_and_branches(packed, captions=2)
     assert cut["prefix_ids"].tolist() == [[7, 8], [7, 8]]
     assert cut["branch_ids"].tolist() == [[1, 2, 3], [0, 0, 4], [0, 0, 5], [0, 6, 9]]

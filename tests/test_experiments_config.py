@@ -299,7 +299,10 @@ def test_noise_images_are_not_for_a_contrastive_loss() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model.system=a"], r"`model\.system` belongs to llava, and `model\.backbone` is blip2: leave it out"),
+        (
+            ["model.system=a"],
+            r"`model\.system` belongs to llava and chat_vlm, and `model\.backbone` is blip2: leave it out",
+        ),
         (["model.itc_itm.itc_weight=2"], r"`model\.itc_itm` belongs to the loss itc_itm, which is not .*`model\.loss`"),
         (["model.loss=itm", "model.itc_itm.temperature=0.1"], r"`model\.itc_itm` belongs to .*`model\.loss`: choose"),
         (
@@ -585,7 +588,9 @@ def test_a_model_section_has_the_keys_of_its_backbone_and_loss_alone() -> None:
 def test_null_takes_out_what_a_base_says_of_another_backbone(tmp_path: Path) -> None:
     write(tmp_path / "llava.yaml", "model: {backbone: llava, question: 'is it {caption}?'}")
     path = write(tmp_path / "clip.yaml", "base: llava.yaml\nmodel: {backbone: clip}")
-    with pytest.raises(ConfigError, match=r"`model\.question` belongs to llava, .* set it to null where a base has it"):
+    with pytest.raises(
+        ConfigError, match=r"`model\.question` belongs to llava and chat_vlm, .* set it to null where a base has it"
+    ):
         load_config(schemas.ExperimentConfig, path, DATA, check_files=False)
     config = load_config(schemas.ExperimentConfig, path, [*DATA, "model.question=null"], check_files=False)
     assert config.model == model_schema("clip")()
@@ -695,7 +700,7 @@ def test_the_help_says_whose_a_key_is() -> None:
     assert re.search(r"^  model\.backbone +str +llava$", table, re.MULTILINE)
     assert lines["model.tune"].startswith("full: all weights")
     words = " ".join(table.split())
-    assert "table of backbones. Must be one of llava, blip2, clip. model." in words
+    assert "table of backbones. Must be one of llava, chat_vlm, blip2, clip. model." in words
     for backbone, default in {"llava": "lm", "blip2": "itm", "clip": "itc"}.items():
         assert f" {backbone}: {default}, " in words, "the default first"
     assert table.count("  model.score ") == 1, "a key that both losses have is listed once"

@@ -30,7 +30,7 @@ from lightning_modules.optim import parameter_groups
 from negatives.tables.captions import read_captions, read_negatives, write_table
 from tests.backbones import BACKBONES, TRAININGS, TinyBackbone, save_published
 from tests.pictures import save_pictures
-from tests.tiny import CAPTIONS, row
+from tests.tiny import CAPTIONS, photo, row
 
 
 @pytest.fixture(params=TRAININGS, scope="module")
@@ -54,7 +54,12 @@ def single(item: ImageTextRow, column: int) -> ImageTextRow:
     )
 
 
-ROWS = [row(0, CAPTIONS), row(1, CAPTIONS[:1]), row(2, CAPTIONS[1:4])]
+# of different shapes, of which chat VLMs make different numbers of tiles and tokens
+ROWS = [
+    row(0, CAPTIONS),
+    replace(row(1, CAPTIONS[:1]), image=photo(1, 20, 20)),
+    replace(row(2, CAPTIONS[1:4]), image=photo(2, 60, 18)),
+]
 
 
 @torch.no_grad()
@@ -92,7 +97,7 @@ def test_logits_do_not_depend_on_the_tokenizers_padding_side(backbone: TinyBackb
 
 def test_logits_do_not_depend_on_the_number_of_captions_of_an_image(module: AlignmentModule) -> None:
     together = logits_of(module, ROWS)
-    more = [row(index, [*item.captions, *CAPTIONS]) for index, item in enumerate(ROWS)]
+    more = [replace(row(index, [*item.captions, *CAPTIONS]), image=item.image) for index, item in enumerate(ROWS)]
     for values, item, seen in zip(together, ROWS, logits_of(module, more), strict=True):
         assert seen[: len(item.captions)] == pytest.approx(values, abs=1e-5)
 

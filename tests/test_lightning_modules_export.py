@@ -332,7 +332,7 @@ def test_llavas_exported_processor_pads_as_the_training_did(size: tuple[int, int
     module = tiny_module()
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
     image = Image.fromarray(pixels, "RGBA").convert(mode)
-    expected = module.encoder([image], [["a dog"]], [[1]])["pixel_values"]
+    expected = module.encoder([image], [["a dog"]], [[1]])["images.pixel_values"]
     module.plain_processor().save_pretrained(tmp_path)
     loaded = AutoProcessor.from_pretrained(tmp_path, backend="pil")
     found = loaded.image_processor(image.convert("RGB"), return_tensors="pt")["pixel_values"]

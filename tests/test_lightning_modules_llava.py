@@ -16,9 +16,9 @@ from transformers import LlavaForConditionalGeneration
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from datamodules.batch import CaptionTooLongError
+from lightning_modules.backbones.chat.llava import pad_to_square
+from lightning_modules.backbones.chat.prompt import YesNoPrompt
 from lightning_modules.backbones.llava import LlavaModule, LlavaSettings
-from lightning_modules.backbones.llava_encoder import pad_to_square
-from lightning_modules.backbones.llava_prompt import YesNoPrompt
 from tests.tiny import CAPTIONS, photo, row, tiny_module
 
 BACKGROUND = (122, 116, 104)
@@ -41,7 +41,7 @@ def test_the_answer_ids_are_those_of_the_tokens_behind_the_prompt(module: LlavaM
     encoder = module.encoder
     tokens = encoder.tokenizer.convert_ids_to_tokens([encoder.yes_id, encoder.no_id])
     assert tokens == ["▁Yes", "▁No"]
-    text = encoder.prompt("a dog", encoder.image_token)
+    text = encoder.prompt("a dog", encoder.processor.image_token)
     for answer, token in (("Yes", encoder.yes_id), ("No", encoder.no_id)):
         assert encoder.tokenizer(f"{text} {answer}").input_ids == [*encoder.tokenizer(text).input_ids, token]
 
@@ -90,10 +90,10 @@ def test_square_padding_gives_rgb(mode: str) -> None:
 def test_pixels_are_those_of_the_padding_processor_of_transformers(module: LlavaModule) -> None:
     """Square padding is off by default in Transformers: `do_pad` has to be asked for."""
     encoder = module.encoder
-    assert encoder.background == BACKGROUND, "int(255 * CLIP's mean), truncated"
+    assert encoder.family.background == BACKGROUND, "int(255 * CLIP's mean), truncated"
     theirs = LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     images = [photo(0), photo(1, 16, 24), photo(2, 20, 20)]
-    ours = encoder(images, [["a dog"]] * 3, [[1]] * 3)["pixel_values"]
+    ours = encoder(images, [["a dog"]] * 3, [[1]] * 3)["images.pixel_values"]
     expected = torch.as_tensor(np.stack(theirs(images)["pixel_values"]))
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
     unpadded = torch.as_tensor(np.stack(theirs(images, do_pad=False)["pixel_values"]))
@@ -271,11 +271,12 @@ def test_a_caption_beyond_the_context_is_cut_and_counted() -> None:
 def test_a_cut_caption_is_a_beginning_of_the_caption_in_a_whole_prompt() -> None:
     module = tiny_module(max_text_tokens=90)
     encoder = module.encoder
-    (ids,), cut = encoder._fitting_prompts([LONG])
-    before, after = encoder.prompt("\0", encoder.image_token).split("\0")
+    (whole,) = encoder._prompt_ids([LONG], encoder.processor.image_token)
+    ids, is_cut = encoder._fitted(LONG, whole, encoder.processor.image_token, beyond=3)
+    before, after = encoder.prompt("\0", encoder.processor.image_token).split("\0")
     text = encoder.tokenizer.decode(ids, skip_special_tokens=False)
     caption = text[text.index("caption:") + len("caption:") : text.index(after[:5], text.index("caption:"))]
-    assert cut == [True]
+    assert is_cut
     assert text.endswith("ASSISTANT:")
     assert LONG.startswith(caption.strip())
     assert len(ids) + 3 + 1 > 90 - 4, "no more is cut than has to be"

@@ -25,10 +25,12 @@ from transformers import (
 from datamodules.batch import InputError
 from lightning_modules import load_scorer
 from lightning_modules.backbones.build import Source, build_backbone
-from lightning_modules.backbones.llava import LlavaModule, context_of
-from lightning_modules.backbones.llava_prompt import YesNoPrompt
+from lightning_modules.backbones.chat.network import ChatNetwork
+from lightning_modules.backbones.chat.prompt import YesNoPrompt
+from lightning_modules.backbones.chat.table import family_of
+from lightning_modules.backbones.chat_vlm import context_of
+from lightning_modules.backbones.llava import LlavaModule
 from lightning_modules.backbones.model_section import model_settings
-from lightning_modules.backbones.packing import PackedLlava
 from lightning_modules.scoring.export import save_whole, scorer_content
 from negatives.tables import write_json
 from tests.backbones import Plain
@@ -233,8 +235,8 @@ def test_what_cannot_be_known_of_an_image_is_one_line(case: str, models: Callabl
 
 def test_a_forward_with_another_number_of_placeholders_than_features_is_refused() -> None:
     module = tiny_module()
-    module.encoder.image_tokens -= 1
-    with pytest.raises(ValueError, match="makes 4 features of an image, and the prompt has 3 places for them"):
+    module.encoder.family.image_tokens -= 1
+    with pytest.raises(ValueError, match="makes 8 features of 2 images, and their prompts have 6 places for them"):
         module.logits(module.collator()([row(0, CAPTIONS), row(1, CAPTIONS)]))
 
 
@@ -250,8 +252,8 @@ def test_eager_attention_sees_what_sdpa_sees() -> None:
 def test_a_recurrent_language_model_is_refused() -> None:
     llava = tiny_module().network.llava
     llava.config.text_config.layer_types = ["linear_attention", "full_attention"]
-    with pytest.raises(ValueError, match=r"layers of the kind linear_attention .* cannot be packed"):
-        PackedLlava(llava)
+    with pytest.raises(ValueError, match=r"layers of the kind linear_attention .* carry a state .* give auto"):
+        ChatNetwork(llava, family_of(llava.config))
 
 
 def test_a_tower_that_reads_images_of_any_size_is_refused() -> None:

@@ -22,8 +22,9 @@ from experiments.runs.fingerprint import fingerprint
 from experiments.verbs.train import build_parts
 from lightning_modules import load_scorer
 from lightning_modules.backbones.build import Source, build_backbone
+from lightning_modules.backbones.chat.chat_template import read_template
+from lightning_modules.backbones.chat.prompt import SYSTEM, YesNoPrompt, prompt_texts
 from lightning_modules.backbones.llava import LlavaModule
-from lightning_modules.backbones.llava_prompt import SYSTEM, YesNoPrompt, prompt_texts, read_template
 from lightning_modules.backbones.model_section import model_settings
 from lightning_modules.backbones.tiny.llava import tiny_llava, tiny_llava_processor
 from tests.backbones import Plain

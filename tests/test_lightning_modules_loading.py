@@ -364,7 +364,7 @@ def test_what_is_no_scorer_is_one_line(tmp_path: Path) -> None:
         str(file): "is no folder; give the folder of a finished `itm train`",
         str(tmp_path / "nothing"): "nothing is no folder",
         str(empty): "holds neither config.yaml nor config.json",
-        str(other): "is a checkpoint of type 'opt'; a scorer is made of llava, blip-2, clip",
+        str(other): "is a checkpoint of type 'opt'; a scorer is made of llava, qwen2_vl, ",
         str(adapters): "holds no exported adapters",
         "no-such/model": "there is no folder no-such/model, and no such model on the hub",
     }

@@ -159,13 +159,13 @@ def test_answer_loss_equals_the_loss_of_transformers(label: int) -> None:
     batch = module.collator()([item])
     encoder = module.encoder
     answer = torch.tensor([[encoder.yes_id if label else encoder.no_id, encoder.tokenizer.eos_token_id]])
-    text = encoder.prompt(item.captions[0], encoder.image_token)
+    text = encoder.prompt(item.captions[0], encoder.processor.image_token)
     prompt = encoder.processor(images=item.image, text=text, return_tensors="pt").input_ids
     ids = torch.cat([prompt, answer], dim=1)
     theirs = module.network.llava(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
-        pixel_values=batch.inputs["pixel_values"],
+        pixel_values=batch.inputs["images.pixel_values"],
         labels=torch.cat([torch.full_like(prompt, -100), answer], dim=1),
     ).loss
     assert float(module.loss(batch)[0]) == pytest.approx(float(theirs), abs=1e-5)

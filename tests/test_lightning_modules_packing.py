@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.backbones.packing import branch_attention_mask, pack_branches, shared_prefix
+from lightning_modules.backbones.packing import Sequences, branch_attention_mask, pack_branches, shared_prefix
 from tests.tiny import CAPTIONS, row, tiny_module
 
 
@@ -18,6 +18,15 @@ def random_rows(seed: int) -> tuple[list[int], list[list[list[int]]], list[list[
     return prefix, rows, [[int(rng.integers(1, len(branch) + 1)) for branch in branches] for branches in rows]
 
 
+def packed_rows(prefix: list[int], rows: list[list[list[int]]], lengths: list[list[int]]) -> dict[str, torch.Tensor]:
+    """Images with one prefix, by how much of each branch is prompt."""
+    sequences = Sequences()
+    for branches, prompts in zip(rows, lengths, strict=True):
+        cut = [(branch[:length], branch[length:]) for branch, length in zip(branches, prompts, strict=True)]
+        sequences.add(prefix, torch.arange(len(prefix)).unsqueeze(0), cut)
+    return pack_branches(sequences, pad_id=0)
+
+
 def test_shared_prefix_is_the_longest_common_start() -> None:
     assert shared_prefix([[1, 2, 3], [1, 2, 4], [1, 2]]) == [1, 2]
     assert shared_prefix([[1, 2], [3]]) == []
@@ -25,9 +34,10 @@ def test_shared_prefix_is_the_longest_common_start() -> None:
 
 
 def test_two_images_are_laid_out_as_by_hand() -> None:
-    packed = pack_branches([7, 8], [[[1, 2, 3], [4]], [[5, 6]]], [[2, 1], [2]], pad_id=0)
+    packed = packed_rows([7, 8], [[[1, 2, 3], [4]], [[5, 6]]], [[2, 1], [2]])
     assert packed["input_ids"].tolist() == [[7, 8, 1, 2, 3, 4], [7, 8, 5, 6, 0, 0]]
-    assert packed["position_ids"].tolist() == [[0, 1, 2, 3, 4, 2], [0, 1, 2, 3, 0, 0]]
+    assert packed["position_ids"].tolist() == [[[0, 1, 2, 3, 4, 2], [0, 1, 2, 3, 0, 0]]]
+    assert packed["answer_cells"].int().tolist() == [[0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]]
     assert packed["segment_ids"].tolist() == [[0, 0, 1, 1, 1, 2], [0, 0, 1, 1, -1, -1]]
     # the last token of the prompt: 2 of [1, 2, 3], 4 of [4], 6 of [5, 6]; 0 where there is no branch
     assert packed["answer_index"].tolist() == [[3, 5], [3, 0]]
@@ -36,21 +46,21 @@ def test_two_images_are_laid_out_as_by_hand() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_every_branch_reads_like_its_own_sequence(seed: int) -> None:
     prefix, rows, lengths = random_rows(seed)
-    packed = pack_branches(prefix, rows, lengths, pad_id=0)
+    packed = packed_rows(prefix, rows, lengths)
     visible = branch_attention_mask(packed["segment_ids"])[:, 0]
     for index, branches in enumerate(rows):
         for column, branch in enumerate(branches):
             last = int((packed["segment_ids"][index] == column + 1).nonzero().max())
             seen = visible[index, last].nonzero().flatten()
             assert packed["input_ids"][index, seen].tolist() == prefix + branch
-            assert packed["position_ids"][index, seen].tolist() == list(range(len(prefix) + len(branch)))
+            assert packed["position_ids"][0, index, seen].tolist() == list(range(len(prefix) + len(branch)))
             answer = int(packed["answer_index"][index, column])
             assert int(packed["input_ids"][index, answer]) == branch[lengths[index][column] - 1]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_attention_mask_equals_a_slow_double_loop(seed: int) -> None:
-    segments = pack_branches(*random_rows(seed), pad_id=0)["segment_ids"]
+    segments = packed_rows(*random_rows(seed))["segment_ids"]
     mask = branch_attention_mask(segments)
     batch, length = segments.shape
     assert mask.shape == (batch, 1, length, length)
@@ -79,8 +89,13 @@ def test_padding_rows_stay_finite(dtype: torch.dtype) -> None:
     module = tiny_module().to(dtype)
     inputs = module.collator()([row(0, CAPTIONS), row(1, CAPTIONS[2:3])]).inputs
     places = torch.arange(inputs["input_ids"].shape[1]).expand(2, -1)
-    inputs = {name: tensor for name, tensor in inputs.items() if name not in ("answer_index", "cut")}
-    logits = module.network(**inputs, logit_index=places)
+    keys = ("input_ids", "position_ids", "segment_ids", "answer_cells", "image_tokens", "image_row")
+    logits = module.network(
+        pixels={"pixel_values": inputs["images.pixel_values"]},
+        **{key: inputs[key] for key in keys},
+        logit_row=torch.arange(2).unsqueeze(1).expand_as(places),
+        logit_index=places,
+    )
     assert int((inputs["segment_ids"] == -1).sum()) > 50
     assert bool(logits.isfinite().all())
 
@@ -92,7 +107,7 @@ def test_padding_tokens_change_no_logit() -> None:
     before = module.logits(batch)[batch.caption_mask]
     padding = batch.inputs["segment_ids"] == -1
     batch.inputs["input_ids"][padding] = 5
-    batch.inputs["position_ids"][padding] = 77
+    batch.inputs["position_ids"][:, padding] = 77
     torch.testing.assert_close(module.logits(batch)[batch.caption_mask], before, atol=0, rtol=0)
 
 

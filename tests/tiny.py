@@ -27,11 +27,12 @@ SHAPE = TinyShape(
 )
 
 
-def tiny_backbone(backbone: str, seed: int = 0, **settings: object) -> Any:
-    """A two-layer scorer of random weights, in eval mode."""
+def tiny_backbone(backbone: str, seed: int = 0, *, family: str | None = None, **settings: object) -> Any:
+    """A two-layer scorer of random weights, in eval mode; `family` is that of a chat VLM."""
     found = backbone_class(backbone)
     torch.manual_seed(seed)
-    model, processor = found.tiny(found.Settings(tiny=SHAPE), CAPTIONS, None)
+    own = found.Settings(tiny=SHAPE, **({} if family is None else {"family": family}))
+    model, processor = found.tiny(own, CAPTIONS, None)
     # Larger weights than the initial ones, so that logits differ by more than rounding.
     for parameter in model.parameters():
         if parameter.ndim > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from datamodules import NEGATIVE, POSITIVE, ImageTextRow
 from experiments.bench.models import CAPTIONS, Preset, build_blip2, build_llava, count_parameters
 from lightning_modules import AlignmentModule
 from lightning_modules.backbones import (
+    IMAGE_KEY,
     MATCH,
     NO_MATCH,
     PREFIX_SEGMENT,
     Blip2ItmModule,
-    LlavaEncoder,
+    ChatEncoder,
     LlavaModule,
     clean_words,
     pad_to_square,
@@ -71,7 +72,7 @@ def llava_implementations(
 ) -> dict[str, Implementation]:
     """LLaVA packed, and the plain Transformers model on the same pairs; inputs are prepared here, outside the clock."""
     module = cast(LlavaModule, module)
-    encoder, llava = module.encoder, module.network.llava
+    encoder, llava = module.encoder, cast(Any, module.network.llava)
     batch = module.collator()(rows).to(device)
     pairs = [(row, caption) for row in rows for caption in row.captions]
 
@@ -94,7 +95,7 @@ def llava_implementations(
             yield match(llava(**inputs, use_cache=False, logits_to_keep=1).logits)
 
     def prefix_cache() -> Iterator[torch.Tensor]:
-        pixels = batch.inputs["pixel_values"]
+        pixels = batch.inputs[f"{IMAGE_KEY}pixel_values"]
         prefix = llava(input_ids=shared["prefix_ids"], pixel_values=pixels, use_cache=True, logits_to_keep=1)
         # a cache of Transformers has a row for each sequence, so that of an image is copied for every caption
         prefix.past_key_values.batch_repeat_interleave(len(rows[0].captions))
@@ -116,10 +117,11 @@ def llava_implementations(
     }
 
 
-def plain_llava_inputs(encoder: LlavaEncoder, pairs: Sequence[Pair], device: torch.device) -> dict[str, torch.Tensor]:
+def plain_llava_inputs(encoder: ChatEncoder, pairs: Sequence[Pair], device: torch.device) -> dict[str, torch.Tensor]:
     """What the plain model takes for these pairs, each a sequence of its own."""
-    squares = [pad_to_square(row.image, encoder.background) for row, _ in pairs]
-    texts = [encoder.prompt(caption, encoder.image_token) for _, caption in pairs]
+    background = cast(Any, encoder.family).background
+    squares = [pad_to_square(row.image, background) for row, _ in pairs]
+    texts = [encoder.prompt(caption, encoder.processor.image_token) for _, caption in pairs]
     # on the left, so that `logits_to_keep=1` is the answer's place in every row
     inputs = encoder.processor(images=squares, text=texts, padding=True, padding_side="left", return_tensors="pt")
     return dict(inputs.to(device))

@@ -6,11 +6,13 @@ from .blip2_network import NO_MATCH as NO_MATCH
 from .blip2_network import clean_words as clean_words
 from .build import Source as Source
 from .build import build_backbone as build_backbone
+from .chat.encoder import IMAGE_KEY as IMAGE_KEY
+from .chat.encoder import ChatEncoder as ChatEncoder
+from .chat.llava import pad_to_square as pad_to_square
+from .chat.prompt import YesNoPrompt as YesNoPrompt
+from .chat.prompt import prompt_texts as prompt_texts
+from .chat_vlm import ChatVlmModule as ChatVlmModule
 from .llava import LlavaModule as LlavaModule
-from .llava_encoder import LlavaEncoder as LlavaEncoder
-from .llava_encoder import pad_to_square as pad_to_square
-from .llava_prompt import YesNoPrompt as YesNoPrompt
-from .llava_prompt import prompt_texts as prompt_texts
 from .model_section import UnknownNameError as UnknownNameError
 from .model_section import model_schema as model_schema
 from .model_section import model_settings as model_settings

@@ -67,10 +67,10 @@ class Backbone(BackboneTraits, AlignmentModule):
     processor: Any
 
     @classmethod
-    def model_type(cls) -> str:
-        """What Transformers calls the model in `config.json`."""
+    def model_types(cls) -> tuple[str, ...]:
+        """What Transformers calls its models in `config.json`."""
         config_class: Any = cls.model_class.config_class
-        return str(config_class.model_type)
+        return (str(config_class.model_type),)
 
     @classmethod
     def load_model(

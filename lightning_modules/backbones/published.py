@@ -12,6 +12,8 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel
 
+from lightning_modules.backbones.chat.processors import saved_processor_class, still_processor
+
 Model = TypeVar("Model", bound=PreTrainedModel)
 MOST_LAYERS, LARGEST_SIDE = 1000, 8192
 """Of a model, and of the images that it reads: more is an error in a file, or there to take hours and all memory."""
@@ -212,9 +214,9 @@ def load_processor(name_or_folder: str | Path, *, revision: str | None = None, l
             than `LARGEST_SIDE`.
     """
     with reading(f"the processor of {name_or_folder} (code beside it is not run)"):
-        processor = AutoProcessor.from_pretrained(
-            name_or_folder, trust_remote_code=False, local_files_only=local_files_only, revision=revision or "main"
-        )
+        where = {"local_files_only": local_files_only, "revision": revision or "main"}
+        processor_class: Any = still_processor(saved_processor_class(name_or_folder, **where)) or AutoProcessor
+        processor = processor_class.from_pretrained(name_or_folder, trust_remote_code=False, **where)
     for part in ("tokenizer", "image_processor"):
         if not hasattr(processor, part):
             raise ValueError(f"the processor of {name_or_folder} has no {part}; copy it anew.")

@@ -11,12 +11,14 @@ if TYPE_CHECKING:
 
 BACKBONES: dict[str, str] = {
     "llava": "lightning_modules.backbones.llava.LlavaModule",
+    "chat_vlm": "lightning_modules.backbones.chat_vlm.ChatVlmModule",
     "blip2": "lightning_modules.backbones.blip2_itm.Blip2ItmModule",
     "clip": "lightning_modules.backbones.clip.ClipModule",
 }
 """Name -> where its class is. Strings, so that who asks for the names need not wait for torch."""
 TRAITS: dict[str, str] = {
     "llava": "lightning_modules.backbones.traits.llava.LlavaTraits",
+    "chat_vlm": "lightning_modules.backbones.traits.chat_vlm.ChatVlmTraits",
     "blip2": "lightning_modules.backbones.traits.blip2.Blip2Traits",
     "clip": "lightning_modules.backbones.traits.clip.ClipTraits",
 }
@@ -53,7 +55,7 @@ def backbone_traits(name: str) -> type[BackboneTraits]:
 def backbone_of_model_type(model_type: object) -> str | None:
     """The backbone whose checkpoints have this `model_type` in Transformers' `config.json`; None where none has."""
     # imports one backbone after the other, until one has this type
-    return next((name for name in BACKBONES if backbone_class(name).model_type() == model_type), None)
+    return next((name for name in BACKBONES if model_type in backbone_class(name).model_types()), None)
 
 
 def _imported(place: str) -> Any:

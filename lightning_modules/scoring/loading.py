@@ -114,7 +114,7 @@ def _published_module(name_or_folder: Path, dtype: torch.dtype | None, revision:
         raise InputError(" ".join(str(error).split())) from None
     backbone = backbone_of_model_type(model_type)
     if backbone is None:
-        types = ", ".join(backbone_class(key).model_type() for key in BACKBONES)
+        types = ", ".join(dict.fromkeys(name for key in BACKBONES for name in backbone_class(key).model_types()))
         raise InputError(f"{name} is a checkpoint of type {quoted(model_type)}; a scorer is made of {types}.")
     settings = settings or ScorerSettings(backbone)
     if settings.backbone != backbone:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lightning_modules.backbones.llava_prompt import AUTO, CHECKPOINT, VICUNA, WantedPrompt, template_fault, text_fault
+from lightning_modules.backbones.chat.prompt import AUTO, CHECKPOINT, VICUNA, WantedPrompt, template_fault, text_fault
 from lightning_modules.backbones.settings import BackboneTraits, ModelSettings
 
 PARTS = {
@@ -65,5 +65,5 @@ class LlavaSettings(ModelSettings):
 class LlavaTraits(BackboneTraits):
     """Of `backbones.llava.LlavaModule`."""
 
-    Settings = LlavaSettings
+    Settings: ClassVar[type[ModelSettings]] = LlavaSettings
     offers: ClassVar[tuple[str, ...]] = ("answer_logits", "match_logits")

@@ -1,0 +1,1 @@
+"""Chat VLMs that are asked whether a caption matches: the prompt, the sequences, and what differs between families."""

@@ -1,0 +1,30 @@
+"""PaliGemma and PaliGemma 2: the image's tokens see the question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from lightning_modules.backbones.chat.family import Family
+
+
+class PaliGemma(Family):
+    """Image and prompt see each other both ways, the answer is causal (PaliGemma, section 3.1)."""
+
+    unpackable = "its image tokens see the caption"
+    windowed = True  # by Transformers itself, since it is not packed
+    caps_logits = True
+    # a task of its pre-training, the start token behind the image as its processor puts it
+    template = "{image}<bos>answer en {question}\n"
+
+    def positions(self, prefix: Sequence[int], pixels: Mapping[str, torch.Tensor], index: int) -> torch.Tensor:
+        """[1, P], which begin with 1."""
+        return super().positions(prefix, pixels, index) + 1
+
+    def plain_arguments(
+        self, segment_ids: torch.Tensor, answer_cells: torch.Tensor, image_cells: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Also which tokens are the answer's."""
+        plain = super().plain_arguments(segment_ids, answer_cells, image_cells)
+        return {**plain, "token_type_ids": answer_cells.long()}

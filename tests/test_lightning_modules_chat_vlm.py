@@ -1,0 +1,245 @@
+"""Chat VLMs: what differs between families, their prompts and answers, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datamodules.batch import InputError
+from experiments.config.layers import ConfigError
+from experiments.config.load import load_mapping
+from experiments.config.schemas import ExperimentConfig
+from lightning_modules import load_scorer
+from lightning_modules.backbones.build import Source, build_backbone
+from lightning_modules.backbones.chat.family import Family
+from lightning_modules.backbones.chat.gemma3 import Gemma3
+from lightning_modules.backbones.chat.processors import saved_processor_class, still_processor
+from lightning_modules.backbones.chat.qwen_vl import QwenVl
+from lightning_modules.backbones.chat.table import FAMILIES
+from lightning_modules.backbones.chat_vlm import ChatVlmModule
+from lightning_modules.backbones.model_section import model_settings
+from lightning_modules.backbones.traits.chat_vlm import PRESETS, ChatVlmSettings
+from tests.backbones import save_published
+from tests.tiny import CAPTIONS, SHAPE, photo, row, tiny_backbone
+
+ROWS = [
+    row(0, CAPTIONS),
+    replace(row(1, CAPTIONS[:1]), image=photo(1, 20, 20)),
+    replace(row(2, CAPTIONS[1:4]), image=photo(2, 60, 18)),
+]
+UNPACKABLE = ("paligemma", "qwen3_5")
+
+
+def tiny(family: str, **settings: Any) -> ChatVlmModule:
+    module: ChatVlmModule = tiny_backbone("chat_vlm", family=family, **settings)
+    return module
+
+
+@torch.no_grad()
+def logits(module: ChatVlmModule) -> torch.Tensor:
+    batch = module.collator()(ROWS)
+    return module.logits(batch)[batch.caption_mask]
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in UNPACKABLE])
+def test_packed_captions_have_the_logits_of_sequences_of_their_own(family: str) -> None:
+    packed, apart = tiny(family, packing="on"), tiny(family, packing="off")
+    assert packed.collator()(ROWS).inputs["input_ids"].shape[0] == 3
+    assert apart.collator()(ROWS).inputs["input_ids"].shape[0] == 9
+    torch.testing.assert_close(logits(packed), logits(apart), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", UNPACKABLE)
+def test_what_cannot_be_packed_is_refused_by_on_and_scored_apart_by_auto(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "linear_attention .* carry a state" if family == "qwen3_5" else "its image tokens see the caption"
+    with pytest.raises(ValueError, match=rf"model\.packing must not be on: .*{reason}"):
+        tiny(family, packing="on")
+    right = logits(tiny(family))
+    # the control: packed all the same, the numbers are wrong
+    monkeypatch.setattr("lightning_modules.backbones.chat.network.unpackable", lambda *_: "")
+    assert float((logits(tiny(family, packing="on")) - right).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_positions_of_one_axis_give_other_logits(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = logits(tiny(family))
+    naive = {"positions": lambda self, prefix, *_: torch.arange(len(prefix)).expand(3, -1)}
+    monkeypatch.setattr(QwenVl, "positions", naive["positions"])
+    assert float((logits(tiny(family)) - right).abs().max()) > 1e-3
+
+
+def test_one_mask_for_all_layers_gives_other_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = logits(tiny("gemma3"))
+
+    def plain(self: Family, *arguments: Any) -> Mapping[str, torch.Tensor]:
+        return dict.fromkeys(("full_attention", "sliding_attention"), Family.packed_mask(self, *arguments))
+
+    monkeypatch.setattr(Gemma3, "packed_mask", plain)
+    assert float((logits(tiny("gemma3")) - right).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_eager_attention_sees_what_sdpa_sees(family: str) -> None:
+    module = tiny(family)
+    expected = logits(module)
+    module.to_transformers().set_attn_implementation("eager")
+    torch.testing.assert_close(logits(module), expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_image_has_as_many_tokens_as_its_shape_asks_for(family: str) -> None:
+    counts = tiny(family).collator()(ROWS).inputs["image_tokens"].tolist()
+    fixed = family in ("llava", "gemma3", "paligemma")
+    assert (len({*counts}) == 1) == fixed, counts
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_image_token_in_a_caption_is_left_out(family: str) -> None:
+    module = tiny(family)
+    tokens = {module.processor.image_token, module.encoder.feature_token}
+    for token in tokens:
+        with_token, without = (module.collator()([row(0, [text])]).inputs for text in (f"a{token} dog", "a dog"))
+        assert torch.equal(with_token["input_ids"], without["input_ids"])
+
+
+# prompts and answers
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_are_one_token_behind_the_prompt(family: str) -> None:
+    encoder = tiny(family).encoder
+    assert encoder.tokenizer.decode([encoder.yes_id]).strip() == "Yes"
+    assert encoder.tokenizer.decode([encoder.no_id]).strip() == "No"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_question_with_its_answers(name: str) -> None:
+    settings = model_settings({"backbone": "chat_vlm", "question": name, "tiny": vars(SHAPE), "loss": "binary"})
+    module = build_backbone(settings, Source(CAPTIONS), {"lr": 0.0}).eval()
+    encoder, answers = module.encoder, PRESETS[name].answers
+    assert tuple(encoder.tokenizer.decode([token]) for token in (encoder.yes_id, encoder.no_id)) == answers
+    text = encoder.prompt("a dog", "<|image_pad|>")
+    assert "a dog" in text
+    assert module.scorer_settings()["answers"] == [*answers]
+    # what it says of itself makes the same scorer again
+    again = model_settings({"backbone": "chat_vlm", "tiny": vars(SHAPE), **module.scorer_settings()})
+    found = build_backbone(again, Source(loaded=(module.to_transformers(), module.processor)), {"lr": 0.0})
+    assert found.encoder.prompt == encoder.prompt
+
+
+def test_the_rerankers_query_is_the_image() -> None:
+    settings = ChatVlmSettings(question="reranker", tiny=SHAPE)
+    module = ChatVlmModule(*ChatVlmModule.tiny(settings, CAPTIONS, None), prompt=settings.prompt, lr=0.0)
+    expected = (
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+        'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: Given a '
+        "search query, retrieve relevant candidates that answer the query.<Query>:<|vision_start|>IMAGE<|vision_end|>\n"
+        "<Document>:a dog<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert module.encoder.prompt("a dog", "IMAGE") == expected
+    assert module.collator()([row(0, CAPTIONS)]).inputs["input_ids"].shape[0] == 1, "captions share the image"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"question": "Is it?"},
+            r"`model\.question` must be llava_score, vqascore, reranker, or hold \{caption\} exactly",
+        ),
+        ({"question": "{caption} {image}"}, r"`model\.question` must be llava_score"),
+        ({"answers": ["Yes"]}, r"`model\.answers` must be two words, that of a match first"),
+        ({"answers": ["Yes", "Yes"]}, r"`model\.answers` must be two words"),
+        ({"family": "qwen4_vl"}, r"`model\.family` must be one of llava, qwen2_vl"),
+        ({"packing": "yes"}, r"`model\.packing` must be one of auto, on, off"),
+        ({"template": "{question}"}, r"`model\.template` must be auto or checkpoint, or must hold \{image\}"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(given: dict[str, Any], said: str) -> None:
+    data = dict.fromkeys(("captions", "negatives"), "README.md")
+    with pytest.raises(ConfigError, match=said):
+        load_mapping(ExperimentConfig, {"data": data, "model": {"backbone": "chat_vlm", **given}}, "here")
+
+
+def test_answers_of_several_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="must make certainly one token behind the prompt, and hardly another one"):
+        tiny_with(answers=["certainly", "hardly"])
+
+
+def tiny_with(**given: Any) -> ChatVlmModule:
+    settings = ChatVlmSettings(tiny=SHAPE, **given)
+    model, processor = ChatVlmModule.tiny(ChatVlmSettings(tiny=SHAPE), CAPTIONS, None)
+    return ChatVlmModule(model, processor, prompt=settings.prompt, lr=0.0)
+
+
+def test_a_model_that_thinks_first_is_refused() -> None:
+    model, processor = ChatVlmModule.tiny(ChatVlmSettings(tiny=SHAPE), CAPTIONS, None)
+    processor.chat_template = processor.chat_template.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+    with pytest.raises(ValueError, match=r"begins with a thought \(<think>\): choose the Instruct checkpoint"):
+        ChatVlmModule(model, processor, lr=0.0)
+
+
+# checkpoints
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each family, in the format of its published checkpoints."""
+    folder = tmp_path_factory.mktemp("published")
+    for family in FAMILIES:
+        save_published(tiny(family), folder / family)
+    return folder
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "llava"])
+def test_a_checkpoint_is_loaded_without_torchvision_and_scores_alike(family: str, published: Path) -> None:
+    scorer = load_scorer(str(published / family), device="cpu")
+    assert scorer.module.backbone == "chat_vlm"
+    torch.testing.assert_close(logits(scorer.module), logits(tiny(family)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "internvl", "llava_onevision"])
+def test_a_processor_is_saved_under_transformers_name(family: str, published: Path) -> None:
+    name = saved_processor_class(published / family)
+    assert still_processor(name) is not None
+    assert type(tiny(family).processor).__name__ == name
+
+
+def test_a_checkpoint_with_another_models_processor_is_refused(published: Path, tmp_path: Path) -> None:
+    tiny("qwen3_vl").to_transformers().save_pretrained(tmp_path)
+    tiny("gemma3").processor.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"use the processor that the\s+checkpoint was trained with") as caught:
+        load_scorer(str(tmp_path), device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_with_more_tokens_than_the_context_is_one_line() -> None:
+    module = tiny("qwen3_vl", max_text_tokens=8)
+    with pytest.raises(InputError, match=r"model\.max_text_tokens must be more than \d+, which prompt and image take"):
+        module.collator()(ROWS)
+
+
+# precision
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision_orders_captions_as_full_precision_does(family: str) -> None:
+    """Within an image, over pairs of captions whose logits differ by more than bf16 can blur."""
+    module = tiny(family)
+    rows = [replace(row(index, CAPTIONS), image=photo(index, 24 + 8 * index, 16)) for index in range(6)]
+    batch = module.collator()(rows)
+    with torch.no_grad():
+        full = module.logits(batch)
+        half = module.to(torch.bfloat16).logits(batch)
+    assert half.dtype == torch.float32
+    assert bool(half.isfinite().all())
+    differ = (full.unsqueeze(2) - full.unsqueeze(1)).abs() > 0.1 * float(full.std())
+    flips = ((full.unsqueeze(2) - full.unsqueeze(1)).sign() != (half.unsqueeze(2) - half.unsqueeze(1)).sign()) & differ
+    assert float(flips.sum() / differ.sum()) < 0.05
