@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -103,8 +105,9 @@ def test_an_image_has_as_many_tokens_as_its_shape_asks_for(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_image_token_in_a_caption_is_left_out(family: str) -> None:
     module = tiny(family)
-    tokens = {module.processor.image_token, module.encoder.feature_token}
-    for token in tokens:
+    one, two = module.processor.image_token, module.encoder.feature_token
+    nested = (f"{one[:3]}{two}{one[3:]}", f"{two[:3]}{one}{two[3:]}")
+    for token in (one, two, *nested):
         with_token, without = (module.collator()([row(0, [text])]).inputs for text in (f"a{token} dog", "a dog"))
         assert torch.equal(with_token["input_ids"], without["input_ids"])
 
@@ -203,6 +206,16 @@ def test_a_checkpoint_is_loaded_without_torchvision_and_scores_alike(family: str
     scorer = load_scorer(str(published / family), device="cpu")
     assert scorer.module.backbone == "chat_vlm"
     torch.testing.assert_close(logits(scorer.module), logits(tiny(family)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("edges", [(65_536, 16_777_216), (3136, 12_845_056)])
+def test_the_areas_of_published_qwens_are_no_sides(edges: tuple[int, int], published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published / "qwen3_vl", tmp_path / "qwen")
+    saved = json.loads((tmp_path / "qwen/processor_config.json").read_text())
+    saved["image_processor"]["size"] = dict(zip(("shortest_edge", "longest_edge"), edges, strict=True))
+    (tmp_path / "qwen/processor_config.json").write_text(json.dumps(saved))
+    scorer = load_scorer(str(tmp_path / "qwen"), device="cpu")
+    assert scorer.module.processor.image_processor.size["longest_edge"] == edges[1]
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "internvl", "llava_onevision"])

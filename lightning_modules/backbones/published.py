@@ -223,8 +223,10 @@ def load_processor(name_or_folder: str | Path, *, revision: str | None = None, l
     for key in ("size", "crop_size"):
         # a mapping, or a class of Transformers that is like one
         sides = dict(getattr(processor.image_processor, key, None) or {})
-        if any(isinstance(side, int) and side > LARGEST_SIDE for side in sides.values()):
+        # the bounds of those that merge patches (Qwen's) are areas, whatever they are called
+        largest = LARGEST_SIDE**2 if hasattr(processor.image_processor, "merge_size") else LARGEST_SIDE
+        if any(isinstance(side, int) and side > largest for side in sides.values()):
             raise ValueError(
-                f"{key} of the image processor of {name_or_folder} must be at most {LARGEST_SIDE}, got {sides}."
+                f"{key} of the image processor of {name_or_folder} must be at most {largest}, got {sides}."
             )
     return processor

@@ -84,8 +84,10 @@ class ChatEncoder:
 
     def _without_images(self, caption: str) -> str:
         """The caption without what stands for images: it has none."""
-        for token in {self.feature_token, self.processor.image_token}:
-            while token in caption:  # what is left of a removed token may make another one
+        before = None
+        while before != caption:  # what is left of a removed token may make another one
+            before = caption
+            for token in (self.feature_token, self.processor.image_token):
                 caption = caption.replace(token, "")
         return caption
 
