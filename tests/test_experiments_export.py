@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import importlib.metadata
 import json
@@ -9,14 +10,18 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 import yaml
 from PIL import ExifTags, Image, ImageOps
+from transformers import AutoProcessor
 from transformers.utils import logging as transformers_logging
+from transformers.video_processing_utils import BaseVideoProcessor
 
 from datamodules.batch import UNKNOWN, ImageTextRow
 from datamodules.mixing_settings import Curriculum, Mixing
@@ -39,13 +44,15 @@ from experiments.report.csv_files import csv_text
 from experiments.report.training_recipe import recipe, row_of_training
 from experiments.verbs import export
 from lightning_modules import load_scorer
+from lightning_modules.backbones.chat.table import FAMILIES
 from lightning_modules.backbones.model_section import model_settings
+from lightning_modules.backbones.published import load_processor
 from negatives.filtering.certificate import Certificate, Kept
 from negatives.filtering.lessons import Lesson
 from negatives.filtering.teaching import Learner
 from negatives.tables.captions import InputError, write_json, write_text
 from tests.backbones import BACKBONES, save_published
-from tests.tiny import CAPTIONS, TINY_OVERRIDES, photo, tiny_tables
+from tests.tiny import CAPTIONS, TINY_OVERRIDES, photo, tiny_backbone, tiny_tables
 
 LONG = " ".join(["two cats and a dog sleep on an old sofa (on its back);"] * 12)
 LONG_CONTEXT = ("llava-lora", "chat_vlm-lora")
@@ -166,6 +173,46 @@ def test_the_code_on_a_card_scores_as_the_training_did(tables: Path, tmp_path: P
         name, allowed = Path(folder).name, tolerance[folder]
         assert (scores - own_scores).abs().max() < allowed, name
         assert (logits - own_logits).abs().max() < 20 * allowed, f"{name}: CLIP's logits are its cosines times 14"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_code_on_a_card_scores_every_family(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tiny_backbone("chat_vlm", family=family, max_text_tokens=200)
+    copy.deepcopy(module).to_transformers().save_pretrained(tmp_path)
+    module.plain_processor().save_pretrained(tmp_path)
+    scorer = {"format": 1, "backbone": "chat_vlm", "model": module.scorer_settings(), "dtype": "float32"}
+    experiment = ExperimentConfig(name="a")
+    experiment.model = model_settings({"backbone": "chat_vlm"})
+    text = render_card(
+        Card(experiment, scorer, merged=False, licence=Licence("mit", "MIT", ""), image_backend="pil"), edge=16
+    )
+    if find_spec("torchvision") is None and "video_processor" in (tmp_path / "processor_config.json").read_text():
+        # Transformers' own wants torchvision, for videos
+        monkeypatch.setattr(AutoProcessor, "from_pretrained", lambda folder, backend: load_processor(folder))
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"^```python\n(.*?)\n```$", text, re.DOTALL | re.MULTILINE)
+    card: dict[str, Any] = {"__name__": "card"}
+    exec(block, card)
+    for index, (size, caption) in enumerate(PAIRS):
+        image, ending = photo(index, *size), module.processor.tokenizer.eos_token
+        item = ImageTextRow("image", image, ["text"], [f"{caption}{ending} b"], [UNKNOWN], [""])
+        with torch.no_grad():
+            logit = module.logits(module.collator()([item]))
+        assert abs(card["match_logit"](image, f"{caption}{ending} b") - float(logit)) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl", "internvl", "llava_onevision"])
+def test_an_export_names_a_video_processor(family: str, tmp_path: Path) -> None:
+    processor = tiny_backbone("chat_vlm", family=family).plain_processor()
+    processor.save_pretrained(tmp_path)
+    found, _ = BaseVideoProcessor.get_video_processor_dict(tmp_path)
+    assert hasattr(transformers, found["video_processor_type"])
+    # what a checkpoint says of videos is kept
+    saved = json.loads((tmp_path / "processor_config.json").read_text())
+    saved["video_processor"] |= {"fps": 3}
+    (tmp_path / "processor_config.json").write_text(json.dumps(saved))
+    load_processor(tmp_path).save_pretrained(tmp_path / "again")
+    assert BaseVideoProcessor.get_video_processor_dict(tmp_path / "again")[0] == {**found, "fps": 3}
 
 
 def test_an_exported_folder_says_what_it_is(exported: Path) -> None:

@@ -103,13 +103,53 @@ def test_an_image_has_as_many_tokens_as_its_shape_asks_for(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_image_token_in_a_caption_is_left_out(family: str) -> None:
+def test_special_tokens_in_a_caption_are_left_out(family: str) -> None:
     module = tiny(family)
-    one, two = module.processor.image_token, module.encoder.feature_token
-    nested = (f"{one[:3]}{two}{one[3:]}", f"{two[:3]}{one}{two[3:]}")
-    for token in (one, two, *nested):
+    one, two, end = module.processor.image_token, module.encoder.feature_token, module.encoder.tokenizer.eos_token
+    nested = (f"{one[:3]}{two}{one[3:]}", f"{two[:3]}{one}{two[3:]}", f"{one[:3]}{end}{one[3:]}")
+    for token in (one, two, end, *nested):
         with_token, without = (module.collator()([row(0, [text])]).inputs for text in (f"a{token} dog", "a dog"))
         assert torch.equal(with_token["input_ids"], without["input_ids"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tokenizer_needs_no_padding(family: str) -> None:
+    settings = ChatVlmSettings(tiny=SHAPE, family=family)
+    torch.manual_seed(0)
+    model, processor = ChatVlmModule.tiny(settings, CAPTIONS, None)
+    expected = logits(ChatVlmModule(model, processor, lr=0.0).eval())
+    processor.tokenizer.pad_token = None
+    torch.testing.assert_close(logits(ChatVlmModule(model, processor, lr=0.0).eval()), expected, atol=1e-6, rtol=0)
+
+
+def test_an_image_that_no_processor_reads_is_one_line() -> None:
+    narrow = replace(row(3, CAPTIONS[:1]), image=photo(3, 2001, 9))
+    with pytest.raises(
+        InputError, match=r"an image of 2001 x 9 pixels cannot be read by the image processor \("
+    ) as caught:
+        tiny("qwen3_vl").collator()([*ROWS, narrow])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bound_on_an_images_tokens_scales_it_down() -> None:
+    large = replace(row(3, CAPTIONS[:2]), image=photo(3, 90, 70))
+    free, bounded = tiny("qwen3_vl"), tiny_with(max_image_tokens=2)
+    most = [int(module.collator()([*ROWS, large]).inputs["image_tokens"].max()) for module in (free, bounded)]
+    assert most[0] > 2 >= most[1] > 0
+
+
+@pytest.mark.parametrize("family", ["llava", "smolvlm", "gemma3"])
+def test_a_family_of_fixed_sizes_takes_no_bound(family: str) -> None:
+    settings = ChatVlmSettings(tiny=SHAPE, family=family)
+    with pytest.raises(ValueError, match=r"model\.max_image_tokens must not be given for this checkpoint"):
+        ChatVlmModule(*ChatVlmModule.tiny(settings, CAPTIONS, None), max_image_tokens=64, lr=0.0)
+
+
+def test_paligemma_caps_its_attention() -> None:
+    """SDPA cannot, and Transformers takes another road by itself."""
+    model = tiny("paligemma").to_transformers()
+    assert model.config.get_text_config().attn_logit_softcapping
+    assert model.model.language_model.config._attn_implementation == "eager"
 
 
 # prompts and answers
@@ -120,6 +160,38 @@ def test_answers_are_one_token_behind_the_prompt(family: str) -> None:
     encoder = tiny(family).encoder
     assert encoder.tokenizer.decode([encoder.yes_id]).strip() == "Yes"
     assert encoder.tokenizer.decode([encoder.no_id]).strip() == "No"
+
+
+@pytest.mark.parametrize(
+    ("family", "end"),
+    [("qwen3_vl", "<|im_end|>"), ("smolvlm", "<end_of_utterance>"), ("gemma3", "<end_of_turn>"), ("llava", "</s>")],
+)
+def test_an_answer_ends_as_the_chat_template_ends_it(family: str, end: str) -> None:
+    module = tiny(family, loss="lm")
+    assert module.processor.tokenizer.convert_ids_to_tokens(module.end_id) == end
+    # the control: of some, the tokenizer's own end is another token
+    assert (module.processor.tokenizer.eos_token == end) == (family not in ("smolvlm", "gemma3"))
+
+
+def test_text_in_front_of_an_image_needs_a_prompt_that_has_room_there() -> None:
+    settings = ChatVlmSettings(tiny=SHAPE, question="reranker")
+    model, processor = ChatVlmModule.tiny(settings, CAPTIONS, None)
+    processor.chat_template = (
+        "{% for message in messages %}{{ message['role'] }}: {% for kind in ('image', 'text') %}"
+        "{% for part in message['content'] if part['type'] == kind %}{{ part.get('text', '<|image_pad|>') }}"
+        "{% endfor %}{% endfor %}\n{% endfor %}"
+    )
+    with pytest.raises(ValueError, match=r"model\.question has '<Instruct>: .* begins with the image; give another"):
+        ChatVlmModule(model, processor, prompt=settings.prompt, lr=0.0)
+
+
+@pytest.mark.parametrize(
+    "template", ["{image}{question}\n", "{image}<bos>{question}", "Look: {image}<bos>{question}\n"]
+)
+def test_paligemmas_prompt_is_what_its_processor_writes(template: str) -> None:
+    settings = ChatVlmSettings(tiny=SHAPE, family="paligemma", template=template)
+    with pytest.raises(ValueError, match=r"model\.template of a PaliGemma must begin with \{image\}<bos>"):
+        ChatVlmModule(*ChatVlmModule.tiny(settings, CAPTIONS, None), prompt=settings.prompt, lr=0.0)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -163,6 +235,11 @@ def test_the_rerankers_query_is_the_image() -> None:
         ({"family": "qwen4_vl"}, r"`model\.family` must be one of llava, qwen2_vl"),
         ({"packing": "yes"}, r"`model\.packing` must be one of auto, on, off"),
         ({"template": "{question}"}, r"`model\.template` must be auto or checkpoint, or must hold \{image\}"),
+        (
+            {"template": "{image} {question}", "question": "reranker"},
+            r"model\.template must hold all that is in front of the image",
+        ),
+        ({"max_image_tokens": 0}, r"`model\.max_image_tokens` must be in \[1, 1000000\]"),
     ],
 )
 def test_settings_that_cannot_be_are_one_line(given: dict[str, Any], said: str) -> None:
@@ -179,7 +256,7 @@ def test_answers_of_several_tokens_are_refused() -> None:
 def tiny_with(**given: Any) -> ChatVlmModule:
     settings = ChatVlmSettings(tiny=SHAPE, **given)
     model, processor = ChatVlmModule.tiny(ChatVlmSettings(tiny=SHAPE), CAPTIONS, None)
-    return ChatVlmModule(model, processor, prompt=settings.prompt, lr=0.0)
+    return ChatVlmModule(model, processor, prompt=settings.prompt, max_image_tokens=settings.max_image_tokens, lr=0.0)
 
 
 def test_a_model_that_thinks_first_is_refused() -> None:
@@ -231,6 +308,36 @@ def test_a_checkpoint_with_another_models_processor_is_refused(published: Path, 
     with pytest.raises(InputError, match=r"use the processor that the\s+checkpoint was trained with") as caught:
         load_scorer(str(tmp_path), device="cpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("family", "key"), [("gemma3", "image_seq_length"), ("idefics3", "image_seq_len")])
+@pytest.mark.parametrize("length", [10**9, -1, "many"])
+def test_a_processor_of_a_billion_image_tokens_is_refused(
+    family: str, key: str, length: object, published: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(published / family, tmp_path / family)
+    saved = json.loads((tmp_path / family / "processor_config.json").read_text())
+    (tmp_path / family / "processor_config.json").write_text(json.dumps({**saved, key: length}))
+    with pytest.raises(InputError, match=f"{key} must be from 1 to 65536, got") as caught:
+        load_scorer(str(tmp_path / family), device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_an_older_transformers_keeps_its_images_size(published: Path, tmp_path: Path) -> None:
+    """Qwen2-VL's own file: the processor's class and the bounds of the area stand in preprocessor_config.json."""
+    shutil.copytree(published / "qwen2_vl", tmp_path / "qwen")
+    saved = json.loads((tmp_path / "qwen/processor_config.json").read_text())["image_processor"]
+    area = saved.pop("size")
+    (tmp_path / "qwen/processor_config.json").unlink()
+    old = {"min_pixels": area["shortest_edge"], "max_pixels": area["longest_edge"]}
+    old |= {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2VLProcessor"}
+    (tmp_path / "qwen/preprocessor_config.json").write_text(json.dumps({**saved, **old}))
+    scorer = load_scorer(str(tmp_path / "qwen"), device="cpu")
+    torch.testing.assert_close(logits(scorer.module), logits(tiny("qwen2_vl")), atol=1e-5, rtol=0)
+    scorer.module.processor.save_pretrained(tmp_path / "export")
+    video = json.loads((tmp_path / "export/processor_config.json").read_text())["video_processor"]
+    assert video["video_processor_type"] == "Qwen2VLVideoProcessor"
+    assert video["max_pixels"] == area["longest_edge"], "it was there for images and videos"
 
 
 def test_an_image_with_more_tokens_than_the_context_is_one_line() -> None:

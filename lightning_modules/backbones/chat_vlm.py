@@ -16,10 +16,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from datamodules.batch import POSITIVE, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, Parts, add_lora
 from lightning_modules.backbones.backbone import Backbone, CardText, card_code
+from lightning_modules.backbones.chat.chat_template import turn_end
 from lightning_modules.backbones.chat.encoder import IMAGE_KEY, ChatEncoder
 from lightning_modules.backbones.chat.family import Family
 from lightning_modules.backbones.chat.network import ChatNetwork, unpackable
-from lightning_modules.backbones.chat.prompt import WantedPrompt, YesNoPrompt, describe
+from lightning_modules.backbones.chat.prompt import TASK_START, WORDS, WantedPrompt, YesNoPrompt, describe
 from lightning_modules.backbones.chat.table import FAMILIES, check_family, family_of
 from lightning_modules.backbones.published import commit_of, load_processor, load_published, saved_config
 from lightning_modules.backbones.traits.chat_vlm import PARTS, ChatVlmSettings, ChatVlmTraits
@@ -34,6 +35,7 @@ class ChatVlmModule(ChatVlmTraits, Backbone):
         processor: its processor.
         prompt: the text around a caption, or what is wanted of it; the chat template's where None.
         packing: `on`, `off`, or `auto`: whether captions share the tokens of their image; see `ChatVlmSettings`.
+        max_image_tokens: most tokens of an image; the processor's own bound where None.
         loss: `lm`, or one that reads match logits.
         loss_settings: of the loss; its defaults where None.
         train_vision: also train the vision tower.
@@ -49,6 +51,7 @@ class ChatVlmModule(ChatVlmTraits, Backbone):
     """
 
     backbone = "chat_vlm"
+    families: ClassVar[tuple[str, ...]] = tuple(FAMILIES)
     parts: ClassVar[Parts] = PARTS
     default_prompt: ClassVar[YesNoPrompt | WantedPrompt] = WantedPrompt()
     network: ChatNetwork
@@ -60,6 +63,7 @@ class ChatVlmModule(ChatVlmTraits, Backbone):
         *,
         prompt: YesNoPrompt | WantedPrompt | None = None,
         packing: str = "auto",
+        max_image_tokens: int | None = None,
         loss: str = ChatVlmSettings.default_loss,
         loss_settings: Any | None = None,
         train_vision: bool = False,
@@ -72,11 +76,12 @@ class ChatVlmModule(ChatVlmTraits, Backbone):
         super().__init__(loss=loss, loss_settings=loss_settings, **optim)
         check_choice("long_captions", long_captions, LONG_CAPTIONS)
         family = family_of(vlm.config)
-        self.processor = family.fitted(processor, vlm)
+        self.processor = family.fitted(processor, vlm, max_image_tokens)
         prompt = self.default_prompt if prompt is None else prompt
         if isinstance(prompt, WantedPrompt):
             prompt = self.resolve(prompt, family, vlm)
             self.notes = (f"The prompt is {describe(prompt)}.",)
+        family.check_prompt(prompt)
         self.packing = packing
         packed = packing == "on" or (packing == "auto" and not unpackable(vlm.config, family))
         self.encoder = ChatEncoder(
@@ -89,9 +94,8 @@ class ChatVlmModule(ChatVlmTraits, Backbone):
             max_text_tokens=max_text_tokens or context_of(vlm.config.get_text_config(), windowed=family.windowed),
             long_captions=long_captions,
         )
-        self.end_id = self.processor.tokenizer.eos_token_id
-        if self.end_id is None and self.encoder.answers:
-            raise ValueError(f"The loss {loss} needs a token that ends an answer, and the tokenizer has no eos_token.")
+        if self.encoder.answers:
+            self.end_id = end_of_answer(self.processor)
         freeze_vision(vlm, self.parts, train_vision=train_vision)
         if lora is not None:
             self._freeze_language(vlm)
@@ -116,7 +120,7 @@ class ChatVlmModule(ChatVlmTraits, Backbone):
     @classmethod
     def model_types(cls) -> tuple[str, ...]:
         """The families."""
-        return tuple(FAMILIES)
+        return cls.families
 
     @classmethod
     def load_model(
@@ -124,7 +128,7 @@ class ChatVlmModule(ChatVlmTraits, Backbone):
     ) -> tuple[Any, Any]:
         """See `Backbone.load_model`; the model's class is the one that Transformers has for its type."""
         saved = saved_config(checkpoint, settings.revision)
-        check_family(saved.get("model_type"), str(checkpoint))
+        check_family(saved.get("model_type"), str(checkpoint), cls.families)
         model_class = class_of_type(str(saved["model_type"]))
         model = load_published(model_class, checkpoint, dtype=dtype, revision=settings.revision)
         return model, load_processor(checkpoint, revision=commit_of(model.config) or settings.revision)
@@ -139,16 +143,29 @@ class ChatVlmModule(ChatVlmTraits, Backbone):
     @classmethod
     def card_text(cls, settings: Mapping[str, Any]) -> CardText:
         """What a model card says of a chat VLM."""
-        yes, no = settings["answers"]
+        yes, no = settings.get("answers", WORDS)
         return CardText(
-            title=f"A chat VLM asked whether the caption matches ({yes} or {no})",
+            title=cls.card_title(settings),
             logit=f"z({yes}) - z({no}) at the answer position",
             score=f"p({yes}) / (p({yes}) + p({no})), the sigmoid of the logit",
             pipeline_tag="image-text-to-text",
             limit="The prompt is part of the scorer: another question gives other scores.",
             code=card_code("chat_vlm"),
-            values={"answers": YesNoPrompt(template=settings["template"], words=(yes, no)).answers},
+            values={
+                "template": settings["template"],
+                "answers": YesNoPrompt(template=settings["template"], words=(yes, no)).answers,
+                "task": settings["template"].startswith(TASK_START),
+            },
         )
+
+    @classmethod
+    def card_title(cls, settings: Mapping[str, Any]) -> str:
+        """What the scorer is, in a few words."""
+        return f"A chat VLM asked whether the caption matches ({' or '.join(settings['answers'])})"
+
+    def plain_processor(self) -> Any:
+        """See `Family.plain_processor`."""
+        return self.encoder.family.plain_processor(self.processor)
 
     def scorer_settings(self) -> dict[str, Any]:
         """The prompt, the packing and the loss, and what every backbone has."""
@@ -205,6 +222,19 @@ class ChatVlmModule(ChatVlmTraits, Backbone):
             logit_row=inputs["answer_row"].unsqueeze(-1).expand_as(index),
             logit_index=index,
         )
+
+
+def end_of_answer(processor: Any) -> int:
+    """The token that ends an answer: the chat template's, or else the tokenizer's.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = turn_end(processor)
+    end = processor.tokenizer.eos_token_id if found is None else found
+    if end is None:
+        raise ValueError("The loss lm needs a token that ends an answer, and the tokenizer has no eos_token.")
+    return int(end)
 
 
 def class_of_type(model_type: str) -> type[PreTrainedModel]:

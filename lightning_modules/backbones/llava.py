@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-from transformers import LlavaForConditionalGeneration, LlavaImageProcessorPil, LlavaProcessor, PreTrainedModel
-from transformers.image_processing_backends import PilBackend
+from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedModel
 
-from lightning_modules.backbones.backbone import Backbone, CardText, card_code
+from lightning_modules.backbones.backbone import Backbone, CardText
 from lightning_modules.backbones.chat.family import Family
 from lightning_modules.backbones.chat.prompt import (
     VICUNA,
@@ -32,7 +28,7 @@ class LlavaModule(LlavaTraits, ChatVlmModule):
     """
 
     backbone = "llava"
-    model_class = LlavaForConditionalGeneration
+    families = ("llava",)
     parts = PARTS
     licences: ClassVar = {"llava-hf/llava-1.5-": ("llama2", "Llama 2 Community License")}
     default_prompt = YesNoPrompt()
@@ -40,18 +36,6 @@ class LlavaModule(LlavaTraits, ChatVlmModule):
     def resolve(self, wanted: WantedPrompt, family: Family, vlm: PreTrainedModel) -> YesNoPrompt:
         """See `WantedPrompt.resolve`."""
         return wanted.resolve(self.processor, vlm.config.get_text_config())
-
-    @classmethod
-    def model_types(cls) -> tuple[str, ...]:
-        """LLaVA's alone."""
-        return super(ChatVlmModule, cls).model_types()
-
-    @classmethod
-    def load_model(
-        cls, checkpoint: str | Path, settings: Any, *, dtype: torch.dtype | str = "float32"
-    ) -> tuple[Any, Any]:
-        """See `Backbone.load_model`."""
-        return super(ChatVlmModule, cls).load_model(checkpoint, settings, dtype=dtype)
 
     @classmethod
     def tiny(
@@ -65,18 +49,15 @@ class LlavaModule(LlavaTraits, ChatVlmModule):
 
     @classmethod
     def card_text(cls, settings: Mapping[str, Any]) -> CardText:
-        """What a model card says of a LLaVA."""
+        """What a model card says of a LLaVA; its template is written out."""
         template = VICUNA_TEMPLATE if settings["template"] == VICUNA else settings["template"]
-        name = "LLaVA-1.5" if template == VICUNA_TEMPLATE else "LLaVA"
-        return CardText(
-            title=f"{name} asked whether the caption matches (LLaVA-score)",
-            logit="z(Yes) - z(No) at the answer position",
-            score="p(Yes) / (p(Yes) + p(No)), the sigmoid of the logit",
-            pipeline_tag="image-text-to-text",
-            limit="The prompt is part of the scorer: another question gives other scores.",
-            code=card_code("llava"),
-            values={"template": template, "answers": YesNoPrompt(template=template).answers},
-        )
+        return super().card_text({**settings, "template": template})
+
+    @classmethod
+    def card_title(cls, settings: Mapping[str, Any]) -> str:
+        """LLaVA-1.5 by its prompt."""
+        name = "LLaVA-1.5" if settings["template"] == VICUNA_TEMPLATE else "LLaVA"
+        return f"{name} asked whether the caption matches (LLaVA-score)"
 
     def scorer_settings(self) -> dict[str, Any]:
         """The prompt and the loss, and what every backbone has."""
@@ -85,21 +66,3 @@ class LlavaModule(LlavaTraits, ChatVlmModule):
         template = VICUNA if prompt.template == VICUNA_TEMPLATE else prompt.template
         own = {"template": template, "system": prompt.system, "question": prompt.question, "loss": self.loss_name}
         return {**own, **Backbone.scorer_settings(self)}
-
-    def plain_processor(self) -> LlavaProcessor:
-        """The processor with an image processor that pads to squares, which here the encoder does.
-
-        `LlavaImageProcessor` has the padding off where nothing is said, and CLIP's, which LLaVA's checkpoints come
-        with, has none.
-        """
-        own = self.processor.image_processor
-        settings = {name: value for name, value in own.to_dict().items() if name != "image_processor_type"}
-        settings |= {"do_pad": True, "do_center_crop": bool(getattr(own, "do_center_crop", False))}
-        padding: Any = LlavaImageProcessorPil
-        if not isinstance(own, PilBackend):
-            from transformers import LlavaImageProcessor  # says at import where torchvision is absent
-
-            padding = LlavaImageProcessor
-        processor = copy.copy(self.processor)
-        processor.image_processor = padding(**settings)
-        return processor

@@ -73,6 +73,25 @@ def read_template(chat_template: str, processor: Any, system: str | None, before
     return f"{template} " if space and not template.endswith(" ") else template
 
 
+def turn_end(processor: Any) -> int | None:
+    """The special token that the chat template writes behind an answer; None where there is none such.
+
+    Not every checkpoint's `eos_token` is that (Gemma's and SmolVLM's are not).
+    """
+    chat_template, answer = chat_template_of(processor), "ANSWER0MARK"
+    for parts in (True, False) if chat_template is not None else ():
+        try:
+            text = _Renderer(str(chat_template), processor, None, "", parts=parts)("a dog", answer=answer)
+        except ValueError:
+            continue
+        behind = text.rpartition(answer)[2].lstrip()
+        ids = processor.tokenizer(behind, add_special_tokens=False).input_ids
+        token = processor.tokenizer.added_tokens_decoder.get(ids[0]) if ids else None
+        if token is not None and token.special:
+            return int(ids[0])
+    return None
+
+
 class _Renderer:
     """A chat template as a function of the question; `parts` whether a message is a list of parts or a text."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from lightning_modules.backbones.chat.family import Family
 from lightning_modules.backbones.chat.prompt import YesNoPrompt
 from lightning_modules.backbones.packing import Sequences, pack_branches, shared_prefix
 
-PROBES = ("a", "Z", "7")
+OPENINGS = ("a", "Z", "7")
 """Captions that begin differently: what their prompts share is before any caption."""
 IMAGE_KEY = "images."
 """What the vision tower reads has this in front of its name in a batch's inputs."""
@@ -23,6 +23,13 @@ IMAGE_KEY = "images."
 class _Fitting(NamedTuple):
     ids: list[int]
     is_cut: bool
+
+
+def special_tokens(tokenizer: Any, more: Iterable[str] = ()) -> re.Pattern[str]:
+    """What finds special tokens in a text, the tokenizer's and `more`."""
+    texts = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special} | {*more}
+    # the longest first: one may begin as another
+    return re.compile("|".join(re.escape(text) for text in sorted(filter(None, texts), key=len, reverse=True)))
 
 
 class ChatEncoder:
@@ -57,6 +64,7 @@ class ChatEncoder:
         self.tokenizer = processor.tokenizer
         # what stands for an image in a template may be another token (Gemma 3) than those for its features
         self.feature_token = self.tokenizer.convert_ids_to_tokens(family.image_id)
+        self.special = special_tokens(self.tokenizer, {self.feature_token, processor.image_token})
         # a prompt that begins with the start token, as chat templates write it, gets no second one
         start = self.tokenizer.bos_token
         self.prefixes: dict[str, list[int]] = {}
@@ -76,25 +84,22 @@ class ChatEncoder:
         # by one call: a tokenizer of Rust takes several texts at once
         return self._ids(
             [
-                self.prompt(self._without_images(caption), image_text)
+                self.prompt(self._without_special(caption), image_text)
                 for row, image_text in zip(captions, image_texts, strict=True)
                 for caption in row
             ]
         )
 
-    def _without_images(self, caption: str) -> str:
-        """The caption without what stands for images: it has none."""
-        before = None
-        while before != caption:  # what is left of a removed token may make another one
-            before = caption
-            for token in (self.feature_token, self.processor.image_token):
-                caption = caption.replace(token, "")
+    def _without_special(self, caption: str) -> str:
+        """The caption without special tokens: it has no image, and ends no turn."""
+        while self.special.search(caption):  # what is left of a removed token may make another one
+            caption = self.special.sub("", caption)
         return caption
 
     def _shared(self, image_text: str) -> list[int]:
         """What is before any caption; there are few such texts, since runs of features are folded."""
         if image_text not in self.prefixes:
-            self.prefixes[image_text] = shared_prefix(self._prompt_ids(PROBES, image_text))
+            self.prefixes[image_text] = shared_prefix(self._prompt_ids(OPENINGS, image_text))
         return self.prefixes[image_text]
 
     def _spelt(self, prompt: YesNoPrompt) -> tuple[YesNoPrompt, int, int]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL import Image
 
+from datamodules.batch import InputError
 from lightning_modules.backbones.packing import PADDING_SEGMENT, branch_attention_mask
 from lightning_modules.backbones.published import reading
 
-NOT_PIXELS = {
-    *("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels", "text_replacement_offsets"),
-    *("num_crops", "num_patches", "batch_num_images", "rows", "cols"),
-}
-"""What processors return beside what a vision tower reads."""
+if TYPE_CHECKING:
+    from lightning_modules.backbones.chat.prompt import YesNoPrompt
 
 
 class Family:
@@ -31,6 +30,7 @@ class Family:
         template: of a prompt, see `YesNoPrompt`, where the checkpoint brings no chat template; "" where it must.
         child: what the network calls the Transformers model; part of the names in checkpoints.
         image_id: the token that stands for a feature of the image.
+        reads: names of what the vision tower reads of an image.
     """
 
     unpackable: ClassVar[str] = ""
@@ -38,16 +38,23 @@ class Family:
     caps_logits: ClassVar[bool] = False
     template: ClassVar[str] = ""
     child: ClassVar[str] = "vlm"
+    reads: frozenset[str]
 
     def __init__(self, config: Any):
         self.image_id: int = config.image_token_id
 
-    def fitted(self, processor: Any, vlm: Any) -> Any:
+    def fitted(self, processor: Any, vlm: Any, max_image_tokens: int | None = None) -> Any:
         """The processor as this model needs it.
 
+        Args:
+            processor: of the checkpoint.
+            vlm: the model.
+            max_image_tokens: most tokens of an image; the processor's own bound where None.
+
         Raises:
-            ValueError: it is another model's.
+            ValueError: it is another model's, or it cannot keep to such a bound.
         """
+        self.reads = frozenset(inspect.signature(vlm.model.get_image_features).parameters)
         with reading("the image processor's settings"):
             _, (text,) = self.images(processor, [Image.new("RGB", (32, 32))])
         token = processor.tokenizer.convert_ids_to_tokens(self.image_id)
@@ -56,19 +63,60 @@ class Family:
                 f"The processor writes {text[:40]!r} for an image, and the model reads its token {self.image_id}, "
                 f"which is {token!r} to the tokenizer; use the processor that the checkpoint was trained with."
             )
+        return processor if max_image_tokens is None else self.bounded(processor, max_image_tokens)
+
+    def bounded(self, processor: Any, max_image_tokens: int) -> Any:
+        """The processor with a bound on the tokens of an image.
+
+        Raises:
+            ValueError: it has none that a number of tokens could set.
+        """
+        raise ValueError(
+            "model.max_image_tokens must not be given for this checkpoint: its processor cuts images into tiles of a "
+            "fixed size, or makes all of one size; change its settings instead."
+        )
+
+    def plain_processor(self, processor: Any) -> Any:
+        """The processor that, alone, makes what `images` makes."""
         return processor
 
+    def check_prompt(self, prompt: YesNoPrompt) -> None:
+        """Refuses a prompt that the model cannot read.
+
+        Raises:
+            ValueError: says what it lacks.
+        """
+
     def images(self, processor: Any, images: Sequence[Image.Image]) -> tuple[dict[str, torch.Tensor], list[str]]:
-        """What the vision tower reads of the images, and for each the text that stands for it in a prompt."""
-        encoded = processor(
+        """What the vision tower reads of the images, and for each the text that stands for it in a prompt.
+
+        Raises:
+            InputError: the processor cannot read an image; names its size.
+        """
+        try:
+            encoded = self._encoded(processor, images)
+        except ValueError as error:  # what a processor cannot read is found out by its own rules
+            if len(images) > 1:
+                for image in images:
+                    self.images(processor, [image])
+                raise
+            width, height = images[0].size
+            raise InputError(
+                f"an image of {width} x {height} pixels cannot be read by the image processor ({error}); leave it out, "
+                "or cut it."
+            ) from error
+        texts = [replaced["replacement"] for (replaced,) in encoded["text_replacement_offsets"]]
+        return {name: value for name, value in encoded.items() if name in self.reads}, texts
+
+    def _encoded(self, processor: Any, images: Sequence[Image.Image]) -> Mapping[str, Any]:
+        encoded: Mapping[str, Any] = processor(
             images=[[image.convert("RGB")] for image in images],
             text=[processor.image_token] * len(images),
-            padding=True,
-            return_tensors="pt",
+            # of the text only what stands for the image is taken, and not every tokenizer can pad
+            images_kwargs={"return_tensors": "pt"},
             return_text_replacement_offsets=True,
         )
-        texts = [replaced["replacement"] for (replaced,) in encoded["text_replacement_offsets"]]
-        return {name: value for name, value in encoded.items() if name not in NOT_PIXELS}, texts
+        return encoded
 
     def positions(self, prefix: Sequence[int], pixels: Mapping[str, torch.Tensor], index: int) -> torch.Tensor:
         """[R, P] positions of the tokens of a prefix on R axes; what is behind it goes on from the largest.

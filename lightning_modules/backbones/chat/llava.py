@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from PIL import Image
 from torch.func import functional_call
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from transformers import LlavaForConditionalGeneration, LlavaImageProcessorPil, LlavaProcessor
+from transformers.image_processing_backends import PilBackend
 
 from lightning_modules.backbones.chat.family import Family
 from lightning_modules.backbones.published import reading
@@ -22,9 +23,11 @@ class Llava(Family):
     image_tokens: int
     background: tuple[int, int, int]
 
-    def fitted(self, processor: Any, vlm: Any) -> LlavaProcessor:
+    def fitted(self, processor: Any, vlm: Any, max_image_tokens: int | None = None) -> LlavaProcessor:
         """See `fitting_processor`."""
         fitting, self.image_tokens = fitting_processor(processor, vlm)
+        if max_image_tokens is not None:
+            self.bounded(fitting, max_image_tokens)
         red, green, blue = fitting.image_processor.image_mean
         # truncated and not rounded, (122, 116, 104) for CLIP, as in LLaVA
         self.background = (int(red * 255), int(green * 255), int(blue * 255))
@@ -35,6 +38,24 @@ class Llava(Family):
         squares = [pad_to_square(image, self.background) for image in images]
         pixels = processor.image_processor(squares, return_tensors="pt")["pixel_values"]
         return {"pixel_values": pixels}, [processor.image_token * self.image_tokens] * len(images)
+
+    def plain_processor(self, processor: LlavaProcessor) -> LlavaProcessor:
+        """The processor with an image processor that pads to squares, which here `images` does.
+
+        `LlavaImageProcessor` has the padding off where nothing is said, and CLIP's, which LLaVA's checkpoints come
+        with, has none.
+        """
+        own = processor.image_processor
+        settings = {name: value for name, value in own.to_dict().items() if name != "image_processor_type"}
+        settings |= {"do_pad": True, "do_center_crop": bool(getattr(own, "do_center_crop", False))}
+        padding: Any = LlavaImageProcessorPil
+        if not isinstance(own, PilBackend):
+            from transformers import LlavaImageProcessor  # says at import where torchvision is absent
+
+            padding = LlavaImageProcessor
+        plain = copy.copy(processor)
+        plain.image_processor = padding(**settings)
+        return plain
 
 
 def pad_to_square(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:

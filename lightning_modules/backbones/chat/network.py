@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,7 +89,7 @@ class ChatNetwork(nn.Module):
             ).last_hidden_state
         except ValueError as error:
             # Transformers counts numbers, and not features
-            if (made := _count(features)) == (places := int(image_cells.sum())):
+            if (made := len(_flat(features.pooler_output))) == (places := int(image_cells.sum())):
                 raise
             raise ValueError(
                 f"the model makes {made} features of {len(image_tokens)} images, and their prompts have {places} "
@@ -108,24 +108,23 @@ def unpackable(config: Any, family: Family) -> str:
     return family.unpackable
 
 
-def _count(features: Any) -> int:
-    parts = features.pooler_output
-    return sum(part.numel() // part.shape[-1] for part in ([parts] if isinstance(parts, torch.Tensor) else parts))
+def _flat(parts: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+    """[n, D] features of all images behind each other, in whatever shape a family gives them."""
+    return (parts if isinstance(parts, torch.Tensor) else torch.cat(tuple(parts))).flatten(0, -2)
 
 
 def _repeated(features: Any, tokens: torch.Tensor, rows: torch.Tensor) -> Any:
     """The features of images for sequences in which each image stands as often as `rows` names it.
 
     Args:
-        features: of the vision tower, in whatever shape: all images' tokens follow each other.
+        features: of the vision tower.
         tokens: [B] how many each image has.
         rows: [N] which image stands in a sequence.
     """
     counts, order = tokens.tolist(), rows.tolist()
 
     def of(parts: Any) -> Any:
-        flat = parts.flatten(0, -2) if isinstance(parts, torch.Tensor) else torch.cat(tuple(parts)).flatten(0, -2)
-        pieces = flat.split(counts)
+        pieces = _flat(parts).split(counts)
         repeated = [pieces[row] for row in order]
         return torch.cat(repeated) if isinstance(parts, torch.Tensor) else tuple(repeated)
 

@@ -6,17 +6,24 @@ The classes are attributes of this module, called as in Transformers: `chat.proc
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import transformers
 from transformers import ProcessorMixin
 from transformers.models.auto.image_processing_auto import get_image_processor_config
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.video_processing_utils import BaseVideoProcessor
 
 IN_PLACE = {"SmolVLMProcessor": "Idefics3Processor"}
 """SmolVLM's also wants num2words, to write the times of a video; Idefics3's makes the same text of an image."""
+LENGTHS, MOST_IMAGE_TOKENS = ("image_seq_length", "image_seq_len", "num_image_tokens"), 2**16
+"""What processors call the tokens of an image, and a tile; more are an error, or there to take all memory."""
 VIDEO = "video_processor"
+VIDEO_TYPES = {"Qwen2_5_VLProcessor": "Qwen2VLVideoProcessor"}
+"""Processors whose video processor is another model's; Transformers' own table is empty where torchvision is absent."""
 
 
 def still_processor(name: str) -> type[ProcessorMixin] | None:
@@ -45,12 +52,31 @@ def saved_processor_class(name_or_folder: str | Path, **where: Any) -> str:
     name = str(name_or_folder)
     for read in (_processor_config, get_image_processor_config, get_tokenizer_config):
         try:
-            found = read(name, **where).get("processor_class")
+            config: Any = read(name, **where)
+            found = config.get("processor_class")
         except OSError:  # there is no such file
             continue
         if isinstance(found, str):
             return found
     return ""
+
+
+def check_image_tokens(name_or_folder: str | Path, **where: Any) -> None:
+    """Refuses a processor that would write more tokens for an image than any model reads.
+
+    Raises:
+        ValueError: a file says so.
+    """
+    for read in (_processor_config, get_image_processor_config):
+        try:
+            config: Any = read(str(name_or_folder), **where)
+        except OSError:  # there is no such file
+            continue
+        for settings in (config, config.get("image_processor")):
+            for key in LENGTHS if isinstance(settings, dict) else ():
+                length = settings.get(key)
+                if length is not None and not (isinstance(length, int) and 0 < length <= MOST_IMAGE_TOKENS):
+                    raise ValueError(f"{key} must be from 1 to {MOST_IMAGE_TOKENS}, got {length!r:.40}")
 
 
 def _processor_config(name: str, **where: Any) -> dict[str, Any]:
@@ -69,13 +95,37 @@ def __getattr__(name: str) -> type[ProcessorMixin]:
 
 
 class _Still:
-    """Leaves the video processor out of what is loaded, checked and saved."""
+    """Leaves the video processor out of what is loaded and checked; its settings are saved as they were found."""
 
     @classmethod
     def get_attributes(cls) -> list[str]:
         return [name for name in super().get_attributes() if name != VIDEO]  # type: ignore[misc]
 
     @classmethod
+    def get_processor_dict(cls, name: Any, **where: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        settings, rest = super().get_processor_dict(name, **where)  # type: ignore[misc]
+        try:
+            video, _ = BaseVideoProcessor.get_video_processor_dict(name, **where)
+        except OSError:  # it has none
+            return settings, rest
+        return {**settings, VIDEO: video}, rest
+
+    @classmethod
     def from_args_and_dict(cls, args: Any, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        settings = {name: value for name, value in processor_dict.items() if name != VIDEO}
         # the video processor is the third argument of each of them
-        return super().from_args_and_dict([*args, None], processor_dict, **kwargs)  # type: ignore[misc]
+        processor = super().from_args_and_dict([*args, None], settings, **kwargs)  # type: ignore[misc]
+        processor.found_video_settings = processor_dict.get(VIDEO, {})
+        return processor
+
+    def to_dict(self) -> dict[str, Any]:
+        saved: dict[str, Any] = super().to_dict()  # type: ignore[misc]
+        name = type(self).__name__
+        made = VIDEO_TYPES.get(name, name.replace("Processor", "VideoProcessor"))
+        found = {key: value for key, value in self.found_video_settings.items() if key != "image_processor_type"}
+        # without a type, AutoProcessor finds no class
+        saved[VIDEO] = {"video_processor_type": made, **found}
+        return saved
+
+    found_video_settings: Mapping[str, Any] = MappingProxyType({})
+    """Of the checkpoint; older ones share them with the image processor."""

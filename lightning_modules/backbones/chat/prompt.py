@@ -20,6 +20,14 @@ VICUNA_TEMPLATE = "USER: {image}\n{question} ASSISTANT: "
 AUTO, VICUNA, CHECKPOINT = "auto", "vicuna", "checkpoint"
 THOUGHT = "<think>"
 """What the answers of thinking models begin with."""
+TASK_START = "{image}<bos>"
+"""How a template begins where the processor itself writes the start token, and a line break at the end (PaliGemma)."""
+
+
+IMAGE_IN_BOTH = (
+    "model.template must hold all that is in front of the image, so model.question must be without {image} beside it; "
+    "the reranker's question and its system message have to be given as texts."
+)
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,6 @@ class YesNoPrompt:
         'USER: <image>\\nDoes this image match the following caption: a dog?\\nAnswer Yes/No directly. ASSISTANT:'
         """
         system = f"{self.system} " if self.system else ""
-        while image_token and image_token in caption:  # what is left of a removed token may make another one
-            caption = caption.replace(image_token, "")
         # not `format`: a caption may hold braces
         question = self.question.replace("{caption}", caption)
         before, after = self.template.split("{question}")
@@ -129,17 +135,18 @@ class WantedPrompt:
             ValueError: the prompt cannot be known, or the chat template does not make one.
         """
         before, image, question = (QUESTION if self.question is None else self.question).rpartition("{image}")
-        chat_template = chat_template_of(processor)
+        chat_template, system = chat_template_of(processor), self.system or ""
         if self.template not in (AUTO, CHECKPOINT):
+            if image:
+                raise ValueError(IMAGE_IN_BOTH)
             made = self.without_checkpoint().template
         elif chat_template is not None:
-            made = read_template(chat_template, processor, self.system, before)
+            made, system = read_template(chat_template, processor, self.system, before), ""  # it holds the message
             if made.rstrip().endswith(THOUGHT):
                 raise ValueError(
                     f"model.checkpoint must answer at once, and its chat template begins with a thought ({THOUGHT}): "
                     "choose the Instruct checkpoint, or give a model.template that ends the thought."
                 )
-            return YesNoPrompt(system="", question=question, template=made, words=self.words)
         elif template:
             made = template
         else:
@@ -147,8 +154,12 @@ class WantedPrompt:
                 "model.template must say what is around a question, since the checkpoint has no chat template: give a "
                 "text with {image} and {question}."
             )
-        made = made.replace("{image}", f"{before}{{image}}") if image else made
-        return YesNoPrompt(system=self.system or "", question=question, template=made, words=self.words)
+        if image and before not in made.partition("{image}")[0]:
+            raise ValueError(
+                f"model.question has {before!r:.60} in front of the image, and the checkpoint's prompt begins with the "
+                "image; give another question, or a model.template with all of it."
+            )
+        return YesNoPrompt(system=system, question=question, template=made, words=self.words)
 
     def resolve(self, processor: Any, text_config: Any) -> YesNoPrompt:
         """The prompt for a checkpoint.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,16 @@ class QwenVl(Family):
     def __init__(self, config: Any):
         super().__init__(config)
         self.merge: int = config.vision_config.spatial_merge_size
+
+    def bounded(self, processor: Any, max_image_tokens: int) -> Any:
+        """The processor with another area at most; an image that is long and narrow may keep more tokens."""
+        bounded = copy.copy(processor)
+        images = bounded.image_processor = copy.copy(processor.image_processor)
+        area = max_image_tokens * (images.patch_size * images.merge_size) ** 2
+        # called edges, and areas all the same
+        edges = {"shortest_edge": min(images.size["shortest_edge"], area), "longest_edge": area}
+        images.size = type(images.size)(**edges)
+        return bounded
 
     def positions(self, prefix: Sequence[int], pixels: Mapping[str, torch.Tensor], index: int) -> torch.Tensor:
         """[3, P]: time, row and column."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +27,15 @@ FAMILIES: dict[str, str] = {
 """`model_type` in `config.json` -> where its class is, below this package."""
 
 
-def check_family(model_type: object, name: str) -> None:
+def check_family(model_type: object, name: str, families: Collection[str] = FAMILIES) -> None:
     """Refuses models of an unknown type.
 
     Raises:
-        ValueError: it is none of `FAMILIES`.
+        ValueError: it is none of `families`.
     """
-    if model_type not in FAMILIES:
+    if model_type not in families:
         raise ValueError(
-            f"{name} is a checkpoint of type {model_type!r}, and chat_vlm reads {', '.join(FAMILIES)}; choose the "
+            f"{name} is a checkpoint of type {model_type!r}, and this backbone reads {', '.join(families)}; choose the "
             "model.backbone that it was made for."
         )
 

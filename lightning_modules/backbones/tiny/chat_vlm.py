@@ -71,7 +71,7 @@ def text_config(shape: TinyShape, tokenizer: Any, **more: Any) -> dict[str, Any]
         "intermediate_size": 2 * shape.hidden_size,
         "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.heads,
+        "num_key_value_heads": max(1, shape.heads // 2) if shape.heads % 2 == 0 else shape.heads,  # grouped queries
         "max_position_embeddings": 4096,
         "initializer_range": shape.initializer_range,
         "pad_token_id": tokenizer.pad_token_id,
@@ -282,14 +282,14 @@ def gemma3_processor(shape: TinyShape, texts: Iterable[str]) -> Any:
 
 
 def gemma3_config(family: str, shape: TinyShape, processor: Any) -> dict[str, Any]:
-    """Gemma 3; its windows are shorter than a prompt, and its last layer sees everything."""
+    """Gemma 3; its windows are shorter than an image, and its last layer sees everything."""
     tokenizer = processor.tokenizer
     kinds = ["sliding_attention"] * (shape.layers - 1) + ["full_attention"]
     size = shape.hidden_size // shape.heads
     text = text_config(shape, tokenizer, layer_types=kinds, head_dim=size, query_pre_attn_scalar=size)
     ids = {"boi": tokenizer.boi_token, "eoi": tokenizer.eoi_token, "image": tokenizer.image_token}
     return {
-        "text_config": text | {"sliding_window": 24},
+        "text_config": text | {"sliding_window": max(1, 3 * processor.image_seq_length // 4)},
         "vision_config": vision_config(shape, vision_use_head=False),
         "mm_tokens_per_image": processor.image_seq_length,
         **{f"{name}_token_index": tokenizer.convert_tokens_to_ids(token) for name, token in ids.items()},

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from lightning_modules.backbones.chat.prompt import (
     AUTO,
     CHECKPOINT,
+    IMAGE_IN_BOTH,
     QUESTION,
     WORDS,
     WantedPrompt,
@@ -77,6 +78,9 @@ class ChatVlmSettings(ModelSettings):
     packing: str = field(default="auto", metadata={"choices": ("auto", "on", "off")})
     """Whether the captions of an image share its tokens. auto: where the model allows it. off: a sequence for every
     caption, as Transformers reads it."""
+    max_image_tokens: int | None = field(default=None, metadata={"min": 1, "max": 1_000_000})
+    """Most tokens of an image, of families that read each at a size of its own (Qwen's); larger images are scaled down.
+    Not given: the checkpoint's own bound, 16,384 for some."""
 
     @property
     def preset(self) -> Preset:
@@ -91,8 +95,9 @@ class ChatVlmSettings(ModelSettings):
         return WantedPrompt(self.template, system, self.preset.question, words)
 
     def arguments(self) -> dict[str, Any]:
-        """Also the prompt, and the packing."""
-        return {**super().arguments(), "prompt": self.prompt, "packing": self.packing}
+        """Also the prompt, the packing, and the bound on an image's tokens."""
+        own = {"prompt": self.prompt, "packing": self.packing, "max_image_tokens": self.max_image_tokens}
+        return {**super().arguments(), **own}
 
     def faults(self, place: str) -> Iterator[str]:
         """A question without its caption, answers that are no pair, or a template without its places."""
@@ -114,6 +119,8 @@ class ChatVlmSettings(ModelSettings):
                 yield f"`{place}{name}` {fault}"
         if self.template not in (AUTO, CHECKPOINT) and (fault := template_fault(self.template)):
             yield f"`{place}template` must be {AUTO} or {CHECKPOINT}, or {fault}"
+        elif self.template not in (AUTO, CHECKPOINT) and "{image}" in question:
+            yield IMAGE_IN_BOTH.removesuffix(".")
 
 
 class ChatVlmTraits(BackboneTraits):
