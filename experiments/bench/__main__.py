@@ -137,6 +137,7 @@ def plan(arguments: argparse.Namespace) -> list[Case]:
             threads=torch.get_num_threads(),
         )
         for backbone in arguments.backbones
+        if backbone in preset.images
         for work, tune, captions in every
         if work in arguments.work
     ]

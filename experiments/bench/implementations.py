@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from PIL import Image
 
 from datamodules import NEGATIVE, POSITIVE, ImageTextRow
-from experiments.bench.models import CAPTIONS, Preset, build_blip2, build_llava, count_parameters
+from experiments.bench.models import CAPTIONS, Preset, build_blip2, build_chat, build_llava, count_parameters
+from experiments.bench.report import LABELS
 from lightning_modules import AlignmentModule
 from lightning_modules.backbones import (
     IMAGE_KEY,
@@ -20,6 +22,7 @@ from lightning_modules.backbones import (
     PREFIX_SEGMENT,
     Blip2ItmModule,
     ChatEncoder,
+    ChatVlmModule,
     LlavaModule,
     clean_words,
     pad_to_square,
@@ -227,7 +230,62 @@ def describe_blip2(preset: Preset, module: AlignmentModule, rows: Sequence[Image
     )
 
 
+def chat_implementations(
+    module: AlignmentModule, rows: Sequence[ImageTextRow], device: torch.device
+) -> dict[str, Implementation]:
+    """A chat VLM packed, and the plain Transformers model and processor on the same pairs."""
+    module = cast(ChatVlmModule, module)
+    encoder, vlm = module.encoder, cast(Any, module.to_transformers())
+    batch = module.collator()(rows).to(device)
+    pairs = [(row, caption) for row in rows for caption in row.captions]
+
+    def plain_inputs(chosen: Sequence[Pair]) -> dict[str, torch.Tensor]:
+        inputs = module.plain_processor()(
+            images=[[row.image] for row, _ in chosen],
+            text=[encoder.prompt(caption, module.processor.image_token) for _, caption in chosen],
+            add_special_tokens=encoder.special_tokens,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+        )
+        return dict(inputs.to(device))
+
+    def plain(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        last = vlm(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+        return last[:, encoder.yes_id] - last[:, encoder.no_id]
+
+    together, *alone = (plain_inputs(chosen) for chosen in (pairs, *([pair] for pair in pairs)))
+
+    def packed() -> Iterator[torch.Tensor]:
+        yield module.logits(batch)[batch.caption_mask]
+
+    def padded() -> Iterator[torch.Tensor]:
+        yield plain(together)
+
+    def loop() -> Iterator[torch.Tensor]:
+        for inputs in alone:
+            yield plain(inputs)
+
+    return {PACKED: Implementation(packed), PADDED: Implementation(padded), LOOP: Implementation(loop)}
+
+
+def describe_chat(preset: Preset, module: AlignmentModule, rows: Sequence[ImageTextRow]) -> str:
+    """Sizes of the model and of its sequences."""
+    module = cast(ChatVlmModule, module)
+    config: Any = module.to_transformers().config
+    shape = preset.chat[config.model_type]
+    inputs = module.collator()(rows).inputs
+    prefix = int((inputs["segment_ids"][0] == PREFIX_SEGMENT).sum())
+    return (
+        f"{LABELS[config.model_type]}: {count_parameters(module) / 1e6:,.1f} million parameters, language model "
+        f"{shape.layers} layers x {shape.hidden_size}, vision {shape.vision_layers} layers x "
+        f"{shape.vision_hidden_size}; {int(inputs['image_tokens'][0])} image tokens in a shared prefix of {prefix}"
+    )
+
+
 BACKBONES = {
     "llava": Backbone(build_llava, llava_implementations, describe_llava),
     "blip2": Backbone(build_blip2, blip2_implementations, describe_blip2),
+    "qwen3_vl": Backbone(partial(build_chat, "qwen3_vl"), chat_implementations, describe_chat),
+    "gemma3": Backbone(partial(build_chat, "gemma3"), chat_implementations, describe_chat),
 }

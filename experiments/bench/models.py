@@ -19,7 +19,15 @@ from transformers import (
 )
 
 from lightning_modules import AlignmentModule, LoraSettings
-from lightning_modules.backbones import Blip2ItmModule, LlavaModule, TinyShape, YesNoPrompt, prompt_texts
+from lightning_modules.backbones import (
+    Blip2ItmModule,
+    ChatVlmModule,
+    ChatVlmSettings,
+    LlavaModule,
+    TinyShape,
+    YesNoPrompt,
+    prompt_texts,
+)
 from lightning_modules.backbones.tiny import tiny_blip2_processor, tiny_llava_processor
 
 FULL, LORA = "full", "lora"
@@ -78,6 +86,7 @@ class Preset:
     """Models of one scale, and how they are timed.
 
     Attributes:
+        chat: sizes of chat VLMs, by family.
         images: in a batch, for each backbone.
         dtype: of the weights while they are timed.
         tunes: what trains: all weights but the vision tower's (`full`), or adapters (`lora`).
@@ -86,6 +95,7 @@ class Preset:
 
     llava: LlavaSizes
     blip2: Blip2Sizes
+    chat: dict[str, TinyShape]
     images: dict[str, int]
     dtype: torch.dtype
     tunes: tuple[str, ...]
@@ -97,7 +107,11 @@ PRESETS = {
     "tiny": Preset(
         llava=LlavaSizes(32, 64, 2, 2, 32, 64, 2, 2, image_size=28, vocab_size=1200),
         blip2=Blip2Sizes(32, 64, 2, 2, 32, 64, 2, 2, image_size=28, queries=4, vocab_size=1200),
-        images={"llava": 2, "blip2": 2},
+        chat={
+            "qwen3_vl": TinyShape(32, 2, 2, 32, 2, image_size=64, vocab_size=1200, initializer_range=0.1),
+            "gemma3": TinyShape(32, 2, 2, 32, 2, image_size=32, vocab_size=1200, initializer_range=0.1),
+        },
+        images={"llava": 2, "blip2": 2, "qwen3_vl": 2, "gemma3": 2},
         dtype=torch.float32,
         tunes=(FULL, LORA),
     ),
@@ -106,7 +120,12 @@ PRESETS = {
     "small": Preset(
         llava=LlavaSizes(384, 1024, 8, 6, 128, 512, 4, 2, vocab_size=8000),
         blip2=Blip2Sizes(384, 1536, 12, 6, 192, 768, 4, 3, vocab_size=8000),
-        images={"llava": 1, "blip2": 2},
+        chat={
+            # 300 tokens of a photo of 640 x 480 pixels, as published Qwens make of it, and Gemma 3's 256
+            "qwen3_vl": TinyShape(384, 8, 6, 128, 4, image_size=320, patch_size=16, initializer_range=0.065),
+            "gemma3": TinyShape(384, 8, 6, 128, 4, image_size=224, patch_size=14, initializer_range=0.065),
+        },
+        images={"llava": 1, "blip2": 2, "qwen3_vl": 1, "gemma3": 1},
         dtype=torch.float32,
         tunes=(FULL,),
     ),
@@ -114,6 +133,7 @@ PRESETS = {
     "7b": Preset(
         llava=LlavaSizes(4096, 11_008, 32, 32, 1024, 4096, 24, 16),
         blip2=Blip2Sizes(1408, 6144, 39, 16, 768, 3072, 12, 12),
+        chat={},  # see experiments.bench.gpu
         images={"llava": 2, "blip2": 8},
         dtype=torch.bfloat16,
         tunes=(LORA, FULL),
@@ -219,6 +239,13 @@ def build_blip2(preset: Preset, tune: str) -> Blip2ItmModule:
     # the Q-Former alone, as `full` trains all but the vision tower
     lora = LoraSettings(targets=["qformer"]) if tune == LORA else None
     return Blip2ItmModule(blip2, processor, lora=lora, lr=1e-4)
+
+
+def build_chat(family: str, preset: Preset, tune: str) -> ChatVlmModule:
+    """A chat VLM of a family with random weights and loss `binary`; seed torch first."""
+    settings = ChatVlmSettings(family=family, tiny=preset.chat[family])
+    lora = LoraSettings() if tune == LORA else None
+    return ChatVlmModule(*ChatVlmModule.tiny(settings, CAPTIONS, None), loss="binary", lora=lora, lr=1e-4)
 
 
 def count_parameters(module: AlignmentModule) -> int:

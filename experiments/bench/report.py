@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-LABELS = {"llava": "LLaVA", "blip2": "BLIP-2 ITM"}
+LABELS = {"llava": "LLaVA", "blip2": "BLIP-2 ITM", "qwen3_vl": "Qwen3-VL", "gemma3": "Gemma 3"}
 
 
 @dataclass(frozen=True)

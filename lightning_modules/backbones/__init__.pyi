@@ -23,3 +23,4 @@ from .settings import TinyShape as TinyShape
 from .table import BACKBONES as BACKBONES
 from .table import backbone_class as backbone_class
 from .table import backbone_traits as backbone_traits
+from .traits.chat_vlm import ChatVlmSettings as ChatVlmSettings
