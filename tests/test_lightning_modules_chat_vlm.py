@@ -351,15 +351,22 @@ def test_an_image_with_more_tokens_than_the_context_is_one_line() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_half_precision_orders_captions_as_full_precision_does(family: str) -> None:
-    """Within an image, over pairs of captions whose logits differ by more than bf16 can blur."""
-    module = tiny(family)
-    rows = [replace(row(index, CAPTIONS), image=photo(index, 24 + 8 * index, 16)) for index in range(6)]
-    batch = module.collator()(rows)
+    """Of 168 pairs of captions of one image, those that lie a tenth of the logits' spread apart; trained, most do."""
+    settings = ChatVlmSettings(family=family, tiny=replace(SHAPE, initializer_range=0.1))
+    words = ["red", "blue", "dogs", "cats", "men", "eat", "ride", "near", "under", "three", "old", "trees"]
+    captions = [" ".join(words[index : index + 3 + index % 3]) for index in range(8)]
+    torch.manual_seed(0)
+    module = ChatVlmModule(*ChatVlmModule.tiny(settings, captions, None), lr=0.0).eval()
+    batch = module.collator()(
+        [replace(row(index, captions), image=photo(index, 24 + 8 * index, 16)) for index in range(6)]
+    )
     with torch.no_grad():
         full = module.logits(batch)
         half = module.to(torch.bfloat16).logits(batch)
     assert half.dtype == torch.float32
     assert bool(half.isfinite().all())
-    differ = (full.unsqueeze(2) - full.unsqueeze(1)).abs() > 0.1 * float(full.std())
-    flips = ((full.unsqueeze(2) - full.unsqueeze(1)).sign() != (half.unsqueeze(2) - half.unsqueeze(1)).sign()) & differ
-    assert float(flips.sum() / differ.sum()) < 0.05
+    first, second = torch.triu_indices(8, 8, 1)
+    exact, rounded = (logits[:, first] - logits[:, second] for logits in (full, half))
+    differ = exact.abs() > 0.1 * full.std()
+    assert float(differ.float().mean()) > 0.5
+    assert float((exact.sign() != rounded.sign())[differ].float().mean()) <= 0.025
