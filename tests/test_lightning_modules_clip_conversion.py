@@ -168,6 +168,8 @@ def test_mixed_precision_becomes_float32_without_a_change() -> None:
     name = "visual.transformer.resblocks.2.attn.in_proj_weight"
     parts = [found[f"vision_model.encoder.layers.2.self_attn.{part}_proj.weight"] for part in "qkv"]
     assert torch.equal(torch.cat(parts), state[name].float())
+    halves = {name: value.half() if "attn" in name else value.bfloat16() for name, value in state.items()}
+    assert {value.dtype for value in convert_state_dict(halves, base_config()).values()} == {torch.float32}
 
 
 def test_the_result_shares_no_memory() -> None:
@@ -335,7 +337,7 @@ def test_the_activation_is_the_base_s_or_what_overrules_it() -> None:
     for given, expected in ((None, "quick_gelu"), ("gelu", "gelu"), ("quick_gelu", "quick_gelu")):
         found = with_activation(base, given)
         assert {found.text_config.hidden_act, found.vision_config.hidden_act} == {expected}
-    assert base.text_config.hidden_act == "quick_gelu", "the base stays as it is"  # type: ignore[union-attr]
+        assert base.text_config.hidden_act == "quick_gelu", "the base stays as it is"  # type: ignore[union-attr]
     two = base_config(text__hidden_act="gelu")
     with pytest.raises(ValueError, match=r"got gelu \(text\) and quick_gelu \(vision\); set activation to"):
         with_activation(two)

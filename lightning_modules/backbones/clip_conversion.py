@@ -135,8 +135,6 @@ def with_activation(config: CLIPConfig, activation: str | None = None) -> Any:
             f"(vision); set activation to what the weights were trained with, {' or '.join(ACTIVATIONS)}."
         )
     text.hidden_act = vision.hidden_act = activation or text.hidden_act
-    # the weights are not the base's, by whose name an activation is refused
-    config._name_or_path = ""
     return config
 
 
