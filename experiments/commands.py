@@ -15,7 +15,7 @@ VERBS = {
     ),
     **TASKS,
     "runs": Verb(
-        "experiments.verbs.runs",
+        "experiments.verbs.finding.runs",
         "experiments.finding.settings.RunsConfig",
         "the runs in a folder: what differs, their state, how good they are",
         "itm runs runs/sweep sort=-metric",
@@ -23,7 +23,7 @@ VERBS = {
         writes=False,
     ),
     "diff": Verb(
-        "experiments.verbs.diff",
+        "experiments.verbs.finding.diff",
         "experiments.finding.settings.DiffConfig",
         "what differs between runs: settings, versions, metrics",
         "itm diff runs/first runs/second",
@@ -31,7 +31,7 @@ VERBS = {
         writes=False,
     ),
     "best": Verb(
-        "experiments.verbs.best",
+        "experiments.verbs.finding.best",
         "experiments.finding.settings.BestConfig",
         "the best weights below a folder as one word, for scripts",
         "itm best runs/sweep metric=balanced/mean_accuracy",

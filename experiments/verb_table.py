@@ -123,6 +123,12 @@ TASKS = {
         "itm export runs/experiment output_dir=scorer",
         bare="run",
     ),
+    "convert": Verb(
+        "experiments.verbs.convert",
+        "experiments.verbs.convert.ConvertConfig",
+        "weights of open_clip's CLIP (NegCLIP, CE-CLIP) as a Transformers folder for model.checkpoint",
+        "itm convert weights=negclip.safetensors base=openai/clip-vit-base-patch32 output_dir=negclip",
+    ),
     "neighbours": Verb(
         "experiments.verbs.neighbours",
         "experiments.config.schemas.NeighboursConfig",

@@ -144,7 +144,7 @@ def make_inputs(folder: Path, words: Sequence[str]) -> None:
         if value.endswith(".json"):
             image, caption = {"id": 1, "file_name": "1.jpg"}, {"id": 1, "image_id": 1, "caption": "a dog on a sofa"}
             path.write_text(json.dumps({"images": [image], "annotations": [caption]}), encoding="utf-8")
-        elif value.endswith((".parquet", ".jsonl")):
+        elif value.endswith((".parquet", ".jsonl", ".safetensors")):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
         elif (

@@ -33,6 +33,7 @@ for words in (
     ["score", f"run={run}", f"captions={table}", "score=itc", written],
     ["neighbours", "model.checkpoint=clip", f"captions={table}", written],
     ["export", run],
+    ["convert", f"weights={table}", "base=clip", written],
     ["filter", *texts, written],
     ["audit", *texts, written],
     ["generate", "generator=rules", f"captions={table}", written],

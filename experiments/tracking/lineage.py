@@ -29,10 +29,11 @@ MADE = {
     "evaluate": ("metrics.csv", "summary.json"),
     "score": ("scores.parquet",),
     "export": ("model.safetensors", "adapter_model.safetensors", "scorer.json"),
+    "convert": ("model.safetensors",),
     "neighbours": ("neighbours.parquet",),
 }
 """Verb -> what it makes; of a verb that is not here, no manifest is written."""
-PUBLISHED = ("export",)
+PUBLISHED = ("export", "convert")
 """Verbs whose folder gets published: its manifest names no other one. It lies in that of its run, or stands alone."""
 BLOCK = 1 << 22
 

@@ -103,4 +103,8 @@ def load_clip(
         text, vision, [name, *folder, str(saved.get("_name_or_path"))], activation
     )
     clip = load_published(CLIPModel, name, dtype=dtype, config=config, revision=revision)
-    return clip, load_processor(name, revision=revision)
+    try:
+        return clip, load_processor(name, revision=revision)
+    except OSError as error:
+        # READ-CLIP's is told apart from its weights: it is the base's
+        raise OSError(f"{error} Weights without a processor get that of their base by `itm convert`.") from error

@@ -12,7 +12,7 @@ from experiments.finding.run_info import RunInfo, best_of, read_info
 from experiments.finding.settings import DiffConfig
 from experiments.runs.progress import say
 from experiments.runs.train_images import TRAIN_IMAGES_FILE
-from experiments.verbs.runs import value
+from experiments.verbs.finding.runs import value
 from lightning_modules import LAST
 from lightning_modules.scoring import BASE_FILE
 from negatives.tables import DAMAGED, InputError, read_parquet

@@ -9,7 +9,7 @@ from experiments.finding.metrics import Measured, lower_is_better
 from experiments.finding.run_info import WEIGHTS, RunInfo, best_of, find_runs
 from experiments.finding.settings import BestConfig
 from experiments.runs.progress import shown
-from experiments.verbs.runs import chosen_metric
+from experiments.verbs.finding.runs import chosen_metric
 from lightning_modules import LAST, weights_file
 from negatives.tables import InputError, quoted
 
