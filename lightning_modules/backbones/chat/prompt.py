@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,6 +98,22 @@ def template_fault(template: str) -> str:
     if places == ["{image}", "{question}"]:
         return ""
     return f"must hold {{image}} and behind it {{question}}, each exactly once, got {template!r}"
+
+
+def prompt_faults(texts: Mapping[str, str | None], names: Sequence[str], place: str) -> Iterator[str]:
+    """What is wrong with the texts of a `model` section.
+
+    Args:
+        texts: by key, a template among them.
+        names: what the template may be beside a text of its own.
+        place: what errors put before a key.
+    """
+    for key, text in texts.items():
+        if fault := text_fault(text or ""):
+            yield f"`{place}{key}` {fault}"
+    template = texts["template"]
+    if template is not None and template not in names and (fault := template_fault(template)):
+        yield f"`{place}template` must be {', '.join(names[:-1])} or {names[-1]}, or {fault}"
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from lightning_modules.backbones.chat.prompt import (
     QUESTION,
     WORDS,
     WantedPrompt,
-    template_fault,
-    text_fault,
+    prompt_faults,
 )
 from lightning_modules.backbones.chat.table import FAMILIES
 from lightning_modules.backbones.settings import BackboneTraits, ModelSettings
@@ -114,12 +113,9 @@ class ChatVlmSettings(ModelSettings):
             )
         if self.answers and (len(self.answers) != 2 or len({*self.answers}) != 2 or not all(self.answers)):
             yield f"`{place}answers` must be two words, that of a match first, got {self.answers}"
-        for name in ("template", "system", "question"):
-            if fault := text_fault(getattr(self, name) or ""):
-                yield f"`{place}{name}` {fault}"
-        if self.template not in (AUTO, CHECKPOINT) and (fault := template_fault(self.template)):
-            yield f"`{place}template` must be {AUTO} or {CHECKPOINT}, or {fault}"
-        elif self.template not in (AUTO, CHECKPOINT) and "{image}" in question:
+        texts = {"template": self.template, "system": self.system, "question": self.question}
+        yield from prompt_faults(texts, (AUTO, CHECKPOINT), place)
+        if self.template not in (AUTO, CHECKPOINT) and "{image}" in question:
             yield IMAGE_IN_BOTH.removesuffix(".")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lightning_modules.backbones.chat.prompt import AUTO, CHECKPOINT, VICUNA, WantedPrompt, template_fault, text_fault
+from lightning_modules.backbones.chat.prompt import AUTO, CHECKPOINT, VICUNA, WantedPrompt, prompt_faults
 from lightning_modules.backbones.settings import BackboneTraits, ModelSettings
 
 PARTS = {
@@ -53,11 +53,8 @@ class LlavaSettings(ModelSettings):
         yield from super().faults(place)
         if self.question is not None and self.question.count("{caption}") != 1:
             yield f"`{place}question` must hold {{caption}} exactly once, got {self.question!r}"
-        for name in ("template", "system", "question"):
-            if fault := text_fault(getattr(self, name) or ""):
-                yield f"`{place}{name}` {fault}"
-        if self.template not in (AUTO, VICUNA, CHECKPOINT) and (fault := template_fault(self.template)):
-            yield f"`{place}template` must be {AUTO}, {VICUNA} or {CHECKPOINT}, or {fault}"
+        texts = {"template": self.template, "system": self.system, "question": self.question}
+        yield from prompt_faults(texts, (AUTO, VICUNA, CHECKPOINT), place)
         if self.template == CHECKPOINT and self.checkpoint is None:
             yield f"`{place}template` must not be {CHECKPOINT} without `{place}checkpoint`, which has the chat template"
 
