@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from transformers import Siglip2Model, Siglip2Processor, SiglipModel, SiglipProcessor
+from transformers import SiglipModel, SiglipProcessor
+from transformers.models.siglip2.modeling_siglip2 import Siglip2Model
+from transformers.models.siglip2.processing_siglip2 import Siglip2Processor
 
 from datamodules.batch import ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
@@ -27,7 +29,7 @@ from lightning_modules.base import LONG_CAPTIONS, check_choice, recompute_activa
 from lightning_modules.flat_captions import to_cells
 from lightning_modules.precision import at_least_float32
 
-AnySiglip = SiglipModel | Siglip2Model
+AnySiglip: TypeAlias = SiglipModel | Siglip2Model
 PIXELS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
 """What a SigLIP reads of an image; the last two of NaFlex alone."""
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import Siglip2Model, Siglip2Processor, SiglipModel, SiglipProcessor
+from transformers import SiglipModel, SiglipProcessor
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.models.siglip2.modeling_siglip2 import Siglip2Model
+from transformers.models.siglip2.processing_siglip2 import Siglip2Processor
 from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from datamodules.batch import CaptionTooLongError, InputError
@@ -140,7 +142,8 @@ def check_fit(siglip: SiglipModel | Siglip2Model, processor: SiglipProcessor | S
         ValueError: a context that no SigLIP has, an image processor of another model or of other sizes, a tokenizer
             that cannot pad, or a vision tower without a head.
     """
-    text, vision, pixels = siglip.config.text_config, siglip.config.vision_config, processor.image_processor
+    config: Any = siglip.config
+    text, vision, pixels = config.text_config, config.vision_config, processor.image_processor
     if text.max_position_embeddings < CONTEXT:
         raise ValueError(
             f"text_config.max_position_embeddings must be at least {CONTEXT}, where SigLIP reads a text, got "

@@ -18,8 +18,8 @@ LOSSES: dict[str, str] = {
     "itm": "lightning_modules.losses.itm.ItmLoss",
     "itc": "lightning_modules.losses.itc.ItcLoss",
     "ce_clip": "lightning_modules.losses.ce_clip.CeClipLoss",
-    "sigmoid": "lightning_modules.losses.sigmoid.SigmoidLoss",
     "itc_itm": "lightning_modules.losses.itc_itm.ItcItmLoss",
+    "sigmoid": "lightning_modules.losses.sigmoid.SigmoidLoss",
 }
 """Name in `model.loss` -> where its class is."""
 

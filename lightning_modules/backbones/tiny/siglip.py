@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
-    Siglip2Config,
-    Siglip2ImageProcessorPil,
-    Siglip2Model,
-    Siglip2Processor,
-    Siglip2TextConfig,
-    Siglip2VisionConfig,
     SiglipConfig,
     SiglipImageProcessorPil,
     SiglipModel,
@@ -23,6 +18,10 @@ from transformers import (
     SiglipTextConfig,
     SiglipVisionConfig,
 )
+from transformers.models.siglip2.configuration_siglip2 import Siglip2Config, Siglip2TextConfig, Siglip2VisionConfig
+from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
+from transformers.models.siglip2.modeling_siglip2 import Siglip2Model
+from transformers.models.siglip2.processing_siglip2 import Siglip2Processor
 
 from lightning_modules.backbones.settings import TinyShape
 
@@ -62,7 +61,7 @@ def tiny_siglip(
     shape: TinyShape, tokenizer: PreTrainedTokenizerBase, *, naflex: bool = False
 ) -> SiglipModel | Siglip2Model:
     """A SigLIP with random weights, which differ in size from layer to layer as SigLIP's do; seed torch first."""
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": shape.hidden_size,
         "intermediate_size": 4 * shape.hidden_size,
@@ -75,7 +74,7 @@ def tiny_siglip(
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    vision = {
+    vision: dict[str, Any] = {
         "hidden_size": shape.vision_hidden_size,
         "intermediate_size": 4 * shape.vision_hidden_size,
         "num_hidden_layers": shape.vision_layers,
