@@ -21,8 +21,8 @@ from transformers.models.siglip2.processing_siglip2 import Siglip2Processor
 from datamodules.batch import ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.backbones.backbone import Backbone, CardText, card_code
+from lightning_modules.backbones.encoders.siglip import SiglipEncoder, check_fit, load_siglip_processor
 from lightning_modules.backbones.published import commit_of, load_published, saved_config
-from lightning_modules.backbones.siglip_encoder import SiglipEncoder, check_fit, load_siglip_processor
 from lightning_modules.backbones.tiny.siglip import tiny_siglip, tiny_siglip_processor
 from lightning_modules.backbones.traits.siglip import PARTS, SiglipSettings, SiglipTraits
 from lightning_modules.base import LONG_CAPTIONS, check_choice, recompute_activations
