@@ -29,8 +29,8 @@ class LoraSettings:
     dropout: float = field(default=0.05, metadata={"min": 0.0, "max": 1.0})
     """Dropout in front of the update matrices."""
     targets: list[str] = field(default_factory=list)
-    """Parts of the backbone whose linear layers get adapters (language_model, vision, projector; blip2: qformer; clip:
-    towers), or names of modules. Empty: the part that the backbone's authors train."""
+    """Parts of the backbone whose linear layers get adapters (language_model, vision, projector; blip2: qformer; clip
+    and siglip: towers), or names of modules. Empty: the part that the backbone's authors train."""
 
     def misspelt(self, parts: Parts, place: str) -> Iterator[str]:
         """A target that is nearly a part; what is no module's name either is refused by `add_lora`, with the model."""

@@ -35,6 +35,7 @@ class TinyBackbone:
         config: what a tiny training starts from.
         export: overrides under which a long caption is cut; "{base}" is a published checkpoint.
         family: of a chat VLM.
+        naflex: of a SigLIP that keeps an image's shape.
     """
 
     name: str
@@ -44,12 +45,13 @@ class TinyBackbone:
     config: str = "clip_tiny_scenes"
     export: tuple[str, ...] = ("model.max_text_tokens=16",)
     family: str | None = None
+    naflex: bool | None = None
 
     def build(self, seed: int = 0, **settings: Any) -> Any:
         """The same module at every call."""
         loss = {"loss": self.loss} if self.loss else {}
         with in_table():  # the loss of `tiny_loss`, which is a test's own
-            return tiny_backbone(self.name, seed, family=self.family, **loss, **settings)
+            return tiny_backbone(self.name, seed, family=self.family, naflex=self.naflex, **loss, **settings)
 
 
 def llava_pair_logit(module: AlignmentModule, item: ImageTextRow) -> torch.Tensor:
@@ -74,6 +76,13 @@ def chat_pair_logit(module: AlignmentModule, item: ImageTextRow) -> torch.Tensor
     inputs.pop("labels", None)
     logits = module.to_transformers()(**inputs).logits[0, -1]
     return logits[encoder.yes_id] - logits[encoder.no_id]
+
+
+def siglip_pair_logit(module: AlignmentModule, item: ImageTextRow) -> torch.Tensor:
+    """One pair through the plain Transformers model, tokenizer and image processor."""
+    processor, siglip = module.processor, module.network.siglip
+    ids = processor.tokenizer(item.captions[0], padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return siglip(input_ids=ids, **processor.image_processor(item.image, return_tensors="pt")).logits_per_image[0, 0]
 
 
 class Plain:
@@ -120,6 +129,7 @@ BACKBONES = {
         export=("model.checkpoint={base}", "model.score=itm_itc", "model.max_text_tokens=16"),
     ),
     "clip": TinyBackbone("clip", clip_pair_logit, sums_over_pairs=False),
+    "siglip": TinyBackbone("siglip", siglip_pair_logit, sums_over_pairs=False, config="siglip_tiny_scenes"),
 }
 TRAININGS = {
     **BACKBONES,
@@ -132,6 +142,8 @@ TRAININGS = {
     },
     "blip2_itc_itm": TinyBackbone("blip2", blip2_pair_logit, "itc_itm", sums_over_pairs=False),
     "clip_ce_clip": TinyBackbone("clip", clip_pair_logit, "ce_clip", sums_over_pairs=False),
+    "siglip_itc": TinyBackbone("siglip", siglip_pair_logit, "itc", sums_over_pairs=False),
+    "siglip_naflex": TinyBackbone("siglip", siglip_pair_logit, "binary", naflex=True),
     "clip_biased": TinyBackbone("clip", clip_pair_logit, "biased"),
 }
 """The backbones, their further losses that see other rows and ranks, and a loss with a parameter of its own."""

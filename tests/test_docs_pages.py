@@ -49,7 +49,7 @@ def test_the_losses_that_the_pages_give_a_backbone_are_those_that_it_has() -> No
     explained = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", PAGES["docs/losses.md"], re.MULTILINE))
     assert explained.keys() <= LOSSES.keys()
     rows = dict(re.findall(r"^\| `(\w+)` \|[^|]*\|[^|]*\|[^|]*\| ([^|]*) \|$", PAGES[README], re.MULTILINE))
-    assert len(rows) == 4
+    assert len(rows) == 5
     for name, losses in rows.items():
         found = backbone_class(name)
         default = found.Settings.default_loss

@@ -19,7 +19,7 @@ from experiments.__main__ import main
 from experiments.tracking.lineage import read_lineage
 from lightning_modules import load_scorer
 from lightning_modules.backbones.clip import ClipModule
-from lightning_modules.backbones.clip_activation import load_clip
+from lightning_modules.backbones.clip_weights.activation import load_clip
 from tests.open_clip import OpenClip, random_state, save_base
 from tests.pages import PAGES, blocks
 from tests.tiny import CAPTIONS, photo, row, tiny_tables

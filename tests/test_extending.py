@@ -265,25 +265,24 @@ SAME_LOGITS = """
 import os, re
 import torch
 from PIL import Image
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoProcessor, ViltForImageAndTextRetrieval
 from lightning_modules import load_scorer
 
-scorer = load_scorer("runs/siglip_scorer", device="cpu")
-model = AutoModel.from_pretrained("runs/siglip_scorer").eval()
-processor = AutoProcessor.from_pretrained("runs/siglip_scorer")
+scorer = load_scorer("runs/vilt_scorer", device="cpu")
+model = ViltForImageAndTextRetrieval.from_pretrained("runs/vilt_scorer").eval()
+processor = AutoProcessor.from_pretrained("runs/vilt_scorer")
 image = Image.open("images/0.png")
 logits = []
 for caption in ("Two dogs", "a red circle left of a blue square", "two cats sleep on an old sofa, on their backs"):
-    inputs = processor(images=image, text=caption, padding="max_length", return_tensors="pt")
     with torch.no_grad():
-        plain = model(input_ids=inputs["input_ids"], pixel_values=inputs["pixel_values"]).logits_per_image.item()
+        plain = model(**processor(images=image, text=caption, return_tensors="pt")).logits.item()
     assert abs(scorer.logits(image, caption) - plain) < 1e-5, (caption, plain)
     assert abs(scorer.score(image, caption) - torch.tensor(plain).sigmoid().item()) < 1e-6
     logits.append(plain)
 assert len({round(logit, 5) for logit in logits}) == 3, logits
-trained = load_scorer("runs/siglip", device="cpu")
+trained = load_scorer("runs/vilt", device="cpu")
 assert abs(trained.logits(image, "Two dogs") - logits[0]) < 1e-5
-os.chdir("runs/siglip_scorer")
+os.chdir("runs/vilt_scorer")
 (block,) = re.findall(r"^```python\\n(.*?)^```", open("README.md").read(), re.DOTALL | re.MULTILINE)
 card = {"__name__": "card"}
 exec(block, card)
@@ -313,15 +312,15 @@ def test_a_judge_of_truth_is_asked_and_explained(tmp_path: Path) -> None:
 def test_a_backbone_is_trained_scored_exported_and_held_to_the_contract(tmp_path: Path) -> None:
     copy = copy_with("A backbone", tmp_path)
     verbs = [verb for verb, *_ in copy.commands]
-    assert verbs == ["train", "evaluate", "compare", "score", "neighbours", "export"]
+    assert verbs == ["train", "evaluate", "compare", "score", "export"]
     text = copy.run(SCENES, *copy.commands, SAME_LOGITS)
-    assert "siglip.logit_bias" in text, "it is in the table of what trains"
-    scores = pq.read_table(copy.work / "runs/scores_siglip/scores.parquet")["score"].to_pylist()
+    assert "vilt.rank_output" in text, "it is in the table of what trains"
+    scores = pq.read_table(copy.work / "runs/scores_vilt/scores.parquet")["score"].to_pylist()
     assert all(0 < score < 1 for score in scores)
-    assert {row["run"] for row in rows(copy.work / "runs/comparison_siglip/comparison.csv")} == {"siglip"}
-    card = (copy.work / "runs/siglip_scorer/README.md").read_text(encoding="utf-8")
-    assert "logit scale x cosine of image and text + logit bias" in card
-    assert copy.pytest("tests/test_lightning_modules_contract.py", "siglip") >= 12
+    assert {row["run"] for row in rows(copy.work / "runs/comparison_vilt/comparison.csv")} == {"vilt"}
+    card = (copy.work / "runs/vilt_scorer/README.md").read_text(encoding="utf-8")
+    assert "the output of its matching head" in card
+    assert copy.pytest("tests/test_lightning_modules_contract.py", "vilt") >= 12
 
 
 INTERRUPTED = """

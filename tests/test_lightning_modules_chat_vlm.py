@@ -56,6 +56,23 @@ def test_packed_captions_have_the_logits_of_sequences_of_their_own(family: str) 
     torch.testing.assert_close(logits(packed), logits(apart), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in UNPACKABLE])
+def test_a_model_that_takes_no_features_makes_them_itself(family: str) -> None:
+    """As with Transformers before 5.18, where features that are handed over are left aside without a word."""
+    module = tiny(family)
+    expected = logits(module)
+    module.network.takes_features = False
+    torch.testing.assert_close(logits(module), expected, atol=1e-6, rtol=0)
+
+
+def test_what_is_not_packed_needs_a_model_that_takes_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = ChatVlmModule.tiny(ChatVlmSettings(tiny=SHAPE), CAPTIONS, None)
+    monkeypatch.setattr(model.model, "forward", lambda input_ids, position_ids, **_: None)
+    ChatVlmModule(model, processor, lr=0.0)
+    with pytest.raises(ValueError, match=r"a model that is not packed needs transformers >= 5\.18, and"):
+        ChatVlmModule(model, processor, packing="off", lr=0.0)
+
+
 @pytest.mark.parametrize("family", UNPACKABLE)
 def test_what_cannot_be_packed_is_refused_by_on_and_scored_apart_by_auto(
     family: str, monkeypatch: pytest.MonkeyPatch

@@ -24,7 +24,7 @@ from transformers import AutoProcessor, CLIPConfig, CLIPModel, CLIPTextConfig, C
 from datamodules.batch import UNKNOWN, CaptionTooLongError, ImageTextBatch, ImageTextRow
 from lightning_modules.adapters import LoraSettings
 from lightning_modules.backbones.clip import ClipModule
-from lightning_modules.backbones.clip_activation import choose_activation, load_clip
+from lightning_modules.backbones.clip_weights.activation import choose_activation, load_clip
 from lightning_modules.backbones.settings import TinyShape
 from lightning_modules.backbones.tiny.clip import tiny_clip, tiny_clip_processor, train_clip_tokenizer
 from lightning_modules.checkpoint import load_weights, save_weights

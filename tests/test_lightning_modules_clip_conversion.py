@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-from lightning_modules.backbones.clip_conversion import (
+from lightning_modules.backbones.clip_weights.conversion import (
     WRAPPERS,
     convert_state_dict,
     read_base,

@@ -15,7 +15,7 @@ from transformers import CLIPProcessor
 
 from lightning_modules import load_scorer
 from lightning_modules.backbones.clip import ClipModule
-from lightning_modules.backbones.clip_activation import load_clip
+from lightning_modules.backbones.clip_weights.activation import load_clip
 from tests.backbones import save_published
 from tests.tiny import CAPTIONS, SHAPE, photo, row
 from tests.tiny_clip import tiny_clip_module

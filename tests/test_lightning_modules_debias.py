@@ -26,7 +26,10 @@ from tests.tiny import CAPTIONS, SHAPE, photo, row, tiny_backbone
 
 LABELS = [[1, 0, 0], [1, 0, -1], [1]]
 BLIND = [[0.75, -2.0, 1.0], [-0.5, -1.5, 3.0], [2.0]]
-BACKBONE_OF = {"lm": "llava", "binary": "llava", "listwise": "llava", "itm": "blip2", "itc": "clip", "ce_clip": "clip"}
+BACKBONE_OF = {
+    **{"lm": "llava", "binary": "llava", "listwise": "llava", "itm": "blip2", "itc": "clip", "ce_clip": "clip"},
+    "sigmoid": "siglip",
+}
 every_loss = pytest.mark.parametrize("name", BACKBONE_OF)
 
 
@@ -63,7 +66,7 @@ def loss_and_gradient(name: str, batch: ImageTextBatch, logits: torch.Tensor, **
 def test_losses_that_take_an_offset_say_of_which_kind() -> None:
     found = {name: loss_class(name).blind_unit for name in LOSSES}
     assert found == {
-        **dict.fromkeys(("lm", "binary", "itm"), "text"),
+        **dict.fromkeys(("lm", "binary", "itm", "sigmoid"), "text"),
         **dict.fromkeys(("listwise", "itc", "ce_clip"), "pair"),
         "itc_itm": None,
     }

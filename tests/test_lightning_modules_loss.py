@@ -26,6 +26,7 @@ from experiments.verbs.train import save_run
 from lightning_modules.backbones.blip2_itm import Blip2ItmModule
 from lightning_modules.backbones.clip import ClipModule
 from lightning_modules.backbones.llava import LlavaModule
+from lightning_modules.backbones.siglip import SiglipModule
 from lightning_modules.checkpoint import full_state_dict, load_weights, save_weights
 from lightning_modules.losses.loss import Loss
 from lightning_modules.losses.table import LOSSES, build_loss, loss_class, losses_that_read
@@ -49,7 +50,9 @@ def test_the_table_is_read_without_torch() -> None:
 def test_every_loss_says_what_it_reads_and_what_can_be_set(name: str) -> None:
     found = loss_class(name)
     assert issubclass(found, Loss)
-    assert found.reads in {kind for module in (LlavaModule, ClipModule, Blip2ItmModule) for kind in module.offers}
+    assert found.reads in {
+        kind for module in (LlavaModule, ClipModule, Blip2ItmModule, SiglipModule) for kind in module.offers
+    }
     assert is_dataclass(found.Settings)
     assert not found.Settings.__dataclass_params__.frozen, "a configuration has to fill it"
     assert found().settings == found.Settings()
@@ -65,13 +68,14 @@ def test_every_loss_says_what_it_reads_and_what_can_be_set(name: str) -> None:
         (LlavaModule, ["lm", "binary", "listwise"]),
         (ClipModule, ["binary", "listwise", "itc", "ce_clip"]),
         (Blip2ItmModule, ["binary", "listwise", "itm", "itc_itm"]),
+        (SiglipModule, ["binary", "listwise", "itc", "ce_clip", "sigmoid"]),
     ],
 )
 def test_a_backbone_has_the_losses_that_read_what_it_offers(module: type[Any], names: list[str]) -> None:
     found = losses_that_read(module.offers)
     assert found[: len(names)] == names
     # losses that join later stand behind, and may be anyone's
-    assert not {"lm", "itc", "ce_clip", "itc_itm"} & set(found[len(names) :])
+    assert not {"lm", "itc", "ce_clip", "itc_itm", "sigmoid"} & set(found[len(names) :])
 
 
 def test_an_unknown_loss_is_refused_with_the_nearest_and_the_list() -> None:
@@ -100,6 +104,7 @@ NEGATIVES = {
     "ce_clip without its own terms": ({"imc_weight": 0.0, "cmr_weight": 0.0}, False),
     "ce_clip with IMC alone": ({"cmr_weight": 0.0}, True),
     "itc_itm": ({}, False),
+    "sigmoid": ({}, False),
     "itc_itm on its rows": ({"in_batch_negatives": False}, True),
     "itc_itm without ITM": ({"in_batch_negatives": False, "itm_weight": 0.0}, False),
 }
@@ -113,7 +118,7 @@ def test_a_loss_says_whether_it_can_do_without_negatives(case: str) -> None:
 
 
 def test_losses_over_all_rows_say_so() -> None:
-    assert [name for name in LOSSES if loss_class(name).contrasts_rows] == ["itc", "ce_clip", "itc_itm"]
+    assert [name for name in LOSSES if loss_class(name).contrasts_rows] == ["itc", "ce_clip", "itc_itm", "sigmoid"]
     assert [name for name in LOSSES if loss_class(name).anchors_only] == ["itc", "ce_clip"]
 
 

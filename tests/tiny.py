@@ -27,11 +27,14 @@ SHAPE = TinyShape(
 )
 
 
-def tiny_backbone(backbone: str, seed: int = 0, *, family: str | None = None, **settings: object) -> Any:
-    """A two-layer scorer of random weights, in eval mode; `family` is that of a chat VLM."""
+def tiny_backbone(
+    backbone: str, seed: int = 0, *, family: str | None = None, naflex: bool | None = None, **settings: object
+) -> Any:
+    """A two-layer scorer of random weights, in eval mode; `family` is that of a chat VLM, `naflex` of a SigLIP."""
     found = backbone_class(backbone)
     torch.manual_seed(seed)
-    own = found.Settings(tiny=SHAPE, **({} if family is None else {"family": family}))
+    given = {"family": family, "naflex": naflex}
+    own = found.Settings(tiny=SHAPE, **{name: value for name, value in given.items() if value is not None})
     model, processor = found.tiny(own, CAPTIONS, None)
     # Larger weights than the initial ones, so that logits differ by more than rounding.
     for parameter in model.parameters():

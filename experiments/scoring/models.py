@@ -69,11 +69,12 @@ class PairAnswers:
 
 @dataclass(frozen=True)
 class FeatureAnswers:
-    """Features of images [I, D] and texts [T, D]; their products are the logits."""
+    """Features of images [I, D] and texts [T, D]; their products, and `offset`, are the logits."""
 
     images: Values
     texts: Values
     counts: dict[str, int]
+    offset: float = 0.0
 
     def pairs(self, images: Places, texts: Places) -> NDArray[np.float64]:
         """See `Answered`."""
@@ -82,7 +83,7 @@ class FeatureAnswers:
         for start in range(0, len(images), step):
             part = slice(start, start + step)
             found[part] = np.einsum("nd,nd->n", self.images[images[part]], self.texts[texts[part]])
-        return found
+        return found + self.offset
 
     def matrix(self, images: Places, texts: Places, groups: Places) -> NDArray[np.float32]:
         """See `Answered`; of a group, the logits are products with `directions`."""
@@ -92,7 +93,8 @@ class FeatureAnswers:
         for start in range(0, len(images), step):
             part = slice(start, start + step)
             np.matmul(self.images[images[part]], own.T, out=result[part])
-        return result
+        # beside the features: what is averaged and scaled over wordings is a direction
+        return result + np.float32(self.offset)
 
 
 @dataclass(frozen=True)
@@ -249,20 +251,21 @@ def answer_apart(
     if (found := answer(works, store, settings, world)) is None:
         return None
     counts = {"images": found[0].computed, "texts": found[1].computed}
-    return FeatureAnswers(found[0].values, found[1].values, counts)
+    return FeatureAnswers(found[0].values, found[1].values, counts, module.logit_offset)
 
 
-def _pixels(requests: Requests, encoder: Any, plan: Plan, rows: range) -> torch.Tensor:
+def _pixels(requests: Requests, encoder: Any, plan: Plan, rows: range) -> dict[str, torch.Tensor]:
     images = [requests.load(int(plan.row(row)[0])) for row in rows]
-    pixels: torch.Tensor = encoder.image_inputs(images)
+    pixels: dict[str, torch.Tensor] = encoder.image_inputs(images)
     return pixels
 
 
-def _image_features(module: Backbone, device: torch.device, pixels: torch.Tensor) -> Values:
+def _image_features(module: Backbone, device: torch.device, pixels: dict[str, torch.Tensor]) -> Values:
     import torch
 
     with torch.no_grad():
-        return _finite(module.encode_images(pixels.to(device)).float().cpu().numpy(), "An image's features are")
+        moved = {name: value.to(device) for name, value in pixels.items()}
+        return _finite(module.encode_images(moved).float().cpu().numpy(), "An image's features are")
 
 
 def _tokens(requests: Requests, encoder: Any, plan: Plan, rows: range) -> dict[str, torch.Tensor]:

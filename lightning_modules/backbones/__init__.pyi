@@ -12,11 +12,11 @@ from .chat.llava import pad_to_square as pad_to_square
 from .chat.prompt import YesNoPrompt as YesNoPrompt
 from .chat.prompt import prompt_texts as prompt_texts
 from .chat_vlm import ChatVlmModule as ChatVlmModule
-from .clip_conversion import convert_state_dict as convert_state_dict
-from .clip_conversion import read_base as read_base
-from .clip_conversion import read_state_dict as read_state_dict
-from .clip_conversion import save_converted as save_converted
-from .clip_conversion import with_activation as with_activation
+from .clip_weights.conversion import convert_state_dict as convert_state_dict
+from .clip_weights.conversion import read_base as read_base
+from .clip_weights.conversion import read_state_dict as read_state_dict
+from .clip_weights.conversion import save_converted as save_converted
+from .clip_weights.conversion import with_activation as with_activation
 from .llava import LlavaModule as LlavaModule
 from .model_section import UnknownNameError as UnknownNameError
 from .model_section import model_schema as model_schema

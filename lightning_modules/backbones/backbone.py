@@ -55,7 +55,8 @@ class Backbone(BackboneTraits, AlignmentModule):
 
     Attributes:
         model_class: the Transformers class.
-        encodes_apart: whether `encode_images` and `encode_texts` are there: match logits are products of features.
+        encodes_apart: whether `encode_images` and `encode_texts` are there: match logits are products of features, and
+            `logit_offset` more.
         notes: what people should know of how it was loaded, each one line.
         licences: start of a base's name on the hub -> its licence, by the hub's name and for people.
     """
@@ -136,10 +137,15 @@ class Backbone(BackboneTraits, AlignmentModule):
         """[n, D] features of length 1 of images without captions, where `encodes_images`."""
         raise NotImplementedError(f"{self.backbone} reads an image together with its caption")
 
-    def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    @property
+    def logit_offset(self) -> float:
+        """What match logits have beside the products of features, where `encodes_apart`."""
+        return 0.0
+
+    def encode_images(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """[n, D] features of what `encoder.image_inputs` gives, where `encodes_apart`.
 
-        Their products with `encode_texts` are the match logits: a scale is among them.
+        Their products with `encode_texts`, and `logit_offset`, are the match logits: a scale is among them.
         """
         raise NotImplementedError(f"{self.backbone} reads an image together with its caption")
 

@@ -16,7 +16,7 @@ from transformers import CLIPModel, CLIPProcessor, CLIPTextConfig, PreTrainedTok
 from datamodules.batch import CaptionTooLongError, ImageTextBatch
 from lightning_modules.adapters import LoraSettings, add_lora
 from lightning_modules.backbones.backbone import Backbone, CardText, card_code
-from lightning_modules.backbones.clip_activation import load_clip
+from lightning_modules.backbones.clip_weights.activation import load_clip
 from lightning_modules.backbones.tiny.clip import tiny_clip, tiny_clip_processor
 from lightning_modules.backbones.traits.clip import PARTS, ClipSettings, ClipTraits
 from lightning_modules.base import LONG_CAPTIONS, check_choice, recompute_activations
@@ -51,12 +51,12 @@ class ClipEncoder:
     def __call__(
         self, images: Sequence[Image.Image], captions: Sequence[Sequence[str]], labels: Sequence[Sequence[int]]
     ) -> dict[str, torch.Tensor]:
-        """`pixel_values` [B, 3, H, W], and what `text_inputs` gives."""
-        return {"pixel_values": self.image_inputs(images), **self.text_inputs(captions)}
+        """What `image_inputs` and `text_inputs` give."""
+        return {**self.image_inputs(images), **self.text_inputs(captions)}
 
-    def image_inputs(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """[B, 3, H, W] pixel values."""
-        return self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+    def image_inputs(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        """`pixel_values` [B, 3, H, W]."""
+        return {"pixel_values": self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]}
 
     def text_inputs(self, captions: Sequence[Sequence[str]]) -> dict[str, torch.Tensor]:
         """What `flat_captions` gives.
@@ -252,7 +252,7 @@ class ClipModule(ClipTraits, Backbone):
 
     def image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """[n, D] features of length 1 of images without captions, by a network that is not sharded."""
-        return self._image_features(self.encoder.image_inputs(images).to(self.device))
+        return self._image_features(self.encoder.image_inputs(images)["pixel_values"].to(self.device))
 
     def _image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         features = self.network.clip.get_image_features(pixel_values=pixel_values).pooler_output
@@ -264,9 +264,9 @@ class ClipModule(ClipTraits, Backbone):
         self.captions_cut += int(inputs["cut"].sum())
         return self.encode_texts({name: inputs[name].to(self.device) for name in ("input_ids", "attention_mask")})
 
-    def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def encode_images(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """[n, D] features times the scale, by a network that is not sharded."""
-        return self._scale() * self._image_features(pixel_values)
+        return self._scale() * self._image_features(inputs["pixel_values"])
 
     def encode_texts(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """[n, D] features of length 1, by a network that is not sharded."""

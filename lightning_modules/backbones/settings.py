@@ -73,7 +73,7 @@ class ModelSettings:
     """The scorer's family, a name in the table of backbones."""
     checkpoint: str | None = None
     """Published weights, by hub name or folder (llava-hf/llava-1.5-7b-hf, Salesforce/blip2-itm-vit-g,
-    openai/clip-vit-base-patch32). Not given: a model built from `tiny`."""
+    openai/clip-vit-base-patch32, google/siglip2-base-patch16-224). Not given: a model built from `tiny`."""
     revision: str | None = None
     """Branch, tag or commit of a checkpoint on the hub. Not given: its default branch. A run keeps the commit:
     it is resumed and loaded with it."""
@@ -86,13 +86,14 @@ class ModelSettings:
     """full: all weights, of the vision tower too where `train_vision` says so. lora: adapters, and beside them what the
     backbone needs (projector, heads, query tokens, projections, logit scale)."""
     train_vision: bool | None = None
-    """Also train the vision tower (a tiny model from scratch has to). Not given: as the backbone's authors do; clip
-    does, llava and blip2 do not."""
+    """Also train the vision tower (a tiny model from scratch has to). Not given: as the backbone's authors do; clip and
+    siglip do, llava and blip2 do not."""
     adapter: LoraSettings = field(default_factory=LoraSettings)
     """Used where `tune` is lora."""
     max_text_tokens: int | None = field(default=None, metadata={"min": 8, "max": 10_000_000})
     """Most tokens of a caption with its special tokens, or of prompt and image together where the backbone reads both
-    in one sequence. Not given: as many as the backbone was trained with (blip2: 32, clip: 77)."""
+    in one sequence. Not given: as many as the backbone was trained with (blip2: 32, clip: 77,
+    siglip: 64)."""
     long_captions: str = field(default="truncate", metadata={"choices": ("truncate", "error")})
     """truncate: longer captions are cut, and their number is printed. error: the first one stops the run."""
     gradient_checkpointing: bool = False

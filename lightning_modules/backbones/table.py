@@ -14,6 +14,7 @@ BACKBONES: dict[str, str] = {
     "chat_vlm": "lightning_modules.backbones.chat_vlm.ChatVlmModule",
     "blip2": "lightning_modules.backbones.blip2_itm.Blip2ItmModule",
     "clip": "lightning_modules.backbones.clip.ClipModule",
+    "siglip": "lightning_modules.backbones.siglip.SiglipModule",
 }
 """Name -> where its class is. Strings, so that who asks for the names need not wait for torch."""
 TRAITS: dict[str, str] = {
@@ -21,6 +22,7 @@ TRAITS: dict[str, str] = {
     "chat_vlm": "lightning_modules.backbones.traits.chat_vlm.ChatVlmTraits",
     "blip2": "lightning_modules.backbones.traits.blip2.Blip2Traits",
     "clip": "lightning_modules.backbones.traits.clip.ClipTraits",
+    "siglip": "lightning_modules.backbones.traits.siglip.SiglipTraits",
 }
 """Name -> where its traits stand, so that a configuration is checked without Lightning. Of others: in the class."""
 

@@ -38,6 +38,7 @@ class Loss(nn.Module):
             `answer_ids` (B, C, A) that should follow, the ids `yes_no_ids` of both answers, and `match_logits` (B, C).
             "features": a dual encoder's `image_features` [B, D] and, of the N captions of `flat_captions`,
             `text_features` [N, D], of this rank and of length 1, and the `scale` [1] of their cosines.
+            "biased_features": those, and the `bias` [1] that is added to scaled cosines.
             "itc_itm": see `losses.itc_itm.ItcItmLoss`, from which such a loss derives.
         Settings: dataclass of what can be set, in a section of `model` that is called as the loss. A docstring under
             each field; `field(metadata=...)` holds its rule (`min`, `max`, `above`, `choices`); `faults(place)`, where

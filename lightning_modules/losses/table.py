@@ -19,6 +19,7 @@ LOSSES: dict[str, str] = {
     "itc": "lightning_modules.losses.itc.ItcLoss",
     "ce_clip": "lightning_modules.losses.ce_clip.CeClipLoss",
     "itc_itm": "lightning_modules.losses.itc_itm.ItcItmLoss",
+    "sigmoid": "lightning_modules.losses.sigmoid.SigmoidLoss",
 }
 """Name in `model.loss` -> where its class is."""
 

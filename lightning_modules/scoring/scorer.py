@@ -60,7 +60,7 @@ class Scorer:
 
     @property
     def backbone(self) -> str:
-        """The family: llava, blip2 or clip."""
+        """The family, a name in the table of backbones."""
         return self.module.backbone
 
     def score(
@@ -71,7 +71,7 @@ class Scorer:
         matrix: bool = False,
         batch_size: int = 64,
     ) -> float | torch.Tensor:
-        """The backbone's published score: in [0, 1] for llava and blip2's `itm`, a cosine in [-1, 1] for clip.
+        """The backbone's published score: in [0, 1] for llava, siglip and blip2's `itm`, a cosine in [-1, 1] for clip.
 
         Args:
             images: one image (see `ImageLike`), or a list.

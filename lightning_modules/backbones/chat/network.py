@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -26,13 +28,20 @@ class ChatNetwork(nn.Module):
         packed: whether the captions of an image share a sequence.
 
     Raises:
-        ValueError: they are to share one, and the model does not allow it.
+        ValueError: they are to share one, and the model does not allow it; or Transformers is too old for others.
     """
 
     def __init__(self, vlm: PreTrainedModel, family: Family, *, packed: bool = True):
         super().__init__()
         if packed and (reason := unpackable(vlm.config, family)):
             raise ValueError(f"model.packing must not be on: {reason}; give auto.")
+        # without this argument, which came with Transformers 5.18, a model leaves the features aside and says nothing
+        self.takes_features = "mm_encoder_outputs" in inspect.signature(vlm.model.forward).parameters
+        if not packed and not self.takes_features:
+            raise ValueError(
+                f"a model that is not packed needs transformers >= 5.18, and {transformers.__version__} is installed; "
+                "install a newer one."
+            )
         self.add_module(family.child, vlm)
         self.family, self.packed = family, packed
         text_config: Any = vlm.config.get_text_config()
@@ -69,10 +78,8 @@ class ChatNetwork(nn.Module):
         """
         vlm: Any = self.get_submodule(self.family.child)
         dtype = vlm.model.get_input_embeddings().weight.dtype
-        features = vlm.model.get_image_features(
-            **{name: value.to(dtype) if value.is_floating_point() else value for name, value in pixels.items()},
-            return_dict=True,
-        )
+        pixels = {name: value.to(dtype) if value.is_floating_point() else value for name, value in pixels.items()}
+        features = vlm.model.get_image_features(**pixels, return_dict=True) if self.takes_features else None
         image_cells = input_ids == self.family.image_id
         if self.packed:
             more: Any = {"attention_mask": self.family.packed_mask(segment_ids, position_ids, image_cells, dtype)}
@@ -83,13 +90,13 @@ class ChatNetwork(nn.Module):
             hidden = vlm.model(
                 input_ids=input_ids,
                 position_ids=position_ids[0] if len(position_ids) == 1 else position_ids,
-                mm_encoder_outputs={"image": features},
                 use_cache=False,
+                **({"mm_encoder_outputs": {"image": features}} if self.takes_features else pixels),
                 **more,
             ).last_hidden_state
         except ValueError as error:
             # Transformers counts numbers, and not features
-            if (made := len(_flat(features.pooler_output))) == (places := int(image_cells.sum())):
+            if features is None or (made := len(_flat(features.pooler_output))) == (places := int(image_cells.sum())):
                 raise
             raise ValueError(
                 f"the model makes {made} features of {len(image_tokens)} images, and their prompts have {places} "
