@@ -52,7 +52,7 @@ def packing(name: str, scale: str, device: torch.device) -> Checked:
     errors = [largest(logits - exact[1]) for logits in rounded]
     flips = [flipped(logits, exact[1]) for logits in rounded]
     # roundings of two orders of adding differ by chance; a wrong mask or position is orders of magnitude further off
-    near = errors[0] <= 3 * errors[1] + TOLERANCE and flips[0] <= 3 * flips[1] + pairs // 20
+    near = errors[0] <= 3 * errors[1] + TOLERANCE and flips[0] <= 3 * flips[1] + pairs // 10
     return apart <= TOLERANCE and span > 10 * TOLERANCE and near, (
         f"float32: largest difference {apart:.1e} (allowed {TOLERANCE:.0e}) of logits that span {span:.2g}; bf16: "
         f"largest difference {largest(rounded[0] - rounded[1]):.1e}, against float32 packed {errors[0]:.1e}, plain "
