@@ -4,6 +4,8 @@
 # make bench: set up, then time the packed scorers against the plain Transformers model, contrastive losses
 #   against the plain one, requests to a loopback server, and, where ITM_SHARED names the
 #   folder of the real texts, measure what filters keep of them, and how long they take (BENCHMARKS.md)
+# make gpu: check the scorers on a GPU, and measure scoring and training, in at most 8 minutes; sets nothing up, so that
+#   stock torch, transformers, lightning and peft do: make gpu PYTHON=.venv/bin/python takes this project's (BENCHMARKS.md)
 # A target that is repeated installs nothing again, unless setup.cfg, pyproject.toml or constraints.txt has changed.
 
 PYTHON ?= python3
@@ -19,7 +21,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 CODE := lightning_modules datamodules negatives experiments tests
 
-.PHONY: demo test test-fast test-slow mutation lint format bench bench-packing bench-losses bench-generate bench-filters
+.PHONY: demo test test-fast test-slow mutation lint format bench bench-packing bench-losses bench-generate bench-filters gpu
 
 demo: $(INSTALLED)
 	$(BIN)/itm demo --resume=auto
@@ -62,6 +64,9 @@ bench-filters: $(INSTALLED)
 	$(BIN)/python -m experiments.bench.filters "$$ITM_SHARED/data/llm_negatives/pairs.jsonl" --json runs/filters.json && \
 	$(BIN)/python -m experiments.bench.filter_speed "$$ITM_SHARED/data/llm_negatives/pairs.jsonl" && \
 	$(BIN)/python -m experiments.bench.generators "$$ITM_SHARED/data/llm_negatives/pairs.jsonl"; fi
+
+gpu:
+	PYTHONPATH=. $(PYTHON) -m experiments.bench.gpu --minutes 8 --out runs/gpu.md
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=python3.11")'

@@ -1,6 +1,7 @@
 from .adapters import LoraSettings as LoraSettings
 from .adapters import trainable_rows as trainable_rows
 from .base import AlignmentModule as AlignmentModule
+from .base import recompute_activations as recompute_activations
 from .best_weights import BestWeights as BestWeights
 from .checkpoint import EDGE as EDGE
 from .checkpoint import frozen_fingerprint as frozen_fingerprint

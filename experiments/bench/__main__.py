@@ -7,7 +7,6 @@ import gc
 import json
 import os
 import platform
-import re
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.bench.report import LABELS, Result, heading, markdown, show
+from experiments.bench.report import LABELS, Result, cpu_name, heading, markdown, peak_of, positive, show
 
 if TYPE_CHECKING:
     from experiments.bench.measure import Case
@@ -32,16 +31,6 @@ examples:
                                                            of all weights; share of the GPU's arithmetic that is used
   python -m experiments.bench --markdown                   the table, ready to paste
 """
-# Dense bf16, half of what NVIDIA's data sheets state with sparsity; the first name that fits counts.
-PEAK_TFLOPS = {
-    "H100 PCIe": 756.0,
-    "H100 NVL": 835.0,
-    "H200 NVL": 835.0,
-    "H100": 989.0,
-    "H200": 989.0,
-    "A100": 312.0,
-    "L40S": 362.0,
-}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,13 +60,6 @@ def parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="PATH", help="also write every repetition and the conditions")
     add("--markdown", action="store_true", help="print the table as Markdown, and nothing else, on standard output")
     return made
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -229,8 +211,7 @@ def device_peak(arguments: argparse.Namespace, device: Any) -> float | None:
         return None
     from experiments.bench.measure import torch
 
-    name = torch.cuda.get_device_name(device)
-    return next((peak * 1e12 for model, peak in PEAK_TFLOPS.items() if re.search(rf"\b{model}\b", name)), None)
+    return peak_of(torch.cuda.get_device_name(device))
 
 
 def conditions(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -260,16 +241,6 @@ def conditions(arguments: argparse.Namespace) -> dict[str, Any]:
         ),
         "models": {},
     }
-
-
-def cpu_name() -> str:
-    """The processor's model."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    # ARM has no such line
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def tell(line: str) -> None:

@@ -184,26 +184,15 @@ def blip2_implementations(
 ) -> dict[str, Implementation]:
     """BLIP-2 with each image through the vision tower once, and the plain Transformers model on the same pairs."""
     module = cast(Blip2ItmModule, module)
-    processor, blip2 = module.processor, module.network.blip2
+    blip2 = module.network.blip2
     batch = module.collator()(rows).to(device)
     pairs = [(row, caption) for row in rows for caption in row.captions]
-
-    def plain_inputs(chosen: Sequence[Pair]) -> dict[str, torch.Tensor]:
-        # cleaned as the product does it, so that both read the same tokens
-        texts = [" ".join(clean_words(caption)) for _, caption in chosen]
-        text = processor.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").to(device)
-        images = processor.image_processor([row.image for row, _ in chosen], return_tensors="pt").to(device)
-        return {
-            "pixel_values": images["pixel_values"],
-            "input_ids": text["input_ids"],
-            "attention_mask": text["attention_mask"],
-        }
 
     def plain(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         itm = blip2(**inputs, use_image_text_matching_head=True).logits_per_image.float()
         return itm[:, MATCH] - itm[:, NO_MATCH]
 
-    together, alone = plain_inputs(pairs), [plain_inputs([pair]) for pair in pairs]
+    together, *alone = (plain_blip2_inputs(module, chosen, device) for chosen in (pairs, *([pair] for pair in pairs)))
 
     def packed() -> Iterator[torch.Tensor]:
         yield module.logits(batch)[batch.caption_mask]
@@ -216,6 +205,20 @@ def blip2_implementations(
             yield plain(inputs)
 
     return {PACKED: Implementation(packed), PADDED: Implementation(padded), LOOP: Implementation(loop)}
+
+
+def plain_blip2_inputs(module: AlignmentModule, pairs: Sequence[Pair], device: torch.device) -> dict[str, torch.Tensor]:
+    """What the plain model takes for these pairs, each with an image of its own."""
+    processor = cast(Blip2ItmModule, module).processor
+    # cleaned as the product does it, so that both read the same tokens
+    texts = [" ".join(clean_words(caption)) for _, caption in pairs]
+    text = processor.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").to(device)
+    images = processor.image_processor([row.image for row, _ in pairs], return_tensors="pt").to(device)
+    return {
+        "pixel_values": images["pixel_values"],
+        "input_ids": text["input_ids"],
+        "attention_mask": text["attention_mask"],
+    }
 
 
 def describe_blip2(preset: Preset, module: AlignmentModule, rows: Sequence[ImageTextRow]) -> str:

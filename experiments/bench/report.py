@@ -1,12 +1,33 @@
-"""What `experiments.bench` shows of its measurements: tables on the terminal and in Markdown."""
+"""What `experiments.bench` reads of a command line and shows of its measurements: tables, and what they ran on."""
 
 from __future__ import annotations
 
+import argparse
+import platform
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 LABELS = {"llava": "LLaVA", "blip2": "BLIP-2 ITM", "qwen3_vl": "Qwen3-VL", "gemma3": "Gemma 3"}
+# Dense bf16, half of what NVIDIA's data sheets state with sparsity; the first name that fits counts.
+PEAK_TFLOPS = {
+    "H100 PCIe": 756.0,
+    "H100 NVL": 835.0,
+    "H200 NVL": 835.0,
+    "H100": 989.0,
+    "H200": 989.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+}
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 @dataclass(frozen=True)
@@ -102,3 +123,22 @@ def show(results: Iterable[Result], about: dict[str, Any]) -> None:
     for key, value in about.items():
         lines = value.values() if isinstance(value, dict) else [f"{key}: {value}"]
         console.print(*lines, sep="\n", highlight=False, soft_wrap=True)
+
+
+def peak_of(name: str) -> float | None:
+    """Operations per second in bf16 of the GPU of this name, at most; None where it is none of `PEAK_TFLOPS`.
+
+    >>> peak_of("NVIDIA H100 80GB HBM3"), peak_of("NVIDIA RTX A1000")
+    (989000000000000.0, None)
+    """
+    return next((peak * 1e12 for model, peak in PEAK_TFLOPS.items() if re.search(rf"\b{model}\b", name)), None)
+
+
+def cpu_name() -> str:
+    """The processor's model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    # ARM has no such line
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -22,7 +22,9 @@ from .model_section import UnknownNameError as UnknownNameError
 from .model_section import model_schema as model_schema
 from .model_section import model_settings as model_settings
 from .model_section import without_former_keys as without_former_keys
+from .packing import PADDING_SEGMENT as PADDING_SEGMENT
 from .packing import PREFIX_SEGMENT as PREFIX_SEGMENT
+from .packing import branch_attention_mask as branch_attention_mask
 from .settings import ModelSettings as ModelSettings
 from .settings import TinyShape as TinyShape
 from .table import BACKBONES as BACKBONES

@@ -19,10 +19,10 @@ from typing import Any, cast
 
 import torch
 
-from experiments.bench.__main__ import positive
 from experiments.bench.implementations import BACKBONES, rows_of_noise
 from experiments.bench.measure import LogitsDifferError, seconds_in_turns
 from experiments.bench.models import FULL, PRESETS
+from experiments.bench.report import positive
 from lightning_modules import Scorer
 from lightning_modules.backbones import ChatVlmModule
 
