@@ -30,7 +30,7 @@ EXPERIMENTS = [name for name in FILES if name not in SWEEPS]
 
 
 def test_every_yaml_is_found() -> None:
-    assert len(FILES) == 28
+    assert len(FILES) == 29
     assert len(SWEEPS) == 9
 
 
@@ -179,6 +179,7 @@ def test_the_sweeps_resolve_without_faults() -> None:
     assert len(plan(sweep.load("experiments/sweeps/ce_clip_terms.yaml", []))) == 2 + 2 * 5 * 3
     assert len(plan(sweep.load("experiments/sweeps/methods.yaml", []))) == 4 + 2 * 7 * 3
     assert len(plan(sweep.load("experiments/sweeps/debias.yaml", []))) == 4 + 2 * 6 * 5
+    assert len(plan(sweep.load("experiments/sweeps/families.yaml", []))) == 2 + 2 * 10
 
 
 def test_the_demo_trains_every_backbone_on_what_the_filter_keeps() -> None:

@@ -198,6 +198,6 @@ class ChatEncoder:
             needed = self.max_text_tokens - room + len(prompt)
             raise CaptionTooLongError(
                 f"model.max_text_tokens must be more than {needed}, which prompt and image take without a caption, "
-                f"got {self.max_text_tokens}; raise it."
+                f"got {self.max_text_tokens}; raise it, or give smaller images."
             )
         return _Fitting(prompt, is_cut=True)
