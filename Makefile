@@ -4,7 +4,7 @@
 # make bench: set up, then time the packed scorers against the plain Transformers model, contrastive losses
 #   against the plain one, requests to a loopback server, and, where ITM_SHARED names the
 #   folder of the real texts, measure what filters keep of them, and how long they take (BENCHMARKS.md)
-# make gpu: check the scorers on a GPU, and measure scoring and training, in at most 8 minutes; sets nothing up, so that
+# make gpu: check the scorers on a GPU, and measure scoring and training, in about 8 minutes; sets nothing up, so that
 #   stock torch, transformers, lightning and peft do: make gpu PYTHON=.venv/bin/python takes this project's (BENCHMARKS.md)
 # A target that is repeated installs nothing again, unless setup.cfg, pyproject.toml or constraints.txt has changed.
 

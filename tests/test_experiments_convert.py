@@ -17,6 +17,7 @@ from transformers import AutoProcessor, CLIPModel
 
 from experiments.__main__ import main
 from experiments.tracking.lineage import read_lineage
+from experiments.verbs.convert import PICKLE_STARTS, is_pickled
 from lightning_modules import load_scorer
 from lightning_modules.backbones.clip import ClipModule
 from lightning_modules.backbones.clip_weights.activation import load_clip
@@ -180,6 +181,16 @@ def test_the_snippet_of_the_page_turns_a_training_s_pickle_into_safetensors(made
 
 
 # what is refused
+
+
+def test_a_header_whose_length_begins_as_a_pickle_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    for count in range(1, 40):
+        save_file({f"name{index}": torch.zeros(2) for index in range(count)}, path)
+        assert not is_pickled(path)
+        if path.read_bytes().startswith(PICKLE_STARTS):
+            return
+    raise AssertionError("no header had such a length")
 
 
 @pytest.mark.parametrize("name", ["negclip.pt", "negclip.pth", "pytorch_model.bin", "last.ckpt", "model.PT", "a.pkl"])

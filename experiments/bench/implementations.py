@@ -194,17 +194,7 @@ def blip2_implementations(
 
     together, *alone = (plain_blip2_inputs(module, chosen, device) for chosen in (pairs, *([pair] for pair in pairs)))
 
-    def packed() -> Iterator[torch.Tensor]:
-        yield module.logits(batch)[batch.caption_mask]
-
-    def padded() -> Iterator[torch.Tensor]:
-        yield plain(together)
-
-    def loop() -> Iterator[torch.Tensor]:
-        for inputs in alone:
-            yield plain(inputs)
-
-    return {PACKED: Implementation(packed), PADDED: Implementation(padded), LOOP: Implementation(loop)}
+    return packed_and_plain(lambda: module.logits(batch)[batch.caption_mask], plain, together, alone)
 
 
 def plain_blip2_inputs(module: AlignmentModule, pairs: Sequence[Pair], device: torch.device) -> dict[str, torch.Tensor]:
@@ -242,25 +232,38 @@ def chat_implementations(
     batch = module.collator()(rows).to(device)
     pairs = [(row, caption) for row in rows for caption in row.captions]
 
-    def plain_inputs(chosen: Sequence[Pair]) -> dict[str, torch.Tensor]:
-        inputs = module.plain_processor()(
-            images=[[row.image] for row, _ in chosen],
-            text=[encoder.prompt(caption, module.processor.image_token) for _, caption in chosen],
-            add_special_tokens=encoder.special_tokens,
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-        )
-        return dict(inputs.to(device))
-
     def plain(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         last = vlm(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1].float()
         return last[:, encoder.yes_id] - last[:, encoder.no_id]
 
-    together, *alone = (plain_inputs(chosen) for chosen in (pairs, *([pair] for pair in pairs)))
+    together, *alone = (plain_chat_inputs(module, chosen, device) for chosen in (pairs, *([pair] for pair in pairs)))
+    return packed_and_plain(lambda: module.logits(batch)[batch.caption_mask], plain, together, alone)
 
-    def packed() -> Iterator[torch.Tensor]:
-        yield module.logits(batch)[batch.caption_mask]
+
+def plain_chat_inputs(module: AlignmentModule, pairs: Sequence[Pair], device: torch.device) -> dict[str, torch.Tensor]:
+    """What the plain model takes for these pairs, each a sequence of its own, padded on the left."""
+    module = cast(ChatVlmModule, module)
+    inputs = module.plain_processor()(
+        images=[[row.image] for row, _ in pairs],
+        text=[module.encoder.prompt(caption, module.processor.image_token) for _, caption in pairs],
+        add_special_tokens=module.encoder.special_tokens,
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+    )
+    return dict(inputs.to(device))
+
+
+def packed_and_plain(
+    packed: Callable[[], torch.Tensor],
+    plain: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    together: dict[str, torch.Tensor],
+    alone: Sequence[dict[str, torch.Tensor]],
+) -> dict[str, Implementation]:
+    """The packed forward, and the plain one of all pairs together, and of each alone."""
+
+    def at_once() -> Iterator[torch.Tensor]:
+        yield packed()
 
     def padded() -> Iterator[torch.Tensor]:
         yield plain(together)
@@ -269,7 +272,7 @@ def chat_implementations(
         for inputs in alone:
             yield plain(inputs)
 
-    return {PACKED: Implementation(packed), PADDED: Implementation(padded), LOOP: Implementation(loop)}
+    return {PACKED: Implementation(at_once), PADDED: Implementation(padded), LOOP: Implementation(loop)}
 
 
 def describe_chat(preset: Preset, module: AlignmentModule, rows: Sequence[ImageTextRow]) -> str:

@@ -93,8 +93,9 @@ class FeatureAnswers:
         for start in range(0, len(images), step):
             part = slice(start, start + step)
             np.matmul(self.images[images[part]], own.T, out=result[part])
-        # beside the features: what is averaged and scaled over wordings is a direction
-        return result + np.float32(self.offset)
+        # here and not in the features: those of several wordings are averaged, and a bias has no direction
+        result += np.float32(self.offset)
+        return result
 
 
 @dataclass(frozen=True)

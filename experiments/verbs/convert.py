@@ -103,7 +103,9 @@ def is_pickled(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.read(4).startswith(PICKLE_STARTS)
+        start = file.read(9)
+    # the length of a safetensors' header may begin with the same bytes; behind its eight stands a JSON object
+    return start.startswith(PICKLE_STARTS) and start[8:] != b"{"
 
 
 def _card(config: ConvertConfig, *, digest: str, commit: str | None, activation: str, dtype: str) -> str:

@@ -111,7 +111,7 @@ def resuming(scale: str, device: torch.device) -> Checked:
 
 
 def sharding(scale: str, device: torch.device) -> Checked:
-    """A step under FSDP2 on one rank, by Lightning's strategy as `trainer.strategy=fsdp` has it, is the plain step."""
+    """A step under FSDP2 on one rank (`trainer.strategy=fsdp`) is the plain step."""
     plain = build("llava", scale, device, torch.float32, tune=FULL)
     sharded, before = copy.deepcopy(plain), weights_of(plain)
     gathered = Gather()

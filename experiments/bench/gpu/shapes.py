@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from transformers.models.qwen3_vl import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from experiments.bench.implementations import Pair, plain_blip2_inputs, plain_llava_inputs
+from experiments.bench.implementations import Pair, plain_blip2_inputs, plain_chat_inputs, plain_llava_inputs
 from experiments.bench.models import CAPTIONS, LORA, PRESETS, build_blip2, build_llava, initializer_range
 from lightning_modules import AlignmentModule, LoraSettings, recompute_activations
 from lightning_modules.backbones import MATCH, NO_MATCH, ChatVlmModule, TinyShape, YesNoPrompt, prompt_texts
@@ -172,15 +172,6 @@ def qwen_config(sizes: QwenSizes, tokenizer: Any) -> Qwen3VLConfig:
     )
 
 
-def plain_qwen_inputs(module: AlignmentModule, pairs: Sequence[Pair], device: torch.device) -> Inputs:
-    """What the plain model takes for these pairs, each a sequence of its own, padded on the left."""
-    processor, encoder = cast(ChatVlmModule, module).processor, module.encoder
-    texts = [encoder.prompt(caption, processor.image_token) for _, caption in pairs]
-    images = [[row.image] for row, _ in pairs]
-    inputs = processor(images=images, text=texts, padding=True, padding_side="left", return_tensors="pt")
-    return dict(inputs.to(device))
-
-
 def plain_chat_logits(module: AlignmentModule, inputs: Inputs) -> torch.Tensor:
     """(N,) float32 z(Yes) - z(No) at the last place of a chat VLM."""
     vlm: Any = cast(ChatVlmModule, module).to_transformers()
@@ -216,7 +207,7 @@ MODELS = {
         "Qwen3-VL-8B",
         {"full": QWEN_8B, "small": QWEN_SMALL, "tiny": QWEN_TINY},
         build_qwen,
-        plain_qwen_inputs,
+        plain_chat_inputs,
         plain_chat_logits,
         scored={"full": 24, "tiny": 2},
         adapted={"full": 9, "tiny": 2},
