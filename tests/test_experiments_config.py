@@ -214,7 +214,12 @@ def test_what_yaml_reads_as_another_type_becomes_the_declared_one(tmp_path: Path
     path = write(tmp_path / "a.yaml", "count: '2'\ninner: {rate: '1e-3'}\nfolders: []")
     config = load_config(Outer, path, ["name=2024", "inner.kind=a"])
     assert (config.name, config.count, config.inner.rate) == ("2024", 2, 0.001)
-    assert load_config(Outer, None, ["name=true"]).name == "true", "in the words of YAML"
+    for word in ("true", "Yes", "off"):
+        with pytest.raises(
+            ConfigError, match=r"`name` must be text, and YAML reads Yes, No, on and off as true and false"
+        ):
+            load_config(Outer, None, [f"name={word}"])
+    assert load_config(Outer, None, ["name='Yes'"]).name == "Yes"
     words = [*DATA, "data.harmonise=0", "model.adapter.targets=[3]"]
     experiment = load_config(schemas.ExperimentConfig, None, words, check_files=False)
     assert (experiment.data.harmonise, experiment.model.adapter.targets) == (False, ["3"])
@@ -700,7 +705,7 @@ def test_the_help_says_whose_a_key_is() -> None:
     assert re.search(r"^  model\.backbone +str +llava$", table, re.MULTILINE)
     assert lines["model.tune"].startswith("full: all weights")
     words = " ".join(table.split())
-    assert "table of backbones. Must be one of llava, chat_vlm, blip2, clip. model." in words
+    assert "table of backbones. Must be one of llava, chat_vlm, blip2, clip, siglip. model." in words
     for backbone, default in {"llava": "lm", "blip2": "itm", "clip": "itc"}.items():
         assert f" {backbone}: {default}, " in words, "the default first"
     assert table.count("  model.score ") == 1, "a key that both losses have is listed once"

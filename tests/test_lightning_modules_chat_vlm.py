@@ -254,7 +254,7 @@ def test_the_rerankers_query_is_the_image() -> None:
         ({"template": "{question}"}, r"`model\.template` must be auto or checkpoint, or must hold \{image\}"),
         (
             {"template": "{image} {question}", "question": "reranker"},
-            r"model\.template must hold all that is in front of the image",
+            r"`model\.template` must hold all that is in front of the image",
         ),
         ({"max_image_tokens": 0}, r"`model\.max_image_tokens` must be in \[1, 1000000\]"),
     ],
@@ -266,7 +266,8 @@ def test_settings_that_cannot_be_are_one_line(given: dict[str, Any], said: str) 
 
 
 def test_answers_of_several_tokens_are_refused() -> None:
-    with pytest.raises(ValueError, match="must make certainly one token behind the prompt, and hardly another one"):
+    said = r"must make certainly one token behind the prompt, and hardly another one; there it makes \['"
+    with pytest.raises(ValueError, match=said):
         tiny_with(answers=["certainly", "hardly"])
 
 
@@ -338,6 +339,81 @@ def test_a_processor_of_a_billion_image_tokens_is_refused(
     with pytest.raises(InputError, match=f"{key} must be from 1 to 65536, got") as caught:
         load_scorer(str(tmp_path / family), device="cpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "part", "changed", "said"),
+    [
+        ("qwen3_vl", "text_config", {"num_hidden_layers": 0}, "num_hidden_layers must be from 1 to 1000, got 0"),
+        ("qwen3_vl", "vision_config", {"depth": -1}, "(depth|num_hidden_layers) must be from 1 to 1000, got -1"),
+        ("internvl", "vision_config", {"num_hidden_layers": 0}, "num_hidden_layers must be from 1 to 1000, got 0"),
+        ("gemma3", "text_config", {"sliding_window": None}, "sliding_window must be at least 1, got None"),
+        ("gemma3", "text_config", None, "text_config must be a mapping, got None"),
+        ("internvl", None, {"image_token_id": 10**12}, r"image_token_id must be one of the tokenizer's \d+ tokens"),
+        ("gemma3", None, {"image_token_index": -1}, r"image_token_id must be one of the tokenizer's \d+ tokens"),
+    ],
+)
+def test_a_damaged_config_is_one_line(
+    family: str, part: str | None, changed: dict[str, Any] | None, said: str, published: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(published / family, tmp_path / family)
+    file = tmp_path / family / "config.json"
+    saved = json.loads(file.read_text())
+    if part is None:
+        saved |= changed or {}
+    else:
+        saved[part] = None if changed is None else {**saved[part], **changed}
+    file.write_text(json.dumps(saved))
+    with pytest.raises(InputError, match=said) as caught:
+        load_scorer(str(tmp_path / family), device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "other", "said"),
+    [
+        ("llava_next", "llava", "makes no image_sizes of an image, which the model reads; use the processor that"),
+        ("qwen3_vl", "qwen_of_other_patches", r"patch_size and merge_size of the image processor must be the model's"),
+    ],
+)
+def test_a_processor_that_makes_something_else_is_refused(
+    family: str, other: str, said: str, published: Path, tmp_path: Path
+) -> None:
+    tiny(family).to_transformers().save_pretrained(tmp_path)
+    if other == "llava":
+        tiny("llava").processor.save_pretrained(tmp_path)
+    else:
+        processor = tiny(family).processor
+        processor.image_processor.patch_size = 4
+        processor.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=said):
+        load_scorer(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (3, 3, 20, 16)])
+def test_pixels_of_another_model_are_one_line(shape: tuple[int, ...]) -> None:
+    module = tiny("internvl")
+    batch = module.collator()(ROWS)
+    batch.inputs["images.pixel_values"] = torch.zeros(shape)
+    with pytest.raises(InputError, match=r"the vision tower cannot read what|the model makes \d+ features") as caught:
+        module.logits(batch)
+    assert "\n" not in str(caught.value)
+
+
+def test_as_many_tiles_as_take_all_memory_are_refused(published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published / "internvl", tmp_path / "internvl")
+    file = tmp_path / "internvl/processor_config.json"
+    saved = json.loads(file.read_text())
+    saved["image_processor"]["max_patches"] = 10**12
+    file.write_text(json.dumps(saved))
+    with pytest.raises(InputError, match="max_patches must be from 1 to 1024, got 1000000000000"):
+        load_scorer(str(tmp_path / "internvl"), device="cpu")
+
+
+def test_a_chat_vlm_for_another_backbone_names_its_own(published: Path) -> None:
+    settings = model_settings({"backbone": "llava", "checkpoint": str(published / "gemma3")})
+    with pytest.raises(InputError, match=r"this backbone reads llava; choose model\.backbone=chat_vlm"):
+        build_backbone(settings, Source(), {"lr": 0.0})
 
 
 def test_a_checkpoint_of_an_older_transformers_keeps_its_images_size(published: Path, tmp_path: Path) -> None:

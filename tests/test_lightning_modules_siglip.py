@@ -522,3 +522,13 @@ def test_settings_that_would_do_nothing_are_faults() -> None:
 def test_a_clip_has_no_bias_and_so_not_this_loss() -> None:
     with pytest.raises(ValueError, match=r"model\.loss must be one of .*, got 'sigmoid': .* offers no biased_features"):
         tiny_backbone("clip", loss="sigmoid")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_training_exports_scores_as_it_did(kind: str, tmp_path: Path) -> None:
+    module = tiny_module(kind)
+    save_published(module, tmp_path)
+    again = load_scorer(str(tmp_path), device="cpu").module
+    with torch.no_grad():
+        found, expected = (one.logits(one.collator()([row(0, CAPTIONS)])) for one in (again, module))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

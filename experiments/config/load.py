@@ -36,7 +36,7 @@ from experiments.config.model_schemas import (
     owners,
 )
 from experiments.config.names import NAME_RULE, is_file_name
-from experiments.config.values import interpolation_rule, is_encodable, shown, typed
+from experiments.config.values import TruthForTextError, interpolation_rule, is_encodable, shown, typed
 from lightning_modules import (
     did_you_mean,
     faults_between_keys,
@@ -259,6 +259,8 @@ class _Check:
                 node[key] = typed(inner, value)
         except KeyValidationError:
             self._fault(place, "must be text: put quotes around the key", key)
+        except TruthForTextError as error:
+            self._fault(place, error.rule, value)
         except OmegaConfBaseException as error:
             # OmegaConf parses an interpolation when it is assigned
             wrong_syntax = isinstance(value, str) and "${" in value

@@ -10,16 +10,25 @@ from typing import Any, get_args, get_origin
 from omegaconf.errors import OmegaConfBaseException
 
 
+class TruthForTextError(OmegaConfBaseException):
+    """A truth value where text is asked for: YAML reads Yes, No, on and off as such."""
+
+    rule = "must be text, and YAML reads Yes, No, on and off as true and false: put quotes around them"
+
+
 def typed(hint: Any, value: Any) -> Any:
     """The value in the type that is asked for, where YAML reads another (`name=3`); OmegaConf warns of these.
 
     Raises:
+        TruthForTextError: a truth value as text: which word it was is not known any more.
         OmegaConfBaseException: a number other than 0 and 1 as a truth value.
     """
+    if hint is str and type(value) is bool:
+        raise TruthForTextError
     # not isinstance: True is an int to Python, and here no number
     if hint is float and type(value) is int:
         return float(value)
-    if hint is str and type(value) in (bool, int, float):
+    if hint is str and type(value) in (int, float):
         return shown(value)
     if hint is bool and type(value) is int:
         # refused as OmegaConf refuses, which itself would take any number for true

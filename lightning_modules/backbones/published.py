@@ -77,6 +77,12 @@ def saved_config(name_or_folder: str | Path, revision: str | None = None) -> dic
         )
     if not saved or not isinstance(saved, dict):
         raise OSError(f"{name_or_folder} holds no config.json; give a folder made by save_pretrained, or a hub name.")
+    for part in ("text_config", "vision_config"):
+        # the class's own defaults would be built, of a model of billions of weights
+        if part in saved and not isinstance(saved[part], dict):
+            raise ValueError(
+                f"{name_or_folder}: {part} must be a mapping, got {saved[part]!r:.40} (config.json); copy it anew."
+            )
     return saved
 
 
@@ -112,15 +118,17 @@ def published_config(
 
 
 def check_layers(config: Any, name: str) -> None:
-    """Refuses more layers than any model has: they are built, one by one, before a weight of them is looked for.
+    """Refuses more layers than any model has, or none: they are built before a weight of them is looked for.
 
     Raises:
         ValueError: it is a number of layers that nobody trained.
     """
     for part in (config, *vars(config).values()):
-        layers = getattr(part, "num_hidden_layers", 0) if isinstance(part, PretrainedConfig) else 0
-        if isinstance(layers, int) and layers > MOST_LAYERS:
-            raise ValueError(f"{name}: num_hidden_layers must be at most {MOST_LAYERS}, got {layers}; copy it anew.")
+        for key in ("num_hidden_layers", "depth") if isinstance(part, PretrainedConfig) else ():
+            layers = getattr(part, key, None)
+            # without any, all that is saved of them would be left out
+            if isinstance(layers, int) and not 1 <= layers <= MOST_LAYERS:
+                raise ValueError(f"{name}: {key} must be from 1 to {MOST_LAYERS}, got {layers}; copy it anew.")
 
 
 def _commit_in_cache(name: str, revision: str | None) -> str | None:

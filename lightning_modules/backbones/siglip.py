@@ -59,7 +59,7 @@ class SiglipNetwork(nn.Module):
             image_features(self.siglip, pixels),
             text_features(self.siglip, input_ids),
             at_least_float32(self.siglip.logit_scale).exp(),
-            # a copy: the weight itself is gathered in this forward alone
+            # no view of the weight, which a sharded network may give back behind this forward
             at_least_float32(self.siglip.logit_bias).clone(),
         )
 
@@ -96,8 +96,7 @@ class SiglipModule(SiglipTraits, Backbone):
     """
 
     backbone = "siglip"
-    # of both, a NaFlex too; `load_model` takes the one that a checkpoint is of
-    model_class = SiglipModel
+    model_class = SiglipModel  # a NaFlex's is chosen in `load_model`
     parts = PARTS
     encodes_apart = True
     licences: ClassVar = {"google/siglip": ("apache-2.0", "Apache-2.0")}

@@ -77,8 +77,8 @@ def sigmoid_loss(
     The paper's equation, L = -1/|B| sum_i sum_j log 1 / (1 + e^(-y_ij z_ij)), with three additions. y_ij is 1 for every
     true text of the image, also where it stands in another row of the same image. Hard negatives are further texts j:
     false of the image that they were written for, and, as the paper's texts of other images, of all others. A text of
-    unknown label is left out. So a sum over B x T pairs is divided by B, the number of images: twice the texts are
-    twice the negative terms, and weigh a positive as much as before.
+    unknown label is left out. The sum over all B x T pairs is divided by B, the number of images. So twice the texts
+    make the negative terms twice as heavy, and leave the weight of a positive as it is.
 
     Args:
         image_features: [B, D] of this rank, of length 1.

@@ -71,7 +71,7 @@ class Scorer:
         matrix: bool = False,
         batch_size: int = 64,
     ) -> float | torch.Tensor:
-        """The backbone's published score: in [0, 1] for llava, siglip and blip2's `itm`, a cosine in [-1, 1] for clip.
+        """The backbone's published score: in [0, 1], but a cosine in [-1, 1] for clip and blip2's `itc`.
 
         Args:
             images: one image (see `ImageLike`), or a list.

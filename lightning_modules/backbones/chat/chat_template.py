@@ -56,15 +56,15 @@ def read_template(chat_template: str, processor: Any, system: str | None, before
             reason = str(error)
     else:
         raise ValueError(
-            f"model.template: the checkpoint's chat template makes no prompt ({reason}); give vicuna, or a text with "
+            f"model.template: the checkpoint's chat template makes no prompt ({reason}); give a text with "
             "{image} and {question}."
         )
     template = text.replace(image, "{image}").replace(mark, "{question}")
     for probe in PROBES:
         if render(probe) != template.replace("{image}", image).replace("{question}", probe):
             raise ValueError(
-                f"model.template: the checkpoint's chat template changes the question ({render(probe)!r:.300}); give "
-                "vicuna, or a text with {image} and {question}."
+                f"model.template: the checkpoint's chat template changes the question ({render(probe)!r:.300}); give a "
+                "text with {image} and {question}."
             )
     answered = render(mark, answer="Yes")
     rest = answered.removeprefix(text) if answered.startswith(text) else ""

@@ -111,9 +111,10 @@ class ChatEncoder:
             if all(ids[:-1] == alone for ids in answered) and answered[0] != answered[1]:
                 return one, answered[0][-1], answered[1][-1]
         yes, no = prompt.words
+        pieces = [self.tokenizer.convert_ids_to_tokens(ids[len(shared_prefix([alone, ids])) :]) for ids in answered]
         raise ValueError(
-            f"The tokenizer must make {yes} one token behind the prompt, and {no} another one; it makes {answered} of "
-            f"both behind {alone}."
+            f"The tokenizer must make {yes} one token behind the prompt, and {no} another one; there it makes "
+            f"{pieces[0]} and {pieces[1]}. Give model.answers two words of one token each."
         )
 
     def __call__(

@@ -54,9 +54,25 @@ class Family:
         Raises:
             ValueError: it is another model's, or it cannot keep to such a bound.
         """
-        self.reads = frozenset(inspect.signature(vlm.model.get_image_features).parameters)
+        parameters = inspect.signature(vlm.model.get_image_features).parameters
+        self.reads = frozenset(parameters)
+        count = len(processor.tokenizer)
+        if not 0 <= self.image_id < count:
+            raise ValueError(
+                f"image_token_id must be one of the tokenizer's {count} tokens, got {self.image_id} (config.json)."
+            )
         with reading("the image processor's settings"):
-            _, (text,) = self.images(processor, [Image.new("RGB", (32, 32))])
+            # not by `images`, which blames the image
+            encoded = self._encoded(processor, [Image.new("RGB", (32, 32))])
+            (text,) = _image_texts(encoded)
+        wanted = [
+            name for name, one in parameters.items() if one.default is one.empty and one.kind is not one.VAR_KEYWORD
+        ]
+        if missing := [name for name in wanted if name not in encoded]:
+            raise ValueError(
+                f"The processor makes no {missing[0]} of an image, which the model reads; use the processor that the "
+                "checkpoint was trained with."
+            )
         token = processor.tokenizer.convert_ids_to_tokens(self.image_id)
         if token is None or token not in text:
             raise ValueError(
@@ -105,8 +121,7 @@ class Family:
                 f"an image of {width} x {height} pixels cannot be read by the image processor ({error}); leave it out, "
                 "or cut it."
             ) from error
-        texts = [replaced["replacement"] for (replaced,) in encoded["text_replacement_offsets"]]
-        return {name: value for name, value in encoded.items() if name in self.reads}, texts
+        return {name: value for name, value in encoded.items() if name in self.reads}, _image_texts(encoded)
 
     def _encoded(self, processor: Any, images: Sequence[Image.Image]) -> Mapping[str, Any]:
         encoded: Mapping[str, Any] = processor(
@@ -146,6 +161,10 @@ class Family:
     ) -> dict[str, torch.Tensor]:
         """Arguments of the model for N sequences with one caption each, behind which padding stands."""
         return {"attention_mask": (segment_ids != PADDING_SEGMENT).long()}
+
+
+def _image_texts(encoded: Mapping[str, Any]) -> list[str]:
+    return [replaced["replacement"] for (replaced,) in encoded["text_replacement_offsets"]]
 
 
 def additive(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

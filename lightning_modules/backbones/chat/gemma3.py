@@ -18,6 +18,8 @@ class Gemma3(Family):
     def __init__(self, config: Any):
         super().__init__(config)
         self.window: int = config.text_config.sliding_window
+        if type(self.window) is not int or self.window < 1:
+            raise ValueError(f"text_config.sliding_window must be at least 1, got {self.window!r} (config.json).")
 
     def packed_mask(
         self, segment_ids: torch.Tensor, position_ids: torch.Tensor, image_cells: torch.Tensor, dtype: torch.dtype

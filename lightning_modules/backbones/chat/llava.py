@@ -27,7 +27,7 @@ class Llava(Family):
         """See `fitting_processor`."""
         fitting, self.image_tokens = fitting_processor(processor, vlm)
         if max_image_tokens is not None:
-            self.bounded(fitting, max_image_tokens)
+            fitting = self.bounded(fitting, max_image_tokens)
         red, green, blue = fitting.image_processor.image_mean
         # truncated and not rounded, (122, 116, 104) for CLIP, as in LLaVA
         self.background = (int(red * 255), int(green * 255), int(blue * 255))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
+from datamodules.batch import InputError
 from lightning_modules.backbones.chat.family import Family
 from lightning_modules.backbones.packing import PACKABLE
 from lightning_modules.precision import linear_in_float32
@@ -74,12 +77,14 @@ class ChatNetwork(nn.Module):
             (B, C, A, V) logits, in float32 at least, over the vocabulary of the token that follows each place.
 
         Raises:
-            ValueError: the model makes another number of features of the images than there are places for them.
+            InputError: the vision tower cannot read the pixels, or makes another number of features of the images than
+                there are places for them.
         """
         vlm: Any = self.get_submodule(self.family.child)
         dtype = vlm.model.get_input_embeddings().weight.dtype
         pixels = {name: value.to(dtype) if value.is_floating_point() else value for name, value in pixels.items()}
-        features = vlm.model.get_image_features(**pixels, return_dict=True) if self.takes_features else None
+        with _pixels_of_this_model():
+            features = vlm.model.get_image_features(**pixels, return_dict=True) if self.takes_features else None
         image_cells = input_ids == self.family.image_id
         if self.packed:
             more: Any = {"attention_mask": self.family.packed_mask(segment_ids, position_ids, image_cells, dtype)}
@@ -98,13 +103,30 @@ class ChatNetwork(nn.Module):
             # Transformers counts numbers, and not features
             if features is None or (made := len(_flat(features.pooler_output))) == (places := int(image_cells.sum())):
                 raise
-            raise ValueError(
+            raise InputError(
                 f"the model makes {made} features of {len(image_tokens)} images, and their prompts have {places} "
                 "places for them; use the processor that the checkpoint was trained with"
             ) from error
         # before the head: logits over the vocabulary at all places would be the largest tensor of all
         logits = linear_in_float32(vlm.lm_head, hidden[logit_row, logit_index])
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+
+@contextmanager
+def _pixels_of_this_model() -> Iterator[None]:
+    """What a vision tower stumbles over where the pixels are another model's becomes one line."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, RuntimeError) and not re.search("size|shape", reason):
+            raise
+        raise InputError(
+            f"the vision tower cannot read what the image processor makes ({reason}); use the processor that the "
+            "checkpoint was trained with"
+        ) from error
 
 
 def unpackable(config: Any, family: Family) -> str:

@@ -19,8 +19,8 @@ from transformers.video_processing_utils import BaseVideoProcessor
 
 IN_PLACE = {"SmolVLMProcessor": "Idefics3Processor"}
 """SmolVLM's also wants num2words, to write the times of a video; Idefics3's makes the same text of an image."""
-LENGTHS, MOST_IMAGE_TOKENS = ("image_seq_length", "image_seq_len", "num_image_tokens"), 2**16
-"""What processors call the tokens of an image, and a tile; more are an error, or there to take all memory."""
+MOST = {"image_seq_length": 2**16, "image_seq_len": 2**16, "num_image_tokens": 2**16, "max_patches": 2**10}
+"""Tokens of an image or a tile, and tiles of an image (`max_patches`): more are an error, or take all memory."""
 VIDEO = "video_processor"
 VIDEO_TYPES = {"Qwen2_5_VLProcessor": "Qwen2VLVideoProcessor"}
 """Processors whose video processor is another model's; Transformers' own table is empty where torchvision is absent."""
@@ -73,10 +73,10 @@ def check_image_tokens(name_or_folder: str | Path, **where: Any) -> None:
         except OSError:  # there is no such file
             continue
         for settings in (config, config.get("image_processor")):
-            for key in LENGTHS if isinstance(settings, dict) else ():
-                length = settings.get(key)
-                if length is not None and not (isinstance(length, int) and 0 < length <= MOST_IMAGE_TOKENS):
-                    raise ValueError(f"{key} must be from 1 to {MOST_IMAGE_TOKENS}, got {length!r:.40}")
+            for key, most in MOST.items() if isinstance(settings, dict) else ():
+                found = settings.get(key)
+                if found is not None and not (type(found) is int and 0 < found <= most):
+                    raise ValueError(f"{key} must be from 1 to {most}, got {found!r:.40}")
 
 
 def _processor_config(name: str, **where: Any) -> dict[str, Any]:

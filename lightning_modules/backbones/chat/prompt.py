@@ -24,12 +24,6 @@ TASK_START = "{image}<bos>"
 """How a template begins where the processor itself writes the start token, and a line break at the end (PaliGemma)."""
 
 
-IMAGE_IN_BOTH = (
-    "model.template must hold all that is in front of the image, so model.question must be without {image} beside it; "
-    "the reranker's question and its system message have to be given as texts."
-)
-
-
 @dataclass(frozen=True)
 class YesNoPrompt:
     """The text around a caption; the defaults are those of LLaVA-1.5 and LLaVA-score.
@@ -100,6 +94,14 @@ def template_fault(template: str) -> str:
     return f"must hold {{image}} and behind it {{question}}, each exactly once, got {template!r}"
 
 
+def image_in_both(place: str) -> str:
+    """That a template and a question both want to place the image; `place` is put before a key."""
+    return (
+        f"`{place}template` must hold all that is in front of the image, so `{place}question` must be without "
+        "{image} beside it: give the reranker's question and its system message as texts"
+    )
+
+
 def prompt_faults(texts: Mapping[str, str | None], names: Sequence[str], place: str) -> Iterator[str]:
     """What is wrong with the texts of a `model` section.
 
@@ -154,7 +156,7 @@ class WantedPrompt:
         chat_template, system = chat_template_of(processor), self.system or ""
         if self.template not in (AUTO, CHECKPOINT):
             if image:
-                raise ValueError(IMAGE_IN_BOTH)
+                raise ValueError(f"{image_in_both('model.')}.")
             made = self.without_checkpoint().template
         elif chat_template is not None:
             made, system = read_template(chat_template, processor, self.system, before), ""  # it holds the message

@@ -18,6 +18,18 @@ class QwenVl(Family):
         super().__init__(config)
         self.merge: int = config.vision_config.spatial_merge_size
 
+    def fitted(self, processor: Any, vlm: Any, max_image_tokens: int | None = None) -> Any:
+        """See `Family.fitted`; patches are compared too, whose number would be right by chance."""
+        own = processor.image_processor
+        found = (getattr(own, "patch_size", None), getattr(own, "merge_size", None))
+        wanted = (vlm.config.vision_config.patch_size, self.merge)
+        if found != wanted:
+            raise ValueError(
+                f"patch_size and merge_size of the image processor must be the model's {wanted}, got {found}; use the "
+                "processor that the checkpoint was trained with."
+            )
+        return super().fitted(processor, vlm, max_image_tokens)
+
     def bounded(self, processor: Any, max_image_tokens: int) -> Any:
         """The processor with another area at most; an image that is long and narrow may keep more tokens."""
         bounded = copy.copy(processor)

@@ -34,9 +34,10 @@ def check_family(model_type: object, name: str, families: Collection[str] = FAMI
         ValueError: it is none of `families`.
     """
     if model_type not in families:
+        other = "model.backbone=chat_vlm" if model_type in FAMILIES else "the model.backbone that it was made for"
         raise ValueError(
-            f"{name} is a checkpoint of type {model_type!r}, and this backbone reads {', '.join(families)}; choose the "
-            "model.backbone that it was made for."
+            f"{name} is a checkpoint of type {model_type!r}, and this backbone reads {', '.join(families)}; choose "
+            f"{other}."
         )
 
 

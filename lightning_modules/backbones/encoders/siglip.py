@@ -19,7 +19,7 @@ from transformers.models.siglip2.processing_siglip2 import Siglip2Processor
 from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from datamodules.batch import CaptionTooLongError, InputError
-from lightning_modules.backbones.published import LARGEST_SIDE, load_processor
+from lightning_modules.backbones.published import LARGEST_SIDE, load_processor, reading
 from lightning_modules.flat_captions import flat_captions
 
 CONTEXT = 64
@@ -124,7 +124,10 @@ def load_siglip_processor(name_or_folder: str | Path, *, revision: str | None = 
     named = get_tokenizer_config(str(name_or_folder), revision=revision or "main").get("tokenizer_class")
     if named == "SiglipTokenizer":
         _check_sentencepiece(name_or_folder)
-    return load_processor(name_or_folder, revision=revision)
+    processor = load_processor(name_or_folder, revision=revision)
+    with reading("the image processor's settings"):
+        processor.image_processor([Image.new("RGB", (32, 32))], return_tensors="pt")
+    return processor
 
 
 def _check_sentencepiece(name_or_folder: str | Path) -> None:

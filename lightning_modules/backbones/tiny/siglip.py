@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -22,8 +23,10 @@ from transformers.models.siglip2.configuration_siglip2 import Siglip2Config, Sig
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 from transformers.models.siglip2.modeling_siglip2 import Siglip2Model
 from transformers.models.siglip2.processing_siglip2 import Siglip2Processor
+from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 
 from lightning_modules.backbones.settings import TinyShape
+from lightning_modules.backbones.tiny.tokenizers import train_gemma_tokenizer
 
 CONTEXT = 64
 PAD, END = "<pad>", "</s>"
@@ -34,7 +37,11 @@ SCALE, BIAS = math.log(10), -10.0
 def tiny_siglip_processor(
     shape: TinyShape, texts: Iterable[str], *, naflex: bool = False
 ) -> SiglipProcessor | Siglip2Processor:
-    """A SigLIP processor for `shape`, with a lower-case byte-level tokenizer trained on `texts`."""
+    """A SigLIP processor for `shape`, with a lower-case tokenizer trained on `texts`; NaFlex's is its own class."""
+    if naflex:
+        most = (shape.image_size // shape.patch_size) ** 2
+        images = Siglip2ImageProcessorPil(patch_size=shape.patch_size, max_num_patches=most)
+        return Siglip2Processor(images, _naflex_tokenizer(texts, shape.vocab_size))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -50,11 +57,22 @@ def tiny_siglip_processor(
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, model_max_length=CONTEXT, padding_side="right"
     )
-    if naflex:
-        most = (shape.image_size // shape.patch_size) ** 2
-        return Siglip2Processor(Siglip2ImageProcessorPil(patch_size=shape.patch_size, max_num_patches=most), fast)
     size = {"height": shape.image_size, "width": shape.image_size}
     return SiglipProcessor(image_processor=SiglipImageProcessorPil(size=size), tokenizer=fast)
+
+
+def _naflex_tokenizer(texts: Iterable[str], vocab_size: int) -> Siglip2Tokenizer:
+    # Transformers reads the tokenizer of a saved NaFlex by this class, whatever it was saved as
+    gemma = train_gemma_tokenizer((text.lower() for text in texts), vocab_size, {})
+    bpe = json.loads(gemma.backend_tokenizer.to_str())["model"]
+    return Siglip2Tokenizer(
+        vocab=bpe["vocab"],
+        merges=[tuple(merge) for merge in bpe["merges"]],
+        add_bos_token=False,
+        add_eos_token=True,
+        model_max_length=CONTEXT,
+        padding_side="right",
+    )
 
 
 def tiny_siglip(

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, NamedTuple
 from lightning_modules.backbones.chat.prompt import (
     AUTO,
     CHECKPOINT,
-    IMAGE_IN_BOTH,
     QUESTION,
     WORDS,
     WantedPrompt,
+    image_in_both,
     prompt_faults,
 )
 from lightning_modules.backbones.chat.table import FAMILIES
@@ -116,7 +116,7 @@ class ChatVlmSettings(ModelSettings):
         texts = {"template": self.template, "system": self.system, "question": self.question}
         yield from prompt_faults(texts, (AUTO, CHECKPOINT), place)
         if self.template not in (AUTO, CHECKPOINT) and "{image}" in question:
-            yield IMAGE_IN_BOTH.removesuffix(".")
+            yield image_in_both(place)
 
 
 class ChatVlmTraits(BackboneTraits):
