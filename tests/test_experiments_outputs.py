@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import save_file
 
 from experiments.__main__ import main
 from experiments.commands import VERBS
@@ -30,6 +31,7 @@ from experiments.sweeping import manifest
 from experiments.sweeping.plan import SWEEP_FILES
 from experiments.verbs import score
 from negatives.tables import InputError, damage, write_table
+from tests.open_clip import random_state, save_base
 from tests.test_negatives_locks import HOLD
 from tests.tiny import TINY_OVERRIDES, tiny_tables
 
@@ -54,6 +56,7 @@ INPUTS: dict[str, Callable[[Path], list[str]]] = {
     "compare": lambda data: [str(data / "run"), "bootstrap=100", "logging.wandb=disabled"],
     "score": lambda data: [f"run={data}/run", f"captions={data}/train/captions.parquet", "shard_size=1"],
     "export": lambda data: [str(data / "run")],
+    "convert": lambda data: [f"weights={data}/open_clip.safetensors", f"base={data}/base"],
     "neighbours": lambda data: [f"run={data}/run", f"captions={data}/train/captions.parquet"],
     "sweep": lambda data: [str(data / "sweep.yaml")],
 }  # fmt: skip
@@ -77,10 +80,12 @@ def command(verb: str, data: Path, output: Path, *flags: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the verbs read: tables, a run that is trained and evaluated, and a sweep."""
+    """What the verbs read: tables, a run that is trained and evaluated, a sweep, and weights of open_clip."""
     folder = tmp_path_factory.mktemp("data")
     tiny_tables(folder, images=30)  # a certificate takes as many
     (folder / "sweep.yaml").write_text(SWEEP)
+    save_file(random_state(), folder / "open_clip.safetensors")
+    save_base(folder / "base")
     assert main(command("train", folder, folder / "run")) == 0
     assert main(command("evaluate", folder, folder / "run/evaluation")) == 0
     return folder

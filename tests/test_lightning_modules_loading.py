@@ -263,7 +263,10 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a type that is null": (set_in("config.json", model_type=None), "is a checkpoint of type None; a scorer"),
     "a list": (lambda f: (f / "config.json").write_text("[1]"), "config.json"),
     "no JSON": (lambda f: (f / "config.json").write_text("{"), "cannot be read"),
-    "text as text_config": (set_in("config.json", text_config="x"), "config.json in "),
+    "text as text_config": (
+        set_in("config.json", text_config="x"),
+        "text_config must be a mapping, got 'x' (config.json)",
+    ),
     "an unknown activation": (
         lambda f: set_in("config.json", **{f"{part}_config": {"hidden_act": "x"} for part in ("text", "vision")})(f),
         "cannot be read (KeyError: ",
@@ -276,7 +279,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no processor": (lambda f: (f / "processor_config.json").unlink(), "the processor of "),
     "a million layers": (
         set_in("config.json", text_config={"num_hidden_layers": 10**6}),
-        "num_hidden_layers must be at most 1000, got 1000000",
+        "num_hidden_layers must be from 1 to 1000, got 1000000",
     ),
     "a tokenizer that Rust panics at": (
         set_in("tokenizer.json", normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
