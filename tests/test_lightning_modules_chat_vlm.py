@@ -14,7 +14,7 @@ import torch
 
 from datamodules.batch import InputError
 from experiments.config.layers import ConfigError
-from experiments.config.load import load_mapping
+from experiments.config.load import load_config, load_mapping
 from experiments.config.schemas import ExperimentConfig
 from lightning_modules import load_scorer
 from lightning_modules.backbones.build import Source, build_backbone
@@ -263,6 +263,14 @@ def test_settings_that_cannot_be_are_one_line(given: dict[str, Any], said: str) 
     data = dict.fromkeys(("captions", "negatives"), "README.md")
     with pytest.raises(ConfigError, match=said):
         load_mapping(ExperimentConfig, {"data": data, "model": {"backbone": "chat_vlm", **given}}, "here")
+
+
+@pytest.mark.parametrize(("word", "packing"), [("on", "on"), ("off", "off"), ("auto", "auto")])
+def test_packing_is_given_without_quotes(word: str, packing: str) -> None:
+    """YAML reads on and off as truth values."""
+    words = ["model.backbone=chat_vlm", f"model.packing={word}", "data.captions=x", "data.negatives=x"]
+    config = load_config(ExperimentConfig, None, words, check_files=False)
+    assert config.model.packing == packing
 
 
 def test_answers_of_several_tokens_are_refused() -> None:

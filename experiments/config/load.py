@@ -36,7 +36,7 @@ from experiments.config.model_schemas import (
     owners,
 )
 from experiments.config.names import NAME_RULE, is_file_name
-from experiments.config.values import TruthForTextError, interpolation_rule, is_encodable, shown, typed
+from experiments.config.values import TruthForTextError, interpolation_rule, is_encodable, shown, switched, typed
 from lightning_modules import (
     did_you_mean,
     faults_between_keys,
@@ -207,10 +207,11 @@ class _Check:
         OmegaConf.set_readonly(node, False)  # of a frozen dataclass OmegaConf makes a node that cannot be filled
         schema: Any = OmegaConf.get_type(node)  # of a scorer's section, more than the schema's own field says
         hints = field_types(schema)
+        choices = {field.name: field.metadata.get("choices", ()) for field in dataclasses.fields(schema)}
         for key, value in mapping.items():
             where = (*place, str(key))
             if key in hints:
-                self._put(node, key, hints[key], value, where)
+                self._put(node, key, hints[key], switched(value, choices.get(key, ())), where)
             elif value is None and key in getattr(schema, "former_keys", ()):
                 continue  # an older version wrote every key that it had; a value would have been obeyed
             elif place != self.unjudged and not (place == (SECTION,) and value is None and is_known_somewhere(key)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, get_args, get_origin
 
 from omegaconf.errors import OmegaConfBaseException
@@ -44,6 +44,15 @@ def typed(hint: Any, value: Any) -> Any:
         items = [typed(get_args(hint)[0], item) for item in value]
         return tuple(items) if get_origin(hint) is tuple else items
     return value
+
+
+def switched(value: Any, choices: Collection[Any]) -> Any:
+    """`on` or `off` where both are choices, which YAML reads as truth values; any other value as it is.
+
+    >>> switched(False, ("auto", "on", "off")), switched(False, ())
+    ('off', False)
+    """
+    return ("off", "on")[value] if type(value) is bool and {"on", "off"} <= {*choices} else value
 
 
 def texts_in(value: Any) -> Iterator[str]:
