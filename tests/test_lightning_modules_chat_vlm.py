@@ -20,7 +20,11 @@ from lightning_modules import load_scorer
 from lightning_modules.backbones.build import Source, build_backbone
 from lightning_modules.backbones.chat.family import Family
 from lightning_modules.backbones.chat.gemma3 import Gemma3
-from lightning_modules.backbones.chat.processors import saved_processor_class, still_processor
+from lightning_modules.backbones.chat.processors import (
+    saved_processor_class,
+    saved_processor_settings,
+    still_processor,
+)
 from lightning_modules.backbones.chat.qwen_vl import QwenVl
 from lightning_modules.backbones.chat.table import FAMILIES
 from lightning_modules.backbones.chat_vlm import ChatVlmModule
@@ -323,7 +327,7 @@ def test_the_areas_of_published_qwens_are_no_sides(edges: tuple[int, int], publi
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "internvl", "llava_onevision"])
 def test_a_processor_is_saved_under_transformers_name(family: str, published: Path) -> None:
-    name = saved_processor_class(published / family)
+    name = saved_processor_class(saved_processor_settings(published / family))
     assert still_processor(name) is not None
     assert type(tiny(family).processor).__name__ == name
 

@@ -12,7 +12,12 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel
 
-from lightning_modules.backbones.chat.processors import check_image_tokens, saved_processor_class, still_processor
+from lightning_modules.backbones.chat.processors import (
+    check_image_tokens,
+    saved_processor_class,
+    saved_processor_settings,
+    still_processor,
+)
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 MOST_LAYERS, LARGEST_SIDE = 1000, 8192
@@ -223,8 +228,9 @@ def load_processor(name_or_folder: str | Path, *, revision: str | None = None, l
     """
     with reading(f"the processor of {name_or_folder} (code beside it is not run)"):
         where = {"local_files_only": local_files_only, "revision": revision or "main"}
-        check_image_tokens(name_or_folder, **where)
-        processor_class: Any = still_processor(saved_processor_class(name_or_folder, **where)) or AutoProcessor
+        saved = saved_processor_settings(name_or_folder, **where)
+        check_image_tokens(saved)
+        processor_class: Any = still_processor(saved_processor_class(saved)) or AutoProcessor
         processor = processor_class.from_pretrained(name_or_folder, trust_remote_code=False, **where)
     for part in ("tokenizer", "image_processor"):
         if not hasattr(processor, part):

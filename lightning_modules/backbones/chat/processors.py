@@ -6,7 +6,8 @@ The classes are attributes of this module, called as in Transformers: `chat.proc
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -42,38 +43,41 @@ def still_processor(name: str) -> type[ProcessorMixin] | None:
     return None
 
 
-def saved_processor_class(name_or_folder: str | Path, **where: Any) -> str:
-    """What a checkpoint's files call its processor; "" where they do not say.
+def saved_processor_settings(name_or_folder: str | Path, **where: Any) -> list[dict[str, Any]]:
+    """What a checkpoint's files say of its processor, its image processor and its tokenizer, as far as there are any.
 
     Args:
         name_or_folder: hub name or folder.
         where: `revision` and `local_files_only`.
     """
-    name = str(name_or_folder)
-    for read in (_processor_config, get_image_processor_config, get_tokenizer_config):
-        try:
-            config: Any = read(name, **where)
-            found = config.get("processor_class")
-        except OSError:  # there is no such file
-            continue
-        if isinstance(found, str):
-            return found
-    return ""
+    found: list[dict[str, Any]] = []
+    readers: tuple[Any, ...] = (_processor_config, get_image_processor_config, get_tokenizer_config)
+    for read in readers:
+        with suppress(OSError):  # there is no such file
+            found.append(read(str(name_or_folder), **where))
+    return found
 
 
-def check_image_tokens(name_or_folder: str | Path, **where: Any) -> None:
+def saved_processor_class(saved: Iterable[Mapping[str, Any]]) -> str:
+    """What a checkpoint's files call its processor; "" where they do not say.
+
+    >>> saved_processor_class([{}, {"processor_class": "Qwen3VLProcessor"}])
+    'Qwen3VLProcessor'
+    """
+    names = (settings.get("processor_class") for settings in saved)
+    return next((name for name in names if isinstance(name, str)), "")
+
+
+def check_image_tokens(saved: Iterable[Mapping[str, Any]]) -> None:
     """Refuses a processor that would write more tokens for an image than any model reads.
 
     Raises:
         ValueError: a file says so.
     """
-    for read in (_processor_config, get_image_processor_config):
-        try:
-            config: Any = read(str(name_or_folder), **where)
-        except OSError:  # there is no such file
-            continue
-        for settings in (config, config.get("image_processor")):
-            for key, most in MOST.items() if isinstance(settings, dict) else ():
+    for config in saved:
+        own = config.get("image_processor")
+        for settings in (config, own if isinstance(own, dict) else {}):
+            for key, most in MOST.items():
                 found = settings.get(key)
                 if found is not None and not (type(found) is int and 0 < found <= most):
                     raise ValueError(f"{key} must be from 1 to {most}, got {found!r:.40}")
