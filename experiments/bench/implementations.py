@@ -21,16 +21,15 @@ from lightning_modules.backbones import (
     NO_MATCH,
     PREFIX_SEGMENT,
     Blip2ItmModule,
-    ChatEncoder,
     ChatVlmModule,
     LlavaModule,
     clean_words,
-    pad_to_square,
 )
 
 PACKED, PADDED, LOOP, PREFIX_CACHE = "packed", "padded batch", "loop over pairs", "prefix KV cache"
 PHOTO_SIZE = (640, 480)
 Pair = tuple[ImageTextRow, str]
+Inputs = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -73,61 +72,35 @@ def rows_of_noise(images: int, captions: int) -> list[ImageTextRow]:
 def llava_implementations(
     module: AlignmentModule, rows: Sequence[ImageTextRow], device: torch.device
 ) -> dict[str, Implementation]:
-    """LLaVA packed, and the plain Transformers model on the same pairs; inputs are prepared here, outside the clock."""
-    module = cast(LlavaModule, module)
-    encoder, llava = module.encoder, cast(Any, module.network.llava)
+    """The ways of every chat VLM, and LLaVA's captions behind the KV cache of their image."""
+    llava = cast(Any, cast(LlavaModule, module).to_transformers())
     batch = module.collator()(rows).to(device)
-    pairs = [(row, caption) for row in rows for caption in row.captions]
-
-    def match(vocabulary_logits: torch.Tensor) -> torch.Tensor:
-        # float32 before the difference, as the product does it
-        last = vocabulary_logits[:, -1].float()
-        return last[:, encoder.yes_id] - last[:, encoder.no_id]
-
-    together, *alone = (plain_llava_inputs(encoder, chosen, device) for chosen in (pairs, *([pair] for pair in pairs)))
     shared = prefix_and_branches(batch.inputs, len(rows[0].captions))
-
-    def packed() -> Iterator[torch.Tensor]:
-        yield module.logits(batch)[batch.caption_mask]
-
-    def padded() -> Iterator[torch.Tensor]:
-        yield match(llava(**together, use_cache=False, logits_to_keep=1).logits)
-
-    def loop() -> Iterator[torch.Tensor]:
-        for inputs in alone:
-            yield match(llava(**inputs, use_cache=False, logits_to_keep=1).logits)
 
     def prefix_cache() -> Iterator[torch.Tensor]:
         pixels = batch.inputs[f"{IMAGE_KEY}pixel_values"]
         prefix = llava(input_ids=shared["prefix_ids"], pixel_values=pixels, use_cache=True, logits_to_keep=1)
         # a cache of Transformers has a row for each sequence, so that of an image is copied for every caption
         prefix.past_key_values.batch_repeat_interleave(len(rows[0].captions))
-        yield match(
+        yield match_of(
+            module,
             llava(
                 input_ids=shared["branch_ids"],
                 attention_mask=shared["attention_mask"],
                 position_ids=shared["position_ids"],
                 past_key_values=prefix.past_key_values,
                 logits_to_keep=1,
-            ).logits
+            ).logits,
         )
 
-    return {
-        PACKED: Implementation(packed),
-        PADDED: Implementation(padded),
-        LOOP: Implementation(loop),
-        PREFIX_CACHE: Implementation(prefix_cache, trains=False),
-    }
+    return {**chat_implementations(module, rows, device), PREFIX_CACHE: Implementation(prefix_cache, trains=False)}
 
 
-def plain_llava_inputs(encoder: ChatEncoder, pairs: Sequence[Pair], device: torch.device) -> dict[str, torch.Tensor]:
-    """What the plain model takes for these pairs, each a sequence of its own."""
-    background = cast(Any, encoder.family).background
-    squares = [pad_to_square(row.image, background) for row, _ in pairs]
-    texts = [encoder.prompt(caption, encoder.processor.image_token) for _, caption in pairs]
-    # on the left, so that `logits_to_keep=1` is the answer's place in every row
-    inputs = encoder.processor(images=squares, text=texts, padding=True, padding_side="left", return_tensors="pt")
-    return dict(inputs.to(device))
+def match_of(module: AlignmentModule, vocabulary_logits: torch.Tensor) -> torch.Tensor:
+    """(N,) float32 z(Yes) - z(No) at the last place of a chat VLM's logits [N, S, V]."""
+    # float32 before the difference, as the product does it
+    last, encoder = vocabulary_logits[:, -1].float(), cast(ChatVlmModule, module).encoder
+    return last[:, encoder.yes_id] - last[:, encoder.no_id]
 
 
 def prefix_and_branches(packed: dict[str, torch.Tensor], captions: int) -> dict[str, torch.Tensor]:
@@ -183,18 +156,14 @@ def blip2_implementations(
     module: AlignmentModule, rows: Sequence[ImageTextRow], device: torch.device
 ) -> dict[str, Implementation]:
     """BLIP-2 with each image through the vision tower once, and the plain Transformers model on the same pairs."""
-    module = cast(Blip2ItmModule, module)
-    blip2 = module.network.blip2
-    batch = module.collator()(rows).to(device)
-    pairs = [(row, caption) for row in rows for caption in row.captions]
+    return packed_and_plain(module, rows, device, plain_blip2_inputs, plain_blip2_logits)
 
-    def plain(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        itm = blip2(**inputs, use_image_text_matching_head=True).logits_per_image.float()
-        return itm[:, MATCH] - itm[:, NO_MATCH]
 
-    together, *alone = (plain_blip2_inputs(module, chosen, device) for chosen in (pairs, *([pair] for pair in pairs)))
-
-    return packed_and_plain(lambda: module.logits(batch)[batch.caption_mask], plain, together, alone)
+def plain_blip2_logits(module: AlignmentModule, inputs: Inputs) -> torch.Tensor:
+    """(N,) float32 match - no-match of the plain BLIP-2."""
+    blip2: Any = cast(Blip2ItmModule, module).to_transformers()
+    itm = blip2(**in_dtype(inputs, blip2.dtype), use_image_text_matching_head=True).logits_per_image.float()
+    return itm[:, MATCH] - itm[:, NO_MATCH]
 
 
 def plain_blip2_inputs(module: AlignmentModule, pairs: Sequence[Pair], device: torch.device) -> dict[str, torch.Tensor]:
@@ -227,17 +196,13 @@ def chat_implementations(
     module: AlignmentModule, rows: Sequence[ImageTextRow], device: torch.device
 ) -> dict[str, Implementation]:
     """A chat VLM packed, and the plain Transformers model and processor on the same pairs."""
-    module = cast(ChatVlmModule, module)
-    encoder, vlm = module.encoder, cast(Any, module.to_transformers())
-    batch = module.collator()(rows).to(device)
-    pairs = [(row, caption) for row in rows for caption in row.captions]
+    return packed_and_plain(module, rows, device, plain_chat_inputs, plain_chat_logits)
 
-    def plain(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        last = vlm(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-        return last[:, encoder.yes_id] - last[:, encoder.no_id]
 
-    together, *alone = (plain_chat_inputs(module, chosen, device) for chosen in (pairs, *([pair] for pair in pairs)))
-    return packed_and_plain(lambda: module.logits(batch)[batch.caption_mask], plain, together, alone)
+def plain_chat_logits(module: AlignmentModule, inputs: Inputs) -> torch.Tensor:
+    """(N,) float32 z(Yes) - z(No) at the last place of a chat VLM."""
+    vlm: Any = cast(ChatVlmModule, module).to_transformers()
+    return match_of(module, vlm(**in_dtype(inputs, vlm.dtype), use_cache=False, logits_to_keep=1).logits)
 
 
 def plain_chat_inputs(module: AlignmentModule, pairs: Sequence[Pair], device: torch.device) -> dict[str, torch.Tensor]:
@@ -254,25 +219,34 @@ def plain_chat_inputs(module: AlignmentModule, pairs: Sequence[Pair], device: to
     return dict(inputs.to(device))
 
 
-def packed_and_plain(
-    packed: Callable[[], torch.Tensor],
-    plain: Callable[[dict[str, torch.Tensor]], torch.Tensor],
-    together: dict[str, torch.Tensor],
-    alone: Sequence[dict[str, torch.Tensor]],
-) -> dict[str, Implementation]:
-    """The packed forward, and the plain one of all pairs together, and of each alone."""
+def in_dtype(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    """The inputs with pixels in the precision of the tower's weights: some towers cast them, others do not."""
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
-    def at_once() -> Iterator[torch.Tensor]:
-        yield packed()
+
+def packed_and_plain(
+    module: AlignmentModule,
+    rows: Sequence[ImageTextRow],
+    device: torch.device,
+    plain_inputs: Callable[[AlignmentModule, Sequence[Pair], torch.device], Inputs],
+    plain_logits: Callable[[AlignmentModule, Inputs], torch.Tensor],
+) -> dict[str, Implementation]:
+    """The packed forward, and the plain one of all pairs together, and of each alone; inputs are made here."""
+    batch = module.collator()(rows).to(device)
+    pairs = [(row, caption) for row in rows for caption in row.captions]
+    together, *alone = (plain_inputs(module, chosen, device) for chosen in (pairs, *([pair] for pair in pairs)))
+
+    def packed() -> Iterator[torch.Tensor]:
+        yield module.logits(batch)[batch.caption_mask]
 
     def padded() -> Iterator[torch.Tensor]:
-        yield plain(together)
+        yield plain_logits(module, together)
 
     def loop() -> Iterator[torch.Tensor]:
         for inputs in alone:
-            yield plain(inputs)
+            yield plain_logits(module, inputs)
 
-    return {PACKED: Implementation(at_once), PADDED: Implementation(padded), LOOP: Implementation(loop)}
+    return {PACKED: Implementation(packed), PADDED: Implementation(padded), LOOP: Implementation(loop)}
 
 
 def describe_chat(preset: Preset, module: AlignmentModule, rows: Sequence[ImageTextRow]) -> str:

@@ -10,13 +10,18 @@ from typing import Any, cast
 import torch
 from transformers.models.qwen3_vl import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from experiments.bench.implementations import Pair, plain_blip2_inputs, plain_chat_inputs, plain_llava_inputs
+from experiments.bench.implementations import (
+    Inputs,
+    Pair,
+    plain_blip2_inputs,
+    plain_blip2_logits,
+    plain_chat_inputs,
+    plain_chat_logits,
+)
 from experiments.bench.models import CAPTIONS, LORA, PRESETS, build_blip2, build_llava, initializer_range
 from lightning_modules import AlignmentModule, LoraSettings, recompute_activations
-from lightning_modules.backbones import MATCH, NO_MATCH, ChatVlmModule, TinyShape, YesNoPrompt, prompt_texts
+from lightning_modules.backbones import ChatVlmModule, TinyShape, YesNoPrompt, prompt_texts
 from lightning_modules.backbones.tiny import qwen_processor
-
-Inputs = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -172,32 +177,13 @@ def qwen_config(sizes: QwenSizes, tokenizer: Any) -> Qwen3VLConfig:
     )
 
 
-def plain_chat_logits(module: AlignmentModule, inputs: Inputs) -> torch.Tensor:
-    """(N,) float32 z(Yes) - z(No) at the last place of a chat VLM."""
-    vlm: Any = cast(ChatVlmModule, module).to_transformers()
-    last = vlm(**_in_dtype(inputs, vlm.dtype), use_cache=False, logits_to_keep=1).logits[:, -1].float()
-    return last[:, module.encoder.yes_id] - last[:, module.encoder.no_id]
-
-
-def plain_blip2_logits(module: AlignmentModule, inputs: Inputs) -> torch.Tensor:
-    """(N,) float32 match - no-match of the plain BLIP-2."""
-    blip2: Any = cast(Any, module).to_transformers()
-    itm = blip2(**_in_dtype(inputs, blip2.dtype), use_image_text_matching_head=True).logits_per_image.float()
-    return itm[:, MATCH] - itm[:, NO_MATCH]
-
-
-def _in_dtype(inputs: Inputs, dtype: torch.dtype) -> Inputs:
-    # towers take pixels in the precision of their weights; some cast them, others do not
-    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
-
-
 MODELS = {
     # llava-hf/llava-1.5-7b-hf, and Salesforce/blip2-itm-vit-g: see `experiments.bench.models.PRESETS`
     "llava": Model(
         "LLaVA-1.5-7B",
         {"full": PRESETS["7b"].llava, "small": PRESETS["small"].llava, "tiny": PRESETS["tiny"].llava},
         lambda sizes, tune: build_llava(replace(PRESETS["tiny"], llava=sizes), tune),
-        lambda module, pairs, device: plain_llava_inputs(module.encoder, pairs, device),
+        plain_chat_inputs,
         plain_chat_logits,
         scored={"full": 16, "tiny": 2},
         adapted={"full": 8, "tiny": 2},
