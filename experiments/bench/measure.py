@@ -157,7 +157,7 @@ def count_operations(step: Callable[[], object]) -> int:
 
 
 def seconds_in_turns(
-    steps: Mapping[str, Callable[[], None]], repetitions: int, device: torch.device
+    steps: Mapping[str, Callable[[], object]], repetitions: int, device: torch.device
 ) -> dict[str, list[float]]:
     """Wall-clock seconds of each step, one of each in every repetition.
 
@@ -194,7 +194,7 @@ def ratios(seconds: Mapping[str, Sequence[float]], name: str) -> list[float]:
     return [other / packed for other, packed in zip(seconds[name], seconds[PACKED], strict=True)]
 
 
-def cuda_peak(step: Callable[[], None], device: torch.device) -> int:
+def cuda_peak(step: Callable[[], object], device: torch.device) -> int:
     """Most bytes allocated on the GPU during a step, the model included."""
     torch.cuda.synchronize(device)
     # or the peak would be that of an earlier implementation

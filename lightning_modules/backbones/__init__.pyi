@@ -7,8 +7,6 @@ from .blip2_network import clean_words as clean_words
 from .build import Source as Source
 from .build import build_backbone as build_backbone
 from .chat.encoder import IMAGE_KEY as IMAGE_KEY
-from .chat.encoder import ChatEncoder as ChatEncoder
-from .chat.llava import pad_to_square as pad_to_square
 from .chat.prompt import YesNoPrompt as YesNoPrompt
 from .chat.prompt import prompt_texts as prompt_texts
 from .chat_vlm import ChatVlmModule as ChatVlmModule

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import torch
 
@@ -77,16 +76,11 @@ def timed(
     steps: Mapping[str, Callable[[], object]], turns: int, device: torch.device
 ) -> tuple[dict[str, float], dict[str, int | None]]:
     """Median seconds and peak bytes of each step, in turns after a warm-up."""
-    silent = {name: partial(_drop, step) for name, step in steps.items()}
-    for step in [*silent.values()] * WARM_UP:
+    for step in [*steps.values()] * WARM_UP:
         step()
-    seconds = {name: statistics.median(taken) for name, taken in seconds_in_turns(silent, turns, device).items()}
+    seconds = {name: statistics.median(taken) for name, taken in seconds_in_turns(steps, turns, device).items()}
     on_gpu = device.type == "cuda"
-    return seconds, {name: cuda_peak(step, device) if on_gpu else None for name, step in silent.items()}
-
-
-def _drop(step: Callable[[], object]) -> None:
-    step()
+    return seconds, {name: cuda_peak(step, device) if on_gpu else None for name, step in steps.items()}
 
 
 def difference(logits: torch.Tensor, packed: torch.Tensor) -> str:

@@ -13,14 +13,15 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from experiments.bench.implementations import BACKBONES, rows_of_noise
-from experiments.bench.measure import LogitsDifferError, seconds_in_turns
+from experiments.bench.implementations import BACKBONES, PACKED, Implementation, rows_of_noise
+from experiments.bench.measure import LogitsDifferError, check_equal_logits, ratios, seconds_in_turns
 from experiments.bench.models import FULL, PRESETS
 from experiments.bench.report import positive
 from lightning_modules import Scorer
@@ -105,23 +106,21 @@ def row(scorer: Scorer, peer: Any, images: int, captions: int, repetitions: int)
     """
     pairs = [(one.image, caption) for one in rows_of_noise(images, captions) for caption in one.captions]
     pictures, texts = [image for image, _ in pairs], [caption for _, caption in pairs]
-    steps: dict[str, Callable[[], Any]] = {
-        OURS: lambda: scorer.logits(pictures, texts),
+    ways: dict[str, Callable[[], Any]] = {
+        PACKED: lambda: scorer.logits(pictures, texts),
         THEIRS: lambda: peer.predict(pairs, batch_size=len(pairs), show_progress_bar=False),
     }
-    own, other = (torch.as_tensor(step()).float() for step in steps.values())
-    difference = float((own - other).abs().max())
-    spread = float(own.max() - own.min())
-    if not spread > 10 * TOLERANCE:
-        raise LogitsDifferError(f"match logits span {spread:.1e} alone, too little to tell")
-    if not difference <= TOLERANCE:
-        raise LogitsDifferError(f"match logits differ by {difference:.1e}, and span {spread:.1e}")
-    seconds = seconds_in_turns(steps, repetitions, torch.device("cpu"))
+
+    def once(way: Callable[[], Any]) -> Iterator[torch.Tensor]:
+        yield torch.as_tensor(way()).float()
+
+    difference = check_equal_logits({name: Implementation(partial(once, way)) for name, way in ways.items()}, TOLERANCE)
+    seconds = seconds_in_turns(ways, repetitions, torch.device("cpu"))
     rates = {name: len(pairs) / statistics.median(taken) for name, taken in seconds.items()}
-    ratios = [theirs / ours for ours, theirs in zip(seconds[OURS], seconds[THEIRS], strict=True)]
+    slower = ratios(seconds, THEIRS)
     return (
-        f"| {captions} | {rates[OURS]:.2f} | {rates[THEIRS]:.2f} | {statistics.median(ratios):.2f} [{min(ratios):.2f}, "
-        f"{max(ratios):.2f}] | {difference:.1e} |"
+        f"| {captions} | {rates[PACKED]:.2f} | {rates[THEIRS]:.2f} | {statistics.median(slower):.2f} "
+        f"[{min(slower):.2f}, {max(slower):.2f}] | {difference:.1e} |"
     )
 
 
@@ -162,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for captions in arguments.captions:
             print(row(scorer, peer, arguments.images, captions, arguments.repetitions), flush=True)
     except LogitsDifferError as error:
-        print(f"cross_encoder: {error}; nothing was timed", file=sys.stderr)
+        print(f"cross_encoder: {error}", file=sys.stderr)
         return 1
     return 0
 
