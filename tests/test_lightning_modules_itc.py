@@ -6,15 +6,14 @@ import os
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
-from datamodules.batch import ImageTextBatch, ImageTextRow
+from datamodules.batch import ImageTextRow
 from lightning_modules.losses.ce_clip import CeClipSettings
 from lightning_modules.losses.global_batch import (
     ContrastLayout,
@@ -26,7 +25,7 @@ from lightning_modules.losses.global_batch import (
 )
 from lightning_modules.losses.itc import itc_loss
 from tests.launch import run_on_two_ranks
-from tests.tiny import CAPTIONS, row
+from tests.tiny import CAPTIONS, one_step, row
 from tests.tiny_clip import tiny_clip_module
 
 Rows = list[tuple[str, list[int]]]
@@ -246,25 +245,12 @@ def test_the_module_hands_over_what_its_rows_say(name: str) -> None:
     assert report["itc/logit_scale"].item() == pytest.approx(np.exp(2.6592))
 
 
-def step(rows: list[ImageTextRow], loss: str, **settings: object) -> dict[str, torch.Tensor]:
-    """The gradients that the optimiser sees in one step, the logged loss and what it remembers; weights stay."""
+def step(rows: list[ImageTextRow], loss: str, **settings: Any) -> dict[str, torch.Tensor]:
+    """See `one_step`; also what the loss remembers."""
     own = CeClipSettings(initial_rank_threshold=0.3) if loss == "ce_clip" else None
     module = tiny_clip_module(lr=0.0, loss=loss, loss_settings=own)
-    loader: DataLoader[ImageTextBatch] = DataLoader(rows, batch_size=len(rows), collate_fn=module.collator())  # type: ignore[arg-type]
-    run = L.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        precision="64-true",
-        use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **settings,  # type: ignore[arg-type]
-    )
-    run.fit(module, loader)
-    gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-    return {**gradients, **module.objective.remembered(), "loss": run.callback_metrics["train/loss/value"]}
+    found = one_step(module, rows, **settings)
+    return {**found, **module.objective.remembered()}
 
 
 def save_steps_of_this_rank(folder: str) -> None:

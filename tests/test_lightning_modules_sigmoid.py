@@ -8,18 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
-from datamodules.batch import UNKNOWN, ImageTextBatch, ImageTextRow
+from datamodules.batch import UNKNOWN, ImageTextRow
 from lightning_modules.losses.global_batch import identity_hashes
 from lightning_modules.losses.sigmoid import SigmoidLoss, sigmoid_loss
 from tests.launch import run_on_two_ranks
-from tests.tiny import CAPTIONS, row, tiny_backbone
+from tests.tiny import CAPTIONS, one_step, row, tiny_backbone
 
 Rows = list[tuple[str, list[int]]]
 """For each row of a batch, the image_id and the labels of its texts."""
@@ -207,24 +205,9 @@ def test_what_a_batch_teaches_needs_no_hard_negatives() -> None:
     assert not SigmoidLoss.needs_negatives(None)
 
 
-def step(rows: list[ImageTextRow], **settings: object) -> dict[str, torch.Tensor]:
-    """The gradients that the optimiser sees in one step, and the logged loss; weights stay."""
-    module = tiny_siglip_module(lr=0.0)
-    loader: DataLoader[ImageTextBatch] = DataLoader(rows, batch_size=len(rows), collate_fn=module.collator())  # type: ignore[arg-type]
-    run = L.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        precision="64-true",
-        use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **settings,  # type: ignore[arg-type]
-    )
-    run.fit(module, loader)
-    gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-    return {**gradients, "loss": run.callback_metrics["train/loss/value"]}
+def step(rows: list[ImageTextRow], **settings: Any) -> dict[str, torch.Tensor]:
+    """See `one_step`."""
+    return one_step(tiny_siglip_module(lr=0.0), rows, **settings)
 
 
 def save_steps_of_this_rank(folder: str) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
-from datamodules.batch import ImageTextRow
+from datamodules.batch import ImageTextBatch, ImageTextRow
 from datamodules.benchmarks.pairs import Pairs, as_pairs
 from datamodules.benchmarks.readers.pairs import tables
 from lightning_modules.backbones.settings import TinyShape
@@ -82,3 +83,24 @@ TINY_OVERRIDES = [
 def read_pairs(captions: Path, negatives: Path) -> Pairs:
     """A captions and a negatives table, images beside them, as an evaluation set."""
     return as_pairs(tables.read(captions, negatives))
+
+
+def one_step(module: Any, rows: list[ImageTextRow], **settings: Any) -> dict[str, torch.Tensor]:
+    """The gradients that the optimiser sees in one step, and the logged loss; of learning rate 0, weights stay."""
+    import lightning as L  # takes seconds, which most tests need not wait for
+
+    loader: DataLoader[ImageTextBatch] = DataLoader(rows, batch_size=len(rows), collate_fn=module.collator())  # type: ignore[arg-type]
+    run = L.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        precision="64-true",
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,  # type: ignore[arg-type]
+    )
+    run.fit(module, loader)
+    gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    return {**gradients, "loss": run.callback_metrics["train/loss/value"]}
