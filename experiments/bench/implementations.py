@@ -93,7 +93,7 @@ def llava_implementations(
             ).logits,
         )
 
-    return {**chat_implementations(module, rows, device), PREFIX_CACHE: Implementation(prefix_cache, trains=False)}
+    return {**CHAT(module, rows, device), PREFIX_CACHE: Implementation(prefix_cache, trains=False)}
 
 
 def match_of(module: AlignmentModule, vocabulary_logits: torch.Tensor) -> torch.Tensor:
@@ -152,13 +152,6 @@ def describe_llava(preset: Preset, module: AlignmentModule, rows: Sequence[Image
     )
 
 
-def blip2_implementations(
-    module: AlignmentModule, rows: Sequence[ImageTextRow], device: torch.device
-) -> dict[str, Implementation]:
-    """BLIP-2 with each image through the vision tower once, and the plain Transformers model on the same pairs."""
-    return packed_and_plain(module, rows, device, plain_blip2_inputs, plain_blip2_logits)
-
-
 def plain_blip2_logits(module: AlignmentModule, inputs: Inputs) -> torch.Tensor:
     """(N,) float32 match - no-match of the plain BLIP-2."""
     blip2: Any = cast(Blip2ItmModule, module).to_transformers()
@@ -190,13 +183,6 @@ def describe_blip2(preset: Preset, module: AlignmentModule, rows: Sequence[Image
         f"{(sizes.image_size // sizes.patch_size) ** 2 + 1} image places, {sizes.queries} queries, {min(texts)} to "
         f"{max(texts)} text tokens"
     )
-
-
-def chat_implementations(
-    module: AlignmentModule, rows: Sequence[ImageTextRow], device: torch.device
-) -> dict[str, Implementation]:
-    """A chat VLM packed, and the plain Transformers model and processor on the same pairs."""
-    return packed_and_plain(module, rows, device, plain_chat_inputs, plain_chat_logits)
 
 
 def plain_chat_logits(module: AlignmentModule, inputs: Inputs) -> torch.Tensor:
@@ -263,9 +249,12 @@ def describe_chat(preset: Preset, module: AlignmentModule, rows: Sequence[ImageT
     )
 
 
+CHAT = partial(packed_and_plain, plain_inputs=plain_chat_inputs, plain_logits=plain_chat_logits)
+"""The ways of every chat VLM."""
+BLIP2 = partial(packed_and_plain, plain_inputs=plain_blip2_inputs, plain_logits=plain_blip2_logits)
 BACKBONES = {
     "llava": Backbone(build_llava, llava_implementations, describe_llava),
-    "blip2": Backbone(build_blip2, blip2_implementations, describe_blip2),
-    "qwen3_vl": Backbone(partial(build_chat, "qwen3_vl"), chat_implementations, describe_chat),
-    "gemma3": Backbone(partial(build_chat, "gemma3"), chat_implementations, describe_chat),
+    "blip2": Backbone(build_blip2, BLIP2, describe_blip2),
+    "qwen3_vl": Backbone(partial(build_chat, "qwen3_vl"), CHAT, describe_chat),
+    "gemma3": Backbone(partial(build_chat, "gemma3"), CHAT, describe_chat),
 }
