@@ -25,7 +25,7 @@ class _Fitting(NamedTuple):
     is_cut: bool
 
 
-def special_tokens(tokenizer: Any, more: Iterable[str] = ()) -> re.Pattern[str]:
+def special_pattern(tokenizer: Any, more: Iterable[str] = ()) -> re.Pattern[str]:
     """What finds special tokens in a text, the tokenizer's and `more`."""
     texts = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special} | {*more}
     # the longest first: one may begin as another
@@ -64,7 +64,7 @@ class ChatEncoder:
         self.tokenizer = processor.tokenizer
         # what stands for an image in a template may be another token (Gemma 3) than those for its features
         self.feature_token = self.tokenizer.convert_ids_to_tokens(family.image_id)
-        self.special = special_tokens(self.tokenizer, {self.feature_token, processor.image_token})
+        self.special = special_pattern(self.tokenizer, {self.feature_token, processor.image_token})
         # a prompt that begins with the start token, as chat templates write it, gets no second one
         start = self.tokenizer.bos_token
         self.prefixes: dict[str, list[int]] = {}

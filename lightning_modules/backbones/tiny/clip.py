@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -18,6 +17,7 @@ from transformers import (
 )
 
 from lightning_modules.backbones.settings import TinyShape
+from lightning_modules.backbones.tiny.tokenizers import learnt
 
 CONTEXT = 77
 WORD_END = "</w>"
@@ -45,8 +45,7 @@ def train_clip_tokenizer(texts: Iterable[str], vocab_size: int) -> CLIPTokenizer
     )
     tokenizer.train_from_iterator(texts, trainer)
     # the merges alone are taken: the trainer lays out its vocabulary in another order
-    merges = [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
-    merges = merges[: vocab_size - len(fixed) - 2]
+    merges = learnt(tokenizer).merges[: vocab_size - len(fixed) - 2]
     tokens = dict.fromkeys([*fixed, *(left + right for left, right in merges), START, END])
     return CLIPTokenizer(
         vocab={token: index for index, token in enumerate(tokens)},

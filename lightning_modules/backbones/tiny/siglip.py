@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -26,7 +25,7 @@ from transformers.models.siglip2.processing_siglip2 import Siglip2Processor
 from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 
 from lightning_modules.backbones.settings import TinyShape
-from lightning_modules.backbones.tiny.tokenizers import train_gemma_tokenizer
+from lightning_modules.backbones.tiny.tokenizers import train_gemma_pieces
 
 CONTEXT = 64
 PAD, END = "<pad>", "</s>"
@@ -63,11 +62,8 @@ def tiny_siglip_processor(
 
 def _naflex_tokenizer(texts: Iterable[str], vocab_size: int) -> Siglip2Tokenizer:
     # Transformers reads the tokenizer of a saved NaFlex by this class, whatever it was saved as
-    gemma = train_gemma_tokenizer((text.lower() for text in texts), vocab_size, {})
-    bpe = json.loads(gemma.backend_tokenizer.to_str())["model"]
     return Siglip2Tokenizer(
-        vocab=bpe["vocab"],
-        merges=[tuple(merge) for merge in bpe["merges"]],
+        **train_gemma_pieces((text.lower() for text in texts), vocab_size)._asdict(),
         add_bos_token=False,
         add_eos_token=True,
         model_max_length=CONTEXT,

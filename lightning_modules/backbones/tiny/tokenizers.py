@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaTokenizer
@@ -13,28 +14,44 @@ from transformers.models.qwen2 import Qwen2Tokenizer
 IMAGE_TOKEN = "<image>"
 
 
-def train_llama_tokenizer(texts: Iterable[str], vocab_size: int) -> LlamaTokenizer:
-    """A LLaMA tokenizer (BPE with byte fallback) whose merges come from `texts`.
+class Bpe(NamedTuple):
+    """What a tokenizer of byte pairs is made of: ids by token, and merges in their order."""
 
-    Merges stay inside words and never cross punctuation or line breaks, so a caption's tokens do not depend on what
-    stands around it. Any text can be encoded: what the merges do not cover falls back to bytes.
+    vocab: dict[str, int]
+    merges: list[tuple[str, str]]
+
+
+def learnt(tokenizer: Tokenizer) -> Bpe:
+    """What a trainer has put into a tokenizer."""
+    bpe = json.loads(tokenizer.to_str())["model"]
+    return Bpe(bpe["vocab"], [tuple(merge) for merge in bpe["merges"]])
+
+
+def train_pieces(texts: Iterable[str], vocab_size: int, special: Sequence[str], prepend_scheme: str) -> Bpe:
+    """BPE with byte fallback, as LLaMA's and Gemma's; merges never cross a word, punctuation or a line break.
+
+    So a caption's tokens do not depend on what stands around it. Any text can be encoded: what the merges do not cover
+    falls back to bytes.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=True),
+            pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=prepend_scheme, split=True),
             pre_tokenizers.Split(Regex(r"[^\w▁]"), behavior="isolated"),
         ]
     )
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=["<unk>", "<s>", "</s>", *byte_tokens], show_progress=False
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[*special, *byte_tokens], show_progress=False),
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    bpe = json.loads(tokenizer.to_str())["model"]
+    return learnt(tokenizer)
+
+
+def train_llama_tokenizer(texts: Iterable[str], vocab_size: int) -> LlamaTokenizer:
+    """A LLaMA tokenizer whose merges come from `texts`, see `train_pieces`."""
     return LlamaTokenizer(
-        vocab=bpe["vocab"],
-        merges=[tuple(merge) for merge in bpe["merges"]],
+        **train_pieces(texts, vocab_size, ("<unk>", "<s>", "</s>"), "first")._asdict(),
         pad_token="<pad>",
         extra_special_tokens={"image_token": IMAGE_TOKEN},
     )
@@ -48,30 +65,19 @@ def train_byte_tokenizer(texts: Iterable[str], vocab_size: int, special: Mapping
     tokenizer.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
     )
-    bpe = json.loads(tokenizer.to_str())["model"]
     return Qwen2Tokenizer(
-        vocab=bpe["vocab"],
-        merges=[tuple(merge) for merge in bpe["merges"]],
+        **learnt(tokenizer)._asdict(),
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",
         extra_special_tokens={"im_start_token": "<|im_start|>", **special},
     )
 
 
+def train_gemma_pieces(texts: Iterable[str], vocab_size: int) -> Bpe:
+    """What Gemma's tokenizer and SigLIP 2's are made of, see `train_pieces`."""
+    return train_pieces(texts, vocab_size, ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>"), "never")
+
+
 def train_gemma_tokenizer(texts: Iterable[str], vocab_size: int, special: Mapping[str, str]) -> GemmaTokenizer:
-    """Gemma's tokenizer (BPE with byte fallback) whose merges come from `texts`; none crosses a word or a line."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="never", split=True),
-            pre_tokenizers.Split(Regex(r"[^\w▁]"), behavior="isolated"),
-        ]
-    )
-    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
-    own = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
-    tokenizer.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[*own, *byte_tokens], show_progress=False)
-    )
-    bpe = json.loads(tokenizer.to_str())["model"]
-    merges = [tuple(merge) for merge in bpe["merges"]]
-    return GemmaTokenizer(vocab=bpe["vocab"], merges=merges, extra_special_tokens=dict(special))
+    """Gemma's tokenizer whose merges come from `texts`, with special tokens by attribute."""
+    return GemmaTokenizer(**train_gemma_pieces(texts, vocab_size)._asdict(), extra_special_tokens=dict(special))
